@@ -1,0 +1,108 @@
+//! The seam between the engine and compute: one forward pass over the rows of many sequences.
+//!
+//! The engine says *which tokens at which positions, under which adapter, with which KV blocks*; a [`Backend`]
+//! answers with logits. Nothing above this seam knows of SIMD or packed weights, nothing below it of requests,
+//! names or HTTP. A GPU is a second implementation of [`Backend`], not a rewrite.
+
+use std::sync::Arc;
+
+use crate::adapter::PackedAdapter;
+
+/// Tokens per KV block. Fixed: the attention kernel works on one block of keys at a time.
+pub const BLOCK_TOKENS: usize = 16;
+
+/// A block of the paged KV cache, `0..Limits::blocks`. It holds keys and values of [`BLOCK_TOKENS`] consecutive
+/// positions of one sequence, for all layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub u32);
+
+/// A resident adapter: what [`Backend::admit`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u32);
+
+/// Which of a run's rows the engine wants logits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None: a chunk of a prompt that goes on.
+    None,
+    /// The last row only: the next token is sampled from it.
+    Last,
+    /// Every row: prompt log-probabilities, verification.
+    All,
+}
+
+impl Wanted {
+    /// How many of `rows` rows are wanted.
+    pub fn count(self, rows: usize) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Last => rows.min(1),
+            Self::All => rows,
+        }
+    }
+}
+
+/// Consecutive positions of one sequence that are computed in this step.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The tokens, one row each; never empty. A decode step has one, a prefill chunk many.
+    pub tokens: &'a [u32],
+    /// The position of the first of them. Positions before it are in the KV blocks already.
+    pub start: usize,
+    /// The sequence's block table: position p lives in `blocks[p / BLOCK_TOKENS]`. Covers `start + tokens.len()`.
+    pub blocks: &'a [BlockId],
+    /// The adapter of all these rows; `None` is the base model.
+    pub adapter: Option<Slot>,
+    /// The rows whose logits are returned.
+    pub wanted: Wanted,
+}
+
+/// One forward pass. Runs are ordered so that those of one adapter are neighbours: a *segment*.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// At most one run per sequence.
+    pub runs: &'a [Run<'a>],
+}
+
+/// What a backend can hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Size of the vocabulary: the width of a row of logits.
+    pub vocab: usize,
+    /// KV blocks.
+    pub blocks: usize,
+    /// The longest sequence, in tokens.
+    pub context: usize,
+    /// The most rows that one step may have.
+    pub step_rows: usize,
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The adapter was packed for another base model.
+    #[error("the adapter was packed for another base model")]
+    WrongBase,
+}
+
+/// Something that runs steps: a base model with its KV cache and its resident adapters.
+pub trait Backend: Send {
+    /// What it can hold.
+    fn limits(&self) -> Limits;
+
+    /// Makes an adapter resident. Cheap: packing was done by whoever made the [`PackedAdapter`].
+    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError>;
+
+    /// Lets an adapter go. Its slot may be handed out again.
+    fn release(&mut self, slot: Slot);
+
+    /// Computes the step and writes the wanted rows' logits, in the order of the runs, `[wanted, vocab]` row-major
+    /// (`logits` is resized to fit).
+    ///
+    /// A row's logits depend on its sequence's tokens and adapter alone, to the bit: not on the other runs, not on
+    /// how a prompt was cut into chunks, not on the number of threads.
+    ///
+    /// # Errors
+    /// Backends report faults of their own; a malformed step is a bug of the caller and panics.
+    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError>;
+}
