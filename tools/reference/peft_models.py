@@ -20,8 +20,8 @@ attention, from the weights as stored (those stored in 16 bits are rounded first
 A reference only proves something if a wrong implementation would miss it. So weights are
 scaled to make attention peaked and logits spread; every trained tensor is moved off its
 identity start; a draw is thrown away when greedy's best two logits or a router's last
-chosen expert come too close to call in float32, or when the adapter barely changes the
-logits; and what was saved is loaded again through PEFT and must give the same logits.
+chosen expert come too close to call in float32, when float32 noise is over 1e-5 of the
+largest logit, or when the adapter barely changes the logits; and what was saved is loaded again through PEFT and must give the same logits.
 """
 import argparse
 import copy
@@ -36,11 +36,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 GREEDY = 16
+# Stored in bfloat16, to keep the set small.
+SMALL = ("all_r8", "all_r48", "rslora_r16", "patterns", "layers_1_3", "regex", "dora", "lora_bias")
 TOKENS = [3, 17, 42]          # rows that `trainable_token_indices` trains; the prompts contain them
 ATTN = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 
-COMMON = dict(vocab_size=67, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
+COMMON = dict(vocab_size=47, hidden_size=32, intermediate_size=48, num_hidden_layers=4,
               num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
               pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
@@ -71,8 +73,8 @@ ARCHS = {
 }
 
 
-def main_kinds(arch):
-    """The 12 adapters every architecture gets."""
+def main_kinds(arch, full):
+    """The 12 adapters every architecture gets; rank 48 on every matrix only if asked, it is half of all bytes."""
     attn, mlp = (["qkv_proj", "o_proj"], ["gate_up_proj", "down_proj"]) if arch == "phi3" else (ATTN, MLP)
     if arch in ("mixtral", "qwen3_moe"):
         mlp = []                                  # experts are not nn.Linear, PEFT cannot target them by name
@@ -80,7 +82,7 @@ def main_kinds(arch):
     return {
         "qv_r4": dict(r=4, lora_alpha=8, target_modules=[q, attn[-1]]),
         "all_r8": dict(r=8, lora_alpha=16, target_modules=both),
-        "all_r48": dict(r=48, lora_alpha=12, target_modules=both),
+        "all_r48": dict(r=48, lora_alpha=12, target_modules=both if full else [q, both[-1]]),
         "rslora_r16": dict(r=16, lora_alpha=8, use_rslora=True, target_modules=both),
         "patterns": dict(r=4, lora_alpha=8, target_modules=both,
                          rank_pattern={f"layers.1.*{q}": 12, "o_proj": 2},
@@ -134,6 +136,17 @@ EXTRA = {
         "exclude": dict(**ALL_R4, exclude_modules=["up_proj", "layers.0.self_attn.q_proj"]),
         "exclude_regex": dict(**R4, target_modules="all-linear", exclude_modules=r".*layers\.1\..*_proj"),
     }, {}),
+    "qwen2_window": (dict(model_type="qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1), QO, {}),
+    "gemma3_linear": (dict(model_type="gemma3_text", head_dim=16, sliding_window=8, sliding_window_pattern=2,
+                           query_pre_attn_scalar=16, rope_parameters=dict(
+                               full_attention=dict(rope_type="linear", rope_theta=1e6, factor=8.0),
+                               sliding_attention=dict(rope_type="default", rope_theta=1e4))), QO, {}),
+    "phi3_longrope": (dict(model_type="phi3", num_attention_heads=2, num_key_value_heads=1,
+                           original_max_position_embeddings=16, rope_parameters=dict(
+                               rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+                               original_max_position_embeddings=16, short_factor=[1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+                               long_factor=[1.0, 1.5, 2.5, 4.0, 8.0, 12.0])),
+                      dict(qo_r4=dict(**R4, target_modules=["qkv_proj", "o_proj"])), {}),
     "sharded": (dict(), QO, dict(shard="24KB")),
     "f16": (dict(), dict(all_r4=ALL_R4, dora=dict(**ALL_R4, use_dora=True)), dict(dtype=torch.float16)),
     "bf16": (dict(), dict(all_r4=ALL_R4, dora=dict(**ALL_R4, use_dora=True)), dict(dtype=torch.bfloat16)),
@@ -155,22 +168,25 @@ def new_base(cfg, g):
 
 
 def randomise(model, g):
-    """Move everything the adapter trains off its start, where it would change nothing."""
+    """Move everything the adapter trains off its start, where it would change nothing.
+
+    In place, because with `ensure_weight_tying` some of these share their storage.
+    """
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=g)
         if "lora_B" in name or "lora_embedding_B" in name:
-            p.data = 0.2 * noise
+            p.data.copy_(0.2 * noise)
         elif "lora_A" in name or "lora_embedding_A" in name:
-            p.data = 0.3 * noise
+            p.data.copy_(0.3 * noise)
         elif "magnitude" in name:
-            p.data = p.data * (1 + 0.2 * noise).abs()
+            p.data.mul_((1 + 0.2 * noise).abs())
         elif p.requires_grad:                     # modules_to_save, token rows, biases
-            p.data = p.data + 0.2 * noise
+            p.data.add_(0.2 * noise)
 
 
 def round_to(model, dtype):
     for p in model.parameters():
-        p.data = p.data.to(dtype).float()
+        p.data.copy_(p.data.to(dtype))
 
 
 class TooClose(Exception):
@@ -205,6 +221,18 @@ def run(model, prompts, tag):
     return out
 
 
+@torch.no_grad()
+def float32_noise(model, prompts, ref, tag):
+    """How far the logits are from those in float64, relative to the largest (leaves the model as it was)."""
+    model.double()
+    worst = 0.0
+    for i, ids in enumerate(prompts):
+        want = ref[f"{tag}.{i}.logits"]
+        worst = max(worst, ((model(ids[None]).logits[0] - want).abs().max() / want.abs().max()).item())
+    model.float()
+    return worst
+
+
 def draw(make, seeds, prompts, tag, base_ref=None):
     """The first seed whose model is a fair test: (model, numbers)."""
     for seed in seeds:
@@ -212,6 +240,8 @@ def draw(make, seeds, prompts, tag, base_ref=None):
         try:
             ref = run(model, prompts, tag)
         except TooClose:
+            continue
+        if float32_noise(model, prompts, ref, tag) > 1e-5:
             continue
         if base_ref is None:
             return model, ref
@@ -277,6 +307,7 @@ def check_saved(d, kinds, prompts, ref):
 def build(d, model_type, config, kinds, seed, lengths, dtype=torch.float32, shard="1GB", old_config=False, small=()):
     cfg = AutoConfig.for_model(model_type, **config)
     cfg._attn_implementation = "eager"
+    cfg._experts_implementation = "eager"
     prompts = make_prompts(lengths, cfg.vocab_size, torch.Generator().manual_seed(seed))
 
     def make_base(g):
@@ -298,9 +329,9 @@ def build(d, model_type, config, kinds, seed, lengths, dtype=torch.float32, shar
             m = get_peft_model(copy.deepcopy(base), LoraConfig(task_type="CAUSAL_LM", **copy.deepcopy(conf)))
             randomise(m, g)
             if stored != torch.float32:
-                for name, p in m.named_parameters():
+                for p in m.parameters():
                     if p.requires_grad:
-                        p.data = p.data.to(stored).float()
+                        p.data.copy_(p.data.to(stored))
             return m
 
         try:
@@ -312,11 +343,7 @@ def build(d, model_type, config, kinds, seed, lengths, dtype=torch.float32, shar
         save_adapter(model, d / "adapters" / kind, stored)
         ref |= got
         report[kind] = conf
-        with torch.no_grad():
-            wide = copy.deepcopy(model).double()
-            for i, p in enumerate(prompts):
-                want = got[f"{kind}.{i}.logits"]
-                noise = max(noise, ((wide(p[None]).logits[0] - want).abs().max() / want.abs().max()).item())
+        noise = max(noise, float32_noise(model, prompts, got, kind))
     save_file({k: v.contiguous() for k, v in ref.items()}, d / "reference.safetensors")
     (d / "kinds.json").write_text(json.dumps(report, indent=1) + "\n")
     ok = [k for k, v in report.items() if not isinstance(v, str)]
@@ -330,6 +357,7 @@ def main():
     ap.add_argument("out", type=pathlib.Path)
     ap.add_argument("--set", choices=["main", "extra"], default="main")
     ap.add_argument("--only", help="comma separated names, default all of the set")
+    ap.add_argument("--full", action="store_true", help="every adapter in float32, rank 48 on every matrix")
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--vocab", type=int, default=COMMON["vocab_size"])
     ap.add_argument("--prompts", default=None, help="comma separated prompt lengths")
@@ -340,15 +368,15 @@ def main():
     names = a.only.split(",") if a.only else list(ARCHS if a.set == "main" else EXTRA)
     for name in names:
         if a.set == "main":
-            lengths = a.prompts or "1,7,20"       # the last two reach past the sliding window with greedy's 16
+            lengths = a.prompts or "1,7,15"       # the last two reach past the sliding window with greedy's 16
             over = dict(ARCHS[name])
-            # rank 48 everywhere is half of all bytes: stored in bfloat16
-            args = (over.pop("model_type"), {**common, **over}, main_kinds(name))
-            store = dict(small=("all_r48",))
+            args = (over.pop("model_type"), {**common, **over}, main_kinds(name, a.full))
+            store = dict(small=() if a.full else SMALL)
         else:
             lengths = a.prompts or "1,11"
             config, kinds, store = EXTRA[name]
-            args = ("llama", {**common, "num_hidden_layers": 2, **config}, kinds)
+            over = {**common, "num_hidden_layers": 2, **config}
+            args = (over.pop("model_type", "llama"), over, kinds)
         build(a.out / name, *args, a.seed, [int(n) for n in lengths.split(",")], **store)
 
 
