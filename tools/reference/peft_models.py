@@ -142,9 +142,9 @@ EXTRA = {
                                full_attention=dict(rope_type="linear", rope_theta=1e6, factor=8.0),
                                sliding_attention=dict(rope_type="default", rope_theta=1e4))), QO, {}),
     "phi3_longrope": (dict(model_type="phi3", num_attention_heads=2, num_key_value_heads=1,
-                           original_max_position_embeddings=16, rope_parameters=dict(
+                           original_max_position_embeddings=64, rope_parameters=dict(
                                rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
-                               original_max_position_embeddings=16, short_factor=[1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+                               original_max_position_embeddings=64, short_factor=[1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
                                long_factor=[1.0, 1.5, 2.5, 4.0, 8.0, 12.0])),
                       dict(qo_r4=dict(**R4, target_modules=["qkv_proj", "o_proj"])), {}),
     "sharded": (dict(), QO, dict(shard="24KB")),
