@@ -41,10 +41,46 @@ pub struct UnknownBlockType(pub u32);
 /// GGML's name of a type number, for error messages.
 fn ggml_type_name(id: u32) -> &'static str {
     const NAMES: [&str; 40] = [
-        "F32", "F16", "Q4_0", "Q4_1", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K",
-        "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS",
-        "I8", "I16", "I32", "I64", "F64", "IQ1_M", "BF16", "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0", "TQ2_0",
-        "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4",
+        "F32",
+        "F16",
+        "Q4_0",
+        "Q4_1",
+        "Q4_2",
+        "Q4_3",
+        "Q5_0",
+        "Q5_1",
+        "Q8_0",
+        "Q8_1",
+        "Q2_K",
+        "Q3_K",
+        "Q4_K",
+        "Q5_K",
+        "Q6_K",
+        "Q8_K",
+        "IQ2_XXS",
+        "IQ2_XS",
+        "IQ3_XXS",
+        "IQ1_S",
+        "IQ4_NL",
+        "IQ3_S",
+        "IQ2_S",
+        "IQ4_XS",
+        "I8",
+        "I16",
+        "I32",
+        "I64",
+        "F64",
+        "IQ1_M",
+        "BF16",
+        "Q4_0_4_4",
+        "Q4_0_4_8",
+        "Q4_0_8_8",
+        "TQ1_0",
+        "TQ2_0",
+        "IQ4_NL_4_4",
+        "IQ4_NL_4_8",
+        "IQ4_NL_8_8",
+        "MXFP4",
     ];
     NAMES.get(id as usize).copied().unwrap_or("unknown")
 }
@@ -138,8 +174,16 @@ impl BlockType {
     /// # Panics
     /// If `bytes` is not exactly the storage of `out.len()` weights.
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
-        assert_eq!(Some(bytes.len()), self.bytes_for(out.len()), "bytes of {} {} weights", out.len(), self.name());
-        let blocks = bytes.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(self.block_len()));
+        assert_eq!(
+            Some(bytes.len()),
+            self.bytes_for(out.len()),
+            "bytes of {} {} weights",
+            out.len(),
+            self.name()
+        );
+        let blocks = bytes
+            .chunks_exact(self.block_bytes())
+            .zip(out.chunks_exact_mut(self.block_len()));
         let decode_block: fn(&[u8], &mut [f32]) = match self {
             Self::F32 => |b, o| o[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
             Self::F16 => |b, o| o[0] = half(b),
@@ -150,7 +194,9 @@ impl BlockType {
             Self::Q5_1 => |b, o| nibbles(half(b), half(&b[2..]), Some(&b[4..8]), &b[8..], o),
             Self::Q8_0 => |b, o| {
                 let d = half(b);
-                o.iter_mut().zip(&b[2..]).for_each(|(o, &q)| *o = d * f32::from(q.cast_signed()));
+                o.iter_mut()
+                    .zip(&b[2..])
+                    .for_each(|(o, &q)| *o = d * f32::from(q.cast_signed()));
             },
             Self::Q4K => |b, o| super_block(half(b), half(&b[2..]), &b[4..16], None, &b[16..], o),
             Self::Q5K => |b, o| super_block(half(b), half(&b[2..]), &b[4..16], Some(&b[16..48]), &b[48..], o),

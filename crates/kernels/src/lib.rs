@@ -2,8 +2,18 @@
 //!
 //! This crate knows matrices, rows and threads. It knows nothing of files, requests, adapters' names or HTTP.
 //!
-//! Start at [`BlockType`]: how numbers lie in a file.
+//! Start at [`BlockType`] (how numbers lie in a file), [`PackedMatrix`] and [`matmul`] (how they are multiplied)
+//! and [`Pool`] (who does it). Every kernel keeps two promises: a row's result does not depend on the other rows,
+//! on the number of threads or on the instruction set, to the bit; and the portable version is the specification
+//! that the vector versions are tested against.
 
 mod blocks;
+mod isa;
+mod matrix;
+mod pool;
+mod shared;
 
 pub use blocks::{BlockType, UnknownBlockType};
+pub use isa::InstructionSet;
+pub use matrix::{PackError, PackedMatrix, RowOrder, matmul};
+pub use pool::Pool;

@@ -1,0 +1,265 @@
+//! Instruction sets: sixteen float lanes, one trait, one implementation per instruction set.
+//!
+//! Every kernel is written once, generic over [`Isa`], with lanes that never mix except in the reductions, whose
+//! tree is fixed. All operations are IEEE operations of single precision with fused multiply-add. So a kernel's
+//! result is **the same to the bit on every instruction set**, and [`Scalar`] is the specification that the
+//! others are tested against by equality.
+//!
+//! An implementation is a token that can only be had on a processor that has the instructions; that is why its
+//! methods are safe to call.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use std::sync::OnceLock;
+
+pub(crate) use scalar::Scalar;
+
+/// Lanes of every vector.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen float lanes and what kernels do with them.
+///
+/// Methods are `inline(always)`: they must end up inside a function compiled for the instruction set, which is
+/// what [`dispatch`] enters.
+pub(crate) trait Isa: Copy + Send + Sync {
+    /// Sixteen floats.
+    type F: Copy;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, from: &[f32; LANES]) -> Self::F;
+    fn store(self, v: Self::F, to: &mut [f32; LANES]);
+    /// Widens IEEE half floats.
+    fn load_f16(self, from: &[u16; LANES]) -> Self::F;
+    /// Widens brain floats.
+    fn load_bf16(self, from: &[u16; LANES]) -> Self::F;
+    fn load_i8(self, from: &[i8; LANES]) -> Self::F;
+    fn load_u8(self, from: &[u8; LANES]) -> Self::F;
+    /// The low and the high four bits of each byte.
+    fn load_nibbles(self, from: &[u8; LANES]) -> (Self::F, Self::F);
+    /// `yes` in the lanes whose bit is set, 0 elsewhere.
+    fn select(self, bits: u16, yes: f32) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a·b + c`, rounded once.
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The larger; `b` where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `2^n` for integral `n` in -126..=127.
+    fn exp2_int(self, n: Self::F) -> Self::F;
+
+    /// The sum of the lanes as a balanced tree: lane i + lane i+8, then +4, +2, +1.
+    #[inline(always)]
+    fn sum(self, v: Self::F) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        for width in [8, 4, 2, 1] {
+            for i in 0..width {
+                lanes[i] += lanes[i + width];
+            }
+        }
+        lanes[0]
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    fn largest(self, v: Self::F) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+/// A computation that is generic over the instruction set. `run` must be `inline(always)`.
+pub(crate) trait Kernel {
+    type Output;
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// The instruction sets that this processor has, best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// Portable code; the specification.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW and VL.
+    Avx512,
+}
+
+impl InstructionSet {
+    /// Every set that this processor can run, [`InstructionSet::Scalar`] first.
+    pub fn available() -> Vec<Self> {
+        let mut sets = vec![Self::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            sets.extend(avx2::Avx2::detect().map(|_| Self::Avx2));
+            sets.extend(avx512::Avx512::detect().map(|_| Self::Avx512));
+        }
+        sets
+    }
+
+    /// The set that kernels use in this process: the best available, or the one that the environment variable
+    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avx512`) names, if the processor has it. Read once.
+    pub fn current() -> Self {
+        static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let available = Self::available();
+            let wanted = std::env::var("MULTIGRAFT_ISA").unwrap_or_default();
+            let named = available.iter().copied().find(|set| set.name() == wanted);
+            named.unwrap_or(available[available.len() - 1])
+        })
+    }
+
+    /// The name as `MULTIGRAFT_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Runs a kernel on the instruction set of this process.
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    dispatch_on(InstructionSet::current(), kernel)
+}
+
+/// Runs a kernel on a given instruction set, or on [`Scalar`] if the processor lacks it.
+pub(crate) fn dispatch_on<K: Kernel>(set: InstructionSet, kernel: K) -> K::Output {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => match avx512::Avx512::detect() {
+            Some(isa) => isa.enter(kernel),
+            None => Scalar.enter(kernel),
+        },
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => match avx2::Avx2::detect() {
+            Some(isa) => isa.enter(kernel),
+            None => Scalar.enter(kernel),
+        },
+        _ => Scalar.enter(kernel),
+    }
+}
+
+/// `e^x`, to about one unit in the last place; 0 below -87, capped at `e^88`.
+///
+/// Cephes' range reduction: `x = n·ln 2 + r`, a polynomial of degree 6 in r, times `2^n`.
+#[inline(always)]
+pub(crate) fn exp<I: Isa>(isa: I, x: I::F) -> I::F {
+    /// Adding and subtracting 1.5·2²³ rounds a float of small magnitude to an integer.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    const COEFFICIENTS: [f32; 6] = [
+        1.987_569_1e-4,
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        0.166_666_66,
+        0.5,
+    ];
+    let clamped = isa.max(isa.min(x, isa.splat(88.0)), isa.splat(-87.0));
+    let round = isa.splat(ROUND);
+    let n = isa.sub(
+        isa.mul_add(clamped, isa.splat(std::f32::consts::LOG2_E), round),
+        round,
+    );
+    let r = isa.mul_add(n, isa.splat(-LN2_HIGH), clamped);
+    let r = isa.mul_add(n, isa.splat(-LN2_LOW), r);
+    let mut p = isa.splat(COEFFICIENTS[0]);
+    for c in &COEFFICIENTS[1..] {
+        p = isa.mul_add(p, r, isa.splat(*c));
+    }
+    let p = isa.mul_add(p, isa.mul(r, r), isa.add(r, isa.splat(1.0)));
+    isa.mul(p, isa.exp2_int(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Everything([f32; LANES], [f32; LANES], [u8; LANES], [u16; LANES]);
+
+    impl Kernel for Everything {
+        type Output = Vec<[u32; LANES]>;
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Self::Output {
+            let (a, b) = (isa.load(&self.0), isa.load(&self.1));
+            let (low, high) = isa.load_nibbles(&self.2);
+            let ints: [i8; LANES] = self.2.map(u8::cast_signed);
+            let n = isa.min(isa.max(isa.load_i8(&ints), isa.splat(-126.0)), isa.splat(127.0));
+            let results = [
+                isa.add(a, b),
+                isa.sub(a, b),
+                isa.mul(a, b),
+                isa.div(a, b),
+                isa.mul_add(a, b, low),
+                isa.max(a, b),
+                isa.min(a, b),
+                low,
+                high,
+                isa.load_u8(&self.2),
+                isa.load_i8(&ints),
+                isa.load_f16(&self.3),
+                isa.load_bf16(&self.3),
+                isa.select(self.3[0], 3.5),
+                isa.exp2_int(n),
+                exp(isa, a),
+                isa.splat(isa.sum(a)),
+                isa.splat(isa.largest(a)),
+            ];
+            results
+                .map(|v| {
+                    let mut out = [0.0; LANES];
+                    isa.store(v, &mut out);
+                    out.map(f32::to_bits)
+                })
+                .to_vec()
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_instruction_set_equals_scalar(
+            a in proptest::array::uniform16(-100f32..100.0),
+            b in proptest::array::uniform16(-1e3f32..1e3),
+            bytes: [u8; 16],
+            halves in proptest::array::uniform16(0u16..0x7c00),
+        ) {
+            let run = |set| dispatch_on(set, Everything(a, b, bytes, halves));
+            let expected = run(InstructionSet::Scalar);
+            for set in InstructionSet::available() {
+                proptest::prop_assert_eq!(&run(set), &expected, "{}", set.name());
+            }
+        }
+    }
+
+    struct Exp(f32);
+    impl Kernel for Exp {
+        type Output = f32;
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> f32 {
+            isa.largest(exp(isa, isa.splat(self.0)))
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        for i in -86_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let (got, want) = (dispatch(Exp(x)), f64::from(x).exp());
+            assert!(
+                (f64::from(got) - want).abs() / want < 2.4e-7,
+                "exp({x}) = {got}, want {want}"
+            );
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The packed layouts: what one *block* of a panel holds for each storage type.
+//!
+//! A block covers sixteen outputs × [`Block::LEN`] inputs. Sizes are those of the file but for Q4_K and Q5_K,
+//! whose six-bit scales and minima take a byte each (+0.125 bits a weight).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::product::{Expand, Product};
+use crate::isa::{Isa, LANES, dispatch};
+
+/// Sixteen half floats or brain floats, one per output.
+type Halves = [u16; LANES];
+/// Sixteen bytes, one per output.
+type Bytes = [u8; LANES];
+
+/// Sixteen outputs × `LEN` inputs of one panel.
+pub(super) trait Block: Pod + Send + Sync {
+    /// Inputs.
+    const LEN: usize;
+
+    /// Calls `f` with each input's index in the block and the sixteen outputs' weights for it, in order.
+    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F));
+}
+
+/// Plain floats.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct F32(pub(super) [f32; LANES]);
+
+impl Block for F32 {
+    const LEN: usize = 1;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+        f(0, isa.load(&self.0));
+    }
+}
+
+/// IEEE half floats.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct F16(pub(super) Halves);
+
+impl Block for F16 {
+    const LEN: usize = 1;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+        f(0, isa.load_f16(&self.0));
+    }
+}
+
+/// Brain floats.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Bf16(pub(super) Halves);
+
+impl Block for Bf16 {
+    const LEN: usize = 1;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+        f(0, isa.load_bf16(&self.0));
+    }
+}
+
+/// Q8_0: `d·q`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q8 {
+    pub(super) d: Halves,
+    pub(super) q: [[i8; LANES]; 32],
+}
+
+impl Block for Q8 {
+    const LEN: usize = 32;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+        let d = isa.load_f16(&self.d);
+        for (i, q) in self.q.iter().enumerate() {
+            f(i, isa.mul(d, isa.load_i8(q)));
+        }
+    }
+}
+
+/// Calls `f` with `scale·q + min` for pairs of inputs whose nibbles share a byte: the even one is the low nibble.
+#[inline(always)]
+fn nibbles<I: Isa, const N: usize>(
+    isa: I,
+    low: &[Bytes; N],
+    high: Option<&[[u16; 2]; N]>,
+    (scale, min): (I::F, I::F),
+    mut f: impl FnMut(usize, I::F),
+) {
+    for (i, pair) in low.iter().enumerate() {
+        let (mut even, mut odd) = isa.load_nibbles(pair);
+        if let Some(high) = high {
+            even = isa.add(even, isa.select(high[i][0], 16.0));
+            odd = isa.add(odd, isa.select(high[i][1], 16.0));
+        }
+        f(2 * i, isa.mul_add(scale, even, min));
+        f(2 * i + 1, isa.mul_add(scale, odd, min));
+    }
+}
+
+/// Q4_0: `d·(q - 8)`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q4 {
+    pub(super) d: Halves,
+    pub(super) low: [Bytes; 16],
+}
+
+impl Block for Q4 {
+    const LEN: usize = 32;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+        let d = isa.load_f16(&self.d);
+        nibbles(isa, &self.low, None, (d, isa.mul(d, isa.splat(-8.0))), f);
+    }
+}
+
+/// Q4_1: `d·q + m`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q4Min {
+    pub(super) d: Halves,
+    pub(super) m: Halves,
+    pub(super) low: [Bytes; 16],
+}
+
+impl Block for Q4Min {
+    const LEN: usize = 32;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+        nibbles(
+            isa,
+            &self.low,
+            None,
+            (isa.load_f16(&self.d), isa.load_f16(&self.m)),
+            f,
+        );
+    }
+}
+
+/// Q5_0: `d·(q - 16)`. `high[i]` has the fifth bits of inputs 2i and 2i+1, bit by output.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q5 {
+    pub(super) d: Halves,
+    pub(super) high: [[u16; 2]; 16],
+    pub(super) low: [Bytes; 16],
+}
+
+impl Block for Q5 {
+    const LEN: usize = 32;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+        let d = isa.load_f16(&self.d);
+        nibbles(
+            isa,
+            &self.low,
+            Some(&self.high),
+            (d, isa.mul(d, isa.splat(-16.0))),
+            f,
+        );
+    }
+}
+
+/// Q5_1: `d·q + m`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q5Min {
+    pub(super) d: Halves,
+    pub(super) m: Halves,
+    pub(super) high: [[u16; 2]; 16],
+    pub(super) low: [Bytes; 16],
+}
+
+impl Block for Q5Min {
+    const LEN: usize = 32;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+        nibbles(
+            isa,
+            &self.low,
+            Some(&self.high),
+            (isa.load_f16(&self.d), isa.load_f16(&self.m)),
+            f,
+        );
+    }
+}
+
+/// Scale `d·s` and minimum `-dmin·m` of one group of a K-quant.
+#[inline(always)]
+fn k_scale_min<I: Isa>(isa: I, d: I::F, dmin: I::F, s: &Bytes, m: &Bytes) -> (I::F, I::F) {
+    let min = isa.mul(dmin, isa.load_u8(m));
+    (isa.mul(d, isa.load_u8(s)), isa.sub(isa.splat(0.0), min))
+}
+
+/// Q4_K: eight groups of 32, `d·s·q - dmin·m`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q4K {
+    pub(super) d: Halves,
+    pub(super) dmin: Halves,
+    pub(super) s: [Bytes; 8],
+    pub(super) m: [Bytes; 8],
+    pub(super) low: [[Bytes; 16]; 8],
+}
+
+impl Block for Q4K {
+    const LEN: usize = 256;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+        let (d, dmin) = (isa.load_f16(&self.d), isa.load_f16(&self.dmin));
+        for group in 0..8 {
+            let scale_min = k_scale_min(isa, d, dmin, &self.s[group], &self.m[group]);
+            nibbles(isa, &self.low[group], None, scale_min, |i, w| {
+                f(group * 32 + i, w)
+            });
+        }
+    }
+}
+
+/// Q5_K: as Q4_K with a fifth bit.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q5K {
+    pub(super) d: Halves,
+    pub(super) dmin: Halves,
+    pub(super) s: [Bytes; 8],
+    pub(super) m: [Bytes; 8],
+    pub(super) high: [[[u16; 2]; 16]; 8],
+    pub(super) low: [[Bytes; 16]; 8],
+}
+
+impl Block for Q5K {
+    const LEN: usize = 256;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+        let (d, dmin) = (isa.load_f16(&self.d), isa.load_f16(&self.dmin));
+        for group in 0..8 {
+            let scale_min = k_scale_min(isa, d, dmin, &self.s[group], &self.m[group]);
+            nibbles(
+                isa,
+                &self.low[group],
+                Some(&self.high[group]),
+                scale_min,
+                |i, w| f(group * 32 + i, w),
+            );
+        }
+    }
+}
+
+/// Q6_K: sixteen groups of 16, `d·s·(q - 32)`. `low[g][i]` has the low nibbles of inputs 2i and 2i+1 of group g,
+/// `high[g][i]` their upper two bits in its low nibble for even i of the pair table (see [`super::pack`]).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q6K {
+    pub(super) d: Halves,
+    pub(super) s: [[i8; LANES]; 16],
+    pub(super) low: [[Bytes; 8]; 16],
+    /// Byte i of a group: bits 0-1 input 4i, 2-3 input 4i+1, 4-5 input 4i+2, 6-7 input 4i+3.
+    pub(super) high: [[Bytes; 4]; 16],
+}
+
+impl Block for Q6K {
+    const LEN: usize = 256;
+    #[inline(always)]
+    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+        let d = isa.load_f16(&self.d);
+        for group in 0..16 {
+            let scale = isa.mul(d, isa.load_i8(&self.s[group]));
+            let min = isa.mul(scale, isa.splat(-32.0));
+            for i in 0..4 {
+                let [pair_a, pair_b] = split_pairs(isa, &self.high[group][i]);
+                let (a, b) = isa.load_nibbles(&self.low[group][2 * i]);
+                let (c, e) = isa.load_nibbles(&self.low[group][2 * i + 1]);
+                let quants = [
+                    isa.mul_add(pair_a.0, isa.splat(16.0), a),
+                    isa.mul_add(pair_a.1, isa.splat(16.0), b),
+                    isa.mul_add(pair_b.0, isa.splat(16.0), c),
+                    isa.mul_add(pair_b.1, isa.splat(16.0), e),
+                ];
+                for (j, q) in quants.into_iter().enumerate() {
+                    f(group * 16 + 4 * i + j, isa.mul_add(scale, q, min));
+                }
+            }
+        }
+    }
+}
+
+/// The four two-bit fields of each byte, as floats. Exact: small integers, split by floor in integers' stead.
+#[inline(always)]
+fn split_pairs<I: Isa>(isa: I, bytes: &Bytes) -> [(I::F, I::F); 2] {
+    let fields = |shift: u32| {
+        let mut b = *bytes;
+        b.iter_mut().for_each(|b| *b = *b >> shift & 3);
+        isa.load_u8(&b)
+    };
+    [(fields(0), fields(2)), (fields(4), fields(6))]
+}
+
+/// All panels of a matrix, in one of the layouts.
+pub(super) enum Panels {
+    F32(Vec<F32>),
+    F16(Vec<F16>),
+    Bf16(Vec<Bf16>),
+    Q8(Vec<Q8>),
+    Q4(Vec<Q4>),
+    Q4Min(Vec<Q4Min>),
+    Q5(Vec<Q5>),
+    Q5Min(Vec<Q5Min>),
+    Q4K(Vec<Q4K>),
+    Q5K(Vec<Q5K>),
+    Q6K(Vec<Q6K>),
+}
+
+/// Runs `$body` with `$blocks` bound to the blocks of whichever layout it is.
+macro_rules! with_blocks {
+    ($panels:expr, $blocks:ident => $body:expr) => {
+        match $panels {
+            Panels::F32($blocks) => $body,
+            Panels::F16($blocks) => $body,
+            Panels::Bf16($blocks) => $body,
+            Panels::Q8($blocks) => $body,
+            Panels::Q4($blocks) => $body,
+            Panels::Q4Min($blocks) => $body,
+            Panels::Q5($blocks) => $body,
+            Panels::Q5Min($blocks) => $body,
+            Panels::Q4K($blocks) => $body,
+            Panels::Q5K($blocks) => $body,
+            Panels::Q6K($blocks) => $body,
+        }
+    };
+}
+
+impl Panels {
+    pub(super) fn bytes(&self) -> usize {
+        with_blocks!(self, blocks => size_of_val(blocks.as_slice()))
+    }
+
+    /// Decodes panel `index` into `to`, `[in, 16]`.
+    pub(super) fn expand(&self, index: usize, to: &mut [[f32; LANES]]) {
+        with_blocks!(self, blocks => dispatch(Expand { panel: panel(blocks, index, to.len()), to }));
+    }
+
+    /// Multiplies panel `index` with rows, see [`Product`].
+    pub(super) fn multiply(
+        &self,
+        index: usize,
+        x: super::product::Rows<'_>,
+        emit: &mut dyn FnMut(usize, &[f32; LANES]),
+    ) {
+        with_blocks!(self, blocks => dispatch(Product { panel: panel(blocks, index, x.width), x, emit }));
+    }
+}
+
+impl std::fmt::Debug for Panels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.bytes())
+    }
+}
+
+/// The blocks of one panel of a matrix with `inp` inputs.
+fn panel<B: Block>(blocks: &[B], index: usize, inp: usize) -> &[B] {
+    let per_panel = inp / B::LEN;
+    &blocks[index * per_panel..(index + 1) * per_panel]
+}

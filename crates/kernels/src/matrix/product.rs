@@ -1,0 +1,147 @@
+//! Rows × packed panels.
+
+use std::cell::RefCell;
+
+use super::PackedMatrix;
+use super::layout::{Block, F32};
+use crate::isa::{Isa, Kernel, LANES};
+use crate::pool::Pool;
+use crate::shared::SharedRows;
+
+/// Rows from which a panel is decoded once into floats instead of once per tile of rows.
+const EXPAND_FROM: usize = 12;
+
+/// Rows of activations, `[rows, width]`, row-major and dense.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) width: usize,
+}
+
+/// `out[r, at + o] = Σ_i w[o, i] · x[r, i]` for every row r and output o, work split over `pool` by outputs.
+///
+/// `x` is `[rows, in]`; `out` is `[rows, stride]`, of which the columns `at..at + w.out()` are written.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn matmul(pool: &Pool, w: &PackedMatrix, x: &[f32], out: &mut [f32], stride: usize, at: usize) {
+    let rows = x.len() / w.inp();
+    assert_eq!(x.len(), rows * w.inp(), "x is [rows, {}]", w.inp());
+    assert!(
+        at + w.out() <= stride && out.len() == rows * stride,
+        "out is [{rows}, {stride}], columns from {at}"
+    );
+    let panels = w.out().div_ceil(LANES);
+    let out = SharedRows::new(out, stride);
+    let x = Rows {
+        data: x,
+        width: w.inp(),
+    };
+    pool.run_chunked(panels, |index| {
+        let column = index * LANES;
+        let width = LANES.min(w.out() - column);
+        let mut emit = |row: usize, sums: &[f32; LANES]| {
+            out.write(row, at + column, &sums[..width]);
+        };
+        if rows < EXPAND_FROM {
+            w.panels.multiply(index, x, &mut emit);
+        } else {
+            thread_local!(static EXPANDED: RefCell<Vec<F32>> = const { RefCell::new(Vec::new()) });
+            EXPANDED.with_borrow_mut(|expanded| {
+                expanded.resize(w.inp(), F32([0.0; LANES]));
+                w.expand(index, bytemuck::cast_slice_mut(expanded));
+                crate::isa::dispatch(Product {
+                    panel: expanded,
+                    x,
+                    emit: &mut emit,
+                });
+            });
+        }
+    });
+}
+
+/// Decodes a panel into floats, `[in, 16]`.
+pub(super) struct Expand<'a, B> {
+    pub(super) panel: &'a [B],
+    pub(super) to: &'a mut [[f32; LANES]],
+}
+
+impl<B: Block> Kernel for Expand<'_, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (block, to) in self.panel.iter().zip(self.to.chunks_exact_mut(B::LEN)) {
+            block.for_each(isa, |i, w| isa.store(w, &mut to[i]));
+        }
+    }
+}
+
+/// One panel times all rows; `emit` takes each row's sixteen sums.
+pub(super) struct Product<'a, 'e, B> {
+    pub(super) panel: &'a [B],
+    pub(super) x: Rows<'a>,
+    pub(super) emit: &'e mut dyn FnMut(usize, &[f32; LANES]),
+}
+
+impl<B: Block> Kernel for Product<'_, '_, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { panel, x, emit } = self;
+        let rows = x.data.len() / x.width;
+        let mut row = 0;
+        while row < rows {
+            row += match rows - row {
+                1 => tile::<I, B, 1>(isa, panel, x, row, emit),
+                2..4 => tile::<I, B, 2>(isa, panel, x, row, emit),
+                4..8 => tile::<I, B, 4>(isa, panel, x, row, emit),
+                _ => tile::<I, B, 8>(isa, panel, x, row, emit),
+            };
+        }
+    }
+}
+
+/// `T` rows at once: the weights are decoded once for all of them. Returns `T`.
+#[inline(always)]
+fn tile<I: Isa, B: Block, const T: usize>(
+    isa: I,
+    panel: &[B],
+    x: Rows<'_>,
+    first: usize,
+    emit: &mut dyn FnMut(usize, &[f32; LANES]),
+) -> usize {
+    let rows: [&[f32]; T] = std::array::from_fn(|t| &x.data[(first + t) * x.width..][..x.width]);
+    let mut even = [isa.splat(0.0); T];
+    let mut odd = [isa.splat(0.0); T];
+    if B::LEN == 1 {
+        let pairs = panel.chunks_exact(2);
+        let rest = pairs.remainder();
+        for (i, pair) in pairs.enumerate() {
+            pair[0].for_each(isa, |_, w| accumulate(isa, w, &rows, 2 * i, &mut even));
+            pair[1].for_each(isa, |_, w| accumulate(isa, w, &rows, 2 * i + 1, &mut odd));
+        }
+        for block in rest {
+            block.for_each(isa, |_, w| accumulate(isa, w, &rows, panel.len() - 1, &mut even));
+        }
+    } else {
+        for (b, block) in panel.iter().enumerate() {
+            block.for_each(isa, |i, w| {
+                let sums = if i % 2 == 0 { &mut even } else { &mut odd };
+                accumulate(isa, w, &rows, b * B::LEN + i, sums);
+            });
+        }
+    }
+    for t in 0..T {
+        let mut sums = [0.0; LANES];
+        isa.store(isa.add(even[t], odd[t]), &mut sums);
+        emit(first + t, &sums);
+    }
+    T
+}
+
+#[inline(always)]
+fn accumulate<I: Isa, const T: usize>(isa: I, w: I::F, rows: &[&[f32]; T], i: usize, sums: &mut [I::F; T]) {
+    for t in 0..T {
+        sums[t] = isa.mul_add(w, isa.splat(rows[t][i]), sums[t]);
+    }
+}

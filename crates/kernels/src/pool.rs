@@ -1,0 +1,290 @@
+//! The thread pool: made for thousands of short parallel regions a second.
+//!
+//! A region is *n* tasks of one closure. The calling thread takes part; workers spin for a while between regions,
+//! then park. Tasks are claimed one by one from a counter, so which thread runs a task depends on timing, but what
+//! a task computes does not: tasks write disjoint outputs and read nothing that another task of the region writes.
+#![expect(unsafe_code, reason = "a region lends its closure to threads that outlive it")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle, Thread};
+
+/// How often a worker looks for the next region before it parks: about 50 microseconds, longer than the serial
+/// gaps of a decode step and shorter than anything a person or another process notices.
+const SPIN_LIMIT: u32 = 20_000;
+
+/// Chunks per thread in [`Pool::run_chunked`]: enough that a late thread does not hold up the region.
+const CHUNKS_PER_THREAD: usize = 4;
+
+/// Threads that run regions. Regions of one pool run one after the other.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    /// Held during a region: the pool has one at a time.
+    region: Mutex<()>,
+}
+
+struct Worker {
+    handle: Option<JoinHandle<()>>,
+    thread: Thread,
+}
+
+struct Shared {
+    /// Counts regions; a change tells workers that `job` is new.
+    epoch: AtomicU64,
+    /// The region's closure, valid while `busy` is above 0 or the caller is inside [`Pool::run`].
+    job: Mutex<Option<Job>>,
+    next: AtomicUsize,
+    /// Workers that have not finished the region.
+    busy: AtomicUsize,
+    parked: Vec<AtomicBool>,
+    stop: AtomicBool,
+    /// A task panicked on a worker.
+    panicked: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    tasks: usize,
+    run: *const (dyn Fn(usize) + Sync),
+}
+
+// SAFETY: the closure is `Sync`, and `Pool::run` keeps it alive until every worker is done with it.
+unsafe impl Send for Job {}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller of [`Pool::run`] being one of them.
+    ///
+    /// # Panics
+    /// If `threads` is 0 or the system refuses a thread.
+    pub fn new(threads: usize) -> Self {
+        assert!(threads > 0, "a pool needs a thread");
+        let shared = Arc::new(Shared {
+            epoch: AtomicU64::new(0),
+            job: Mutex::new(None),
+            next: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+            stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+        });
+        let workers = (0..threads - 1)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                let handle = thread::Builder::new()
+                    .name(format!("compute-{}", index + 1))
+                    .spawn(move || shared.work(index))
+                    .expect("the system gives a thread");
+                Worker {
+                    thread: handle.thread().clone(),
+                    handle: Some(handle),
+                }
+            })
+            .collect();
+        Self {
+            shared,
+            workers,
+            region: Mutex::new(()),
+        }
+    }
+
+    /// Threads, the caller included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Runs `task(0)`, …, `task(tasks - 1)`, each once, and returns when all are done.
+    ///
+    /// # Panics
+    /// If a task panics; the others of the region still end first.
+    pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        if tasks <= 1 || self.workers.is_empty() {
+            return (0..tasks).for_each(task);
+        }
+        let one_at_a_time = self
+            .region
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let task: &(dyn Fn(usize) + Sync) = &task;
+        // SAFETY: only the lifetime changes; workers use the closure until they leave the region, and
+        // `Finish::drop` below waits for that before the closure's frame ends, also if a task panics here.
+        let run: *const (dyn Fn(usize) + Sync + 'static) =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), _>(task) };
+        *self.shared.lock_job() = Some(Job { tasks, run });
+        self.shared.next.store(0, Ordering::Relaxed);
+        self.shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (worker, parked) in self.workers.iter().zip(&self.shared.parked) {
+            if parked.load(Ordering::SeqCst) {
+                worker.thread.unpark();
+            }
+        }
+        let finish = Finish(&self.shared);
+        self.shared.claim(tasks, task);
+        drop(finish);
+        drop(one_at_a_time);
+        assert!(
+            !self.shared.panicked.swap(false, Ordering::Relaxed),
+            "a task of a parallel region panicked"
+        );
+    }
+
+    /// As [`Pool::run`] for many small tasks: neighbours are claimed together.
+    pub fn run_chunked(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        let chunk = tasks.div_ceil(self.threads() * CHUNKS_PER_THREAD).max(1);
+        self.run(tasks.div_ceil(chunk), |c| {
+            (c * chunk..tasks.min((c + 1) * chunk)).for_each(&task);
+        });
+    }
+}
+
+/// Waits until every worker has left the region.
+struct Finish<'a>(&'a Shared);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        // A panic of the caller's own task must not leave tasks unclaimed for a region that is over.
+        self.0.next.store(usize::MAX / 2, Ordering::Relaxed);
+        let mut spins = 0u32;
+        while self.0.busy.load(Ordering::Acquire) > 0 {
+            spins += 1;
+            if spins < SPIN_LIMIT {
+                std::hint::spin_loop();
+            } else {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock_job(&self) -> std::sync::MutexGuard<'_, Option<Job>> {
+        self.job.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn claim(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= tasks {
+                return;
+            }
+            task(index);
+        }
+    }
+
+    /// A worker's life.
+    fn work(&self, worker: usize) {
+        let mut seen = 0;
+        loop {
+            seen = self.await_region(worker, seen);
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let job = self.lock_job().expect("a region sets its job before its epoch");
+            // SAFETY: this worker is counted in `busy`, so the closure lives until the decrement below.
+            let task = unsafe { &*job.run };
+            let outcome =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.claim(job.tasks, task)));
+            if outcome.is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            self.busy.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits for an epoch after `seen` and returns it.
+    fn await_region(&self, worker: usize, seen: u64) -> u64 {
+        for _ in 0..SPIN_LIMIT {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            if epoch != seen {
+                return epoch;
+            }
+            std::hint::spin_loop();
+        }
+        loop {
+            self.parked[worker].store(true, Ordering::SeqCst);
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if epoch == seen {
+                thread::park();
+            }
+            self.parked[worker].store(false, Ordering::SeqCst);
+            if epoch != seen {
+                return epoch;
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for worker in &mut self.workers {
+            worker.thread.unpark();
+            if let Some(handle) = worker.handle.take() {
+                // A worker catches its tasks' panics, so joining cannot fail.
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in 1..5 {
+            let pool = Pool::new(threads);
+            for tasks in [0, 1, 2, 3, 7, 100, 1000] {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, |i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                pool.run_chunked(tasks, |i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(
+                    counts.iter().all(|c| c.load(Ordering::Relaxed) == 2),
+                    "{threads} threads, {tasks} tasks"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn regions_follow_each_other_after_parking() {
+        let pool = Pool::new(3);
+        let total = AtomicUsize::new(0);
+        for round in 0..200 {
+            if round % 50 == 0 {
+                thread::sleep(std::time::Duration::from_millis(20));
+            }
+            pool.run(8, |i| {
+                total.fetch_add(i, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(total.load(Ordering::Relaxed), 200 * 28);
+    }
+
+    #[test]
+    fn a_panicking_task_panics_the_caller_and_leaves_the_pool_usable() {
+        let pool = Pool::new(3);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.run(64, |i| assert!(i != 13, "on purpose"));
+        }));
+        assert!(outcome.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.run(10, |i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 45);
+    }
+}

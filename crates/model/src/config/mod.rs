@@ -1,0 +1,174 @@
+//! What kind of decoder a base model is: one description for all architectures.
+//!
+//! A [`Config`] is made from `config.json` of a Hugging Face folder or from GGUF metadata; both fill the same raw
+//! fields ([`raw::Raw`]) and one function turns these into the description that the decoder follows.
+
+mod build;
+mod gguf;
+mod modules;
+mod raw;
+mod rope;
+
+pub use rope::Rope;
+
+use multigraft_weights::gguf::Gguf;
+
+use crate::error::ModelError;
+
+/// The architectures that the decoder describes, by their names in `config.json`.
+pub const SUPPORTED: [&str; 13] = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "gemma3",
+    "phi3",
+    "smollm3",
+    "granite",
+    "olmo2",
+    "mixtral",
+    "qwen3_moe",
+];
+
+/// Where a layer normalises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// Before attention and before the feed-forward network.
+    Before,
+    /// After each, before the residual is added (olmo2).
+    After,
+    /// Both (gemma).
+    Both,
+}
+
+/// How queries and keys are normalised before the rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Not at all.
+    None,
+    /// Each head by itself, weights `[head_dim]`.
+    PerHead,
+    /// All heads together, weights `[heads · head_dim]`.
+    Whole,
+}
+
+/// The feed-forward network's non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+}
+
+/// A layer's feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FfnConfig {
+    /// One gated network.
+    Dense {
+        /// Its inner size.
+        width: usize,
+    },
+    /// Routed experts, each a gated network.
+    Experts {
+        /// How many.
+        count: usize,
+        /// How many each token uses.
+        active: usize,
+        /// Inner size of each.
+        width: usize,
+        /// Whether the chosen experts' weights are scaled to sum to 1.
+        normalise: bool,
+    },
+}
+
+/// What differs from layer to layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerConfig {
+    /// Attention reaches this many positions back, the row's own included; `None` is all.
+    pub window: Option<usize>,
+    /// Index into [`Config::ropes`]; `None` is no rotation (NoPE).
+    pub rope: Option<usize>,
+    /// The feed-forward network.
+    pub ffn: FfnConfig,
+}
+
+/// A decoder, described.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The architecture's name in `config.json`.
+    pub architecture: String,
+    /// Size of the vocabulary.
+    pub vocab: usize,
+    /// Hidden size.
+    pub hidden: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Size of a head.
+    pub head_dim: usize,
+    /// Positions that the model was made for.
+    pub context: usize,
+    /// Added to the mean square in norms.
+    pub norm_eps: f32,
+    /// Norm weights in the file are offsets from 1 (gemma's safetensors).
+    pub norm_plus_one: bool,
+    /// Where layers normalise.
+    pub norms: NormPlacement,
+    /// How queries and keys are normalised.
+    pub qk_norm: QkNorm,
+    /// The lm_head is the embedding table.
+    pub tied_embeddings: bool,
+    /// Query, key and value are one matrix, gate and up another (phi3).
+    pub fused: bool,
+    /// Biases on query, key and value.
+    pub qkv_bias: bool,
+    /// Bias on the attention's output.
+    pub o_bias: bool,
+    /// Biases in the feed-forward network.
+    pub mlp_bias: bool,
+    /// The non-linearity.
+    pub activation: Activation,
+    /// Embeddings are multiplied by this.
+    pub embedding_scale: f32,
+    /// What attention and feed-forward add to the residual is multiplied by this.
+    pub residual_scale: f32,
+    /// Query·key is multiplied by this.
+    pub attention_scale: f32,
+    /// Scores become `cap · tanh(score / cap)`.
+    pub attention_softcap: Option<f32>,
+    /// Logits are multiplied by this.
+    pub logit_scale: f32,
+    /// Logits become `cap · tanh(logit / cap)`.
+    pub logit_softcap: Option<f32>,
+    /// The rotations that layers use.
+    pub ropes: Vec<Rope>,
+    /// One for each layer.
+    pub layers: Vec<LayerConfig>,
+}
+
+impl Config {
+    /// Reads a Hugging Face `config.json`.
+    ///
+    /// # Errors
+    /// If it does not parse, lacks a field, or asks for something the decoder does not do.
+    pub fn from_hf_json(json: &str) -> Result<Self, ModelError> {
+        build::build(raw::Raw::from_json(json)?)
+    }
+
+    /// Reads the metadata (and, where they carry configuration, the tensors) of a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Config::from_hf_json`].
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, ModelError> {
+        build::build(gguf::raw(gguf)?)
+    }
+
+    /// Query, key and value features of one row: `(heads + 2·kv_heads) · head_dim`.
+    pub fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
