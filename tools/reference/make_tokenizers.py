@@ -105,8 +105,9 @@ def write_json(path, value):
     path.write_text(json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n")
 
 
-def write_gguf(path, model, pre, tokens, types, ids, merges=None, scores=None, add_bos=False, add_space=None):
-    w = gguf.GGUFWriter(path, "llama")
+def write_gguf(path, model, pre, tokens, types, ids, merges=None, scores=None, add_bos=False, add_space=None,
+               arch="llama"):
+    w = gguf.GGUFWriter(path, arch)
     w.add_tokenizer_model(model)
     w.add_tokenizer_pre(pre)
     w.add_token_list(tokens)
@@ -249,7 +250,8 @@ def make_sentencepiece(out, name):
         write_json(d / "ids.json", ref)
         if kind != "llama":
             write_gguf(d / "tokenizer.gguf", "llama", "default", written, types, ids, add_bos=True,
-                       scores=[sp.get_score(i) for i in range(size)], add_space=name == "llama")
+                       scores=[sp.get_score(i) for i in range(size)], add_space=name == "llama",
+                       arch="gemma2" if name == "gemma" else "llama")
         report(f"spm-{kind} against sentencepiece", ref["encode"], [sp.encode(s) for s in CORPUS])
 
 
@@ -322,4 +324,5 @@ def main():
             compare_llama_cpp(path, ref)
 
 
-main()
+if __name__ == "__main__":
+    main()

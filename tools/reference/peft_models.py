@@ -380,4 +380,5 @@ def main():
         build(a.out / name, *args, a.seed, [int(n) for n in lengths.split(",")], **store)
 
 
-main()
+if __name__ == "__main__":
+    main()
