@@ -114,6 +114,16 @@ pub enum Fault {
         /// Bytes from here to the end of the file.
         left: u64,
     },
+    /// A GGUF header larger than any real one.
+    #[error(
+        "{what} reaches past the first {limit} bytes, within which a GGUF header must end: the file is corrupt"
+    )]
+    PastHeaderLimit {
+        /// What was being read.
+        what: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Text that is not UTF-8.
     #[error("{what} is not valid UTF-8")]
     NotUtf8 {

@@ -13,6 +13,9 @@ use crate::error::{Fault, Quoted};
 
 /// GGUF's alignment of tensor data where `general.alignment` is not given.
 const DEFAULT_ALIGNMENT: u64 = 32;
+/// Metadata and tensor descriptions end within this many bytes. Real ones take some 10 MB, nearly all of it vocabulary; the
+/// limit bounds the memory that a lying count can take in a file that is large enough to seem to hold so much.
+const HEADER_LIMIT: usize = 256 << 20;
 /// No writer pads to more than this.
 const ALIGNMENT_LIMIT: u64 = 1 << 20;
 /// GGML's tensors have at most four dimensions.
@@ -45,16 +48,22 @@ impl Header {
         if bytes.is_empty() {
             return Err(Fault::Empty);
         }
-        let mut cursor = Cursor::new(bytes);
-        check_magic(&mut cursor)?;
-        let tensor_count = cursor.count(LEAST_TENSOR, &"the number of tensors")?;
-        let pair_count = cursor.count(LEAST_PAIR, &"the number of metadata pairs")?;
-        let metadata = read_metadata(&mut cursor, pair_count)?;
-        let alignment = alignment(&metadata)?;
-        let tensors = (0..tensor_count)
-            .map(|i| RawTensor::read(&mut cursor, i))
-            .collect::<Result<Vec<_>, _>>()?;
-        let data_start = (cursor.position() as u64).next_multiple_of(alignment);
+        let head = &bytes[..bytes.len().min(HEADER_LIMIT)];
+        let Described {
+            metadata,
+            alignment,
+            tensors,
+            end,
+        } = describe(head).map_err(|fault| match fault {
+            Fault::Truncated { what, .. } | Fault::TooMany { what, .. } if head.len() < bytes.len() => {
+                Fault::PastHeaderLimit {
+                    what,
+                    limit: HEADER_LIMIT as u64,
+                }
+            }
+            fault => fault,
+        })?;
+        let data_start = (end as u64).next_multiple_of(alignment);
         let tensors = tensors
             .into_iter()
             .map(|raw| raw.place(data_start, alignment, bytes.len() as u64))
@@ -67,6 +76,33 @@ impl Header {
             by_name,
         })
     }
+}
+
+/// A header that is read but not yet checked against the file.
+struct Described {
+    metadata: Metadata,
+    alignment: u64,
+    tensors: Vec<RawTensor>,
+    /// Where the header ends.
+    end: usize,
+}
+
+fn describe(head: &[u8]) -> Result<Described, Fault> {
+    let mut cursor = Cursor::new(head);
+    check_magic(&mut cursor)?;
+    let tensor_count = cursor.count(LEAST_TENSOR, &"the number of tensors")?;
+    let pair_count = cursor.count(LEAST_PAIR, &"the number of metadata pairs")?;
+    let metadata = read_metadata(&mut cursor, pair_count)?;
+    let alignment = alignment(&metadata)?;
+    let tensors = (0..tensor_count)
+        .map(|i| RawTensor::read(&mut cursor, i))
+        .collect::<Result<_, _>>()?;
+    Ok(Described {
+        metadata,
+        alignment,
+        tensors,
+        end: cursor.position(),
+    })
 }
 
 fn check_magic(cursor: &mut Cursor<'_>) -> Result<(), Fault> {

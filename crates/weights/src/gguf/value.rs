@@ -12,6 +12,9 @@ const NESTING_LIMIT: usize = 4;
 /// The fewest bytes that a nested array can take: its type and its count.
 const ARRAY_HEADER: usize = 12;
 
+/// How many strings memory is taken for at once, on a count's word alone: a large vocabulary.
+const STRINGS_AHEAD: usize = 1 << 18;
+
 /// One metadata value.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the variants are GGUF's type names")]
@@ -162,7 +165,7 @@ impl Array {
             ),
             8 => {
                 let count = count(cursor, size_of::<u64>(), what)?;
-                let mut strings = Vec::with_capacity(count);
+                let mut strings = Vec::with_capacity(count.min(STRINGS_AHEAD));
                 for _ in 0..count {
                     strings.push(cursor.string(what)?.to_owned());
                 }

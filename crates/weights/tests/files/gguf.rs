@@ -186,6 +186,34 @@ fn a_count_that_the_file_cannot_hold_is_refused_before_memory_is_taken() {
 }
 
 #[test]
+fn a_header_cannot_fill_a_large_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sparse.gguf");
+    let claimed = 300 << 20;
+    std::fs::write(
+        &path,
+        GgufBuilder::default()
+            .pair("some.key", 9, &array(0, claimed, &[]))
+            .build(),
+    )
+    .unwrap();
+    // A sparse file: it has the size but takes no room.
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(claimed + (1 << 20))
+        .unwrap();
+    match Gguf::open(&path).unwrap_err() {
+        WeightsError::Invalid {
+            fault: Fault::PastHeaderLimit { what, .. },
+            ..
+        } => assert!(what.contains("some.key")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn arrays_nest_four_deep_and_no_deeper() {
     let nested = |depth| (1..depth).fold(array(0, 1, &[5]), |inner, _| array(9, 1, &inner));
     assert!(Gguf::from_bytes("x", GgufBuilder::default().pair("k", 9, &nested(4)).build()).is_ok());
