@@ -1,1 +1,55 @@
-//! TODO
+//! Requests → steps → tokens: continuous batching over a [`Backend`](multigraft_model::Backend).
+//!
+//! A [`Request`] is a prompt in tokens, perhaps an adapter, and how to sample; what becomes of it arrives as
+//! [`Event`]s at a [`Sink`]. In between:
+//!
+//! ```text
+//!  Engine::submit          (any thread)   checks the request, refuses what can never be served
+//!      │ channel
+//!  worker                  (its own thread, owns everything below; no locks, no I/O on the step path)
+//!      scheduler           who computes how many rows in this step; KV blocks; preemption
+//!      residents           which adapter is in which slot of the backend
+//!      plan                the step: runs, those of one adapter as neighbours
+//!      Backend::forward    logits
+//!      sequence            one request under way: sampler → token → transcript (text, stop strings)
+//!      │ Sink::emit
+//!  whoever waits for the answer
+//! ```
+//!
+//! What holds at all times:
+//!
+//! - Sequences of any adapters, and of the base, share a step. None of them can tell: a request's tokens depend on
+//!   its own prompt, adapter, sampling parameters and seed alone.
+//! - A request that was accepted ends in exactly one [`Event::Finished`] or [`Event::Failed`], unless its client
+//!   hangs up, which frees its blocks before the next step.
+//! - Admission is first come, first served; the oldest request is never preempted, so everyone gets their turn.
+
+mod blocks;
+mod client;
+mod engine;
+mod error;
+mod event;
+mod plan;
+mod prompt_scores;
+mod request;
+mod residents;
+mod sampler;
+mod scheduler;
+mod sequence;
+mod stats;
+mod stop;
+mod transcript;
+mod vocabulary;
+mod waiting;
+mod worker;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Engine, EngineOptions};
+pub use error::{SamplingError, SubmitError};
+pub use event::{Event, Finish, FinishReason, PromptToken, RequestId, Sink, Timings, Token};
+pub use request::{MAX_LOGPROBS, Request, Sampling, Stop};
+pub use stats::{EngineLimits, Stats};

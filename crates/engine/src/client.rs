@@ -1,0 +1,144 @@
+//! One request's way back to whoever sent it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::event::{Event, Sink};
+
+/// A sink that hears exactly one end: whoever drops a client that has not heard one tells it that the request failed.
+/// That is what makes losing an accepted request impossible.
+pub(crate) struct Client {
+    sink: Box<dyn Sink>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It listens.
+    Live,
+    /// It hung up.
+    Gone,
+    /// It heard `Finished`.
+    Finished,
+    /// It heard `Failed`.
+    Failed,
+}
+
+impl Client {
+    pub(crate) fn new(sink: Box<dyn Sink>) -> Self {
+        Self {
+            sink,
+            state: State::Live,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    /// Passes an event on, if the client still listens.
+    pub(crate) fn send(&mut self, event: Event) {
+        if !self.is_live() {
+            return;
+        }
+        let end = match &event {
+            Event::Finished(_) => Some(State::Finished),
+            Event::Failed(_) => Some(State::Failed),
+            _ => None,
+        };
+        // A sink that panics has lost its own request, nobody else's.
+        let hung_up = catch_unwind(AssertUnwindSafe(|| self.sink.emit(event).is_break())).unwrap_or(true);
+        self.state = match end {
+            Some(end) => end,
+            None if hung_up => State::Gone,
+            None => State::Live,
+        };
+    }
+
+    /// Asks whether the client hung up.
+    pub(crate) fn poll(&mut self) {
+        if self.is_live() && catch_unwind(AssertUnwindSafe(|| self.sink.is_gone())).unwrap_or(true) {
+            self.state = State::Gone;
+        }
+    }
+
+    /// Drops it without a word: whoever submitted the request learns by other means that it was not accepted.
+    pub(crate) fn forget(mut self) {
+        self.state = State::Gone;
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.send(Event::Failed(
+            "the engine stopped before this request was done".to_owned(),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Log {
+        heard: Arc<Mutex<Vec<Event>>>,
+        panics: bool,
+    }
+
+    impl Sink for Log {
+        fn emit(&mut self, event: Event) -> ControlFlow<()> {
+            assert!(!self.panics, "a sink that panics");
+            self.heard.lock().unwrap().push(event);
+            ControlFlow::Continue(())
+        }
+
+        fn is_gone(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_dropped_client_hears_that_it_failed() {
+        let log = Log::default();
+        let heard = Arc::clone(&log.heard);
+        drop(Client::new(Box::new(log)));
+        assert!(matches!(heard.lock().unwrap()[..], [Event::Failed(_)]));
+    }
+
+    #[test]
+    fn nothing_follows_the_end() {
+        let log = Log::default();
+        let heard = Arc::clone(&log.heard);
+        let mut client = Client::new(Box::new(log));
+        client.send(Event::Failed("once".to_owned()));
+        client.send(Event::Failed("twice".to_owned()));
+        assert_eq!(client.state(), State::Failed);
+        drop(client);
+        assert_eq!(*heard.lock().unwrap(), [Event::Failed("once".to_owned())]);
+    }
+
+    #[test]
+    fn a_forgotten_client_hears_nothing() {
+        let log = Log::default();
+        let heard = Arc::clone(&log.heard);
+        Client::new(Box::new(log)).forget();
+        assert!(heard.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_sink_that_panics_has_hung_up() {
+        let mut client = Client::new(Box::new(Log {
+            panics: true,
+            ..Log::default()
+        }));
+        client.send(Event::Prompt(Vec::new()));
+        assert_eq!(client.state(), State::Gone);
+    }
+}

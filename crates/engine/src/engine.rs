@@ -1,0 +1,217 @@
+//! The handle that the rest of the program holds.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use multigraft_model::{BLOCK_TOKENS, Backend, Limits};
+use multigraft_text::Tokenizer;
+
+use crate::client::Client;
+use crate::error::SubmitError;
+use crate::event::{RequestId, Sink};
+use crate::request::Request;
+use crate::stats::{EngineLimits, Stats};
+use crate::vocabulary::Vocabulary;
+use crate::waiting::WaitingRoom;
+use crate::worker::{Command, Submission, Worker};
+
+/// How much the engine does at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// The most rows of one step, at most what the backend can do. More make prefill cheaper per token and the steps
+    /// of those who generate longer.
+    pub step_tokens: usize,
+    /// The most sequences that run at once, at most `step_tokens`, so that each gets its row in every step.
+    pub max_running: usize,
+    /// The most requests that wait to be started; more are refused.
+    pub max_waiting: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            step_tokens: 256,
+            max_running: 64,
+            max_waiting: 1024,
+        }
+    }
+}
+
+impl EngineOptions {
+    /// These options within what `backend` can do.
+    pub(crate) fn limits(self, backend: &Limits) -> EngineLimits {
+        let step_tokens = self.step_tokens.min(backend.step_rows).max(1);
+        EngineLimits {
+            vocab: backend.vocab,
+            context: backend.context,
+            cache_tokens: backend.blocks.saturating_mul(BLOCK_TOKENS),
+            step_tokens,
+            max_running: self.max_running.clamp(1, step_tokens),
+            max_waiting: self.max_waiting.max(1),
+        }
+    }
+}
+
+/// A running engine. Clones are handles to the same one; it drains and ends when the last of them is dropped.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    inbox: Sender<Command>,
+    /// Taken by the first who shuts the engine down.
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// What the handles and the worker both see. The worker writes `stats` once per step; nothing here is ever locked
+/// across a step.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) limits: EngineLimits,
+    /// Requests that were accepted and not yet started.
+    pub(crate) waiting: Arc<WaitingRoom>,
+    /// Set when no more requests are accepted; never cleared.
+    pub(crate) closed: AtomicBool,
+    stats: Mutex<Stats>,
+    next_id: AtomicU64,
+    /// Where the seeds of requests without one come from; keyed at random by the standard library.
+    seeds: RandomState,
+}
+
+impl Shared {
+    pub(crate) fn new(limits: EngineLimits) -> Self {
+        Self {
+            waiting: Arc::new(WaitingRoom::new(limits.max_waiting)),
+            closed: AtomicBool::new(false),
+            stats: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            seeds: RandomState::new(),
+            limits,
+        }
+    }
+
+    /// The latest figures. A panic elsewhere leaves them as they were, so a poisoned lock is no reason to fail.
+    pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks a request and gives it its place in the queue.
+    pub(crate) fn accept(&self, request: Request, sink: Box<dyn Sink>) -> Result<Submission, SubmitError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped);
+        }
+        request.check(&self.limits)?;
+        let place = WaitingRoom::enter(&self.waiting)?;
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let seed = request.sampling.seed.unwrap_or_else(|| self.seeds.hash_one(id));
+        Ok(Submission {
+            id,
+            request,
+            seed,
+            client: Client::new(sink),
+            place,
+            submitted: Instant::now(),
+        })
+    }
+}
+
+impl Engine {
+    /// Starts an engine on its own thread. If the system has no thread to give, every submission answers
+    /// [`SubmitError::Stopped`].
+    pub fn start(backend: Box<dyn Backend>, tokenizer: Arc<Tokenizer>, options: EngineOptions) -> Self {
+        Self::start_with(backend, Arc::new(tokenizer), options)
+    }
+
+    pub(crate) fn start_with(
+        backend: Box<dyn Backend>,
+        vocabulary: Arc<dyn Vocabulary>,
+        options: EngineOptions,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(options.limits(&backend.limits())));
+        let (inbox, commands) = mpsc::channel();
+        let for_worker = Arc::clone(&shared);
+        let spawned = thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || Worker::new(backend, vocabulary, for_worker, commands).run());
+        let thread = match spawned {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                tracing::error!(%error, "the engine's thread could not be started");
+                shared.closed.store(true, Ordering::Release);
+                None
+            }
+        };
+        Self {
+            shared,
+            inbox,
+            thread: Arc::new(Mutex::new(thread)),
+        }
+    }
+
+    /// Accepts a request; what becomes of it arrives at `sink`.
+    ///
+    /// # Errors
+    /// If the request could never be served ([`Request::check`]), too many wait already, or the engine has stopped.
+    pub fn submit(&self, request: Request, sink: Box<dyn Sink>) -> Result<RequestId, SubmitError> {
+        let submission = self.shared.accept(request, sink)?;
+        let id = submission.id;
+        self.inbox
+            .send(Command::Submit(Box::new(submission)))
+            .map_err(|unsent| {
+                if let Command::Submit(submission) = unsent.0 {
+                    submission.client.forget();
+                }
+                SubmitError::Stopped
+            })?;
+        Ok(id)
+    }
+
+    /// What it can take on.
+    pub fn limits(&self) -> EngineLimits {
+        self.shared.limits
+    }
+
+    /// Its figures after the last step.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            waiting: self.shared.waiting.occupied(),
+            ..self.shared.stats().clone()
+        }
+    }
+
+    /// Refuses new requests, serves those that were accepted to their end, and returns when the last is done. Must
+    /// not be called from a [`Sink`], whose thread it waits for.
+    pub fn shutdown(self) {
+        self.end(Command::Drain);
+    }
+
+    /// Refuses new requests, fails those that were accepted, and returns once the step under way is done. Ends a
+    /// [`shutdown`](Self::shutdown) by another handle that takes too long. Must not be called from a [`Sink`].
+    pub fn abort(self) {
+        self.end(Command::Abort);
+    }
+
+    fn end(self, command: Command) {
+        self.shared.closed.store(true, Ordering::Release);
+        // An error says that the worker has ended already.
+        let _ = self.inbox.send(command);
+        // The lock is held while waiting, so that everyone who ends the engine returns when it has ended.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the engine's thread ended in a panic");
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("limits", &self.shared.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a request was not accepted.
+
+/// Why a request was not accepted. Nothing of it was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// There is no token to go on from.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
+    /// A token of the prompt is not in the vocabulary.
+    #[error("token {index} of the prompt is {id}, but the vocabulary has {vocab} tokens (0 to {last})", last = .vocab.saturating_sub(1))]
+    UnknownToken {
+        /// Its position in the prompt, from 0.
+        index: usize,
+        /// The token.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A token of the logit bias is not in the vocabulary.
+    #[error("logit_bias names token {id}, but the vocabulary has {vocab} tokens (0 to {last})", last = .vocab.saturating_sub(1))]
+    UnknownBiasToken {
+        /// The token.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// Longer than the model can look back.
+    #[error(
+        "prompt ({prompt} tokens) and max_tokens ({max_tokens}) together exceed the model's context of {context} tokens"
+    )]
+    TooLongForContext {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens that may be generated.
+        max_tokens: usize,
+        /// The model's context, in tokens.
+        context: usize,
+    },
+    /// Longer than all KV blocks together.
+    #[error(
+        "prompt ({prompt} tokens) and max_tokens ({max_tokens}) together exceed the KV cache, which holds {cache} tokens"
+    )]
+    TooLongForCache {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens that may be generated.
+        max_tokens: usize,
+        /// What the cache holds, in tokens.
+        cache: usize,
+    },
+    /// More alternatives than are given.
+    #[error("{field} is {asked}, but at most {limit} can be given", limit = crate::MAX_LOGPROBS)]
+    TooManyLogprobs {
+        /// `logprobs` or `prompt_logprobs`.
+        field: &'static str,
+        /// What was asked for.
+        asked: usize,
+    },
+    /// An empty stop string would end every output at once.
+    #[error("a stop string is empty")]
+    EmptyStopString,
+    /// A sampling parameter is out of its range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// Too many requests wait already; try again later.
+    #[error("{waiting} requests are waiting already, and the queue holds {limit}; try again later")]
+    QueueFull {
+        /// Requests that wait.
+        waiting: usize,
+        /// The most that may.
+        limit: usize,
+    },
+    /// The engine was shut down, or stopped by a fault.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// A sampling parameter that is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, but has to be {range}")]
+pub struct SamplingError {
+    /// Name of the field of [`Sampling`](crate::Sampling).
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it may be.
+    pub range: &'static str,
+}

@@ -1,0 +1,56 @@
+//! Log-probabilities of a prompt's tokens, gathered chunk by chunk.
+
+use crate::event::PromptToken;
+use crate::sampler::logprobs::Logprobs;
+use crate::vocabulary::Vocabulary;
+
+/// What was gathered so far: the scores of tokens `1..=scores.len()`. It outlives a preemption, after which rows that
+/// were seen already come again.
+#[derive(Debug)]
+pub(crate) struct PromptScores {
+    top: usize,
+    scores: Vec<(f32, Vec<(u32, f32)>)>,
+}
+
+impl PromptScores {
+    /// With the `top` likeliest tokens at each position.
+    pub(crate) fn new(top: usize) -> Self {
+        Self {
+            top,
+            scores: Vec::new(),
+        }
+    }
+
+    /// Whether scores of a prompt of `prompt` tokens are missing.
+    pub(crate) fn incomplete(&self, prompt: usize) -> bool {
+        self.scores.len() + 1 < prompt
+    }
+
+    /// Takes the logits at `position`, which are about the token after it.
+    pub(crate) fn take(&mut self, prompt: &[u32], position: usize, logits: &[f32]) {
+        if position != self.scores.len() {
+            return;
+        }
+        if let Some(&next) = prompt.get(position + 1) {
+            let logprobs = Logprobs::new(logits);
+            self.scores.push((logprobs.of(next), logprobs.top(self.top)));
+        }
+    }
+
+    /// The prompt's tokens with their scores.
+    pub(crate) fn finish(self, prompt: &[u32], vocabulary: &dyn Vocabulary) -> Vec<PromptToken> {
+        let first = (None, Vec::new());
+        let rest = self.scores.into_iter().map(|(logprob, top)| (Some(logprob), top));
+        let scores = std::iter::once(first).chain(rest);
+        prompt
+            .iter()
+            .zip(scores)
+            .map(|(&id, (logprob, top))| PromptToken {
+                id,
+                text: vocabulary.token_text(id),
+                logprob,
+                top,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,44 @@
+//! Which adapter is in which slot of the backend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use multigraft_model::{AdapterHash, Backend, BackendError, PackedAdapter, Slot};
+
+/// The resident adapters: admitted when a sequence first needs them, released when no sequence does.
+#[derive(Debug, Default)]
+pub(crate) struct Residents {
+    slots: BTreeMap<AdapterHash, Slot>,
+}
+
+impl Residents {
+    /// The slot of an adapter, which is made resident if it is not.
+    pub(crate) fn slot(
+        &mut self,
+        backend: &mut dyn Backend,
+        adapter: &Arc<PackedAdapter>,
+    ) -> Result<Slot, BackendError> {
+        if let Some(&slot) = self.slots.get(&adapter.hash()) {
+            return Ok(slot);
+        }
+        let slot = backend.admit(adapter)?;
+        self.slots.insert(adapter.hash(), slot);
+        Ok(slot)
+    }
+
+    /// Lets every other adapter go.
+    pub(crate) fn keep(&mut self, backend: &mut dyn Backend, needed: &BTreeSet<AdapterHash>) {
+        self.slots.retain(|hash, slot| {
+            let keep = needed.contains(hash);
+            if !keep {
+                backend.release(*slot);
+            }
+            keep
+        });
+    }
+
+    /// In the order of their hashes.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = AdapterHash> {
+        self.slots.keys().copied()
+    }
+}

@@ -1,0 +1,265 @@
+//! The sampler against specifications that sort everything and compute in float64.
+
+use proptest::prelude::*;
+
+use super::logprobs::Logprobs;
+use super::*;
+
+fn logits() -> impl Strategy<Value = Vec<f32>> {
+    // Multiples of a quarter, so that equal logits are common.
+    prop::collection::vec((-40_i32..40).prop_map(|quarter| quarter as f32 / 4.0), 1..300)
+}
+
+/// What the filters leave, by id with probabilities, computed the obvious way.
+fn naive(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
+    let mut kept: Vec<(u32, f64)> = (0..)
+        .zip(logits)
+        .map(|(id, &logit)| (id, f64::from(logit) / f64::from(sampling.temperature)))
+        .collect();
+    let softmax = |kept: &[(u32, f64)]| -> Vec<(u32, f64)> {
+        let largest = kept.iter().fold(f64::NEG_INFINITY, |a, b| a.max(b.1));
+        let sum: f64 = kept.iter().map(|(_, score)| (score - largest).exp()).sum();
+        kept.iter()
+            .map(|&(id, score)| (id, (score - largest).exp() / sum))
+            .collect()
+    };
+    kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    if let Some(k) = sampling.top_k.filter(|&k| k < kept.len()) {
+        let lowest = kept[k - 1].1;
+        kept.retain(|&(_, score)| score >= lowest);
+    }
+    if sampling.top_p < 1.0 {
+        let mut before = 0.0;
+        let mut keep = 0;
+        for (_, probability) in softmax(&kept) {
+            if keep > 0 && before >= f64::from(sampling.top_p) {
+                break;
+            }
+            before += probability;
+            keep += 1;
+        }
+        kept.truncate(keep);
+    }
+    if sampling.min_p > 0.0 {
+        let probabilities = softmax(&kept);
+        let least = f64::from(sampling.min_p) * probabilities[0].1;
+        let keep = probabilities
+            .iter()
+            .filter(|&&(_, probability)| probability >= least)
+            .count();
+        kept.truncate(keep);
+    }
+    if sampling.typical_p < 1.0 {
+        let probabilities = softmax(&kept);
+        let entropy: f64 = probabilities.iter().map(|(_, p)| -p * p.ln()).sum();
+        let mut by_surprise: Vec<(f64, u32, f64)> = probabilities
+            .iter()
+            .map(|&(id, p)| ((-p.ln() - entropy).abs(), id, p))
+            .collect();
+        by_surprise.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut sum = 0.0;
+        let mut last = 0.0;
+        for &(surprise, _, p) in &by_surprise {
+            last = surprise;
+            sum += p;
+            if sum >= f64::from(sampling.typical_p) {
+                break;
+            }
+        }
+        let keep: Vec<u32> = by_surprise
+            .iter()
+            .filter(|(surprise, ..)| *surprise <= last + 1e-9)
+            .map(|&(_, id, _)| id)
+            .collect();
+        kept.retain(|(id, _)| keep.contains(id));
+    }
+    let mut kept = softmax(&kept);
+    kept.sort_by_key(|&(id, _)| id);
+    kept
+}
+
+fn fast(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
+    let (mut candidates, mut order) = (Vec::new(), Vec::new());
+    filters::candidates(logits, sampling, &mut candidates, &mut order);
+    let total = filters::total(&candidates);
+    candidates
+        .iter()
+        .map(|candidate| (candidate.id, f64::from(candidate.weight) / total))
+        .collect()
+}
+
+fn same_distribution(fast: &[(u32, f64)], naive: &[(u32, f64)]) -> Result<(), TestCaseError> {
+    let ids = |kept: &[(u32, f64)]| kept.iter().map(|&(id, _)| id).collect::<Vec<_>>();
+    prop_assert_eq!(ids(fast), ids(naive));
+    for (a, b) in fast.iter().zip(naive) {
+        prop_assert!((a.1 - b.1).abs() < 1e-5, "token {}: {} and {}", a.0, a.1, b.1);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn each_filter_keeps_what_the_sorted_specification_keeps(
+        logits in logits(),
+        temperature in prop::sample::select(vec![0.25_f32, 0.5, 1.0, 2.0]),
+        top_k in prop::option::of(1_usize..400),
+        // Odd fractions, so that no sum of probabilities falls on the limit and rounding cannot decide.
+        p in (1_u32..1000).prop_map(|n| n as f32 / 1000.0 + 0.000_123),
+        which in 0..4,
+    ) {
+        let mut sampling = Sampling { temperature, ..Sampling::default() };
+        match which {
+            0 => sampling.top_k = top_k,
+            1 => sampling.top_p = p.min(1.0),
+            2 => sampling.min_p = p.min(1.0),
+            _ => sampling.typical_p = p.min(1.0),
+        }
+        same_distribution(&fast(&logits, &sampling), &naive(&logits, &sampling))?;
+    }
+
+    #[test]
+    fn filters_apply_one_after_the_other(
+        logits in logits(),
+        top_k in 1_usize..100,
+        top_p in (1_u32..999).prop_map(|n| n as f32 / 1000.0 + 0.000_123),
+        min_p in (1_u32..100).prop_map(|n| n as f32 / 1000.0 + 0.000_123),
+    ) {
+        let sampling = Sampling { temperature: 1.5, top_k: Some(top_k), top_p, min_p, ..Sampling::default() };
+        same_distribution(&fast(&logits, &sampling), &naive(&logits, &sampling))?;
+    }
+
+    #[test]
+    fn the_draw_is_the_inverse_of_the_cumulative_distribution(
+        logits in logits(),
+        uniform in (0_u32..10_000).prop_map(|n| f64::from(n) / 10_000.0),
+    ) {
+        let (mut candidates, mut order) = (Vec::new(), Vec::new());
+        filters::candidates(&logits, &Sampling::default(), &mut candidates, &mut order);
+        let drawn = draw(&candidates, uniform) as usize;
+        let distribution = naive(&logits, &Sampling::default());
+        let below: f64 = distribution[..drawn].iter().map(|(_, p)| p).sum();
+        prop_assert!(below <= uniform + 1e-6, "{below} is below {uniform}");
+        prop_assert!(below + distribution[drawn].1 >= uniform - 1e-6);
+    }
+
+    #[test]
+    fn logprobs_are_the_log_softmax(logits in logits(), n in 0_usize..=20) {
+        let logprobs = Logprobs::new(&logits);
+        let mut sorted = naive(&logits, &Sampling::default());
+        for &(id, probability) in &sorted {
+            prop_assert!((f64::from(logprobs.of(id)) - probability.ln()).abs() < 1e-4);
+        }
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let ids: Vec<u32> = sorted.iter().take(n).map(|&(id, _)| id).collect();
+        let top = logprobs.top(n);
+        prop_assert_eq!(top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), ids);
+        prop_assert!(top.iter().all(|&(id, logprob)| logprob == logprobs.of(id)));
+    }
+
+    #[test]
+    fn something_can_always_be_drawn(
+        logits in prop::collection::vec(prop_oneof![
+            Just(f32::NEG_INFINITY), Just(f32::MAX), Just(f32::MIN), -100_f32..100.0,
+        ], 1..100),
+        temperature in prop::sample::select(vec![f32::from_bits(1), 1e-30, 1.0, 1e30, f32::MAX]),
+        top_k in prop::option::of(1_usize..100),
+        (top_p, min_p, typical_p) in (0_f32..=1.0, 0_f32..=1.0, 1e-6_f32..=1.0),
+        repetition_penalty in prop::sample::select(vec![f32::MIN_POSITIVE, 1.0, f32::MAX]),
+        seed: u64,
+    ) {
+        prop_assume!(check(&logits).is_ok());
+        let sampling = Sampling {
+            temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
+            logit_bias: vec![(0, f32::MAX)],
+            ..Sampling::default()
+        };
+        let prompt: Vec<u32> = (0..logits.len() as u32).collect();
+        let mut scratch = Scratch::default();
+        let id = Sampler::new(sampling, seed, &prompt).choose(0, &logits, &mut scratch);
+        prop_assert!((id as usize) < logits.len());
+        prop_assert!(!scratch.candidates.is_empty());
+    }
+}
+
+#[test]
+fn greedy_takes_the_lowest_of_equals() {
+    let sampler = Sampler::new(Sampling::greedy(), 0, &[]);
+    assert_eq!(
+        sampler.choose(0, &[1.0, 3.0, 3.0, 2.0], &mut Scratch::default()),
+        1
+    );
+    assert_eq!(
+        sampler.choose(0, &[f32::NEG_INFINITY, -5.0], &mut Scratch::default()),
+        1
+    );
+}
+
+#[test]
+fn greedy_comes_after_penalties_and_bias() {
+    let sampling = Sampling {
+        logit_bias: vec![(0, 10.0)],
+        ..Sampling::greedy()
+    };
+    assert_eq!(
+        Sampler::new(sampling, 0, &[]).choose(0, &[0.0, 3.0], &mut Scratch::default()),
+        0
+    );
+    let sampling = Sampling {
+        repetition_penalty: 4.0,
+        ..Sampling::greedy()
+    };
+    assert_eq!(
+        Sampler::new(sampling, 0, &[1]).choose(0, &[1.0, 3.0], &mut Scratch::default()),
+        0
+    );
+    let sampling = Sampling {
+        presence_penalty: 2.0,
+        ..Sampling::greedy()
+    };
+    let mut sampler = Sampler::new(sampling, 0, &[]);
+    assert_eq!(sampler.choose(0, &[2.0, 3.0], &mut Scratch::default()), 1);
+    sampler.note(1);
+    assert_eq!(sampler.choose(1, &[2.0, 3.0], &mut Scratch::default()), 0);
+}
+
+#[test]
+fn a_draw_depends_on_seed_and_position_alone() {
+    let logits = vec![0.0; 1000];
+    let sampler = |seed| Sampler::new(Sampling::default(), seed, &[]);
+    let forwards: Vec<u32> = (0..50)
+        .map(|n| sampler(7).choose(n, &logits, &mut Scratch::default()))
+        .collect();
+    let one = sampler(7);
+    let mut scratch = Scratch::default();
+    let mut backwards: Vec<u32> = (0..50)
+        .rev()
+        .map(|n| one.choose(n, &logits, &mut scratch))
+        .collect();
+    backwards.reverse();
+    assert_eq!(forwards, backwards);
+    let other: Vec<u32> = (0..50)
+        .map(|n| sampler(8).choose(n, &logits, &mut scratch))
+        .collect();
+    assert_ne!(forwards, other);
+    // Draws of one seed differ from each other.
+    assert!(forwards.iter().collect::<std::collections::HashSet<_>>().len() > 40);
+}
+
+#[test]
+fn tokens_of_probability_zero_are_never_drawn() {
+    let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
+    let (mut candidates, mut order) = (Vec::new(), Vec::new());
+    filters::candidates(&logits, &Sampling::default(), &mut candidates, &mut order);
+    for uniform in [0.0, 0.5, 1.0 - f64::EPSILON / 2.0] {
+        assert_eq!(draw(&candidates, uniform), 1);
+    }
+}
+
+#[test]
+fn logits_that_are_no_distribution_are_named() {
+    assert_eq!(check(&[0.0, f32::NAN]), Err(BadLogits::NotANumber(1)));
+    assert_eq!(check(&[f32::NAN, f32::INFINITY]), Err(BadLogits::NotANumber(0)));
+    assert_eq!(check(&[0.0, f32::INFINITY]), Err(BadLogits::Infinite(1)));
+    assert_eq!(check(&[f32::NEG_INFINITY; 3]), Err(BadLogits::Nothing));
+    assert_eq!(check(&[f32::NEG_INFINITY, 0.0]), Ok(()));
+}

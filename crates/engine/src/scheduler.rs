@@ -1,0 +1,190 @@
+//! Who computes how many rows in the next step.
+
+use std::collections::VecDeque;
+
+use crate::blocks::{BlockPool, BlockTable};
+use crate::client::State;
+use crate::sequence::Sequence;
+use crate::stats::EngineLimits;
+
+/// The most rows of a step whose logits are wanted for the prompt's log-probabilities: each is as wide as the
+/// vocabulary, so a whole step of them would be hundreds of megabytes.
+const SCORED_ROWS: usize = 64;
+
+/// All sequences, oldest first: every one that runs is older than every one that waits.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// Not started yet, or preempted.
+    pub(crate) waiting: VecDeque<Sequence>,
+    /// Those that hold KV blocks.
+    pub(crate) running: Vec<Sequence>,
+}
+
+/// Rows that a running sequence computes in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// Its place in [`Queues::running`].
+    pub(crate) index: usize,
+    /// How many of its remaining rows; at least one.
+    pub(crate) rows: usize,
+}
+
+/// How many sequences left, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Departed {
+    pub(crate) finished: u64,
+    pub(crate) failed: u64,
+    pub(crate) gone: u64,
+}
+
+pub(crate) struct Scheduler {
+    pub(crate) queues: Queues,
+    pub(crate) pool: BlockPool,
+    step_tokens: usize,
+    max_running: usize,
+    /// Times that a sequence gave way to an older one.
+    pub(crate) preemptions: u64,
+}
+
+impl Scheduler {
+    pub(crate) fn new(limits: &EngineLimits, blocks: usize) -> Self {
+        Self {
+            queues: Queues::default(),
+            pool: BlockPool::new(blocks),
+            step_tokens: limits.step_tokens,
+            max_running: limits.max_running,
+            preemptions: 0,
+        }
+    }
+
+    /// The policy. Every sequence that generates computes its one row, oldest first; what is left of the step goes to
+    /// prompts, oldest first; and while rows are left, waiting requests are admitted, oldest first.
+    pub(crate) fn schedule(&mut self) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        let mut index = 0;
+        while index < self.queues.running.len() {
+            if self.queues.running[index].remaining() == 1 {
+                if !self.make_room(index) {
+                    break;
+                }
+                chunks.push(Chunk { index, rows: 1 });
+            }
+            index += 1;
+        }
+        let mut left = Left {
+            rows: self.step_tokens.saturating_sub(chunks.len()),
+            scored: SCORED_ROWS,
+        };
+        for (index, sequence) in self.queues.running.iter().enumerate() {
+            if sequence.remaining() > 1 {
+                chunks.extend(left.take(index, sequence));
+            }
+        }
+        while left.rows > 0 && self.admit() {
+            let index = self.queues.running.len() - 1;
+            chunks.extend(left.take(index, &self.queues.running[index]));
+        }
+        chunks
+    }
+
+    /// Finds a block for the next token of the running sequence at `index`, if it needs one: the youngest give way
+    /// until there is. `false` if it was itself the youngest.
+    ///
+    /// The oldest of all can always go on, since every request fits into the pool on its own.
+    fn make_room(&mut self, index: usize) -> bool {
+        while !self.queues.running[index].grow() {
+            let Some(mut youngest) = self.queues.running.pop() else {
+                return false;
+            };
+            youngest.preempt();
+            self.preemptions += 1;
+            self.queues.waiting.push_front(youngest);
+            if self.queues.running.len() == index {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets the oldest of those who wait run, if there are blocks for all its tokens. Nobody overtakes it.
+    fn admit(&mut self) -> bool {
+        let running = self.queues.running.len();
+        if running >= self.max_running {
+            return false;
+        }
+        let Some(next) = self.queues.waiting.front() else {
+            return false;
+        };
+        // A running sequence needs a new block once in so many steps as a block has tokens. Leaving blocks for one
+        // such step keeps the newcomer from being preempted right away.
+        let reserve = BlockTable::needed(running);
+        if BlockTable::needed(next.tokens().len()) + reserve > self.pool.free() {
+            return false;
+        }
+        let Some(mut next) = self.queues.waiting.pop_front() else {
+            return false;
+        };
+        if !next.grow() {
+            self.queues.waiting.push_front(next);
+            return false;
+        }
+        self.queues.running.push(next);
+        true
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queues.running.is_empty() && self.queues.waiting.is_empty()
+    }
+
+    /// Drops those that ended and those whose client hung up; their blocks are free.
+    pub(crate) fn reap(&mut self) -> Departed {
+        let mut departed = Departed::default();
+        let mut stays = |sequence: &Sequence| {
+            match sequence.state() {
+                State::Live => return true,
+                State::Gone => departed.gone += 1,
+                State::Finished => departed.finished += 1,
+                State::Failed => departed.failed += 1,
+            }
+            false
+        };
+        self.queues.running.retain(&mut stays);
+        self.queues.waiting.retain(&mut stays);
+        departed
+    }
+
+    /// Everyone, oldest first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Sequence> {
+        self.queues.running.iter().chain(&self.queues.waiting)
+    }
+
+    /// Everyone, oldest first.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Sequence> {
+        self.queues.running.iter_mut().chain(&mut self.queues.waiting)
+    }
+}
+
+/// What is left of a step.
+struct Left {
+    rows: usize,
+    scored: usize,
+}
+
+impl Left {
+    /// Gives a sequence as many rows as it needs and there are.
+    fn take(&mut self, index: usize, sequence: &Sequence) -> Option<Chunk> {
+        let scored = sequence.wants_scores();
+        let most = if scored {
+            self.rows.min(self.scored)
+        } else {
+            self.rows
+        };
+        let rows = sequence.remaining().min(most);
+        self.rows -= rows;
+        if scored {
+            self.scored -= rows;
+        }
+        (rows > 0).then_some(Chunk { index, rows })
+    }
+}

@@ -1,0 +1,334 @@
+//! One request under way.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use multigraft_model::{AdapterHash, BlockId, PackedAdapter, Wanted};
+
+use crate::blocks::{BlockPool, BlockTable};
+use crate::client::{Client, State};
+use crate::event::{Event, Finish, FinishReason, RequestId, Timings, Token};
+use crate::prompt_scores::PromptScores;
+use crate::sampler::{self, BadLogits, Sampler, Scratch, logprobs::Logprobs};
+use crate::stop::Stopped;
+use crate::transcript::Transcript;
+use crate::vocabulary::Vocabulary;
+use crate::waiting::Place;
+use crate::worker::Submission;
+
+/// A prompt, what was generated after it, and how much of both the KV cache holds.
+///
+/// Prefill, decode and recomputation after a preemption are the same thing: positions `computed..tokens.len()` are to
+/// be computed, and when the last of them is, the next token is sampled.
+pub(crate) struct Sequence {
+    pub(crate) id: RequestId,
+    client: Client,
+    adapter: Option<Arc<PackedAdapter>>,
+    /// The prompt and the output.
+    tokens: Vec<u32>,
+    /// How many of them are the prompt.
+    prompt: usize,
+    max_tokens: usize,
+    /// Positions whose keys and values are in the blocks.
+    computed: usize,
+    blocks: BlockTable,
+    /// Its place among those who wait, until it is started.
+    place: Option<Place>,
+    sampler: Sampler,
+    transcript: Transcript,
+    logprobs: Option<usize>,
+    /// Until they were sent.
+    prompt_scores: Option<PromptScores>,
+    stop_tokens: Vec<u32>,
+    ignore_eos: bool,
+    include_stop: bool,
+    clock: Clock,
+}
+
+/// When things happened.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    submitted: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+/// A step's result and what is needed to act on it.
+pub(crate) struct Outcome<'a> {
+    /// The rows that were computed.
+    pub(crate) rows: usize,
+    /// Those whose logits were returned.
+    pub(crate) wanted: Wanted,
+    /// `[wanted, vocab]`.
+    pub(crate) logits: &'a [f32],
+    pub(crate) now: Instant,
+    pub(crate) vocabulary: &'a dyn Vocabulary,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+impl Sequence {
+    pub(crate) fn new(submission: Submission, pool: &BlockPool, vocabulary: &dyn Vocabulary) -> Self {
+        let Submission {
+            id,
+            request,
+            seed,
+            client,
+            place,
+            submitted,
+        } = submission;
+        Self {
+            id,
+            client,
+            adapter: request.adapter,
+            prompt: request.prompt.len(),
+            max_tokens: request.max_tokens,
+            computed: 0,
+            blocks: pool.table(),
+            place: Some(place),
+            sampler: Sampler::new(request.sampling, seed, &request.prompt),
+            transcript: Transcript::new(vocabulary.decoder(), &request.stop),
+            logprobs: request.logprobs,
+            prompt_scores: request.prompt_logprobs.map(PromptScores::new),
+            stop_tokens: request.stop.tokens,
+            ignore_eos: request.stop.ignore_eos,
+            include_stop: request.stop.include_stop_string,
+            tokens: request.prompt,
+            clock: Clock {
+                submitted,
+                started: None,
+                first_token: None,
+            },
+        }
+    }
+
+    pub(crate) fn adapter(&self) -> Option<&Arc<PackedAdapter>> {
+        self.adapter.as_ref()
+    }
+
+    pub(crate) fn adapter_hash(&self) -> Option<AdapterHash> {
+        self.adapter.as_ref().map(|adapter| adapter.hash())
+    }
+
+    /// Prompt and output.
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.prompt
+    }
+
+    pub(crate) fn computed(&self) -> usize {
+        self.computed
+    }
+
+    /// Rows that are to be computed before the next token is sampled.
+    pub(crate) fn remaining(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    pub(crate) fn blocks(&self) -> &[BlockId] {
+        self.blocks.blocks()
+    }
+
+    /// Takes blocks for all its tokens; `false` and none if there are too few.
+    #[must_use]
+    pub(crate) fn grow(&mut self) -> bool {
+        self.blocks.grow(self.tokens.len())
+    }
+
+    /// Gives its blocks back; everything is to be computed again. What was sent stays sent.
+    pub(crate) fn preempt(&mut self) {
+        self.blocks.clear();
+        self.computed = 0;
+    }
+
+    /// Whether every row's logits are wanted in the next step, not just the last one's.
+    pub(crate) fn wants_scores(&self) -> bool {
+        self.prompt_scores
+            .as_ref()
+            .is_some_and(|scores| scores.incomplete(self.prompt))
+    }
+
+    /// Which of the next `rows` rows' logits are wanted.
+    pub(crate) fn wanted(&self, rows: usize) -> Wanted {
+        if self.wants_scores() {
+            Wanted::All
+        } else if rows == self.remaining() && self.max_tokens > 0 {
+            Wanted::Last
+        } else {
+            Wanted::None
+        }
+    }
+
+    /// Whether it was ever admitted.
+    pub(crate) fn was_started(&self) -> bool {
+        self.clock.started.is_some()
+    }
+
+    /// It is admitted; says whether for the first time.
+    pub(crate) fn start(&mut self, now: Instant) -> bool {
+        self.place = None;
+        if self.was_started() {
+            return false;
+        }
+        self.clock.started = Some(now);
+        self.client.send(Event::Started {
+            queue_time: now - self.clock.submitted,
+        });
+        true
+    }
+
+    /// Asks whether its client hung up.
+    pub(crate) fn poll_client(&mut self) {
+        self.client.poll();
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.client.state()
+    }
+
+    /// Ends it with an error.
+    pub(crate) fn fail(&mut self, reason: &str) {
+        tracing::warn!(request = %self.id, "failed: {reason}");
+        self.client.send(Event::Failed(reason.to_owned()));
+    }
+
+    /// Takes note of a step's result: scores of the prompt, and a token if all rows are computed. Says whether one was
+    /// generated.
+    pub(crate) fn advance(&mut self, outcome: Outcome<'_>) -> bool {
+        match self.try_advance(outcome) {
+            Ok(generated) => generated,
+            Err(bad) => {
+                let model = match self.adapter_hash() {
+                    Some(hash) => format!("adapter {hash}"),
+                    None => "the base model".to_owned(),
+                };
+                self.fail(&format!("the logits of {model} are broken: {bad}"));
+                false
+            }
+        }
+    }
+
+    fn try_advance(&mut self, outcome: Outcome<'_>) -> Result<bool, BadLogits> {
+        let Outcome {
+            rows,
+            wanted,
+            logits,
+            now,
+            vocabulary,
+            scratch,
+        } = outcome;
+        let first = self.computed;
+        self.computed += rows;
+        let vocab = logits.len() / wanted.count(rows).max(1);
+        let mut last = None;
+        for (offset, row) in logits.chunks_exact(vocab.max(1)).enumerate() {
+            sampler::check(row)?;
+            if wanted == Wanted::All
+                && let Some(scores) = &mut self.prompt_scores
+            {
+                scores.take(&self.tokens[..self.prompt], first + offset, row);
+            }
+            last = Some(row);
+        }
+        if self.remaining() > 0 {
+            return Ok(false);
+        }
+        if let Some(scores) = self.prompt_scores.take() {
+            let prompt = scores.finish(&self.tokens[..self.prompt], vocabulary);
+            self.client.send(Event::Prompt(prompt));
+        }
+        self.clock.first_token.get_or_insert(now);
+        if self.max_tokens == 0 {
+            self.finish(FinishReason::Length, now);
+            return Ok(false);
+        }
+        let Some(logits) = last else {
+            return Err(BadLogits::Nothing);
+        };
+        let id = self
+            .sampler
+            .choose(self.tokens.len() - self.prompt, logits, scratch);
+        self.push(id, logits, now, vocabulary);
+        Ok(true)
+    }
+
+    /// Adds a token to the output, tells the client, and ends if it is the last.
+    fn push(&mut self, id: u32, logits: &[f32], now: Instant, vocabulary: &dyn Vocabulary) {
+        self.tokens.push(id);
+        self.sampler.note(id);
+        let (logprob, top) = match self.logprobs {
+            Some(n) => {
+                let logprobs = Logprobs::new(logits);
+                (Some(logprobs.of(id)), logprobs.top(n))
+            }
+            None => (None, Vec::new()),
+        };
+        let mut end = if self.stop_tokens.contains(&id) {
+            Some(FinishReason::StopToken(id))
+        } else if !self.ignore_eos && vocabulary.eos().contains(&id) {
+            Some(FinishReason::Eos(id))
+        } else {
+            None
+        };
+        let mut text = String::new();
+        // What only says that the output ends is not part of its text.
+        if end.is_none() || self.include_stop {
+            match self.transcript.push(id) {
+                Ok(certain) => text = certain,
+                Err(stopped) => {
+                    text = stopped.text;
+                    end = Some(FinishReason::StopString(stopped.stop));
+                }
+            }
+        }
+        if end.is_none() && self.tokens.len() == self.prompt + self.max_tokens {
+            end = Some(FinishReason::Length);
+        }
+        let special = vocabulary.is_special(id);
+        self.client.send(Event::Token(Token {
+            id,
+            text,
+            logprob,
+            top,
+            special,
+        }));
+        if let Some(reason) = end {
+            self.finish(reason, now);
+        }
+    }
+
+    fn finish(&mut self, mut reason: FinishReason, now: Instant) {
+        let mut text = String::new();
+        if !matches!(reason, FinishReason::StopString(_)) {
+            match self.transcript.finish() {
+                Ok(rest) => text = rest,
+                Err(Stopped { text: rest, stop }) => {
+                    text = rest;
+                    reason = FinishReason::StopString(stop);
+                }
+            }
+        }
+        self.client.send(Event::Finished(Finish {
+            reason,
+            text,
+            prompt_tokens: self.prompt,
+            completion_tokens: self.tokens.len() - self.prompt,
+            seed: self.sampler.seed(),
+            timings: self.clock.timings(now),
+        }));
+    }
+}
+
+impl Clock {
+    fn timings(&self, now: Instant) -> Timings {
+        let started = self.started.unwrap_or(now);
+        let first_token = self.first_token.unwrap_or(now);
+        Timings {
+            queue: started - self.submitted,
+            prefill: first_token - started,
+            decode: now - first_token,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Figures of the engine, for those who watch it.
+
+use std::time::Duration;
+
+use multigraft_model::AdapterHash;
+
+/// What the engine can take on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Size of the vocabulary.
+    pub vocab: usize,
+    /// The model's context: the longest sequence, in tokens.
+    pub context: usize,
+    /// What all KV blocks hold together, in tokens.
+    pub cache_tokens: usize,
+    /// The most rows of one step.
+    pub step_tokens: usize,
+    /// The most sequences that run at once.
+    pub max_running: usize,
+    /// The most requests that wait.
+    pub max_waiting: usize,
+}
+
+impl EngineLimits {
+    /// The most tokens that can be generated after a prompt of `prompt` tokens; 0 if there is no room for any.
+    pub fn room_after(&self, prompt: usize) -> usize {
+        self.context.min(self.cache_tokens).saturating_sub(prompt)
+    }
+}
+
+/// The engine after its last step. Counters only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sequences that run.
+    pub running: usize,
+    /// Requests that have not been started.
+    pub waiting: usize,
+    /// Sequences that were started and gave way to older ones; they resume before any other request starts.
+    pub preempted: usize,
+    /// KV blocks in use.
+    pub blocks_used: usize,
+    /// KV blocks.
+    pub blocks_total: usize,
+    /// Adapters that are resident, in the order of their hashes.
+    pub resident: Vec<AdapterHash>,
+    /// Steps that were computed.
+    pub steps: u64,
+    /// Time spent computing them.
+    pub step_time: Duration,
+    /// Rows that computed prompts (or recomputed a preempted sequence).
+    pub prefill_rows: u64,
+    /// Rows that each computed one generated token's successor.
+    pub decode_rows: u64,
+    /// Prompt tokens of requests that were started.
+    pub prompt_tokens: u64,
+    /// Tokens that were generated.
+    pub generated_tokens: u64,
+    /// Times that a sequence gave way to an older one.
+    pub preemptions: u64,
+    /// Requests that ended in [`Event::Finished`](crate::Event::Finished).
+    pub finished: u64,
+    /// Requests that ended in [`Event::Failed`](crate::Event::Failed).
+    pub failed: u64,
+    /// Requests whose client hung up.
+    pub cancelled: u64,
+}

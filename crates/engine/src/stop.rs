@@ -1,0 +1,155 @@
+//! Stop strings: found wherever token boundaries fall, and never shown in part.
+
+/// Watches a text that arrives in pieces. What might be the beginning of a stop string is held back until the text
+/// that follows decides.
+///
+/// Of several stop strings the one that is complete first wins, of those complete at the same character the longest:
+/// the text that is let through does not depend on where the pieces were cut.
+#[derive(Debug)]
+pub(crate) struct StopStrings {
+    stops: Vec<String>,
+    include: bool,
+    held: String,
+}
+
+/// A stop string was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    /// The rest of the text: up to the stop string, or to its end where it is to be included.
+    pub(crate) text: String,
+    /// Which it was.
+    pub(crate) stop: String,
+}
+
+impl StopStrings {
+    /// None of `stops` may be empty.
+    pub(crate) fn new(stops: Vec<String>, include: bool) -> Self {
+        Self {
+            stops,
+            include,
+            held: String::new(),
+        }
+    }
+
+    /// Takes a piece; returns the text that is certain now to come before any stop string.
+    pub(crate) fn push(&mut self, piece: &str) -> Result<String, Stopped> {
+        self.held.push_str(piece);
+        let found = self.stops.iter().filter_map(|stop| {
+            let start = self.held.find(stop.as_str())?;
+            Some((start + stop.len(), start, stop))
+        });
+        if let Some((end, start, stop)) = found.min() {
+            let stop = stop.clone();
+            self.held.truncate(if self.include { end } else { start });
+            return Err(Stopped {
+                text: std::mem::take(&mut self.held),
+                stop,
+            });
+        }
+        let undecided = self
+            .stops
+            .iter()
+            .map(|stop| overlap(&self.held, stop))
+            .max()
+            .unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - undecided);
+        Ok(std::mem::replace(&mut self.held, rest))
+    }
+
+    /// What is held back. The text has ended, so it is no part of a stop string.
+    pub(crate) fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+}
+
+/// Length of the longest end of `text` that `stop` begins with, short of the whole `stop`.
+fn overlap(text: &str, stop: &str) -> usize {
+    let lengths = stop.char_indices().map(|(at, _)| at).skip(1);
+    lengths
+        .filter(|&length| text.as_bytes().ends_with(&stop.as_bytes()[..length]))
+        .max()
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The specification: reads character by character.
+    fn naive(text: &str, stops: &[String], include: bool) -> (String, Option<String>) {
+        for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
+            let complete = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
+            if let Some(stop) = complete.max_by_key(|stop| stop.len()) {
+                let shown = if include { end } else { end - stop.len() };
+                return (text[..shown].to_owned(), Some(stop.clone()));
+            }
+        }
+        (text.to_owned(), None)
+    }
+
+    fn watch(pieces: &[String], stops: &[String], include: bool) -> (String, Option<String>) {
+        let mut watcher = StopStrings::new(stops.to_vec(), include);
+        let mut shown = String::new();
+        for piece in pieces {
+            match watcher.push(piece) {
+                Ok(text) => shown.push_str(&text),
+                Err(stopped) => return (shown + &stopped.text, Some(stopped.stop)),
+            }
+        }
+        (shown + &watcher.finish(), None)
+    }
+
+    #[test]
+    fn text_that_cannot_be_a_stop_string_is_not_held_back() {
+        let mut watcher = StopStrings::new(vec!["\n\nUser:".to_owned()], false);
+        assert_eq!(watcher.push("Hello"), Ok("Hello".to_owned()));
+        assert_eq!(watcher.push(" you\n"), Ok(" you".to_owned()));
+        assert_eq!(watcher.push("\n"), Ok(String::new()));
+        assert_eq!(watcher.push("\n"), Ok("\n".to_owned()));
+        assert_eq!(watcher.push("Use"), Ok(String::new()));
+        let stopped = Stopped {
+            text: String::new(),
+            stop: "\n\nUser:".to_owned(),
+        };
+        assert_eq!(watcher.push("r: hi"), Err(stopped));
+    }
+
+    #[test]
+    fn without_stop_strings_everything_passes() {
+        let mut watcher = StopStrings::new(Vec::new(), false);
+        assert_eq!(watcher.push("any"), Ok("any".to_owned()));
+        assert_eq!(watcher.finish(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn stop_strings_are_found_as_in_the_whole_text(
+            pieces in prop::collection::vec("[abä]{0,4}", 0..12),
+            stops in prop::collection::vec("[abä]{1,4}", 0..4),
+            include: bool,
+        ) {
+            let whole = pieces.concat();
+            prop_assert_eq!(watch(&pieces, &stops, include), naive(&whole, &stops, include));
+        }
+
+        #[test]
+        fn what_is_shown_early_is_never_taken_back(
+            pieces in prop::collection::vec("[ab]{0,3}", 0..12),
+            stops in prop::collection::vec("[ab]{1,4}", 1..4),
+        ) {
+            let mut watcher = StopStrings::new(stops.clone(), false);
+            let mut seen = String::new();
+            let mut shown = String::new();
+            for piece in &pieces {
+                seen.push_str(piece);
+                let Ok(text) = watcher.push(piece) else { break };
+                shown.push_str(&text);
+                // Held back is only what a stop string begins with.
+                let held = &seen[shown.len()..];
+                prop_assert!(held.is_empty() || stops.iter().any(|stop| stop.starts_with(held)));
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A backend whose logits are a hash of the sequence's tokens and adapter, as found in its own KV blocks.
+
+use std::collections::HashSet;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
+
+use multigraft_model::{
+    AdapterHash, BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, PackedAdapter, Slot, Step,
+};
+
+/// What the KV cache holds at one position.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    token: u32,
+    position: usize,
+    adapter: Option<AdapterHash>,
+}
+
+/// What goes wrong, and when.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// This step fails, counted from 0.
+    pub(crate) error_at: Option<usize>,
+    /// This step panics.
+    pub(crate) panic_at: Option<usize>,
+    /// Logits of this adapter are not numbers.
+    pub(crate) broken: Option<AdapterHash>,
+    /// This adapter is for another base.
+    pub(crate) refused: Option<AdapterHash>,
+    /// Every step waits for a word from here.
+    pub(crate) gate: Option<Mutex<Receiver<()>>>,
+}
+
+/// One step as the backend saw it: for each run its adapter and how many rows.
+pub(crate) type Seen = Vec<(Option<AdapterHash>, usize)>;
+
+pub(crate) struct FakeBackend {
+    limits: Limits,
+    cache: Vec<[Option<Entry>; BLOCK_TOKENS]>,
+    slots: Vec<Option<AdapterHash>>,
+    steps: Arc<Mutex<Vec<Seen>>>,
+    faults: Faults,
+}
+
+impl FakeBackend {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self::with_faults(limits, Faults::default())
+    }
+
+    pub(crate) fn with_faults(limits: Limits, faults: Faults) -> Self {
+        let cache = vec![[None; BLOCK_TOKENS]; limits.blocks];
+        Self {
+            limits,
+            cache,
+            slots: Vec::new(),
+            steps: Arc::default(),
+            faults,
+        }
+    }
+
+    /// Where it writes down the steps that it computed.
+    pub(crate) fn steps(&self) -> Arc<Mutex<Vec<Seen>>> {
+        Arc::clone(&self.steps)
+    }
+
+    fn adapter(&self, slot: Slot) -> AdapterHash {
+        self.slots[slot.0 as usize].expect("a run's adapter is resident")
+    }
+
+    /// A step that no engine should ever make panics.
+    fn check(&self, step: &Step<'_>) {
+        let rows: usize = step.runs.iter().map(|run| run.tokens.len()).sum();
+        assert!(rows >= 1 && rows <= self.limits.step_rows, "{rows} rows");
+        let mut blocks: HashSet<BlockId> = HashSet::new();
+        let mut segments: Vec<Option<Slot>> = Vec::new();
+        for run in step.runs {
+            let end = run.start + run.tokens.len();
+            assert!(!run.tokens.is_empty(), "an empty run");
+            assert!(end <= self.limits.context, "position {end} is beyond the context");
+            assert!(
+                run.blocks.len() * BLOCK_TOKENS >= end,
+                "blocks do not cover position {end}"
+            );
+            assert!(run.tokens.iter().all(|&id| (id as usize) < self.limits.vocab));
+            for &block in run.blocks {
+                assert!(blocks.insert(block), "{block:?} has two owners");
+            }
+            if segments.last() != Some(&run.adapter) {
+                assert!(
+                    !segments.contains(&run.adapter),
+                    "the segment of {:?} is in two parts",
+                    run.adapter
+                );
+                segments.push(run.adapter);
+            }
+        }
+    }
+}
+
+impl Backend for FakeBackend {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError> {
+        let hash = adapter.hash();
+        if self.faults.refused == Some(hash) {
+            return Err(BackendError::WrongBase);
+        }
+        assert!(!self.slots.contains(&Some(hash)), "an adapter is admitted twice");
+        let free = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[free] = Some(hash);
+        Ok(Slot(free as u32))
+    }
+
+    fn release(&mut self, slot: Slot) {
+        let left = self.slots[slot.0 as usize].take();
+        assert!(left.is_some(), "an adapter is released twice");
+    }
+
+    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+        if let Some(gate) = &self.faults.gate {
+            // Once nobody holds the other end, steps are free to go.
+            let _ = gate.lock().unwrap().recv();
+        }
+        let nth = self.steps.lock().unwrap().len();
+        let adapter = |run: &multigraft_model::Run<'_>| run.adapter.map(|slot| self.adapter(slot));
+        let seen = step
+            .runs
+            .iter()
+            .map(|run| (adapter(run), run.tokens.len()))
+            .collect();
+        self.steps.lock().unwrap().push(seen);
+        assert_ne!(self.faults.panic_at, Some(nth), "the backend fell over");
+        self.check(step);
+        if self.faults.error_at == Some(nth) {
+            return Err(BackendError::WrongBase);
+        }
+        logits.clear();
+        for run in step.runs {
+            let adapter = run.adapter.map(|slot| self.adapter(slot));
+            for (position, &token) in (run.start..).zip(run.tokens) {
+                let block = run.blocks[position / BLOCK_TOKENS].0 as usize;
+                self.cache[block][position % BLOCK_TOKENS] = Some(Entry {
+                    token,
+                    position,
+                    adapter,
+                });
+            }
+            let end = run.start + run.tokens.len();
+            let wanted_from = end - run.wanted.count(run.tokens.len());
+            let mut prefix = Prefix::new(adapter);
+            for position in 0..end {
+                let block = run.blocks[position / BLOCK_TOKENS].0 as usize;
+                let entry = self.cache[block][position % BLOCK_TOKENS].expect("a position that was computed");
+                assert_eq!(entry.position, position, "a block of another place");
+                assert_eq!(entry.adapter, adapter, "a block of another adapter");
+                prefix.push(entry.token);
+                if position >= wanted_from {
+                    let broken = adapter.is_some() && adapter == self.faults.broken;
+                    logits.extend(
+                        prefix
+                            .logits(self.limits.vocab)
+                            .map(|l| if broken { f32::NAN } else { l }),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The logits after `tokens`: what the backend gives, computed from scratch.
+pub(crate) fn logits_after(tokens: &[u32], adapter: Option<AdapterHash>, vocab: usize) -> Vec<f32> {
+    let mut prefix = Prefix::new(adapter);
+    tokens.iter().for_each(|&token| prefix.push(token));
+    prefix.logits(vocab).collect()
+}
+
+/// A hash of an adapter and the tokens so far.
+struct Prefix(u64);
+
+impl Prefix {
+    fn new(adapter: Option<AdapterHash>) -> Self {
+        let bytes = adapter.iter().flat_map(|hash| hash.0);
+        Self(bytes.fold(17, |state, byte| mix(state ^ u64::from(byte))))
+    }
+
+    fn push(&mut self, token: u32) {
+        self.0 = mix(self.0.rotate_left(7) ^ u64::from(token));
+    }
+
+    /// In steps of 1/8 between -4 and 4, so that equal ones are common.
+    fn logits(&self, vocab: usize) -> impl Iterator<Item = f32> {
+        let state = self.0;
+        (0..vocab as u64).map(move |id| (mix(state ^ (id << 32)) % 65) as f32 / 8.0 - 4.0)
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): every bit of the input changes about half of the output's.
+fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,103 @@
+//! An engine without a thread, driven turn by turn.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+
+use multigraft_model::{AdapterHash, Backend, Limits, PackedAdapter};
+
+use super::{FakeBackend, FakeVocabulary, Recorder, Recording, VOCAB};
+use crate::engine::{EngineOptions, Shared};
+use crate::error::SubmitError;
+use crate::event::RequestId;
+use crate::request::Request;
+use crate::stats::Stats;
+use crate::worker::{Command, Worker};
+
+/// Limits that no test's request comes near.
+pub(crate) fn generous() -> Limits {
+    Limits {
+        vocab: VOCAB,
+        blocks: 64,
+        context: 1024,
+        step_rows: 1024,
+    }
+}
+
+pub(crate) fn hash(n: u8) -> AdapterHash {
+    AdapterHash([n; 32])
+}
+
+pub(crate) fn adapter(n: u8) -> Arc<PackedAdapter> {
+    Arc::new(PackedAdapter::empty(hash(n)))
+}
+
+pub(crate) struct Harness {
+    pub(crate) worker: Worker,
+    shared: Arc<Shared>,
+    inbox: Sender<Command>,
+}
+
+impl Harness {
+    pub(crate) fn new(options: EngineOptions) -> Self {
+        Self::over(FakeBackend::new(generous()), options)
+    }
+
+    pub(crate) fn over(backend: FakeBackend, options: EngineOptions) -> Self {
+        let shared = Arc::new(Shared::new(options.limits(&backend.limits())));
+        let (inbox, commands) = mpsc::channel();
+        // An engine that drains never sleeps: a turn without work says so instead.
+        inbox.send(Command::Drain).unwrap();
+        let worker = Worker::new(
+            Box::new(backend),
+            Arc::new(FakeVocabulary),
+            Arc::clone(&shared),
+            commands,
+        );
+        Self {
+            worker,
+            shared,
+            inbox,
+        }
+    }
+
+    pub(crate) fn try_submit(&self, request: Request, sink: Box<Recorder>) -> Result<RequestId, SubmitError> {
+        let submission = self.shared.accept(request, sink)?;
+        let id = submission.id;
+        assert!(self.inbox.send(Command::Submit(Box::new(submission))).is_ok());
+        Ok(id)
+    }
+
+    pub(crate) fn submit(&self, request: Request) -> Recording {
+        let (sink, recording) = Recorder::new();
+        self.try_submit(request, sink).unwrap();
+        recording
+    }
+
+    /// One turn; `false` when nothing was left to do.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.worker.turn()
+    }
+
+    /// Until nothing is left to do.
+    pub(crate) fn run(&mut self) {
+        while self.turn() {}
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            waiting: self.shared.waiting.occupied(),
+            ..self.shared.stats().clone()
+        }
+    }
+
+    /// The answer to one request in an otherwise idle engine.
+    pub(crate) fn alone(request: Request) -> Recording {
+        let mut harness = Self::new(EngineOptions {
+            step_tokens: 1024,
+            ..EngineOptions::default()
+        });
+        let recording = harness.submit(request);
+        harness.run();
+        recording
+    }
+}

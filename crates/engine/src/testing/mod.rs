@@ -1,0 +1,12 @@
+//! What the engine's tests stand on: a backend whose logits give away every mistake in a step, a vocabulary with
+//! characters that tokens cut in two, sinks that remember, and an engine driven turn by turn.
+
+mod backend;
+mod harness;
+mod recorder;
+mod vocabulary;
+
+pub(crate) use backend::{FakeBackend, Faults, logits_after};
+pub(crate) use harness::{Harness, adapter, generous, hash};
+pub(crate) use recorder::{Answer, Recorder, Recording};
+pub(crate) use vocabulary::{EOS, FakeVocabulary, SPECIAL, VOCAB, decode};

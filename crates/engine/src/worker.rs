@@ -1,0 +1,258 @@
+//! The engine's thread: one turn after the other, each with one step.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+use multigraft_model::{AdapterHash, Backend, Step};
+
+use crate::client::Client;
+use crate::engine::Shared;
+use crate::event::RequestId;
+use crate::plan::{self, Planned};
+use crate::request::Request;
+use crate::residents::Residents;
+use crate::sampler::Scratch;
+use crate::scheduler::{Chunk, Scheduler};
+use crate::sequence::{Outcome, Sequence};
+use crate::stats::Stats;
+use crate::vocabulary::Vocabulary;
+use crate::waiting::Place;
+
+/// What the handles ask of the worker.
+pub(crate) enum Command {
+    Submit(Box<Submission>),
+    /// End when everything accepted is done.
+    Drain,
+    /// End now.
+    Abort,
+}
+
+/// A request that was accepted.
+pub(crate) struct Submission {
+    pub(crate) id: RequestId,
+    pub(crate) request: Request,
+    pub(crate) seed: u64,
+    pub(crate) client: Client,
+    pub(crate) place: Place,
+    pub(crate) submitted: Instant,
+}
+
+/// Owner of everything that changes while requests are served.
+pub(crate) struct Worker {
+    backend: Box<dyn Backend>,
+    vocabulary: Arc<dyn Vocabulary>,
+    shared: Arc<Shared>,
+    inbox: Receiver<Command>,
+    scheduler: Scheduler,
+    residents: Residents,
+    draining: bool,
+    logits: Vec<f32>,
+    scratch: Scratch,
+    stats: Stats,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        backend: Box<dyn Backend>,
+        vocabulary: Arc<dyn Vocabulary>,
+        shared: Arc<Shared>,
+        inbox: Receiver<Command>,
+    ) -> Self {
+        let scheduler = Scheduler::new(&shared.limits, backend.limits().blocks);
+        let mut worker = Self {
+            backend,
+            vocabulary,
+            shared,
+            inbox,
+            scheduler,
+            residents: Residents::default(),
+            draining: false,
+            logits: Vec::new(),
+            scratch: Scratch::default(),
+            stats: Stats::default(),
+        };
+        worker.publish();
+        worker
+    }
+
+    /// Serves until there is no more to serve. A panic ends it with every live request failed; those still in the
+    /// channel fail when it is dropped.
+    pub(crate) fn run(mut self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
+        self.shared.closed.store(true, Ordering::Release);
+        if let Err(panic) = outcome {
+            let what = message(panic.as_ref());
+            tracing::error!("the engine stopped: {what}");
+            self.fail_all(&format!("the engine stopped: {what}"));
+        }
+    }
+
+    /// One turn; `false` when there is none to follow.
+    pub(crate) fn turn(&mut self) -> bool {
+        if !self.take_commands() {
+            return false;
+        }
+        self.drop_the_gone();
+        let chunks = self.scheduler.schedule();
+        let mut planned = self.admit_adapters(&chunks);
+        plan::order(&mut planned);
+        self.compute(&planned);
+        self.reap();
+        self.release_adapters();
+        self.publish();
+        true
+    }
+
+    /// Takes what the handles sent; sleeps while there is nothing to do. `false` if the engine is to end.
+    fn take_commands(&mut self) -> bool {
+        loop {
+            let idle = self.scheduler.is_idle();
+            let command = if idle && !self.draining {
+                self.inbox.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                self.inbox.try_recv()
+            };
+            match command {
+                Ok(Command::Submit(submission)) => {
+                    let sequence = Sequence::new(*submission, &self.scheduler.pool, &*self.vocabulary);
+                    self.scheduler.queues.waiting.push_back(sequence);
+                }
+                Ok(Command::Drain) => self.draining = true,
+                Ok(Command::Abort) => {
+                    self.fail_all("the server is shutting down");
+                    return false;
+                }
+                // Without handles or orders it still serves what was accepted.
+                Err(_) => return !idle,
+            }
+        }
+    }
+
+    /// Frees what belongs to clients that hung up, before anything is computed for them.
+    fn drop_the_gone(&mut self) {
+        self.scheduler.all_mut().for_each(Sequence::poll_client);
+        self.reap();
+    }
+
+    /// Sees to it that every scheduled sequence's adapter is resident; fails those whose adapter the backend refuses.
+    fn admit_adapters(&mut self, chunks: &[Chunk]) -> Vec<Planned> {
+        let mut planned = Vec::with_capacity(chunks.len());
+        for &chunk in chunks {
+            let sequence = &mut self.scheduler.queues.running[chunk.index];
+            let slot = sequence
+                .adapter()
+                .map(|adapter| self.residents.slot(&mut *self.backend, adapter));
+            match slot.transpose() {
+                Ok(slot) => planned.push(Planned::new(chunk, sequence, slot)),
+                Err(error) => sequence.fail(&error.to_string()),
+            }
+        }
+        planned
+    }
+
+    /// Computes the step and passes its results on.
+    fn compute(&mut self, planned: &[Planned]) {
+        let began = Instant::now();
+        let running = &mut self.scheduler.queues.running;
+        for planned in planned {
+            let sequence = &mut running[planned.index];
+            if sequence.start(began) {
+                self.stats.prompt_tokens += sequence.prompt_tokens() as u64;
+            }
+        }
+        if planned.is_empty() {
+            return;
+        }
+        let runs = plan::runs(planned, running);
+        let computed = self.backend.forward(&Step { runs: &runs }, &mut self.logits);
+        let now = Instant::now();
+        self.stats.steps += 1;
+        self.stats.step_time += now - began;
+        if let Err(error) = computed {
+            tracing::error!(%error, "a step failed");
+            planned
+                .iter()
+                .for_each(|planned| running[planned.index].fail(&error.to_string()));
+            return;
+        }
+        let vocab = self.shared.limits.vocab;
+        let mut logits = self.logits.as_slice();
+        for &Planned {
+            index, rows, wanted, ..
+        } in planned
+        {
+            let sequence = &mut running[index];
+            let decodes = rows == 1 && sequence.computed() >= sequence.prompt_tokens();
+            *(if decodes {
+                &mut self.stats.decode_rows
+            } else {
+                &mut self.stats.prefill_rows
+            }) += rows as u64;
+            let (its_logits, rest) = logits.split_at(wanted.count(rows) * vocab);
+            logits = rest;
+            let generated = sequence.advance(Outcome {
+                rows,
+                wanted,
+                logits: its_logits,
+                now,
+                vocabulary: &*self.vocabulary,
+                scratch: &mut self.scratch,
+            });
+            self.stats.generated_tokens += u64::from(generated);
+        }
+    }
+
+    /// Drops those that ended.
+    fn reap(&mut self) {
+        let departed = self.scheduler.reap();
+        self.stats.finished += departed.finished;
+        self.stats.failed += departed.failed;
+        self.stats.cancelled += departed.gone;
+    }
+
+    /// Lets go of adapters that no started sequence needs.
+    fn release_adapters(&mut self) {
+        let started = self.scheduler.all().filter(|sequence| sequence.was_started());
+        let needed: BTreeSet<AdapterHash> = started.filter_map(Sequence::adapter_hash).collect();
+        self.residents.keep(&mut *self.backend, &needed);
+    }
+
+    /// Ends every live request with an error.
+    fn fail_all(&mut self, reason: &str) {
+        self.scheduler
+            .all_mut()
+            .for_each(|sequence| sequence.fail(reason));
+        self.reap();
+        self.publish();
+    }
+
+    /// Shows the figures to the handles.
+    fn publish(&mut self) {
+        let Scheduler { queues, pool, .. } = &self.scheduler;
+        self.stats.running = queues.running.len();
+        self.stats.preempted = queues
+            .waiting
+            .iter()
+            .filter(|sequence| sequence.was_started())
+            .count();
+        self.stats.blocks_used = pool.used();
+        self.stats.blocks_total = pool.total();
+        self.stats.preemptions = self.scheduler.preemptions;
+        self.stats.resident = self.residents.hashes().collect();
+        self.shared.stats().clone_from(&self.stats);
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    said.unwrap_or("an internal error").to_owned()
+}
