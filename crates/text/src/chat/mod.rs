@@ -1,0 +1,174 @@
+//! Chat templates: a conversation to the text that a model was trained to continue.
+//!
+//! A template is a Jinja program that comes with the model, or with an adapter that somebody uploaded. It sees
+//! the conversation and nothing else, and what it may compute, write and nest is bounded. It runs as in
+//! `transformers`: blocks are trimmed, what is undefined is empty, strings have Python's methods, and
+//! `raise_exception`, `strftime_now` and `tojson` are there.
+
+mod clock;
+mod content;
+mod environment;
+mod json;
+mod source;
+
+use std::{fmt, path::Path};
+
+use minijinja::{Environment, Value, context, value::Serde};
+use multigraft_weights::gguf::Metadata;
+use serde_json::Map;
+
+use crate::TextError;
+use content::ContentForm;
+
+/// The name under which the one template is kept in its environment.
+const DEFAULT: &str = "default";
+
+/// A template made for conversations with tools, where a model has one of its own.
+const TOOL_USE: &str = "tool_use";
+
+/// A compiled chat template. Immutable; share it by `Arc`.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    form: ContentForm,
+    has_tool_template: bool,
+}
+
+/// A conversation, and what else a template may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct ChatInput<'a> {
+    /// The messages, as in OpenAI's API: objects with `role` and `content`, the latter a string, a list of
+    /// `{"type": "text", "text": …}` parts, or null.
+    pub messages: &'a [serde_json::Value],
+    /// The tools the model may call, as JSON schemas.
+    pub tools: Option<&'a [serde_json::Value]>,
+    /// Whether the text ends with the beginning of the assistant's answer.
+    pub add_generation_prompt: bool,
+    /// How the beginning-of-text token is written (`bos_token` in the template); empty if there is none.
+    pub bos: &'a str,
+    /// How the end-of-text token is written (`eos_token` in the template); empty if there is none.
+    pub eos: &'a str,
+    /// Further variables (`chat_template_kwargs`); they win over the ones above.
+    pub extra: &'a Map<String, serde_json::Value>,
+}
+
+impl ChatTemplate {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    ///
+    /// If it is not valid Jinja.
+    pub fn new(source: &str) -> Result<Self, TextError> {
+        Self::with_tool_use(source, None)
+    }
+
+    /// The template of a GGUF file, `None` if the file has none.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a string or not valid Jinja.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Option<Self>, TextError> {
+        source::from_gguf(metadata)?
+            .map(source::Source::compile)
+            .transpose()
+    }
+
+    /// The template of a Hugging Face folder: `chat_template.jinja`, else the `chat_template` of
+    /// `tokenizer_config.json`. `None` if the folder has neither.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, or the template is not valid Jinja.
+    pub fn from_folder(path: &Path) -> Result<Option<Self>, TextError> {
+        source::from_folder(path)?
+            .map(source::Source::compile)
+            .transpose()
+    }
+
+    fn with_tool_use(source: &str, tool_use: Option<&str>) -> Result<Self, TextError> {
+        let mut environment = environment::sandbox();
+        let sources = [(DEFAULT, Some(source)), (TOOL_USE, tool_use)];
+        for (name, source) in sources
+            .into_iter()
+            .filter_map(|(name, source)| Some((name, source?)))
+        {
+            environment
+                .add_template_owned(name, source::without_generation_tags(source))
+                .map_err(|error| TextError::TemplateSyntax(environment::describe(&error)))?;
+        }
+        let mut template = Self {
+            environment,
+            form: ContentForm::Text,
+            has_tool_template: tool_use.is_some(),
+        };
+        template.form = ContentForm::probe(|messages| template.render_messages(messages, None, &PROBE));
+        Ok(template)
+    }
+
+    /// The text of a conversation.
+    ///
+    /// Content that is a list of text parts is handed over as the template takes it: as a list if the template
+    /// goes through the parts, as their texts put together if it prints content as it is.
+    ///
+    /// # Errors
+    ///
+    /// What the template said with `raise_exception`, why it failed, or which limit it went over; or the message
+    /// that is not an object or has content that is not text.
+    pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
+        let messages = self.form.apply(input.messages)?;
+        self.render_messages(&messages, input.tools, input)
+    }
+
+    fn render_messages(
+        &self,
+        messages: &[serde_json::Value],
+        tools: Option<&[serde_json::Value]>,
+        input: &ChatInput<'_>,
+    ) -> Result<String, TextError> {
+        let name = if tools.is_some() && self.has_tool_template {
+            TOOL_USE
+        } else {
+            DEFAULT
+        };
+        let template = self
+            .environment
+            .get_template(name)
+            .map_err(|error| environment::failure(&error))?;
+        let base = context! {
+            messages => Value::from(Serde(messages)),
+            tools => Value::from(Serde(tools)),
+            documents => Value::from(()),
+            add_generation_prompt => input.add_generation_prompt,
+            bos_token => input.bos,
+            eos_token => input.eos,
+        };
+        let extra = Value::from(Serde(input.extra));
+        let mut out = environment::BoundedText::default();
+        match template.render_captured_to(context! { ..extra, ..base }, &mut out) {
+            Ok(_) => Ok(out.into_text()),
+            Err(_) if out.is_full() => Err(TextError::TemplateLimit("output")),
+            Err(error) => Err(environment::failure(&error)),
+        }
+    }
+}
+
+/// What a template sees beside the messages while it is probed for the form of content it takes.
+static PROBE: std::sync::LazyLock<ChatInput<'static>> = std::sync::LazyLock::new(|| {
+    static NOTHING: std::sync::LazyLock<Map<String, serde_json::Value>> = std::sync::LazyLock::new(Map::new);
+    ChatInput {
+        messages: &[],
+        tools: None,
+        add_generation_prompt: false,
+        bos: "",
+        eos: "",
+        extra: &NOTHING,
+    }
+});
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatTemplate")
+            .field("form", &self.form)
+            .field("has_tool_template", &self.has_tool_template)
+            .finish_non_exhaustive()
+    }
+}

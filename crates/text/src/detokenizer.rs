@@ -1,0 +1,142 @@
+//! Tokens to text, one at a time.
+
+use std::sync::Arc;
+
+use crate::{Tokenizer, tokenizer::Pieces};
+
+/// Turns a stream of tokens into text that is whole at every moment: it gives out a character when the last of
+/// its bytes has arrived, never a part of one.
+///
+/// What [`push`](Self::push) gave out, and at last [`finish`](Self::finish), is together exactly what
+/// [`Tokenizer::decode`] says of all the ids.
+#[derive(Debug, Clone)]
+pub struct Detokenizer {
+    tokenizer: Arc<Tokenizer>,
+    skip_special: bool,
+    text: TextStream,
+}
+
+impl Detokenizer {
+    /// A detokeniser at the start of a text. Without special tokens if `skip_special`.
+    #[must_use]
+    pub fn new(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
+        let text = TextStream::new(tokenizer.pieces());
+        Self {
+            tokenizer,
+            skip_special,
+            text,
+        }
+    }
+
+    /// A detokeniser in the middle of a text: the tokens to come go on from a prompt. The difference is the
+    /// space that SentencePiece puts before a text's first word: at the start it is an artefact and dropped,
+    /// here it is the space between two words.
+    #[must_use]
+    pub fn continuing(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
+        Self {
+            tokenizer,
+            skip_special,
+            text: TextStream::default(),
+        }
+    }
+
+    /// Takes the next token and gives the text that is complete now; often nothing or several characters.
+    pub fn push(&mut self, id: u32) -> String {
+        let mut out = String::new();
+        self.text
+            .push(self.tokenizer.pieces(), id, self.skip_special, &mut out);
+        out
+    }
+
+    /// Ends the text: what is left of an unfinished character becomes U+FFFD. The detokeniser is then at the
+    /// middle of a text, with nothing pending.
+    pub fn finish(&mut self) -> String {
+        let mut out = String::new();
+        self.text.finish(&mut out);
+        out
+    }
+
+    /// The text of all of `ids`.
+    pub(crate) fn decode(pieces: &Pieces, ids: &[u32], skip_special: bool) -> String {
+        let (mut text, mut out) = (TextStream::new(pieces), String::new());
+        for &id in ids {
+            text.push(pieces, id, skip_special, &mut out);
+        }
+        text.finish(&mut out);
+        out
+    }
+}
+
+/// Bytes that arrive in any portions, read as UTF-8.
+#[derive(Debug, Clone, Default)]
+struct TextStream {
+    /// The beginning of a character; at most three bytes between calls.
+    pending: Vec<u8>,
+    /// Spaces still to be dropped, as long as no other byte has come.
+    spaces_to_drop: usize,
+    /// No token has come yet.
+    at_start: bool,
+}
+
+impl TextStream {
+    fn new(pieces: &Pieces) -> Self {
+        Self {
+            pending: Vec::new(),
+            spaces_to_drop: pieces.leading_spaces(),
+            at_start: true,
+        }
+    }
+
+    fn push(&mut self, pieces: &Pieces, id: u32, skip_special: bool, out: &mut String) {
+        if !pieces.contains(id) || (skip_special && pieces.is_special(id)) {
+            return;
+        }
+        let mut bytes = if self.at_start {
+            pieces.first_bytes(id)
+        } else {
+            pieces.bytes(id)
+        };
+        self.at_start = false;
+        while self.spaces_to_drop > 0 && !bytes.is_empty() {
+            match bytes.strip_prefix(b" ") {
+                Some(rest) => (bytes, self.spaces_to_drop) = (rest, self.spaces_to_drop - 1),
+                None => self.spaces_to_drop = 0,
+            }
+        }
+        self.pending.extend_from_slice(bytes);
+        self.drain(out);
+    }
+
+    /// Moves everything but an unfinished character from `pending` to `out`.
+    fn drain(&mut self, out: &mut String) {
+        let mut rest = self.pending.as_slice();
+        while !rest.is_empty() {
+            match std::str::from_utf8(rest) {
+                Ok(text) => {
+                    out.push_str(text);
+                    rest = &[];
+                }
+                Err(error) => {
+                    let (valid, after) = rest.split_at(error.valid_up_to());
+                    out.push_str(&String::from_utf8_lossy(valid));
+                    rest = after;
+                    // No length: the bytes may yet become a character.
+                    let Some(invalid) = error.error_len() else { break };
+                    out.push(char::REPLACEMENT_CHARACTER);
+                    rest = &rest[invalid..];
+                }
+            }
+        }
+        let kept = rest.len();
+        self.pending.drain(..self.pending.len() - kept);
+    }
+
+    fn finish(&mut self, out: &mut String) {
+        if !self.pending.is_empty() {
+            self.pending.clear();
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+        self.at_start = false;
+        self.spaces_to_drop = 0;
+    }
+}

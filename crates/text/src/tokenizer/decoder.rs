@@ -1,0 +1,176 @@
+//! How a token's spelling in the vocabulary becomes the bytes it stands for.
+//!
+//! `tokenizer.json` describes decoding as a chain of rewrites over the list of tokens. The chains of models that
+//! generate text all work on one token at a time, except that spaces may be dropped at the very start, so the
+//! chain is read into [`DecodeRules`] and applied once to every token of the vocabulary. A chain that cannot be
+//! read that way is refused by name.
+
+use serde_json::Value;
+
+use super::{Pieces, pieces::StartRule};
+
+/// The decoder of a tokenizer, as rules for one token.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DecodeRules {
+    /// What happens to a token's spelling, in order.
+    pub(crate) steps: Vec<Step>,
+    /// What happens at the start of a text.
+    pub(crate) start: StartRule,
+}
+
+/// One rewrite of a token's spelling.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// Every `from` becomes `to`.
+    Replace { from: String, to: String },
+    /// A token spelled `<0xE2>` is that byte.
+    ByteFallback,
+    /// Every character stands for a byte, after GPT-2's table.
+    ByteLevel,
+    /// Up to `start` times `content` is taken off the token's start.
+    StripStart { content: char, start: usize },
+}
+
+impl DecodeRules {
+    /// Byte-level BPE.
+    pub(crate) fn byte_level() -> Self {
+        Self {
+            steps: vec![Step::ByteLevel],
+            start: StartRule::Keep,
+        }
+    }
+
+    /// SentencePiece with byte fallback; `space_prefix` if a space is put before every text, which decoding
+    /// takes off again.
+    pub(crate) fn sentencepiece(space_prefix: bool) -> Self {
+        let start = if space_prefix {
+            StartRule::StripSpaces(1)
+        } else {
+            StartRule::Keep
+        };
+        Self {
+            steps: vec![
+                Step::Replace {
+                    from: "▁".into(),
+                    to: " ".into(),
+                },
+                Step::ByteFallback,
+            ],
+            start,
+        }
+    }
+
+    /// Reads the `decoder` of a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the part of the decoder that cannot be applied token by token.
+    pub(crate) fn parse(decoder: &Value) -> Result<Self, String> {
+        let mut rules = Self::default();
+        let mut fused = false;
+        rules.add(decoder, &mut fused)?;
+        Ok(rules)
+    }
+
+    fn add(&mut self, decoder: &Value, fused: &mut bool) -> Result<(), String> {
+        let kind = decoder["type"].as_str().unwrap_or_default();
+        let count = |field: &str| {
+            decoder[field]
+                .as_u64()
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(0)
+        };
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        match kind {
+            "Sequence" => {
+                for part in decoder["decoders"].as_array().into_iter().flatten() {
+                    self.add(part, fused)?;
+                }
+            }
+            "Fuse" => *fused = true,
+            "ByteFallback" if !*fused => self.steps.push(Step::ByteFallback),
+            "ByteLevel" if !*fused => {
+                self.steps.push(Step::ByteLevel);
+                *fused = true;
+            }
+            "Replace" => {
+                let (Some(from), Some(to)) = (text(&decoder["pattern"]["String"]), text(&decoder["content"]))
+                else {
+                    return Err("decoder `Replace` has a regular expression as its pattern".into());
+                };
+                // Of one character, it cannot lie across two tokens that were joined before.
+                if *fused && from.chars().count() != 1 {
+                    return Err("decoder `Replace` comes after `Fuse`".into());
+                }
+                self.steps.push(Step::Replace { from, to });
+            }
+            "Strip" => {
+                let content = text(&decoder["content"])
+                    .and_then(|content| content.chars().next())
+                    .unwrap_or(' ');
+                let start = count("start");
+                match (*fused, count("stop")) {
+                    (_, 1..) => return Err("decoder `Strip` strips the end".into()),
+                    (false, 0) => self.steps.push(Step::StripStart { content, start }),
+                    (true, 0) if content == ' ' => self.start = StartRule::StripSpaces(start),
+                    (true, 0) => return Err(format!("decoder `Strip` strips `{content}`, not spaces")),
+                }
+            }
+            "Metaspace" if !*fused => {
+                let marker = text(&decoder["replacement"]).unwrap_or_else(|| "▁".into());
+                if decoder["prepend_scheme"].as_str() != Some("never") {
+                    self.start = StartRule::FirstWithout(marker.clone());
+                }
+                self.steps.push(Step::Replace {
+                    from: marker,
+                    to: " ".into(),
+                });
+            }
+            other => return Err(format!("decoder `{other}` is not supported")),
+        }
+        Ok(())
+    }
+
+    /// The bytes that an added token stands for. It is matched in the text as it is written, not as the bytes
+    /// that its characters stand for.
+    pub(crate) fn added_bytes(&self, content: &str) -> Vec<u8> {
+        if self.steps.contains(&Step::ByteLevel) {
+            content.as_bytes().to_vec()
+        } else {
+            self.bytes(content)
+        }
+    }
+
+    /// The bytes that a token spelled `spelling` stands for.
+    pub(crate) fn bytes(&self, spelling: &str) -> Vec<u8> {
+        let mut text = spelling.to_owned();
+        for step in &self.steps {
+            match step {
+                Step::Replace { from, to } => text = text.replace(from.as_str(), to),
+                Step::ByteFallback => {
+                    if let Some(byte) = fallback_byte(&text) {
+                        return vec![byte];
+                    }
+                }
+                Step::ByteLevel => {
+                    return Pieces::byte_level_bytes(&text).unwrap_or_else(|| text.into_bytes());
+                }
+                Step::StripStart { content, start } => {
+                    let dropped = text
+                        .chars()
+                        .take(*start)
+                        .take_while(|c| c == content)
+                        .map(char::len_utf8);
+                    text.drain(..dropped.sum::<usize>());
+                }
+            }
+        }
+        text.into_bytes()
+    }
+}
+
+/// The byte of a token that is spelled `<0xE2>`.
+pub(crate) fn fallback_byte(spelling: &str) -> Option<u8> {
+    let digits = spelling.strip_prefix("<0x")?.strip_suffix('>')?;
+    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+}

@@ -1,0 +1,145 @@
+//! What every token of the vocabulary adds to a text, as bytes.
+
+use tokenizers::{Model, Tokenizer};
+
+use super::{DecodeRules, MAX_VOCABULARY};
+use crate::TextError;
+
+/// What is special about the start of a text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum StartRule {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// Up to so many spaces are dropped: encoding put them there.
+    StripSpaces(usize),
+    /// All of this marker is dropped from the first token, instead of standing for spaces.
+    FirstWithout(String),
+}
+
+/// The bytes of every token, by id, in one run of memory.
+pub(crate) struct Pieces {
+    bytes: Vec<u8>,
+    /// Where in `bytes` each token ends; it begins where the one before ends.
+    ends: Vec<u32>,
+    special: Vec<bool>,
+    start: StartRule,
+    /// With [`StartRule::FirstWithout`]: what each token adds as the first of a text, where that is different.
+    first: std::collections::HashMap<u32, Vec<u8>>,
+}
+
+impl Pieces {
+    /// Works out the pieces of a tokenizer's whole vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// If a token id is absurdly large, or the text of all tokens together is.
+    pub(crate) fn new(tokenizer: &Tokenizer, rules: &DecodeRules) -> Result<Self, TextError> {
+        let added = tokenizer.get_added_vocabulary();
+        let (mut size, mut largest) = (0, String::new());
+        for (token, id) in tokenizer.get_vocab(true) {
+            if id as usize >= size {
+                (size, largest) = (id as usize + 1, token);
+            }
+        }
+        if size > MAX_VOCABULARY {
+            return Err(TextError::Build(format!(
+                "token `{largest}` has the id {}, more than {MAX_VOCABULARY} tokens are not supported",
+                size - 1
+            )));
+        }
+
+        let mut pieces = Self {
+            bytes: Vec::new(),
+            ends: Vec::with_capacity(size),
+            special: Vec::with_capacity(size),
+            start: rules.start.clone(),
+            first: std::collections::HashMap::new(),
+        };
+        for id in 0..size as u32 {
+            if let Some(token) = added.get_added_tokens_decoder().get(&id) {
+                pieces.bytes.extend(rules.added_bytes(&token.content));
+                pieces.special.push(token.special);
+            } else {
+                if let Some(spelling) = tokenizer.get_model().id_to_token(id) {
+                    pieces.bytes.extend(rules.bytes(&spelling));
+                    if let StartRule::FirstWithout(marker) = &rules.start
+                        && spelling.contains(marker.as_str())
+                    {
+                        pieces
+                            .first
+                            .insert(id, rules.bytes(&spelling.replace(marker.as_str(), "")));
+                    }
+                }
+                pieces.special.push(false);
+            }
+            let end = u32::try_from(pieces.bytes.len())
+                .map_err(|_| TextError::Build("the vocabulary's text is larger than 4 GiB".into()))?;
+            pieces.ends.push(end);
+        }
+        Ok(pieces)
+    }
+
+    /// One more than the largest id.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The bytes that `id` adds in the middle of a text; none for an id outside the vocabulary.
+    pub(crate) fn bytes(&self, id: u32) -> &[u8] {
+        let id = id as usize;
+        let Some(&end) = self.ends.get(id) else { return &[] };
+        let start = if id == 0 { 0 } else { self.ends[id - 1] };
+        &self.bytes[start as usize..end as usize]
+    }
+
+    /// The bytes that `id` adds as the first token of a text, before [`Pieces::leading_spaces`] are dropped.
+    pub(crate) fn first_bytes(&self, id: u32) -> &[u8] {
+        self.first.get(&id).map_or_else(|| self.bytes(id), Vec::as_slice)
+    }
+
+    /// How many spaces are dropped from the start of a text.
+    pub(crate) fn leading_spaces(&self) -> usize {
+        match self.start {
+            StartRule::StripSpaces(count) => count,
+            _ => 0,
+        }
+    }
+
+    /// Whether `id` is a special token.
+    pub(crate) fn is_special(&self, id: u32) -> bool {
+        self.special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// Whether `id` is a token at all.
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        (id as usize) < self.ends.len()
+    }
+
+    /// The bytes that the characters of `spelling` stand for in GPT-2's table; `None` if one is not in it.
+    pub(crate) fn byte_level_bytes(spelling: &str) -> Option<Vec<u8>> {
+        spelling.chars().map(byte_of).collect()
+    }
+}
+
+/// The byte that a character stands for in a byte-level vocabulary: printable Latin-1 characters stand for
+/// themselves, the 68 other bytes are written, in order, as the characters from U+0100 on.
+fn byte_of(character: char) -> Option<u8> {
+    let code = u32::from(character);
+    match code {
+        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => Some(code as u8),
+        0x100..=0x120 => Some((code - 0x100) as u8),
+        0x121..=0x142 => Some((code - 0x121 + 0x7F) as u8),
+        0x143 => Some(0xAD),
+        _ => None,
+    }
+}
+
+impl std::fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pieces")
+            .field("len", &self.len())
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
+}
