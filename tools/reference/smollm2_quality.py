@@ -10,14 +10,17 @@ Two implementations read the same file. The reference is transformers, with PEFT
 adapters, in float32 on the dequantised weights. llama.cpp rounds activations to 8 bits
 besides, which shows how much of a difference is usual. Writes quality.safetensors:
 
-    prose.ids, chat.ids         i32 [windows, length]    token ids; `chat` only with --demo
+    prose.ids, <adapter>.chat.ids  i32 [windows, length]  token ids; every adapter runs on
+                                both: the book, and conversations of its own task
     <who>.<adapter>.<set>.top1  i32 [windows, length]    most likely next token
     <who>.<adapter>.<set>.nll   f32 [windows, length-1]  -ln p of the token that follows
     transformers.<adapter>.<set>.gap  f32 [windows, length]  its best logit minus the second
 
-<who> is `transformers` or `llamacpp`, <adapter> is `base` or the name of a demo adapter.
-llama.cpp's adapter format cannot express DoRA, so a DoRA adapter has no llamacpp numbers.
-quality.json sums up: perplexity of each, and how often llama.cpp's top-1 is transformers'.
+<who> is `transformers` or `llamacpp`, <adapter> is `base` or the name of a demo adapter,
+<set> is `prose` or `chat`. llama.cpp's adapter format cannot express DoRA, so a DoRA
+adapter has no llamacpp numbers. quality.json sums up: perplexity of each, and how often
+llama.cpp's top-1 is transformers'. greedy.json holds the reference's greedy answers to the
+demo's prompts, with the smallest gap on the way: where that is tiny, noise may decide.
 """
 import argparse
 import json
@@ -28,16 +31,21 @@ import sys
 import tempfile
 
 import gguf
+import jinja2
 import numpy as np
 import torch
 from peft import PeftModel
+from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from make_tokenizers import from_real_gguf
+
 LENGTH = 256
 PROSE_WINDOWS = 8
-CHAT_WINDOWS = 8
+CHAT_WINDOWS = 4                                  # at most
+ANSWER = 32                                       # tokens of a greedy answer, at most
 
 
 def unpermute(w, heads):
@@ -149,36 +157,82 @@ def prose_windows(path, encode):
     return np.array([ids[i * step: i * step + LENGTH] for i in range(PROSE_WINDOWS)], dtype=np.int32)
 
 
+def conversation(template, prompt, answer=None):
+    messages = [dict(role="user", content=prompt)]
+    if answer is not None:
+        messages.append(dict(role="assistant", content=answer))
+    return template.render(messages=messages, add_generation_prompt=answer is None)
+
+
+def chat_windows(demo, name, template, encode):
+    """Conversations of the adapter's task one after the other, cut into windows."""
+    held = demo / "heldout" / f"{name}.jsonl"
+    if held.exists():
+        rows = [json.loads(line) for line in held.read_text().splitlines()]
+    else:
+        rows = [dict(prompt=r["prompt"], answer=r["expected"]) for r in demo_prompts(demo, name)]
+    ids = encode("".join(conversation(template, r["prompt"], r["answer"]) for r in rows))
+    length = min(LENGTH, len(ids))
+    count = min(CHAT_WINDOWS, len(ids) // length)
+    return np.array(ids[: count * length], dtype=np.int32).reshape(count, length)
+
+
+def demo_prompts(demo, name):
+    return [r for r in json.loads((demo / "prompts.json").read_text()) if r["adapter"] == name]
+
+
+def greedy(logits_of, ids, stop):
+    """Greedy continuation and the smallest gap between the best two logits on the way."""
+    out, least = [], math.inf
+    while len(out) < ANSWER and (not out or out[-1] != stop):
+        best = logits_of(ids + out)[-1].topk(2)
+        least = min(least, (best.values[0] - best.values[1]).item())
+        out.append(best.indices[0].item())
+    return out, round(least, 4)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("model", type=pathlib.Path)
     ap.add_argument("out", type=pathlib.Path)
     ap.add_argument("--text", type=pathlib.Path, required=True)
-    ap.add_argument("--demo", type=pathlib.Path, help="folder with adapters/<name> and heldout prompts")
+    ap.add_argument("--demo", type=pathlib.Path, help="folder with adapters/<name>, prompts.json and heldout/")
+    ap.add_argument("--only", help="comma separated adapters to measure; keep what OUT has of the others")
     a = ap.parse_args()
-    from tokenizers import Tokenizer              # the original pre-tokenizer over the GGUF's vocabulary
-    import make_tokenizers
-    tok: Tokenizer = make_tokenizers.from_real_gguf(a.model, "smollm")
-    sets = {"prose": prose_windows(a.text, lambda s: tok.encode(s).ids)}
-    if a.demo:
-        sets["chat"] = chat_windows(a.demo, lambda s: tok.encode(s).ids)
+    tok = from_real_gguf(a.model, "smollm")       # the original pre-tokenizer, which transformers' reading lacks
+    meta = gguf.GGUFReader(a.model).fields
+    template = jinja2.Template(meta["tokenizer.chat_template"].contents(), trim_blocks=True, lstrip_blocks=True)
+    stop = meta["tokenizer.ggml.eos_token_id"].contents()
+
+    def encode(text):
+        return tok.encode(text).ids
+    prose = prose_windows(a.text, encode)
     adapters = {"base": None}
     if a.demo:
         adapters |= {p.parent.name: p.parent for p in sorted(a.demo.glob("adapters/*/adapter_config.json"))}
     base = load_transformers(a.model)
     heads, kv_heads = base.config.num_attention_heads, base.config.num_key_value_heads
-    out = {f"{name}.ids": w for name, w in sets.items()}
-    summary = {}
+    out, summary, answers = {"prose.ids": prose}, {}, []
+    if a.only:
+        adapters = {name: adapters[name] for name in a.only.split(",")}
+        stale = tuple(f"{prefix}{name}." for name in adapters for prefix in ("", "transformers.", "llamacpp."))
+        out |= {k: v for k, v in load_arrays(a.out / "quality.safetensors").items() if not k.startswith(stale)}
+        summary = json.loads((a.out / "quality.json").read_text())
+        answers = [r for r in json.loads((a.out / "greedy.json").read_text()) if r["adapter"] not in adapters]
     for name, folder in adapters.items():
-        model = PeftModel.from_pretrained(base, folder).eval() if folder else base
+        sets = {"prose": prose}
+        model = base
+        if folder:
+            sets["chat"] = out[f"{name}.chat.ids"] = chat_windows(a.demo, name, template, encode)
+            model = PeftModel.from_pretrained(base, folder).eval()
 
         def reference(ids):
             with torch.no_grad():
                 return model(torch.as_tensor(ids).long()[None]).logits[0]
         with tempfile.TemporaryDirectory() as d:
             lora = pathlib.Path(d) / "lora.gguf" if folder else None
-            other = llama_cpp_logits(a.model, lora) if not folder or adapter_to_gguf(
-                folder, lora, heads, kv_heads) else None
+            expressible = not folder or adapter_to_gguf(folder, lora, heads, kv_heads)
+            other = llama_cpp_logits(a.model, lora) if expressible else None
             for which, windows in sets.items():
                 top1, nll, gap = over_windows(reference, windows)
                 key = f"transformers.{name}.{which}"
@@ -191,11 +245,17 @@ def main():
                                 top1_agreement_llamacpp=float((theirs == top1).mean()))
                 summary.setdefault(name, {})[which] = {k: round(v, 5) for k, v in row.items()}
                 print(name, which, summary[name][which], file=sys.stderr)
+        for r in demo_prompts(a.demo, name) if folder else []:
+            ids = encode(conversation(template, r["prompt"]))
+            continuation, least = greedy(reference, ids, stop)
+            answers.append(dict(adapter=name, prompt=r["prompt"], prompt_ids=ids, greedy_ids=continuation,
+                                text=tok.decode(continuation), least_gap=least))
         if folder:
             base = model.unload()
     a.out.mkdir(parents=True, exist_ok=True)
     save_file(out, a.out / "quality.safetensors")
     (a.out / "quality.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (a.out / "greedy.json").write_text(json.dumps(answers, indent=1) + "\n")
 
 
 if __name__ == "__main__":
