@@ -126,6 +126,7 @@ EXTRA = {
         "save_both": dict(**TIED, modules_to_save=["embed_tokens", "lm_head"]),
         "tokens": dict(**TIED, trainable_token_indices=TOKENS),
         "tokens_embed": dict(**TIED, trainable_token_indices={"embed_tokens": TOKENS}),
+        "tokens_unsorted": dict(**TIED, trainable_token_indices=TOKENS[2:] + TOKENS[:2]),
         "lora_head": dict(**R4, target_modules=["q_proj", "lm_head"]),
         "lora_embed": dict(**R4, target_modules=["q_proj", "embed_tokens"]),
         "lora_embed_tied": dict(**R4, target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True),
