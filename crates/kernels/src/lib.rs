@@ -7,13 +7,23 @@
 //! on the number of threads or on the instruction set, to the bit; and the portable version is the specification
 //! that the vector versions are tested against.
 
+mod activation;
+mod attention;
 mod blocks;
 mod isa;
+mod lora;
 mod matrix;
+mod norm;
 mod pool;
+mod rope;
 mod shared;
 
+pub use activation::{Activation, gated, softcap};
+pub use attention::{Attention, BLOCK_POSITIONS, KvLayer, Query, attention};
 pub use blocks::{BlockType, UnknownBlockType};
 pub use isa::InstructionSet;
+pub use lora::{LoraDtype, LoraSegment, PackedLora, add_lora};
 pub use matrix::{PackError, PackedMatrix, RowOrder, matmul};
+pub use norm::rms_norm;
 pub use pool::Pool;
+pub use rope::Angles;

@@ -13,6 +13,9 @@ use std::thread::{self, JoinHandle, Thread};
 /// gaps of a decode step and shorter than anything a person or another process notices.
 const SPIN_LIMIT: u32 = 20_000;
 
+/// The gate's flag; the bits below count workers.
+const OPEN: usize = 1 << 31;
+
 /// Chunks per thread in [`Pool::run_chunked`]: enough that a late thread does not hold up the region.
 const CHUNKS_PER_THREAD: usize = 4;
 
@@ -32,11 +35,12 @@ struct Worker {
 struct Shared {
     /// Counts regions; a change tells workers that `job` is new.
     epoch: AtomicU64,
-    /// The region's closure, valid while `busy` is above 0 or the caller is inside [`Pool::run`].
+    /// The region's closure, valid while its gate is open or somebody is inside.
     job: Mutex<Option<Job>>,
     next: AtomicUsize,
-    /// Workers that have not finished the region.
-    busy: AtomicUsize,
+    /// [`OPEN`] while the region may be entered, plus the number of workers inside. The caller waits for those
+    /// inside alone: a worker that wakes up late does not hold up the region.
+    gate: AtomicUsize,
     parked: Vec<AtomicBool>,
     stop: AtomicBool,
     /// A task panicked on a worker.
@@ -63,7 +67,7 @@ impl Pool {
             epoch: AtomicU64::new(0),
             job: Mutex::new(None),
             next: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
             parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
@@ -112,7 +116,7 @@ impl Pool {
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), _>(task) };
         *self.shared.lock_job() = Some(Job { tasks, run });
         self.shared.next.store(0, Ordering::Relaxed);
-        self.shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        self.shared.gate.store(OPEN, Ordering::Release);
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         for (worker, parked) in self.workers.iter().zip(&self.shared.parked) {
             if parked.load(Ordering::SeqCst) {
@@ -138,15 +142,14 @@ impl Pool {
     }
 }
 
-/// Waits until every worker has left the region.
+/// Closes the region's gate and waits until every worker inside has left.
 struct Finish<'a>(&'a Shared);
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
-        // A panic of the caller's own task must not leave tasks unclaimed for a region that is over.
-        self.0.next.store(usize::MAX / 2, Ordering::Relaxed);
+        self.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
-        while self.0.busy.load(Ordering::Acquire) > 0 {
+        while self.0.gate.load(Ordering::Acquire) > 0 {
             spins += 1;
             if spins < SPIN_LIMIT {
                 std::hint::spin_loop();
@@ -180,16 +183,29 @@ impl Shared {
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            let job = self.lock_job().expect("a region sets its job before its epoch");
-            // SAFETY: this worker is counted in `busy`, so the closure lives until the decrement below.
+            if !self.enter() {
+                continue;
+            }
+            let job = self
+                .lock_job()
+                .expect("a region sets its job before it opens its gate");
+            // SAFETY: this worker is inside the gate, so the closure lives until the decrement below.
             let task = unsafe { &*job.run };
             let outcome =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.claim(job.tasks, task)));
             if outcome.is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
-            self.busy.fetch_sub(1, Ordering::Release);
+            self.gate.fetch_sub(1, Ordering::Release);
         }
+    }
+
+    /// Counts a worker in, unless the region is over.
+    fn enter(&self) -> bool {
+        let count_in = |gate: usize| (gate & OPEN != 0).then_some(gate + 1);
+        self.gate
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, count_in)
+            .is_ok()
     }
 
     /// Waits for an epoch after `seen` and returns it.

@@ -1,16 +1,92 @@
 //! An adapter's weights as the kernels want them.
 
-use crate::delta::AdapterHash;
+use std::collections::HashMap;
 
-/// An adapter packed for the kernels, in host memory. Immutable and shared; [`crate::Backend::admit`] makes it
+use multigraft_kernels::{LoraDtype, PackedLora, PackedMatrix};
+
+use crate::delta::{
+    AdapterHash, AdapterWeights, EmbeddingDelta, LinearDelta, LinearId, LowRank, Matrix, Target,
+};
+use crate::error::ModelError;
+use crate::model::Model;
+
+/// An adapter packed for one base model, in host memory. Immutable and shared; [`crate::Backend::admit`] makes it
 /// resident.
 #[derive(Debug)]
 pub struct PackedAdapter {
     hash: AdapterHash,
+    /// [`Model::id`] of the base it is packed for; `None` fits all.
+    base: Option<u64>,
     bytes: usize,
+    /// `[layers][targets]`
+    linears: Vec<Option<PackedLinear>>,
+    pub(crate) head: Option<PackedLinear>,
+    pub(crate) embedding: Option<PackedEmbedding>,
+}
+
+/// What an adapter does to one linear map: `gain · (W·x + s·B·A·x) + addend + bias`.
+#[derive(Debug, Default)]
+pub(crate) struct PackedLinear {
+    pub(crate) lora: Option<PackedLora>,
+    /// DoRA's `m / ‖W + s·B·A‖`, `[out]`.
+    pub(crate) gain: Option<Vec<f32>>,
+    /// `s · lora_B.bias`, `[out]`.
+    pub(crate) addend: Option<Vec<f32>>,
+    /// In the base bias's stead, `[out]`.
+    pub(crate) bias: Option<Vec<f32>>,
+    /// In the base weight's stead, `[out, in]`.
+    pub(crate) replaced: Option<PackedMatrix>,
+    /// Outputs whose weights are replaced, and these, `[rows, in]`.
+    pub(crate) rows: Option<(Vec<u32>, PackedMatrix)>,
+}
+
+/// What an adapter does to the token embedding.
+#[derive(Debug)]
+pub(crate) struct PackedEmbedding {
+    replaced: Option<PackedMatrix>,
+    rows: HashMap<u32, Vec<f32>>,
+    low_rank: Option<EmbeddingLowRank>,
+}
+
+#[derive(Debug)]
+struct EmbeddingLowRank {
+    rank: usize,
+    /// A transposed, `[vocab, rank]`: a token's row.
+    a: Vec<f32>,
+    /// `[hidden, rank]`
+    b: Vec<f32>,
+    scaling: f32,
 }
 
 impl PackedAdapter {
+    /// Packs for `model`.
+    pub(crate) fn new(model: &Model, weights: &AdapterWeights, dtype: LoraDtype) -> Result<Self, ModelError> {
+        let mut packed = Self {
+            hash: weights.hash,
+            base: Some(model.id),
+            bytes: 0,
+            linears: (0..model.layers.len() * TARGETS).map(|_| None).collect(),
+            head: None,
+            embedding: weights.embedding.as_ref().map(PackedEmbedding::new),
+        };
+        for (id, delta) in &weights.linears {
+            let (base, _) = model
+                .linear(*id)
+                .ok_or_else(|| ModelError::AdapterMismatch(format!("{id:?}")))?;
+            check(delta, base).map_err(|what| ModelError::AdapterMismatch(format!("{id:?}: {what}")))?;
+            let linear = PackedLinear::new(delta, base, dtype);
+            packed.bytes += linear.bytes();
+            match *id {
+                LinearId::Layer { layer, target } => {
+                    packed.linears[layer * TARGETS + target as usize] = Some(linear)
+                }
+                LinearId::LmHead => packed.head = Some(linear),
+            }
+        }
+        packed.bytes += packed.embedding.as_ref().map_or(0, PackedEmbedding::bytes);
+        Ok(packed)
+    }
+
     /// Hash of the files it was made from.
     pub fn hash(&self) -> AdapterHash {
         self.hash
@@ -21,9 +97,182 @@ impl PackedAdapter {
         self.bytes
     }
 
-    /// An adapter that changes nothing: for tests of what stands above the seam.
+    /// An adapter that changes nothing and fits every base: for tests of what stands above the seam.
     #[doc(hidden)]
     pub fn empty(hash: AdapterHash) -> Self {
-        Self { hash, bytes: 0 }
+        Self {
+            hash,
+            base: None,
+            bytes: 0,
+            linears: Vec::new(),
+            head: None,
+            embedding: None,
+        }
+    }
+
+    pub(crate) fn fits(&self, model: &Model) -> bool {
+        self.base.is_none_or(|id| id == model.id)
+    }
+
+    pub(crate) fn linear(&self, layer: usize, target: Target) -> Option<&PackedLinear> {
+        self.linears.get(layer * TARGETS + target as usize)?.as_ref()
+    }
+}
+
+/// Variants of [`Target`].
+const TARGETS: usize = 9;
+const _: () = assert!(Target::Down as usize == TARGETS - 1);
+
+/// Whether every part has the shape of the base's map.
+fn check(delta: &LinearDelta, base: &PackedMatrix) -> Result<(), String> {
+    let (out, inp) = (base.out(), base.inp());
+    if let Some(LowRank { a, b, bias, .. }) = &delta.low_rank {
+        let rank = a.rows;
+        if a.cols != inp || b.rows != out || b.cols != rank || rank == 0 {
+            return Err(format!(
+                "A is {}x{} and B {}x{}, the base {out}x{inp}",
+                a.rows, a.cols, b.rows, b.cols
+            ));
+        }
+        check_len("lora_B.bias", bias.as_ref(), out)?;
+    }
+    check_len("magnitude", delta.magnitude.as_ref(), out)?;
+    check_len("bias", delta.base_bias.as_ref(), out)?;
+    if let Some(Matrix { rows, cols, .. }) = delta.replaced
+        && (rows, cols) != (out, inp)
+    {
+        return Err(format!("the new weight is {rows}x{cols}, the base {out}x{inp}"));
+    }
+    delta.rows.iter().try_for_each(
+        |(row, values)| match (*row as usize) < out && values.len() == inp {
+            true => Ok(()),
+            false => Err(format!(
+                "row {row} of {} values, the base {out}x{inp}",
+                values.len()
+            )),
+        },
+    )
+}
+
+fn check_len(what: &str, values: Option<&Vec<f32>>, len: usize) -> Result<(), String> {
+    match values {
+        Some(values) if values.len() != len => Err(format!("{what} has {} values for {len}", values.len())),
+        _ => Ok(()),
+    }
+}
+
+fn pack_matrix(values: &[f32], out: usize, inp: usize, dtype: LoraDtype) -> PackedMatrix {
+    match dtype {
+        LoraDtype::F32 => PackedMatrix::from_f32(values, out, inp),
+        LoraDtype::Bf16 => PackedMatrix::from_f32_as_bf16(values, out, inp),
+    }
+}
+
+impl PackedLinear {
+    fn new(delta: &LinearDelta, base: &PackedMatrix, dtype: LoraDtype) -> Self {
+        let low_rank = delta.low_rank.as_ref();
+        let scaled = |bias: &Vec<f32>, scaling: f32| bias.iter().map(|b| b * scaling).collect();
+        let rows: (Vec<u32>, Vec<&[f32]>) = delta
+            .rows
+            .iter()
+            .map(|(row, values)| (*row, values.as_slice()))
+            .unzip();
+        Self {
+            lora: low_rank.map(|l| PackedLora::new(&l.a.values, &l.b.values, l.a.rows, l.scaling, dtype)),
+            gain: delta.magnitude.as_ref().map(|m| dora_gain(m, base, low_rank)),
+            addend: low_rank.and_then(|l| l.bias.as_ref().map(|bias| scaled(bias, l.scaling))),
+            bias: delta.base_bias.clone(),
+            replaced: delta
+                .replaced
+                .as_ref()
+                .map(|m| pack_matrix(&m.values, m.rows, m.cols, dtype)),
+            rows: (!rows.0.is_empty()).then(|| {
+                (
+                    rows.0.clone(),
+                    pack_matrix(&rows.1.concat(), rows.0.len(), base.inp(), dtype),
+                )
+            }),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let vector = |v: &Option<Vec<f32>>| v.as_ref().map_or(0, |v| size_of_val(v.as_slice()));
+        self.lora.as_ref().map_or(0, PackedLora::bytes)
+            + vector(&self.gain)
+            + vector(&self.addend)
+            + vector(&self.bias)
+            + self.replaced.as_ref().map_or(0, PackedMatrix::bytes)
+            + self.rows.as_ref().map_or(0, |(_, rows)| rows.bytes())
+    }
+}
+
+/// `m / ‖W + s·B·A‖`, the norm over each output's row.
+fn dora_gain(magnitude: &[f32], base: &PackedMatrix, low_rank: Option<&LowRank>) -> Vec<f32> {
+    let mut row = vec![0.0; base.inp()];
+    magnitude
+        .iter()
+        .enumerate()
+        .map(|(o, m)| {
+            base.row(o, &mut row);
+            if let Some(LowRank { a, b, scaling, .. }) = low_rank {
+                let b = &b.values[o * b.cols..][..b.cols];
+                for (b, a) in b.iter().zip(a.values.chunks_exact(a.cols)) {
+                    row.iter_mut().zip(a).for_each(|(w, a)| *w += scaling * b * a);
+                }
+            }
+            let square: f64 = row.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+            (f64::from(*m) / square.sqrt()) as f32
+        })
+        .collect()
+}
+
+impl PackedEmbedding {
+    fn new(delta: &EmbeddingDelta) -> Self {
+        Self {
+            replaced: delta
+                .replaced
+                .as_ref()
+                .map(|m| PackedMatrix::from_f32(&m.values, m.rows, m.cols)),
+            rows: delta.rows.iter().cloned().collect(),
+            low_rank: delta.low_rank.as_ref().map(|l| {
+                let (rank, vocab) = (l.a.rows, l.a.cols);
+                let a = (0..vocab)
+                    .flat_map(|t| (0..rank).map(move |r| l.a.values[r * vocab + t]))
+                    .collect();
+                EmbeddingLowRank {
+                    rank,
+                    a,
+                    b: l.b.values.clone(),
+                    scaling: l.scaling,
+                }
+            }),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.replaced.as_ref().map_or(0, PackedMatrix::bytes)
+            + self
+                .rows
+                .values()
+                .map(|row| size_of_val(row.as_slice()))
+                .sum::<usize>()
+            + self
+                .low_rank
+                .as_ref()
+                .map_or(0, |l| size_of_val(l.a.as_slice()) + size_of_val(l.b.as_slice()))
+    }
+
+    /// The embedding of `token`, `[hidden]`, before any scale of the model.
+    pub(crate) fn embed(&self, token: u32, base: &PackedMatrix, to: &mut [f32]) {
+        match self.rows.get(&token) {
+            Some(row) => to.copy_from_slice(row),
+            None => self.replaced.as_ref().unwrap_or(base).row(token as usize, to),
+        }
+        if let Some(EmbeddingLowRank { rank, a, b, scaling }) = &self.low_rank {
+            let a = &a[token as usize * rank..][..*rank];
+            for (to, b) in to.iter_mut().zip(b.chunks_exact(*rank)) {
+                *to += scaling * a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            }
+        }
     }
 }

@@ -5,8 +5,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::product::{Expand, Product};
-use crate::isa::{Isa, LANES, dispatch};
+use super::product::{Expand, Product, Rows};
+use crate::isa::{InstructionSet, Isa, LANES, dispatch, dispatch_on};
 
 /// Sixteen half floats or brain floats, one per output.
 type Halves = [u16; LANES];
@@ -250,8 +250,7 @@ impl Block for Q5K {
     }
 }
 
-/// Q6_K: sixteen groups of 16, `d·s·(q - 32)`. `low[g][i]` has the low nibbles of inputs 2i and 2i+1 of group g,
-/// `high[g][i]` their upper two bits in its low nibble for even i of the pair table (see [`super::pack`]).
+/// Q6_K: sixteen groups of 16, `d·s·(q - 32)`. `low[g][i]` has the low nibbles of inputs 2i and 2i+1 of group g.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Q6K {
@@ -288,7 +287,7 @@ impl Block for Q6K {
     }
 }
 
-/// The four two-bit fields of each byte, as floats. Exact: small integers, split by floor in integers' stead.
+/// The four two-bit fields of each byte, as floats.
 #[inline(always)]
 fn split_pairs<I: Isa>(isa: I, bytes: &Bytes) -> [(I::F, I::F); 2] {
     let fields = |shift: u32| {
@@ -343,14 +342,17 @@ impl Panels {
         with_blocks!(self, blocks => dispatch(Expand { panel: panel(blocks, index, to.len()), to }));
     }
 
-    /// Multiplies panel `index` with rows, see [`Product`].
-    pub(super) fn multiply(
+    /// Multiplies panel `index` with rows `x`, `[rows, inp]`; `emit` takes each row's sixteen sums.
+    pub(super) fn multiply_on(
         &self,
+        set: InstructionSet,
         index: usize,
-        x: super::product::Rows<'_>,
+        x: &[f32],
+        inp: usize,
         emit: &mut dyn FnMut(usize, &[f32; LANES]),
     ) {
-        with_blocks!(self, blocks => dispatch(Product { panel: panel(blocks, index, x.width), x, emit }));
+        let x = Rows { data: x, width: inp };
+        with_blocks!(self, blocks => dispatch_on(set, Product { panel: panel(blocks, index, inp), x, emit }));
     }
 }
 

@@ -13,11 +13,13 @@
 mod layout;
 mod pack;
 mod product;
+#[cfg(test)]
+mod tests;
 
 pub use pack::{PackError, RowOrder};
 pub use product::matmul;
 
-use crate::isa::LANES;
+use crate::isa::{InstructionSet, LANES};
 use layout::Panels;
 
 /// A weight matrix `[out, in]`, packed for [`matmul`].
@@ -56,6 +58,12 @@ impl PackedMatrix {
         for (to, lanes) in to.iter_mut().zip(&panel) {
             *to = lanes[row % LANES];
         }
+    }
+
+    /// The sums of panel `index` for each row of `x`, `[rows, in]`.
+    pub(crate) fn multiply_panel(&self, index: usize, x: &[f32], emit: &mut dyn FnMut(usize, &[f32; LANES])) {
+        self.panels
+            .multiply_on(InstructionSet::current(), index, x, self.inp, emit);
     }
 
     /// Decodes panel `index` into `to`, `[in, 16]`: the weights of outputs `16·index..`, padded with zeros.

@@ -173,7 +173,11 @@ fn split_half(bytes: &[u8], i: usize) -> u8 {
 /// Nibble i of group `group` of a Q4_K or Q5_K block.
 fn k_nibble(bytes: &[u8], group: usize, i: usize) -> u8 {
     let byte = bytes[group / 2 * 32 + i];
-    if group.is_multiple_of(2) { byte & 15 } else { byte >> 4 }
+    if group.is_multiple_of(2) {
+        byte & 15
+    } else {
+        byte >> 4
+    }
 }
 
 /// Puts inputs 2i and 2i+1 into one byte.

@@ -44,7 +44,7 @@ pub fn matmul(pool: &Pool, w: &PackedMatrix, x: &[f32], out: &mut [f32], stride:
             out.write(row, at + column, &sums[..width]);
         };
         if rows < EXPAND_FROM {
-            w.panels.multiply(index, x, &mut emit);
+            w.multiply_panel(index, x.data, &mut emit);
         } else {
             thread_local!(static EXPANDED: RefCell<Vec<F32>> = const { RefCell::new(Vec::new()) });
             EXPANDED.with_borrow_mut(|expanded| {

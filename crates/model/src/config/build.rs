@@ -1,11 +1,13 @@
 //! Raw fields → [`Config`]: the one place that knows how architectures differ.
 
+use multigraft_kernels::Activation;
+
 use super::raw::Raw;
 use super::rope::{self, Rope};
-use super::{Activation, Config, FfnConfig, LayerConfig, NormPlacement, QkNorm, SUPPORTED};
+use super::{Config, FfnConfig, LayerConfig, NormPlacement, QkNorm, SUPPORTED};
 use crate::error::ModelError;
 
-pub(super) fn build(raw: Raw) -> Result<Config, ModelError> {
+pub(super) fn build(raw: &Raw) -> Result<Config, ModelError> {
     let architecture = raw.model_type.clone().ok_or(ModelError::Missing("model_type"))?;
     if !SUPPORTED.contains(&architecture.as_str()) {
         return Err(ModelError::Architecture(architecture));
@@ -43,7 +45,7 @@ pub(super) fn build(raw: Raw) -> Result<Config, ModelError> {
         return Err(unsupported("head_dim", head_dim, "it must be even"));
     }
     let bias = raw.attention_bias.unwrap_or(arch == "qwen2");
-    let ropes = rope::ropes(&raw, arch, head_dim)?;
+    let ropes = rope::ropes(raw, arch, head_dim)?;
     Ok(Config {
         vocab,
         hidden,
@@ -74,7 +76,7 @@ pub(super) fn build(raw: Raw) -> Result<Config, ModelError> {
         qkv_bias: bias,
         o_bias: raw.o_bias.unwrap_or(bias && arch != "qwen2"),
         mlp_bias: raw.mlp_bias.unwrap_or(false),
-        activation: activation(&raw, gemma)?,
+        activation: activation(raw, gemma)?,
         embedding_scale: if gemma {
             (hidden as f32).sqrt()
         } else {
@@ -95,7 +97,7 @@ pub(super) fn build(raw: Raw) -> Result<Config, ModelError> {
             .final_logit_softcapping
             .or((arch == "gemma2").then_some(30.0))
             .filter(|_| gemma),
-        layers: layer_configs(&raw, arch, layers, &ropes)?,
+        layers: layer_configs(raw, arch, layers, &ropes)?,
         ropes,
         architecture,
     })
@@ -104,7 +106,7 @@ pub(super) fn build(raw: Raw) -> Result<Config, ModelError> {
 /// Sizes above this are not of any model: a corrupt file, caught before memory is taken.
 const MAX_SIZE: usize = 1 << 24;
 
-fn unsupported(field: &'static str, value: impl ToString, hint: &'static str) -> ModelError {
+fn unsupported(field: &'static str, value: impl std::fmt::Display, hint: &'static str) -> ModelError {
     ModelError::Unsupported {
         field,
         value: value.to_string(),
@@ -166,7 +168,7 @@ fn slides(raw: &Raw, arch: &str, layer: usize) -> bool {
         .map(|t| t == "sliding_attention");
     match arch {
         "mistral" | "mixtral" | "phi3" => true,
-        "gemma2" => listed.unwrap_or(layer % 2 == 0),
+        "gemma2" => listed.unwrap_or(layer.is_multiple_of(2)),
         "gemma3_text" => {
             listed.unwrap_or(!(layer + 1).is_multiple_of(raw.sliding_window_pattern.unwrap_or(6).max(1)))
         }

@@ -11,6 +11,7 @@ mod rope;
 
 pub use rope::Rope;
 
+use multigraft_kernels::Activation;
 use multigraft_weights::gguf::Gguf;
 
 use crate::error::ModelError;
@@ -52,15 +53,6 @@ pub enum QkNorm {
     PerHead,
     /// All heads together, weights `[heads · head_dim]`.
     Whole,
-}
-
-/// The feed-forward network's non-linearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x · sigmoid(x)`.
-    Silu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
 }
 
 /// A layer's feed-forward network.
@@ -156,7 +148,7 @@ impl Config {
     /// # Errors
     /// If it does not parse, lacks a field, or asks for something the decoder does not do.
     pub fn from_hf_json(json: &str) -> Result<Self, ModelError> {
-        build::build(raw::Raw::from_json(json)?)
+        build::build(&raw::Raw::from_json(json)?)
     }
 
     /// Reads the metadata (and, where they carry configuration, the tensors) of a GGUF file.
@@ -164,7 +156,7 @@ impl Config {
     /// # Errors
     /// As [`Config::from_hf_json`].
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, ModelError> {
-        build::build(gguf::raw(gguf)?)
+        build::build(&gguf::raw(gguf)?)
     }
 
     /// Query, key and value features of one row: `(heads + 2·kv_heads) · head_dim`.

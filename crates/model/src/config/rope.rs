@@ -139,7 +139,7 @@ fn rope(
                 .and_then(Value::as_bool)
                 .unwrap_or(true);
             Ok(simple(
-                yarn(&plain, theta, factor, beta, original()?, truncate),
+                yarn(&plain, theta, factor, beta, original, truncate),
                 scale,
             ))
         }

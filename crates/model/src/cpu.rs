@@ -1,0 +1,163 @@
+//! The backend that computes on this machine's processor.
+
+use std::sync::Arc;
+
+use multigraft_kernels::{KvLayer, Pool};
+
+use crate::adapter::PackedAdapter;
+use crate::decoder::{Decoder, Row, Scratch};
+use crate::model::Model;
+use crate::project::Segment;
+use crate::step::{BLOCK_TOKENS, Backend, BackendError, Limits, Slot, Step, Wanted};
+
+/// How a [`CpuBackend`] is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// Threads that compute, the engine's own included.
+    pub threads: usize,
+    /// KV blocks of [`BLOCK_TOKENS`] positions each.
+    pub blocks: usize,
+    /// The longest sequence, in tokens.
+    pub context: usize,
+    /// The most rows of a step.
+    pub step_rows: usize,
+}
+
+/// A base model, its KV cache and its resident adapters.
+#[derive(Debug)]
+pub struct CpuBackend {
+    model: Arc<Model>,
+    limits: Limits,
+    pool: Pool,
+    /// One per decoder layer.
+    kv: Vec<KvLayer>,
+    /// By [`Slot`]; a hole is free.
+    slots: Vec<Option<Arc<PackedAdapter>>>,
+    scratch: Scratch,
+}
+
+impl CpuBackend {
+    /// Sets up a backend. The KV cache takes memory as it is first used.
+    pub fn new(model: Arc<Model>, options: CpuOptions) -> Self {
+        let config = model.config();
+        let limits = Limits {
+            vocab: config.vocab,
+            blocks: options.blocks,
+            context: options.context,
+            step_rows: options.step_rows,
+        };
+        let kv = config
+            .layers
+            .iter()
+            .map(|_| KvLayer::new(options.blocks, config.kv_heads, config.head_dim))
+            .collect();
+        Self {
+            limits,
+            pool: Pool::new(options.threads),
+            kv,
+            slots: Vec::new(),
+            scratch: Scratch::default(),
+            model,
+        }
+    }
+
+    /// Memory of one KV block of a model, in bytes.
+    pub fn block_bytes(model: &Model) -> usize {
+        let config = model.config();
+        2 * config.layers.len() * config.kv_heads * config.head_dim * BLOCK_TOKENS * size_of::<f32>()
+    }
+}
+
+impl Backend for CpuBackend {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError> {
+        if !adapter.fits(&self.model) {
+            return Err(BackendError::WrongBase);
+        }
+        let free = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[free] = Some(Arc::clone(adapter));
+        Ok(Slot(free as u32))
+    }
+
+    fn release(&mut self, slot: Slot) {
+        self.slots[slot.0 as usize] = None;
+    }
+
+    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+        let tables: Vec<Vec<u32>> = step
+            .runs
+            .iter()
+            .map(|run| run.blocks.iter().map(|block| block.0).collect())
+            .collect();
+        let mut rows = Vec::new();
+        let mut wanted = Vec::new();
+        let mut segments: Vec<Segment<'_>> = Vec::new();
+        let mut last = None;
+        for (run, blocks) in step.runs.iter().zip(&tables) {
+            let (start, count) = (rows.len(), run.tokens.len());
+            assert!(
+                count > 0 && run.start + count <= blocks.len() * BLOCK_TOKENS,
+                "a run needs tokens and blocks"
+            );
+            assert!(
+                run.start + count <= self.limits.context,
+                "a run ends within the context"
+            );
+            match segments.last_mut().filter(|_| last == Some(run.adapter)) {
+                Some(segment) => segment.rows += count,
+                None => {
+                    let adapter = run.adapter.map(|slot| {
+                        self.slots[slot.0 as usize]
+                            .as_deref()
+                            .expect("a run names a slot that was admitted")
+                    });
+                    segments.push(Segment {
+                        start,
+                        rows: count,
+                        adapter,
+                    });
+                }
+            }
+            last = Some(run.adapter);
+            rows.extend(run.tokens.iter().enumerate().map(|(i, &token)| {
+                assert!(
+                    (token as usize) < self.limits.vocab,
+                    "token {token} is in the vocabulary"
+                );
+                Row {
+                    token,
+                    position: run.start + i,
+                    blocks,
+                }
+            }));
+            match run.wanted {
+                Wanted::None => {}
+                Wanted::Last => wanted.push(start + count - 1),
+                Wanted::All => wanted.extend(start..start + count),
+            }
+        }
+        assert!(
+            rows.len() <= self.limits.step_rows,
+            "{} rows in a step of {}",
+            rows.len(),
+            self.limits.step_rows
+        );
+        let mut decoder = Decoder {
+            model: &self.model,
+            pool: &self.pool,
+            kv: &mut self.kv,
+            context: self.limits.context,
+            rows: &rows,
+            segments: &segments,
+            scratch: &mut self.scratch,
+        };
+        decoder.run(&wanted, logits);
+        Ok(())
+    }
+}

@@ -1,0 +1,323 @@
+//! The forward pass: one decoder for all architectures, for the rows of many sequences under many adapters.
+
+use multigraft_kernels::{
+    Angles, Attention, KvLayer, PackedMatrix, Pool, Query, attention, gated, matmul, rms_norm, softcap,
+};
+
+use crate::config::LayerConfig;
+use crate::experts::Experts;
+use crate::model::Model;
+use crate::project::{Projector, Segment, add, finish};
+use crate::step::BLOCK_TOKENS;
+use crate::weights::{Ffn, Layer};
+
+/// One row of a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) token: u32,
+    pub(crate) position: usize,
+    /// The block table of its sequence.
+    pub(crate) blocks: &'a [u32],
+}
+
+/// Buffers that live from step to step, so that a step allocates little.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// The residual stream, `[rows, hidden]`.
+    x: Vec<f32>,
+    /// What goes into and comes out of a block, `[rows, hidden]`.
+    h: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    gate_up: Vec<f32>,
+    inner: Vec<f32>,
+    shrunk: Vec<f32>,
+}
+
+/// A forward pass over rows in order of their segments.
+pub(crate) struct Decoder<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) pool: &'a Pool,
+    /// One per layer.
+    pub(crate) kv: &'a mut [KvLayer],
+    /// The sequences' length limit: which of a rotation's two forms is used.
+    pub(crate) context: usize,
+    pub(crate) rows: &'a [Row<'a>],
+    pub(crate) segments: &'a [Segment<'a>],
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+impl Decoder<'_> {
+    /// Computes the rows and writes the logits of those in `wanted` (ascending), `[wanted, vocab]`.
+    pub(crate) fn run(&mut self, wanted: &[usize], logits: &mut Vec<f32>) {
+        self.embed();
+        let angles = self.angles();
+        let model = self.model;
+        for (index, layer) in model.layers.iter().enumerate() {
+            self.attend(index, layer, &angles);
+            self.feed_forward(index, layer);
+        }
+        self.logits(wanted, logits);
+    }
+
+    fn embed(&mut self) {
+        let config = &self.model.config;
+        let x = &mut self.scratch.x;
+        x.clear();
+        x.resize(self.rows.len() * config.hidden, 0.0);
+        for segment in self.segments {
+            let delta = segment.adapter.and_then(|adapter| adapter.embedding.as_ref());
+            let rows = self.rows[segment.start..][..segment.rows].iter();
+            for (row, x) in rows.zip(x[segment.start * config.hidden..].chunks_exact_mut(config.hidden)) {
+                match delta {
+                    Some(delta) => delta.embed(row.token, &self.model.embedding, x),
+                    None => self.model.embedding.row(row.token as usize, x),
+                }
+                x.iter_mut().for_each(|x| *x *= config.embedding_scale);
+            }
+        }
+    }
+
+    /// Sine and cosine for each rotation and row.
+    fn angles(&self) -> Vec<Vec<Angles>> {
+        let ropes = self.model.config.ropes.iter();
+        ropes
+            .map(|rope| {
+                let long = rope
+                    .long_inv_freq
+                    .as_ref()
+                    .filter(|_| self.context > rope.short_context);
+                let inv_freq = long.unwrap_or(&rope.inv_freq);
+                self.rows
+                    .iter()
+                    .map(|row| Angles::new(row.position, inv_freq, rope.scale))
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// `x += attention(norm(x))`.
+    fn attend(&mut self, index: usize, layer: &Layer, angles: &[Vec<Angles>]) {
+        let config = &self.model.config;
+        let LayerConfig { window, rope, .. } = config.layers[index];
+        let (rows, width) = (self.rows.len(), config.qkv_width());
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let Scratch {
+            x,
+            h,
+            qkv,
+            attended,
+            shrunk,
+            ..
+        } = &mut *self.scratch;
+        let mut projector = Projector {
+            pool: self.pool,
+            segments: self.segments,
+            shrunk,
+        };
+
+        normalised(x, layer.norms.before_attention.as_deref(), config.norm_eps, h);
+        qkv.resize(rows * width, 0.0);
+        projector.project(index, &layer.qkv, h, qkv);
+        for (r, (row, qkv)) in self.rows.iter().zip(qkv.chunks_exact_mut(width)).enumerate() {
+            let (queries, keys_values) = qkv.split_at_mut(q);
+            let (keys, values) = keys_values.split_at_mut(kv);
+            if let (Some(query), Some(key)) = (&layer.norms.query, &layer.norms.key) {
+                rms_norm(queries, query, config.norm_eps);
+                rms_norm(keys, key, config.norm_eps);
+            }
+            if let Some(rope) = rope {
+                angles[rope][r].rotate(queries, config.head_dim);
+                angles[rope][r].rotate(keys, config.head_dim);
+            }
+            let block = row.blocks[row.position / BLOCK_TOKENS];
+            self.kv[index].store(block, row.position % BLOCK_TOKENS, keys, values);
+        }
+        attended.resize(rows * q, 0.0);
+        let how = Attention {
+            heads: config.heads,
+            scale: config.attention_scale,
+            softcap: config.attention_softcap,
+            window,
+        };
+        let queries: Vec<Query<'_>> = self
+            .rows
+            .iter()
+            .map(|row| Query {
+                position: row.position,
+                blocks: row.blocks,
+            })
+            .collect();
+        attention(self.pool, &self.kv[index], how, &queries, qkv, width, attended);
+        projector.project(index, &layer.o, attended, h);
+        add_residual(
+            x,
+            h,
+            layer.norms.after_attention.as_deref(),
+            config.norm_eps,
+            config.residual_scale,
+        );
+    }
+
+    /// `x += ffn(norm(x))`.
+    fn feed_forward(&mut self, index: usize, layer: &Layer) {
+        let config = &self.model.config;
+        let rows = self.rows.len();
+        let Scratch {
+            x,
+            h,
+            gate_up,
+            inner,
+            shrunk,
+            ..
+        } = &mut *self.scratch;
+        normalised(x, layer.norms.before_ffn.as_deref(), config.norm_eps, h);
+        match &layer.ffn {
+            Ffn::Dense { gate_up: up, down } => {
+                let mut projector = Projector {
+                    pool: self.pool,
+                    segments: self.segments,
+                    shrunk,
+                };
+                gate_up.resize(rows * up.width, 0.0);
+                projector.project(index, up, h, gate_up);
+                inner.resize(rows * up.width / 2, 0.0);
+                gated(self.pool, config.activation, gate_up, inner, up.width / 2);
+                projector.project(index, down, inner, h);
+            }
+            &Ffn::Experts {
+                ref router,
+                ref experts,
+                active,
+                width,
+                normalise,
+            } => {
+                let activation = config.activation;
+                let input = std::mem::take(h);
+                h.resize(input.len(), 0.0);
+                Experts {
+                    router,
+                    experts,
+                    active,
+                    width,
+                    normalise,
+                    activation,
+                }
+                .run(self.pool, &input, h);
+            }
+        }
+        add_residual(
+            x,
+            h,
+            layer.norms.after_ffn.as_deref(),
+            config.norm_eps,
+            config.residual_scale,
+        );
+    }
+
+    fn logits(&mut self, wanted: &[usize], logits: &mut Vec<f32>) {
+        let config = &self.model.config;
+        let (hidden, vocab) = (config.hidden, config.vocab);
+        let Scratch { x, h, shrunk, .. } = &mut *self.scratch;
+        h.clear();
+        h.extend(wanted.iter().flat_map(|row| &x[row * hidden..][..hidden]));
+        rms_norm(h, &self.model.norm, config.norm_eps);
+        logits.clear();
+        logits.resize(wanted.len() * vocab, 0.0);
+        let segments = wanted_segments(self.segments, wanted);
+
+        // Neighbours under the same head share one pass over it.
+        for run in segments.chunk_by(|a, b| std::ptr::eq(head(self.model, a), head(self.model, b))) {
+            let (start, rows) = (
+                run[0].start,
+                run.iter().map(|segment| segment.rows).sum::<usize>(),
+            );
+            let inputs = &h[start * hidden..(start + rows) * hidden];
+            let outputs = &mut logits[start * vocab..(start + rows) * vocab];
+            matmul(self.pool, head(self.model, &run[0]), inputs, outputs, vocab, 0);
+        }
+
+        let changes: Vec<_> = segments
+            .iter()
+            .filter_map(|segment| Some((*segment, 0, segment.adapter?.head.as_ref()?)))
+            .collect();
+        let mut projector = Projector {
+            pool: self.pool,
+            segments: &segments,
+            shrunk,
+        };
+        projector.add_low_rank(&changes, h, logits, vocab);
+        for (segment, _, change) in changes {
+            let inputs = &h[segment.start * hidden..][..segment.rows * hidden];
+            let outputs = logits[segment.start * vocab..][..segment.rows * vocab].chunks_exact_mut(vocab);
+            let new_rows = change.rows.as_ref().map(|(tokens, weights)| {
+                let mut values = vec![0.0; segment.rows * tokens.len()];
+                matmul(self.pool, weights, inputs, &mut values, tokens.len(), 0);
+                (tokens, values)
+            });
+            for (r, row) in outputs.enumerate() {
+                if let Some((tokens, values)) = &new_rows {
+                    for (token, value) in tokens.iter().zip(&values[r * tokens.len()..]) {
+                        row[*token as usize] = *value;
+                    }
+                }
+                finish(change, row);
+                if let Some(bias) = &change.bias {
+                    add(row, bias);
+                }
+            }
+        }
+        if config.logit_scale != 1.0 {
+            logits.iter_mut().for_each(|logit| *logit *= config.logit_scale);
+        }
+        if let Some(cap) = config.logit_softcap {
+            softcap(logits, cap);
+        }
+    }
+}
+
+/// The matrix that gives a segment's logits.
+fn head<'a>(model: &'a Model, segment: &Segment<'a>) -> &'a PackedMatrix {
+    let replaced = segment
+        .adapter
+        .and_then(|adapter| adapter.head.as_ref()?.replaced.as_ref());
+    replaced.unwrap_or_else(|| model.head())
+}
+
+/// `h = norm(x)`, or `x` itself where the architecture has no norm there.
+fn normalised(x: &[f32], weight: Option<&[f32]>, eps: f32, h: &mut Vec<f32>) {
+    h.clear();
+    h.extend_from_slice(x);
+    if let Some(weight) = weight {
+        rms_norm(h, weight, eps);
+    }
+}
+
+/// `x += scale · norm(h)`.
+fn add_residual(x: &mut [f32], h: &mut [f32], weight: Option<&[f32]>, eps: f32, scale: f32) {
+    if let Some(weight) = weight {
+        rms_norm(h, weight, eps);
+    }
+    x.iter_mut().zip(h).for_each(|(x, h)| *x += scale * *h);
+}
+
+/// The segments of the wanted rows, counted among these.
+fn wanted_segments<'a>(segments: &[Segment<'a>], wanted: &[usize]) -> Vec<Segment<'a>> {
+    let mut start = 0;
+    segments
+        .iter()
+        .filter_map(|segment| {
+            let rows = wanted[start..]
+                .iter()
+                .take_while(|row| **row < segment.start + segment.rows)
+                .count();
+            let found = Segment {
+                start,
+                rows,
+                adapter: segment.adapter,
+            };
+            start += rows;
+            (rows > 0).then_some(found)
+        })
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! A projection for the rows of many adapters: the base's product for all rows at once, then each segment's change.
+
+use multigraft_kernels::{LoraSegment, Pool, add_lora, matmul};
+
+use crate::adapter::{PackedAdapter, PackedLinear};
+use crate::weights::Projection;
+
+/// Neighbouring rows under one adapter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment<'a> {
+    pub(crate) start: usize,
+    pub(crate) rows: usize,
+    /// `None` is the base.
+    pub(crate) adapter: Option<&'a PackedAdapter>,
+}
+
+/// What [`project`] works with beside its input.
+pub(crate) struct Projector<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) segments: &'a [Segment<'a>],
+    /// Scratch of the low-rank updates.
+    pub(crate) shrunk: &'a mut Vec<f32>,
+}
+
+impl Projector<'_> {
+    /// `out[r] = projection(x[r])` under each row's adapter: `x` is `[rows, in]`, `out` `[rows, width]`.
+    pub(crate) fn project(&mut self, layer: usize, projection: &Projection, x: &[f32], out: &mut [f32]) {
+        let width = projection.width;
+        for part in &projection.parts {
+            matmul(self.pool, &part.linear.weight, x, out, width, part.at);
+        }
+        let changes: Vec<(Segment<'_>, usize, &PackedLinear)> = self
+            .segments
+            .iter()
+            .flat_map(|segment| {
+                let adapter = segment.adapter.into_iter();
+                adapter.flat_map(|adapter| {
+                    let parts = projection.parts.iter();
+                    parts.filter_map(|part| Some((*segment, part.at, adapter.linear(layer, part.target)?)))
+                })
+            })
+            .collect();
+        self.add_low_rank(&changes, x, out, width);
+        for part in &projection.parts {
+            let outputs = part.linear.weight.out();
+            for segment in self.segments {
+                let change = segment
+                    .adapter
+                    .and_then(|adapter| adapter.linear(layer, part.target));
+                let bias = change.and_then(|c| c.bias.as_ref()).or(part.linear.bias.as_ref());
+                let rows = out.chunks_exact_mut(width).skip(segment.start).take(segment.rows);
+                for row in rows {
+                    let row = &mut row[part.at..part.at + outputs];
+                    if let Some(change) = change {
+                        finish(change, row);
+                    }
+                    if let Some(bias) = bias {
+                        add(row, bias);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the low-rank updates of `changes` (segment, first column, change).
+    pub(crate) fn add_low_rank(
+        &mut self,
+        changes: &[(Segment<'_>, usize, &PackedLinear)],
+        x: &[f32],
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        let updates: Vec<LoraSegment<'_>> = changes
+            .iter()
+            .filter_map(|(segment, at, change)| {
+                let lora = change.lora.as_ref()?;
+                Some(LoraSegment {
+                    start: segment.start,
+                    rows: segment.rows,
+                    lora,
+                    at: *at,
+                })
+            })
+            .collect();
+        add_lora(self.pool, &updates, x, out, stride, self.shrunk);
+    }
+}
+
+/// What comes after the low-rank update and before the bias: DoRA's gain, LoRA's own bias.
+pub(crate) fn finish(change: &PackedLinear, row: &mut [f32]) {
+    if let Some(gain) = &change.gain {
+        row.iter_mut().zip(gain).for_each(|(y, g)| *y *= g);
+    }
+    if let Some(addend) = &change.addend {
+        add(row, addend);
+    }
+}
+
+/// `row += values`.
+pub(crate) fn add(row: &mut [f32], values: &[f32]) {
+    row.iter_mut().zip(values).for_each(|(y, v)| *y += v);
+}

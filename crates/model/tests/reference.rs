@@ -1,0 +1,140 @@
+//! Base models against transformers: logits of every prompt position and greedy continuations, for every
+//! architecture, from the files in `fixtures/` (made by `tools/reference`).
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use multigraft_model::{
+    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Run, Step, Wanted,
+};
+use multigraft_weights::safetensors::Checkpoint;
+
+/// Largest deviation of a logit, relative to the largest logit.
+const TOLERANCE: f32 = 2e-4;
+
+fn models() -> Vec<PathBuf> {
+    let mut models = Vec::new();
+    for set in ["peft", "peft_extra"] {
+        for entry in std::fs::read_dir(multigraft_testing::fixtures().join(set)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.join("reference.safetensors").is_file() {
+                models.push(path);
+            }
+        }
+    }
+    models.sort();
+    assert!(models.len() >= 13, "found only {models:?}");
+    models
+}
+
+fn backend(folder: &Path, threads: usize) -> CpuBackend {
+    let model = Model::open(&folder.join("model"), &LoadOptions::default()).unwrap();
+    let context = model.default_context();
+    CpuBackend::new(
+        Arc::new(model),
+        CpuOptions {
+            threads,
+            blocks: 64,
+            context,
+            step_rows: 256,
+        },
+    )
+}
+
+/// Logits of every position of `tokens`, computed in chunks.
+fn logits(backend: &mut CpuBackend, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(BLOCK_TOKENS) as u32)
+        .rev()
+        .map(BlockId)
+        .collect();
+    let mut all = Vec::new();
+    for (i, tokens) in tokens.chunks(chunk).enumerate() {
+        let run = Run {
+            tokens,
+            start: i * chunk,
+            blocks: &blocks,
+            adapter: None,
+            wanted: Wanted::All,
+        };
+        let mut logits = Vec::new();
+        backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
+        all.extend(logits);
+    }
+    all
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
+    best.unwrap() as u32
+}
+
+#[test]
+fn every_architecture_agrees_with_transformers() {
+    for folder in models() {
+        let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
+        let mut backend = backend(&folder, 2);
+        for prompt in 0.. {
+            let Some(ids) = reference.i64s(&format!("prompt.{prompt}")) else {
+                break;
+            };
+            let mut tokens: Vec<u32> = ids.iter().map(|&t| u32::try_from(t).unwrap()).collect();
+            let expected = reference
+                .tensor(&format!("base.{prompt}.logits"))
+                .unwrap()
+                .to_f32();
+            let got = logits(&mut backend, &tokens, 256);
+            assert_eq!(got.len(), expected.len());
+            let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let deviation = got
+                .iter()
+                .zip(&expected)
+                .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(
+                deviation <= TOLERANCE * largest,
+                "{}: {}",
+                folder.display(),
+                deviation / largest
+            );
+
+            let greedy = reference.i64s(&format!("base.{prompt}.greedy")).unwrap();
+            let vocab = backend.limits().vocab;
+            for (step, &want) in greedy.iter().enumerate() {
+                let all = logits(&mut backend, &tokens, 256);
+                let next = argmax(&all[all.len() - vocab..]);
+                assert_eq!(
+                    i64::from(next),
+                    want,
+                    "{}: greedy token {step} of prompt {prompt}",
+                    folder.display()
+                );
+                tokens.push(next);
+            }
+        }
+    }
+}
+
+#[test]
+fn chunks_and_threads_do_not_change_a_bit() {
+    for folder in models() {
+        let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
+        let longest = (0..)
+            .map_while(|p| reference.i64s(&format!("prompt.{p}")))
+            .max_by_key(Vec::len)
+            .unwrap();
+        let tokens: Vec<u32> = longest.iter().map(|&t| u32::try_from(t).unwrap()).collect();
+        let whole = logits(&mut backend(&folder, 1), &tokens, 256);
+        for (chunk, threads) in [(1, 2), (3, 3), (7, 1), (16, 2)] {
+            let chunked = logits(&mut backend(&folder, threads), &tokens, chunk);
+            let same = whole
+                .iter()
+                .zip(&chunked)
+                .all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(
+                same && whole.len() == chunked.len(),
+                "{}: chunks of {chunk}",
+                folder.display()
+            );
+        }
+    }
+}
