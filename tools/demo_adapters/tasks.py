@@ -200,7 +200,7 @@ def load_topic(cache: Path) -> tuple[list[Row], list[Row]]:
         for lemmas, row in entries
         if row.prompt not in held_prompts and not lemmas & held_lemmas
     ]
-    return take_per_label(rest, 220), held
+    return take_per_label(rest, 160), held
 
 
 # ---- pronunciation -----------------------------------------------------------
@@ -225,7 +225,7 @@ def load_pronunciation(cache: Path) -> tuple[list[Row], list[Row]]:
     words = sorted(variants)
     random.Random(SEED).shuffle(words)
     rows = [Row(word, variants[word][0], tuple(variants[word][1:])) for word in words]
-    return rows[300:11000], rows[:300]
+    return rows[300:9900], rows[:300]
 
 
 # ---- address -----------------------------------------------------------------
@@ -479,7 +479,7 @@ TASKS = [
             rank_pattern={"q_proj": 4, "k_proj": 4},
             alpha_pattern={"q_proj": 8, "k_proj": 8},
         ),
-        epochs=3,
+        epochs=2.5,
         max_new_tokens=110,
     ),
     Task(
