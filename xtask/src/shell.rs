@@ -34,7 +34,7 @@ pub(crate) fn execute(command: &mut Command) -> Result<()> {
         .status()
         .with_context(|| format!("cannot run `{words}`"))?;
     if !status.success() {
-        bail!("`{words}` ended with {status}");
+        bail!("`{}` ended with {status}", beginning(&words));
     }
     Ok(())
 }
@@ -57,4 +57,13 @@ fn words(command: &Command) -> String {
         .map(|word| word.to_string_lossy())
         .collect();
     words.join(" ")
+}
+
+/// Enough of a long command to recognise it by; the whole of it was shown when it was run.
+fn beginning(words: &str) -> String {
+    const SHOWN_CHARS: usize = 60;
+    match words.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words.to_owned(),
+    }
 }
