@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::json;
+use ureq::Agent;
 
 /// The longest answer of the demo: the adapters' are far shorter, the base likes to talk.
 const MAX_TOKENS: u32 = 48;
@@ -56,9 +57,19 @@ pub(crate) struct Model {
     pub(crate) parent: Option<String>,
 }
 
+/// A client for a server on this machine: no proxy, whatever the environment says, and no answer later than `timeout`.
+pub(crate) fn agent(timeout: Duration) -> Agent {
+    Agent::config_builder()
+        .proxy(None)
+        .timeout_global(Some(timeout))
+        .build()
+        .into()
+}
+
 /// What the server serves: the base and the adapters.
 pub(crate) fn models(url: &str) -> Result<Vec<Model>> {
-    let mut response = ureq::get(format!("{url}/v1/models"))
+    let mut response = agent(TIMEOUT)
+        .get(format!("{url}/v1/models"))
         .call()
         .context("cannot list the models")?;
     Ok(response
@@ -76,9 +87,9 @@ pub(crate) fn ask(url: &str, model: &str, prompt: &str) -> Result<Answer> {
         "max_tokens": MAX_TOKENS,
         "temperature": 0,
     });
-    let mut response = ureq::post(format!("{url}/v1/chat/completions"))
+    let mut response = agent(TIMEOUT)
+        .post(format!("{url}/v1/chat/completions"))
         .config()
-        .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
         .build()
         .send_json(body)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::chat;
 use crate::shell::{cargo, root};
 
 /// The port that the demo takes if it is free.
@@ -18,6 +19,8 @@ const USUAL_PORT: u16 = 8080;
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks at a starting server.
 const START_POLL: Duration = Duration::from_millis(100);
+/// How long one look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// How much of the log of a server that did not start is shown.
 const SHOWN_LINES: usize = 20;
 
@@ -88,6 +91,7 @@ impl Server {
     fn wait_until_healthy(&mut self) -> Result<()> {
         let begin = Instant::now();
         let health = format!("{}/health", self.url);
+        let agent = chat::agent(LOOK_LIMIT);
         while begin.elapsed() < START_LIMIT {
             if let Some(status) = self.child.try_wait()? {
                 bail!(
@@ -95,7 +99,7 @@ impl Server {
                     self.last_words()
                 );
             }
-            if ureq::get(&health).call().is_ok() {
+            if agent.get(&health).call().is_ok() {
                 return Ok(());
             }
             thread::sleep(START_POLL);
