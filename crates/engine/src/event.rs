@@ -50,7 +50,8 @@ pub struct Token {
     /// The token.
     pub id: u32,
     /// The text that became certain with it. Empty while a character is incomplete or while the text might be the
-    /// beginning of a stop string. The texts of all tokens and of [`Finish`] are the whole output.
+    /// beginning of a stop string. The texts of all tokens and of [`Finish`] are the whole output, as it goes on
+    /// from the prompt's text: a first word may begin with a space.
     pub text: String,
     /// Its log-probability, if [`logprobs`](crate::Request::logprobs) was set.
     pub logprob: Option<f32>,

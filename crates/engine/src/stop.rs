@@ -76,18 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// The specification: reads character by character.
-    fn naive(text: &str, stops: &[String], include: bool) -> (String, Option<String>) {
-        for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
-            let complete = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
-            if let Some(stop) = complete.max_by_key(|stop| stop.len()) {
-                let shown = if include { end } else { end - stop.len() };
-                return (text[..shown].to_owned(), Some(stop.clone()));
-            }
-        }
-        (text.to_owned(), None)
-    }
+    use crate::testing::cut;
 
     fn watch(pieces: &[String], stops: &[String], include: bool) -> (String, Option<String>) {
         let mut watcher = StopStrings::new(stops.to_vec(), include);
@@ -131,7 +120,7 @@ mod tests {
             include: bool,
         ) {
             let whole = pieces.concat();
-            prop_assert_eq!(watch(&pieces, &stops, include), naive(&whole, &stops, include));
+            prop_assert_eq!(watch(&pieces, &stops, include), cut(&whole, &stops, include));
         }
 
         #[test]

@@ -6,7 +6,7 @@ use multigraft_text::{Detokenizer, Tokenizer};
 
 /// From tokens to text.
 pub(crate) trait Vocabulary: Send + Sync {
-    /// A decoder for one output, from its first token on.
+    /// A decoder for one output, which goes on from a prompt.
     fn decoder(&self) -> Box<dyn Decoder>;
     /// The text of one token on its own.
     fn token_text(&self, id: u32) -> String;
@@ -26,7 +26,7 @@ pub(crate) trait Decoder {
 
 impl Vocabulary for Arc<Tokenizer> {
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(Detokenizer::new(Self::clone(self), true))
+        Box::new(Detokenizer::continuing(Self::clone(self), true))
     }
 
     fn token_text(&self, id: u32) -> String {

@@ -9,7 +9,7 @@ use super::{FakeBackend, FakeVocabulary, Recorder, Recording, VOCAB};
 use crate::engine::{EngineOptions, Shared};
 use crate::error::SubmitError;
 use crate::event::RequestId;
-use crate::request::Request;
+use crate::request::{Request, Sampling, Stop};
 use crate::stats::Stats;
 use crate::worker::{Command, Worker};
 
@@ -29,6 +29,21 @@ pub(crate) fn hash(n: u8) -> AdapterHash {
 
 pub(crate) fn adapter(n: u8) -> Arc<PackedAdapter> {
     Arc::new(PackedAdapter::empty(hash(n)))
+}
+
+/// The same answer each time, in a given number of tokens.
+pub(crate) fn exactly(prompt: Vec<u32>, output: usize) -> Request {
+    Request {
+        sampling: Sampling {
+            seed: Some(0),
+            ..Sampling::greedy()
+        },
+        stop: Stop {
+            ignore_eos: true,
+            ..Stop::default()
+        },
+        ..Request::new(prompt, output)
+    }
 }
 
 pub(crate) struct Harness {

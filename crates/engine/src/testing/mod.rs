@@ -4,9 +4,11 @@
 mod backend;
 mod harness;
 mod recorder;
+mod spec;
 mod vocabulary;
 
 pub(crate) use backend::{FakeBackend, Faults, logits_after};
-pub(crate) use harness::{Harness, adapter, generous, hash};
-pub(crate) use recorder::{Answer, Recorder, Recording};
+pub(crate) use harness::{Harness, adapter, exactly, generous, hash};
+pub(crate) use recorder::{Recorder, Recording};
+pub(crate) use spec::{cut, specified};
 pub(crate) use vocabulary::{EOS, FakeVocabulary, SPECIAL, VOCAB, decode};

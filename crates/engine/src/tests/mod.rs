@@ -1,1 +1,6 @@
-//! Laws of the whole crate.
+//! Laws of the whole crate, over the fake backend of [`crate::testing`].
+
+mod laws;
+mod lifecycle;
+mod output;
+mod scheduling;

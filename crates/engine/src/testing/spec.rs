@@ -1,0 +1,55 @@
+//! What an answer has to be, computed the obvious way: one request, everything from scratch for every token.
+
+use super::{EOS, VOCAB, decode, logits_after};
+use crate::event::FinishReason;
+use crate::request::Request;
+use crate::sampler::{Sampler, Scratch};
+
+/// Tokens, text and reason that `request`, which has a seed, must be answered with.
+pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
+    let stop = &request.stop;
+    let seed = request.sampling.seed.expect("a repeatable request");
+    let mut sampler = Sampler::new(request.sampling.clone(), seed, &request.prompt);
+    let adapter = request.adapter.as_ref().map(|adapter| adapter.hash());
+    let mut output: Vec<u32> = Vec::new();
+    while output.len() < request.max_tokens {
+        let tokens = [request.prompt.as_slice(), &output].concat();
+        let logits = logits_after(&tokens, adapter, VOCAB);
+        let id = sampler.choose(output.len(), &logits, &mut Scratch::default());
+        sampler.note(id);
+        output.push(id);
+        let ended = if stop.tokens.contains(&id) {
+            Some(FinishReason::StopToken(id))
+        } else if id == EOS && !stop.ignore_eos {
+            Some(FinishReason::Eos(id))
+        } else {
+            None
+        };
+        let shown = if ended.is_some() && !stop.include_stop_string {
+            output.len() - 1
+        } else {
+            output.len()
+        };
+        let (text, found) = cut(&decode(&output[..shown]), &stop.strings, stop.include_stop_string);
+        if let Some(found) = found {
+            return (output, text, FinishReason::StopString(found));
+        }
+        if let Some(reason) = ended {
+            return (output, text, reason);
+        }
+    }
+    let text = decode(&output);
+    (output, text, FinishReason::Length)
+}
+
+/// Reads a text character by character until a stop string is complete; of several the longest.
+pub(crate) fn cut(text: &str, stops: &[String], include: bool) -> (String, Option<String>) {
+    for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
+        let complete = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
+        if let Some(stop) = complete.max_by_key(|stop| stop.len()) {
+            let shown = if include { end } else { end - stop.len() };
+            return (text[..shown].to_owned(), Some(stop.clone()));
+        }
+    }
+    (text.to_owned(), None)
+}
