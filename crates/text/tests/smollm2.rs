@@ -7,7 +7,7 @@ use multigraft_weights::gguf::Gguf;
 use serde_json::{Map, json};
 
 fn gguf() -> Gguf {
-    Gguf::open(&multigraft_testing::smollm2()).unwrap()
+    Gguf::open(&multigraft_testing::smollm2()).expect("the test model is a GGUF file")
 }
 
 #[test]

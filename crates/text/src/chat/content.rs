@@ -41,11 +41,11 @@ impl ContentForm {
         }
     }
 
-    /// Brings the content of every message into this form.
+    /// Brings content into this form. What is neither text nor a list of parts is left to the template.
     ///
     /// # Errors
     ///
-    /// If a message is not an object, or its content is neither text nor text parts.
+    /// If a message is not an object, or the parts of a list have to be put together and are not text.
     pub(super) fn apply(self, messages: &[Value]) -> Result<Cow<'_, [Value]>, TextError> {
         let mut changed = Cow::Borrowed(messages);
         for (index, message) in messages.iter().enumerate() {
@@ -54,21 +54,11 @@ impl ContentForm {
                 return Err(invalid("a message is an object with `role` and `content`".into()));
             };
             let content = match message.get("content") {
-                None | Some(Value::Null) => continue,
                 Some(Value::String(text)) if self == Self::Parts => json!([{ "type": "text", "text": text }]),
-                Some(Value::String(_)) => continue,
-                Some(Value::Array(parts)) => {
-                    let text = text_of(parts).map_err(invalid)?;
-                    if self != Self::Text {
-                        continue;
-                    }
-                    Value::String(text)
+                Some(Value::Array(parts)) if self == Self::Text => {
+                    Value::String(text_of(parts).map_err(invalid)?)
                 }
-                Some(_) => {
-                    return Err(invalid(
-                        "`content` is neither a string nor a list of parts".into(),
-                    ));
-                }
+                _ => continue,
             };
             changed.to_mut()[index]["content"] = content;
         }

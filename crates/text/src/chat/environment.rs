@@ -8,7 +8,7 @@ use minijinja::{
     value::{Kwargs, ValueKind},
 };
 
-use super::{clock, json};
+use super::{clock, json, methods};
 use crate::TextError;
 
 /// What one rendering may spend: one unit is an instruction, or 64 bytes of data made. A long conversation
@@ -33,7 +33,7 @@ pub(super) fn sandbox() -> Environment<'static> {
     environment.set_debug(false);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(MAX_RECURSION);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::unknown_method);
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);

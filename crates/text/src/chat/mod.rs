@@ -9,6 +9,7 @@ mod clock;
 mod content;
 mod environment;
 mod json;
+mod methods;
 mod source;
 
 use std::{fmt, path::Path};
@@ -106,13 +107,13 @@ impl ChatTemplate {
 
     /// The text of a conversation.
     ///
-    /// Content that is a list of text parts is handed over as the template takes it: as a list if the template
-    /// goes through the parts, as their texts put together if it prints content as it is.
+    /// Content that is a list of parts is handed over as the template takes it: as a list if the template goes
+    /// through the parts (it then sees parts that are not text, too), else as the texts of the parts put together.
     ///
     /// # Errors
     ///
     /// What the template said with `raise_exception`, why it failed, or which limit it went over; or the message
-    /// that is not an object or has content that is not text.
+    /// that is not an object or has a part that is not text, for a template that takes text only.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
         let messages = self.form.apply(input.messages)?;
         self.render_messages(&messages, input.tools, input)

@@ -5,17 +5,16 @@ use std::cmp::Ordering;
 
 use multigraft_weights::gguf::Metadata;
 use tokenizers::{
-    NormalizerWrapper, PreTokenizerWrapper, Tokenizer as Inner,
+    NormalizerWrapper, Tokenizer as Inner,
     models::bpe::{BPE, Vocab},
     normalizers::{prepend::Prepend, replace::Replace, utils::Sequence},
-    pre_tokenizers::metaspace::{Metaspace, PrependScheme},
 };
 
 use super::{Skeleton, flag, vocabulary::Vocabulary};
 use crate::{TextError, tokenizer::DecodeRules};
 
 /// How a space is written in the vocabulary.
-const SPACE: char = '▁';
+const SPACE: &str = "▁";
 
 pub(super) fn skeleton(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Skeleton, TextError> {
     let family = Family::of(metadata);
@@ -48,11 +47,9 @@ pub(super) fn skeleton(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Resu
         .build()
         .map_err(|error| TextError::Build(error.to_string()))?;
     let mut inner = Inner::new(model);
-    let (normalizer, pre_tokenizer) = family.pipeline(space_prefix)?;
     inner
-        .with_normalizer(normalizer)
+        .with_normalizer(Some(spaces_to_markers(space_prefix)?))
         .map_err(|error| TextError::Build(error.to_string()))?;
-    inner.with_pre_tokenizer(pre_tokenizer);
     Ok(Skeleton {
         inner,
         rules: DecodeRules::sentencepiece(space_prefix),
@@ -77,34 +74,23 @@ impl Family {
             _ => Self::Llama,
         }
     }
+}
 
-    /// How spaces become `▁`, and where one is put before the text: before the first word (Llama), or before
-    /// every stretch between special tokens (Phi-3).
-    fn pipeline(
-        self,
-        space_prefix: bool,
-    ) -> Result<(Option<NormalizerWrapper>, Option<PreTokenizerWrapper>), TextError> {
-        if space_prefix && self != Self::Phi3 {
-            return Ok((
-                None,
-                Some(Metaspace::new(SPACE, PrependScheme::First, false).into()),
-            ));
-        }
-        let spaces =
-            Replace::new(" ", SPACE.to_string()).map_err(|error| TextError::Build(error.to_string()))?;
-        let normalizer = if space_prefix {
-            Sequence::new(vec![Prepend::new(SPACE.to_string()).into(), spaces.into()]).into()
-        } else {
-            spaces.into()
-        };
-        Ok((Some(normalizer), None))
-    }
+/// How spaces become `▁`. With `space_prefix`, one is put before the text, and again after every special token: that
+/// is what the published `tokenizer.json` of these models do.
+fn spaces_to_markers(space_prefix: bool) -> Result<NormalizerWrapper, TextError> {
+    let spaces = Replace::new(" ", SPACE).map_err(|error| TextError::Build(error.to_string()))?;
+    Ok(if space_prefix {
+        Sequence::new(vec![Prepend::new(SPACE.to_owned()).into(), spaces.into()]).into()
+    } else {
+        spaces.into()
+    })
 }
 
 /// A Gemma token as its merges know it: runs of spaces are stored as spaces, not as `▁`.
 fn respelled(token: &str) -> String {
     if !token.is_empty() && token.chars().all(|c| c == ' ') {
-        token.replace(' ', "▁")
+        token.replace(' ', SPACE)
     } else {
         token.to_owned()
     }
