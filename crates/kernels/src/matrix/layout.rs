@@ -18,47 +18,79 @@ pub(super) trait Block: Pod + Send + Sync {
     /// Inputs.
     const LEN: usize;
 
-    /// Calls `f` with each input's index in the block and the sixteen outputs' weights for it, in order.
-    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F));
+    /// Walks a panel input by input: `pair(i, even, odd)` gets the sixteen outputs' weights for inputs i and i + 1, i
+    /// even; `last` those for the last input if their number is odd.
+    ///
+    /// Pairs, because sums alternate between two accumulators: a pair names both without an index, so that they stay
+    /// in registers.
+    fn walk<I: Isa>(
+        panel: &[Self],
+        isa: I,
+        pair: impl FnMut(usize, I::F, I::F),
+        last: impl FnMut(usize, I::F),
+    );
 }
 
-/// Plain floats.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct F32(pub(super) [f32; LANES]);
+/// Blocks of one input, decoded by a load.
+macro_rules! plain_block {
+    ($(#[$doc:meta])* $name:ident($lanes:ty), $load:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Pod, Zeroable)]
+        #[repr(C)]
+        pub(super) struct $name(pub(super) $lanes);
 
-impl Block for F32 {
-    const LEN: usize = 1;
-    #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
-        f(0, isa.load(&self.0));
-    }
+        impl Block for $name {
+            const LEN: usize = 1;
+            #[inline(always)]
+            fn walk<I: Isa>(
+                panel: &[Self],
+                isa: I,
+                mut pair: impl FnMut(usize, I::F, I::F),
+                mut last: impl FnMut(usize, I::F),
+            ) {
+                let (pairs, rest) = panel.as_chunks::<2>();
+                for (i, [even, odd]) in pairs.iter().enumerate() {
+                    pair(2 * i, isa.$load(&even.0), isa.$load(&odd.0));
+                }
+                for block in rest {
+                    last(panel.len() - 1, isa.$load(&block.0));
+                }
+            }
+        }
+    };
 }
 
-/// IEEE half floats.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct F16(pub(super) Halves);
-
-impl Block for F16 {
-    const LEN: usize = 1;
-    #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
-        f(0, isa.load_f16(&self.0));
-    }
+plain_block! {
+    /// Plain floats.
+    F32([f32; LANES]), load
+}
+plain_block! {
+    /// IEEE half floats.
+    F16(Halves), load_f16
+}
+plain_block! {
+    /// Brain floats.
+    Bf16(Halves), load_bf16
 }
 
-/// Brain floats.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Bf16(pub(super) Halves);
-
-impl Block for Bf16 {
-    const LEN: usize = 1;
-    #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
-        f(0, isa.load_bf16(&self.0));
-    }
+/// Implements [`Block`] for a quantised block of an even number of inputs with a method `pairs`.
+macro_rules! quantised_block {
+    ($name:ident, $len:literal) => {
+        impl Block for $name {
+            const LEN: usize = $len;
+            #[inline(always)]
+            fn walk<I: Isa>(
+                panel: &[Self],
+                isa: I,
+                mut pair: impl FnMut(usize, I::F, I::F),
+                _last: impl FnMut(usize, I::F),
+            ) {
+                for (b, block) in panel.iter().enumerate() {
+                    block.pairs(isa, |i, even, odd| pair(b * $len + i, even, odd));
+                }
+            }
+        }
+    };
 }
 
 /// Q8_0: `d·q`.
@@ -69,13 +101,14 @@ pub(super) struct Q8 {
     pub(super) q: [[i8; LANES]; 32],
 }
 
-impl Block for Q8 {
-    const LEN: usize = 32;
+quantised_block!(Q8, 32);
+
+impl Q8 {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
         let d = isa.load_f16(&self.d);
-        for (i, q) in self.q.iter().enumerate() {
-            f(i, isa.mul(d, isa.load_i8(q)));
+        for (i, [even, odd]) in self.q.as_chunks::<2>().0.iter().enumerate() {
+            f(2 * i, isa.mul(d, isa.load_i8(even)), isa.mul(d, isa.load_i8(odd)));
         }
     }
 }
@@ -87,7 +120,7 @@ fn nibbles<I: Isa, const N: usize>(
     low: &[Bytes; N],
     high: Option<&[[u16; 2]; N]>,
     (scale, min): (I::F, I::F),
-    mut f: impl FnMut(usize, I::F),
+    mut f: impl FnMut(usize, I::F, I::F),
 ) {
     for (i, pair) in low.iter().enumerate() {
         let (mut even, mut odd) = isa.load_nibbles(pair);
@@ -95,8 +128,7 @@ fn nibbles<I: Isa, const N: usize>(
             even = isa.add(even, isa.select(high[i][0], 16.0));
             odd = isa.add(odd, isa.select(high[i][1], 16.0));
         }
-        f(2 * i, isa.mul_add(scale, even, min));
-        f(2 * i + 1, isa.mul_add(scale, odd, min));
+        f(2 * i, isa.mul_add(scale, even, min), isa.mul_add(scale, odd, min));
     }
 }
 
@@ -108,10 +140,11 @@ pub(super) struct Q4 {
     pub(super) low: [Bytes; 16],
 }
 
-impl Block for Q4 {
-    const LEN: usize = 32;
+quantised_block!(Q4, 32);
+
+impl Q4 {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
         let d = isa.load_f16(&self.d);
         nibbles(isa, &self.low, None, (d, isa.mul(d, isa.splat(-8.0))), f);
     }
@@ -126,10 +159,11 @@ pub(super) struct Q4Min {
     pub(super) low: [Bytes; 16],
 }
 
-impl Block for Q4Min {
-    const LEN: usize = 32;
+quantised_block!(Q4Min, 32);
+
+impl Q4Min {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
         nibbles(
             isa,
             &self.low,
@@ -149,10 +183,11 @@ pub(super) struct Q5 {
     pub(super) low: [Bytes; 16],
 }
 
-impl Block for Q5 {
-    const LEN: usize = 32;
+quantised_block!(Q5, 32);
+
+impl Q5 {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
         let d = isa.load_f16(&self.d);
         nibbles(
             isa,
@@ -174,10 +209,11 @@ pub(super) struct Q5Min {
     pub(super) low: [Bytes; 16],
 }
 
-impl Block for Q5Min {
-    const LEN: usize = 32;
+quantised_block!(Q5Min, 32);
+
+impl Q5Min {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
         nibbles(
             isa,
             &self.low,
@@ -206,15 +242,16 @@ pub(super) struct Q4K {
     pub(super) low: [[Bytes; 16]; 8],
 }
 
-impl Block for Q4K {
-    const LEN: usize = 256;
+quantised_block!(Q4K, 256);
+
+impl Q4K {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
         let (d, dmin) = (isa.load_f16(&self.d), isa.load_f16(&self.dmin));
         for group in 0..8 {
             let scale_min = k_scale_min(isa, d, dmin, &self.s[group], &self.m[group]);
-            nibbles(isa, &self.low[group], None, scale_min, |i, w| {
-                f(group * 32 + i, w)
+            nibbles(isa, &self.low[group], None, scale_min, |i, even, odd| {
+                f(group * 32 + i, even, odd)
             });
         }
     }
@@ -232,10 +269,11 @@ pub(super) struct Q5K {
     pub(super) low: [[Bytes; 16]; 8],
 }
 
-impl Block for Q5K {
-    const LEN: usize = 256;
+quantised_block!(Q5K, 256);
+
+impl Q5K {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
         let (d, dmin) = (isa.load_f16(&self.d), isa.load_f16(&self.dmin));
         for group in 0..8 {
             let scale_min = k_scale_min(isa, d, dmin, &self.s[group], &self.m[group]);
@@ -244,7 +282,7 @@ impl Block for Q5K {
                 &self.low[group],
                 Some(&self.high[group]),
                 scale_min,
-                |i, w| f(group * 32 + i, w),
+                |i, even, odd| f(group * 32 + i, even, odd),
             );
         }
     }
@@ -261,10 +299,11 @@ pub(super) struct Q6K {
     pub(super) high: [[Bytes; 4]; 16],
 }
 
-impl Block for Q6K {
-    const LEN: usize = 256;
+quantised_block!(Q6K, 256);
+
+impl Q6K {
     #[inline(always)]
-    fn for_each<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
         let d = isa.load_f16(&self.d);
         for group in 0..16 {
             let scale = isa.mul(d, isa.load_i8(&self.s[group]));
@@ -273,15 +312,10 @@ impl Block for Q6K {
                 let [pair_a, pair_b] = split_pairs(isa, &self.high[group][i]);
                 let (a, b) = isa.load_nibbles(&self.low[group][2 * i]);
                 let (c, e) = isa.load_nibbles(&self.low[group][2 * i + 1]);
-                let quants = [
-                    isa.mul_add(pair_a.0, isa.splat(16.0), a),
-                    isa.mul_add(pair_a.1, isa.splat(16.0), b),
-                    isa.mul_add(pair_b.0, isa.splat(16.0), c),
-                    isa.mul_add(pair_b.1, isa.splat(16.0), e),
-                ];
-                for (j, q) in quants.into_iter().enumerate() {
-                    f(group * 16 + 4 * i + j, isa.mul_add(scale, q, min));
-                }
+                let weight = |high, low| isa.mul_add(scale, isa.mul_add(high, isa.splat(16.0), low), min);
+                let at = group * 16 + 4 * i;
+                f(at, weight(pair_a.0, a), weight(pair_a.1, b));
+                f(at + 2, weight(pair_b.0, c), weight(pair_b.1, e));
             }
         }
     }

@@ -6,7 +6,8 @@
 //! [`layout`]); a weight is decoded in a register to exactly the value that [`crate::BlockType::decode`] gives,
 //! but for the rounding of one fused multiply-add.
 //!
-//! Each output is `(Σ even inputs) + (Σ odd inputs)`, each sum taken in order with fused multiply-adds. That
+//! Each output is `(Σ even inputs) + (Σ odd inputs) + (the last of an odd number)`, each sum taken in order with fused
+//! multiply-adds. That
 //! order depends on neither the number of rows nor threads nor the instruction set: a row's result is the same to
 //! the bit in any batch.
 

@@ -9,7 +9,7 @@ use crate::pool::Pool;
 use crate::shared::SharedRows;
 
 /// Rows from which a panel is decoded once into floats instead of once per tile of rows.
-const EXPAND_FROM: usize = 12;
+const EXPAND_FROM: usize = 32;
 
 /// Rows of activations, `[rows, width]`, row-major and dense.
 #[derive(Clone, Copy)]
@@ -70,9 +70,15 @@ impl<B: Block> Kernel for Expand<'_, B> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for (block, to) in self.panel.iter().zip(self.to.chunks_exact_mut(B::LEN)) {
-            block.for_each(isa, |i, w| isa.store(w, &mut to[i]));
-        }
+        let to = std::cell::RefCell::new(self.to);
+        let pair = |i: usize, even, odd| {
+            let mut to = to.borrow_mut();
+            isa.store(even, &mut to[i]);
+            isa.store(odd, &mut to[i + 1]);
+        };
+        B::walk(self.panel, isa, pair, |i, w| {
+            isa.store(w, &mut to.borrow_mut()[i])
+        });
     }
 }
 
@@ -113,35 +119,23 @@ fn tile<I: Isa, B: Block, const T: usize>(
     let rows: [&[f32]; T] = std::array::from_fn(|t| &x.data[(first + t) * x.width..][..x.width]);
     let mut even = [isa.splat(0.0); T];
     let mut odd = [isa.splat(0.0); T];
-    if B::LEN == 1 {
-        let pairs = panel.chunks_exact(2);
-        let rest = pairs.remainder();
-        for (i, pair) in pairs.enumerate() {
-            pair[0].for_each(isa, |_, w| accumulate(isa, w, &rows, 2 * i, &mut even));
-            pair[1].for_each(isa, |_, w| accumulate(isa, w, &rows, 2 * i + 1, &mut odd));
+    let mut tail = [isa.splat(0.0); T];
+    let pair = |i: usize, w_even, w_odd| {
+        for t in 0..T {
+            even[t] = isa.mul_add(w_even, isa.splat(rows[t][i]), even[t]);
+            odd[t] = isa.mul_add(w_odd, isa.splat(rows[t][i + 1]), odd[t]);
         }
-        for block in rest {
-            block.for_each(isa, |_, w| accumulate(isa, w, &rows, panel.len() - 1, &mut even));
+    };
+    let last = |i: usize, w| {
+        for t in 0..T {
+            tail[t] = isa.mul(w, isa.splat(rows[t][i]));
         }
-    } else {
-        for (b, block) in panel.iter().enumerate() {
-            block.for_each(isa, |i, w| {
-                let sums = if i % 2 == 0 { &mut even } else { &mut odd };
-                accumulate(isa, w, &rows, b * B::LEN + i, sums);
-            });
-        }
-    }
+    };
+    B::walk(panel, isa, pair, last);
     for t in 0..T {
         let mut sums = [0.0; LANES];
-        isa.store(isa.add(even[t], odd[t]), &mut sums);
+        isa.store(isa.add(isa.add(even[t], odd[t]), tail[t]), &mut sums);
         emit(first + t, &sums);
     }
     T
-}
-
-#[inline(always)]
-fn accumulate<I: Isa, const T: usize>(isa: I, w: I::F, rows: &[&[f32]; T], i: usize, sums: &mut [I::F; T]) {
-    for t in 0..T {
-        sums[t] = isa.mul_add(w, isa.splat(rows[t][i]), sums[t]);
-    }
 }
