@@ -1,135 +1,126 @@
 //! Which tokens may be drawn: temperature, then `top_k`, `top_p`, `min_p` and `typical_p`, each on what the one before
 //! has left, as in Hugging Face transformers.
 //!
-//! The vocabulary is never sorted: each filter finds where to cut by partial selection and then drops what is below,
-//! so candidates stay in the order of their ids.
+//! Nothing is sorted. Each filter keeps what is within some limit; `top_k` finds its by partial selection, `top_p` and
+//! `typical_p` theirs by bisection over the bit patterns of floats, one pass over the candidates for each of at most
+//! 31 attempts.
 
-use std::cmp::Ordering;
-
+use super::candidates::Candidates;
 use crate::request::Sampling;
 
-/// A token that may be drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Candidate {
-    pub(crate) id: u32,
-    /// Its logit divided by the temperature, less that of the likeliest token: at most 0.
-    pub(crate) score: f32,
-    /// `exp(score)`: proportional to its probability; 1 for the likeliest.
-    pub(crate) weight: f32,
-}
-
-/// How many candidates the first attempt at finding a cut sorts; each further attempt takes as many times more.
-const FIRST_SELECTION: usize = 64;
-
-/// Fills `candidates` with the tokens that `sampling` leaves, in the order of their ids; at least one. `order` is room
-/// to work in.
-pub(crate) fn candidates(
-    logits: &[f32],
-    sampling: &Sampling,
-    candidates: &mut Vec<Candidate>,
-    order: &mut Vec<Candidate>,
-) {
-    let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    let scores = logits
-        .iter()
-        .map(|logit| (logit - largest) / sampling.temperature);
-    candidates.clear();
-    candidates.extend((0..).zip(scores).map(|(id, score)| Candidate {
-        id,
-        score,
-        weight: 0.0,
-    }));
+/// Fills `candidates` with the tokens that `sampling` leaves, weighed; at least one.
+pub(super) fn apply(logits: &[f32], sampling: &Sampling, candidates: &mut Candidates) {
+    candidates.fill(logits, sampling.temperature);
     if let Some(k) = sampling.top_k {
-        top_k(candidates, k, order);
+        top_k(candidates, k);
     }
-    // Exponentials are what costs, so they come after the filter that needs none.
-    for candidate in candidates.iter_mut() {
-        candidate.weight = candidate.score.exp();
-    }
+    // Exponentials come after the filter that needs none.
+    candidates.weigh();
     if sampling.top_p < 1.0 {
-        top_p(candidates, f64::from(sampling.top_p), order);
+        top_p(candidates, f64::from(sampling.top_p));
     }
     if sampling.min_p > 0.0 {
-        candidates.retain(|candidate| candidate.weight >= sampling.min_p);
+        candidates.retain(|_, _, weight| weight >= sampling.min_p);
     }
     if sampling.typical_p < 1.0 {
-        typical_p(candidates, f64::from(sampling.typical_p), order);
+        typical_p(candidates, f64::from(sampling.typical_p));
     }
-}
-
-/// Sum of the weights.
-pub(crate) fn total(candidates: &[Candidate]) -> f64 {
-    candidates
-        .iter()
-        .map(|candidate| f64::from(candidate.weight))
-        .sum()
 }
 
 /// Keeps the `k` likeliest, and those as likely as the last of them.
-fn top_k(candidates: &mut Vec<Candidate>, k: usize, order: &mut Vec<Candidate>) {
-    if k >= candidates.len() {
+fn top_k(candidates: &mut Candidates, k: usize) {
+    if k >= candidates.ids.len() {
         return;
     }
-    order.clone_from(candidates);
-    let (_, kth, _) = order.select_nth_unstable_by(k - 1, likelier);
-    let lowest = kth.score;
-    candidates.retain(|candidate| candidate.score >= lowest);
+    // The bit patterns of floats that are not negative have the order of their values, and integers sort faster.
+    let mut patterns: Vec<u32> = candidates
+        .distances
+        .iter()
+        .map(|distance| distance.to_bits())
+        .collect();
+    let (_, kth, _) = patterns.select_nth_unstable(k - 1);
+    let limit = f32::from_bits(*kth);
+    candidates.retain(|_, distance, _| distance <= limit);
 }
 
-/// Keeps the likeliest that together have probability `p` (Holtzman et al. 2020, arXiv 1904.09751).
-fn top_p(candidates: &mut Vec<Candidate>, p: f64, order: &mut Vec<Candidate>) {
-    let target = p * total(candidates);
-    order.clone_from(candidates);
-    let last = last_of_mass(order, target, likelier);
-    candidates.retain(|candidate| likelier(candidate, &last).is_le());
+/// Keeps the likeliest that together have probability `p`, of equals the lowest ids (Holtzman et al. 2020, arXiv
+/// 1904.09751).
+fn top_p(candidates: &mut Candidates, p: f64) {
+    let total = candidates.total();
+    let target = p * total;
+    // Tokens less likely than this cannot make up 1 - p even together, so the others reach p: usually few.
+    let negligible = ((1.0 - p) * total / candidates.ids.len() as f64) as f32;
+    candidates.retain(|_, _, weight| weight >= negligible.min(1.0));
+    let Candidates {
+        distances, weights, ..
+    } = candidates;
+    let limit = smallest(|limit| mass(distances, weights, limit) >= target);
+    let mut reached = mass(distances, weights, limit.next_down());
+    candidates.retain(|_, distance, weight| {
+        // The last of the equals may be the one that reaches it. The likeliest stays even where `p` is 0.
+        let wanted = distance < limit || distance == limit && (reached < target || reached == 0.0);
+        if wanted && distance == limit {
+            reached += f64::from(weight);
+        }
+        wanted
+    });
 }
 
 /// Keeps those whose information content is nearest to the entropy and that together have probability `p`.
-fn typical_p(candidates: &mut Vec<Candidate>, p: f64, order: &mut Vec<Candidate>) {
-    let total = total(candidates);
-    let information = |candidate: &Candidate| total.ln() - f64::from(candidate.score);
-    let entropy: f64 = candidates
+fn typical_p(candidates: &mut Candidates, p: f64) {
+    let total = candidates.total();
+    // A probability is exp(-distance)/total, so information content is distance + ln total, and its expectation, the
+    // entropy, is the mean distance + ln total.
+    let possible = candidates
+        .distances
         .iter()
-        .filter(|candidate| candidate.weight > 0.0)
-        .map(|candidate| f64::from(candidate.weight) / total * information(candidate))
-        .sum();
-    let surprise = |candidate: &Candidate| (information(candidate) - entropy).abs();
-    order.clone_from(candidates);
-    let last = last_of_mass(order, p * total, |a, b| {
-        surprise(a).total_cmp(&surprise(b)).then(a.id.cmp(&b.id))
-    });
-    candidates.retain(|candidate| surprise(candidate) <= surprise(&last));
+        .zip(&candidates.weights)
+        .filter(|(_, weight)| **weight > 0.0);
+    let mean = possible
+        .map(|(&distance, &weight)| f64::from(distance) * f64::from(weight))
+        .sum::<f64>()
+        / total;
+    let surprise = |distance: f32| (f64::from(distance) - mean).abs() as f32;
+    let surprises: Vec<f32> = candidates
+        .distances
+        .iter()
+        .map(|&distance| surprise(distance))
+        .collect();
+    let target = p * total;
+    let limit = smallest(|limit| mass(&surprises, &candidates.weights, limit) >= target);
+    candidates.retain(|_, distance, _| surprise(distance) <= limit);
 }
 
-/// The order of `top_k` and `top_p`: likeliest first, of equals the lowest id.
-fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
-    b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
-}
-
-/// The candidate, in the order `first`, with which the sum of weights reaches `target`. There is at least one
-/// candidate; they are reordered.
-fn last_of_mass(
-    candidates: &mut [Candidate],
-    target: f64,
-    first: impl Fn(&Candidate, &Candidate) -> Ordering + Copy,
-) -> Candidate {
-    let mut sorted = 0;
-    let mut sum = 0.0;
-    while sorted < candidates.len() {
-        let rest = &mut candidates[sorted..];
-        let more = (sorted * FIRST_SELECTION).max(FIRST_SELECTION).min(rest.len());
-        if more < rest.len() {
-            rest.select_nth_unstable_by(more, first);
+/// Sum of the weights whose key is at most `limit`.
+fn mass(keys: &[f32], weights: &[f32], limit: f32) -> f64 {
+    let (key_chunks, key_rest) = keys.as_chunks::<8>();
+    let (weight_chunks, weight_rest) = weights.as_chunks::<8>();
+    let term = |key: f32, weight: f32| f64::from(if key <= limit { weight } else { 0.0 });
+    let mut lanes = [0.0; 8];
+    for (keys, weights) in key_chunks.iter().zip(weight_chunks) {
+        for ((lane, &key), &weight) in lanes.iter_mut().zip(keys).zip(weights) {
+            *lane += term(key, weight);
         }
-        rest[..more].sort_unstable_by(first);
-        for candidate in &rest[..more] {
-            sum += f64::from(candidate.weight);
-            if sum >= target {
-                return *candidate;
-            }
-        }
-        sorted += more;
     }
-    // Rounding: all of them are needed.
-    candidates[candidates.len() - 1]
+    let rest: f64 = key_rest
+        .iter()
+        .zip(weight_rest)
+        .map(|(&key, &weight)| term(key, weight))
+        .sum();
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// The smallest limit, from 0 to ∞, that is `enough`, where everything above an enough is one; ∞ if none is.
+fn smallest(enough: impl Fn(f32) -> bool) -> f32 {
+    // The bit patterns of floats that are not negative have the order of their values.
+    let (mut low, mut high) = (0_u32, f32::INFINITY.to_bits());
+    while low < high {
+        let middle = low.midpoint(high);
+        if enough(f32::from_bits(middle)) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    f32::from_bits(low)
 }

@@ -1,5 +1,8 @@
 //! Log-probabilities of the model's own distribution: before penalties, bias, temperature and filters.
 
+use super::exp::{exp_of_minus, sum};
+use super::largest;
+
 /// The log-softmax of a row of logits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Logprobs<'a> {
@@ -11,11 +14,8 @@ pub(crate) struct Logprobs<'a> {
 impl<'a> Logprobs<'a> {
     /// Of logits that passed [`check`](super::check).
     pub(crate) fn new(logits: &'a [f32]) -> Self {
-        let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-        let sum: f64 = logits
-            .iter()
-            .map(|logit| f64::from((logit - largest).exp()))
-            .sum();
+        let largest = largest(logits);
+        let sum = sum(logits, |logit| exp_of_minus(largest - logit));
         Self {
             logits,
             normaliser: f64::from(largest) + sum.ln(),

@@ -3,6 +3,8 @@
 //! The draw for the n-th token of an output takes its random number from position n of the request's own ChaCha
 //! stream: what it gets depends on seed and n, not on what else was computed or how often.
 
+mod candidates;
+mod exp;
 mod filters;
 pub(crate) mod logprobs;
 mod penalties;
@@ -11,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::request::Sampling;
-use filters::Candidate;
+use candidates::Candidates;
 use penalties::Penalties;
 
 /// Logits that no token can be chosen from.
@@ -27,38 +29,47 @@ pub(crate) enum BadLogits {
 
 /// Whether the logits are a distribution: finite, or -∞ for tokens that cannot be, but not for all.
 pub(crate) fn check(logits: &[f32]) -> Result<(), BadLogits> {
-    // One pass without branches for the case that always holds.
-    let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    // Without branches inside: almost always there is nothing to find.
     let nan = logits.iter().fold(false, |nan, logit| nan | logit.is_nan());
     if nan {
         return Err(BadLogits::NotANumber(
             logits.iter().position(|logit| logit.is_nan()).unwrap_or(0),
         ));
     }
-    match largest {
+    match largest(logits) {
         f32::INFINITY => Err(BadLogits::Infinite(argmax(logits) as usize)),
         f32::NEG_INFINITY => Err(BadLogits::Nothing),
         _ => Ok(()),
     }
 }
 
-/// The likeliest token, of equals the lowest id.
-fn argmax(logits: &[f32]) -> u32 {
-    let (mut best, mut largest) = (0, f32::NEG_INFINITY);
-    for (id, &logit) in (0..).zip(logits) {
-        if logit > largest {
-            (best, largest) = (id, logit);
+/// The largest logit; -∞ if there is none.
+fn largest(logits: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = logits.as_chunks::<16>();
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, logit);
         }
     }
-    best
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
+/// The likeliest token, of equals the lowest id.
+fn argmax(logits: &[f32]) -> u32 {
+    let largest = largest(logits);
+    (0..)
+        .zip(logits)
+        .find(|&(_, &logit)| logit == largest)
+        .map_or(0, |(id, _)| id)
 }
 
 /// Buffers as wide as the vocabulary, shared by all samplers.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     logits: Vec<f32>,
-    candidates: Vec<Candidate>,
-    order: Vec<Candidate>,
+    candidates: Candidates,
 }
 
 /// One sequence's way of choosing tokens.
@@ -88,7 +99,6 @@ impl Sampler {
         let Scratch {
             logits: changed,
             candidates,
-            order,
         } = scratch;
         let logits = if self.penalties.change_nothing() {
             logits
@@ -101,8 +111,8 @@ impl Sampler {
         if self.sampling.temperature == 0.0 {
             return argmax(logits);
         }
-        filters::candidates(logits, &self.sampling, candidates, order);
-        draw(candidates, self.uniform(nth))
+        filters::apply(logits, &self.sampling, candidates);
+        candidates.draw(self.uniform(nth))
     }
 
     /// Takes note of a token of the output.
@@ -116,21 +126,6 @@ impl Sampler {
         random.set_stream(nth as u64);
         random.random()
     }
-}
-
-/// The candidate at `uniform` of the way through the cumulative distribution, in the order of ids.
-fn draw(candidates: &[Candidate], uniform: f64) -> u32 {
-    let target = uniform * filters::total(candidates);
-    let mut sum = 0.0;
-    let mut last = 0;
-    for candidate in candidates.iter().filter(|candidate| candidate.weight > 0.0) {
-        sum += f64::from(candidate.weight);
-        last = candidate.id;
-        if sum > target {
-            break;
-        }
-    }
-    last
 }
 
 #[cfg(test)]

@@ -78,13 +78,20 @@ fn naive(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
     kept
 }
 
-fn fast(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
-    let (mut candidates, mut order) = (Vec::new(), Vec::new());
-    filters::candidates(logits, sampling, &mut candidates, &mut order);
-    let total = filters::total(&candidates);
+fn filtered(logits: &[f32], sampling: &Sampling) -> Candidates {
+    let mut candidates = Candidates::default();
+    filters::apply(logits, sampling, &mut candidates);
     candidates
+}
+
+fn fast(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
+    let candidates = filtered(logits, sampling);
+    let probability = |weight: &f32| f64::from(*weight) / candidates.total();
+    candidates
+        .ids
         .iter()
-        .map(|candidate| (candidate.id, f64::from(candidate.weight) / total))
+        .copied()
+        .zip(candidates.weights.iter().map(probability))
         .collect()
 }
 
@@ -133,9 +140,7 @@ proptest! {
         logits in logits(),
         uniform in (0_u32..10_000).prop_map(|n| f64::from(n) / 10_000.0),
     ) {
-        let (mut candidates, mut order) = (Vec::new(), Vec::new());
-        filters::candidates(&logits, &Sampling::default(), &mut candidates, &mut order);
-        let drawn = draw(&candidates, uniform) as usize;
+        let drawn = filtered(&logits, &Sampling::default()).draw(uniform) as usize;
         let distribution = naive(&logits, &Sampling::default());
         let below: f64 = distribution[..drawn].iter().map(|(_, p)| p).sum();
         prop_assert!(below <= uniform + 1e-6, "{below} is below {uniform}");
@@ -177,7 +182,7 @@ proptest! {
         let mut scratch = Scratch::default();
         let id = Sampler::new(sampling, seed, &prompt).choose(0, &logits, &mut scratch);
         prop_assert!((id as usize) < logits.len());
-        prop_assert!(!scratch.candidates.is_empty());
+        prop_assert!(!scratch.candidates.ids.is_empty());
     }
 }
 
@@ -248,10 +253,9 @@ fn a_draw_depends_on_seed_and_position_alone() {
 #[test]
 fn tokens_of_probability_zero_are_never_drawn() {
     let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
-    let (mut candidates, mut order) = (Vec::new(), Vec::new());
-    filters::candidates(&logits, &Sampling::default(), &mut candidates, &mut order);
+    let candidates = filtered(&logits, &Sampling::default());
     for uniform in [0.0, 0.5, 1.0 - f64::EPSILON / 2.0] {
-        assert_eq!(draw(&candidates, uniform), 1);
+        assert_eq!(candidates.draw(uniform), 1);
     }
 }
 
