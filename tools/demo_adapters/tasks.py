@@ -391,7 +391,10 @@ class HomeSampler:
             value = self.rng.choice(values.values)
             self.slots[node.slot_name] = value.value_out
             return self.text(value.text_in)
-        words = HOME_NAMES.get(self.domain, HOME_NAMES[""]) if node.list_name == "name" else HOME_WORDS[node.list_name]
+        if node.list_name == "name":
+            words = HOME_NAMES.get(self.domain, HOME_NAMES[""])
+        else:
+            words = HOME_WORDS[node.list_name]
         word = self.rng.choice(words.split("|"))
         self.slots[node.slot_name] = word
         return word
@@ -479,7 +482,7 @@ TASKS = [
             rank_pattern={"q_proj": 4, "k_proj": 4},
             alpha_pattern={"q_proj": 8, "k_proj": 8},
         ),
-        epochs=1.2,
+        epochs=1,
         batch=12,
         max_new_tokens=110,
     ),

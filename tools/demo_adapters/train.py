@@ -222,7 +222,7 @@ def save(model, target: Path) -> None:
 
 
 @torch.no_grad()
-def generate(model, chat: Chat, messages: list[str], task: Task, batch: int = 50) -> list[str]:
+def generate(model, chat: Chat, messages: list[str], task: Task, batch: int = 100) -> list[str]:
     """Greedy answers of `model` to single user messages."""
     model.eval()
     chat.tokenizer.padding_side = "left"
