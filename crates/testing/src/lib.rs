@@ -5,10 +5,14 @@
 //! A test that needs the real model must not pass without it, so [`smollm2`] panics with the command that
 //! fetches it instead of returning an `Option` that a test could skip on.
 
+mod gguf;
+
 use std::{
     env,
     path::{Path, PathBuf},
 };
+
+pub use gguf::GgufWriter;
 
 /// The real model that tests run on: 135 million parameters, quantised to Q4_1, 98 MB.
 const MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";

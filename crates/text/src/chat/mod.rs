@@ -27,6 +27,9 @@ const DEFAULT: &str = "default";
 /// A template made for conversations with tools, where a model has one of its own.
 const TOOL_USE: &str = "tool_use";
 
+/// The largest template that is compiled, in bytes; the largest in use have about 30,000.
+const MAX_SOURCE: usize = 1 << 20;
+
 /// A compiled chat template. Immutable; share it by `Arc`.
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -86,6 +89,11 @@ impl ChatTemplate {
     }
 
     fn with_tool_use(source: &str, tool_use: Option<&str>) -> Result<Self, TextError> {
+        let size = source.len() + tool_use.map_or(0, str::len);
+        if size > MAX_SOURCE {
+            let reason = format!("it has {size} bytes, more than {MAX_SOURCE} are not compiled");
+            return Err(TextError::TemplateSyntax(reason));
+        }
         let mut environment = environment::sandbox();
         let sources = [(DEFAULT, Some(source)), (TOOL_USE, tool_use)];
         for (name, source) in sources

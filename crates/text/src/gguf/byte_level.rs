@@ -46,10 +46,7 @@ pub(super) fn skeleton(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Resu
 }
 
 /// The merges, each a pair of tokens whose concatenation is a token too.
-pub(super) fn merges(
-    metadata: &Metadata,
-    vocabulary: &Vocabulary<'_>,
-) -> Result<Vec<(String, String)>, TextError> {
+fn merges(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Vec<(String, String)>, TextError> {
     let Some(lines) = metadata.strings(MERGES) else {
         return Err(TextError::MissingMetadata {
             key: MERGES,

@@ -82,7 +82,10 @@ fn add_tokens(inner: &mut Inner, vocabulary: &Vocabulary<'_>, strips_after: bool
                 let rstrip = strips_after && !KEEP_SPACE_AFTER.contains(&token);
                 Some(AddedToken::from(token, true).rstrip(rstrip))
             }
-            TokenType::UserDefined => Some(AddedToken::from(token, false).normalized(false)),
+            TokenType::UserDefined => {
+                let rstrip = strips_after && token == "</s>";
+                Some(AddedToken::from(token, false).normalized(false).rstrip(rstrip))
+            }
             TokenType::Normal | TokenType::Unused | TokenType::Byte => None,
         });
     // A spelling that its kind of tokenizer changed (Gemma's runs of spaces) is no longer in the model under this name:

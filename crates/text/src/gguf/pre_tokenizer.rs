@@ -69,18 +69,17 @@ const QWEN: PreTokenizer = PreTokenizer {
 };
 
 /// Every known name, in the order of the error message that lists them.
-const KNOWN: [(&str, PreTokenizer); 17] = [
-    ("default", plain(Cut::Gpt2)),
+///
+/// `default` is not among them: converters write it for models that they do not know.
+const KNOWN: [(&str, PreTokenizer); 13] = [
     ("gpt-2", plain(Cut::Gpt2)),
-    ("phi-2", plain(Cut::Gpt2)),
-    ("olmo", plain(Cut::Gpt2)),
     ("smollm", plain(Cut::DigitsThenGpt2)),
     ("starcoder", plain(Cut::DigitsThenGpt2)),
     ("refact", plain(Cut::DigitsThenGpt2)),
     ("llama-bpe", LLAMA3_BPE),
     ("llama3", LLAMA3_BPE),
     ("llama-v3", LLAMA3_BPE),
-    ("smaug-bpe", LLAMA3_BPE),
+    ("smaug-bpe", plain(Cut::Expression(LLAMA3))),
     ("dbrx", plain(Cut::Expression(LLAMA3))),
     ("qwen2", QWEN),
     ("deepseek-r1-qwen", QWEN),
@@ -93,7 +92,6 @@ const KNOWN: [(&str, PreTokenizer); 17] = [
         },
     ),
     ("gpt-4o", plain(Cut::Expression(GPT4O))),
-    ("llama4", plain(Cut::Expression(GPT4O))),
 ];
 
 /// The pre-tokenizer called `name`.
@@ -128,5 +126,67 @@ impl PreTokenizer {
                 Sequence::new(vec![split.into(), byte_level(false)]).into()
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+
+    use super::*;
+
+    /// The words of `text`, in the byte alphabet (`Ġ` is a space, `Ċ` a line feed).
+    fn words(name: &str, text: &str) -> Vec<String> {
+        let mut pieces = PreTokenizedString::from(text);
+        named(name)
+            .unwrap()
+            .pre_tokenizer()
+            .unwrap()
+            .pre_tokenize(&mut pieces)
+            .unwrap();
+        let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+        splits.into_iter().map(|(word, ..)| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_known_name_can_be_built() {
+        for (name, _) in KNOWN {
+            assert_eq!(words(name, "ab").concat(), "ab", "{name}");
+        }
+    }
+
+    #[test]
+    fn digits_are_grouped_as_the_model_learned() {
+        assert_eq!(words("gpt-2", "x 12345"), ["x", "Ġ12345"]);
+        assert_eq!(words("smollm", "x 12345"), ["x", "Ġ", "1", "2", "3", "4", "5"]);
+        assert_eq!(words("llama-bpe", "x 12345"), ["x", "Ġ", "123", "45"]);
+        assert_eq!(words("qwen2", "x 123"), ["x", "Ġ", "1", "2", "3"]);
+        assert_eq!(words("tekken", "x 123"), ["x", "Ġ", "1", "2", "3"]);
+        assert_eq!(words("gpt-4o", "x 12345"), ["x", "Ġ", "123", "45"]);
+    }
+
+    #[test]
+    fn words_end_where_the_model_learned() {
+        assert_eq!(words("gpt-2", "I'M HTTPServer"), ["I", "'", "M", "ĠHTTPServer"]);
+        assert_eq!(words("llama-bpe", "I'M HTTPServer"), ["I", "'M", "ĠHTTPServer"]);
+        assert_eq!(words("tekken", "anHTTPServer"), ["an", "HTTPServer"]);
+        assert_eq!(words("gpt-4o", "I'M aB"), ["I'M", "Ġa", "B"]);
+        assert_eq!(words("gpt-2", "a  b\n\n"), ["a", "Ġ", "Ġb", "ĊĊ"]);
+    }
+
+    #[test]
+    fn only_qwen_composes_characters() {
+        for (name, pre) in KNOWN {
+            assert_eq!(pre.normalizer().is_some(), name.contains("qwen"), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error_that_lists_the_known() {
+        let message = named("default").unwrap_err().to_string();
+        assert!(
+            message.contains("`default`") && message.contains("gpt-2, smollm"),
+            "{message}"
+        );
     }
 }

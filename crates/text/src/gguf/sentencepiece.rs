@@ -1,7 +1,7 @@
 //! SentencePiece BPE (`tokenizer.ggml.model` = `llama`): tokens are text with `▁` for the space, bytes that no
 //! token covers have tokens of their own, and merges are implied by the tokens' scores.
 
-use std::cmp::Ordering;
+use std::{borrow::Cow, cmp::Ordering};
 
 use multigraft_weights::gguf::Metadata;
 use tokenizers::{
@@ -10,7 +10,10 @@ use tokenizers::{
     normalizers::{prepend::Prepend, replace::Replace, utils::Sequence},
 };
 
-use super::{Skeleton, flag, vocabulary::Vocabulary};
+use super::{
+    Skeleton, flag,
+    vocabulary::{Vocabulary, invalid},
+};
 use crate::{TextError, tokenizer::DecodeRules};
 
 /// How a space is written in the vocabulary.
@@ -19,29 +22,44 @@ const SPACE: &str = "▁";
 pub(super) fn skeleton(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Skeleton, TextError> {
     let family = Family::of(metadata);
     let space_prefix = flag(metadata, "tokenizer.ggml.add_space_prefix")?.unwrap_or(family != Family::Gemma);
-    let spellings: Vec<String> = vocabulary
+    let scores = match family {
+        // Gemma's scores are not in the order in which its tokens were merged; its ids are.
+        Family::Gemma => None,
+        Family::Llama | Family::Phi3 => Some(vocabulary.scores(metadata)?),
+    };
+    let tokens: Vec<Token<'_>> = vocabulary
         .iter()
-        .map(|(_, token, _)| {
-            if family == Family::Gemma {
+        .map(|(id, token, _)| Token {
+            id,
+            spelling: if family == Family::Gemma {
                 respelled(token)
             } else {
-                token.to_owned()
-            }
+                token.into()
+            },
+            rank: scores.as_ref().map_or(-(id as f32), |scores| scores[id as usize]),
         })
         .collect();
-    let ranks: Vec<f32> = match family {
-        // Gemma's scores are not in the order in which its tokens were merged; its ids are.
-        Family::Gemma => (0..vocabulary.len()).map(|id| -(id as f32)).collect(),
-        Family::Llama | Family::Phi3 => vocabulary.scores(metadata)?.into_owned(),
-    };
-    let vocab: Vocab = spellings.iter().cloned().zip(0..).collect();
-    let merges = implied_merges(&spellings, &vocab, &ranks);
+    let vocab: Vocab = tokens
+        .iter()
+        .map(|token| (token.spelling.clone().into_owned(), token.id))
+        .collect();
+    if vocab.len() < tokens.len() {
+        return Err(invalid(
+            "tokenizer.ggml.tokens",
+            "has a run of spaces twice, as spaces and as `▁`".into(),
+        ));
+    }
+    let merges = implied_merges(&tokens, &vocab);
     let mut builder = BPE::builder()
         .vocab_and_merges(vocab, merges)
         .fuse_unk(true)
         .byte_fallback(true);
-    if let Some(unknown) = vocabulary.named_id(metadata, "tokenizer.ggml.unknown_token_id")? {
-        builder = builder.unk_token(vocabulary.token(unknown).to_owned());
+    let unknown = vocabulary.named_id(metadata, "tokenizer.ggml.unknown_token_id")?;
+    if let Some(unknown) = unknown
+        .map(|id| vocabulary.token(id))
+        .filter(|token| !token.is_empty())
+    {
+        builder = builder.unk_token(unknown.to_owned());
     }
     let model = builder
         .build()
@@ -87,12 +105,20 @@ fn spaces_to_markers(space_prefix: bool) -> Result<NormalizerWrapper, TextError>
     })
 }
 
+/// A token as BPE knows it.
+struct Token<'a> {
+    id: u32,
+    spelling: Cow<'a, str>,
+    /// The higher, the earlier it is merged.
+    rank: f32,
+}
+
 /// A Gemma token as its merges know it: runs of spaces are stored as spaces, not as `▁`.
-fn respelled(token: &str) -> String {
-    if !token.is_empty() && token.chars().all(|c| c == ' ') {
-        token.replace(' ', SPACE)
+fn respelled(token: &str) -> Cow<'_, str> {
+    if token.chars().all(|c| c == ' ') {
+        token.replace(' ', SPACE).into()
     } else {
-        token.to_owned()
+        token.into()
     }
 }
 
@@ -101,27 +127,32 @@ fn respelled(token: &str) -> String {
 ///
 /// Ties are broken as the converters of `transformers` do: longer left half first, then longer right half, then
 /// by the ids of the token and of its halves.
-fn implied_merges(spellings: &[String], ids: &Vocab, ranks: &[f32]) -> Vec<(String, String)> {
+fn implied_merges(tokens: &[Token<'_>], ids: &Vocab) -> Vec<(String, String)> {
     struct Merge<'a> {
         halves: (&'a str, &'a str),
+        ids: (u32, u32),
         rank: f32,
         lengths: (usize, usize),
     }
     let mut merges = Vec::new();
-    for (token, &rank) in spellings.iter().zip(ranks) {
+    for Token { spelling, rank, .. } in tokens {
         let first = merges.len();
-        let length = token.chars().count();
-        for (left_length, (cut, _)) in token.char_indices().enumerate().skip(1) {
-            let halves = token.split_at(cut);
-            if ids.contains_key(halves.0) && ids.contains_key(halves.1) {
+        let length = spelling.chars().count();
+        for (left_length, (cut, _)) in spelling.char_indices().enumerate().skip(1) {
+            let halves = spelling.split_at(cut);
+            if let Some(&left) = ids.get(halves.0)
+                && let Some(&right) = ids.get(halves.1)
+            {
+                let lengths = (left_length, length - left_length);
                 merges.push(Merge {
                     halves,
-                    rank,
-                    lengths: (left_length, length - left_length),
+                    ids: (left, right),
+                    rank: *rank,
+                    lengths,
                 });
             }
         }
-        merges[first..].sort_by_key(|merge| (ids[merge.halves.0], ids[merge.halves.1]));
+        merges[first..].sort_unstable_by_key(|merge| merge.ids);
     }
     merges.sort_by(|a, b| {
         let by_rank = b.rank.partial_cmp(&a.rank).unwrap_or(Ordering::Equal);

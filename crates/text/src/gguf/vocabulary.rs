@@ -31,7 +31,8 @@ pub(super) enum TokenType {
     Byte,
 }
 
-/// All tokens by id, each spelling once.
+/// All tokens by id, each spelling once. Tokens that are spelled with nothing can be many: they fill up a vocabulary
+/// to a round size, and no text leads to them.
 #[derive(Debug)]
 pub(super) struct Vocabulary<'a> {
     tokens: &'a [String],
@@ -60,7 +61,7 @@ impl<'a> Vocabulary<'a> {
             }
         };
         let mut ids = HashMap::with_capacity(tokens.len());
-        for (id, token) in (0..).zip(tokens) {
+        for (id, token) in (0..).zip(tokens).filter(|(_, token)| !token.is_empty()) {
             if let Some(first) = ids.insert(token.as_str(), id) {
                 return Err(invalid(
                     TOKENS,

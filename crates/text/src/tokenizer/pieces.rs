@@ -1,6 +1,8 @@
 //! What every token of the vocabulary adds to a text, as bytes.
 
-use tokenizers::{Model, Tokenizer};
+use std::collections::HashMap;
+
+use tokenizers::Tokenizer;
 
 use super::{DecodeRules, MAX_VOCABULARY};
 use crate::TextError;
@@ -25,7 +27,7 @@ pub(crate) struct Pieces {
     special: Vec<bool>,
     start: StartRule,
     /// With [`StartRule::FirstWithout`]: what each token adds as the first of a text, where that is different.
-    first: std::collections::HashMap<u32, Vec<u8>>,
+    first: HashMap<u32, Vec<u8>>,
 }
 
 impl Pieces {
@@ -35,44 +37,31 @@ impl Pieces {
     ///
     /// If a token id is absurdly large, or the text of all tokens together is.
     pub(crate) fn new(tokenizer: &Tokenizer, rules: &DecodeRules) -> Result<Self, TextError> {
-        let added = tokenizer.get_added_vocabulary();
-        let (mut size, mut largest) = (0, String::new());
-        for (token, id) in tokenizer.get_vocab(true) {
-            if id as usize >= size {
-                (size, largest) = (id as usize + 1, token);
-            }
-        }
-        if size > MAX_VOCABULARY {
-            return Err(TextError::Build(format!(
-                "token `{largest}` has the id {}, more than {MAX_VOCABULARY} tokens are not supported",
-                size - 1
-            )));
-        }
-
+        let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        let spellings = spellings_by_id(tokenizer)?;
         let mut pieces = Self {
             bytes: Vec::new(),
-            ends: Vec::with_capacity(size),
-            special: Vec::with_capacity(size),
+            ends: Vec::with_capacity(spellings.len()),
+            special: Vec::with_capacity(spellings.len()),
             start: rules.start.clone(),
-            first: std::collections::HashMap::new(),
+            first: HashMap::new(),
         };
-        for id in 0..size as u32 {
-            if let Some(token) = added.get_added_tokens_decoder().get(&id) {
+        for (id, spelling) in (0..).zip(spellings) {
+            let special = if let Some(token) = added.get(&id) {
                 pieces.bytes.extend(rules.added_bytes(&token.content));
-                pieces.special.push(token.special);
+                token.special
             } else {
-                if let Some(spelling) = tokenizer.get_model().id_to_token(id) {
-                    pieces.bytes.extend(rules.bytes(&spelling));
-                    if let StartRule::FirstWithout(marker) = &rules.start
-                        && spelling.contains(marker.as_str())
-                    {
-                        pieces
-                            .first
-                            .insert(id, rules.bytes(&spelling.replace(marker.as_str(), "")));
-                    }
+                pieces.bytes.extend(rules.bytes(&spelling));
+                if let StartRule::FirstWithout(marker) = &rules.start
+                    && spelling.contains(marker.as_str())
+                {
+                    pieces
+                        .first
+                        .insert(id, rules.bytes(&spelling.replace(marker.as_str(), "")));
                 }
-                pieces.special.push(false);
-            }
+                false
+            };
+            pieces.special.push(special);
             let end = u32::try_from(pieces.bytes.len())
                 .map_err(|_| TextError::Build("the vocabulary's text is larger than 4 GiB".into()))?;
             pieces.ends.push(end);
@@ -120,6 +109,25 @@ impl Pieces {
     pub(crate) fn byte_level_bytes(spelling: &str) -> Option<Vec<u8>> {
         spelling.chars().map(byte_of).collect()
     }
+}
+
+/// How every token is spelled, by id; empty where an id has no token.
+fn spellings_by_id(tokenizer: &Tokenizer) -> Result<Vec<String>, TextError> {
+    let mut spellings = Vec::new();
+    for (token, id) in tokenizer.get_vocab(true) {
+        let id = id as usize;
+        if id >= MAX_VOCABULARY {
+            let reason = format!(
+                "token `{token}` has the id {id}; more than {MAX_VOCABULARY} tokens are not supported"
+            );
+            return Err(TextError::Build(reason));
+        }
+        if id >= spellings.len() {
+            spellings.resize(id + 1, String::new());
+        }
+        spellings[id] = token;
+    }
+    Ok(spellings)
 }
 
 /// The byte that a character stands for in a byte-level vocabulary: printable Latin-1 characters stand for
