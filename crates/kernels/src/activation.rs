@@ -49,17 +49,11 @@ impl Kernel for Gate<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let gelu = self.gelu;
-        each_lane(isa, self.gate, |x| {
-            if !gelu {
-                let one = isa.splat(1.0);
-                return isa.div(x, isa.add(one, exp(isa, isa.sub(isa.splat(0.0), x))));
-            }
-            let cube = isa.mul(isa.mul(x, x), x);
-            let inner = isa.mul(isa.mul_add(cube, isa.splat(0.044_715), x), isa.splat(0.797_884_6));
-            let half = isa.mul(x, isa.splat(0.5));
-            isa.mul_add(half, tanh(isa, inner), half)
-        });
+        if self.gelu {
+            each_lane(isa, self.gate, Gelu);
+        } else {
+            each_lane(isa, self.gate, Silu);
+        }
         for (gate, up) in self.gate.iter_mut().zip(self.up) {
             *gate *= up;
         }
@@ -75,8 +69,46 @@ impl Kernel for Softcap<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let cap = isa.splat(self.cap);
-        each_lane(isa, self.x, |x| isa.mul(cap, tanh(isa, isa.div(x, cap))));
+        each_lane(isa, self.x, Cap(self.cap));
+    }
+}
+
+/// A function of one float, on lanes. A trait and not a closure: see [`Isa`] on inlining.
+trait Function: Copy {
+    fn of<I: Isa>(self, isa: I, x: I::F) -> I::F;
+}
+
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Function for Silu {
+    #[inline(always)]
+    fn of<I: Isa>(self, isa: I, x: I::F) -> I::F {
+        isa.div(x, isa.add(isa.splat(1.0), exp(isa, isa.sub(isa.splat(0.0), x))))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Function for Gelu {
+    #[inline(always)]
+    fn of<I: Isa>(self, isa: I, x: I::F) -> I::F {
+        let cube = isa.mul(isa.mul(x, x), x);
+        let inner = isa.mul(isa.mul_add(cube, isa.splat(0.044_715), x), isa.splat(0.797_884_6));
+        let half = isa.mul(x, isa.splat(0.5));
+        isa.mul_add(half, tanh(isa, inner), half)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Cap(f32);
+
+impl Function for Cap {
+    #[inline(always)]
+    fn of<I: Isa>(self, isa: I, x: I::F) -> I::F {
+        let cap = isa.splat(self.0);
+        isa.mul(cap, tanh(isa, isa.div(x, cap)))
     }
 }
 
@@ -92,14 +124,14 @@ pub(crate) fn tanh<I: Isa>(isa: I, x: I::F) -> I::F {
 
 /// Maps all values, sixteen at a time; the last ones are padded.
 #[inline(always)]
-fn each_lane<I: Isa>(isa: I, x: &mut [f32], f: impl Fn(I::F) -> I::F) {
+fn each_lane<I: Isa>(isa: I, x: &mut [f32], function: impl Function) {
     let (lanes, rest) = x.as_chunks_mut::<LANES>();
     for lane in lanes {
-        isa.store(f(isa.load(lane)), lane);
+        isa.store(function.of(isa, isa.load(lane)), lane);
     }
     let mut padded = [0.0; LANES];
     padded[..rest.len()].copy_from_slice(rest);
-    isa.store(f(isa.load(&padded)), &mut padded);
+    isa.store(function.of(isa, isa.load(&padded)), &mut padded);
     rest.copy_from_slice(&padded[..rest.len()]);
 }
 

@@ -178,35 +178,57 @@ impl Kernel for ShrinkRow<'_> {
         match &lora.a {
             Shrink::F32(a) => {
                 for (out, a) in out.iter_mut().zip(a.chunks_exact(lora.inp)) {
-                    *out = lora.scaling * dot(isa, a, x, |isa, a| isa.load(a), |a| a);
+                    *out = lora.scaling * dot::<I, Floats>(isa, a, x);
                 }
             }
             Shrink::Bf16(a) => {
                 for (out, a) in out.iter_mut().zip(a.chunks_exact(lora.inp)) {
-                    let sum = dot(
-                        isa,
-                        a,
-                        x,
-                        |isa, a| isa.load_bf16(a),
-                        |a| bf16::from_bits(a).to_f32(),
-                    );
-                    *out = lora.scaling * sum;
+                    *out = lora.scaling * dot::<I, BrainFloats>(isa, a, x);
                 }
             }
         }
     }
 }
 
+/// How the numbers of A become floats.
+trait Stored {
+    type Number: Copy;
+    fn load<I: Isa>(isa: I, lanes: &[Self::Number; LANES]) -> I::F;
+    fn one(number: Self::Number) -> f32;
+}
+
+struct Floats;
+
+impl Stored for Floats {
+    type Number = f32;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, lanes: &[f32; LANES]) -> I::F {
+        isa.load(lanes)
+    }
+    #[inline(always)]
+    fn one(number: f32) -> f32 {
+        number
+    }
+}
+
+struct BrainFloats;
+
+impl Stored for BrainFloats {
+    type Number = u16;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, lanes: &[u16; LANES]) -> I::F {
+        isa.load_bf16(lanes)
+    }
+    #[inline(always)]
+    fn one(number: u16) -> f32 {
+        bf16::from_bits(number).to_f32()
+    }
+}
+
 /// `Σ a·x`: four lane sums that take turns, added as (0 + 1) + (2 + 3), then the tree of [`Isa::sum`], then what is
 /// left over in order.
 #[inline(always)]
-fn dot<I: Isa, T: Copy>(
-    isa: I,
-    a: &[T],
-    x: &[f32],
-    load: impl Fn(I, &[T; LANES]) -> I::F,
-    one: impl Fn(T) -> f32,
-) -> f32 {
+fn dot<I: Isa, S: Stored>(isa: I, a: &[S::Number], x: &[f32]) -> f32 {
     let (a_lanes, a_rest) = a.as_chunks::<LANES>();
     let (x_lanes, x_rest) = x.as_chunks::<LANES>();
     let mut sums = [isa.splat(0.0); 4];
@@ -214,17 +236,17 @@ fn dot<I: Isa, T: Copy>(
     let (x_fours, x_lanes) = x_lanes.as_chunks::<4>();
     for (a, x) in a_fours.iter().zip(x_fours) {
         for i in 0..4 {
-            sums[i] = isa.mul_add(load(isa, &a[i]), isa.load(&x[i]), sums[i]);
+            sums[i] = isa.mul_add(S::load(isa, &a[i]), isa.load(&x[i]), sums[i]);
         }
     }
     for (a, x) in a_lanes.iter().zip(x_lanes) {
-        sums[0] = isa.mul_add(load(isa, a), isa.load(x), sums[0]);
+        sums[0] = isa.mul_add(S::load(isa, a), isa.load(x), sums[0]);
     }
-    let total = isa.sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])));
-    a_rest
-        .iter()
-        .zip(x_rest)
-        .fold(total, |sum, (&a, x)| one(a).mul_add(*x, sum))
+    let mut total = isa.sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])));
+    for (a, x) in a_rest.iter().zip(x_rest) {
+        total = S::one(*a).mul_add(*x, total);
+    }
+    total
 }
 
 #[cfg(test)]

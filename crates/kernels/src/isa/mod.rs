@@ -24,7 +24,9 @@ pub(crate) const LANES: usize = 16;
 /// Sixteen float lanes and what kernels do with them.
 ///
 /// Methods are `inline(always)`: they must end up inside a function compiled for the instruction set, which is
-/// what [`dispatch`] enters.
+/// what [`dispatch`] enters. The same goes for everything that kernels call, so they take traits with
+/// `inline(always)` methods where closures would read better: a closure may be left out of line, and is then compiled
+/// without the instruction set, many times slower.
 pub(crate) trait Isa: Copy + Send + Sync {
     /// Sixteen floats.
     type F: Copy;

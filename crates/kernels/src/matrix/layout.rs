@@ -18,17 +18,20 @@ pub(super) trait Block: Pod + Send + Sync {
     /// Inputs.
     const LEN: usize;
 
-    /// Walks a panel input by input: `pair(i, even, odd)` gets the sixteen outputs' weights for inputs i and i + 1, i
-    /// even; `last` those for the last input if their number is odd.
-    ///
-    /// Pairs, because sums alternate between two accumulators: a pair names both without an index, so that they stay
-    /// in registers.
-    fn walk<I: Isa>(
-        panel: &[Self],
-        isa: I,
-        pair: impl FnMut(usize, I::F, I::F),
-        last: impl FnMut(usize, I::F),
-    );
+    /// Walks a panel input by input and shows each input's weights to `visitor`.
+    fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>);
+}
+
+/// Sees the weights of a panel. A trait and not a closure, because its methods must be `inline(always)`: code that is
+/// left out of line is compiled without the instruction set.
+///
+/// Weights come in pairs, because sums alternate between two accumulators: a pair names both without an index, so that
+/// they stay in registers.
+pub(super) trait Visitor<I: Isa> {
+    /// The sixteen outputs' weights for inputs `i` and `i + 1`, i even.
+    fn pair(&mut self, isa: I, i: usize, even: I::F, odd: I::F);
+    /// Those for the last input, if the number of inputs is odd.
+    fn last(&mut self, isa: I, i: usize, weights: I::F);
 }
 
 /// Blocks of one input, decoded by a load.
@@ -42,18 +45,13 @@ macro_rules! plain_block {
         impl Block for $name {
             const LEN: usize = 1;
             #[inline(always)]
-            fn walk<I: Isa>(
-                panel: &[Self],
-                isa: I,
-                mut pair: impl FnMut(usize, I::F, I::F),
-                mut last: impl FnMut(usize, I::F),
-            ) {
+            fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>) {
                 let (pairs, rest) = panel.as_chunks::<2>();
                 for (i, [even, odd]) in pairs.iter().enumerate() {
-                    pair(2 * i, isa.$load(&even.0), isa.$load(&odd.0));
+                    visitor.pair(isa, 2 * i, isa.$load(&even.0), isa.$load(&odd.0));
                 }
                 for block in rest {
-                    last(panel.len() - 1, isa.$load(&block.0));
+                    visitor.last(isa, panel.len() - 1, isa.$load(&block.0));
                 }
             }
         }
@@ -79,14 +77,9 @@ macro_rules! quantised_block {
         impl Block for $name {
             const LEN: usize = $len;
             #[inline(always)]
-            fn walk<I: Isa>(
-                panel: &[Self],
-                isa: I,
-                mut pair: impl FnMut(usize, I::F, I::F),
-                _last: impl FnMut(usize, I::F),
-            ) {
+            fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>) {
                 for (b, block) in panel.iter().enumerate() {
-                    block.pairs(isa, |i, even, odd| pair(b * $len + i, even, odd));
+                    block.pairs(isa, b * $len, visitor);
                 }
             }
         }
@@ -105,10 +98,15 @@ quantised_block!(Q8, 32);
 
 impl Q8 {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         let d = isa.load_f16(&self.d);
         for (i, [even, odd]) in self.q.as_chunks::<2>().0.iter().enumerate() {
-            f(2 * i, isa.mul(d, isa.load_i8(even)), isa.mul(d, isa.load_i8(odd)));
+            visitor.pair(
+                isa,
+                at + 2 * i,
+                isa.mul(d, isa.load_i8(even)),
+                isa.mul(d, isa.load_i8(odd)),
+            );
         }
     }
 }
@@ -120,7 +118,8 @@ fn nibbles<I: Isa, const N: usize>(
     low: &[Bytes; N],
     high: Option<&[[u16; 2]; N]>,
     (scale, min): (I::F, I::F),
-    mut f: impl FnMut(usize, I::F, I::F),
+    at: usize,
+    visitor: &mut impl Visitor<I>,
 ) {
     for (i, pair) in low.iter().enumerate() {
         let (mut even, mut odd) = isa.load_nibbles(pair);
@@ -128,7 +127,12 @@ fn nibbles<I: Isa, const N: usize>(
             even = isa.add(even, isa.select(high[i][0], 16.0));
             odd = isa.add(odd, isa.select(high[i][1], 16.0));
         }
-        f(2 * i, isa.mul_add(scale, even, min), isa.mul_add(scale, odd, min));
+        visitor.pair(
+            isa,
+            at + 2 * i,
+            isa.mul_add(scale, even, min),
+            isa.mul_add(scale, odd, min),
+        );
     }
 }
 
@@ -144,9 +148,16 @@ quantised_block!(Q4, 32);
 
 impl Q4 {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         let d = isa.load_f16(&self.d);
-        nibbles(isa, &self.low, None, (d, isa.mul(d, isa.splat(-8.0))), f);
+        nibbles(
+            isa,
+            &self.low,
+            None,
+            (d, isa.mul(d, isa.splat(-8.0))),
+            at,
+            visitor,
+        );
     }
 }
 
@@ -163,13 +174,14 @@ quantised_block!(Q4Min, 32);
 
 impl Q4Min {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         nibbles(
             isa,
             &self.low,
             None,
             (isa.load_f16(&self.d), isa.load_f16(&self.m)),
-            f,
+            at,
+            visitor,
         );
     }
 }
@@ -187,14 +199,15 @@ quantised_block!(Q5, 32);
 
 impl Q5 {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         let d = isa.load_f16(&self.d);
         nibbles(
             isa,
             &self.low,
             Some(&self.high),
             (d, isa.mul(d, isa.splat(-16.0))),
-            f,
+            at,
+            visitor,
         );
     }
 }
@@ -213,13 +226,14 @@ quantised_block!(Q5Min, 32);
 
 impl Q5Min {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         nibbles(
             isa,
             &self.low,
             Some(&self.high),
             (isa.load_f16(&self.d), isa.load_f16(&self.m)),
-            f,
+            at,
+            visitor,
         );
     }
 }
@@ -246,13 +260,11 @@ quantised_block!(Q4K, 256);
 
 impl Q4K {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         let (d, dmin) = (isa.load_f16(&self.d), isa.load_f16(&self.dmin));
         for group in 0..8 {
             let scale_min = k_scale_min(isa, d, dmin, &self.s[group], &self.m[group]);
-            nibbles(isa, &self.low[group], None, scale_min, |i, even, odd| {
-                f(group * 32 + i, even, odd)
-            });
+            nibbles(isa, &self.low[group], None, scale_min, at + group * 32, visitor);
         }
     }
 }
@@ -273,7 +285,7 @@ quantised_block!(Q5K, 256);
 
 impl Q5K {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         let (d, dmin) = (isa.load_f16(&self.d), isa.load_f16(&self.dmin));
         for group in 0..8 {
             let scale_min = k_scale_min(isa, d, dmin, &self.s[group], &self.m[group]);
@@ -282,7 +294,8 @@ impl Q5K {
                 &self.low[group],
                 Some(&self.high[group]),
                 scale_min,
-                |i, even, odd| f(group * 32 + i, even, odd),
+                at + group * 32,
+                visitor,
             );
         }
     }
@@ -303,7 +316,7 @@ quantised_block!(Q6K, 256);
 
 impl Q6K {
     #[inline(always)]
-    fn pairs<I: Isa>(&self, isa: I, mut f: impl FnMut(usize, I::F, I::F)) {
+    fn pairs<I: Isa>(&self, isa: I, at: usize, visitor: &mut impl Visitor<I>) {
         let d = isa.load_f16(&self.d);
         for group in 0..16 {
             let scale = isa.mul(d, isa.load_i8(&self.s[group]));
@@ -312,24 +325,39 @@ impl Q6K {
                 let [pair_a, pair_b] = split_pairs(isa, &self.high[group][i]);
                 let (a, b) = isa.load_nibbles(&self.low[group][2 * i]);
                 let (c, e) = isa.load_nibbles(&self.low[group][2 * i + 1]);
-                let weight = |high, low| isa.mul_add(scale, isa.mul_add(high, isa.splat(16.0), low), min);
-                let at = group * 16 + 4 * i;
-                f(at, weight(pair_a.0, a), weight(pair_a.1, b));
-                f(at + 2, weight(pair_b.0, c), weight(pair_b.1, e));
+                let sixteen = isa.splat(16.0);
+                let (a, b) = (
+                    isa.mul_add(pair_a.0, sixteen, a),
+                    isa.mul_add(pair_a.1, sixteen, b),
+                );
+                let (c, e) = (
+                    isa.mul_add(pair_b.0, sixteen, c),
+                    isa.mul_add(pair_b.1, sixteen, e),
+                );
+                let at = at + group * 16 + 4 * i;
+                visitor.pair(isa, at, isa.mul_add(scale, a, min), isa.mul_add(scale, b, min));
+                visitor.pair(
+                    isa,
+                    at + 2,
+                    isa.mul_add(scale, c, min),
+                    isa.mul_add(scale, e, min),
+                );
             }
         }
     }
 }
 
-/// The four two-bit fields of each byte, as floats.
+/// The four two-bit fields of each byte, as floats: inputs 0 and 1, 2 and 3.
 #[inline(always)]
 fn split_pairs<I: Isa>(isa: I, bytes: &Bytes) -> [(I::F, I::F); 2] {
-    let fields = |shift: u32| {
-        let mut b = *bytes;
-        b.iter_mut().for_each(|b| *b = *b >> shift & 3);
-        isa.load_u8(&b)
-    };
-    [(fields(0), fields(2)), (fields(4), fields(6))]
+    let mut fields = [[0; LANES]; 4];
+    for (shift, field) in fields.iter_mut().enumerate() {
+        for (to, byte) in field.iter_mut().zip(bytes) {
+            *to = *byte >> (2 * shift) & 3;
+        }
+    }
+    let [a, b, c, d] = &fields;
+    [(isa.load_u8(a), isa.load_u8(b)), (isa.load_u8(c), isa.load_u8(d))]
 }
 
 /// All panels of a matrix, in one of the layouts.

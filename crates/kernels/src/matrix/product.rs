@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::PackedMatrix;
-use super::layout::{Block, F32};
+use super::layout::{Block, F32, Visitor};
 use crate::isa::{Isa, Kernel, LANES};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
@@ -70,15 +70,22 @@ impl<B: Block> Kernel for Expand<'_, B> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let to = std::cell::RefCell::new(self.to);
-        let pair = |i: usize, even, odd| {
-            let mut to = to.borrow_mut();
-            isa.store(even, &mut to[i]);
-            isa.store(odd, &mut to[i + 1]);
-        };
-        B::walk(self.panel, isa, pair, |i, w| {
-            isa.store(w, &mut to.borrow_mut()[i])
-        });
+        B::walk(self.panel, isa, &mut Store(self.to));
+    }
+}
+
+/// Keeps the weights as they come.
+struct Store<'a>(&'a mut [[f32; LANES]]);
+
+impl<I: Isa> Visitor<I> for Store<'_> {
+    #[inline(always)]
+    fn pair(&mut self, isa: I, i: usize, even: I::F, odd: I::F) {
+        isa.store(even, &mut self.0[i]);
+        isa.store(odd, &mut self.0[i + 1]);
+    }
+    #[inline(always)]
+    fn last(&mut self, isa: I, i: usize, weights: I::F) {
+        isa.store(weights, &mut self.0[i]);
     }
 }
 
@@ -116,26 +123,46 @@ fn tile<I: Isa, B: Block, const T: usize>(
     first: usize,
     emit: &mut dyn FnMut(usize, &[f32; LANES]),
 ) -> usize {
-    let rows: [&[f32]; T] = std::array::from_fn(|t| &x.data[(first + t) * x.width..][..x.width]);
-    let mut even = [isa.splat(0.0); T];
-    let mut odd = [isa.splat(0.0); T];
-    let mut tail = [isa.splat(0.0); T];
-    let pair = |i: usize, w_even, w_odd| {
-        for t in 0..T {
-            even[t] = isa.mul_add(w_even, isa.splat(rows[t][i]), even[t]);
-            odd[t] = isa.mul_add(w_odd, isa.splat(rows[t][i + 1]), odd[t]);
-        }
+    let zeros = [isa.splat(0.0); T];
+    let rows = std::array::from_fn(|t| &x.data[(first + t) * x.width..][..x.width]);
+    let mut tile = Tile::<I, T> {
+        rows,
+        even: zeros,
+        odd: zeros,
+        last: zeros,
     };
-    let last = |i: usize, w| {
-        for t in 0..T {
-            tail[t] = isa.mul(w, isa.splat(rows[t][i]));
-        }
-    };
-    B::walk(panel, isa, pair, last);
+    B::walk(panel, isa, &mut tile);
     for t in 0..T {
         let mut sums = [0.0; LANES];
-        isa.store(isa.add(isa.add(even[t], odd[t]), tail[t]), &mut sums);
+        isa.store(
+            isa.add(isa.add(tile.even[t], tile.odd[t]), tile.last[t]),
+            &mut sums,
+        );
         emit(first + t, &sums);
     }
     T
+}
+
+/// The running sums of `T` rows × sixteen outputs.
+struct Tile<'a, I: Isa, const T: usize> {
+    rows: [&'a [f32]; T],
+    even: [I::F; T],
+    odd: [I::F; T],
+    last: [I::F; T],
+}
+
+impl<I: Isa, const T: usize> Visitor<I> for Tile<'_, I, T> {
+    #[inline(always)]
+    fn pair(&mut self, isa: I, i: usize, even: I::F, odd: I::F) {
+        for t in 0..T {
+            self.even[t] = isa.mul_add(even, isa.splat(self.rows[t][i]), self.even[t]);
+            self.odd[t] = isa.mul_add(odd, isa.splat(self.rows[t][i + 1]), self.odd[t]);
+        }
+    }
+    #[inline(always)]
+    fn last(&mut self, isa: I, i: usize, weights: I::F) {
+        for t in 0..T {
+            self.last[t] = isa.mul(weights, isa.splat(self.rows[t][i]));
+        }
+    }
 }
