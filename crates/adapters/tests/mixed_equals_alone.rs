@@ -1,0 +1,184 @@
+//! The promise that a row's result depends on its own tokens and adapter alone, to the bit: sequences under the
+//! adapters of every kind, on every architecture, cut into random chunks, joined in random steps, over KV blocks that
+//! others used before, on any number of threads, give the logits that each gives alone.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use multigraft_model::{
+    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, PackedAdapter,
+    Run, Slot, Step, Wanted,
+};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// Tokens of a sequence under an adapter (`None` is the base).
+#[derive(Clone, Debug)]
+struct Sequence {
+    adapter: Option<usize>,
+    tokens: Vec<u32>,
+}
+
+struct Served {
+    model: Arc<Model>,
+    adapters: Vec<Arc<PackedAdapter>>,
+}
+
+impl Served {
+    /// A tiny model of `fixtures/peft` with all its adapters.
+    fn open(folder: &Path, dtype: AdapterDtype) -> Self {
+        let model = Model::open(&folder.join("model"), &LoadOptions::default()).unwrap();
+        let mut kinds: Vec<_> = std::fs::read_dir(folder.join("adapters"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        kinds.sort();
+        let adapters = kinds
+            .iter()
+            .map(|kind| {
+                let file = multigraft_adapters::read(kind, model.config()).unwrap();
+                Arc::new(model.pack(&file.weights, dtype).unwrap())
+            })
+            .collect();
+        Self {
+            model: Arc::new(model),
+            adapters,
+        }
+    }
+
+    fn backend(&self, threads: usize) -> (CpuBackend, Vec<Slot>) {
+        let options = CpuOptions {
+            threads,
+            blocks: 40,
+            context: 128,
+            step_rows: 512,
+        };
+        let mut backend = CpuBackend::new(Arc::clone(&self.model), options);
+        let slots = self
+            .adapters
+            .iter()
+            .map(|adapter| backend.admit(adapter).unwrap())
+            .collect();
+        (backend, slots)
+    }
+
+    /// The logits of all positions, computed in one piece and alone.
+    fn alone(&self, sequence: &Sequence) -> Vec<u32> {
+        let (mut backend, slots) = self.backend(1);
+        let blocks: Vec<BlockId> = (0..sequence.tokens.len().div_ceil(BLOCK_TOKENS) as u32)
+            .map(BlockId)
+            .collect();
+        let adapter = sequence.adapter.map(|adapter| slots[adapter]);
+        let run = Run {
+            tokens: &sequence.tokens,
+            start: 0,
+            blocks: &blocks,
+            adapter,
+            wanted: Wanted::All,
+        };
+        let mut logits = Vec::new();
+        backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
+        logits.into_iter().map(f32::to_bits).collect()
+    }
+
+    /// The logits of all positions of all sequences, in steps that `choices` draws.
+    fn mixed(&self, sequences: &[Sequence], threads: usize, choices: &[(Index, usize)]) -> Vec<Vec<u32>> {
+        let (mut backend, slots) = self.backend(threads);
+        let vocab = backend.limits().vocab;
+        let mut free: Vec<BlockId> = (0..40).map(|b| BlockId(b * 7 % 40)).collect();
+        let mut tables: Vec<Vec<BlockId>> = vec![Vec::new(); sequences.len()];
+        let mut results: Vec<Vec<u32>> = vec![Vec::new(); sequences.len()];
+        let done = |results: &[Vec<u32>], s: usize| results[s].len() / vocab;
+        let mut choices = choices.iter().cycle();
+        loop {
+            let mut live: Vec<usize> = (0..sequences.len())
+                .filter(|&s| done(&results, s) < sequences[s].tokens.len())
+                .collect();
+            if live.is_empty() {
+                return results;
+            }
+            // Some of the live ones, a chunk of each.
+            let mut chunks: Vec<(usize, usize)> = Vec::new();
+            for _ in 0..live.len() {
+                let (index, size) = choices.next().unwrap();
+                let s = live.swap_remove(index.index(live.len()));
+                let left = sequences[s].tokens.len() - done(&results, s);
+                let chunk = size.clone().clamp(1, left);
+                let needed = (done(&results, s) + chunk)
+                    .div_ceil(BLOCK_TOKENS)
+                    .saturating_sub(tables[s].len());
+                if needed <= free.len() {
+                    tables[s].extend(free.drain(..needed));
+                    chunks.push((s, chunk));
+                }
+                if size % 3 == 0 {
+                    break;
+                }
+            }
+            chunks.sort_by_key(|&(s, _)| sequences[s].adapter);
+            let runs: Vec<Run<'_>> = chunks
+                .iter()
+                .map(|&(s, chunk)| {
+                    let start = done(&results, s);
+                    Run {
+                        tokens: &sequences[s].tokens[start..start + chunk],
+                        start,
+                        blocks: &tables[s],
+                        adapter: sequences[s].adapter.map(|adapter| slots[adapter]),
+                        wanted: Wanted::All,
+                    }
+                })
+                .collect();
+            let mut logits = Vec::new();
+            backend.forward(&Step { runs: &runs }, &mut logits).unwrap();
+            let mut rest = logits.as_slice();
+            for &(s, chunk) in &chunks {
+                let (mine, others) = rest.split_at(chunk * vocab);
+                results[s].extend(mine.iter().map(|x| x.to_bits()));
+                rest = others;
+                if done(&results, s) == sequences[s].tokens.len() {
+                    free.append(&mut tables[s]);
+                }
+            }
+        }
+    }
+}
+
+fn check(architecture: &str, dtype: AdapterDtype) {
+    let served = Served::open(
+        &multigraft_testing::fixtures().join("peft").join(architecture),
+        dtype,
+    );
+    let vocab = u32::try_from(served.model.config().vocab).unwrap();
+    let adapter = prop_oneof![1 => Just(None), 4 => (0..served.adapters.len()).prop_map(Some)];
+    let sequence = (adapter, prop::collection::vec(0..vocab, 1..48))
+        .prop_map(|(adapter, tokens)| Sequence { adapter, tokens });
+    let sequences = prop::collection::vec(sequence, 1..9);
+    let choices = prop::collection::vec((any::<Index>(), 1usize..30), 1..40);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(12));
+    runner
+        .run(
+            &(sequences, 1usize..5, choices),
+            |(sequences, threads, choices)| {
+                let mixed = served.mixed(&sequences, threads, &choices);
+                for (sequence, mixed) in sequences.iter().zip(&mixed) {
+                    prop_assert!(&served.alone(sequence) == mixed, "adapter {:?}", sequence.adapter);
+                }
+                Ok(())
+            },
+        )
+        .unwrap();
+}
+
+macro_rules! architectures {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            check(stringify!($name), AdapterDtype::F32);
+            check(stringify!($name), AdapterDtype::Bf16);
+        })*
+    };
+}
+
+architectures! { llama llama3 mistral qwen2 qwen3 gemma2 gemma3 phi3 smollm3 granite olmo2 mixtral qwen3_moe }
