@@ -140,3 +140,64 @@ impl TextStream {
         self.spaces_to_drop = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes out of each portion, and of the end.
+    fn portions(bytes: &[&[u8]]) -> Vec<String> {
+        let mut text = TextStream::default();
+        let mut out: Vec<String> = Vec::new();
+        for portion in bytes {
+            text.pending.extend_from_slice(portion);
+            out.push(String::new());
+            text.drain(out.last_mut().unwrap());
+            assert!(
+                text.pending.len() < 4,
+                "no more than the beginning of a character waits"
+            );
+        }
+        out.push(String::new());
+        text.finish(out.last_mut().unwrap());
+        out
+    }
+
+    #[test]
+    fn a_character_comes_when_it_is_whole() {
+        let crab = "🦀".as_bytes();
+        assert_eq!(
+            portions(&[&crab[..1], &crab[1..3], &crab[3..]]),
+            ["", "", "🦀", ""]
+        );
+        assert_eq!(portions(&[b"a\xC3", b"\xA9b"]), ["a", "éb", ""]);
+    }
+
+    #[test]
+    fn what_can_no_longer_be_a_character_is_marked_at_once() {
+        assert_eq!(portions(&[b"\xE2\x82", b"x"]), ["", "\u{FFFD}x", ""]);
+        assert_eq!(portions(&[b"\xFF\xFE", b"x"]), ["\u{FFFD}\u{FFFD}", "x", ""]);
+        assert_eq!(
+            portions(&[b"\xF0\x9F", b"\xF0\x9F\xA6\x80"]),
+            ["", "\u{FFFD}🦀", ""]
+        );
+    }
+
+    #[test]
+    fn an_unfinished_character_is_marked_at_the_end() {
+        assert_eq!(portions(&[b"a\xF0\x9F\xA6"]), ["a", "\u{FFFD}"]);
+    }
+
+    #[test]
+    fn portions_do_not_change_the_text() {
+        let bytes =
+            b"a\xF0\x9F\xA6\x80\xE2\x82b\xC3\xFF\xED\xA0\x80\xF4\x90\x80\x80\xC0\xAF\xE2\x82\xAC\xF0\x9F";
+        let whole = String::from_utf8_lossy(bytes);
+        for cut in 0..bytes.len() {
+            for second in cut..bytes.len() {
+                let parts = [&bytes[..cut], &bytes[cut..second], &bytes[second..]];
+                assert_eq!(portions(&parts).concat(), whole, "cut at {cut} and {second}");
+            }
+        }
+    }
+}

@@ -132,3 +132,59 @@ fn civil(mut days: u64) -> (u64, u64, u64, u64) {
     }
     (year, month, days + 1, day_of_year)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2024-02-29 13:05:09 UTC, a Thursday.
+    const LEAP_DAY: u64 = 1_709_211_909;
+
+    #[test]
+    fn directives_are_those_of_the_c_locale() {
+        let format = |format| strftime(LEAP_DAY, format).unwrap();
+        assert_eq!(format("%Y-%m-%d %H:%M:%S"), "2024-02-29 13:05:09");
+        assert_eq!(format("%d %b %Y"), "29 Feb 2024");
+        assert_eq!(
+            format("%A, %B %d, %y, %a %I:%M %p"),
+            "Thursday, February 29, 24, Thu 01:05 PM"
+        );
+        assert_eq!(
+            format("%j %e %-m/%-d %F %T %R %D %Z%z %s %%"),
+            "060 29 2/29 2024-02-29 13:05:09 13:05 02/29/24 UTC+0000 1709211909 %"
+        );
+        assert_eq!(format("no directive, ünïcode"), "no directive, ünïcode");
+    }
+
+    #[test]
+    fn days_follow_each_other_through_the_calendar() {
+        let date = |days: u64| strftime(days * SECONDS_PER_DAY, "%F %a").unwrap();
+        assert_eq!(date(0), "1970-01-01 Thu");
+        assert_eq!(date(58), "1970-02-28 Sat");
+        assert_eq!(date(59), "1970-03-01 Sun");
+        assert_eq!(date(789), "1972-02-29 Tue");
+        assert_eq!(date(10_957), "2000-01-01 Sat");
+        assert_eq!(date(11_016), "2000-02-29 Tue");
+        assert_eq!(date(47_540), "2100-02-28 Sun");
+        assert_eq!(date(47_541), "2100-03-01 Mon");
+        assert_eq!(date(156_934), "2399-09-03 Fri");
+    }
+
+    #[test]
+    fn twelve_hour_clocks_have_no_zero() {
+        let hour = |hour: u64| strftime(hour * 3600, "%I%p").unwrap();
+        assert_eq!(
+            [hour(0), hour(1), hour(12), hour(23)],
+            ["12AM", "01AM", "12PM", "11PM"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_directive_is_named() {
+        assert_eq!(
+            strftime(0, "%Q").unwrap_err(),
+            "the directive %Q is not supported"
+        );
+        assert_eq!(strftime(0, "100%").unwrap(), "100%");
+    }
+}

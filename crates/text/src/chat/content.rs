@@ -81,3 +81,77 @@ fn text_of(parts: &[Value]) -> Result<String, String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> Value {
+        json!([{ "role": "user", "content": [{ "type": "text", "text": "a " }, { "type": "text", "text": "b" }] }])
+    }
+
+    fn content(form: ContentForm, messages: &Value) -> Value {
+        form.apply(messages.as_array().unwrap()).unwrap()[0]["content"].clone()
+    }
+
+    #[test]
+    fn parts_are_put_together_for_a_template_that_takes_text() {
+        assert_eq!(content(ContentForm::Text, &parts()), "a b");
+        assert_eq!(content(ContentForm::Both, &parts()), parts()[0]["content"]);
+        assert_eq!(content(ContentForm::Parts, &parts()), parts()[0]["content"]);
+    }
+
+    #[test]
+    fn text_becomes_a_part_for_a_template_that_takes_parts() {
+        let message = json!([{ "role": "user", "content": "a" }]);
+        assert_eq!(content(ContentForm::Text, &message), "a");
+        assert_eq!(content(ContentForm::Both, &message), "a");
+        assert_eq!(
+            content(ContentForm::Parts, &message),
+            json!([{ "type": "text", "text": "a" }])
+        );
+    }
+
+    #[test]
+    fn what_is_neither_is_left_to_the_template() {
+        for other in [json!(null), json!(3), json!({ "temperature": 21 })] {
+            assert_eq!(
+                content(ContentForm::Text, &json!([{ "role": "tool", "content": other }])),
+                other
+            );
+        }
+    }
+
+    #[test]
+    fn parts_that_are_not_text_are_named_with_their_message() {
+        let refused = [
+            (
+                json!([{ "type": "image_url" }]),
+                "message 1: parts of type `image_url` are not supported, only `text`",
+            ),
+            (
+                json!([{ "type": "text" }]),
+                "message 1: a part of type `text` has no `text`",
+            ),
+            (json!(["a"]), "message 1: a part of `content` has no `type`"),
+        ];
+        for (content, reason) in refused {
+            let messages = [
+                json!({ "role": "system" }),
+                json!({ "role": "user", "content": content }),
+            ];
+            assert_eq!(
+                ContentForm::Text.apply(&messages).unwrap_err().to_string(),
+                reason
+            );
+        }
+        let error = ContentForm::Both
+            .apply(&[json!("hello")])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "message 0: a message is an object with `role` and `content`"
+        );
+    }
+}

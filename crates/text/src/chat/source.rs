@@ -111,3 +111,21 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     out.push_str(rest);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generation_tags_become_blocks_that_print_nothing() {
+        let same = |source: &str| assert_eq!(without_generation_tags(source), source);
+        assert_eq!(
+            without_generation_tags("a{%- generation -%}b{% endgeneration %}c{%+endgeneration+%}"),
+            "a{%- with -%}b{% endwith %}c{%+endwith+%}"
+        );
+        same("{% if generation %}{{ generation }}{% endif %}");
+        same("{% generation_config %}{% set generation = 1 %}");
+        same("no tags, {% unfinished");
+        same("{%");
+    }
+}

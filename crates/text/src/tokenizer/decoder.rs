@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Pieces, pieces::StartRule};
 
 /// The decoder of a tokenizer, as rules for one token.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct DecodeRules {
     /// What happens to a token's spelling, in order.
     pub(crate) steps: Vec<Step>,
@@ -126,7 +126,8 @@ impl DecodeRules {
                     to: " ".into(),
                 });
             }
-            other => return Err(format!("decoder `{other}` is not supported")),
+            "" => return Err("there is no `decoder`".into()),
+            other => return Err(format!("decoder `{other}` is not supported here")),
         }
         Ok(())
     }
@@ -170,7 +171,98 @@ impl DecodeRules {
 }
 
 /// The byte of a token that is spelled `<0xE2>`.
-pub(crate) fn fallback_byte(spelling: &str) -> Option<u8> {
+fn fallback_byte(spelling: &str) -> Option<u8> {
     let digits = spelling.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+    let is_byte = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_byte.then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(decoder: &Value) -> DecodeRules {
+        DecodeRules::parse(decoder).unwrap()
+    }
+
+    #[test]
+    fn llamas_chain_is_the_sentencepiece_rules() {
+        let rules = parse(&json!({ "type": "Sequence", "decoders": [
+            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+            { "type": "ByteFallback" },
+            { "type": "Fuse" },
+            { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
+        ]}));
+        assert_eq!(rules, DecodeRules::sentencepiece(true));
+        assert_eq!(rules.bytes("▁the▁"), b" the ");
+        assert_eq!(rules.bytes("<0xE2>"), [0xE2]);
+        assert_eq!(rules.bytes("<0xE2>x"), b"<0xE2>x");
+        assert_eq!(rules.bytes("<0xZZ>"), b"<0xZZ>");
+        assert_eq!(rules.bytes("<0x+1>"), b"<0x+1>");
+    }
+
+    #[test]
+    fn byte_level_spellings_are_bytes() {
+        let rules = parse(&json!({ "type": "ByteLevel", "add_prefix_space": true, "use_regex": true }));
+        assert_eq!(rules, DecodeRules::byte_level());
+        assert_eq!(rules.bytes("Ġthe"), b" the");
+        assert_eq!(rules.bytes("Ċ"), b"\n");
+        assert_eq!(rules.bytes("Ãł"), [0xC3, 0xA0]);
+        // Not in the alphabet: stands for itself.
+        assert_eq!(rules.bytes("日"), "日".as_bytes());
+        // An added token is spelled as text, even where its letters are in the alphabet.
+        assert_eq!(rules.added_bytes("<Ñ>"), "<Ñ>".as_bytes());
+    }
+
+    #[test]
+    fn a_strip_before_the_fuse_is_of_every_token() {
+        let strip = json!({ "type": "Strip", "content": "x", "start": 2, "stop": 0 });
+        let rules = parse(&strip);
+        assert_eq!(rules.bytes("xxxa"), b"xa");
+        assert_eq!(rules.bytes("ax"), b"ax");
+        assert_eq!(rules.bytes("x"), b"");
+    }
+
+    #[test]
+    fn metaspace_drops_the_marker_of_the_first_token() {
+        let metaspace = |scheme| json!({ "type": "Metaspace", "replacement": "_", "prepend_scheme": scheme });
+        let rules = parse(&metaspace("always"));
+        assert_eq!(rules.bytes("_a_b"), b" a b");
+        assert_eq!(rules.start, StartRule::FirstWithout("_".into()));
+        assert_eq!(parse(&metaspace("never")).start, StartRule::Keep);
+    }
+
+    #[test]
+    fn what_cannot_be_done_token_by_token_is_named() {
+        let refused = [
+            (json!(null), "there is no `decoder`"),
+            (
+                json!({ "type": "WordPiece", "prefix": "##" }),
+                "decoder `WordPiece` is not supported here",
+            ),
+            (
+                json!({ "type": "Strip", "content": " ", "start": 0, "stop": 1 }),
+                "decoder `Strip` strips the end",
+            ),
+            (
+                json!({ "type": "Replace", "pattern": { "Regex": "a+" }, "content": "" }),
+                "decoder `Replace` has a regular expression as its pattern",
+            ),
+            (
+                json!({ "type": "Sequence", "decoders": [
+                    { "type": "Fuse" }, { "type": "Replace", "pattern": { "String": "ab" }, "content": "" },
+                ]}),
+                "decoder `Replace` comes after `Fuse`",
+            ),
+            (
+                json!({ "type": "Sequence", "decoders": [{ "type": "Fuse" }, { "type": "ByteFallback" }] }),
+                "decoder `ByteFallback` is not supported here",
+            ),
+        ];
+        for (decoder, reason) in refused {
+            assert_eq!(DecodeRules::parse(&decoder).unwrap_err(), reason);
+        }
+    }
 }

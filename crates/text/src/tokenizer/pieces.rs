@@ -151,3 +151,36 @@ impl std::fmt::Debug for Pieces {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_has_one_character() {
+        let characters = (0..=0x200).filter_map(char::from_u32);
+        let mut bytes: Vec<u8> = characters.filter_map(byte_of).collect();
+        assert_eq!(bytes.len(), 256);
+        bytes.sort_unstable();
+        assert!((0..=255).eq(bytes));
+    }
+
+    #[test]
+    fn the_alphabet_is_gpt2s() {
+        // From the vocabularies that use it: space, line feed, delete, no-break space, soft hyphen.
+        for (character, byte) in [
+            ('Ġ', 0x20),
+            ('Ċ', 0x0A),
+            ('ġ', 0x7F),
+            ('ł', 0xA0),
+            ('Ń', 0xAD),
+            ('!', 0x21),
+            ('ÿ', 0xFF),
+        ] {
+            assert_eq!(byte_of(character), Some(byte), "{character}");
+        }
+        for character in [' ', '\n', '\u{AD}', '\u{A0}', '\u{144}', '日'] {
+            assert_eq!(byte_of(character), None, "{character:?}");
+        }
+    }
+}
