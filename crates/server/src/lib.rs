@@ -1,1 +1,40 @@
-//! TODO
+//! HTTP: the OpenAI and TGI dialects over the engine.
+//!
+//! The road of a request:
+//!
+//! ```text
+//!  routes        one table; errors worded in the path's dialect (dialect, error)
+//!   fields       the body, field by field: nothing wrong or unknown is let through
+//!   openai, tgi  a dialect's parameters and shapes
+//!   admission    name → base or adapter as it is now; limits; hand-over to the engine
+//!   answers      the channel that the engine's events come back through
+//!   stream       events → server-sent events; or collected into one answer
+//! ```
+//!
+//! Invariants:
+//!
+//! - A name that is not served is a 404. The base answers to its own name, to the empty one and to `tgi`; nothing
+//!   else is ever answered by the base.
+//! - Every answer says in its headers which adapter made it, and with which content hash.
+//! - A field that would change the answer is applied or refused by name, never ignored.
+//! - A client that hangs up drops its [`answers`], which frees its slots in the engine's next step.
+//!
+//! This crate knows no kernels and no files; it does not start the engine and does not read configuration.
+
+mod admission;
+mod answers;
+mod dialect;
+mod error;
+mod fields;
+mod openai;
+mod routes;
+mod serve;
+mod state;
+mod stream;
+mod tgi;
+
+pub use dialect::Dialect;
+pub use error::ApiError;
+pub use routes::router;
+pub use serve::{Ended, interrupt, serve};
+pub use state::{AppState, BaseInfo, Limits};

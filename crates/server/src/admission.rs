@@ -1,0 +1,166 @@
+//! From a name and tokens to an accepted request: which model answers, and whether there is room.
+
+use std::{fmt, sync::Arc};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use multigraft_engine::{Request, SubmitError};
+use multigraft_model::PackedAdapter;
+
+use crate::{
+    Dialect,
+    answers::{self, Answers},
+    error::{ApiError, served},
+    fields::Fields,
+    state::AppState,
+};
+
+/// The response header that names the adapter (or the base) that answered.
+pub(crate) const ADAPTER_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter");
+/// The response header with the content hash of that adapter; `base` for the base.
+pub(crate) const HASH_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter-hash");
+
+/// The name that TGI's OpenAI routes and its clients use for whatever base is served.
+const TGI_NAME: &str = "tgi";
+
+/// The model that answers a request: the base or an adapter as it was when the request came in. Replacing or
+/// removing the name afterwards does not change it.
+#[derive(Clone)]
+pub(crate) struct Served {
+    /// Its name.
+    pub name: String,
+    /// The adapter's content hash in hexadecimal, or `base`.
+    pub hash: String,
+    /// The adapter; `None` is the base.
+    pub adapter: Option<Arc<PackedAdapter>>,
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.name, self.hash)
+    }
+}
+
+impl Served {
+    /// OpenAI's `system_fingerprint`: what computed the answer.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("multigraft-{}", self.hash)
+    }
+
+    /// Says in the headers which model answered.
+    pub(crate) fn label(&self, headers: &mut HeaderMap) {
+        // Names may be anything that a folder can be called; what a header cannot hold is left to the hash.
+        if let Ok(name) = HeaderValue::from_bytes(self.name.as_bytes()) {
+            headers.insert(ADAPTER_HEADER, name);
+        }
+        if let Ok(hash) = HeaderValue::from_str(&self.hash) {
+            headers.insert(HASH_HEADER, hash);
+        }
+    }
+}
+
+impl AppState {
+    /// All names that exist, the base's first.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = vec![self.catalog.base().to_owned()];
+        names.extend(self.catalog.entries().iter().map(|entry| entry.name.clone()));
+        names
+    }
+
+    fn base_model(&self) -> Served {
+        Served {
+            name: self.catalog.base().to_owned(),
+            hash: "base".to_owned(),
+            adapter: None,
+        }
+    }
+
+    /// The model that answers to `name`. Besides the names in the catalog, the base answers to the empty name, as
+    /// in LoRAX, and to `tgi`, as in TGI; nothing else is ever answered by the base.
+    pub(crate) fn model(&self, name: &str) -> Result<Served, ApiError> {
+        if name == self.catalog.base() {
+            return Ok(self.base_model());
+        }
+        match self.catalog.get(name) {
+            Some(entry) => Ok(Served {
+                name: entry.name.clone(),
+                hash: entry.hash.to_string(),
+                adapter: Some(Arc::clone(&entry.packed)),
+            }),
+            None if name.is_empty() || name == TGI_NAME => Ok(self.base_model()),
+            None => Err(ApiError::unknown_model(name, self.names())),
+        }
+    }
+
+    /// The model that an OpenAI request's `model` names; it has to name one.
+    pub(crate) fn openai_model(&self, fields: &mut Fields) -> Result<Served, ApiError> {
+        match fields.string("model")? {
+            Some(name) => self.model(&name),
+            None => {
+                let message = format!("`model` is missing. {}", served(&self.names()));
+                Err(ApiError::invalid("model", message))
+            }
+        }
+    }
+
+    /// The tokens to generate where a request does not say how many.
+    pub(crate) fn default_max_tokens(&self, prompt: usize) -> usize {
+        self.engine
+            .limits()
+            .room_after(prompt)
+            .min(self.limits.default_max_tokens)
+    }
+
+    /// Hands the choices to the engine, all or none.
+    pub(crate) fn submit(&self, choices: Vec<Request>, dialect: Dialect) -> Result<Answers, ApiError> {
+        let limits = self.engine.limits();
+        for request in &choices {
+            request.check(&limits).map_err(|error| refusal(error, dialect))?;
+        }
+        let (sinks, answers) = answers::channel(choices.len());
+        for (request, sink) in choices.into_iter().zip(sinks) {
+            // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
+            self.engine
+                .submit(request, Box::new(sink))
+                .map_err(|error| refusal(error, dialect))?;
+        }
+        Ok(answers)
+    }
+}
+
+/// The engine's refusal in the words and field names of the request.
+fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
+    let (prompt, max_tokens, within) = match dialect {
+        Dialect::OpenAi => ("prompt", "max_tokens", ""),
+        Dialect::Tgi => ("inputs", "parameters.max_new_tokens", "parameters."),
+    };
+    let message = error.to_string();
+    match error {
+        SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } => ApiError::invalid(prompt, message),
+        SubmitError::UnknownBiasToken { .. } => ApiError::invalid(format!("{within}logit_bias"), message),
+        SubmitError::TooLongForContext {
+            prompt,
+            max_tokens: asked,
+            context: limit,
+        }
+        | SubmitError::TooLongForCache {
+            prompt,
+            max_tokens: asked,
+            cache: limit,
+        } => {
+            let message = format!(
+                "the prompt has {prompt} tokens and `{max_tokens}` is {asked}: together more than the {limit} tokens \
+                 that a sequence may have here"
+            );
+            ApiError::invalid(max_tokens, message)
+        }
+        SubmitError::TooManyLogprobs { field, .. } => ApiError::invalid(format!("{within}{field}"), message),
+        SubmitError::EmptyStopString => ApiError::invalid(format!("{within}stop"), message),
+        SubmitError::Sampling(error) => {
+            let field = format!("{within}{}", error.field);
+            let message = format!("`{field}` is {}, but must be {}", error.value, error.range);
+            ApiError::invalid(field, message)
+        }
+        SubmitError::QueueFull { .. } => ApiError::Overloaded(message),
+        SubmitError::Stopped => ApiError::ShuttingDown,
+    }
+}

@@ -1,0 +1,131 @@
+//! From the engine's thread to a response: the channel that an accepted request's tokens come through.
+//!
+//! A request with several choices is several requests to the engine that report to one channel. Dropping
+//! [`Answers`] (the client hung up, a handler failed) closes the channel; the engine sees that in its next step
+//! and frees the slots.
+
+use std::{mem, ops::ControlFlow};
+
+use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::error::ApiError;
+
+/// The engine's end: one choice of one request.
+#[derive(Debug)]
+pub(crate) struct ChannelSink {
+    choice: usize,
+    // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
+    events: UnboundedSender<(usize, Event)>,
+}
+
+impl Sink for ChannelSink {
+    fn emit(&mut self, event: Event) -> ControlFlow<()> {
+        match self.events.send((self.choice, event)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.events.is_closed()
+    }
+}
+
+/// The handler's end: the events of all choices as they come.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    events: UnboundedReceiver<(usize, Event)>,
+    /// Choices that have neither finished nor failed.
+    open: usize,
+}
+
+/// One choice, complete.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The prompt's tokens with their log-probabilities, if they were asked for.
+    pub prompt: Vec<PromptToken>,
+    /// The generated tokens.
+    pub tokens: Vec<Token>,
+    /// Their text.
+    pub text: String,
+    /// How it ended.
+    pub finish: Finish,
+}
+
+/// One choice, as far as it has come.
+#[derive(Debug, Default)]
+struct Unfinished {
+    prompt: Vec<PromptToken>,
+    tokens: Vec<Token>,
+    text: String,
+}
+
+impl Unfinished {
+    fn finish(mut self, finish: Finish) -> Answer {
+        self.text.push_str(&finish.text);
+        Answer {
+            prompt: self.prompt,
+            tokens: self.tokens,
+            text: self.text,
+            finish,
+        }
+    }
+}
+
+/// The two ends of a channel for `choices` choices.
+pub(crate) fn channel(choices: usize) -> (Vec<ChannelSink>, Answers) {
+    let (sender, events) = unbounded_channel();
+    let sinks = (0..choices)
+        .map(|choice| ChannelSink {
+            choice,
+            events: sender.clone(),
+        })
+        .collect();
+    (
+        sinks,
+        Answers {
+            events,
+            open: choices,
+        },
+    )
+}
+
+impl Answers {
+    /// The next event and the choice it belongs to; `None` after every choice has finished or one has failed.
+    pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
+        if self.open == 0 {
+            return None;
+        }
+        let next = self.events.recv().await.unwrap_or_else(|| {
+            let message = "the engine stopped before the answer was complete";
+            (0, Event::Failed(message.to_owned()))
+        });
+        match &next.1 {
+            Event::Finished(_) => self.open -= 1,
+            Event::Failed(_) => self.open = 0,
+            _ => {}
+        }
+        Some(next)
+    }
+
+    /// Waits for all choices, in their order.
+    pub(crate) async fn collect(mut self) -> Result<Vec<Answer>, ApiError> {
+        let mut unfinished: Vec<Unfinished> = (0..self.open).map(|_| Unfinished::default()).collect();
+        let mut answers: Vec<Option<Answer>> = unfinished.iter().map(|_| None).collect();
+        while let Some((choice, event)) = self.next().await {
+            let so_far = &mut unfinished[choice];
+            match event {
+                Event::Started { .. } => {}
+                Event::Prompt(tokens) => so_far.prompt.extend(tokens),
+                Event::Token(token) => {
+                    so_far.text.push_str(&token.text);
+                    so_far.tokens.push(token);
+                }
+                Event::Finished(finish) => answers[choice] = Some(mem::take(so_far).finish(finish)),
+                Event::Failed(message) => return Err(ApiError::Failed(message)),
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,108 @@
+//! The two ways of speaking: which one a route speaks, and how each words an error.
+
+use axum::{
+    Json,
+    extract::Request,
+    http::{HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+
+/// How requests, answers and errors are shaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's API, with the error shape and extra parameters of vLLM: everything under `/v1/`.
+    OpenAi,
+    /// The API of Hugging Face's text-generation-inference, with LoRAX's additions: everything else.
+    Tgi,
+}
+
+impl Dialect {
+    /// The dialect that is spoken at `path`.
+    pub fn of(path: &str) -> Self {
+        if path == "/v1" || path.starts_with("/v1/") {
+            Self::OpenAi
+        } else {
+            Self::Tgi
+        }
+    }
+
+    /// The body that words `error` in this dialect; it is also what a broken stream ends with.
+    pub fn error_body(self, error: &ApiError) -> Value {
+        let message = error.to_string();
+        match self {
+            Self::OpenAi => json!({"error": {
+                "message": message,
+                "type": error.openai_type(),
+                "param": error.field(),
+                "code": error.status(self).as_u16(),
+            }}),
+            Self::Tgi => json!({"error": message, "error_type": error.tgi_type()}),
+        }
+    }
+
+    /// The whole response for `error`.
+    pub fn error_response(self, error: &ApiError) -> Response {
+        let mut response = (error.status(self), Json(self.error_body(error))).into_response();
+        if let Some(wait) = error.retry_after() {
+            let seconds = HeaderValue::from(wait.as_secs().max(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        if let ApiError::MethodNotAllowed { allowed, .. } = error
+            && let Ok(allowed) = HeaderValue::from_str(allowed)
+        {
+            response.headers_mut().insert(header::ALLOW, allowed);
+        }
+        response
+    }
+}
+
+/// Middleware: words every [`ApiError`] that a handler returned in the dialect of the path.
+pub(crate) async fn word_errors(request: Request, next: Next) -> Response {
+    let dialect = Dialect::of(request.uri().path());
+    let response = next.run(request).await;
+    match response.extensions().get::<ApiError>() {
+        Some(error) => dialect.error_response(error),
+        None => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_under_v1_speak_openai_and_the_rest_tgi() {
+        for path in ["/v1", "/v1/models", "/v1/no/such"] {
+            assert_eq!(Dialect::of(path), Dialect::OpenAi, "{path}");
+        }
+        for path in ["/", "/generate", "/v10", "/info"] {
+            assert_eq!(Dialect::of(path), Dialect::Tgi, "{path}");
+        }
+    }
+
+    #[test]
+    fn each_dialect_words_an_unknown_model_its_own_way() {
+        let error = ApiError::unknown_model("x", ["base".to_owned(), "a".to_owned()]);
+        let openai = Dialect::OpenAi.error_body(&error);
+        assert_eq!(openai["error"]["type"], "NotFoundError");
+        assert_eq!(openai["error"]["param"], "model");
+        assert_eq!(openai["error"]["code"], 404);
+        let message = openai["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.starts_with("The model `x` does not exist."), "{message}");
+        assert!(message.contains("`base`, `a`"), "{message}");
+        let tgi = Dialect::Tgi.error_body(&error);
+        assert_eq!(tgi["error_type"], "not_found");
+        assert_eq!(tgi["error"], message);
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_come_back() {
+        let response = Dialect::OpenAi.error_response(&ApiError::Overloaded("full".into()));
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+}

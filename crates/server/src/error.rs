@@ -1,0 +1,216 @@
+//! Everything that a request can be answered with instead of tokens.
+
+use std::{fmt::Write as _, time::Duration};
+
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use crate::Dialect;
+
+/// How many names an error lists before it says how many more there are.
+const LISTED_NAMES: usize = 20;
+
+/// How long a client should wait before it tries again when the queue is full. The queue moves at the pace of
+/// whole answers, so anything shorter only adds load.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a request got no answer. [`Dialect::error_response`] words it.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ApiError {
+    /// A field is missing, malformed, out of range or not supported.
+    #[error("{message}")]
+    Invalid {
+        /// The field, as the request names it; `None` if it is the body as a whole.
+        field: Option<String>,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+    /// The request names a model that is not served.
+    #[error("The model `{name}` does not exist. {}", served(.known))]
+    UnknownModel {
+        /// The name it asked for.
+        name: String,
+        /// The names that exist, the base first.
+        known: Vec<String>,
+    },
+    /// No route at this path.
+    #[error("there is nothing at {path}; the routes are listed in the documentation")]
+    UnknownRoute {
+        /// The path of the request.
+        path: String,
+    },
+    /// The route exists, but not for this method.
+    #[error("{path} does not answer to {method}, only to {allowed}")]
+    MethodNotAllowed {
+        /// The path of the request.
+        path: String,
+        /// The method of the request.
+        method: String,
+        /// The methods it answers to, comma-separated.
+        allowed: String,
+    },
+    /// The body is larger than the server accepts.
+    #[error("the request body is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The body is not declared as JSON.
+    #[error("the body must be JSON and be declared so: send the header `content-type: application/json`")]
+    NotJson,
+    /// The queue is full.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The server is shutting down.
+    #[error("the server is shutting down and takes no new requests")]
+    ShuttingDown,
+    /// The request was accepted and then failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ApiError {
+    /// `field` is wrong; `message` says how, as a sentence.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: Some(field.into()),
+            message: message.into(),
+        }
+    }
+
+    /// The body as a whole is wrong.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: None,
+            message: message.into(),
+        }
+    }
+
+    /// `field` is part of the dialect, but `what` is not supported here.
+    pub fn unsupported(field: impl Into<String>, what: &str) -> Self {
+        let field = field.into();
+        let message = format!("`{field}`: {what} is not supported yet");
+        Self::invalid(field, message)
+    }
+
+    /// `name` is not among the `known` names.
+    pub fn unknown_model(name: &str, known: impl IntoIterator<Item = String>) -> Self {
+        Self::UnknownModel {
+            name: name.to_owned(),
+            known: known.into_iter().collect(),
+        }
+    }
+
+    /// The field at fault, if it is one field's.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { field, .. } => field.as_deref(),
+            Self::UnknownModel { .. } => Some("model"),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status in `dialect`: they differ over invalid input (400, in TGI 422) and over generation that
+    /// failed (500, in TGI 424).
+    pub fn status(&self, dialect: Dialect) -> StatusCode {
+        match (self, dialect) {
+            (Self::Invalid { .. }, Dialect::OpenAi) => StatusCode::BAD_REQUEST,
+            (Self::Invalid { .. }, Dialect::Tgi) => StatusCode::UNPROCESSABLE_ENTITY,
+            (Self::UnknownModel { .. } | Self::UnknownRoute { .. }, _) => StatusCode::NOT_FOUND,
+            (Self::MethodNotAllowed { .. }, _) => StatusCode::METHOD_NOT_ALLOWED,
+            (Self::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
+            (Self::NotJson, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            (Self::Overloaded(_), _) => StatusCode::TOO_MANY_REQUESTS,
+            (Self::ShuttingDown, _) => StatusCode::SERVICE_UNAVAILABLE,
+            (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
+            (Self::Failed(_), Dialect::Tgi) => StatusCode::FAILED_DEPENDENCY,
+        }
+    }
+
+    /// `error.type` in OpenAI's dialect, as vLLM spells them.
+    pub(crate) fn openai_type(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } | Self::NotJson => "BadRequestError",
+            Self::UnknownModel { .. } | Self::UnknownRoute { .. } => "NotFoundError",
+            Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
+            Self::TooLarge { .. } => "PayloadTooLargeError",
+            Self::Overloaded(_) => "RateLimitError",
+            Self::ShuttingDown => "ServiceUnavailableError",
+            Self::Failed(_) => "InternalServerError",
+        }
+    }
+
+    /// `error_type` in TGI's dialect. Clients know `validation`, `generation` and `overloaded`, and go by the
+    /// status for the rest.
+    pub(crate) fn tgi_type(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } | Self::NotJson | Self::TooLarge { .. } => "validation",
+            Self::UnknownModel { .. } | Self::UnknownRoute { .. } => "not_found",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::Overloaded(_) | Self::ShuttingDown => "overloaded",
+            Self::Failed(_) => "generation",
+        }
+    }
+
+    /// How long to wait before trying again, if trying again can help.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        matches!(self, Self::Overloaded(_) | Self::ShuttingDown).then_some(RETRY_AFTER)
+    }
+}
+
+/// Carries the error to [`crate::dialect::word_errors`], which knows the dialect.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status(Dialect::OpenAi).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// A sentence that lists what is served.
+pub(crate) fn served(known: &[String]) -> String {
+    let mut sentence = String::from("This server has ");
+    for (index, name) in known.iter().take(LISTED_NAMES).enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(sentence, "{comma}`{name}`");
+    }
+    if known.len() > LISTED_NAMES {
+        let _ = write!(
+            sentence,
+            " and {} more (see /v1/models)",
+            known.len() - LISTED_NAMES
+        );
+    }
+    sentence.push('.');
+    sentence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_of_names_is_cut() {
+        let names: Vec<String> = (0..25).map(|index| format!("a{index}")).collect();
+        let sentence = served(&names);
+        assert!(sentence.contains("`a19` and 5 more"), "{sentence}");
+        assert!(!sentence.contains("`a20`"), "{sentence}");
+    }
+
+    #[test]
+    fn what_is_not_supported_names_its_field() {
+        let error = ApiError::unsupported("tools", "calling tools");
+        assert_eq!(error.field(), Some("tools"));
+        assert_eq!(error.to_string(), "`tools`: calling tools is not supported yet");
+    }
+
+    #[test]
+    fn invalid_input_has_the_status_of_its_dialect() {
+        let error = ApiError::malformed("no");
+        assert_eq!(error.status(Dialect::OpenAi), 400);
+        assert_eq!(error.status(Dialect::Tgi), 422);
+    }
+}

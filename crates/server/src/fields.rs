@@ -1,0 +1,365 @@
+//! Reading a request's fields one by one, so that every complaint names the field, what it was and what it may be,
+//! and so that nothing is ignored unread.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::header,
+};
+use serde_json::{Map, Value};
+
+use crate::{error::ApiError, state::Shared};
+
+/// The fields of a JSON object that were not read yet. Null counts as absent.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    values: Map<String, Value>,
+    /// What stands before a field's name in messages: empty, or `parameters.`.
+    within: String,
+}
+
+impl Fields {
+    /// The fields of the object that `bytes` are the JSON of.
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, ApiError> {
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| ApiError::malformed(format!("the body is not valid JSON: {error}")))?;
+        match value {
+            Value::Object(values) => Ok(Self {
+                values,
+                within: String::new(),
+            }),
+            other => Err(ApiError::malformed(format!(
+                "the body must be a JSON object, not {}",
+                kind(&other)
+            ))),
+        }
+    }
+
+    /// No fields: what an absent object stands for.
+    pub(crate) fn none(within: &str) -> Self {
+        Self {
+            values: Map::new(),
+            within: format!("{within}."),
+        }
+    }
+
+    /// The field's value, unchecked.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.values.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// The field's name as messages spell it.
+    pub(crate) fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.within)
+    }
+
+    /// A complaint about the field: `` `name` problem ``.
+    pub(crate) fn complain(&self, name: &str, problem: &str) -> ApiError {
+        let path = self.path(name);
+        let message = format!("`{path}` {problem}");
+        ApiError::invalid(path, message)
+    }
+
+    fn mismatch(&self, name: &str, value: &Value, expected: &str) -> ApiError {
+        self.complain(name, &format!("is {}, but must be {expected}", shown(value)))
+    }
+
+    /// A string.
+    pub(crate) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.mismatch(name, &other, "a string")),
+        }
+    }
+
+    /// True or false.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(other) => Err(self.mismatch(name, &other, "true or false")),
+        }
+    }
+
+    /// A number.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "sampling parameters are float32; their ranges are checked where they are used"
+    )]
+    pub(crate) fn number(&mut self, name: &str) -> Result<Option<f32>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number as f32)),
+                None => Err(self.mismatch(name, &value, "a number")),
+            },
+        }
+    }
+
+    /// A whole number that is not negative.
+    pub(crate) fn count(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => match whole(&value) {
+                Some(count) => Ok(Some(count)),
+                None => Err(self.mismatch(name, &value, "a whole number, 0 or more")),
+            },
+        }
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(crate) fn count_within(
+        &mut self,
+        name: &str,
+        least: usize,
+        most: usize,
+    ) -> Result<Option<usize>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => match whole(&value).and_then(|count| usize::try_from(count).ok()) {
+                Some(count) if (least..=most).contains(&count) => Ok(Some(count)),
+                _ => Err(self.mismatch(
+                    name,
+                    &value,
+                    &format!("a whole number between {least} and {most}"),
+                )),
+            },
+        }
+    }
+
+    /// A list.
+    pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(other) => Err(self.mismatch(name, &other, "a list")),
+        }
+    }
+
+    /// An object.
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(values)) => Ok(Some(Self {
+                values,
+                within: format!("{}{name}.", self.within),
+            })),
+            Some(other) => Err(self.mismatch(name, &other, "an object")),
+        }
+    }
+
+    /// A string or a list of at most `most` strings, none of them empty; absent is an empty list.
+    pub(crate) fn strings(&mut self, name: &str, most: usize) -> Result<Vec<String>, ApiError> {
+        let items = match self.take(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(items)) => items,
+            Some(one) => vec![one],
+        };
+        if items.len() > most {
+            let problem = format!("has {} entries, but may have at most {most}", items.len());
+            return Err(self.complain(name, &problem));
+        }
+        items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) if text.is_empty() => {
+                    Err(self.complain(name, "has an empty string, which every text contains"))
+                }
+                Value::String(text) => Ok(text),
+                other => Err(self.mismatch(name, &other, "a string or a list of strings")),
+            })
+            .collect()
+    }
+
+    /// A field of the dialect that is not supported: fine while it is absent, or `harmless`.
+    pub(crate) fn refuse(
+        &mut self,
+        name: &str,
+        what: &str,
+        harmless: impl FnOnce(&Value) -> bool,
+    ) -> Result<(), ApiError> {
+        match self.take(name) {
+            Some(value) if !harmless(&value) => Err(ApiError::unsupported(self.path(name), what)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops fields that have no effect on the answer.
+    pub(crate) fn ignore(&mut self, names: &[&str]) {
+        for name in names {
+            self.values.remove(*name);
+        }
+    }
+
+    /// What is left, for objects whose keys are free.
+    pub(crate) fn into_rest(self) -> Map<String, Value> {
+        self.values
+    }
+
+    /// Everything was read: a field that is left over is one that nobody here knows.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        match self.values.iter().find(|(_, value)| !value.is_null()) {
+            Some((name, _)) => Err(self.complain(name, "is not a field that this server knows")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The body of a POST: JSON, declared as such, within the size limit.
+///
+/// The declaration is required because a web page may send anything else to a server on its visitor's machine
+/// without asking first.
+impl FromRequest<Shared> for Fields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
+        let declared = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        if !declared.is_some_and(is_json) {
+            return Err(ApiError::NotJson);
+        }
+        let limit = state.limits.body_bytes;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            match rejection.status().as_u16() {
+                413 => ApiError::TooLarge { limit },
+                _ => ApiError::malformed("the request body could not be read to its end"),
+            }
+        })?;
+        Self::from_json(&bytes)
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+}
+
+/// A number that is whole and not negative, also when it is written as `5.0`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "guarded: whole, not negative, below 2^53"
+)]
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        (number.fract() == 0.0 && (0.0..EXACT).contains(&number)).then_some(number as u64)
+    })
+}
+
+/// A value as messages show it: in full if that is short, else what kind it is.
+fn shown(value: &Value) -> String {
+    const SHORT: usize = 40;
+    let text = value.to_string();
+    if text.chars().count() <= SHORT {
+        text
+    } else {
+        kind(value).to_owned()
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(json: &str) -> Fields {
+        Fields::from_json(json.as_bytes()).expect("a test's own JSON")
+    }
+
+    fn message<T: std::fmt::Debug>(result: Result<T, ApiError>) -> String {
+        result.expect_err("should be refused").to_string()
+    }
+
+    #[test]
+    fn a_wrong_type_names_field_value_and_expectation() {
+        let mut body =
+            fields(r#"{"temperature":"hot","stream":1,"n":-1,"m":1.5,"parameters":{"top_p":[1]}}"#);
+        assert_eq!(
+            message(body.number("temperature")),
+            "`temperature` is \"hot\", but must be a number"
+        );
+        assert_eq!(
+            message(body.flag("stream")),
+            "`stream` is 1, but must be true or false"
+        );
+        assert_eq!(
+            message(body.count("n")),
+            "`n` is -1, but must be a whole number, 0 or more"
+        );
+        assert!(body.count("m").is_err());
+        let mut inner = body.object("parameters").expect("an object").expect("present");
+        assert_eq!(
+            message(inner.number("top_p")),
+            "`parameters.top_p` is [1], but must be a number"
+        );
+    }
+
+    #[test]
+    fn null_is_absent_and_leftovers_are_refused() {
+        let mut body = fields(r#"{"a":null,"b":2,"c":null}"#);
+        assert_eq!(body.string("a"), Ok(None));
+        assert_eq!(
+            message(body.finish()),
+            "`b` is not a field that this server knows"
+        );
+        assert_eq!(fields(r#"{"c":null}"#).finish(), Ok(()));
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_point() {
+        assert_eq!(fields(r#"{"n":5.0}"#).count("n"), Ok(Some(5)));
+        assert!(fields(r#"{"n":1e300}"#).count("n").is_err());
+        assert!(fields(r#"{"n":3}"#).count_within("n", 4, 9).is_err());
+    }
+
+    #[test]
+    fn stop_strings_come_alone_or_in_a_list_and_are_never_empty() {
+        assert_eq!(fields(r#"{"s":"x"}"#).strings("s", 2), Ok(vec!["x".to_owned()]));
+        assert_eq!(
+            fields(r#"{"s":["x","y"]}"#).strings("s", 2).map(|s| s.len()),
+            Ok(2)
+        );
+        for bad in [
+            r#"{"s":["x","y","z"]}"#,
+            r#"{"s":""}"#,
+            r#"{"s":[1]}"#,
+            r#"{"s":{}}"#,
+        ] {
+            assert!(fields(bad).strings("s", 2).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_no_objects_are_refused() {
+        for bad in ["", "{", "[]", "3", "\"x\"", "{\"a\":1}}", "\u{feff}{}"] {
+            assert!(Fields::from_json(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(Fields::from_json(&[0xff, 0xfe]).is_err());
+        let deep = "[".repeat(100_000);
+        assert!(Fields::from_json(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn json_is_recognised_with_parameters() {
+        assert!(is_json("application/json; charset=utf-8"));
+        assert!(is_json("Application/JSON"));
+        assert!(is_json("application/vnd.api+json"));
+        assert!(!is_json("text/plain"));
+        assert!(!is_json("application/jsonp"));
+    }
+}

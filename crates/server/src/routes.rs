@@ -1,0 +1,88 @@
+//! Every route, in one table.
+
+use std::{any::Any, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    handler::Handler,
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse as _, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer},
+};
+use tracing::Level;
+
+use crate::{
+    dialect,
+    error::ApiError,
+    openai::{chat, completions, models},
+    state::{AppState, Shared},
+    tgi::{generate, info, tokenize},
+};
+
+/// The whole of the HTTP interface over `state`.
+pub fn router(state: Arc<AppState>) -> Router {
+    Router::new()
+        // OpenAI
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::get))
+        // TGI
+        .route("/", post(generate::compatible))
+        .route("/generate", post(generate::generate))
+        .route("/generate_stream", post(generate::generate_stream))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/chat_tokenize", post(tokenize::chat_tokenize))
+        .route("/info", get(info::info))
+        // For those who run it
+        .route("/health", get(health))
+        .route("/stats", get(info::stats))
+        .fallback(unknown)
+        .layer(DefaultBodyLimit::max(state.limits.body_bytes))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(dialect::word_errors))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+        )
+        .with_state(state)
+}
+
+fn get<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
+    on(MethodFilter::GET, handler).fallback(|request| not_allowed(request, "GET,HEAD"))
+}
+
+fn post<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
+    on(MethodFilter::POST, handler).fallback(|request| not_allowed(request, "POST"))
+}
+
+/// `GET /health`: 200 while requests are answered.
+async fn health() -> StatusCode {
+    StatusCode::OK
+}
+
+async fn unknown(request: Request) -> ApiError {
+    ApiError::UnknownRoute {
+        path: request.uri().path().to_owned(),
+    }
+}
+
+async fn not_allowed(request: Request, allowed: &str) -> ApiError {
+    ApiError::MethodNotAllowed {
+        path: request.uri().path().to_owned(),
+        method: request.method().to_string(),
+        allowed: allowed.to_owned(),
+    }
+}
+
+/// A bug of ours costs its request, not the server; the panic itself is in the log.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    ApiError::Failed("an internal error; the server's log says more".to_owned()).into_response()
+}

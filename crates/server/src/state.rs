@@ -1,0 +1,71 @@
+//! What every handler shares.
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use multigraft_adapters::Catalog;
+use multigraft_engine::Engine;
+use multigraft_text::{ChatTemplate, Tokenizer};
+
+/// The state as handlers get it.
+pub(crate) type Shared = Arc<AppState>;
+
+/// What the server serves, and within which limits.
+#[derive(Debug)]
+pub struct AppState {
+    /// Runs the requests.
+    pub engine: Engine,
+    /// The base's tokenizer, which all adapters share.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Turns messages into a prompt; without it chat is refused.
+    pub template: Option<ChatTemplate>,
+    /// The names and what they stand for.
+    pub catalog: Arc<Catalog>,
+    /// Facts about the base model.
+    pub base: BaseInfo,
+    /// What a request may ask for.
+    pub limits: Limits,
+    /// When the server started; `created` of every model.
+    pub started: SystemTime,
+}
+
+/// Facts about the base model that answers report.
+#[derive(Clone, Debug)]
+pub struct BaseInfo {
+    /// Its file or folder.
+    pub path: PathBuf,
+    /// Architecture, such as `llama`.
+    pub architecture: String,
+    /// Number of parameters.
+    pub parameters: u64,
+    /// Longest sequence, prompt and answer together, in tokens.
+    pub context: usize,
+    /// Size of the vocabulary.
+    pub vocab: usize,
+}
+
+/// What a single request may ask for. The defaults suit a machine of a few cores.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest body, in bytes.
+    pub body_bytes: usize,
+    /// Tokens that are generated where the request says nothing (less if the context ends before).
+    pub default_max_tokens: usize,
+    /// The most stop strings.
+    pub stop_strings: usize,
+    /// The most answers in one request: prompts times `n`.
+    pub choices: usize,
+    /// The most alternatives per token (`top_logprobs`, `top_n_tokens`).
+    pub alternatives: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 8 << 20,
+            default_max_tokens: 1024,
+            stop_strings: 16,
+            choices: 128,
+            alternatives: 20,
+        }
+    }
+}

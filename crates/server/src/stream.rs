@@ -1,0 +1,125 @@
+//! Server-sent events: engine events in, a dialect's chunks out.
+
+use std::{collections::VecDeque, convert::Infallible};
+
+use axum::{
+    http::{HeaderName, HeaderValue},
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use futures_util::stream;
+use multigraft_engine::Event;
+use serde::Serialize;
+
+use crate::{Dialect, answers::Answers, error::ApiError};
+
+/// Tells proxies of nginx's kind to pass chunks on as they come.
+const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The chunks that are ready to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks(VecDeque<sse::Event>);
+
+impl Chunks {
+    /// Adds a chunk: `data: <JSON>`.
+    pub(crate) fn push(&mut self, chunk: &impl Serialize) {
+        // Our own types have string keys and no failing serialisers; JSON has no raw line breaks.
+        if let Ok(json) = serde_json::to_string(chunk) {
+            self.0.push_back(sse::Event::default().data(json));
+        }
+    }
+
+    /// Adds OpenAI's end mark.
+    pub(crate) fn done(&mut self) {
+        self.0.push_back(sse::Event::default().data("[DONE]"));
+    }
+}
+
+/// How one kind of answer is worded as it comes.
+pub(crate) trait Wording: Send + 'static {
+    /// The dialect, for errors in the middle.
+    const DIALECT: Dialect;
+
+    /// Chunks before anything was generated.
+    fn open(&mut self, chunks: &mut Chunks);
+
+    /// Chunks for an event of a choice; never called with [`Event::Failed`].
+    fn event(&mut self, choice: usize, event: Event, chunks: &mut Chunks);
+
+    /// Chunks after the last choice has finished.
+    fn close(&mut self, chunks: &mut Chunks);
+}
+
+struct Streaming<W> {
+    answers: Answers,
+    wording: W,
+    chunks: Chunks,
+    state: Progress,
+}
+
+#[derive(PartialEq)]
+enum Progress {
+    Unopened,
+    Open,
+    Closed,
+}
+
+impl<W: Wording> Streaming<W> {
+    async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            if let Some(chunk) = self.chunks.0.pop_front() {
+                return Some(chunk);
+            }
+            match self.state {
+                Progress::Unopened => {
+                    self.state = Progress::Open;
+                    self.wording.open(&mut self.chunks);
+                }
+                Progress::Open => self.advance().await,
+                Progress::Closed => return None,
+            }
+        }
+    }
+
+    async fn advance(&mut self) {
+        match self.answers.next().await {
+            Some((_, Event::Failed(message))) => {
+                self.chunks
+                    .push(&W::DIALECT.error_body(&ApiError::Failed(message)));
+                if W::DIALECT == Dialect::OpenAi {
+                    self.chunks.done();
+                }
+                self.state = Progress::Closed;
+            }
+            Some((choice, event)) => self.wording.event(choice, event, &mut self.chunks),
+            None => {
+                self.wording.close(&mut self.chunks);
+                self.state = Progress::Closed;
+            }
+        }
+    }
+}
+
+/// A response that sends the answers as they come. Dropping it (the client hung up) drops the answers.
+pub(crate) fn respond<W: Wording>(answers: Answers, wording: W) -> Response {
+    let streaming = Streaming {
+        answers,
+        wording,
+        chunks: Chunks::default(),
+        state: Progress::Unopened,
+    };
+    let events = stream::unfold(streaming, async |mut streaming| {
+        let chunk = streaming.next().await?;
+        Some((Ok::<_, Infallible>(chunk), streaming))
+    });
+    // Comments while nothing is generated keep proxies from closing a request that waits in the queue.
+    let mut response = Sse::new(Box::pin(events))
+        .keep_alive(KeepAlive::default())
+        .into_response();
+    response
+        .headers_mut()
+        .insert(NO_BUFFERING, HeaderValue::from_static("no"));
+    response
+}

@@ -1,0 +1,114 @@
+//! `GET /info` and `GET /stats`: what is served, and how it is doing.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use crate::state::Shared;
+
+/// `/info`, in TGI's fields and some of our own.
+#[derive(Debug, Serialize)]
+pub(crate) struct Info {
+    model_id: String,
+    model_sha: Option<String>,
+    model_pipeline_tag: &'static str,
+    max_concurrent_requests: usize,
+    max_best_of: usize,
+    max_stop_sequences: usize,
+    max_input_tokens: usize,
+    max_total_tokens: usize,
+    validation_workers: usize,
+    max_client_batch_size: usize,
+    router: &'static str,
+    version: &'static str,
+    sha: Option<&'static str>,
+    docker_label: Option<&'static str>,
+    model_architecture: String,
+    model_parameters: u64,
+    adapters: Vec<Adapter>,
+}
+
+#[derive(Debug, Serialize)]
+struct Adapter {
+    id: String,
+    hash: String,
+    /// Smallest and largest rank.
+    ranks: Option<(usize, usize)>,
+    /// In memory.
+    bytes: usize,
+}
+
+/// `GET /info`.
+pub(crate) async fn info(State(state): State<Shared>) -> Json<Info> {
+    let limits = state.engine.limits();
+    let total = limits.room_after(0);
+    let adapters = state
+        .catalog
+        .entries()
+        .iter()
+        .map(|entry| Adapter {
+            id: entry.name.clone(),
+            hash: entry.hash.to_string(),
+            ranks: entry.info.ranks,
+            bytes: entry.packed.bytes(),
+        })
+        .collect();
+    Json(Info {
+        model_id: state.catalog.base().to_owned(),
+        model_sha: None,
+        model_pipeline_tag: "text-generation",
+        max_concurrent_requests: limits.max_running + limits.max_waiting,
+        max_best_of: 1,
+        max_stop_sequences: state.limits.stop_strings,
+        max_input_tokens: total.saturating_sub(1),
+        max_total_tokens: total,
+        validation_workers: 1,
+        max_client_batch_size: 1,
+        router: "multigraft",
+        version: env!("CARGO_PKG_VERSION"),
+        sha: None,
+        docker_label: None,
+        model_architecture: state.base.architecture.clone(),
+        model_parameters: state.base.parameters,
+        adapters,
+    })
+}
+
+/// The engine's figures after its last step.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    running: usize,
+    waiting: usize,
+    preempted: usize,
+    resident_adapters: usize,
+    kv_blocks_used: usize,
+    kv_blocks_total: usize,
+    steps: u64,
+    step_seconds: f64,
+    prompt_tokens: u64,
+    generated_tokens: u64,
+    preemptions: u64,
+    finished: u64,
+    failed: u64,
+    cancelled: u64,
+}
+
+/// `GET /stats`.
+pub(crate) async fn stats(State(state): State<Shared>) -> Json<Figures> {
+    let stats = state.engine.stats();
+    Json(Figures {
+        running: stats.running,
+        waiting: stats.waiting,
+        preempted: stats.preempted,
+        resident_adapters: stats.resident.len(),
+        kv_blocks_used: stats.blocks_used,
+        kv_blocks_total: stats.blocks_total,
+        steps: stats.steps,
+        step_seconds: stats.step_time.as_secs_f64(),
+        prompt_tokens: stats.prompt_tokens,
+        generated_tokens: stats.generated_tokens,
+        preemptions: stats.preemptions,
+        finished: stats.finished,
+        failed: stats.failed,
+        cancelled: stats.cancelled,
+    })
+}

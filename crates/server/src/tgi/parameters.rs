@@ -1,0 +1,246 @@
+//! `parameters` of a TGI request.
+
+use multigraft_engine::{Sampling, Stop};
+use serde_json::Value;
+
+use crate::{error::ApiError, fields::Fields, state::Limits};
+
+/// A request to generate, its values checked as far as that is possible without tokens.
+#[derive(Debug)]
+pub(super) struct Generate {
+    /// The prompt.
+    pub inputs: String,
+    /// Whether the tokenizer's own special tokens (BOS) are added to it.
+    pub add_special_tokens: bool,
+    /// Whether the answer is streamed.
+    pub stream: Option<bool>,
+    /// The adapter; `None` is the base.
+    pub adapter_id: Option<String>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// What ends the answer.
+    pub stop: Stop,
+    /// The most tokens to generate; `None` is the server's default.
+    pub max_new_tokens: Option<usize>,
+    /// Whether the answer begins with the prompt.
+    pub return_full_text: bool,
+    /// Only the last so many tokens of the prompt are used.
+    pub truncate: Option<usize>,
+    /// Whether the answer has details.
+    pub details: bool,
+    /// Whether the details have the prompt's tokens.
+    pub decoder_input_details: bool,
+    /// Alternatives per token in the details.
+    pub top_n_tokens: Option<usize>,
+}
+
+impl Generate {
+    pub(super) fn take(mut fields: Fields, limits: &Limits) -> Result<Self, ApiError> {
+        let inputs = match fields.string("inputs")? {
+            Some(inputs) if inputs.is_empty() => return Err(fields.complain("inputs", "is empty")),
+            Some(inputs) => inputs,
+            None => return Err(fields.complain("inputs", "is missing")),
+        };
+        let add_special_tokens = fields.flag("add_special_tokens")?.unwrap_or(true);
+        let stream = fields.flag("stream")?;
+        // `options` are about the caching of Hugging Face's hosted service.
+        fields.ignore(&["options"]);
+        let mut parameters = match fields.object("parameters")? {
+            Some(parameters) => parameters,
+            None => Fields::none("parameters"),
+        };
+        fields.finish()?;
+
+        refuse_unsupported(&mut parameters)?;
+        let details = parameters.flag("details")?.unwrap_or(false);
+        let generate = Self {
+            inputs,
+            add_special_tokens,
+            stream,
+            adapter_id: parameters.string("adapter_id")?,
+            sampling: sampling(&mut parameters)?,
+            stop: Stop {
+                strings: parameters.strings("stop", limits.stop_strings)?,
+                tokens: Vec::new(),
+                ignore_eos: parameters.flag("ignore_eos_token")?.unwrap_or(false),
+                // TGI's answers contain what stopped them.
+                include_stop_string: true,
+            },
+            max_new_tokens: parameters.count_within("max_new_tokens", 1, usize::MAX)?,
+            return_full_text: parameters.flag("return_full_text")?.unwrap_or(false),
+            truncate: parameters.count_within("truncate", 1, usize::MAX)?,
+            details,
+            decoder_input_details: parameters.flag("decoder_input_details")?.unwrap_or(false),
+            top_n_tokens: parameters.count_within("top_n_tokens", 0, limits.alternatives)?,
+        };
+        if generate.decoder_input_details && !generate.details {
+            return Err(parameters.complain("decoder_input_details", "is only allowed with `details`: true"));
+        }
+        parameters.finish()?;
+        Ok(generate)
+    }
+}
+
+fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
+    parameters.refuse("best_of", "choosing the best of several answers", |value| {
+        value == 1
+    })?;
+    parameters.refuse(
+        "return_k_alternatives",
+        "LoRAX's name for `top_n_tokens`",
+        |value| value == 0,
+    )?;
+    parameters.refuse("watermark", "a watermark", |value| value == false)?;
+    parameters.refuse("apply_chat_template", "applying the chat template", |value| {
+        value == false
+    })?;
+    for (name, what) in [
+        ("grammar", "a grammar"),
+        ("response_format", "a format"),
+        ("adapter_source", "fetching adapters by request"),
+        ("merged_adapters", "merging adapters by request"),
+        ("api_token", "fetching adapters by request"),
+    ] {
+        parameters.refuse(name, what, |_| false)?;
+    }
+    Ok(())
+}
+
+/// TGI's rule: tokens are drawn if `do_sample` says so or if a parameter of drawing is given, else the likeliest is
+/// taken.
+fn sampling(parameters: &mut Fields) -> Result<Sampling, ApiError> {
+    let do_sample = parameters.flag("do_sample")?.unwrap_or(false);
+    let temperature = positive(
+        parameters,
+        "temperature",
+        "above 0; leave it out to take the likeliest token",
+    )?;
+    let top_k = parameters.count_within("top_k", 1, usize::MAX)?;
+    let top_p = positive(parameters, "top_p", "above 0, at most 1")?;
+    let typical_p = positive(parameters, "typical_p", "above 0, at most 1")?;
+    let draws =
+        do_sample || temperature.is_some() || top_k.is_some() || top_p.is_some() || typical_p.is_some();
+    let default = Sampling::default();
+    Ok(Sampling {
+        temperature: if draws { temperature.unwrap_or(1.0) } else { 0.0 },
+        top_k,
+        top_p: top_p.unwrap_or(default.top_p),
+        typical_p: typical_p.unwrap_or(default.typical_p),
+        repetition_penalty: parameters
+            .number("repetition_penalty")?
+            .unwrap_or(default.repetition_penalty),
+        frequency_penalty: parameters
+            .number("frequency_penalty")?
+            .unwrap_or(default.frequency_penalty),
+        seed: parameters.count("seed")?,
+        ..default
+    })
+}
+
+/// A number above 0. Upper ends are the engine's to check.
+fn positive(parameters: &mut Fields, name: &str, range: &str) -> Result<Option<f32>, ApiError> {
+    match parameters.number(name)? {
+        Some(number) if number <= 0.0 => {
+            Err(parameters.complain(name, &format!("is {}, but must be {range}", Value::from(number))))
+        }
+        number => Ok(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(json: &str) -> Result<Generate, ApiError> {
+        Generate::take(Fields::from_json(json.as_bytes())?, &Limits::default())
+    }
+
+    fn sampling_of(parameters: &str) -> Sampling {
+        let json = format!(r#"{{"inputs":"x","parameters":{parameters}}}"#);
+        take(&json).expect("valid").sampling
+    }
+
+    #[test]
+    fn tokens_are_drawn_only_if_a_parameter_of_drawing_is_given() {
+        for greedy in [
+            "{}",
+            r#"{"do_sample":false}"#,
+            r#"{"repetition_penalty":1.2,"seed":3}"#,
+        ] {
+            assert_eq!(sampling_of(greedy).temperature, 0.0, "{greedy}");
+        }
+        for drawing in [
+            r#"{"do_sample":true}"#,
+            r#"{"top_k":3}"#,
+            r#"{"top_p":0.5}"#,
+            r#"{"typical_p":0.5}"#,
+            r#"{"do_sample":false,"temperature":1.0}"#,
+        ] {
+            assert_eq!(sampling_of(drawing).temperature, 1.0, "{drawing}");
+        }
+        assert_eq!(sampling_of(r#"{"temperature":0.5}"#).temperature, 0.5);
+    }
+
+    #[test]
+    fn what_a_client_sends_for_nothing_is_nothing() {
+        // huggingface_hub sends every parameter that it knows, null where it was not given.
+        let json = r#"{"inputs":"x","stream":false,"parameters":{"adapter_id":null,"best_of":null,"grammar":null,
+            "watermark":false,"details":false,"do_sample":false,"decoder_input_details":false,"stop":[]}}"#;
+        let generate = take(json).expect("valid");
+        assert_eq!(generate.adapter_id, None);
+        assert_eq!(generate.stream, Some(false));
+        assert_eq!(generate.max_new_tokens, None);
+    }
+
+    #[test]
+    fn what_is_wrong_or_unsupported_is_named_with_its_path() {
+        for (json, field) in [
+            (r#"{"parameters":{}}"#, "inputs"),
+            (r#"{"inputs":""}"#, "inputs"),
+            (r#"{"inputs":["a"]}"#, "inputs"),
+            (r#"{"inputs":"x","parameters":[]}"#, "parameters"),
+            (r#"{"inputs":"x","params":{}}"#, "params"),
+            (
+                r#"{"inputs":"x","parameters":{"watermark":true}}"#,
+                "parameters.watermark",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"grammar":{"type":"json"}}}"#,
+                "parameters.grammar",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"best_of":2}}"#,
+                "parameters.best_of",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"temperature":0}}"#,
+                "parameters.temperature",
+            ),
+            (r#"{"inputs":"x","parameters":{"top_k":0}}"#, "parameters.top_k"),
+            (
+                r#"{"inputs":"x","parameters":{"max_new_tokens":0}}"#,
+                "parameters.max_new_tokens",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"truncate":0}}"#,
+                "parameters.truncate",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"adapter_id":7}}"#,
+                "parameters.adapter_id",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"adapter":"a"}}"#,
+                "parameters.adapter",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"decoder_input_details":true}}"#,
+                "parameters.decoder_input_details",
+            ),
+        ] {
+            let error = take(json).expect_err(json);
+            assert_eq!(error.field(), Some(field), "{error}");
+            assert!(error.to_string().contains(field), "{error}");
+        }
+    }
+}

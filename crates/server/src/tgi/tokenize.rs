@@ -1,0 +1,114 @@
+//! `POST /tokenize` and `/chat_tokenize`: what the model will see.
+
+use axum::{Json, extract::State};
+use multigraft_text::Detokenizer;
+use serde::Serialize;
+
+use crate::{
+    error::ApiError,
+    fields::Fields,
+    openai::chat::templated,
+    state::{AppState, Shared},
+};
+
+/// A token and the part of the text it stands for.
+#[derive(Debug, Serialize, PartialEq)]
+pub(crate) struct Piece {
+    id: u32,
+    text: String,
+    /// Where it begins in the text, in characters.
+    start: usize,
+    /// Where it ends. Tokens that stand for nothing in the text (BOS, the first parts of a character) are empty.
+    stop: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ChatTokenized {
+    tokenize_response: Vec<Piece>,
+    templated_text: String,
+}
+
+/// `POST /tokenize`.
+pub(crate) async fn tokenize(
+    State(state): State<Shared>,
+    mut fields: Fields,
+) -> Result<Json<Vec<Piece>>, ApiError> {
+    let Some(inputs) = fields.string("inputs")? else {
+        return Err(fields.complain("inputs", "is missing"));
+    };
+    let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
+    fields.ignore(&["parameters", "stream"]);
+    fields.finish()?;
+    Ok(Json(pieces(&state, "inputs", &inputs, add_special)?))
+}
+
+/// `POST /chat_tokenize`: a chat request's messages after the chat template.
+pub(crate) async fn chat_tokenize(
+    State(state): State<Shared>,
+    mut fields: Fields,
+) -> Result<Json<ChatTokenized>, ApiError> {
+    let templated_text = templated(&state, &mut fields)?;
+    Ok(Json(ChatTokenized {
+        tokenize_response: pieces(&state, "messages", &templated_text, false)?,
+        templated_text,
+    }))
+}
+
+fn pieces(state: &AppState, field: &str, text: &str, add_special: bool) -> Result<Vec<Piece>, ApiError> {
+    let ids = state
+        .tokenizer
+        .encode(text, add_special)
+        .map_err(|error| ApiError::invalid(field, error.to_string()))?;
+    let mut detokenizer = Detokenizer::new(state.tokenizer.clone(), false);
+    let mut place = Place { rest: text, at: 0 };
+    Ok(ids
+        .into_iter()
+        .map(|id| {
+            let start = place.at;
+            place.advance(&detokenizer.push(id));
+            Piece {
+                id,
+                text: state.tokenizer.token_text(id),
+                start,
+                stop: place.at,
+            }
+        })
+        .collect())
+}
+
+/// How far into the text the tokens have come.
+struct Place<'a> {
+    rest: &'a str,
+    /// In characters.
+    at: usize,
+}
+
+impl Place<'_> {
+    /// Goes past `piece` if that is what comes next, perhaps without the space that some tokenizers add in front.
+    /// Where a tokenizer changed the text (normalised it), the place stays: it is never ahead of the tokens.
+    fn advance(&mut self, piece: &str) {
+        let rest = [piece, piece.trim_start()]
+            .into_iter()
+            .find_map(|piece| Some((self.rest.strip_prefix(piece)?, piece)));
+        if let Some((rest, piece)) = rest {
+            self.rest = rest;
+            self.at += piece.chars().count();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_in_characters_and_skip_what_was_added() {
+        let mut place = Place { rest: "é b", at: 0 };
+        place.advance("<s>");
+        assert_eq!(place.at, 0);
+        place.advance(" é");
+        assert_eq!(place.at, 1);
+        place.advance(" b");
+        assert_eq!((place.at, place.rest), (3, ""));
+    }
+}

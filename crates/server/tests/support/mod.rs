@@ -1,0 +1,299 @@
+//! A server over a backend that does no arithmetic, so that every answer is known.
+//!
+//! Tokens are bytes. The base answers to a letter with the next one of the alphabet, an adapter with a later one
+//! (how much later is the first byte of its hash); after z the turn ends. Anything but a letter is answered with
+//! `a`. So the base goes on from `w` with `xyz`, and an adapter of step 2 with `y`.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "bodies are written where they are sent"
+)]
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc},
+    time::SystemTime,
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode, header},
+};
+use multigraft_adapters::{AdapterInfo, Catalog, Entry};
+use multigraft_engine::{Engine, EngineOptions};
+use multigraft_model::{
+    AdapterHash, Backend, BackendError, Limits as BackendLimits, PackedAdapter, Slot, Step,
+};
+use multigraft_server::{AppState, BaseInfo, Limits, router};
+use multigraft_text::{ChatTemplate, Tokenizer};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+/// The base's name.
+pub(crate) const BASE: &str = "alphabet";
+/// The end of a turn; the bytes come before it.
+pub(crate) const END: u32 = 257;
+const START: u32 = 256;
+const VOCAB: usize = 258;
+
+struct Alphabet {
+    context: usize,
+    slots: Vec<u8>,
+    /// Every step waits for a word from here.
+    gate: Option<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Backend for Alphabet {
+    fn limits(&self) -> BackendLimits {
+        BackendLimits {
+            vocab: VOCAB,
+            blocks: 4096,
+            context: self.context,
+            step_rows: 256,
+        }
+    }
+
+    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError> {
+        self.slots.push(adapter.hash().0[0]);
+        Ok(Slot(self.slots.len() as u32 - 1))
+    }
+
+    fn release(&mut self, _: Slot) {}
+
+    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+        if let Some(gate) = &self.gate {
+            let _ = gate.lock().expect("one thread").recv();
+        }
+        logits.clear();
+        for run in step.runs {
+            let stride = run
+                .adapter
+                .map_or(1, |slot| u32::from(self.slots[slot.0 as usize]));
+            let skipped = run.tokens.len() - run.wanted.count(run.tokens.len());
+            for &token in &run.tokens[skipped..] {
+                let letters = u32::from(b'a')..=u32::from(b'z');
+                let next = match token {
+                    token if !letters.contains(&token) => u32::from(b'a'),
+                    token if letters.contains(&(token + stride)) => token + stride,
+                    _ => END,
+                };
+                let mut row = vec![0.0; VOCAB];
+                row[next as usize] = 30.0;
+                row[usize::from(b'!')] = 20.0;
+                logits.extend(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The characters that byte-level BPE writes the bytes 0 to 255 as.
+fn byte_characters() -> Vec<char> {
+    let printable =
+        |byte: u32| (33..=126).contains(&byte) || (161..=172).contains(&byte) || (174..=255).contains(&byte);
+    let mut others = 256..;
+    (0..256)
+        .map(|byte| {
+            if printable(byte) {
+                byte
+            } else {
+                others.next().expect("endless")
+            }
+        })
+        .map(|code| char::from_u32(code).expect("a letter"))
+        .collect()
+}
+
+fn tokenizer() -> Arc<Tokenizer> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let vocab: serde_json::Map<String, Value> = byte_characters()
+        .into_iter()
+        .enumerate()
+        .map(|(byte, character)| (character.to_string(), byte.into()))
+        .collect();
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false})
+    };
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [special(START, "<start>"), special(END, "<end>")],
+        "pre_tokenizer": byte_level, "decoder": byte_level,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []},
+    });
+    let config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"});
+    fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).expect("written");
+    Arc::new(Tokenizer::from_folder(folder.path()).expect("a tokenizer"))
+}
+
+/// What a test's server is like.
+pub(crate) struct Options {
+    pub(crate) context: usize,
+    pub(crate) engine: EngineOptions,
+    pub(crate) limits: Limits,
+    pub(crate) chat: bool,
+    pub(crate) gate: Option<mpsc::Receiver<()>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            context: 1024,
+            engine: EngineOptions::default(),
+            limits: Limits::default(),
+            chat: true,
+            gate: None,
+        }
+    }
+}
+
+/// A server with the adapters `two` (step 2) and `team/three` (step 3).
+pub(crate) struct Server {
+    pub(crate) router: Router,
+    pub(crate) engine: Engine,
+}
+
+/// The hash of an adapter of that step, in hexadecimal.
+pub(crate) fn hash(step: u8) -> String {
+    AdapterHash([step; 32]).to_string()
+}
+
+pub(crate) fn server() -> Server {
+    server_with(Options::default())
+}
+
+pub(crate) fn server_with(options: Options) -> Server {
+    let backend = Alphabet {
+        context: options.context,
+        slots: Vec::new(),
+        gate: options.gate.map(Mutex::new),
+    };
+    let tokenizer = tokenizer();
+    let engine = Engine::start(Box::new(backend), Arc::clone(&tokenizer), options.engine);
+    let template = "{% for m in messages %}<start>{{ m.role }}:{{ m.content }}<end>{% endfor %}<start>";
+    let state = AppState {
+        engine: engine.clone(),
+        tokenizer,
+        template: options
+            .chat
+            .then(|| ChatTemplate::new(template).expect("a template")),
+        catalog: Arc::new(catalog()),
+        base: BaseInfo {
+            path: PathBuf::from("/models/alphabet"),
+            architecture: "alphabet".to_owned(),
+            parameters: 26,
+            context: options.context,
+            vocab: VOCAB,
+        },
+        limits: options.limits,
+        started: SystemTime::now(),
+    };
+    Server {
+        router: router(Arc::new(state)),
+        engine,
+    }
+}
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::new(BASE);
+    for (name, step) in [("two", 2), ("team/three", 3)] {
+        let hash = AdapterHash([step; 32]);
+        let info = AdapterInfo {
+            hash: hash.to_string(),
+            base_model: None,
+            peft_version: None,
+            ranks: Some((step.into(), step.into())),
+            targets: Vec::new(),
+            layers: Vec::new(),
+            features: Vec::new(),
+            tensors: 0,
+            parameters: 0,
+            bytes: 0,
+            warnings: Vec::new(),
+        };
+        let entry = Entry {
+            name: name.to_owned(),
+            hash,
+            path: PathBuf::from("/adapters").join(name),
+            packed: Arc::new(PackedAdapter::empty(hash)),
+            info,
+        };
+        catalog.insert(entry).expect("a good name");
+    }
+    catalog
+}
+
+/// An answer, read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The chunks of a stream, and whether it ended with `[DONE]`.
+    pub(crate) fn chunks(&self) -> (Vec<Value>, bool) {
+        let mut lines: Vec<&str> = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .collect();
+        let done = lines.last() == Some(&"[DONE]");
+        if done {
+            lines.pop();
+        }
+        let chunks = lines
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect();
+        (chunks, done)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .unwrap_or_else(|| panic!("no header {name}"))
+            .to_str()
+            .expect("text")
+    }
+}
+
+impl Server {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("infallible");
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.expect("a whole body");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).expect("text"),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).expect("a request"))
+            .await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(post(path, &body)).await
+    }
+}
+
+pub(crate) fn post(path: &str, body: &Value) -> Request<Body> {
+    Request::post(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_string()))
+        .expect("a request")
+}
