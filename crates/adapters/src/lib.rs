@@ -1,1 +1,30 @@
-//! TODO
+//! Adapters: from PEFT's files to what the base can pack, and the names that they are served under.
+//!
+//! ```text
+//! folder ─ files (read once, hashed) ─┬─ config ──┐
+//!                                     └─ tensors ─┴─ checked against the base ─ AdapterFile
+//! names and folders ─ Catalog::load ─ AdapterFile ─ packed by the base ─ Entry
+//! ```
+//!
+//! An adapter is what its files hold: its identity is their hash, names only point at it. Everything that PEFT's LoRA
+//! can say is honoured or refused in a sentence that names the field or tensor ([`FIELDS`] is the table of fields), and every tensor must find
+//! its place. Nothing is executed or unpickled, sizes are checked before memory is taken.
+
+mod base;
+mod base_name;
+pub mod catalog;
+mod config;
+mod error;
+mod files;
+mod info;
+mod read;
+mod refusal;
+mod tensors;
+
+pub use base::BaseShape;
+pub use catalog::{Catalog, Entry, Progress, Source};
+pub use config::{CONFIG_LIMIT, FIELDS, Fate, Field, PeftConfig, RANK_LIMIT, parse_config};
+pub use error::AdapterError;
+pub use info::{AdapterFile, AdapterInfo};
+pub use read::{read, read_for};
+pub use refusal::Refusal;

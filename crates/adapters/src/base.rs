@@ -1,0 +1,128 @@
+//! The base as an adapter sees it: which modules there are, and in which shapes.
+
+use std::collections::HashMap;
+
+use multigraft_model::{Config, LinearId, Module, ModuleKind};
+
+/// What a base model is called and made of. Made once, to check any number of adapters against.
+#[derive(Clone, Debug)]
+pub struct BaseShape {
+    modules: Vec<Module>,
+    /// [`module_key`] → position in `modules`.
+    by_key: HashMap<String, usize>,
+    tied: bool,
+    hidden: usize,
+    layers: usize,
+    name: Option<String>,
+}
+
+impl BaseShape {
+    /// The base that `config` describes.
+    pub fn new(config: &Config) -> Self {
+        Self::from_modules(config.modules(), config.tied_embeddings)
+    }
+
+    /// A base of these modules; `tied` if the lm_head is the embedding table.
+    pub fn from_modules(modules: Vec<Module>, tied: bool) -> Self {
+        let key = |(i, module): (usize, &Module)| (module_key(&module.path).1.to_owned(), i);
+        let layer = |module: &Module| match module.kind {
+            ModuleKind::Linear(LinearId::Layer { layer, .. }) => Some(layer + 1),
+            _ => None,
+        };
+        Self {
+            by_key: modules.iter().enumerate().map(key).collect(),
+            tied,
+            hidden: modules
+                .iter()
+                .find(|m| m.kind == ModuleKind::Embedding)
+                .map_or(0, |m| m.inp),
+            layers: modules.iter().filter_map(layer).max().unwrap_or(0),
+            name: None,
+            modules,
+        }
+    }
+
+    /// The same base with a name, to compare with the one that an adapter was trained on.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    pub(crate) fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    pub(crate) fn find(&self, key: &str) -> Option<usize> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Whether the lm_head is the embedding table.
+    pub(crate) fn tied(&self) -> bool {
+        self.tied
+    }
+
+    pub(crate) fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    pub(crate) fn layers(&self) -> usize {
+        self.layers
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+/// A path divided into the wrappers around a decoder's layers and what names the module inside: `base_model.model.model.` and
+/// `layers.0.mlp.up_proj`. Wrappers differ: PEFT puts its own around, models that see images have a `language_model`.
+pub(crate) fn module_key(path: &str) -> (&str, &str) {
+    const WRAPPERS: [&str; 3] = ["base_model.", "model.", "language_model."];
+    let mut key = path;
+    while let Some(rest) = WRAPPERS.iter().find_map(|wrapper| key.strip_prefix(wrapper)) {
+        key = rest;
+    }
+    path.split_at(path.len() - key.len())
+}
+
+/// The wrappers as PEFT saw them when it matched `target_modules`: without its own.
+pub(crate) fn without_peft(wrappers: &str) -> &str {
+    wrappers
+        .strip_prefix("base_model.model.")
+        .or_else(|| wrappers.strip_prefix("base_model."))
+        .unwrap_or(wrappers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrappers_are_taken_off_in_any_order() {
+        for path in [
+            "layers.0.mlp.up_proj",
+            "model.layers.0.mlp.up_proj",
+            "base_model.model.layers.0.mlp.up_proj",
+            "base_model.model.model.layers.0.mlp.up_proj",
+            "base_model.model.model.language_model.layers.0.mlp.up_proj",
+            "base_model.model.language_model.model.layers.0.mlp.up_proj",
+        ] {
+            assert_eq!(module_key(path).1, "layers.0.mlp.up_proj", "{path}");
+        }
+        assert_eq!(
+            module_key("base_model.model.lm_head"),
+            ("base_model.model.", "lm_head")
+        );
+        assert_eq!(module_key("model.visual.blocks.0.qkv").1, "visual.blocks.0.qkv");
+    }
+
+    #[test]
+    fn pefts_own_wrapper_is_no_part_of_what_it_matched() {
+        assert_eq!(without_peft("base_model.model.model."), "model.");
+        assert_eq!(without_peft("base_model.model."), "");
+        assert_eq!(without_peft("base_model.language_model."), "language_model.");
+        assert_eq!(without_peft("model.language_model."), "model.language_model.");
+        assert_eq!(without_peft(""), "");
+    }
+}

@@ -1,0 +1,198 @@
+//! Every field that PEFT can write into a LoRA's `adapter_config.json`, and what becomes of it: the one table.
+
+use serde_json::{Map, Value};
+
+use crate::refusal::Refusal;
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It decides what the adapter does, and it is honoured.
+    Applied,
+    /// It does not change what a trained adapter computes.
+    Inert,
+    /// It would change the answers and is not done here: refused unless it is null, false or empty.
+    Refused,
+}
+
+/// A field of `adapter_config.json`.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// How it is honoured, why it is inert, or what it would do.
+    pub note: &'static str,
+}
+
+const fn applied(name: &'static str, note: &'static str) -> Field {
+    Field {
+        name,
+        fate: Fate::Applied,
+        note,
+    }
+}
+
+const fn inert(name: &'static str, note: &'static str) -> Field {
+    Field {
+        name,
+        fate: Fate::Inert,
+        note,
+    }
+}
+
+const fn refused(name: &'static str, note: &'static str) -> Field {
+    Field {
+        name,
+        fate: Fate::Refused,
+        note,
+    }
+}
+
+/// The fields of PEFT 0.21.2's `LoraConfig`, of earlier versions, and of tools that add theirs. A field that is not in
+/// this table is refused unless it is null, false or empty.
+pub const FIELDS: &[Field] = &[
+    // PeftConfigMixin, PeftConfig
+    applied("peft_type", "must be LORA"),
+    applied("task_type", "must be CAUSAL_LM or null"),
+    applied(
+        "base_model_name_or_path",
+        "a warning if the base is called otherwise",
+    ),
+    applied("peft_version", "shown by inspect"),
+    inert("auto_mapping", "how PEFT finds the base's class"),
+    inert("revision", "which version of the base PEFT downloads"),
+    inert("inference_mode", "whether PEFT freezes the adapter"),
+    // LoraConfig: what the update is
+    applied("r", "the rank; must agree with the tensors"),
+    applied("lora_alpha", "scaling is alpha/r"),
+    applied("use_rslora", "scaling is alpha/√r"),
+    applied("rank_pattern", "rank by module, first match wins"),
+    applied("alpha_pattern", "alpha by module, first match wins"),
+    applied("use_dora", "linear maps, lm_head and embedding"),
+    applied("lora_bias", "lora_B.bias, scaled like the rest"),
+    applied(
+        "bias",
+        "none, all or lora_only: biases in the file replace the base's",
+    ),
+    // LoraConfig: where it is
+    applied(
+        "target_modules",
+        "every module that it names must have tensors, and no other",
+    ),
+    applied("exclude_modules", "as target_modules"),
+    applied("layers_to_transform", "as target_modules"),
+    applied("layers_pattern", "as target_modules"),
+    applied(
+        "modules_to_save",
+        "lm_head and embed_tokens; others are refused by name",
+    ),
+    applied("trainable_token_indices", "rows of embed_tokens and lm_head"),
+    applied(
+        "ensure_weight_tying",
+        "the file then holds tensors for the lm_head too, and they are applied",
+    ),
+    // LoraConfig: training only
+    inert("lora_dropout", "training only"),
+    applied(
+        "init_lora_weights",
+        "a warning for those that change the base (PiSSA, OLoRA, CorDA, LoRA-GA, LoftQ)",
+    ),
+    inert("loftq_config", "initialisation only, see init_lora_weights"),
+    inert("eva_config", "initialisation only"),
+    inert("corda_config", "initialisation only, see init_lora_weights"),
+    inert("lora_ga_config", "initialisation only, see init_lora_weights"),
+    inert("runtime_config", "where PEFT computes"),
+    inert("qalora_group_size", "only means something with use_qalora"),
+    inert("megatron_core", "only means something with megatron_config"),
+    // LoraConfig: not done here
+    refused(
+        "fan_in_fan_out",
+        "the base's linear maps are not stored transposed",
+    ),
+    refused("layer_replication", "it changes the number of the base's layers"),
+    refused("target_parameters", "LoRA on stacked parameters (routed experts)"),
+    refused(
+        "alora_invocation_tokens",
+        "aLoRA, an adapter that sets in at a token sequence",
+    ),
+    refused("megatron_config", "LoRA on Megatron's parallel layers"),
+    refused("use_qalora", "QALoRA pools the inputs of each update"),
+    refused("use_bdlora", "BD-LoRA stores block-diagonal matrices"),
+    refused("arrow_config", "Arrow routes between several adapters"),
+    refused("velora_config", "VeLoRA keeps a further tensor in each layer"),
+    refused(
+        "kasa_config",
+        "KaSA truncates the base's weights and adds a diagonal",
+    ),
+    refused("monteclora_config", "MonteCLoRA samples its weights"),
+    // Earlier versions and other tools
+    inert("merge_weights", "PEFT before 0.4: when to merge"),
+    refused(
+        "enable_lora",
+        "PEFT before 0.4: updates on parts of a fused matrix",
+    ),
+    inert("lora_dtype", "ms-swift: the dtype of training"),
+    inert("lorap_lr_ratio", "ms-swift: a learning rate"),
+    inert("lorap_emb_lr", "ms-swift: a learning rate"),
+];
+
+/// Refuses what is set and not applied. Which value an applied field has is not looked at.
+pub(super) fn check(config: &Map<String, Value>) -> Result<(), Refusal> {
+    for (name, value) in config.iter().filter(|(_, value)| is_set(value)) {
+        match FIELDS.iter().find(|field| field.name == name) {
+            Some(Field {
+                fate: Fate::Applied | Fate::Inert,
+                ..
+            }) => {}
+            Some(Field { note, .. }) => {
+                return Err(Refusal::UnsupportedField {
+                    field: name.clone(),
+                    found: value.to_string(),
+                    reason: note,
+                });
+            }
+            None => {
+                return Err(Refusal::UnknownField {
+                    field: name.clone(),
+                    found: value.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value says anything: neither null nor false nor empty.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_field_is_listed_twice() {
+        for (i, field) in FIELDS.iter().enumerate() {
+            assert!(
+                FIELDS[..i].iter().all(|other| other.name != field.name),
+                "{}",
+                field.name
+            );
+        }
+    }
+
+    #[test]
+    fn unset_values_of_unknown_fields_pass() {
+        let config = serde_json::json!({"a": null, "b": false, "c": "", "d": [], "e": {}});
+        assert_eq!(check(config.as_object().unwrap()), Ok(()));
+    }
+}

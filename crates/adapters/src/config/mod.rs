@@ -1,0 +1,325 @@
+//! `adapter_config.json`: what an adapter says about itself.
+//!
+//! [`parse_config`] turns the JSON into a [`PeftConfig`], every field of which is honoured; what PEFT can say and is
+//! not done here is refused by the name of its field. [`FIELDS`] is the table of all of them.
+
+mod fields;
+mod pattern;
+mod targets;
+mod value;
+
+use serde_json::Value;
+
+use multigraft_model::ModuleKind;
+
+pub use fields::{FIELDS, Fate, Field};
+
+use crate::refusal::Refusal;
+use pattern::Overrides;
+use targets::Targets;
+use value::Fields;
+
+/// The largest `adapter_config.json` that is parsed, in bytes. One that lists every module of a 100-layer model by
+/// its path, with ranks, has 100 kB.
+pub const CONFIG_LIMIT: usize = 1 << 20;
+/// The largest rank that is taken.
+pub const RANK_LIMIT: usize = 4096;
+/// PEFT's `r` and `lora_alpha` where the config has none.
+const DEFAULT_RANK: usize = 8;
+const DEFAULT_ALPHA: f64 = 8.0;
+
+/// PEFT's `bias`: which of the base's biases were trained, and so are in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bias {
+    None,
+    All,
+    LoraOnly,
+}
+
+/// PEFT's `trainable_token_indices`: which rows of which tables were trained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenIndices {
+    /// Of the embedding.
+    Embedding(Vec<u32>),
+    /// By name, in the file's order; a name means the modules whose path ends with it.
+    ByName(Vec<(String, Vec<u32>)>),
+}
+
+/// What `adapter_config.json` says, all of it known and in range.
+#[derive(Clone, Debug)]
+pub struct PeftConfig {
+    pub(crate) base_model: Option<String>,
+    pub(crate) peft_version: Option<String>,
+    pub(crate) rslora: bool,
+    pub(crate) dora: bool,
+    pub(crate) lora_bias: bool,
+    pub(crate) bias: Bias,
+    pub(crate) modules_to_save: Vec<String>,
+    pub(crate) token_indices: Option<TokenIndices>,
+    pub(crate) ensure_weight_tying: bool,
+    /// Sentences about settings that are honoured as far as they can be.
+    pub(crate) warnings: Vec<String>,
+    rank: usize,
+    alpha: f64,
+    ranks: Overrides<usize>,
+    alphas: Overrides<f64>,
+    targets: Targets,
+}
+
+impl PeftConfig {
+    /// The rank of the module at `path`.
+    pub(crate) fn rank(&self, path: &str) -> Result<usize, Refusal> {
+        Ok(self.ranks.get(path)?.unwrap_or(self.rank))
+    }
+
+    /// `alpha/r`, or `alpha/√r` with rsLoRA, both the module's own.
+    pub(crate) fn scaling(&self, path: &str) -> Result<f32, Refusal> {
+        let (rank, alpha) = (self.rank(path)?, self.alphas.get(path)?.unwrap_or(self.alpha));
+        let divisor = if self.rslora {
+            (rank as f64).sqrt()
+        } else {
+            rank as f64
+        };
+        let scaling = alpha / divisor;
+        let single = scaling as f32;
+        if !single.is_finite() {
+            return Err(Refusal::Scaling {
+                module: path.to_owned(),
+                scaling,
+                alpha,
+                rank,
+            });
+        }
+        Ok(single)
+    }
+
+    /// Whether the module that PEFT knows as `path` has a low-rank update.
+    pub(crate) fn covers(&self, path: &str, kind: ModuleKind) -> Result<bool, Refusal> {
+        self.targets.cover(path, kind)
+    }
+
+    /// Whether the config says which modules have updates.
+    pub(crate) fn names_targets(&self) -> bool {
+        self.targets.are_known()
+    }
+
+    /// Whether, on a base with tied embeddings, the update of the embedding is the lm_head's too.
+    pub(crate) fn ties_updates(&self) -> Result<bool, Refusal> {
+        Ok(self.ensure_weight_tying && !self.saves_an_embedding() && self.targets.name_an_embedding()?)
+    }
+
+    /// Whether, on a base with tied embeddings, the saved embedding is the lm_head too.
+    pub(crate) fn ties_saved(&self) -> bool {
+        self.ensure_weight_tying && self.saves_an_embedding()
+    }
+
+    fn saves_an_embedding(&self) -> bool {
+        self.modules_to_save
+            .iter()
+            .any(|name| targets::is_embedding(name))
+    }
+}
+
+/// Parses the contents of `adapter_config.json`.
+///
+/// # Errors
+/// If it is not JSON, not the config of a LoRA for a causal language model, or holds a setting that is out of range, not
+/// supported or not known.
+pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
+    if bytes.len() > CONFIG_LIMIT {
+        return Err(Refusal::ConfigTooLarge {
+            size: bytes.len(),
+            limit: CONFIG_LIMIT,
+        });
+    }
+    let value: Value = serde_json::from_slice(bytes).map_err(|e| Refusal::NotJson(e.to_string()))?;
+    let map = value.as_object().ok_or(Refusal::NotAnObject)?;
+    let fields = Fields(map);
+    match fields.text("peft_type")? {
+        Some("LORA") => {}
+        Some(other) => return Err(Refusal::PeftType(other.to_owned())),
+        None => return Err(Refusal::NoPeftType),
+    }
+    match fields.text("task_type")? {
+        None | Some("CAUSAL_LM") => {}
+        Some(other) => return Err(Refusal::TaskType(other.to_owned())),
+    }
+    fields::check(map)?;
+    let modules_to_save = fields.texts("modules_to_save")?;
+    let config = PeftConfig {
+        base_model: fields
+            .text("base_model_name_or_path")?
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned),
+        peft_version: fields.text("peft_version")?.map(str::to_owned),
+        rslora: fields.flag("use_rslora")?,
+        dora: fields.flag("use_dora")?,
+        lora_bias: fields.flag("lora_bias")?,
+        bias: bias(fields)?,
+        token_indices: token_indices(fields)?,
+        ensure_weight_tying: fields.flag("ensure_weight_tying")?,
+        warnings: warnings(fields)?,
+        rank: fields
+            .get("r")
+            .map_or(Ok(DEFAULT_RANK), |value| rank("r", value))?,
+        alpha: fields
+            .get("lora_alpha")
+            .map_or(Ok(DEFAULT_ALPHA), |value| value::number("lora_alpha", value))?,
+        ranks: overrides(fields, "rank_pattern", rank)?,
+        alphas: overrides(fields, "alpha_pattern", value::number)?,
+        targets: Targets::parse(fields, &modules_to_save)?,
+        modules_to_save,
+    };
+    if config.dora && config.lora_bias {
+        return Err(Refusal::Contradiction(
+            "use_dora and lora_bias are both set, which PEFT does not allow",
+        ));
+    }
+    Ok(config)
+}
+
+fn rank(field: &str, value: &Value) -> Result<usize, Refusal> {
+    let number = value
+        .as_i64()
+        .ok_or_else(|| value::wrong(field, value, "an integer"))?;
+    usize::try_from(number)
+        .ok()
+        .filter(|rank| (1..=RANK_LIMIT).contains(rank))
+        .ok_or_else(|| Refusal::FieldRange {
+            field: field.to_owned(),
+            found: number.to_string(),
+            range: format!("from 1 to {RANK_LIMIT}"),
+        })
+}
+
+fn overrides<T: Copy>(
+    fields: Fields<'_>,
+    field: &'static str,
+    parse: impl Fn(&str, &Value) -> Result<T, Refusal>,
+) -> Result<Overrides<T>, Refusal> {
+    let entry = |(key, value)| Ok((key, parse(&format!("{field}[{key}]"), value)?));
+    let entries = fields
+        .entries(field)?
+        .into_iter()
+        .map(entry)
+        .collect::<Result<_, Refusal>>()?;
+    Overrides::new(field, entries)
+}
+
+fn bias(fields: Fields<'_>) -> Result<Bias, Refusal> {
+    match fields.text("bias")? {
+        None | Some("none" | "") => Ok(Bias::None),
+        Some("all") => Ok(Bias::All),
+        Some("lora_only") => Ok(Bias::LoraOnly),
+        Some(other) => Err(value::wrong(
+            "bias",
+            &Value::from(other),
+            "none, all or lora_only",
+        )),
+    }
+}
+
+fn token_indices(fields: Fields<'_>) -> Result<Option<TokenIndices>, Refusal> {
+    let field = "trainable_token_indices";
+    let indices = match fields.get(field) {
+        None => return Ok(None),
+        Some(Value::Object(map)) => {
+            let entry = |(name, value): (&String, &Value)| Ok((name.clone(), value::indices(field, value)?));
+            TokenIndices::ByName(map.iter().map(entry).collect::<Result<_, Refusal>>()?)
+        }
+        Some(Value::Array(items)) if items.is_empty() => return Ok(None),
+        Some(list) => TokenIndices::Embedding(value::indices(field, list)?),
+    };
+    Ok(Some(indices))
+}
+
+/// What is honoured only if the adapter was saved with care.
+fn warnings(fields: Fields<'_>) -> Result<Vec<String>, Refusal> {
+    let mut warnings = Vec::new();
+    if let Some(Value::String(init)) = fields.get("init_lora_weights") {
+        let kind = init.to_ascii_lowercase();
+        let changes_base = ["pissa", "olora", "corda", "lora_ga", "loftq"]
+            .iter()
+            .any(|k| kind.starts_with(k));
+        if changes_base {
+            warnings.push(format!(
+                "init_lora_weights is {}: such training starts from changed base weights, and on the unchanged base the \
+                 answers are wrong unless the adapter was converted when it was saved (PEFT's save_pretrained(…, \
+                 path_initial_model_for_weight_conversion=…), which sets init_lora_weights to true)",
+                crate::refusal::Quoted(init)
+            ));
+        }
+    }
+    if fields.get("lora_alpha").and_then(Value::as_f64) == Some(0.0) {
+        warnings.push("lora_alpha is 0: the low-rank updates have no effect".to_owned());
+    }
+    Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(config: &Value) -> Result<PeftConfig, Refusal> {
+        parse_config(config.to_string().as_bytes())
+    }
+
+    #[test]
+    fn scaling_uses_the_rank_and_alpha_of_each_module() {
+        let mut config = json!({
+            "peft_type": "LORA", "r": 4, "lora_alpha": 8,
+            "rank_pattern": {"layers.1.*q_proj": 16, "o_proj": 2}, "alpha_pattern": {"layers.1.*q_proj": 3, "v_proj": 5.5},
+        });
+        let plain = parse(&config).unwrap();
+        assert_eq!(plain.rank("model.layers.1.self_attn.q_proj"), Ok(16));
+        assert_eq!(plain.scaling("model.layers.1.self_attn.q_proj"), Ok(3.0 / 16.0));
+        assert_eq!(plain.scaling("model.layers.0.self_attn.o_proj"), Ok(4.0));
+        assert_eq!(plain.scaling("model.layers.0.self_attn.v_proj"), Ok(5.5 / 4.0));
+        assert_eq!(plain.scaling("model.layers.0.self_attn.q_proj"), Ok(2.0));
+        config["use_rslora"] = json!(true);
+        let rslora = parse(&config).unwrap();
+        assert_eq!(rslora.scaling("model.layers.1.self_attn.q_proj"), Ok(0.75));
+        assert_eq!(rslora.scaling("model.layers.0.self_attn.q_proj"), Ok(4.0));
+    }
+
+    #[test]
+    fn what_is_absent_has_pefts_defaults() {
+        let config = parse(&json!({"peft_type": "LORA"})).unwrap();
+        assert_eq!((config.rank("x"), config.scaling("x")), (Ok(8), Ok(1.0)));
+        assert!(!config.dora && !config.rslora && !config.lora_bias && config.bias == Bias::None);
+        assert!(!config.names_targets());
+    }
+
+    #[test]
+    fn inits_that_change_the_base_are_warned_of() {
+        for init in ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga", "loftq"] {
+            let config = parse(&json!({"peft_type": "LORA", "init_lora_weights": init})).unwrap();
+            assert_eq!(config.warnings.len(), 1, "{init}");
+            assert!(config.warnings[0].contains(init));
+        }
+        for init in [
+            json!(true),
+            json!(false),
+            json!("gaussian"),
+            json!("eva"),
+            json!("orthogonal"),
+            json!("mica"),
+        ] {
+            let config = parse(&json!({"peft_type": "LORA", "init_lora_weights": init})).unwrap();
+            assert_eq!(config.warnings, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_overflow() {
+        let deep = "[".repeat(100_000);
+        assert!(matches!(parse_config(deep.as_bytes()), Err(Refusal::NotJson(_))));
+        let inside = format!(r#"{{"peft_type":"LORA","eva_config":{deep}"#);
+        assert!(matches!(
+            parse_config(inside.as_bytes()),
+            Err(Refusal::NotJson(_))
+        ));
+    }
+}

@@ -1,0 +1,106 @@
+//! What can go wrong with adapters, by file and by name.
+
+use std::path::PathBuf;
+
+use multigraft_model::ModelError;
+use multigraft_weights::WeightsError;
+
+use crate::refusal::{Quoted, Refusal};
+
+/// Why an adapter could not be read, or not be put into the catalogue.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The operating system refused.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder, pipe or device where a file was expected.
+    #[error("`{}` is not a regular file", path.display())]
+    NotAFile {
+        /// What was found.
+        path: PathBuf,
+    },
+    /// No `adapter_config.json`.
+    #[error("`{}` is no adapter: it holds no adapter_config.json{hint}", folder.display())]
+    NoConfig {
+        /// The folder.
+        folder: PathBuf,
+        /// A further clause if a sub-folder holds one, or nothing.
+        hint: String,
+    },
+    /// A config without tensors.
+    #[error("`{}` holds adapter_config.json but no adapter_model.safetensors", folder.display())]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Only pickled tensors, which could run code when read.
+    #[error(
+        "`{}` is a pickled file, which is never read because reading it can run code: load the adapter with PEFT and save it \
+         again with `save_pretrained(…, safe_serialization=True)`",
+        path.display()
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file beyond the size that is read.
+    #[error("`{}` has {size} bytes, the limit is {limit}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// `adapter_model.safetensors` is not a safetensors file, or damaged.
+    #[error(transparent)]
+    Weights(Box<WeightsError>),
+    /// The adapter says something that cannot be applied to this base.
+    #[error("`{}`: {reason}", path.display())]
+    Refused {
+        /// The file that says it.
+        path: PathBuf,
+        /// What it says.
+        reason: Refusal,
+    },
+    /// An adapter of the catalogue, with its name.
+    #[error("adapter {}: {source}", Quoted(name))]
+    Named {
+        /// The name it was to be served under.
+        name: String,
+        /// What is wrong.
+        source: Box<Self>,
+    },
+    /// The base could not take it.
+    #[error("`{}`: {source}", folder.display())]
+    Pack {
+        /// The adapter's folder.
+        folder: PathBuf,
+        /// Why.
+        source: Box<ModelError>,
+    },
+    /// A name that cannot be served.
+    #[error("{} cannot be the name of an adapter: {reason}", Quoted(name))]
+    BadName {
+        /// The name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// One name for two folders.
+    #[error("two adapters are called {}: `{}` and `{}`", Quoted(name), first.display(), second.display())]
+    DuplicateName {
+        /// The name.
+        name: String,
+        /// The folder that has it.
+        first: PathBuf,
+        /// The folder that wants it too.
+        second: PathBuf,
+    },
+}

@@ -1,0 +1,166 @@
+//! An adapter's two files on disk, read whole and hashed before anything believes them.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use multigraft_model::AdapterHash;
+
+use crate::config::CONFIG_LIMIT;
+use crate::error::AdapterError;
+
+/// What the settings are in.
+pub(crate) const CONFIG: &str = "adapter_config.json";
+/// What the tensors are in.
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+/// The same, pickled: never read.
+const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
+/// The largest file of tensors that is read. An adapter that replaces embedding and lm_head of a model with 260,000
+/// tokens and 8,192 features has 8 GB.
+const WEIGHTS_LIMIT: u64 = 16 << 30;
+/// What a hash begins with, so that it never equals one made for another purpose.
+const HASH_DOMAIN: &[u8] = b"multigraft adapter 1\0";
+
+/// The bytes of an adapter. They are read once: what is hashed is what is parsed, even if the files change meanwhile.
+pub(crate) struct AdapterFiles {
+    pub(crate) folder: PathBuf,
+    pub(crate) config: Vec<u8>,
+    pub(crate) weights: Vec<u8>,
+    pub(crate) hash: AdapterHash,
+}
+
+impl AdapterFiles {
+    /// Reads the files of the adapter in `folder`.
+    pub(crate) fn read(folder: &Path) -> Result<Self, AdapterError> {
+        let config_path = folder.join(CONFIG);
+        if !exists(&config_path)? {
+            return Err(AdapterError::NoConfig {
+                folder: folder.to_owned(),
+                hint: hint(folder),
+            });
+        }
+        let weights_path = folder.join(WEIGHTS);
+        if !exists(&weights_path)? {
+            for name in PICKLED {
+                let path = folder.join(name);
+                if exists(&path)? {
+                    return Err(AdapterError::Pickled { path });
+                }
+            }
+            return Err(AdapterError::NoWeights {
+                folder: folder.to_owned(),
+            });
+        }
+        let config = read(&config_path, CONFIG_LIMIT as u64)?;
+        let weights = read(&weights_path, WEIGHTS_LIMIT)?;
+        let hash = hash(&[(CONFIG, &config), (WEIGHTS, &weights)]);
+        Ok(Self {
+            folder: folder.to_owned(),
+            config,
+            weights,
+            hash,
+        })
+    }
+}
+
+/// SHA-256 of the domain, then for each file the length of its name (64 bits, little-endian), its name, the length of its
+/// contents (the same), its contents.
+fn hash(files: &[(&str, &[u8])]) -> AdapterHash {
+    let mut hasher = Sha256::new();
+    hasher.update(HASH_DOMAIN);
+    for (name, contents) in files {
+        for part in [name.as_bytes(), contents] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    AdapterHash(hasher.finalize().into())
+}
+
+/// Whether there is anything at `path`; a link to nothing is nothing.
+fn exists(path: &Path) -> Result<bool, AdapterError> {
+    path.try_exists().map_err(|source| AdapterError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
+    let fail = |source| AdapterError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    // Asked before opening: to open a named pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(fail)?;
+    if !metadata.is_file() {
+        return Err(AdapterError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let size = metadata.len();
+    if size > limit {
+        return Err(AdapterError::TooLarge {
+            path: path.to_owned(),
+            size,
+            limit,
+        });
+    }
+    let mut bytes = Vec::new();
+    let capacity = usize::try_from(size).unwrap_or(usize::MAX);
+    bytes
+        .try_reserve_exact(capacity)
+        .map_err(|_| fail(std::io::ErrorKind::OutOfMemory.into()))?;
+    File::open(path)
+        .map_err(fail)?
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
+    Ok(bytes)
+}
+
+/// PEFT puts adapters that are not called `default` into sub-folders, and people name the folder above.
+fn hint(folder: &Path) -> String {
+    let below = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = below
+        .map(|entry| entry.path())
+        .filter(|path| path.join(CONFIG).is_file())
+        .collect();
+    names.sort();
+    names
+        .first()
+        .map_or_else(String::new, |path| format!(", but `{}` does", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(files: &[(&str, &[u8])]) -> String {
+        hash(files).to_string()
+    }
+
+    #[test]
+    fn the_hash_is_as_documented() {
+        // python: sha256(b"multigraft adapter 1\0" + pack("<Q", 1) + b"a" + pack("<Q", 2) + b"xy").hexdigest()
+        assert_eq!(
+            hex(&[("a", b"xy")]),
+            "9bc3b6bf972f947bc0be92022f77bd97d250a173fbf9020bbc3463cad4be25f1"
+        );
+    }
+
+    #[test]
+    fn bytes_moved_between_files_or_names_change_the_hash() {
+        let hashes = [
+            hex(&[("a", b"xy"), ("b", b"z")]),
+            hex(&[("a", b"x"), ("b", b"yz")]),
+            hex(&[("ax", b"y"), ("b", b"z")]),
+            hex(&[("b", b"z"), ("a", b"xy")]),
+            hex(&[("a", b"xy")]),
+        ];
+        for (i, one) in hashes.iter().enumerate() {
+            assert!(!hashes[i + 1..].contains(one), "{i}");
+        }
+    }
+}

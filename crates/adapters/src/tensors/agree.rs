@@ -1,0 +1,302 @@
+//! Whether tensors, config and base say the same: every tensor asked for, every one that is asked for there, in the right shape.
+
+use std::collections::BTreeSet;
+
+use multigraft_model::{LinearId, Module, ModuleKind};
+use multigraft_weights::Tensor;
+
+use super::name::Part;
+use super::slots::{Slot, Slots};
+use super::tokens::{self, TokenRows};
+use crate::base::BaseShape;
+use crate::config::{Bias, PeftConfig, RANK_LIMIT};
+use crate::refusal::Refusal;
+
+/// How many times larger than its matrix an update's rank may be. Beyond the matrix's size a rank adds nothing, but
+/// people use one rank for all matrices, small ones (keys and values) among them.
+const RANK_EXCESS: usize = 8;
+
+/// The parts of a low-rank update.
+const UPDATE: [Part; 6] = [
+    Part::A,
+    Part::B,
+    Part::EmbeddingA,
+    Part::EmbeddingB,
+    Part::LoraBias,
+    Part::Magnitude,
+];
+
+/// What config and tensors agreed on.
+#[derive(Debug)]
+pub(crate) struct Agreed {
+    /// Rows of the embedding and of the lm_head that are replaced.
+    pub(crate) tokens: TokenRows,
+    /// Names in `modules_to_save` that mean nothing in this base.
+    pub(crate) unknown_saved: Vec<String>,
+}
+
+/// Checks all tensors against config and base. Weights that belong to `modules_to_save` are marked as such.
+pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Agreed, Refusal> {
+    let unknown_saved = saved(slots, config, base)?;
+    for slot in slots.iter() {
+        update(slot, config)?;
+        shapes(slot, config)?;
+    }
+    targets(slots, config, base)?;
+    biases(slots, config, base)?;
+    let tokens = tokens::resolve(slots, config, base)?;
+    Ok(Agreed {
+        tokens,
+        unknown_saved,
+    })
+}
+
+/// `modules_to_save`: which modules it means, and that these have a weight. Returns the names that mean none.
+fn saved(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Vec<String>, Refusal> {
+    let mut meant = BTreeSet::new();
+    let mut unknown = Vec::new();
+    for name in &config.modules_to_save {
+        let mut known = false;
+        for (position, module) in base.modules().iter().enumerate() {
+            // PEFT's rule, which needs no dot before the name.
+            if !slots.path(position, module).ends_with(name) {
+                continue;
+            }
+            if !is_table(module) {
+                return Err(Refusal::SavedModule {
+                    name: name.clone(),
+                    module: module.path.clone(),
+                });
+            }
+            known = true;
+            meant.insert(position);
+        }
+        if !known {
+            unknown.push(name.clone());
+        }
+    }
+    if config.ties_saved() && base.tied() {
+        let tables = base
+            .modules()
+            .iter()
+            .enumerate()
+            .filter(|(_, module)| is_table(module));
+        meant.extend(tables.map(|(position, _)| position));
+    }
+    for (position, module) in base.modules().iter().enumerate() {
+        let is_meant = meant.contains(&position);
+        if let Some(slot) = slots.get_mut(position).filter(|_| is_meant) {
+            slot.weight_is_saved()?;
+        }
+        match (
+            is_meant,
+            slots.get(position).and_then(|slot| slot.get(Part::Saved)),
+        ) {
+            (true, None) => {
+                let (field, module) = ("modules_to_save", module.path.clone());
+                return Err(Refusal::MissingTensor {
+                    field,
+                    module,
+                    lacks: "weight",
+                });
+            }
+            (false, Some(tensor)) => return Err(not_asked_for(tensor, "modules_to_save")),
+            _ => {}
+        }
+        if let Some((part, _)) = slots
+            .get(position)
+            .filter(|_| is_meant)
+            .and_then(|slot| slot.any(&UPDATE))
+        {
+            let (module, first) = (module.path.clone(), "modules_to_save");
+            return Err(Refusal::TwoWays {
+                module,
+                first,
+                second: part.as_str(),
+            });
+        }
+    }
+    Ok(unknown)
+}
+
+fn is_table(module: &Module) -> bool {
+    matches!(
+        module.kind,
+        ModuleKind::Embedding | ModuleKind::Linear(LinearId::LmHead)
+    )
+}
+
+/// That an update is whole, of the kind that the config says.
+fn update(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
+    let Some((has, _)) = slot.any(&UPDATE) else {
+        return Ok(());
+    };
+    let (a, b) = halves(slot.module.kind);
+    for lacks in [a, b] {
+        if !slot.has(lacks) {
+            // If one half is there, it is the one to name.
+            let has = slot.any(&[a, b]).map_or(has, |(part, _)| part).as_str();
+            let (module, lacks) = (slot.module.path.clone(), lacks.as_str());
+            return Err(Refusal::MissingPart { module, has, lacks });
+        }
+    }
+    // PEFT has no lora_bias on embeddings.
+    let lora_bias = config.lora_bias && slot.module.kind != ModuleKind::Embedding;
+    for (field, wanted, part) in [
+        ("lora_bias", lora_bias, Part::LoraBias),
+        ("use_dora", config.dora, Part::Magnitude),
+    ] {
+        match (wanted, slot.get(part)) {
+            (true, None) => {
+                let module = slot.module.path.clone();
+                return Err(Refusal::MissingTensor {
+                    field,
+                    module,
+                    lacks: part.as_str(),
+                });
+            }
+            (false, Some(tensor)) => return Err(not_asked_for(tensor, field)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The two matrices of an update.
+pub(crate) fn halves(kind: ModuleKind) -> (Part, Part) {
+    match kind {
+        ModuleKind::Embedding => (Part::EmbeddingA, Part::EmbeddingB),
+        ModuleKind::Linear(_) | ModuleKind::Fixed => (Part::A, Part::B),
+    }
+}
+
+fn not_asked_for(tensor: Tensor<'_>, field: &'static str) -> Refusal {
+    Refusal::NotAskedFor {
+        tensor: tensor.name.to_owned(),
+        field,
+    }
+}
+
+/// That every tensor has the shape that base and config demand. (Rows of tokens: see [`tokens`].)
+fn shapes(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
+    let Module {
+        out,
+        inp,
+        ref path,
+        kind,
+        ..
+    } = *slot.module;
+    let is_embedding = kind == ModuleKind::Embedding;
+    for (part, tensor) in slot.parts() {
+        let (expected, rank_at) = match part {
+            Part::A => (vec![config.rank(&slot.path)?, inp], Some(0)),
+            Part::B => (vec![out, config.rank(&slot.path)?], Some(1)),
+            Part::EmbeddingA => (vec![config.rank(&slot.path)?, out], Some(0)),
+            Part::EmbeddingB => (vec![inp, config.rank(&slot.path)?], Some(1)),
+            Part::Magnitude if is_embedding => (vec![inp], None),
+            Part::LoraBias | Part::Magnitude | Part::Bias => (vec![out], None),
+            Part::Saved | Part::BaseWeight => (vec![out, inp], None),
+            Part::TokenRows => continue,
+        };
+        if matches!(part, Part::Saved | Part::BaseWeight)
+            && let &[found, cols] = tensor.shape
+            && found != out
+            && cols == inp
+        {
+            return Err(Refusal::Vocabulary {
+                tensor: tensor.name.to_owned(),
+                found,
+                expected: out,
+            });
+        }
+        if tensor.shape != expected.as_slice() {
+            return Err(disagreement(tensor, expected, rank_at, path));
+        }
+        let (rank, limit) = (
+            config.rank(&slot.path)?,
+            RANK_EXCESS.saturating_mul(out.min(inp)).min(RANK_LIMIT),
+        );
+        if rank_at.is_some() && rank > limit {
+            return Err(Refusal::AbsurdRank {
+                rank,
+                module: path.clone(),
+                out,
+                inp,
+                limit,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A wrong shape; if it is wrong in nothing but the rank, a wrong rank.
+fn disagreement(tensor: Tensor<'_>, expected: Vec<usize>, rank_at: Option<usize>, module: &str) -> Refusal {
+    if let (Some(at), &[rows, cols]) = (rank_at, tensor.shape)
+        && [rows, cols][1 - at] == expected[1 - at]
+    {
+        return Refusal::RankDisagrees {
+            tensor: tensor.name.to_owned(),
+            found: [rows, cols][at],
+            expected: expected[at],
+            module: module.to_owned(),
+        };
+    }
+    Refusal::Shape {
+        tensor: tensor.name.to_owned(),
+        found: tensor.shape.to_vec(),
+        expected,
+    }
+}
+
+/// That updates are on the modules that the config names, all of them and no others.
+fn targets(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
+    if !config.names_targets() {
+        return Ok(());
+    }
+    let ties = base.tied() && config.ties_updates()?;
+    for (position, module) in base.modules().iter().enumerate() {
+        if module.kind == ModuleKind::Fixed {
+            continue;
+        }
+        let named =
+            (ties && is_table(module)) || config.covers(&slots.path(position, module), module.kind)?;
+        let slot = slots.get(position);
+        let (a, b) = halves(module.kind);
+        match (named, slot.and_then(|slot| slot.any(&[a, b]))) {
+            (true, None) => {
+                let (field, module, lacks) = ("target_modules", module.path.clone(), "lora_A and lora_B");
+                return Err(Refusal::MissingTensor { field, module, lacks });
+            }
+            (false, Some((_, tensor))) => return Err(not_asked_for(tensor, "target_modules")),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// That biases are there where the base has some, and where the config says that they were trained.
+fn biases(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
+    for (position, module) in base.modules().iter().enumerate() {
+        let slot = slots.get(position);
+        let bias = slot.and_then(|slot| slot.get(Part::Bias));
+        if let Some(tensor) = bias.filter(|_| !module.bias) {
+            return Err(Refusal::NoBias {
+                tensor: tensor.name.to_owned(),
+                module: module.path.clone(),
+            });
+        }
+        let trained = match config.bias {
+            Bias::None => false,
+            Bias::All => true,
+            Bias::LoraOnly => slot.is_some_and(|slot| slot.has(Part::A)),
+        };
+        if trained && module.bias && bias.is_none() {
+            return Err(Refusal::MissingTensor {
+                field: "bias",
+                module: module.path.clone(),
+                lacks: "bias",
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! From tensors that fit to numbers: decoded, finite, in the form that the base packs.
+
+use multigraft_model::{LinearDelta, LinearId, LowRank, Matrix, ModuleKind};
+use multigraft_weights::Tensor;
+
+use super::agree::{Agreed, halves};
+use super::name::Part;
+use super::slots::{Slot, Slots};
+use super::{Changes, tables};
+use crate::base::BaseShape;
+use crate::config::PeftConfig;
+use crate::refusal::{Quoted, Refusal};
+
+/// Decodes everything.
+pub(crate) fn changes(
+    slots: &Slots<'_>,
+    agreed: &Agreed,
+    config: &PeftConfig,
+    base: &BaseShape,
+) -> Result<Changes, Refusal> {
+    let mut linears = Vec::new();
+    for slot in slots.iter() {
+        if let ModuleKind::Linear(id @ LinearId::Layer { .. }) = slot.module.kind {
+            linears.push((id, linear(slot, config)?));
+        }
+    }
+    let mut warnings: Vec<String> = agreed
+        .unknown_saved
+        .iter()
+        .map(|name| {
+            format!(
+                "modules_to_save names {}, which the base does not have",
+                Quoted(name)
+            )
+        })
+        .collect();
+    let tables = tables::read(slots, &agreed.tokens, config, base)?;
+    warnings.extend(tables.warning);
+    if let Some(head) = tables.head {
+        linears.push((LinearId::LmHead, head));
+    }
+    linears.sort_by_key(|(id, _)| *id);
+    let changes = Changes {
+        linears,
+        embedding: tables.embedding,
+        updates: updates(slots, config)?,
+        warnings,
+    };
+    Ok(warn_if_idle(changes))
+}
+
+fn updates(slots: &Slots<'_>, config: &PeftConfig) -> Result<Vec<(String, usize)>, Refusal> {
+    let updated = slots.iter().filter(|slot| slot.has(halves(slot.module.kind).0));
+    updated
+        .map(|slot| Ok((slot.module.path.clone(), config.rank(&slot.path)?)))
+        .collect()
+}
+
+/// What a slot does to its linear map, replaced weights and rows left aside.
+pub(crate) fn linear(slot: &Slot<'_>, config: &PeftConfig) -> Result<LinearDelta, Refusal> {
+    Ok(LinearDelta {
+        low_rank: low_rank(slot, config)?,
+        magnitude: slot.get(Part::Magnitude).map(finite).transpose()?,
+        base_bias: slot.get(Part::Bias).map(finite).transpose()?,
+        replaced: None,
+        rows: Vec::new(),
+    })
+}
+
+/// The low-rank update of a slot, if it has one.
+pub(crate) fn low_rank(slot: &Slot<'_>, config: &PeftConfig) -> Result<Option<LowRank>, Refusal> {
+    let (a, b) = halves(slot.module.kind);
+    let (Some(a), Some(b)) = (slot.get(a), slot.get(b)) else {
+        return Ok(None);
+    };
+    Ok(Some(LowRank {
+        a: matrix(a)?,
+        b: matrix(b)?,
+        scaling: config.scaling(&slot.path)?,
+        bias: slot.get(Part::LoraBias).map(finite).transpose()?,
+    }))
+}
+
+/// A tensor's numbers as a matrix.
+pub(crate) fn matrix(tensor: Tensor<'_>) -> Result<Matrix, Refusal> {
+    Ok(Matrix {
+        rows: tensor.rows(),
+        cols: tensor.cols(),
+        values: finite(tensor)?,
+    })
+}
+
+/// A tensor's numbers, none of them NaN or infinite.
+pub(crate) fn finite(tensor: Tensor<'_>) -> Result<Vec<f32>, Refusal> {
+    let values = tensor.to_f32();
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(index) => Err(Refusal::NotFinite {
+            tensor: tensor.name.to_owned(),
+            value: values[index],
+            index,
+        }),
+    }
+}
+
+/// An adapter as it is before training, with all of B zero, answers as the base does: worth a word.
+fn warn_if_idle(mut changes: Changes) -> Changes {
+    let updates = changes.linears.iter().map(|(_, delta)| delta.low_rank.as_ref());
+    let embedding = changes.embedding.as_ref().map(|delta| delta.low_rank.as_ref());
+    let idle = updates.chain(embedding).all(|update| update.is_some_and(is_zero));
+    let nothing_else = changes.linears.iter().all(|(_, delta)| {
+        delta.magnitude.is_none()
+            && delta.base_bias.is_none()
+            && delta.replaced.is_none()
+            && delta.rows.is_empty()
+    });
+    let embedding_kept = changes
+        .embedding
+        .as_ref()
+        .is_none_or(|delta| delta.replaced.is_none() && delta.rows.is_empty());
+    if idle && nothing_else && embedding_kept {
+        changes
+            .warnings
+            .push("all its updates are zero: it answers as the base does (was it trained?)".to_owned());
+    }
+    changes
+}
+
+fn is_zero(update: &LowRank) -> bool {
+    let zero = |values: &[f32]| values.iter().all(|&value| value == 0.0);
+    (zero(&update.b.values) || zero(&update.a.values)) && update.bias.as_deref().is_none_or(zero)
+}

@@ -1,0 +1,209 @@
+//! The names of an adapter's tensors, taken apart.
+
+use crate::base::module_key;
+
+/// What a tensor is to its module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Part {
+    /// A of a linear map, `[rank, in]`.
+    A,
+    /// B of a linear map, `[out, rank]`.
+    B,
+    /// The bias of B, `[out]`.
+    LoraBias,
+    /// A of an embedding, `[rank, vocab]`.
+    EmbeddingA,
+    /// B of an embedding, `[hidden, rank]`.
+    EmbeddingB,
+    /// DoRA's magnitude, `[out]`; of an embedding, `[hidden]`.
+    Magnitude,
+    /// A bias in the base's stead, `[out]`.
+    Bias,
+    /// A weight in the base's stead, from `modules_to_save`, `[out, in]`.
+    Saved,
+    /// A weight outside of the adapter: a copy of the base's, as PEFT saves beside updates of embeddings. By its name
+    /// alone it may as well be [`Part::Saved`].
+    BaseWeight,
+    /// Trained rows of a table, `[tokens, hidden]`.
+    TokenRows,
+}
+
+impl Part {
+    /// What PEFT calls it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "lora_A",
+            Self::B => "lora_B",
+            Self::LoraBias => "lora_B.bias",
+            Self::EmbeddingA => "lora_embedding_A",
+            Self::EmbeddingB => "lora_embedding_B",
+            Self::Magnitude => "lora_magnitude_vector",
+            Self::Bias => "bias",
+            Self::Saved => "saved weight",
+            Self::BaseWeight => "weight",
+            Self::TokenRows => "trainable_tokens_delta",
+        }
+    }
+}
+
+/// A tensor's name, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TensorName<'a> {
+    /// What is around the module, see [`module_key`].
+    pub(crate) wrappers: &'a str,
+    /// The module.
+    pub(crate) key: &'a str,
+    /// What the tensor is to it.
+    pub(crate) part: Part,
+    /// The adapter's name inside PEFT. It is in names that were not saved by PEFT's own `save_pretrained`.
+    pub(crate) adapter: Option<&'a str>,
+}
+
+impl<'a> TensorName<'a> {
+    /// Takes a name apart; `None` if its end is none of those that PEFT writes for LoRA.
+    pub(crate) fn parse(name: &'a str) -> Option<Self> {
+        let (path, part, adapter) = split(name)?;
+        let (wrappers, key) = module_key(path);
+        Some(Self {
+            wrappers,
+            key,
+            part,
+            adapter,
+        })
+    }
+}
+
+/// The path of the module, the part, and the adapter's name.
+fn split(name: &str) -> Option<(&str, Part, Option<&str>)> {
+    const MARKERS: [&str; 8] = [
+        "lora_A",
+        "lora_B",
+        "lora_embedding_A",
+        "lora_embedding_B",
+        "lora_magnitude_vector",
+        "token_adapter",
+        "modules_to_save",
+        "base_layer",
+    ];
+    let mut start = 0;
+    for segment in name.split('.') {
+        if start > 0 && MARKERS.contains(&segment) {
+            let tail: Vec<&str> = name[start + segment.len()..].split('.').skip(1).collect();
+            let (part, adapter) = part(segment, &tail)?;
+            return Some((&name[..start - 1], part, adapter));
+        }
+        start += segment.len() + 1;
+    }
+    let (path, last) = name.rsplit_once('.')?;
+    match last {
+        "weight" => Some((path, Part::BaseWeight, None)),
+        "bias" => Some((path, Part::Bias, None)),
+        _ => None,
+    }
+}
+
+/// From the first word that is PEFT's, and the words after it, to the part and the adapter's name.
+fn part<'a>(marker: &str, tail: &[&'a str]) -> Option<(Part, Option<&'a str>)> {
+    Some(match (marker, tail) {
+        ("lora_A", ["weight"]) => (Part::A, None),
+        ("lora_A", [adapter, "weight"]) => (Part::A, Some(adapter)),
+        ("lora_B", ["weight"]) => (Part::B, None),
+        ("lora_B", [adapter, "weight"]) => (Part::B, Some(adapter)),
+        ("lora_B", ["bias"]) => (Part::LoraBias, None),
+        ("lora_B", [adapter, "bias"]) => (Part::LoraBias, Some(adapter)),
+        ("lora_embedding_A", [] | ["weight"]) => (Part::EmbeddingA, None),
+        ("lora_embedding_A", [adapter]) => (Part::EmbeddingA, Some(adapter)),
+        ("lora_embedding_B", [] | ["weight"]) => (Part::EmbeddingB, None),
+        ("lora_embedding_B", [adapter]) => (Part::EmbeddingB, Some(adapter)),
+        ("lora_magnitude_vector", [] | ["weight"]) => (Part::Magnitude, None),
+        ("lora_magnitude_vector", [adapter] | [adapter, "weight"]) => (Part::Magnitude, Some(adapter)),
+        ("token_adapter", ["trainable_tokens_delta"]) => (Part::TokenRows, None),
+        ("token_adapter", ["trainable_tokens_delta", adapter]) => (Part::TokenRows, Some(adapter)),
+        ("token_adapter", ["base_layer", "weight"]) => (Part::BaseWeight, None),
+        ("modules_to_save", [adapter, "weight"]) => (Part::Saved, Some(adapter)),
+        ("modules_to_save", [adapter, "bias"]) => (Part::Bias, Some(adapter)),
+        ("base_layer", ["weight"]) => (Part::BaseWeight, None),
+        ("base_layer", ["bias"]) => (Part::Bias, None),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_part_is_read() {
+        let q = "layers.0.self_attn.q_proj";
+        let cases = [
+            ("lora_A.weight", Part::A, None),
+            ("lora_A.default.weight", Part::A, Some("default")),
+            ("lora_B.weight", Part::B, None),
+            ("lora_B.other.weight", Part::B, Some("other")),
+            ("lora_B.bias", Part::LoraBias, None),
+            ("lora_B.default.bias", Part::LoraBias, Some("default")),
+            ("lora_embedding_A", Part::EmbeddingA, None),
+            ("lora_embedding_B.default", Part::EmbeddingB, Some("default")),
+            ("lora_magnitude_vector", Part::Magnitude, None),
+            ("lora_magnitude_vector.weight", Part::Magnitude, None),
+            ("lora_magnitude_vector.default", Part::Magnitude, Some("default")),
+            (
+                "lora_magnitude_vector.default.weight",
+                Part::Magnitude,
+                Some("default"),
+            ),
+            ("base_layer.bias", Part::Bias, None),
+            ("bias", Part::Bias, None),
+            ("weight", Part::BaseWeight, None),
+            ("base_layer.weight", Part::BaseWeight, None),
+            ("modules_to_save.default.weight", Part::Saved, Some("default")),
+            ("token_adapter.trainable_tokens_delta", Part::TokenRows, None),
+            (
+                "token_adapter.trainable_tokens_delta.default",
+                Part::TokenRows,
+                Some("default"),
+            ),
+            ("token_adapter.base_layer.weight", Part::BaseWeight, None),
+        ];
+        for (end, part, adapter) in cases {
+            for wrappers in [
+                "base_model.model.model.",
+                "model.",
+                "",
+                "base_model.model.model.language_model.",
+            ] {
+                let name = format!("{wrappers}{q}.{end}");
+                assert_eq!(
+                    TensorName::parse(&name),
+                    Some(TensorName {
+                        wrappers,
+                        key: q,
+                        part,
+                        adapter
+                    }),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn other_ends_are_no_part() {
+        for name in [
+            "",
+            "weight",
+            "lora_A",
+            "model.lm_head.lora_A",
+            "model.lm_head.lora_A.a.b.weight",
+            "model.lm_head.lora_C.weight.x",
+            "model.lm_head.lora_diag",
+            "model.lm_head.lora_velora_embed.default",
+            "model.mlp.experts.base_layer.lora_A.weight",
+            "model.lm_head.original_module",
+            "vera_A",
+            "...",
+        ] {
+            assert_eq!(TensorName::parse(name), None, "{name}");
+        }
+    }
+}

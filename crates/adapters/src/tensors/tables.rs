@@ -1,0 +1,199 @@
+//! The two tables of `[vocab, hidden]`: the embedding and the lm_head, which in a base with tied embeddings are one.
+//!
+//! | in the file | embedding | lm_head |
+//! |---|---|---|
+//! | `modules_to_save` | replaced, if named | replaced, if named, tied or not |
+//! | a copy of the base's weight (`base_layer.weight`) | replaced | replaced; if tied, both by either |
+//! | a low-rank update | added | added, if it has its own, tied or not |
+//! | DoRA | the table is recomputed, which needs the copy | as any linear map |
+//! | trained token rows | replaced | replaced if tied, or if it has its own |
+//!
+//! PEFT saves a copy of the base's weight beside the update of an embedding or lm_head, and loads it over the base's own.
+
+use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId, LowRank, Matrix, ModuleKind};
+
+use super::delta::{finite, linear, low_rank, matrix};
+use super::name::Part;
+use super::slots::{Slot, Slots};
+use super::tokens::{HeadRows, TokenRows};
+use crate::base::BaseShape;
+use crate::config::PeftConfig;
+use crate::refusal::Refusal;
+
+/// What an adapter does to the tables.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) embedding: Option<EmbeddingDelta>,
+    pub(crate) head: Option<LinearDelta>,
+    pub(crate) warning: Option<String>,
+}
+
+/// Reads both.
+pub(crate) fn read(
+    slots: &Slots<'_>,
+    tokens: &TokenRows,
+    config: &PeftConfig,
+    base: &BaseShape,
+) -> Result<Tables, Refusal> {
+    let embedding_slot = slots.of_kind(ModuleKind::Embedding);
+    let head_slot = slots.of_kind(ModuleKind::Linear(LinearId::LmHead));
+    let (embedding_copy, head_copy) = copies(embedding_slot, head_slot, base.tied())?;
+    let warning = warning(&embedding_copy, &head_copy);
+
+    let mut embedding = EmbeddingDelta {
+        low_rank: None,
+        replaced: embedding_copy,
+        rows: Vec::new(),
+    };
+    let mut head = LinearDelta::default();
+    if let Some(slot) = head_slot {
+        head = linear(slot, config)?;
+    }
+    head.replaced = head_copy;
+    if let Some(saved) = head_slot.and_then(|slot| slot.get(Part::Saved)) {
+        head.replaced = Some(matrix(saved)?);
+    }
+    if let Some(slot) = embedding_slot {
+        embedding.low_rank = low_rank(slot, config)?;
+        if let Some(saved) = slot.get(Part::Saved) {
+            embedding.replaced = Some(matrix(saved)?);
+        }
+        if let Some(magnitude) = slot.get(Part::Magnitude) {
+            let (Some(table), Some(update)) = (embedding.replaced.take(), embedding.low_rank.take()) else {
+                return Err(Refusal::DoraNeedsTable {
+                    module: slot.module.path.clone(),
+                });
+            };
+            embedding.replaced = Some(dora(table, &update, &finite(magnitude)?));
+            if embedding
+                .replaced
+                .iter()
+                .any(|table| table.values.iter().any(|value| !value.is_finite()))
+            {
+                return Err(Refusal::DoraNorm {
+                    module: slot.module.path.clone(),
+                });
+            }
+        }
+    }
+    if let Some(tokens) = &tokens.embedding {
+        embedding.rows = rows(tokens, embedding_slot)?;
+    }
+    match &tokens.head {
+        HeadRows::None => {}
+        HeadRows::Embeddings => head.rows.clone_from(&embedding.rows),
+        HeadRows::Own(tokens) => head.rows = rows(tokens, head_slot)?,
+    }
+    let no_embedding = EmbeddingDelta::default();
+    let no_head = LinearDelta::default();
+    Ok(Tables {
+        embedding: (embedding != no_embedding).then_some(embedding),
+        head: (head != no_head).then_some(head),
+        warning,
+    })
+}
+
+/// The copies of the base's weights for embedding and lm_head.
+fn copies(
+    embedding: Option<&Slot<'_>>,
+    head: Option<&Slot<'_>>,
+    tied: bool,
+) -> Result<(Option<Matrix>, Option<Matrix>), Refusal> {
+    let read = |slot: Option<&Slot<'_>>| {
+        slot.and_then(|slot| slot.get(Part::BaseWeight))
+            .map(matrix)
+            .transpose()
+    };
+    let (embedding, head) = (read(embedding)?, read(head)?);
+    match (embedding, head) {
+        (Some(embedding), Some(head)) if tied && embedding != head => Err(Refusal::TablesDiffer),
+        (Some(one), None) | (None, Some(one)) if tied => Ok((Some(one.clone()), Some(one))),
+        copies => Ok(copies),
+    }
+}
+
+fn warning(embedding: &Option<Matrix>, head: &Option<Matrix>) -> Option<String> {
+    let copy = embedding.as_ref().or(head.as_ref())?;
+    Some(format!(
+        "it holds a copy of the base's embedding or lm_head ({}x{}), which is used in place of the base's own, as in PEFT; if \
+         the base's vocabulary was not changed, saving it with save_embedding_layers=False leaves the copy out",
+        copy.rows, copy.cols
+    ))
+}
+
+/// The rows of `tokens` from the tensor of a slot, which has one for each.
+fn rows(tokens: &[u32], slot: Option<&Slot<'_>>) -> Result<Vec<(u32, Vec<f32>)>, Refusal> {
+    let Some(tensor) = slot.and_then(|slot| slot.get(Part::TokenRows)) else {
+        return Ok(Vec::new());
+    };
+    let values = finite(tensor)?;
+    let rows = values.chunks_exact(tensor.cols().max(1)).map(<[f32]>::to_vec);
+    Ok(tokens.iter().copied().zip(rows).collect())
+}
+
+/// DoRA on an embedding: `m/‖W + s·(B·A)ᵀ‖ · (W + s·(B·A)ᵀ)`, `m` and the norms by column (hidden feature).
+fn dora(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
+    let LowRank { a, b, scaling, .. } = update;
+    let mut squares = vec![0.0f64; table.cols];
+    for (token, row) in table.values.chunks_exact_mut(table.cols).enumerate() {
+        for (rank, weights) in a.values.chunks_exact(a.cols).enumerate() {
+            let weight = scaling * weights[token];
+            let column = b.values.iter().skip(rank).step_by(b.cols);
+            row.iter_mut()
+                .zip(column)
+                .for_each(|(value, b)| *value += weight * b);
+        }
+        squares
+            .iter_mut()
+            .zip(&*row)
+            .for_each(|(sum, &v)| *sum += f64::from(v) * f64::from(v));
+    }
+    let gains: Vec<f32> = magnitude
+        .iter()
+        .zip(&squares)
+        .map(|(&m, square)| (f64::from(m) / square.sqrt()) as f32)
+        .collect();
+    for row in table.values.chunks_exact_mut(table.cols) {
+        row.iter_mut()
+            .zip(&gains)
+            .for_each(|(value, gain)| *value *= gain);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dora_gives_each_column_its_magnitude() {
+        let table = Matrix {
+            rows: 3,
+            cols: 2,
+            values: vec![1.0, 2.0, -3.0, 0.5, 0.25, 4.0],
+        };
+        let update = LowRank {
+            a: Matrix {
+                rows: 1,
+                cols: 3,
+                values: vec![1.0, -2.0, 0.5],
+            },
+            b: Matrix {
+                rows: 2,
+                cols: 1,
+                values: vec![0.5, -1.0],
+            },
+            scaling: 2.0,
+            bias: None,
+        };
+        let new = dora(table, &update, &[5.0, 0.5]);
+        for (column, magnitude) in [5.0, 0.5].into_iter().enumerate() {
+            let values: Vec<f32> = new.values.iter().skip(column).step_by(2).copied().collect();
+            let norm = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+            assert!((norm - magnitude).abs() < 1e-6, "column {column}: {norm}");
+        }
+        // W + s·(B·A)ᵀ is [2, 0; -5, 4.5; 0.75, 3].
+        assert!((new.values[2] / new.values[0] - -2.5).abs() < 1e-6);
+        assert!((new.values[5] / new.values[3] - 3.0 / 4.5).abs() < 1e-6);
+    }
+}
