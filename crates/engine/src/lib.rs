@@ -11,7 +11,7 @@
 //!      residents           which adapter is in which slot of the backend
 //!      plan                the step: runs, those of one adapter as neighbours
 //!      Backend::forward    logits
-//!      sequence            one request under way: sampler → token → transcript (text, stop strings)
+//!      sequence            one request under way; its output: sampler → token → transcript (text, stop strings)
 //!      │ Sink::emit
 //!  whoever waits for the answer
 //! ```
@@ -29,6 +29,7 @@ mod client;
 mod engine;
 mod error;
 mod event;
+mod output;
 mod plan;
 mod prompt_scores;
 mod request;

@@ -7,11 +7,10 @@ use multigraft_model::{AdapterHash, BlockId, PackedAdapter, Wanted};
 
 use crate::blocks::{BlockPool, BlockTable};
 use crate::client::{Client, State};
-use crate::event::{Event, Finish, FinishReason, RequestId, Timings, Token};
+use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
+use crate::output::Output;
 use crate::prompt_scores::PromptScores;
-use crate::sampler::{self, BadLogits, Sampler, Scratch, logprobs::Logprobs};
-use crate::stop::Stopped;
-use crate::transcript::Transcript;
+use crate::sampler::{self, BadLogits, Scratch};
 use crate::vocabulary::Vocabulary;
 use crate::waiting::Place;
 use crate::worker::Submission;
@@ -34,14 +33,9 @@ pub(crate) struct Sequence {
     blocks: BlockTable,
     /// Its place among those who wait, until it is started.
     place: Option<Place>,
-    sampler: Sampler,
-    transcript: Transcript,
-    logprobs: Option<usize>,
+    output: Output,
     /// Until they were sent.
     prompt_scores: Option<PromptScores>,
-    stop_tokens: Vec<u32>,
-    ignore_eos: bool,
-    include_stop: bool,
     clock: Clock,
 }
 
@@ -76,6 +70,7 @@ impl Sequence {
             place,
             submitted,
         } = submission;
+        let output = Output::new(&request, seed, vocabulary);
         Self {
             id,
             client,
@@ -85,13 +80,8 @@ impl Sequence {
             computed: 0,
             blocks: pool.table(),
             place: Some(place),
-            sampler: Sampler::new(request.sampling, seed, &request.prompt),
-            transcript: Transcript::new(vocabulary.decoder(), &request.stop),
-            logprobs: request.logprobs,
+            output,
             prompt_scores: request.prompt_logprobs.map(PromptScores::new),
-            stop_tokens: request.stop.tokens,
-            ignore_eos: request.stop.ignore_eos,
-            include_stop: request.stop.include_stop_string,
             tokens: request.prompt,
             clock: Clock {
                 submitted,
@@ -247,75 +237,25 @@ impl Sequence {
         let Some(logits) = last else {
             return Err(BadLogits::Nothing);
         };
-        let id = self
-            .sampler
-            .choose(self.tokens.len() - self.prompt, logits, scratch);
-        self.push(id, logits, now, vocabulary);
+        let nth = self.tokens.len() - self.prompt;
+        let (token, end) = self.output.next(nth, logits, vocabulary, scratch);
+        self.tokens.push(token.id);
+        self.client.send(Event::Token(token));
+        let full = (nth + 1 == self.max_tokens).then_some(FinishReason::Length);
+        if let Some(reason) = end.or(full) {
+            self.finish(reason, now);
+        }
         Ok(true)
     }
 
-    /// Adds a token to the output, tells the client, and ends if it is the last.
-    fn push(&mut self, id: u32, logits: &[f32], now: Instant, vocabulary: &dyn Vocabulary) {
-        self.tokens.push(id);
-        self.sampler.note(id);
-        let (logprob, top) = match self.logprobs {
-            Some(n) => {
-                let logprobs = Logprobs::new(logits);
-                (Some(logprobs.of(id)), logprobs.top(n))
-            }
-            None => (None, Vec::new()),
-        };
-        let mut end = if self.stop_tokens.contains(&id) {
-            Some(FinishReason::StopToken(id))
-        } else if !self.ignore_eos && vocabulary.eos().contains(&id) {
-            Some(FinishReason::Eos(id))
-        } else {
-            None
-        };
-        let mut text = String::new();
-        // What only says that the output ends is not part of its text.
-        if end.is_none() || self.include_stop {
-            match self.transcript.push(id) {
-                Ok(certain) => text = certain,
-                Err(stopped) => {
-                    text = stopped.text;
-                    end = Some(FinishReason::StopString(stopped.stop));
-                }
-            }
-        }
-        if end.is_none() && self.tokens.len() == self.prompt + self.max_tokens {
-            end = Some(FinishReason::Length);
-        }
-        let special = vocabulary.is_special(id);
-        self.client.send(Event::Token(Token {
-            id,
-            text,
-            logprob,
-            top,
-            special,
-        }));
-        if let Some(reason) = end {
-            self.finish(reason, now);
-        }
-    }
-
-    fn finish(&mut self, mut reason: FinishReason, now: Instant) {
-        let mut text = String::new();
-        if !matches!(reason, FinishReason::StopString(_)) {
-            match self.transcript.finish() {
-                Ok(rest) => text = rest,
-                Err(Stopped { text: rest, stop }) => {
-                    text = rest;
-                    reason = FinishReason::StopString(stop);
-                }
-            }
-        }
+    fn finish(&mut self, reason: FinishReason, now: Instant) {
+        let (text, reason) = self.output.finish(reason);
         self.client.send(Event::Finished(Finish {
             reason,
             text,
             prompt_tokens: self.prompt,
             completion_tokens: self.tokens.len() - self.prompt,
-            seed: self.sampler.seed(),
+            seed: self.output.seed(),
             timings: self.clock.timings(now),
         }));
     }
