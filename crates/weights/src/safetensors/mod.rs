@@ -155,17 +155,29 @@ impl Checkpoint {
         Some(&self.located(name)?.info.shape)
     }
 
-    /// The elements of the tensor called `name`, if its dtype is I64.
+    /// The elements of the tensor called `name`, if its dtype is I64 or I32.
     pub fn i64s(&self, name: &str) -> Option<Vec<i64>> {
-        let located = self.located(name).filter(|located| located.info.dtype == "I64")?;
-        Some(
-            self.bytes(located)
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&chunk| i64::from_le_bytes(chunk))
-                .collect(),
-        )
+        let located = self.located(name)?;
+        let bytes = self.bytes(located);
+        match located.info.dtype.as_str() {
+            "I64" => Some(
+                bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|&chunk| i64::from_le_bytes(chunk))
+                    .collect(),
+            ),
+            "I32" => Some(
+                bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|&chunk| i32::from_le_bytes(chunk).into())
+                    .collect(),
+            ),
+            _ => None,
+        }
     }
 
     /// The free-form text in the headers' `__metadata__`; where shards differ, the first one's.
