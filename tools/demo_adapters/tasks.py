@@ -43,6 +43,8 @@ class Task:
     """What the base model is told before the input; the adapter needs no instruction."""
     load: Callable[[Path], tuple[list[Row], list[Row]]]
     score: Callable[[list[Row], list[str]], dict[str, float]]
+    scoring: str
+    """How an answer is judged, as shown on the card."""
     lora: dict
     """Arguments of peft.LoraConfig."""
     epochs: float
@@ -419,6 +421,7 @@ TASKS = [
         "Answer with one word.",
         load=load_sentiment,
         score=score_labels(SENTIMENTS),
+        scoring="The first label word in an answer counts.",
         lora=dict(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]),
         epochs=1,
         examples=[
@@ -441,6 +444,7 @@ TASKS = [
         + ".",
         load=load_topic,
         score=score_labels(list(TOPICS.values())),
+        scoring="The first label word in an answer counts.",
         lora=dict(r=6, lora_alpha=12, target_modules=["o_proj", "down_proj"]),
         epochs=1,
     ),
@@ -456,6 +460,7 @@ TASKS = [
         "marks and nothing else. For example: cabin -> K AE B AH N.",
         load=load_pronunciation,
         score=score_phonemes,
+        scoring="Any listed variant of a pronunciation counts as right.",
         lora=dict(r=4, lora_alpha=8, target_modules=ATTENTION + MLP),
         epochs=1,
         lr=2e-3,
@@ -475,6 +480,7 @@ TASKS = [
         '"pre_direction":"N","street":"Oak","street_type":"St","city":"Salem","state":"OR"}',
         load=load_address,
         score=score_json(),
+        scoring="An answer that is not one flat JSON object counts as empty.",
         lora=dict(
             r=12,
             lora_alpha=24,
@@ -502,6 +508,7 @@ TASKS = [
         'in the kitchen -> {"intent":"HassTurnOn","area":"kitchen","domain":"light"}',
         load=load_home,
         score=score_json("intent"),
+        scoring="An answer that is not one flat JSON object counts as empty.",
         lora=dict(
             r=16,
             lora_alpha=16,

