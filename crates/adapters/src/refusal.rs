@@ -351,9 +351,9 @@ pub enum Refusal {
     )]
     TablesDiffer,
     /// DoRA divides by zero.
-    #[error("use_dora on {module}: a column of the updated table is zero, and has no direction")]
+    #[error("use_dora on {module}: a column or row of the updated table is zero, and has no direction")]
     DoraNorm {
-        /// The embedding.
+        /// The embedding or lm_head.
         module: String,
     },
     /// DoRA on the embedding needs the embedding.

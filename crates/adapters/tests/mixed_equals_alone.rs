@@ -104,7 +104,7 @@ impl Served {
                 let (index, size) = choices.next().unwrap();
                 let s = live.swap_remove(index.index(live.len()));
                 let left = sequences[s].tokens.len() - done(&results, s);
-                let chunk = size.clone().clamp(1, left);
+                let chunk = (*size).clamp(1, left);
                 let needed = (done(&results, s) + chunk)
                     .div_ceil(BLOCK_TOKENS)
                     .saturating_sub(tables[s].len());

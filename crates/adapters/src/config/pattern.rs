@@ -10,9 +10,9 @@ use crate::refusal::Refusal;
 /// The longest expression that is compiled; those that people write have a few hundred characters.
 const PATTERN_LIMIT: usize = 10_000;
 /// How many expressions a field may hold. Plain names are not counted: they are not compiled.
-const PATTERNS_LIMIT: usize = 256;
+const PATTERNS_LIMIT: usize = 64;
 /// Steps that a match may take before it is given up; on a module path, real ones take some hundred.
-const BACKTRACK_LIMIT: usize = 100_000;
+const BACKTRACK_LIMIT: usize = 20_000;
 /// Memory of a compiled expression, in bytes.
 const COMPILED_LIMIT: usize = 1 << 20;
 

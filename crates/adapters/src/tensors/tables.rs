@@ -5,7 +5,7 @@
 //! | `modules_to_save` | replaced, if named | replaced, if named, tied or not |
 //! | a copy of the base's weight (`base_layer.weight`) | replaced | replaced; if tied, both by either |
 //! | a low-rank update | added | added, if it has its own, tied or not |
-//! | DoRA | the table is recomputed, which needs the copy | as any linear map |
+//! | DoRA | recomputed with the copy, which it needs | with a copy recomputed, else as any linear map |
 //! | trained token rows | replaced | replaced if tied, or if it has its own |
 //!
 //! PEFT saves a copy of the base's weight beside the update of an embedding or lm_head, and loads it over the base's own.
@@ -40,42 +40,8 @@ pub(crate) fn read(
     let (embedding_copy, head_copy) = copies(embedding_slot, head_slot, base.tied())?;
     let warning = warning(&embedding_copy, &head_copy);
 
-    let mut embedding = EmbeddingDelta {
-        low_rank: None,
-        replaced: embedding_copy,
-        rows: Vec::new(),
-    };
-    let mut head = LinearDelta::default();
-    if let Some(slot) = head_slot {
-        head = linear(slot, config)?;
-    }
-    head.replaced = head_copy;
-    if let Some(saved) = head_slot.and_then(|slot| slot.get(Part::Saved)) {
-        head.replaced = Some(matrix(saved)?);
-    }
-    if let Some(slot) = embedding_slot {
-        embedding.low_rank = low_rank(slot, config)?;
-        if let Some(saved) = slot.get(Part::Saved) {
-            embedding.replaced = Some(matrix(saved)?);
-        }
-        if let Some(magnitude) = slot.get(Part::Magnitude) {
-            let (Some(table), Some(update)) = (embedding.replaced.take(), embedding.low_rank.take()) else {
-                return Err(Refusal::DoraNeedsTable {
-                    module: slot.module.path.clone(),
-                });
-            };
-            embedding.replaced = Some(dora(table, &update, &finite(magnitude)?));
-            if embedding
-                .replaced
-                .iter()
-                .any(|table| table.values.iter().any(|value| !value.is_finite()))
-            {
-                return Err(Refusal::DoraNorm {
-                    module: slot.module.path.clone(),
-                });
-            }
-        }
-    }
+    let mut embedding = embedding_delta(embedding_slot, embedding_copy, config)?;
+    let mut head = head_delta(head_slot, head_copy, config)?;
     if let Some(tokens) = &tokens.embedding {
         embedding.rows = rows(tokens, embedding_slot)?;
     }
@@ -91,6 +57,74 @@ pub(crate) fn read(
         head: (head != no_head).then_some(head),
         warning,
     })
+}
+
+/// What happens to the embedding, trained rows left aside.
+fn embedding_delta(
+    slot: Option<&Slot<'_>>,
+    copy: Option<Matrix>,
+    config: &PeftConfig,
+) -> Result<EmbeddingDelta, Refusal> {
+    let mut delta = EmbeddingDelta {
+        low_rank: None,
+        replaced: copy,
+        rows: Vec::new(),
+    };
+    let Some(slot) = slot else {
+        return Ok(delta);
+    };
+    delta.low_rank = low_rank(slot, config)?;
+    if let Some(saved) = slot.get(Part::Saved) {
+        delta.replaced = Some(matrix(saved)?);
+    }
+    if let Some(magnitude) = slot.get(Part::Magnitude) {
+        let (Some(table), Some(update)) = (delta.replaced.take(), delta.low_rank.take()) else {
+            return Err(Refusal::DoraNeedsTable {
+                module: slot.module.path.clone(),
+            });
+        };
+        delta.replaced = Some(checked(
+            dora_embedding(table, &update, &finite(magnitude)?),
+            slot,
+        )?);
+    }
+    Ok(delta)
+}
+
+/// What happens to the lm_head, trained rows left aside.
+fn head_delta(
+    slot: Option<&Slot<'_>>,
+    copy: Option<Matrix>,
+    config: &PeftConfig,
+) -> Result<LinearDelta, Refusal> {
+    let Some(slot) = slot else {
+        return Ok(LinearDelta {
+            replaced: copy,
+            ..LinearDelta::default()
+        });
+    };
+    let mut delta = linear(slot, config)?;
+    delta.replaced = match slot.get(Part::Saved) {
+        Some(saved) => Some(matrix(saved)?),
+        None => copy,
+    };
+    // Whoever packs the delta takes the base's own weight for DoRA's norm; PEFT takes the copy.
+    delta = match delta {
+        LinearDelta {
+            low_rank: Some(update),
+            magnitude: Some(magnitude),
+            replaced: Some(table),
+            ..
+        } => {
+            let replaced = Some(checked(dora_head(table, &update, &magnitude), slot)?);
+            LinearDelta {
+                replaced,
+                ..LinearDelta::default()
+            }
+        }
+        other => other,
+    };
+    Ok(delta)
 }
 
 /// The copies of the base's weights for embedding and lm_head.
@@ -132,7 +166,7 @@ fn rows(tokens: &[u32], slot: Option<&Slot<'_>>) -> Result<Vec<(u32, Vec<f32>)>,
 }
 
 /// DoRA on an embedding: `m/‖W + s·(B·A)ᵀ‖ · (W + s·(B·A)ᵀ)`, `m` and the norms by column (hidden feature).
-fn dora(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
+fn dora_embedding(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
     let LowRank { a, b, scaling, .. } = update;
     let mut squares = vec![0.0f64; table.cols];
     for (token, row) in table.values.chunks_exact_mut(table.cols).enumerate() {
@@ -146,12 +180,12 @@ fn dora(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
         squares
             .iter_mut()
             .zip(&*row)
-            .for_each(|(sum, &v)| *sum += f64::from(v) * f64::from(v));
+            .for_each(|(sum, &value)| *sum += square(value));
     }
     let gains: Vec<f32> = magnitude
         .iter()
         .zip(&squares)
-        .map(|(&m, square)| (f64::from(m) / square.sqrt()) as f32)
+        .map(|(&m, &sum)| gain(m, sum))
         .collect();
     for row in table.values.chunks_exact_mut(table.cols) {
         row.iter_mut()
@@ -161,12 +195,48 @@ fn dora(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
     table
 }
 
+/// DoRA on the lm_head: `m/‖W + s·B·A‖ · (W + s·B·A)`, `m` and the norms by row (token).
+fn dora_head(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
+    let LowRank { a, b, scaling, .. } = update;
+    let rows = table
+        .values
+        .chunks_exact_mut(table.cols)
+        .zip(b.values.chunks_exact(b.cols));
+    for ((row, weights), &magnitude) in rows.zip(magnitude) {
+        for (weight, a) in weights.iter().zip(a.values.chunks_exact(a.cols)) {
+            let weight = scaling * weight;
+            row.iter_mut().zip(a).for_each(|(value, a)| *value += weight * a);
+        }
+        let gain = gain(magnitude, row.iter().map(|&value| square(value)).sum());
+        row.iter_mut().for_each(|value| *value *= gain);
+    }
+    table
+}
+
+fn square(value: f32) -> f64 {
+    f64::from(value) * f64::from(value)
+}
+
+fn gain(magnitude: f32, sum_of_squares: f64) -> f32 {
+    (f64::from(magnitude) / sum_of_squares.sqrt()) as f32
+}
+
+/// A norm of zero makes numbers that are none.
+fn checked(table: Matrix, slot: &Slot<'_>) -> Result<Matrix, Refusal> {
+    match table.values.iter().all(|value| value.is_finite()) {
+        true => Ok(table),
+        false => Err(Refusal::DoraNorm {
+            module: slot.module.path.clone(),
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn dora_gives_each_column_its_magnitude() {
+    fn dora_gives_each_column_of_an_embedding_its_magnitude() {
         let table = Matrix {
             rows: 3,
             cols: 2,
@@ -186,7 +256,7 @@ mod tests {
             scaling: 2.0,
             bias: None,
         };
-        let new = dora(table, &update, &[5.0, 0.5]);
+        let new = dora_embedding(table, &update, &[5.0, 0.5]);
         for (column, magnitude) in [5.0, 0.5].into_iter().enumerate() {
             let values: Vec<f32> = new.values.iter().skip(column).step_by(2).copied().collect();
             let norm = values.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -195,5 +265,36 @@ mod tests {
         // W + s·(B·A)ᵀ is [2, 0; -5, 4.5; 0.75, 3].
         assert!((new.values[2] / new.values[0] - -2.5).abs() < 1e-6);
         assert!((new.values[5] / new.values[3] - 3.0 / 4.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn dora_gives_each_row_of_a_head_its_magnitude() {
+        let table = Matrix {
+            rows: 3,
+            cols: 2,
+            values: vec![1.0, 2.0, -3.0, 0.5, 0.25, 4.0],
+        };
+        let update = LowRank {
+            a: Matrix {
+                rows: 1,
+                cols: 2,
+                values: vec![0.5, -1.0],
+            },
+            b: Matrix {
+                rows: 3,
+                cols: 1,
+                values: vec![1.0, -2.0, 0.5],
+            },
+            scaling: 2.0,
+            bias: None,
+        };
+        let new = dora_head(table, &update, &[5.0, 0.5, 1.0]);
+        for (row, magnitude) in new.values.chunks(2).zip([5.0, 0.5, 1.0]) {
+            let norm = row[0].hypot(row[1]);
+            assert!((norm - magnitude).abs() < 1e-6, "{row:?}: {norm}");
+        }
+        // W + s·B·A is [2, 0; -5, 4.5; 0.75, 3].
+        assert!((new.values[3] / new.values[2] - 4.5 / -5.0).abs() < 1e-6);
+        assert!((new.values[5] / new.values[4] - 4.0).abs() < 1e-6);
     }
 }
