@@ -7,8 +7,6 @@ use serde::Deserialize;
 use serde_json::json;
 use ureq::Agent;
 
-/// The longest answer of the demo: the adapters' are far shorter, the base likes to talk.
-const MAX_TOKENS: u32 = 48;
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -79,12 +77,12 @@ pub(crate) fn models(url: &str) -> Result<Vec<Model>> {
         .data)
 }
 
-/// Asks one model one question; the likeliest token is taken at every step.
-pub(crate) fn ask(url: &str, model: &str, prompt: &str) -> Result<Answer> {
+/// Asks one model one question; the likeliest token is taken at every step, up to `max_tokens`.
+pub(crate) fn ask(url: &str, model: &str, prompt: &str, max_tokens: u32) -> Result<Answer> {
     let body = json!({
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": max_tokens,
         "temperature": 0,
     });
     let mut response = agent(TIMEOUT)

@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: one base model, all demo adapters, one mixed batch.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs;
 use std::sync::Barrier;
 use std::thread;
@@ -14,6 +14,11 @@ use crate::server::{self, Server};
 use crate::shell::root;
 use crate::table::{self, Row};
 use crate::{cache, model};
+
+/// The base never knows when to stop: this much shows what it is like.
+const BASE_TOKENS: u32 = 40;
+/// Enough for the adapters' longest answers, addresses as JSON.
+const ADAPTER_TOKENS: u32 = 160;
 
 /// A line of `demo/prompts.json`.
 #[derive(Deserialize)]
@@ -67,20 +72,26 @@ pub(crate) fn run(port: Option<u16>, once: bool) -> Result<()> {
 
 /// Sends every prompt to the base and to its adapter, all at the same moment, and prints the answers.
 fn ask_all(url: &str, base_name: &str, prompts: &[Prompt]) -> Result<()> {
-    let questions: Vec<(&str, &str)> = prompts
+    let questions: Vec<(&str, &str, u32)> = prompts
         .iter()
-        .flat_map(|p| [base_name, &p.adapter].map(|model| (model, p.prompt.as_str())))
+        .flat_map(|p| {
+            let prompt = p.prompt.as_str();
+            [
+                (base_name, prompt, BASE_TOKENS),
+                (&p.adapter, prompt, ADAPTER_TOKENS),
+            ]
+        })
         .collect();
     let together = Barrier::new(questions.len());
     let begin = Instant::now();
     let answers: Vec<Answer> = thread::scope(|scope| {
         let clients: Vec<_> = questions
             .iter()
-            .map(|&(model, prompt)| {
+            .map(|&(model, prompt, max_tokens)| {
                 let together = &together;
                 scope.spawn(move || {
                     together.wait();
-                    chat::ask(url, model, prompt)
+                    chat::ask(url, model, prompt, max_tokens)
                 })
             })
             .collect();
@@ -104,16 +115,19 @@ fn ask_all(url: &str, base_name: &str, prompts: &[Prompt]) -> Result<()> {
         })
         .collect();
     println!("{}", table::render(base_name, &rows));
-    let models: HashMap<&str, usize> = questions.iter().fold(HashMap::new(), |mut counts, &(model, _)| {
-        *counts.entry(model).or_default() += 1;
-        counts
-    });
+    let judged: Vec<bool> = rows.iter().filter_map(Row::is_as_expected).collect();
+    let right = judged.iter().filter(|&&right| right).count();
+    let models: HashSet<&str> = questions.iter().map(|&(model, ..)| model).collect();
     let tokens: u32 = answers.iter().map(|answer| answer.tokens).sum();
     println!(
-        "\n{} requests to {} models in one mixed batch: {tokens} tokens in {seconds:.1} s, {:.1} tokens/s\n",
+        "\n{} requests to {} models in one mixed batch: {tokens} tokens in {seconds:.1} s, {:.1} tokens/s.",
         questions.len(),
         models.len(),
         f64::from(tokens) / seconds,
+    );
+    println!(
+        "The adapters gave {right} of {} expected answers (✓).\n",
+        judged.len()
     );
     Ok(())
 }

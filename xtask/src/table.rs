@@ -1,14 +1,16 @@
 //! Answers side by side.
 
-use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL};
 use terminal_size::Width;
 
 /// The width where there is no terminal to ask.
 const DEFAULT_WIDTH: u16 = 120;
 /// Below this, columns are too narrow to read.
 const LEAST_WIDTH: u16 = 60;
-/// Longer texts are cut.
-const SHOWN_CHARS: usize = 180;
+/// Longer texts are cut: the base likes to talk, and its first words are enough.
+const SHOWN_CHARS: usize = 100;
+/// The same for what adapters answer, which is to the point.
+const SHOWN_ANSWER_CHARS: usize = 300;
 /// Digits of a hash that are shown.
 const HASH_DIGITS: usize = 12;
 
@@ -22,13 +24,20 @@ pub(crate) struct Row<'a> {
     pub(crate) fingerprint: &'a str,
 }
 
+impl Row<'_> {
+    /// Whether the adapter gave the expected answer, if one is known.
+    pub(crate) fn is_as_expected(&self) -> Option<bool> {
+        Some(self.adapter.trim() == self.expected?.trim())
+    }
+}
+
 /// The rows as text, as wide as the terminal.
 pub(crate) fn render(base_name: &str, rows: &[Row<'_>]) -> String {
     let width =
         terminal_size::terminal_size().map_or(DEFAULT_WIDTH, |(Width(width), _)| width.max(LEAST_WIDTH));
     let mut table = Table::new();
     table
-        .load_preset(UTF8_FULL_CONDENSED)
+        .load_preset(UTF8_FULL)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(width)
         .set_header([
@@ -39,9 +48,9 @@ pub(crate) fn render(base_name: &str, rows: &[Row<'_>]) -> String {
         ]);
     for row in rows {
         table.add_row([
-            short(row.prompt),
-            short(row.base),
-            judged(row.adapter, row.expected),
+            short(row.prompt, SHOWN_CHARS),
+            short(row.base, SHOWN_CHARS),
+            judged(row),
             format!("{}\n{}", row.name, short_hash(row.fingerprint)),
         ]);
     }
@@ -49,18 +58,19 @@ pub(crate) fn render(base_name: &str, rows: &[Row<'_>]) -> String {
 }
 
 /// The adapter's answer with a tick, or with what was expected instead.
-fn judged(answer: &str, expected: Option<&str>) -> String {
-    match expected {
-        Some(expected) if answer.trim() == expected.trim() => format!("✓ {}", short(answer)),
-        Some(expected) => format!("{}\n(expected: {})", short(answer), short(expected)),
-        None => short(answer),
+fn judged(row: &Row<'_>) -> String {
+    let answer = short(row.adapter, SHOWN_ANSWER_CHARS);
+    match (row.is_as_expected(), row.expected) {
+        (Some(true), _) => format!("✓ {answer}"),
+        (_, Some(expected)) => format!("{answer}\n(expected: {})", short(expected, SHOWN_ANSWER_CHARS)),
+        (_, None) => answer,
     }
 }
 
 /// One paragraph of a bearable length.
-fn short(text: &str) -> String {
+fn short(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN_CHARS) {
+    match line.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
@@ -76,33 +86,38 @@ fn short_hash(fingerprint: &str) -> String {
 mod tests {
     use super::*;
 
+    fn row<'a>(adapter: &'a str, expected: Option<&'a str>) -> Row<'a> {
+        let fingerprint = "multigraft-0123456789abcdef";
+        Row {
+            prompt: "question",
+            base: "from the base",
+            adapter,
+            expected,
+            name: "agree",
+            fingerprint,
+        }
+    }
+
     #[test]
     fn an_answer_is_ticked_only_if_it_is_the_expected_one() {
-        assert_eq!(judged(" positive\n", Some("positive")), "✓ positive");
+        assert_eq!(judged(&row(" positive\n", Some("positive"))), "✓ positive");
         assert_eq!(
-            judged("negative", Some("positive")),
+            judged(&row("negative", Some("positive"))),
             "negative\n(expected: positive)"
         );
-        assert_eq!(judged("negative", None), "negative");
+        assert_eq!(judged(&row("negative", None)), "negative");
     }
 
     #[test]
     fn long_texts_are_cut_at_a_character() {
-        assert_eq!(short("a \n b"), "a b");
-        assert_eq!(short(&"ä".repeat(500)), format!("{}…", "ä".repeat(SHOWN_CHARS)));
+        assert_eq!(short("a \n b", 9), "a b");
+        assert_eq!(short("äöü", 2), "äö…");
+        assert_eq!(short("äöü", 3), "äöü");
     }
 
     #[test]
     fn a_row_shows_both_answers_and_the_hash() {
-        let row = Row {
-            prompt: "question",
-            base: "from the base",
-            adapter: "yes",
-            expected: Some("yes"),
-            name: "agree",
-            fingerprint: "multigraft-0123456789abcdef",
-        };
-        let text = render("smollm2", &[row]);
+        let text = render("smollm2", &[row("yes", Some("yes"))]);
         for part in [
             "question",
             "from the base",
