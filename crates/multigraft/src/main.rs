@@ -1,1 +1,45 @@
-fn main() {}
+//! `multigraft`: one base model, any number of LoRA adapters, one process.
+//!
+//! This crate is the command line and nothing else: [`cli`] says what can be typed, [`config`] makes one typed
+//! [`config::Settings`] of flags, environment and file, [`load`] opens what they name, and each module of
+//! [`commands`] is one subcommand.
+
+mod cli;
+mod commands;
+mod config;
+mod load;
+mod locate;
+mod logging;
+mod memory;
+mod progress;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = logging::start(&cli.log) {
+        return fail(&error);
+    }
+    let outcome = match cli.command {
+        Command::Serve(arguments) => commands::serve::run(*arguments, cli.config.as_deref()),
+        Command::Generate(arguments) => commands::generate::run(*arguments, cli.config.as_deref()),
+        Command::Inspect(arguments) => commands::inspect::run(&arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments),
+    };
+    outcome.unwrap_or_else(|error| fail(&error))
+}
+
+/// Status 2, as clap gives for flags that it cannot read: the input was bad, nothing was done.
+#[expect(
+    clippy::print_stderr,
+    reason = "the program's last words go to the terminal, log or no log"
+)]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(2)
+}

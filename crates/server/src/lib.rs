@@ -6,6 +6,7 @@
 //!  routes        one table; errors worded in the path's dialect (dialect, error)
 //!   fields       the body, field by field: nothing wrong or unknown is let through
 //!   openai, tgi  a dialect's parameters and shapes
+//!   tokens       text → tokens, long texts on another thread
 //!   admission    name → base or adapter as it is now; limits; hand-over to the engine
 //!   answers      the channel that the engine's events come back through
 //!   stream       events → server-sent events; or collected into one answer
@@ -32,6 +33,7 @@ mod serve;
 mod state;
 mod stream;
 mod tgi;
+mod tokens;
 
 pub use dialect::Dialect;
 pub use error::ApiError;

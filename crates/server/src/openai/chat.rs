@@ -25,6 +25,7 @@ use crate::{
     fields::Fields,
     state::{AppState, Shared},
     stream::{self, Chunks, Wording},
+    tokens::encode,
 };
 
 /// A choice of a whole answer.
@@ -65,9 +66,10 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
     let served = state.openai_model(&mut fields)?;
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
-    let prompt = prompt(&state, &mut fields)?;
+    let text = templated(&state, &mut fields)?;
     fields.finish()?;
 
+    let prompt = encode(&state.tokenizer, "messages", &text, false).await?;
     let max_tokens = parameters
         .max_tokens
         .unwrap_or_else(|| state.default_max_tokens(prompt.len()));
@@ -141,15 +143,6 @@ fn logprobs(fields: &mut Fields, state: &AppState) -> Result<Option<usize>, ApiE
         }
         top => Ok(wanted.then_some(top.unwrap_or(0))),
     }
-}
-
-/// The conversation as the model's chat template writes it, in tokens.
-fn prompt(state: &AppState, fields: &mut Fields) -> Result<Vec<u32>, ApiError> {
-    let text = templated(state, fields)?;
-    state
-        .tokenizer
-        .encode(&text, false)
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))
 }
 
 /// The conversation as the model's chat template writes it.

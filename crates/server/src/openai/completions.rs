@@ -24,6 +24,7 @@ use crate::{
     fields::{Fields, whole},
     state::{AppState, Shared},
     stream::{self, Chunks, Wording},
+    tokens::encode,
 };
 
 /// A choice of an answer; also, with less in it, of a chunk.
@@ -51,7 +52,7 @@ pub(crate) async fn completions(
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
-    let prompts = prompts(&state, &mut fields, echo)?;
+    let prompts = prompts(&state, &mut fields, echo).await?;
     fields.finish()?;
 
     let choices = prompts.len() * parameters.n;
@@ -142,53 +143,41 @@ fn choice(tokenizer: &Tokenizer, index: usize, answer: &Answer, echo: String, lo
 }
 
 /// `prompt`: a text, a list of texts, a list of tokens, or a list of such lists.
-fn prompts(state: &AppState, fields: &mut Fields, echo: bool) -> Result<Vec<Prompt>, ApiError> {
+async fn prompts(state: &AppState, fields: &mut Fields, echo: bool) -> Result<Vec<Prompt>, ApiError> {
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
-    let Some(value) = fields.take("prompt") else {
-        return Err(fields.complain("prompt", "is missing"));
+    let items = match fields.take("prompt") {
+        None => return Err(fields.complain("prompt", "is missing")),
+        Some(Value::Array(items)) if items.is_empty() => return Err(fields.complain("prompt", "is empty")),
+        Some(Value::Array(items)) if !items.iter().all(Value::is_number) => items,
+        Some(one) => vec![one],
     };
-    let from_text = |text: String| {
-        let tokens = state
-            .tokenizer
-            .encode(&text, add_special)
-            .map_err(|error| ApiError::invalid("prompt", error.to_string()))?;
-        Ok(Prompt {
-            tokens,
-            text: if echo { text } else { String::new() },
-        })
-    };
-    let from_tokens = |ids: &[Value]| {
-        let tokens = token_ids(ids, state.engine.limits().vocab)
-            .ok_or_else(|| fields.complain("prompt", "must be text or token ids of the vocabulary"))?;
-        let text = if echo {
-            state.tokenizer.decode(&tokens, true)
-        } else {
-            String::new()
-        };
-        Ok(Prompt { tokens, text })
-    };
-    match value {
-        Value::String(text) => Ok(vec![from_text(text)?]),
-        Value::Array(items) if items.is_empty() => Err(fields.complain("prompt", "is empty")),
-        Value::Array(items) if items.iter().all(Value::is_number) => Ok(vec![from_tokens(&items)?]),
-        Value::Array(items) if items.len() > state.limits.choices => {
-            let problem = format!(
-                "has {} entries, but may have at most {}",
-                items.len(),
-                state.limits.choices
-            );
-            Err(fields.complain("prompt", &problem))
-        }
-        Value::Array(items) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::String(text) => from_text(text),
-                Value::Array(ids) => from_tokens(&ids),
-                _ => Err(fields.complain("prompt", "must be text, token ids, or a list of either")),
-            })
-            .collect(),
-        _ => Err(fields.complain("prompt", "must be text, token ids, or a list of either")),
+    if items.len() > state.limits.choices {
+        let most = state.limits.choices;
+        let problem = format!("has {} entries, but may have at most {most}", items.len());
+        return Err(fields.complain("prompt", &problem));
     }
+    let mut prompts = Vec::with_capacity(items.len());
+    for item in items {
+        prompts.push(match item {
+            Value::String(text) => Prompt {
+                tokens: encode(&state.tokenizer, "prompt", &text, add_special).await?,
+                text: if echo { text } else { String::new() },
+            },
+            Value::Array(ids) => {
+                let tokens = token_ids(&ids, state.engine.limits().vocab).ok_or_else(|| {
+                    fields.complain("prompt", "has something that is no token of the vocabulary")
+                })?;
+                let text = if echo {
+                    state.tokenizer.decode(&tokens, true)
+                } else {
+                    String::new()
+                };
+                Prompt { tokens, text }
+            }
+            _ => return Err(fields.complain("prompt", "must be text, token ids, or a list of either")),
+        });
+    }
+    Ok(prompts)
 }
 
 fn token_ids(values: &[Value], vocab: usize) -> Option<Vec<u32>> {

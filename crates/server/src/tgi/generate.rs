@@ -26,6 +26,7 @@ use crate::{
     fields::Fields,
     state::{AppState, Shared},
     stream,
+    tokens::encode,
 };
 
 /// TGI's default for `max_new_tokens`.
@@ -49,7 +50,7 @@ pub(crate) async fn generate(State(state): State<Shared>, fields: Fields) -> Res
         let message = "`stream` is true, but /generate answers in one piece; use /generate_stream or /";
         return Err(ApiError::invalid("stream", message));
     }
-    let accepted = accept(&state, generate, false)?;
+    let accepted = accept(&state, generate, false).await?;
     whole(&state, accepted, |answered| Json(answered).into_response()).await
 }
 
@@ -63,7 +64,7 @@ pub(crate) async fn generate_stream(
         let message = "`stream` is false, but /generate_stream streams; use /generate or /";
         return Err(ApiError::invalid("stream", message));
     }
-    let accepted = accept(&state, generate, true)?;
+    let accepted = accept(&state, generate, true).await?;
     Ok(streamed(&state, accepted))
 }
 
@@ -71,14 +72,14 @@ pub(crate) async fn generate_stream(
 pub(crate) async fn compatible(State(state): State<Shared>, fields: Fields) -> Result<Response, ApiError> {
     let generate = Generate::take(fields, &state.limits)?;
     if generate.stream == Some(true) {
-        let accepted = accept(&state, generate, true)?;
+        let accepted = accept(&state, generate, true).await?;
         return Ok(streamed(&state, accepted));
     }
-    let accepted = accept(&state, generate, false)?;
+    let accepted = accept(&state, generate, false).await?;
     whole(&state, accepted, |answered| Json([answered]).into_response()).await
 }
 
-fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Accepted, ApiError> {
+async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Accepted, ApiError> {
     let began = Instant::now();
     if stream && generate.decoder_input_details {
         let field = "parameters.decoder_input_details";
@@ -86,10 +87,8 @@ fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Accepted
         return Err(ApiError::invalid(field, message));
     }
     let served = state.model(generate.adapter_id.as_deref().unwrap_or_default())?;
-    let mut prompt = state
-        .tokenizer
-        .encode(&generate.inputs, generate.add_special_tokens)
-        .map_err(|error| ApiError::invalid("inputs", error.to_string()))?;
+    let inputs = &generate.inputs;
+    let mut prompt = encode(&state.tokenizer, "inputs", inputs, generate.add_special_tokens).await?;
     if let Some(keep) = generate.truncate {
         prompt.drain(..prompt.len().saturating_sub(keep));
     }

@@ -9,6 +9,7 @@ use crate::{
     fields::Fields,
     openai::chat::templated,
     state::{AppState, Shared},
+    tokens::encode,
 };
 
 /// A token and the part of the text it stands for.
@@ -39,7 +40,7 @@ pub(crate) async fn tokenize(
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
     fields.ignore(&["parameters", "stream"]);
     fields.finish()?;
-    Ok(Json(pieces(&state, "inputs", &inputs, add_special)?))
+    Ok(Json(pieces(&state, "inputs", &inputs, add_special).await?))
 }
 
 /// `POST /chat_tokenize`: a chat request's messages after the chat template.
@@ -49,16 +50,18 @@ pub(crate) async fn chat_tokenize(
 ) -> Result<Json<ChatTokenized>, ApiError> {
     let templated_text = templated(&state, &mut fields)?;
     Ok(Json(ChatTokenized {
-        tokenize_response: pieces(&state, "messages", &templated_text, false)?,
+        tokenize_response: pieces(&state, "messages", &templated_text, false).await?,
         templated_text,
     }))
 }
 
-fn pieces(state: &AppState, field: &str, text: &str, add_special: bool) -> Result<Vec<Piece>, ApiError> {
-    let ids = state
-        .tokenizer
-        .encode(text, add_special)
-        .map_err(|error| ApiError::invalid(field, error.to_string()))?;
+async fn pieces(
+    state: &AppState,
+    field: &str,
+    text: &str,
+    add_special: bool,
+) -> Result<Vec<Piece>, ApiError> {
+    let ids = encode(&state.tokenizer, field, text, add_special).await?;
     let mut detokenizer = Detokenizer::new(state.tokenizer.clone(), false);
     let mut place = Place { rest: text, at: 0 };
     Ok(ids

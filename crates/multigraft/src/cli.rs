@@ -1,0 +1,203 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{ModelOptions, ServerOptions};
+
+/// One base model, any number of LoRA adapters, one process.
+///
+/// Every request names the adapter it wants; requests for different adapters share every step of the same batch.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "\
+Start here:
+  multigraft serve --base model.gguf --adapters ./adapters
+  multigraft generate --base model.gguf --adapter support=./adapters/support \"Where is my parcel?\"
+
+Every flag of `serve` can also be an environment variable (shown beside it) or a line of a TOML file; see
+`multigraft serve --help`."
+)]
+pub(crate) struct Cli {
+    /// A TOML file with settings. Flags and environment variables win over it.
+    #[arg(long, global = true, value_name = "FILE", env = "MULTIGRAFT_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// What is logged to stderr: error, warn, info, debug or trace; also per module, as in
+    /// `info,multigraft_engine=debug`.
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "MULTIGRAFT_LOG",
+        default_value = "info"
+    )]
+    pub log: String,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve a base model and its adapters over HTTP (OpenAI's and TGI's APIs).
+    Serve(Box<ServeArguments>),
+    /// Answer one prompt on the terminal, token by token.
+    Generate(Box<GenerateArguments>),
+    /// Show what is in a model or an adapter, and whether the adapter fits a base.
+    Inspect(InspectArguments),
+    /// Check that adapters answer as they do in PEFT, alone and mixed in one batch.
+    Verify(VerifyArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  multigraft serve --base smollm2 --adapters demo/adapters
+  multigraft serve --base ./Mistral-7B --adapter support=./support --adapter sql=./sql --port 8000
+  multigraft --config multigraft.toml serve
+
+The same as a file (paths in it are relative to it):
+  [model]
+  base = \"smollm2\"
+  adapters = \"demo/adapters\"
+  adapter.support = \"./support\"
+  [server]
+  port = 8000
+
+Then, from anywhere on this machine:
+  curl http://127.0.0.1:8080/v1/models")]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub server: ServerOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  multigraft generate --base smollm2 \"What is a LoRA adapter?\"
+  multigraft generate --base smollm2 --adapter cities=./cities --use cities \"Paris\"
+  multigraft generate --base smollm2 --raw --max-tokens 20 \"Once upon a time\"")]
+pub(crate) struct GenerateArguments {
+    #[command(flatten)]
+    pub model: ModelOptions,
+
+    /// The name of the adapter that answers. Without it: the only adapter if there is one, the base if there is none.
+    #[arg(long = "use", value_name = "NAME")]
+    pub with: Option<String>,
+
+    /// What the system message says.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+
+    /// Continue the prompt as it is, without the model's chat template.
+    #[arg(long)]
+    pub raw: bool,
+
+    /// The most tokens to generate; less if the model ends its answer or the context is full.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub max_tokens: usize,
+
+    /// How freely tokens are drawn: 0 always takes the likeliest.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
+    pub temperature: f32,
+
+    /// Draw only from the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    pub top_p: f32,
+
+    /// Makes the draws repeatable.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+
+    /// Text that ends the answer. Repeatable.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+
+    /// The prompt; `-` reads it from stdin.
+    pub prompt: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  multigraft inspect model.gguf
+  multigraft inspect ./adapters/support --base model.gguf")]
+pub(crate) struct InspectArguments {
+    /// A GGUF file, a model folder, or an adapter folder.
+    pub path: PathBuf,
+
+    /// The base that the adapter should fit: a file, a folder, or a name as for `serve`.
+    #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
+    pub base: Option<String>,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The reference file holds, as safetensors, for every prompt p from 0 on and for `base` and every adapter a:
+  prompt.<p>       int64 [n]            token ids
+  <a>.<p>.logits   float32 [n, vocab]   the logits of every position
+  <a>.<p>.greedy   int64 [k]            the greedy continuation
+
+Exit status: 0 everything agrees, 1 something deviates, 2 the input was bad.
+
+Example:
+  multigraft verify --base llama/model --adapters llama/adapters --reference llama/reference.safetensors")]
+pub(crate) struct VerifyArguments {
+    /// The base model: a GGUF file or a model folder.
+    #[arg(long, value_name = "MODEL")]
+    pub base: PathBuf,
+
+    /// A folder of adapter folders.
+    #[arg(long, value_name = "FOLDER")]
+    pub adapters: PathBuf,
+
+    /// The numbers to compare with.
+    #[arg(long, value_name = "FILE")]
+    pub reference: PathBuf,
+
+    /// The largest deviation of a logit that passes, as a fraction of the largest logit.
+    #[arg(long, value_name = "FRACTION", default_value_t = 2e-4)]
+    pub tolerance: f32,
+
+    /// Threads; without it, one per core.
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<usize>,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_serve_has_an_environment_variable() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").expect("serve exists");
+        for argument in serve.get_arguments() {
+            assert!(
+                argument.get_env().is_some(),
+                "{argument} has no environment variable"
+            );
+        }
+    }
+}

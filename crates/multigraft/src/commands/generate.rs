@@ -1,0 +1,185 @@
+//! `multigraft generate`.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    ops::ControlFlow,
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Sender, channel},
+    },
+};
+
+use anyhow::{Context as _, Result, bail};
+use multigraft_adapters::Catalog;
+use multigraft_engine::{Event, Finish, Request, Sampling, Sink, Stop};
+use multigraft_model::PackedAdapter;
+use multigraft_text::ChatInput;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    cli::GenerateArguments,
+    config::{ConfigFile, ModelSettings},
+    load::Base,
+};
+
+pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result<ExitCode> {
+    let file = ConfigFile::read(config)?;
+    let mut settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
+    // One sequence: more room than one context is of no use.
+    settings.engine.max_running = 1;
+    let base = Base::open(&settings)?;
+    let catalog = base.adapters(&settings)?;
+    let adapter = choose(&catalog, arguments.with.as_deref())?;
+    let text = read_prompt(&arguments.prompt)?;
+    let prompt = match arguments.raw {
+        true => base.tokenizer.encode(&text, true)?,
+        false => base
+            .tokenizer
+            .encode(&templated(&base, arguments.system.as_deref(), &text)?, false)?,
+    };
+    let engine = base.engine(&settings)?;
+    let room = engine.limits().room_after(prompt.len());
+    let request = Request {
+        adapter,
+        sampling: Sampling {
+            temperature: arguments.temperature,
+            top_p: arguments.top_p,
+            seed: arguments.seed,
+            ..Sampling::default()
+        },
+        stop: Stop {
+            strings: arguments.stop,
+            ..Stop::default()
+        },
+        ..Request::new(prompt, arguments.max_tokens.min(room).max(1))
+    };
+    let (events, received) = channel();
+    let gone = Arc::new(AtomicBool::new(false));
+    let sink = Terminal {
+        events,
+        gone: Arc::clone(&gone),
+    };
+    engine.submit(request, Box::new(sink))?;
+
+    let mut out = io::stdout().lock();
+    for event in received {
+        match event {
+            Event::Token(token) => {
+                let written = out.write_all(token.text.as_bytes()).and_then(|()| out.flush());
+                if written.is_err() {
+                    // Whoever read us has enough.
+                    gone.store(true, Ordering::Relaxed);
+                    break;
+                }
+            }
+            Event::Finished(finish) => {
+                writeln!(out, "{}", finish.text)?;
+                report(&finish);
+            }
+            Event::Failed(message) => bail!(message),
+            Event::Started { .. } | Event::Prompt(_) => {}
+        }
+    }
+    drop(out);
+    engine.shutdown();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Hands events to the main thread.
+struct Terminal {
+    events: Sender<Event>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Sink for Terminal {
+    fn emit(&mut self, event: Event) -> ControlFlow<()> {
+        match self.events.send(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+}
+
+/// The adapter that was asked for, or the only one there is; `None` is the base.
+fn choose(catalog: &Catalog, name: Option<&str>) -> Result<Option<Arc<PackedAdapter>>> {
+    let names = || {
+        let names: Vec<&str> = catalog
+            .entries()
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
+        names.join(", ")
+    };
+    match (name, catalog.entries()) {
+        (Some(name), _) if name == catalog.base() => Ok(None),
+        (Some(name), _) => match catalog.get(name) {
+            Some(entry) => Ok(Some(Arc::clone(&entry.packed))),
+            None => bail!("there is no adapter `{name}`; there are: {}", names()),
+        },
+        (None, []) => Ok(None),
+        (None, [only]) => Ok(Some(Arc::clone(&only.packed))),
+        (None, _) => bail!(
+            "which adapter should answer? Say --use NAME; there are: {}",
+            names()
+        ),
+    }
+}
+
+fn read_prompt(prompt: &str) -> Result<String> {
+    if prompt != "-" {
+        return Ok(prompt.to_owned());
+    }
+    let mut text = String::new();
+    io::stdin()
+        .read_to_string(&mut text)
+        .context("cannot read the prompt from stdin")?;
+    Ok(text)
+}
+
+fn templated(base: &Base, system: Option<&str>, prompt: &str) -> Result<String> {
+    let template = base
+        .template
+        .as_ref()
+        .context("the model has no chat template; use --raw to continue the prompt as it is")?;
+    let mut messages: Vec<Value> = Vec::new();
+    messages.extend(system.map(|text| json!({"role": "system", "content": text})));
+    messages.push(json!({"role": "user", "content": prompt}));
+    let special = |id: Option<u32>| id.map_or_else(String::new, |id| base.tokenizer.token_text(id));
+    Ok(template.render(&ChatInput {
+        messages: &messages,
+        tools: None,
+        add_generation_prompt: true,
+        bos: &special(base.tokenizer.bos()),
+        eos: &special(base.tokenizer.eos().first().copied()),
+        extra: &Map::new(),
+    })?)
+}
+
+/// How fast it went, in the log.
+fn report(finish: &Finish) {
+    let timings = finish.timings;
+    let rate = |tokens: usize, seconds: f64| {
+        if seconds > 0.0 {
+            tokens as f64 / seconds
+        } else {
+            0.0
+        }
+    };
+    tracing::info!(
+        "prompt: {} tokens, {:.1} tokens/s; answer: {} tokens, {:.1} tokens/s",
+        finish.prompt_tokens,
+        rate(finish.prompt_tokens, timings.prefill.as_secs_f64()),
+        finish.completion_tokens,
+        rate(
+            finish.completion_tokens.saturating_sub(1),
+            timings.decode.as_secs_f64()
+        ),
+    );
+}

@@ -1,0 +1,42 @@
+//! `multigraft inspect`.
+
+mod adapter;
+mod base;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+use multigraft_model::ModelFiles;
+
+use crate::{cli::InspectArguments, locate::Places};
+
+pub(crate) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
+    let places = Places::of_this_user();
+    let path = places.find(&arguments.path.to_string_lossy())?.path;
+    let (text, status) = if path.join("adapter_config.json").is_file() {
+        let base = arguments
+            .base
+            .as_deref()
+            .map(|base| places.find(base))
+            .transpose()?;
+        let report = adapter::report(&path, base.as_ref())?;
+        let status = u8::from(report.refusal.is_some());
+        (render(arguments.json, &report)?, status)
+    } else {
+        let files = ModelFiles::open(&path)
+            .with_context(|| format!("{} is neither a model nor an adapter folder", path.display()))?;
+        (render(arguments.json, &base::report(&path, &files)?)?, 0)
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::from(status))
+}
+
+fn render<R: std::fmt::Display + serde::Serialize>(json: bool, report: &R) -> Result<String> {
+    Ok(match json {
+        true => format!("{}\n", serde_json::to_string_pretty(report)?),
+        false => format!("{report}\n"),
+    })
+}

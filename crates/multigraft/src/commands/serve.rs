@@ -1,0 +1,162 @@
+//! `multigraft serve`.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use anyhow::{Context as _, Result};
+use multigraft_adapters::Catalog;
+use multigraft_engine::Engine;
+use multigraft_server::{AppState, BaseInfo, Ended, interrupt, serve};
+use tokio::{net::TcpListener, runtime};
+
+use crate::{
+    cli::ServeArguments,
+    config::{ConfigFile, ModelSettings, ServerSettings},
+    load::Base,
+    memory::Bytes,
+};
+
+/// Threads for HTTP. They only parse, tokenise and write: the computing threads are the engine's.
+const HTTP_THREADS: usize = 2;
+
+pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<ExitCode> {
+    let file = ConfigFile::read(config)?;
+    let server = ServerSettings::resolve(&arguments.server, &file.server)?;
+    let settings = ModelSettings::resolve(arguments.model, file.model)?;
+
+    let base = Base::open(&settings)?;
+    let catalog = base.adapters(&settings)?;
+    let engine = base.engine(&settings)?;
+    let overview = overview(&base, &catalog, &engine, &settings);
+    let example = catalog
+        .entries()
+        .first()
+        .map_or(base.name.clone(), |entry| entry.name.clone());
+    let state = AppState {
+        engine: engine.clone(),
+        catalog: Arc::new(catalog),
+        base: BaseInfo {
+            architecture: base.model.config().architecture.clone(),
+            parameters: base.parameters,
+            context: engine.limits().room_after(0),
+            vocab: base.model.config().vocab,
+            path: base.path,
+        },
+        tokenizer: base.tokenizer,
+        template: base.template,
+        limits: server.limits.clone(),
+        started: SystemTime::now(),
+    };
+
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(async {
+        let listener = TcpListener::bind(server.address)
+            .await
+            .with_context(|| format!("cannot listen on {}", server.address))?;
+        announce(&overview, listener.local_addr()?, &example)?;
+        Ok::<_, anyhow::Error>(serve(listener, Arc::new(state), server.grace, interrupt).await?)
+    })?;
+    match ended {
+        Ended::Drained => engine.shutdown(),
+        Ended::CutOff => engine.abort(),
+    }
+    runtime.shutdown_background();
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is served and what it takes, for the terminal.
+fn overview(base: &Base, catalog: &Catalog, engine: &Engine, settings: &ModelSettings) -> String {
+    let limits = engine.limits();
+    let config = base.model.config();
+    let adapters = catalog.entries();
+    let adapter_bytes: usize = adapters.iter().map(|entry| entry.packed.bytes()).sum();
+    let kv_bytes = Bytes::from(
+        multigraft_model::CpuBackend::block_bytes(&base.model) * limits.cache_tokens
+            / multigraft_model::BLOCK_TOKENS,
+    );
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "base      {} ({}, {} parameters)\nfile      {}\nmemory    weights {}, adapters {}, keys and values up to {} \
+         ({} tokens)\ncontext   {} tokens\nthreads   {}\nadapters  {}",
+        base.name,
+        config.architecture,
+        count(base.parameters),
+        base.path.display(),
+        Bytes::from(base.model.bytes()),
+        Bytes::from(adapter_bytes),
+        kv_bytes,
+        limits.cache_tokens,
+        limits.context,
+        settings.threads,
+        if adapters.is_empty() {
+            "none".to_owned()
+        } else {
+            adapters.len().to_string()
+        },
+    );
+    let width = adapters
+        .iter()
+        .map(|entry| entry.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    for entry in adapters {
+        let rank = match entry.info.ranks {
+            None => "-".to_owned(),
+            Some((least, most)) if least == most => least.to_string(),
+            Some((least, most)) => format!("{least}-{most}"),
+        };
+        let _ = writeln!(
+            text,
+            "  {:width$}  rank {rank:<5} {:>9}  {}",
+            entry.name,
+            Bytes::from(entry.packed.bytes()).to_string(),
+            entry.info.hash.get(..12).unwrap_or_default(),
+        );
+    }
+    text
+}
+
+/// Says on stdout that the server answers now, and how to ask it.
+fn announce(overview: &str, address: SocketAddr, model: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]});
+    writeln!(
+        out,
+        "{overview}\nlistening on http://{address} (Ctrl-C stops)\n\ntry:\n  curl http://{address}/v1/chat/completions \
+         -H 'content-type: application/json' \\\n    -d '{body}'\n"
+    )?;
+    out.flush()?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "{address} can be reached from other machines, and there is no access control: everybody who reaches it \
+             can use every model"
+        );
+    }
+    Ok(())
+}
+
+/// A number of parameters as people say it.
+#[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+pub(crate) fn count(parameters: u64) -> String {
+    let parameters = parameters as f64;
+    match parameters {
+        n if n >= 1e9 => format!("{:.2} billion", n / 1e9),
+        n if n >= 1e6 => format!("{:.1} million", n / 1e6),
+        n if n >= 1e3 => format!("{:.1} thousand", n / 1e3),
+        n => format!("{n}"),
+    }
+}

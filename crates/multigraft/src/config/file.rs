@@ -1,0 +1,109 @@
+//! The TOML file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use super::options::{ModelOptions, ServerOptions};
+
+/// A configuration file: two tables, with the long flags' names as keys. A key that no flag has is an error.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ConfigFile {
+    /// The base model and its adapters.
+    pub model: ModelOptions,
+    /// The HTTP server.
+    pub server: ServerOptions,
+}
+
+impl ConfigFile {
+    /// Reads the file; without one, nothing is set.
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+        let mut file = Self::parse(&text)
+            .with_context(|| format!("the configuration file {} is not right", path.display()))?;
+        file.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        Ok(file)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// Paths in the file are relative to it, not to where the program was started.
+    fn resolve_paths(&mut self, folder: &Path) {
+        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
+        self.model.adapters.iter_mut().for_each(resolve);
+        self.model
+            .adapter
+            .iter_mut()
+            .for_each(|adapter| resolve(&mut adapter.path));
+        if let Some(base) = &mut self.model.base {
+            // A base may also be a name; it is a path if there is something there.
+            let path = folder.join(&*base);
+            if path.exists() {
+                *base = path.to_string_lossy().into_owned();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Bytes;
+
+    #[test]
+    fn keys_are_the_flags_names() {
+        let file = ConfigFile::parse(
+            "[model]\nbase = \"m.gguf\"\nkv-memory = \"2GiB\"\nadapter-dtype = \"f32\"\nadapter.a = \"x\"\n\
+             [server]\nport = 9000\nhost = \"0.0.0.0\"\n",
+        )
+        .expect("valid");
+        assert_eq!(file.model.kv_memory, Some(Bytes(2 << 30)));
+        assert_eq!(file.model.adapter[0].name, "a");
+        assert_eq!(file.server.port, Some(9000));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        for (text, key) in [
+            ("[model]\nbsae = \"x\"\n", "bsae"),
+            ("[server]\nports = 1\n", "ports"),
+            ("[serve]\nport = 1\n", "serve"),
+            ("port = 1\n", "port"),
+        ] {
+            let error = ConfigFile::parse(text).expect_err(text).to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("c.toml");
+        fs::write(
+            &path,
+            "[model]\nbase = \"smollm2\"\nadapters = \"all\"\nadapter.a = \"x\"\n",
+        )
+        .expect("written");
+        let file = ConfigFile::read(Some(&path)).expect("valid");
+        assert_eq!(file.model.adapters, Some(folder.path().join("all")));
+        assert_eq!(file.model.adapter[0].path, folder.path().join("x"));
+        assert_eq!(file.model.base.as_deref(), Some("smollm2"));
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_that_names_it() {
+        let error = ConfigFile::read(Some(Path::new("/no/such.toml"))).expect_err("missing");
+        assert!(format!("{error:#}").contains("/no/such.toml"));
+    }
+}

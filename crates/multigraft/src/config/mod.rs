@@ -1,0 +1,10 @@
+//! Settings: flags win over environment variables, these over the file, and the file over the defaults. They are
+//! resolved once, into [`Settings`]; nothing else in the program reads any of them.
+
+mod file;
+mod options;
+mod settings;
+
+pub(crate) use file::ConfigFile;
+pub(crate) use options::{AdapterDtype, ModelOptions, NamedPath, ServerOptions};
+pub(crate) use settings::{ModelSettings, ServerSettings, default_threads};

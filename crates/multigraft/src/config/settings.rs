@@ -1,0 +1,201 @@
+//! What holds after flags, environment, file and defaults were put together.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use multigraft_engine::EngineOptions;
+use multigraft_server::Limits;
+
+use super::options::{AdapterDtype, ModelOptions, NamedPath, ServerOptions};
+use crate::memory::Bytes;
+
+/// The base model, its adapters, and what they may use.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ModelSettings {
+    /// The base as it was named: a path or a name.
+    pub base: String,
+    /// The name that requests call the base by, if not its own.
+    pub base_name: Option<String>,
+    /// Single adapters, each name once.
+    pub adapter: Vec<NamedPath>,
+    /// A folder of adapter folders.
+    pub adapters: Option<PathBuf>,
+    /// How adapters are kept in memory.
+    pub adapter_dtype: AdapterDtype,
+    /// Threads that compute, at least 1.
+    pub threads: usize,
+    /// The longest sequence, if not the model's own context.
+    pub context: Option<usize>,
+    /// Memory for keys and values, if not the default for the model.
+    pub kv_memory: Option<Bytes>,
+    /// What the engine does at once.
+    pub engine: EngineOptions,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What a single request may ask for.
+    pub limits: Limits,
+    /// How long requests under way may go on after the first signal.
+    pub grace: Duration,
+}
+
+impl ModelSettings {
+    /// Flags and environment (clap has put these together) over the file over the defaults.
+    pub(crate) fn resolve(flags: ModelOptions, file: ModelOptions) -> Result<Self> {
+        let engine = EngineOptions::default();
+        let settings = Self {
+            base: flags.base.or(file.base).context(
+                "no base model: give one with --base, such as --base model.gguf or --base smollm2",
+            )?,
+            base_name: flags.base_name.or(file.base_name),
+            adapter: merge(flags.adapter, file.adapter)?,
+            adapters: flags.adapters.or(file.adapters),
+            adapter_dtype: flags
+                .adapter_dtype
+                .or(file.adapter_dtype)
+                .unwrap_or(AdapterDtype::Bf16),
+            threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),
+            context: flags.context.or(file.context),
+            kv_memory: flags.kv_memory.or(file.kv_memory),
+            engine: EngineOptions {
+                step_tokens: flags
+                    .max_batch_tokens
+                    .or(file.max_batch_tokens)
+                    .unwrap_or(engine.step_tokens),
+                max_running: flags
+                    .max_running
+                    .or(file.max_running)
+                    .unwrap_or(engine.max_running),
+                max_waiting: flags
+                    .max_waiting
+                    .or(file.max_waiting)
+                    .unwrap_or(engine.max_waiting),
+            },
+        };
+        for (name, value) in [
+            ("threads", Some(settings.threads)),
+            ("context", settings.context),
+            ("max-batch-tokens", Some(settings.engine.step_tokens)),
+            ("max-running", Some(settings.engine.max_running)),
+            ("max-waiting", Some(settings.engine.max_waiting)),
+        ] {
+            ensure!(value != Some(0), "{name} is 0, but must be 1 or more");
+        }
+        Ok(settings)
+    }
+}
+
+impl ServerSettings {
+    /// Flags and environment over the file over the defaults.
+    pub(crate) fn resolve(flags: &ServerOptions, file: &ServerOptions) -> Result<Self> {
+        let limits = Limits::default();
+        let body = flags.max_body.or(file.max_body);
+        Ok(Self {
+            address: SocketAddr::new(
+                flags
+                    .host
+                    .or(file.host)
+                    .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                flags.port.or(file.port).unwrap_or(8080),
+            ),
+            limits: Limits {
+                body_bytes: body.map_or(Ok(limits.body_bytes), |bytes| usize::try_from(bytes.0))?,
+                default_max_tokens: flags
+                    .default_max_tokens
+                    .or(file.default_max_tokens)
+                    .unwrap_or(limits.default_max_tokens)
+                    .max(1),
+                ..limits
+            },
+            grace: Duration::from_secs(flags.grace.or(file.grace).unwrap_or(30)),
+        })
+    }
+}
+
+/// One thread per core that this process may use.
+pub(crate) fn default_threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The file's adapters and the flags'; where both have a name, the flag's. A name twice in one place is an error.
+fn merge(flags: Vec<NamedPath>, file: Vec<NamedPath>) -> Result<Vec<NamedPath>> {
+    for (index, adapter) in flags.iter().enumerate() {
+        let name = &adapter.name;
+        ensure!(
+            !flags[..index].iter().any(|earlier| earlier.name == *name),
+            "--adapter {name}=… is given twice; every adapter needs a name of its own"
+        );
+    }
+    let mut merged: Vec<NamedPath> = file
+        .into_iter()
+        .filter(|adapter| !flags.iter().any(|flag| flag.name == adapter.name))
+        .collect();
+    merged.extend(flags);
+    Ok(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(text: &str) -> NamedPath {
+        text.parse().expect("NAME=PATH")
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let flags = ModelOptions {
+            base: Some("flag".into()),
+            adapter: vec![named("a=flag")],
+            ..ModelOptions::default()
+        };
+        let file = ModelOptions {
+            base: Some("file".into()),
+            threads: Some(7),
+            adapter: vec![named("a=file"), named("b=file")],
+            ..ModelOptions::default()
+        };
+        let settings = ModelSettings::resolve(flags, file).expect("valid");
+        assert_eq!((settings.base.as_str(), settings.threads), ("flag", 7));
+        assert_eq!(settings.adapter, [named("b=file"), named("a=flag")]);
+        assert_eq!(settings.engine, EngineOptions::default());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let base = || ModelOptions {
+            base: Some("x".into()),
+            ..ModelOptions::default()
+        };
+        let refused = |flags: ModelOptions| {
+            ModelSettings::resolve(flags, ModelOptions::default())
+                .expect_err("should be refused")
+                .to_string()
+        };
+        assert!(refused(ModelOptions::default()).contains("--base"));
+        assert!(
+            refused(ModelOptions {
+                threads: Some(0),
+                ..base()
+            })
+            .contains("threads")
+        );
+        let twice = vec![named("a=1"), named("a=2")];
+        assert!(
+            refused(ModelOptions {
+                adapter: twice,
+                ..base()
+            })
+            .contains("twice")
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! Opening what the settings name: the base with its tokenizer, the adapters, the backend.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use multigraft_adapters::{BaseShape, Catalog, Source};
+use multigraft_engine::Engine;
+use multigraft_model::{
+    AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, ModelFiles,
+};
+use multigraft_text::{ChatTemplate, Tokenizer};
+
+use crate::{
+    config::{AdapterDtype, ModelSettings, NamedPath},
+    locate::{Located, Places},
+    memory::Bytes,
+    progress::Progress,
+};
+
+/// Memory for keys and values where nothing is said. Taken as it is used, so idle servers do not pay for it.
+const DEFAULT_KV_MEMORY: Bytes = Bytes(1 << 30);
+
+/// A base model, ready to run.
+pub(crate) struct Base {
+    /// Its file or folder.
+    pub path: PathBuf,
+    /// The name that requests call it by.
+    pub name: String,
+    /// What its files are called, whatever requests call it: adapters say on what they were trained.
+    title: String,
+    /// Weights and configuration.
+    pub model: Arc<Model>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+    /// Number of weights in its files.
+    pub parameters: u64,
+}
+
+impl Base {
+    /// Finds and opens the base.
+    pub(crate) fn open(settings: &ModelSettings) -> Result<Self> {
+        let Located { path, name, title } = Places::of_this_user().find(&settings.base)?;
+        let files = ModelFiles::open(&path)?;
+        let parameters = files.tensors().map(|tensor| tensor.len() as u64).sum();
+        // The tokenizer first: it is quick, and a model without one is of no use here.
+        let (tokenizer, template) = match &files {
+            ModelFiles::Gguf(gguf) => (
+                Tokenizer::from_gguf(gguf.metadata()),
+                ChatTemplate::from_gguf(gguf.metadata()),
+            ),
+            ModelFiles::Folder { .. } => (Tokenizer::from_folder(&path), ChatTemplate::from_folder(&path)),
+        };
+        let of = || format!("the tokenizer of {}", path.display());
+        let tokenizer = Arc::new(tokenizer.with_context(of)?);
+        let template = template.with_context(|| format!("the chat template of {}", path.display()))?;
+        drop(files);
+        let model = open_model(&path, settings.threads)?;
+        Ok(Self {
+            name: settings.base_name.clone().unwrap_or(name),
+            title,
+            model,
+            tokenizer,
+            template,
+            parameters,
+            path,
+        })
+    }
+
+    /// Reads and packs the adapters, all or none.
+    pub(crate) fn adapters(&self, settings: &ModelSettings) -> Result<Catalog> {
+        let mut catalog = Catalog::new(&self.name);
+        let shape = BaseShape::new(self.model.config()).named(&self.title);
+        let sources = sources(&settings.adapter, settings.adapters.as_deref())?;
+        let dtype = match settings.adapter_dtype {
+            AdapterDtype::Bf16 => ModelDtype::Bf16,
+            AdapterDtype::F32 => ModelDtype::F32,
+        };
+        let progress = Progress::new("adapters");
+        for (done, source) in sources.iter().enumerate() {
+            progress.set(done, sources.len());
+            let entry = catalog.add(source, &shape, |weights| self.model.pack(weights, dtype))?;
+            for warning in &entry.info.warnings {
+                tracing::warn!("adapter `{}`: {warning}", entry.name);
+            }
+        }
+        progress.finish();
+        Ok(catalog)
+    }
+
+    /// The backend with its KV cache.
+    pub(crate) fn backend(&self, settings: &ModelSettings) -> Result<CpuBackend> {
+        let context = self.context(settings)?;
+        let block = Bytes::from(CpuBackend::block_bytes(&self.model));
+        let blocks = match settings.kv_memory {
+            Some(memory) => memory.0 / block.0,
+            None => {
+                let all = settings
+                    .engine
+                    .max_running
+                    .saturating_mul(context.div_ceil(BLOCK_TOKENS));
+                // A single context fits in any case: a model that cannot use its own is of little use.
+                let least = context.div_ceil(BLOCK_TOKENS) as u64;
+                (DEFAULT_KV_MEMORY.0 / block.0).min(all as u64).max(least)
+            }
+        };
+        ensure!(
+            blocks > 0,
+            "kv-memory is {}, but the keys and values of {BLOCK_TOKENS} tokens take {block}",
+            settings.kv_memory.unwrap_or(DEFAULT_KV_MEMORY),
+        );
+        let options = CpuOptions {
+            threads: settings.threads,
+            blocks: usize::try_from(blocks)?,
+            context,
+            step_rows: settings.engine.step_tokens,
+        };
+        Ok(CpuBackend::new(Arc::clone(&self.model), options))
+    }
+
+    /// The longest sequence.
+    pub(crate) fn context(&self, settings: &ModelSettings) -> Result<usize> {
+        let most = self.model.config().context;
+        match settings.context {
+            None => Ok(self.model.default_context()),
+            Some(context) => {
+                ensure!(
+                    context <= most,
+                    "context is {context}, but {} was made for {most} tokens at most",
+                    self.name
+                );
+                Ok(context)
+            }
+        }
+    }
+
+    /// The engine on its own thread.
+    pub(crate) fn engine(&self, settings: &ModelSettings) -> Result<Engine> {
+        let backend = self.backend(settings)?;
+        Ok(Engine::start(
+            Box::new(backend),
+            Arc::clone(&self.tokenizer),
+            settings.engine,
+        ))
+    }
+}
+
+/// Opens and packs a model, with a progress bar if it takes long.
+pub(crate) fn open_model(path: &Path, threads: usize) -> Result<Arc<Model>> {
+    let progress = Progress::new("model");
+    let report = |done, total| progress.set(done, total);
+    let options = LoadOptions {
+        threads,
+        progress: Some(&report),
+    };
+    let model = Model::open(path, &options)?;
+    progress.finish();
+    Ok(Arc::new(model))
+}
+
+/// The adapters of a folder and single ones; where both have a name, the single one.
+pub(crate) fn sources(single: &[NamedPath], folder: Option<&Path>) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    if let Some(folder) = folder {
+        let found = Source::in_folder(folder)?;
+        for skipped in found.skipped {
+            tracing::warn!("{skipped}");
+        }
+        ensure!(
+            !found.sources.is_empty(),
+            "there are no adapters in {}: it should have a sub-folder with an adapter_config.json for each",
+            folder.display()
+        );
+        sources = found.sources;
+        sources.retain(|source| single.iter().all(|named| named.name != source.name));
+    }
+    sources.extend(single.iter().map(|named| Source {
+        name: named.name.clone(),
+        folder: named.path.clone(),
+    }));
+    Ok(sources)
+}

@@ -1,0 +1,44 @@
+//! A progress bar that only shows itself if the work takes longer than a moment.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Work that is done sooner goes without a bar: it would only flicker.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A bar on stderr; nothing if that is no terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    began: Instant,
+}
+
+impl Progress {
+    /// A bar for loading `what`.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let style = ProgressStyle::with_template("loading {msg} {wide_bar} {pos}/{len}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+            .with_style(style)
+            .with_message(what);
+        Self {
+            bar,
+            began: Instant::now(),
+        }
+    }
+
+    /// `done` parts of `total` are done.
+    pub(crate) fn set(&self, done: usize, total: usize) {
+        if self.began.elapsed() >= PATIENCE && self.bar.is_hidden() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

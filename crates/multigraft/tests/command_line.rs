@@ -1,0 +1,161 @@
+//! The program as it is typed: help, settings, `inspect`, `generate`.
+
+mod program;
+
+use std::fs;
+
+use multigraft_testing::{fixtures, smollm2};
+use program::{run, run_with};
+use serde_json::Value;
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn help_shows_commands_and_examples() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status, 0);
+    for word in ["serve", "generate", "inspect", "verify", "Start here"] {
+        assert!(output.stdout.contains(word), "{word}");
+    }
+    let output = run(&["serve", "--help"]);
+    for word in ["--kv-memory", "MULTIGRAFT_PORT", "[default: 8080]", "[server]"] {
+        assert!(output.stdout.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("settings.toml");
+    fs::write(&file, "[model]\nbase = \"from-file\"\n").expect("written");
+    // None of them exists: the error says which one was looked for.
+    let looked_for = |flags: &[&str], variables: &[(&str, &str)]| {
+        let mut arguments = vec!["--config", text(&file), "serve"];
+        arguments.extend(flags);
+        let output = run_with(&arguments, variables);
+        assert_eq!(output.status, 2);
+        output.stderr
+    };
+    let variable = [("MULTIGRAFT_BASE", "from-environment")];
+    assert!(looked_for(&[], &[]).contains("`from-file`"));
+    assert!(looked_for(&[], &variable).contains("`from-environment`"));
+    assert!(looked_for(&["--base", "from-flag"], &variable).contains("`from-flag`"));
+}
+
+#[test]
+fn what_is_wrong_with_settings_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("settings.toml");
+    fs::write(&file, "[server]\nprot = 1\n").expect("written");
+    for (arguments, name) in [
+        (vec!["--config", text(&file), "serve", "--base", "x"], "prot"),
+        (vec!["--config", "/no/such.toml", "serve"], "/no/such.toml"),
+        (vec!["serve"], "--base"),
+        (vec!["serve", "--base", "x", "--kv-memory", "much"], "much"),
+        (vec!["serve", "--base", "x", "--threads", "0"], "threads"),
+        (
+            vec!["serve", "--base", "x", "--adapter", "a=1", "--adapter", "a=2"],
+            "twice",
+        ),
+        (vec!["--log", "=x=", "serve", "--base", "x"], "--log"),
+    ] {
+        let output = run(&arguments);
+        assert_eq!(output.status, 2, "{arguments:?}");
+        assert!(output.stderr.contains(name), "{arguments:?}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn inspect_shows_a_model() {
+    let model = fixtures().join("peft/qwen3_moe/model");
+    let output = run(&["inspect", text(&model), "--json"]);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    assert_eq!(report["architecture"], "qwen3_moe");
+    assert_eq!(report["experts"], 4);
+    assert!(
+        report["parameters"]
+            .as_u64()
+            .is_some_and(|parameters| parameters > 1000)
+    );
+    assert!(
+        run(&["inspect", text(&model)])
+            .stdout
+            .contains("architecture   qwen3_moe")
+    );
+}
+
+#[test]
+fn inspect_says_whether_an_adapter_fits_and_why_not() {
+    let peft = fixtures().join("peft");
+    let adapter = peft.join("llama/adapters/all_r8");
+    let fits = run(&[
+        "inspect",
+        text(&adapter),
+        "--base",
+        text(&peft.join("llama/model")),
+    ]);
+    assert_eq!(fits.status, 0, "{}", fits.stderr);
+    assert!(
+        fits.stdout.contains("rank        8") && fits.stdout.contains("fits"),
+        "{}",
+        fits.stdout
+    );
+    let misfit = run(&[
+        "inspect",
+        text(&adapter),
+        "--base",
+        text(&peft.join("phi3/model")),
+    ]);
+    assert_eq!(misfit.status, 1, "{}", misfit.stderr);
+    assert!(misfit.stdout.contains("does not fit"), "{}", misfit.stdout);
+    let alone = run(&["inspect", text(&adapter)]);
+    assert_eq!(alone.status, 0);
+    assert!(alone.stdout.contains("rank          8"), "{}", alone.stdout);
+    assert_eq!(run(&["inspect", "/no/such/thing"]).status, 2);
+}
+
+#[test]
+fn generate_answers_on_stdout_alone() {
+    let model = smollm2();
+    let arguments = [
+        "generate",
+        "--base",
+        text(&model),
+        "--raw",
+        "--max-tokens",
+        "8",
+        "--threads",
+        "2",
+        "One, two, three,",
+    ];
+    let output = run(&arguments);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert!(output.stdout.contains("four"), "{}", output.stdout);
+    // Greedy: the same again, and without a log.
+    let again = run_with(&arguments, &[("MULTIGRAFT_LOG", "error")]);
+    assert_eq!(again.stdout, output.stdout);
+    assert_eq!(again.stderr, "");
+}
+
+#[test]
+fn generate_asks_which_adapter_if_there_are_several() {
+    let model = smollm2();
+    let demo = fixtures().join("../demo/adapters");
+    let output = run(&[
+        "generate",
+        "--base",
+        text(&model),
+        "--adapters",
+        text(&demo),
+        "Hello",
+    ]);
+    assert_eq!(output.status, 2);
+    assert!(
+        output.stderr.contains("--use NAME") && output.stderr.contains("sentiment"),
+        "{}",
+        output.stderr
+    );
+}

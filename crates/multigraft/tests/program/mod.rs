@@ -1,0 +1,36 @@
+//! Running the program.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::process::Command;
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the program without the environment's settings.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    run_with(arguments, &[])
+}
+
+/// Runs the program with these environment variables.
+pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_multigraft"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MULTIGRAFT_")) {
+        command.env_remove(name);
+    }
+    let output = command
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the program runs");
+    Output {
+        status: output.status.code().expect("an exit status"),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}

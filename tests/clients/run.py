@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""The server against the clients that people have: `openai` and `huggingface_hub`.
+
+    python tests/clients/run.py target/debug/multigraft model.gguf [demo/adapters]
+
+starts the server on a free port of this machine, runs every test_*.py beside this file against it, stops it, and
+prints `N passed, N failed`. The arguments can also be given by name (--server, --model, --adapters).
+"""
+
+import argparse
+import pathlib
+import sys
+
+import pytest
+
+from server import Server
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+class Count:
+    """A pytest plugin that counts, and leaves the running server where conftest.py finds it."""
+
+    def __init__(self, server):
+        self.running = server
+        self.passed = 0
+        self.failed = 0
+
+    def pytest_configure(self, config):
+        config.running_server = self.running
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.failed += 1
+        elif report.when == "call" and report.passed:
+            self.passed += 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, what in [("server", "the program"), ("model", "the base model"), ("adapters", "a folder of adapters")]:
+        parser.add_argument(name, nargs="?", type=pathlib.Path, help=what)
+        parser.add_argument(f"--{name}", dest=f"{name}_flag", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("-k", help="only the tests whose names match, as in pytest")
+    given = vars(parser.parse_args())
+    paths = {name: given[f"{name}_flag"] or given[name] for name in ("server", "model", "adapters")}
+    paths["adapters"] = paths["adapters"] or ROOT / "demo" / "adapters"
+    if None in paths.values():
+        parser.error("give the program and the model")
+
+    with Server(**paths) as server:
+        count = Count(server)
+        options = ["-k", given["k"]] if given["k"] else []
+        status = pytest.main(["-q", "-p", "no:cacheprovider", str(HERE), *options], plugins=[count])
+    if server.process.returncode != 0:
+        print(f"the server ended with status {server.process.returncode}")
+        count.failed += 1
+        status = 1
+    print(f"{count.passed} passed, {count.failed} failed")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

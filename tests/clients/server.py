@@ -1,0 +1,100 @@
+"""Starting the server, watching it, stopping it."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+START_LIMIT = 180  # seconds; a slow disk and an unoptimised build take a while
+
+
+class Server:
+    """The program on a free port of the loopback interface. A context manager."""
+
+    def __init__(self, server, model, adapters, flags=()):
+        self.paths = server, model, adapters
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [server, "serve", "--base", model, "--adapters", adapters, "--port", str(port), *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+        )
+
+    def __enter__(self):
+        try:
+            self._wait()
+            models = self.get("/v1/models")["data"]
+            self.base = next(model["id"] for model in models if model["parent"] is None)
+            self.adapters = [model["id"] for model in models if model["parent"] is not None]
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._stop()
+
+    def _wait(self):
+        deadline = time.monotonic() + START_LIMIT
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise SystemExit(f"the server ended with status {self.process.returncode}:\n{self._last_words()}")
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                with urllib.request.urlopen(self.url + "/health", timeout=5):
+                    return
+            time.sleep(0.1)
+        raise SystemExit(f"the server did not answer in {START_LIMIT} seconds:\n{self._last_words()}")
+
+    def _last_words(self):
+        self.log.seek(0)
+        return "".join(self.log.readlines()[-30:])
+
+    def _stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def another(self, *flags):
+        """A server of the same program and models with other flags."""
+        return Server(*self.paths, flags)
+
+    def wait_until_closed(self):
+        """Returns once the server takes no more connections."""
+        deadline = time.monotonic() + 60
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            while time.monotonic() < deadline:
+                self.get("/health")
+                time.sleep(0.02)
+            raise AssertionError("the server still takes connections")
+
+    @property
+    def models(self):
+        """The names of the base and of all adapters."""
+        return [self.base, *self.adapters]
+
+    def get(self, path):
+        """The JSON at a path."""
+        with urllib.request.urlopen(self.url + path, timeout=60) as response:
+            return json.loads(response.read() or "null")
+
+    def wait_until(self, condition):
+        """The server's figures once they meet the condition."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            stats = self.get("/stats")
+            if condition(stats):
+                return stats
+            time.sleep(0.02)
+        raise AssertionError(f"the server never came there; its figures are {stats}")
