@@ -88,6 +88,11 @@ impl Harness {
         recording
     }
 
+    /// Orders it to end at the next turn.
+    pub(crate) fn abort(&self) {
+        assert!(self.inbox.send(Command::Abort).is_ok());
+    }
+
     /// One turn; `false` when nothing was left to do.
     pub(crate) fn turn(&mut self) -> bool {
         self.worker.turn()

@@ -1,0 +1,256 @@
+//! The engine over the real backend, with the tiny models of `fixtures/peft`: the answers are those of transformers
+//! and PEFT, and nobody's depends on who else is served, to the bit.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
+
+use multigraft_engine::{
+    Engine, EngineOptions, Event, Finish, PromptToken, Request, Sampling, Sink, Stop, Token,
+};
+use multigraft_model::{
+    AdapterDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, PackedAdapter,
+};
+use multigraft_text::Tokenizer;
+use multigraft_weights::safetensors::Checkpoint;
+use proptest::prelude::*;
+
+/// A model with its adapters, by name.
+struct Served {
+    model: Arc<Model>,
+    adapters: Vec<(String, Arc<PackedAdapter>)>,
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl Served {
+    fn open(folder: &Path) -> Self {
+        let model = Model::open(&folder.join("model"), &LoadOptions::default()).unwrap();
+        let adapters = sorted(&folder.join("adapters")).into_iter().map(|kind| {
+            let file = multigraft_adapters::read(&kind, model.config()).unwrap();
+            let packed = model.pack(&file.weights, AdapterDtype::F32).unwrap();
+            (
+                kind.file_name().unwrap().to_str().unwrap().to_owned(),
+                Arc::new(packed),
+            )
+        });
+        let adapters = adapters.collect();
+        // Any tokenizer will do: the models' tokens mean nothing.
+        let tokenizer =
+            Tokenizer::from_folder(&multigraft_testing::fixtures().join("tokenizer/smollm")).unwrap();
+        Self {
+            model: Arc::new(model),
+            adapters,
+            tokenizer: Arc::new(tokenizer),
+        }
+    }
+
+    fn engine(&self, threads: usize, blocks: usize, options: EngineOptions) -> Engine {
+        let cpu = CpuOptions {
+            threads,
+            blocks,
+            context: 128,
+            step_rows: options.step_tokens,
+        };
+        let backend = CpuBackend::new(Arc::clone(&self.model), cpu);
+        Engine::start(Box::new(backend), Arc::clone(&self.tokenizer), options)
+    }
+}
+
+fn sorted(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+struct Channel(Sender<Event>);
+
+impl Sink for Channel {
+    fn emit(&mut self, event: Event) -> ControlFlow<()> {
+        self.0
+            .send(event)
+            .map_or(ControlFlow::Break(()), ControlFlow::Continue)
+    }
+
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+fn submit(engine: &Engine, request: Request) -> Receiver<Event> {
+    let (sender, events) = mpsc::channel();
+    engine.submit(request, Box::new(Channel(sender))).unwrap();
+    events
+}
+
+/// An answer without its timings.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    prompt: Vec<PromptToken>,
+    tokens: Vec<Token>,
+    finish: Option<Finish>,
+}
+
+fn answer(events: &Receiver<Event>) -> Answer {
+    let mut answer = Answer::default();
+    for event in events {
+        match event {
+            Event::Started { .. } => {}
+            Event::Prompt(prompt) => answer.prompt = prompt,
+            Event::Token(token) => answer.tokens.push(token),
+            Event::Finished(finish) => {
+                answer.finish = Some(Finish {
+                    timings: multigraft_engine::Timings::default(),
+                    ..finish
+                });
+            }
+            Event::Failed(reason) => panic!("{reason}"),
+        }
+    }
+    assert!(answer.finish.is_some());
+    answer
+}
+
+#[test]
+fn greedy_answers_of_all_adapters_in_one_engine_are_those_of_peft() {
+    let mut compared = 0;
+    for folder in sorted(&multigraft_testing::fixtures().join("peft")) {
+        if !folder.join("reference.safetensors").is_file() {
+            continue;
+        }
+        let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
+        let served = Served::open(&folder);
+        let base = ("base".to_owned(), None);
+        let adapters = served
+            .adapters
+            .iter()
+            .map(|(name, adapter)| (name.clone(), Some(Arc::clone(adapter))));
+        let options = EngineOptions {
+            step_tokens: 24,
+            max_running: 9,
+            max_waiting: 1000,
+        };
+        let engine = served.engine(2, 20, options);
+        let mut expected = Vec::new();
+        for (name, adapter) in std::iter::once(base).chain(adapters) {
+            for prompt in 0.. {
+                let Some(ids) = reference.i64s(&format!("prompt.{prompt}")) else {
+                    break;
+                };
+                let greedy = reference.i64s(&format!("{name}.{prompt}.greedy")).unwrap();
+                let request = Request {
+                    adapter: adapter.clone(),
+                    sampling: Sampling::greedy(),
+                    stop: Stop {
+                        ignore_eos: true,
+                        ..Stop::default()
+                    },
+                    ..Request::new(ids.iter().map(|&id| id as u32).collect(), greedy.len())
+                };
+                expected.push((name.clone(), prompt, greedy, submit(&engine, request)));
+            }
+        }
+        for (name, prompt, greedy, events) in expected {
+            let ids: Vec<i64> = answer(&events)
+                .tokens
+                .iter()
+                .map(|token| i64::from(token.id))
+                .collect();
+            assert_eq!(ids, greedy, "{}: {name}, prompt {prompt}", folder.display());
+            compared += 1;
+        }
+        engine.shutdown();
+    }
+    assert!(compared > 13 * 12, "only {compared} answers were compared");
+}
+
+fn served() -> &'static Served {
+    static SERVED: OnceLock<Served> = OnceLock::new();
+    SERVED.get_or_init(|| Served::open(&multigraft_testing::fixtures().join("peft/llama")))
+}
+
+/// A request, with its adapter by number.
+fn request() -> impl Strategy<Value = (Option<usize>, Request)> {
+    let sampling = (
+        prop::sample::select(vec![0.0_f32, 0.7, 1.5]),
+        prop::option::of(1_usize..30),
+        prop::sample::select(vec![1.0_f32, 0.9]),
+        prop::sample::select(vec![1.0_f32, 1.2]),
+        any::<u64>(),
+    );
+    (
+        prop::collection::vec(0_u32..47, 1..40),
+        prop::option::of(0_usize..12),
+        sampling,
+        0_usize..30,
+        prop::option::of(0_usize..3),
+        prop::option::of(0_usize..3),
+    )
+        .prop_map(
+            |(prompt, adapter, sampling, max_tokens, logprobs, prompt_logprobs)| {
+                let (temperature, top_k, top_p, repetition_penalty, seed) = sampling;
+                let seed = Some(seed);
+                let sampling = Sampling {
+                    temperature,
+                    top_k,
+                    top_p,
+                    repetition_penalty,
+                    seed,
+                    ..Sampling::default()
+                };
+                let stop = Stop {
+                    ignore_eos: true,
+                    ..Stop::default()
+                };
+                (
+                    adapter,
+                    Request {
+                        sampling,
+                        stop,
+                        logprobs,
+                        prompt_logprobs,
+                        ..Request::new(prompt, max_tokens)
+                    },
+                )
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn answers_and_logprobs_mixed_are_those_alone_to_the_bit(
+        requests in prop::collection::vec(request(), 2..10),
+        step_tokens in 1_usize..64,
+        max_running in 1_usize..10,
+        blocks in 70_usize.div_ceil(BLOCK_TOKENS)..16,
+        threads in 1_usize..4,
+    ) {
+        let served = served();
+        let requests: Vec<Request> = requests
+            .into_iter()
+            .map(|(which, request)| {
+                let adapter = which.map(|which| Arc::clone(&served.adapters[which % served.adapters.len()].1));
+                Request { adapter, ..request }
+            })
+            .collect();
+        let tight = EngineOptions { step_tokens, max_running, max_waiting: 100 };
+        let mixed = served.engine(threads, blocks, tight);
+        let events: Vec<_> = requests.iter().map(|request| submit(&mixed, request.clone())).collect();
+        let mixed_answers: Vec<Answer> = events.iter().map(answer).collect();
+        let stats = mixed.stats();
+        mixed.shutdown();
+        prop_assert_eq!(stats.failed, 0);
+        for (request, together) in requests.into_iter().zip(mixed_answers) {
+            let alone = served.engine(1, 16, EngineOptions::default());
+            let events = submit(&alone, request);
+            prop_assert_eq!(answer(&events), together);
+            alone.shutdown();
+        }
+    }
+}
