@@ -160,7 +160,7 @@ impl ApiError {
     }
 }
 
-/// Carries the error to [`crate::dialect::word_errors`], which knows the dialect.
+/// Carries the error to `dialect::word_errors`, which knows the dialect.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status(Dialect::OpenAi).into_response();

@@ -18,7 +18,7 @@
 //!   else is ever answered by the base.
 //! - Every answer says in its headers which adapter made it, and with which content hash.
 //! - A field that would change the answer is applied or refused by name, never ignored.
-//! - A client that hangs up drops its [`answers`], which frees its slots in the engine's next step.
+//! - A client that hangs up drops its `answers`, which frees its slots in the engine's next step.
 //!
 //! This crate knows no kernels and no files; it does not start the engine and does not read configuration.
 
