@@ -204,12 +204,9 @@ fn rows_keep_the_order_of_their_list() {
 #[test]
 fn what_may_surprise_is_a_warning() {
     type Case = (&'static str, fn(&mut Adapter));
-    let cases: [Case; 5] = [
+    let cases: [Case; 4] = [
         ("acme/other", |a| {
             a.config["base_model_name_or_path"] = json!("acme/other")
-        }),
-        ("pissa", |a| {
-            a.config["init_lora_weights"] = json!("pissa_niter_4")
         }),
         ("lora_alpha is 0", |a| a.config["lora_alpha"] = json!(0)),
         ("`classifier`", |a| {

@@ -82,6 +82,7 @@ fn configs() {
         ("target_parameters", |a| {
             set(a, "target_parameters", json!(["mlp.experts.down_proj"]))
         }),
+        ("PiSSA", |a| set(a, "init_lora_weights", json!("pissa_niter_4"))),
         ("aLoRA", |a| set(a, "alora_invocation_tokens", json!([1, 2]))),
         ("Megatron", |a| {
             set(a, "megatron_config", json!({"tensor_model_parallel_size": 2}))

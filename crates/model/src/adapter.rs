@@ -67,7 +67,10 @@ impl PackedAdapter {
             bytes: 0,
             linears: (0..model.layers.len() * TARGETS).map(|_| None).collect(),
             head: None,
-            embedding: weights.embedding.as_ref().map(PackedEmbedding::new),
+            embedding: weights
+                .embedding
+                .as_ref()
+                .map(|delta| PackedEmbedding::new(delta, &model.embedding)),
         };
         for (id, delta) in &weights.linears {
             let (base, _) = model
@@ -185,6 +188,7 @@ impl PackedLinear {
             replaced: delta
                 .replaced
                 .as_ref()
+                .filter(|m| !is_copy(m, base))
                 .map(|m| pack_matrix(&m.values, m.rows, m.cols, dtype)),
             rows: (!rows.0.is_empty()).then(|| {
                 (
@@ -204,6 +208,20 @@ impl PackedLinear {
             + self.replaced.as_ref().map_or(0, PackedMatrix::bytes)
             + self.rows.as_ref().map_or(0, |(_, rows)| rows.bytes())
     }
+}
+
+/// Whether a matrix that an adapter brings along is the base's own, as PEFT saves it beside LoRA on tables. Such a copy
+/// would cost an adapter many times its size.
+fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
+    let mut row = vec![0.0; base.inp()];
+    matrix
+        .values
+        .chunks_exact(matrix.cols)
+        .enumerate()
+        .all(|(o, values)| {
+            base.row(o, &mut row);
+            row == values
+        })
 }
 
 /// `m / ‖W + s·B·A‖`, the norm over each output's row.
@@ -227,12 +245,10 @@ fn dora_gain(magnitude: &[f32], base: &PackedMatrix, low_rank: Option<&LowRank>)
 }
 
 impl PackedEmbedding {
-    fn new(delta: &EmbeddingDelta) -> Self {
+    fn new(delta: &EmbeddingDelta, base: &PackedMatrix) -> Self {
+        let replaced = delta.replaced.as_ref().filter(|m| !is_copy(m, base));
         Self {
-            replaced: delta
-                .replaced
-                .as_ref()
-                .map(|m| PackedMatrix::from_f32(&m.values, m.rows, m.cols)),
+            replaced: replaced.map(|m| PackedMatrix::from_f32(&m.values, m.rows, m.cols)),
             rows: delta.rows.iter().cloned().collect(),
             low_rank: delta.low_rank.as_ref().map(|l| {
                 let (rank, vocab) = (l.a.rows, l.a.cols);

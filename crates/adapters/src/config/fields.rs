@@ -97,7 +97,7 @@ pub const FIELDS: &[Field] = &[
     inert("lora_dropout", "training only"),
     applied(
         "init_lora_weights",
-        "a warning for those that change the base (PiSSA, OLoRA, CorDA, LoRA-GA, LoftQ)",
+        "refused for those that change the base (PiSSA, OLoRA, CorDA, LoRA-GA, LoftQ)",
     ),
     inert("loftq_config", "initialisation only, see init_lora_weights"),
     inert("eva_config", "initialisation only"),

@@ -145,6 +145,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
         Some(other) => return Err(Refusal::TaskType(other.to_owned())),
     }
     fields::check(map)?;
+    check_init(fields)?;
     let modules_to_save = fields.texts("modules_to_save")?;
     let config = PeftConfig {
         base_model: fields
@@ -158,7 +159,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
         bias: bias(fields)?,
         token_indices: token_indices(fields)?,
         ensure_weight_tying: fields.flag("ensure_weight_tying")?,
-        warnings: warnings(fields)?,
+        warnings: warnings(fields),
         rank: fields
             .get("r")
             .map_or(Ok(DEFAULT_RANK), |value| rank("r", value))?,
@@ -233,27 +234,34 @@ fn token_indices(fields: Fields<'_>) -> Result<Option<TokenIndices>, Refusal> {
     Ok(Some(indices))
 }
 
-/// What is honoured only if the adapter was saved with care.
-fn warnings(fields: Fields<'_>) -> Result<Vec<String>, Refusal> {
-    let mut warnings = Vec::new();
-    if let Some(Value::String(init)) = fields.get("init_lora_weights") {
-        let kind = init.to_ascii_lowercase();
-        let changes_base = ["pissa", "olora", "corda", "lora_ga", "loftq"]
-            .iter()
-            .any(|k| kind.starts_with(k));
-        if changes_base {
-            warnings.push(format!(
-                "init_lora_weights is {}: such training starts from changed base weights, and on the unchanged base the \
-                 answers are wrong unless the adapter was converted when it was saved (PEFT's save_pretrained(…, \
-                 path_initial_model_for_weight_conversion=…), which sets init_lora_weights to true)",
-                crate::refusal::Quoted(init)
-            ));
-        }
+/// Refuses trainings that start from changed base weights. PEFT changes the base again when it loads such an adapter, so
+/// on the unchanged base its answers would be wrong.
+fn check_init(fields: Fields<'_>) -> Result<(), Refusal> {
+    let Some(Value::String(init)) = fields.get("init_lora_weights") else {
+        return Ok(());
+    };
+    let kind = init.to_ascii_lowercase();
+    if !["pissa", "olora", "corda", "lora_ga", "loftq"]
+        .iter()
+        .any(|k| kind.starts_with(k))
+    {
+        return Ok(());
     }
+    Err(Refusal::UnsupportedField {
+        field: "init_lora_weights".to_owned(),
+        found: init.clone(),
+        reason: "it changes the base's weights; save the adapter with PEFT's save_pretrained(…, \
+                 path_initial_model_for_weight_conversion=…), which makes it an ordinary one",
+    })
+}
+
+/// What is odd, and honoured all the same.
+fn warnings(fields: Fields<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
     if fields.get("lora_alpha").and_then(Value::as_f64) == Some(0.0) {
         warnings.push("lora_alpha is 0: the low-rank updates have no effect".to_owned());
     }
-    Ok(warnings)
+    warnings
 }
 
 #[cfg(test)]
@@ -293,11 +301,10 @@ mod tests {
     }
 
     #[test]
-    fn inits_that_change_the_base_are_warned_of() {
+    fn inits_that_change_the_base_are_refused() {
         for init in ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga", "loftq"] {
-            let config = parse(&json!({"peft_type": "LORA", "init_lora_weights": init})).unwrap();
-            assert_eq!(config.warnings.len(), 1, "{init}");
-            assert!(config.warnings[0].contains(init));
+            let refusal = parse(&json!({"peft_type": "LORA", "init_lora_weights": init})).unwrap_err();
+            assert!(refusal.to_string().contains(init), "{refusal}");
         }
         for init in [
             json!(true),
