@@ -101,6 +101,8 @@ async fn health_and_stats_answer() {
     let server = server();
     assert_eq!(server.get("/health").await.status, 200);
     server.post("/generate", json!({"inputs": "w"})).await;
+    // The figures are those after the step, a moment after the answer.
+    until(|| server.engine.stats().finished == 1).await;
     let stats = server.get("/stats").await.json();
     assert_eq!(stats["finished"], 1);
     assert_eq!(stats["running"], 0);
