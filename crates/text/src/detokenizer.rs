@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{Tokenizer, tokenizer::Pieces};
 
-/// Turns a stream of tokens into text that is whole at every moment: it gives out a character when the last of
-/// its bytes has arrived, never a part of one.
+/// Turns a stream of tokens into text that is whole at every moment: it gives out a character when the last
+/// of its bytes has arrived, never a part of one.
 ///
 /// What [`push`](Self::push) gave out, and at last [`finish`](Self::finish), is together exactly what
 /// [`Tokenizer::decode`] says of all the ids.

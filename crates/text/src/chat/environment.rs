@@ -11,12 +11,12 @@ use minijinja::{
 use super::{clock, json, methods};
 use crate::TextError;
 
-/// What one rendering may spend: one unit is an instruction, or 64 bytes of data made. A long conversation
-/// (2,000 messages through a template with tools) takes about 200,000; at most 256 MiB can be made with it.
-const FUEL: u64 = 4_000_000;
+/// What one rendering may spend: one unit is an instruction, or 64 bytes of data made (32 MiB for all of it).
+/// It is enough for 8,000 short messages, or for 1,000 of 500 words each; models have room for less.
+const FUEL: u64 = 500_000;
 
-/// The largest text a template may write.
-const MAX_OUTPUT: usize = 64 << 20;
+/// The largest text a template may write, in bytes.
+const MAX_OUTPUT: usize = 16 << 20;
 
 /// How deep a template may nest calls, with macros counting several times.
 const MAX_RECURSION: usize = 200;

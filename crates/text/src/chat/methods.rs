@@ -62,12 +62,31 @@ fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Option
             let () = from_args(arguments)?;
             text.to_lowercase().into()
         }
+        "format" if has_large_number(text) => {
+            let message = "str.format: a width or precision of more than three digits is not supported";
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
         _ => return Ok(None),
     }))
 }
 
-/// The parts of `text` between separators, cut at most `most` times from the right. Without a separator, white
-/// space separates, and there are no empty parts.
+/// Whether a field of a format has a number of four digits or more: as a width or precision, it would make a
+/// string of that size without paying for it.
+fn has_large_number(format: &str) -> bool {
+    let mut fields = format
+        .split('{')
+        .skip(1)
+        .map(|rest| rest.split('}').next().unwrap_or(rest));
+    fields.any(|field| {
+        field
+            .as_bytes()
+            .windows(4)
+            .any(|window| window.iter().all(u8::is_ascii_digit))
+    })
+}
+
+/// The parts of `text` between separators, cut at most `most` times from the right. Without a separator,
+/// white space separates, and there are no empty parts.
 fn rsplit(text: &str, separator: Option<&str>, most: usize) -> Result<Vec<String>, Error> {
     let mut parts = Vec::new();
     let Some(separator) = separator else {

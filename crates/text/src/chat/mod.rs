@@ -1,9 +1,16 @@
 //! Chat templates: a conversation to the text that a model was trained to continue.
 //!
-//! A template is a Jinja program that comes with the model, or with an adapter that somebody uploaded. It sees
-//! the conversation and nothing else, and what it may compute, write and nest is bounded. It runs as in
-//! `transformers`: blocks are trimmed, what is undefined is empty, strings have Python's methods, and
-//! `raise_exception`, `strftime_now` and `tojson` are there.
+//! A template is a Jinja program that comes with a model. It runs as in `transformers`: blocks are trimmed,
+//! what is undefined is empty, strings have Python's methods, values print as Python prints them, and
+//! `raise_exception`, `strftime_now` (in UTC) and `tojson` are there.
+//!
+//! It sees the conversation and nothing else. Its length, the length of its tags, the instructions it
+//! executes, the data it makes, the depth of its calls and the text it writes are bounded (`environment`,
+//! `source`), and it runs on a stack that is large enough for what is left (`stack`). That stops templates
+//! that are wrong. It does not stop every template that is written to do harm: the engine counts a list that
+//! is put together of the same parts again and again (`x + x`, `[x, x]`) as the few parts that it is made of,
+//! and neither time nor memory are charged when such a list is expanded, compared or turned into a string.
+//! Templates of people who must not stop the server do not belong in its process.
 
 mod clock;
 mod content;
@@ -11,6 +18,8 @@ mod environment;
 mod json;
 mod methods;
 mod source;
+mod stack;
+mod tags;
 
 use std::{fmt, path::Path};
 
@@ -27,10 +36,11 @@ const DEFAULT: &str = "default";
 /// A template made for conversations with tools, where a model has one of its own.
 const TOOL_USE: &str = "tool_use";
 
-/// The largest template that is compiled, in bytes; the largest in use have about 30,000.
-const MAX_SOURCE: usize = 1 << 20;
-
 /// A compiled chat template. Immutable; share it by `Arc`.
+///
+/// Rendering is bounded in instructions, data, depth and output, which is enough for templates that are
+/// wrong, but not for templates that are written to exhaust the machine: run only those of models you would
+/// serve.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     form: ContentForm,
@@ -89,11 +99,10 @@ impl ChatTemplate {
     }
 
     fn with_tool_use(source: &str, tool_use: Option<&str>) -> Result<Self, TextError> {
-        let size = source.len() + tool_use.map_or(0, str::len);
-        if size > MAX_SOURCE {
-            let reason = format!("it has {size} bytes, more than {MAX_SOURCE} are not compiled");
-            return Err(TextError::TemplateSyntax(reason));
-        }
+        stack::with_large_stack(|| Self::compile(source, tool_use))
+    }
+
+    fn compile(source: &str, tool_use: Option<&str>) -> Result<Self, TextError> {
         let mut environment = environment::sandbox();
         let sources = [(DEFAULT, Some(source)), (TOOL_USE, tool_use)];
         for (name, source) in sources
@@ -101,7 +110,7 @@ impl ChatTemplate {
             .filter_map(|(name, source)| Some((name, source?)))
         {
             environment
-                .add_template_owned(name, source::without_generation_tags(source))
+                .add_template_owned(name, source::prepare(source)?)
                 .map_err(|error| TextError::TemplateSyntax(environment::describe(&error)))?;
         }
         let mut template = Self {
@@ -115,16 +124,17 @@ impl ChatTemplate {
 
     /// The text of a conversation.
     ///
-    /// Content that is a list of parts is handed over as the template takes it: as a list if the template goes
-    /// through the parts (it then sees parts that are not text, too), else as the texts of the parts put together.
+    /// Content that is a list of parts is handed over as the template takes it: as a list if the template
+    /// goes through the parts (it then sees parts that are not text, too), else as the texts of the parts put
+    /// together.
     ///
     /// # Errors
     ///
-    /// What the template said with `raise_exception`, why it failed, or which limit it went over; or the message
-    /// that is not an object or has a part that is not text, for a template that takes text only.
+    /// What the template said with `raise_exception`, why it failed, or which limit it went over; or the
+    /// message that is not an object or has a part that is not text, for a template that takes text only.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
         let messages = self.form.apply(input.messages)?;
-        self.render_messages(&messages, input.tools, input)
+        stack::with_large_stack(|| self.render_messages(&messages, input.tools, input))
     }
 
     fn render_messages(

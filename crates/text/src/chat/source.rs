@@ -5,13 +5,21 @@ use std::path::Path;
 use multigraft_weights::gguf::Metadata;
 use serde_json::Value;
 
-use super::{ChatTemplate, DEFAULT, TOOL_USE};
+use super::{ChatTemplate, DEFAULT, TOOL_USE, tags::tags};
 use crate::{
     TextError,
     files::{invalid, read_json, read_optional},
 };
 
 const KEY: &str = "tokenizer.chat_template";
+
+/// The largest template that is compiled, in bytes; the largest in use have about 30,000.
+const MAX_SOURCE: usize = 128 << 10;
+
+/// The most code in one tag, in bytes without strings and white space. Compiling a chain of operators takes
+/// time that grows with the square of its length: below a second for a whole template of chains as long as
+/// this.
+const MAX_TAG_CODE: usize = 4 << 10;
 
 /// The texts of a model's templates.
 pub(super) struct Source {
@@ -83,33 +91,44 @@ pub(super) fn from_folder(folder: &Path) -> Result<Option<Source>, TextError> {
     }
 }
 
-/// Replaces `{% generation %}` … `{% endgeneration %}`, which mark the assistant's words for training and print
-/// nothing, by a block that prints nothing either.
-pub(super) fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start + 2);
-        out.push_str(before);
-        rest = tag;
-        let inner = tag.trim_start_matches(['-', '+']).trim_start();
-        for (name, replacement) in [("generation", "with"), ("endgeneration", "endwith")] {
-            let Some(after) = inner.strip_prefix(name) else {
-                continue;
-            };
-            if after
-                .trim_start()
-                .trim_start_matches(['-', '+'])
-                .starts_with("%}")
-            {
-                out.push_str(&tag[..tag.len() - inner.len()]);
-                out.push_str(replacement);
-                rest = after;
-            }
-        }
+/// The text that is compiled for `source`.
+///
+/// `{% generation %}` … `{% endgeneration %}` mark the assistant's words for training and print nothing; they
+/// are replaced by a block that prints nothing either.
+///
+/// # Errors
+///
+/// If the template, or one tag of it, is longer than is compiled.
+pub(super) fn prepare(source: &str) -> Result<String, TextError> {
+    if source.len() > MAX_SOURCE {
+        let reason = format!(
+            "it has {} bytes, more than {MAX_SOURCE} are not compiled",
+            source.len()
+        );
+        return Err(TextError::TemplateSyntax(reason));
     }
-    out.push_str(rest);
-    out
+    let mut out = String::with_capacity(source.len());
+    let mut copied = 0;
+    for tag in tags(source) {
+        if tag.code > MAX_TAG_CODE {
+            let line = 1 + source[..tag.inside.start].matches('\n').count();
+            let reason = format!(
+                "the tag on line {line} has {} bytes without strings, more than {MAX_TAG_CODE} are not compiled",
+                tag.code
+            );
+            return Err(TextError::TemplateSyntax(reason));
+        }
+        let replacement = match source[tag.inside.clone()].trim() {
+            "generation" if tag.is_block => " with ",
+            "endgeneration" if tag.is_block => " endwith ",
+            _ => continue,
+        };
+        out.push_str(&source[copied..tag.inside.start]);
+        out.push_str(replacement);
+        copied = tag.inside.end;
+    }
+    out.push_str(&source[copied..]);
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -118,13 +137,14 @@ mod tests {
 
     #[test]
     fn generation_tags_become_blocks_that_print_nothing() {
-        let same = |source: &str| assert_eq!(without_generation_tags(source), source);
+        let same = |source: &str| assert_eq!(prepare(source).unwrap(), source);
         assert_eq!(
-            without_generation_tags("a{%- generation -%}b{% endgeneration %}c{%+endgeneration+%}"),
-            "a{%- with -%}b{% endwith %}c{%+endwith+%}"
+            prepare("a{%- generation -%}b{% endgeneration %}c{%+endgeneration+%}").unwrap(),
+            "a{%- with -%}b{% endwith %}c{%+ endwith +%}"
         );
         same("{% if generation %}{{ generation }}{% endif %}");
         same("{% generation_config %}{% set generation = 1 %}");
+        same("{{ '{% generation %}' }}{% raw %}{% generation %}{% endraw %}");
         same("no tags, {% unfinished");
         same("{%");
     }

@@ -1,9 +1,9 @@
 //! How a token's spelling in the vocabulary becomes the bytes it stands for.
 //!
-//! `tokenizer.json` describes decoding as a chain of rewrites over the list of tokens. The chains of models that
-//! generate text all work on one token at a time, except that spaces may be dropped at the very start, so the
-//! chain is read into [`DecodeRules`] and applied once to every token of the vocabulary. A chain that cannot be
-//! read that way is refused by name.
+//! `tokenizer.json` describes decoding as a chain of rewrites over the list of tokens. The chains of models
+//! that generate text all work on one token at a time, except that spaces may be dropped at the very start,
+//! so the chain is read into [`DecodeRules`] and applied once to every token of the vocabulary. A chain that
+//! cannot be read that way is refused by name.
 
 use serde_json::Value;
 

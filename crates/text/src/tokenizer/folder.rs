@@ -119,8 +119,8 @@ impl Settings {
     }
 }
 
-/// Checks what the `tokenizers` crate takes on trust when it builds a BPE model: that both halves of every merge
-/// and the whole are tokens.
+/// Checks what the `tokenizers` crate takes on trust when it builds a BPE model: that both halves of every
+/// merge and the whole are tokens.
 fn check_merges(model: &Value) -> Result<(), String> {
     let (Some(vocabulary), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else {
         return Ok(());

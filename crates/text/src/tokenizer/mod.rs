@@ -88,6 +88,12 @@ impl Tokenizer {
         inner.with_padding(None);
         let pieces = Pieces::new(&inner, &rules)?;
         turn_ends(&inner, &mut eos);
+        if let Some(id) = eos.iter().copied().chain(bos).find(|&id| !pieces.contains(id)) {
+            return Err(TextError::Build(format!(
+                "the model's files name token {id} as a special token, but the vocabulary has {} tokens",
+                pieces.len()
+            )));
+        }
         Ok(Self {
             inner,
             pieces,
@@ -97,9 +103,10 @@ impl Tokenizer {
         })
     }
 
-    /// The token ids of `text`. Special tokens that are written out in the text (`<|im_end|>`) become their own
-    /// tokens. With `add_special`, the tokens that the model wants around every text (often a beginning-of-text
-    /// token) are added; leave it off for text from a chat template, which writes them itself.
+    /// The token ids of `text`. Special tokens that are written out in the text (`<|im_end|>`) become their
+    /// own tokens. With `add_special`, the tokens that the model wants around every text (often a
+    /// beginning-of-text token) are added; leave it off for text from a chat template, which writes them
+    /// itself.
     ///
     /// # Errors
     ///
@@ -121,15 +128,15 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`, as a [`Detokenizer`] gives it in pieces. Ids outside the vocabulary have no text; bytes that are not valid UTF-8
-    /// become U+FFFD.
+    /// The text of `ids`, as a [`Detokenizer`] gives it in pieces. Ids outside the vocabulary have no text;
+    /// bytes that are not valid UTF-8 become U+FFFD.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         Detokenizer::decode(&self.pieces, ids, skip_special)
     }
 
-    /// The text that token `id` adds in the middle of a text: `" the"`, not `"Ġthe"`. Half a character shows as
-    /// U+FFFD, an id outside the vocabulary as nothing.
+    /// The text that token `id` adds in the middle of a text: `" the"`, not `"Ġthe"`. Half a character shows
+    /// as U+FFFD, an id outside the vocabulary as nothing.
     #[must_use]
     pub fn token_text(&self, id: u32) -> String {
         String::from_utf8_lossy(self.token_bytes(id)).into_owned()
@@ -165,8 +172,8 @@ impl Tokenizer {
         self.bos
     }
 
-    /// Every token that ends a turn: the model's end-of-text and end-of-turn tokens, each once. The first is the one that chat
-    /// templates know as `eos_token`.
+    /// Every token that ends a turn: the model's end-of-text and end-of-turn tokens, each once. The first is
+    /// the one that chat templates know as `eos_token`.
     #[must_use]
     pub fn eos(&self) -> &[u32] {
         &self.eos

@@ -26,7 +26,8 @@ pub(crate) struct Pieces {
     ends: Vec<u32>,
     special: Vec<bool>,
     start: StartRule,
-    /// With [`StartRule::FirstWithout`]: what each token adds as the first of a text, where that is different.
+    /// With [`StartRule::FirstWithout`]: what each token adds as the first of a text, where that is
+    /// different.
     first: HashMap<u32, Vec<u8>>,
 }
 
