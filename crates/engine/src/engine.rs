@@ -182,6 +182,11 @@ impl Engine {
         }
     }
 
+    /// Whether it accepts requests no more: it was shut down or aborted, or a fault ended it.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
     /// Refuses new requests, serves those that were accepted to their end, and returns when the last is done. Must
     /// not be called from a [`Sink`], whose thread it waits for.
     pub fn shutdown(self) {

@@ -28,7 +28,7 @@ impl EngineLimits {
     }
 }
 
-/// The engine after its last step. Counters only grow.
+/// The engine after its last step. Counters only grow. A client may hear of its end a moment before it is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Sequences that run.

@@ -157,6 +157,9 @@ impl Worker {
 
     /// Computes the step and passes its results on.
     fn compute(&mut self, planned: &[Planned]) {
+        if planned.is_empty() {
+            return;
+        }
         let began = Instant::now();
         let running = &mut self.scheduler.queues.running;
         for planned in planned {
@@ -165,35 +168,37 @@ impl Worker {
                 self.stats.prompt_tokens += sequence.prompt_tokens() as u64;
             }
         }
-        if planned.is_empty() {
-            return;
-        }
         let runs = plan::runs(planned, running);
         let computed = self.backend.forward(&Step { runs: &runs }, &mut self.logits);
         let now = Instant::now();
         self.stats.steps += 1;
         self.stats.step_time += now - began;
-        if let Err(error) = computed {
-            tracing::error!(%error, "a step failed");
-            planned
-                .iter()
-                .for_each(|planned| running[planned.index].fail(&error.to_string()));
-            return;
+        match computed {
+            Ok(()) => self.deliver(planned, now),
+            Err(error) => {
+                tracing::error!(%error, "a step failed");
+                let reason = error.to_string();
+                planned
+                    .iter()
+                    .for_each(|planned| running[planned.index].fail(&reason));
+            }
         }
-        let vocab = self.shared.limits.vocab;
+    }
+
+    /// Hands every sequence of the step its rows of logits.
+    fn deliver(&mut self, planned: &[Planned], now: Instant) {
         let mut logits = self.logits.as_slice();
         for &Planned {
             index, rows, wanted, ..
         } in planned
         {
-            let sequence = &mut running[index];
-            let decodes = rows == 1 && sequence.computed() >= sequence.prompt_tokens();
-            *(if decodes {
-                &mut self.stats.decode_rows
+            let sequence = &mut self.scheduler.queues.running[index];
+            if rows == 1 && sequence.computed() >= sequence.prompt_tokens() {
+                self.stats.decode_rows += 1;
             } else {
-                &mut self.stats.prefill_rows
-            }) += rows as u64;
-            let (its_logits, rest) = logits.split_at(wanted.count(rows) * vocab);
+                self.stats.prefill_rows += rows as u64;
+            }
+            let (its_logits, rest) = logits.split_at(wanted.count(rows) * self.shared.limits.vocab);
             logits = rest;
             let generated = sequence.advance(Outcome {
                 rows,

@@ -46,8 +46,12 @@ pub(crate) fn exactly(prompt: Vec<u32>, output: usize) -> Request {
     }
 }
 
+/// More than any test's requests take.
+const MOST_TURNS: usize = 20_000;
+
 pub(crate) struct Harness {
     pub(crate) worker: Worker,
+    turns: usize,
     shared: Arc<Shared>,
     inbox: Sender<Command>,
 }
@@ -70,6 +74,7 @@ impl Harness {
         );
         Self {
             worker,
+            turns: 0,
             shared,
             inbox,
         }
@@ -95,6 +100,8 @@ impl Harness {
 
     /// One turn; `false` when nothing was left to do.
     pub(crate) fn turn(&mut self) -> bool {
+        self.turns += 1;
+        assert!(self.turns < MOST_TURNS, "it does not end");
         self.worker.turn()
     }
 

@@ -48,6 +48,7 @@ fn refusal(engine: &Engine) -> SubmitError {
 #[test]
 fn an_idle_engine_wakes_for_each_request() {
     let engine = start(Faults::default(), EngineOptions::default());
+    assert!(!engine.is_stopped());
     for _ in 0..3 {
         let recording = submit(&engine, lasting(5));
         recording.wait();
@@ -205,6 +206,7 @@ fn a_panic_fails_every_live_request_and_refuses_later_ones() {
         assert_eq!(recording.ends(), 1);
     }
     assert_eq!(refusal(&engine), SubmitError::Stopped);
+    assert!(engine.is_stopped());
     let ended = engine.clone();
     engine.shutdown();
     let stats = ended.stats();

@@ -151,12 +151,13 @@ fn a_preempted_sequence_keeps_its_adapter_resident_and_resumes_before_others_sta
         blocks: 4,
         ..generous()
     };
-    let mut harness = Harness::over(FakeBackend::new(limits), options(64, 4));
+    let mut harness = Harness::over(FakeBackend::new(limits), options(64, 2));
     harness.submit(plain(BLOCK_TOKENS, 2 * BLOCK_TOKENS));
     let second = harness.submit(Request {
         adapter: Some(adapter(1)),
         ..plain(BLOCK_TOKENS - 4, 2 * BLOCK_TOKENS)
     });
+    // It would fit beside the first while the second has to wait.
     let third = harness.submit(plain(2, 1));
     let mut preempted = 0;
     while harness.turn() {
@@ -165,8 +166,8 @@ fn a_preempted_sequence_keeps_its_adapter_resident_and_resumes_before_others_sta
         if second.ends() == 0 {
             assert_eq!(stats.resident, [hash(1)]);
         }
-        if stats.preempted > 0 && third.events().is_empty() {
-            assert_eq!(stats.waiting, 1);
+        if stats.preempted > 0 {
+            assert_eq!((stats.waiting, third.events().len()), (1, 0));
         }
     }
     assert!(preempted > 0);
