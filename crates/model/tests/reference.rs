@@ -138,3 +138,62 @@ fn chunks_and_threads_do_not_change_a_bit() {
         }
     }
 }
+
+/// GGUF files that llama.cpp's converter made of the models in `fixtures/peft`. What a GGUF cannot say is taken out of
+/// the folder's configuration first: mistral's window, smollm3's layers without rotation other than every fourth, gemma's
+/// query scale and gemma3's sliding layers where they are not those of the published models.
+#[test]
+fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
+    let (mut compared, mut worst) = (0, 0f32);
+    for entry in std::fs::read_dir(multigraft_testing::fixtures().join("gguf")).unwrap() {
+        let file = entry.unwrap().path();
+        let architecture = file.file_stem().unwrap().to_str().unwrap();
+        let source = multigraft_testing::fixtures()
+            .join("peft")
+            .join(architecture)
+            .join("model");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(
+            source.join("model.safetensors"),
+            folder.path().join("model.safetensors"),
+        )
+        .unwrap();
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(source.join("config.json")).unwrap()).unwrap();
+        match architecture {
+            "mistral" => config["sliding_window"] = serde_json::Value::Null,
+            "smollm3" => config["no_rope_layers"] = serde_json::json!([1, 1, 1, 0]),
+            "gemma2" => config["query_pre_attn_scalar"] = config["head_dim"].clone(),
+            "gemma3" => {
+                config["query_pre_attn_scalar"] = config["head_dim"].clone();
+                config["layer_types"] = serde_json::Value::Null;
+                config["sliding_window_pattern"] = 6.into();
+            }
+            _ => {}
+        }
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+
+        let run = |path: &Path| {
+            let model = Model::open(path, &LoadOptions::default()).unwrap();
+            let options = CpuOptions {
+                threads: 1,
+                blocks: 8,
+                context: model.default_context(),
+                step_rows: 64,
+            };
+            let tokens: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 43).collect();
+            logits(&mut CpuBackend::new(Arc::new(model), options), &tokens, 64)
+        };
+        let (ours, theirs) = (run(&file), run(folder.path()));
+        assert_eq!(ours.len(), theirs.len(), "{architecture}");
+        let off = ours
+            .iter()
+            .zip(&theirs)
+            .fold(0f32, |off, (a, b)| off.max((a - b).abs()));
+        println!("{architecture}: {off}");
+        worst = off.max(worst);
+        compared += 1;
+    }
+    assert_eq!(compared, 13);
+    assert!(worst == 0.0, "a GGUF file differs by {worst}");
+}

@@ -65,6 +65,7 @@ pub(super) fn raw(gguf: &Gguf) -> Result<Raw, ModelError> {
         max_window_layers: Some(0),
         rope_scaling: rope_scaling(gguf, name),
         rope_theta: number("rope.freq_base").map(f64::from),
+        rope_local_base_freq: number("rope.freq_base_swa").map(f64::from),
         partial_rotary_factor: size("rope.dimension_count")
             .zip(size("attention.key_length").or(hidden.zip(heads).map(|(h, n)| h / n.max(1))))
             .map(|(turning, head_dim)| turning as f64 / head_dim.max(1) as f64),
