@@ -4,7 +4,7 @@ use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::{DefaultBodyLimit, Request, State},
     handler::Handler,
     http::StatusCode,
     middleware,
@@ -63,9 +63,13 @@ fn post<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
     on(MethodFilter::POST, handler).fallback(|request| not_allowed(request, "POST"))
 }
 
-/// `GET /health`: 200 while requests are answered.
-async fn health() -> StatusCode {
-    StatusCode::OK
+/// `GET /health`: 200 while requests are answered, 503 once the engine has stopped.
+async fn health(State(state): State<Shared>) -> StatusCode {
+    if state.engine.is_stopped() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    }
 }
 
 async fn unknown(request: Request) -> ApiError {
