@@ -147,15 +147,16 @@ fn when_blocks_run_out_the_youngest_gives_way_and_its_client_sees_nothing() {
 
 #[test]
 fn a_preempted_sequence_keeps_its_adapter_resident_and_resumes_before_others_start() {
+    // The first grows from two blocks to three when the second holds the other four.
     let limits = Limits {
-        blocks: 4,
+        blocks: 6,
         ..generous()
     };
     let mut harness = Harness::over(FakeBackend::new(limits), options(64, 2));
     harness.submit(plain(BLOCK_TOKENS, 2 * BLOCK_TOKENS));
     let second = harness.submit(Request {
         adapter: Some(adapter(1)),
-        ..plain(BLOCK_TOKENS - 4, 2 * BLOCK_TOKENS)
+        ..plain(3 * BLOCK_TOKENS - 4, BLOCK_TOKENS + 4)
     });
     // It would fit beside the first while the second has to wait.
     let third = harness.submit(plain(2, 1));
