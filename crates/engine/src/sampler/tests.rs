@@ -267,3 +267,32 @@ fn logits_that_are_no_distribution_are_named() {
     assert_eq!(check(&[f32::NEG_INFINITY; 3]), Err(BadLogits::Nothing));
     assert_eq!(check(&[f32::NEG_INFINITY, 0.0]), Ok(()));
 }
+
+#[test]
+fn what_is_left_is_what_transformers_leaves() {
+    let cases = include_str!("../../fixtures/sampling.txt");
+    for (case, line) in cases.lines().enumerate() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let number = |field: usize| fields[field].parse::<f32>().unwrap();
+        let top_k: usize = fields[2].parse().unwrap();
+        let sampling = Sampling {
+            repetition_penalty: number(0),
+            temperature: number(1),
+            top_k: (top_k > 0).then_some(top_k),
+            top_p: number(3),
+            min_p: number(4),
+            typical_p: number(5),
+            ..Sampling::default()
+        };
+        let prompt: Vec<u32> = fields[6].split(',').map(|id| id.parse().unwrap()).collect();
+        let mut logits: Vec<f32> = fields[7].split(',').map(|logit| logit.parse().unwrap()).collect();
+        let left = fields[8].split(',').map(|token| {
+            let (id, probability) = token.split_once(':').unwrap();
+            (id.parse().unwrap(), probability.parse().unwrap())
+        });
+        Penalties::new(&sampling, &prompt).apply(&mut logits);
+        let same = same_distribution(&fast(&logits, &sampling), &left.collect::<Vec<_>>());
+        assert!(same.is_ok(), "case {case}, {:?}: {same:?}", &fields[..6]);
+    }
+    assert_eq!(cases.lines().count(), 80);
+}
