@@ -39,6 +39,35 @@ fn main() -> ExitCode {
     reason = "the program's last words go to the terminal, log or no log"
 )]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", sentence(error));
     ExitCode::from(2)
+}
+
+/// An error and its causes, without those that it has said already.
+fn sentence(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .fold(String::new(), |said, cause| {
+            match (said.is_empty(), said.contains(&cause)) {
+                (true, _) => cause,
+                (false, true) => said,
+                (false, false) => format!("{said}: {cause}"),
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow!("no such file")
+            .context("`x`: no such file")
+            .context("cannot load");
+        assert_eq!(super::sentence(&error), "cannot load: `x`: no such file");
+        let bare = Err::<(), _>(anyhow!("inner")).context("outer").unwrap_err();
+        assert_eq!(super::sentence(&bare), "outer: inner");
+    }
 }
