@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
@@ -64,7 +65,7 @@ pub(crate) fn run(port: Option<u16>, once: bool) -> Result<()> {
     if let Some(prompt) = prompts.first() {
         print_next_steps(&server.url, prompt);
     }
-    println!("The server's log is {}. Ctrl-C stops it.", server.log.display());
+    println!("The server's log is {}. Ctrl-C stops it.", short(&server.log));
     let status = server.wait()?;
     println!("The server ended with {status}.");
     Ok(())
@@ -146,4 +147,13 @@ fn print_next_steps(url: &str, prompt: &Prompt) {
     println!("  answer = client.chat.completions.create(");
     println!("      model=\"{adapter}\", messages=[{{\"role\": \"user\", \"content\": {quoted}}}])");
     println!("  print(answer.choices[0].message.content)\n");
+}
+
+/// A path with `~` for the home folder.
+fn short(path: &Path) -> String {
+    let home = std::env::home_dir().and_then(|home| Some(path.strip_prefix(home).ok()?.to_owned()));
+    home.map_or_else(
+        || path.display().to_string(),
+        |rest| format!("~/{}", rest.display()),
+    )
 }

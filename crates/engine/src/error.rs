@@ -59,6 +59,22 @@ pub enum SubmitError {
     /// An empty stop string would end every output at once.
     #[error("a stop string is empty")]
     EmptyStopString,
+    /// A stop string is so long that looking for it would hold up everybody's steps.
+    #[error("a stop string has {bytes} bytes, but may have at most {limit}")]
+    StopStringTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The longest allowed.
+        limit: usize,
+    },
+    /// More stop strings or stop tokens than are looked for at every token.
+    #[error("there are {count} stop strings or stop tokens, but may be at most {limit}")]
+    TooManyStops {
+        /// How many.
+        count: usize,
+        /// The most allowed.
+        limit: usize,
+    },
     /// A sampling parameter is out of its range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

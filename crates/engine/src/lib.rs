@@ -52,5 +52,5 @@ mod tests;
 pub use engine::{Engine, EngineOptions};
 pub use error::{SamplingError, SubmitError};
 pub use event::{Event, Finish, FinishReason, PromptToken, RequestId, Sink, Timings, Token};
-pub use request::{MAX_LOGPROBS, Request, Sampling, Stop};
+pub use request::{MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS, Request, Sampling, Stop};
 pub use stats::{EngineLimits, Stats};

@@ -7,6 +7,12 @@ use multigraft_model::PackedAdapter;
 use crate::error::{SamplingError, SubmitError};
 use crate::stats::EngineLimits;
 
+/// The longest stop string, in bytes: stops are looked for at every token, on the thread that serves everybody.
+pub const MAX_STOP_BYTES: usize = 1024;
+
+/// The most stop strings, and the most stop tokens.
+pub const MAX_STOPS: usize = 128;
+
 /// The most alternatives whose log-probabilities can be asked for at each position.
 pub const MAX_LOGPROBS: usize = 20;
 
@@ -67,21 +73,7 @@ impl Request {
                 vocab: limits.vocab,
             });
         }
-        let total = prompt.saturating_add(max_tokens);
-        if total > limits.context {
-            return Err(SubmitError::TooLongForContext {
-                prompt,
-                max_tokens,
-                context: limits.context,
-            });
-        }
-        if total > limits.cache_tokens {
-            return Err(SubmitError::TooLongForCache {
-                prompt,
-                max_tokens,
-                cache: limits.cache_tokens,
-            });
-        }
+        limits.check_room(prompt, max_tokens)?;
         for (field, asked) in [
             ("logprobs", self.logprobs),
             ("prompt_logprobs", self.prompt_logprobs),
@@ -92,6 +84,19 @@ impl Request {
         }
         if self.stop.strings.iter().any(String::is_empty) {
             return Err(SubmitError::EmptyStopString);
+        }
+        if let Some(long) = self.stop.strings.iter().find(|stop| stop.len() > MAX_STOP_BYTES) {
+            return Err(SubmitError::StopStringTooLong {
+                bytes: long.len(),
+                limit: MAX_STOP_BYTES,
+            });
+        }
+        let stops = self.stop.strings.len().max(self.stop.tokens.len());
+        if stops > MAX_STOPS {
+            return Err(SubmitError::TooManyStops {
+                count: stops,
+                limit: MAX_STOPS,
+            });
         }
         self.sampling.validate()?;
         if let Some(&(id, _)) = self
@@ -255,6 +260,19 @@ mod tests {
     fn a_plain_request_is_accepted() {
         assert!(Request::new(vec![99], 47).check(&limits()).is_ok());
         assert!(Request::new(vec![0; 48], 0).check(&limits()).is_ok());
+    }
+
+    #[test]
+    fn stops_are_few_and_short() {
+        let long = "x".repeat(MAX_STOP_BYTES + 1);
+        assert_eq!(
+            refusal(|r| r.stop.strings = vec![long]),
+            "a stop string has 1025 bytes, but may have at most 1024"
+        );
+        assert_eq!(
+            refusal(|r| r.stop.tokens = vec![1; MAX_STOPS + 1]),
+            "there are 129 stop strings or stop tokens, but may be at most 128"
+        );
     }
 
     #[test]

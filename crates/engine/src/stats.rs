@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use multigraft_model::AdapterHash;
 
+use crate::error::SubmitError;
+
 /// What the engine can take on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
@@ -25,6 +27,29 @@ impl EngineLimits {
     /// The most tokens that can be generated after a prompt of `prompt` tokens; 0 if there is no room for any.
     pub fn room_after(&self, prompt: usize) -> usize {
         self.context.min(self.cache_tokens).saturating_sub(prompt)
+    }
+
+    /// Whether a sequence of so many tokens can ever run.
+    ///
+    /// # Errors
+    /// If it is longer than the context or than the whole cache.
+    pub fn check_room(&self, prompt: usize, max_tokens: usize) -> Result<(), SubmitError> {
+        let total = prompt.saturating_add(max_tokens);
+        if total > self.context {
+            return Err(SubmitError::TooLongForContext {
+                prompt,
+                max_tokens,
+                context: self.context,
+            });
+        }
+        if total > self.cache_tokens {
+            return Err(SubmitError::TooLongForCache {
+                prompt,
+                max_tokens,
+                cache: self.cache_tokens,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -110,6 +110,19 @@ impl AppState {
             .min(self.limits.default_max_tokens)
     }
 
+    /// Refuses a prompt that cannot fit before it is copied for each of its choices.
+    pub(crate) fn check_room(
+        &self,
+        prompt: usize,
+        max_tokens: usize,
+        dialect: Dialect,
+    ) -> Result<(), ApiError> {
+        self.engine
+            .limits()
+            .check_room(prompt, max_tokens)
+            .map_err(|error| refusal(error, dialect))
+    }
+
     /// Hands the choices to the engine, all or none.
     pub(crate) fn submit(&self, choices: Vec<Request>, dialect: Dialect) -> Result<Answers, ApiError> {
         let limits = self.engine.limits();
@@ -154,7 +167,9 @@ fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             ApiError::invalid(max_tokens, message)
         }
         SubmitError::TooManyLogprobs { field, .. } => ApiError::invalid(format!("{within}{field}"), message),
-        SubmitError::EmptyStopString => ApiError::invalid(format!("{within}stop"), message),
+        SubmitError::EmptyStopString
+        | SubmitError::StopStringTooLong { .. }
+        | SubmitError::TooManyStops { .. } => ApiError::invalid(format!("{within}stop"), message),
         SubmitError::Sampling(error) => {
             let field = format!("{within}{}", error.field);
             let message = format!("`{field}` is {}, but must be {}", error.value, error.range);

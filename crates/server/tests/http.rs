@@ -107,7 +107,11 @@ async fn health_and_stats_answer() {
     assert_eq!(stats["finished"], 1);
     assert_eq!(stats["running"], 0);
     server.engine.clone().shutdown();
-    assert_eq!(server.get("/health").await.status, 503, "nothing is answered any more");
+    assert_eq!(
+        server.get("/health").await.status,
+        503,
+        "nothing is answered any more"
+    );
 }
 
 /// A request that goes on until its client hangs up.

@@ -172,11 +172,16 @@ fn a_failure_says_what_and_where() {
 }
 
 #[test]
-fn extra_variables_win() {
+fn extra_variables_win_but_over_the_conversation() {
     let extra = json!({ "enable_thinking": false, "bos_token": "mine" });
     let template = "{{ enable_thinking }} {{ bos_token }} {{ eos_token }} {{ tools }} {{ nope }}|";
     let rendered = render_with(template, &[], extra.as_object().unwrap()).unwrap();
     assert_eq!(rendered, "False mine </s> None |");
+    let extra = json!({ "messages": [{"role": "user", "content": "another"}], "add_generation_prompt": 7 });
+    let messages = [json!({"role": "user", "content": "mine"})];
+    let template = "{{ messages[0].content }} {{ add_generation_prompt == 7 }}";
+    let rendered = render_with(template, &messages, extra.as_object().unwrap()).unwrap();
+    assert_eq!(rendered, "mine False");
 }
 
 #[test]

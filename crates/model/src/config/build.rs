@@ -32,6 +32,18 @@ pub(super) fn build(raw: &Raw) -> Result<Config, ModelError> {
         "head_dim",
     )?;
     let layers = size(raw.num_hidden_layers, "num_hidden_layers")?;
+    if layers > MAX_LAYERS {
+        return Err(unsupported("num_hidden_layers", layers, "no such model exists"));
+    }
+    for (value, name) in [
+        (raw.intermediate_size, "intermediate_size"),
+        (raw.moe_intermediate_size, "moe_intermediate_size"),
+        (raw.num_local_experts, "num_local_experts"),
+    ] {
+        if value.is_some_and(|n| n > MAX_SIZE) {
+            return Err(unsupported(name, value.unwrap_or(0), "no such model exists"));
+        }
+    }
     let vocab = size(raw.vocab_size, "vocab_size")?;
     let context = size(raw.max_position_embeddings, "max_position_embeddings")?;
     if !heads.is_multiple_of(kv_heads) {
@@ -105,6 +117,9 @@ pub(super) fn build(raw: &Raw) -> Result<Config, ModelError> {
 
 /// Sizes above this are not of any model: a corrupt file, caught before memory is taken.
 const MAX_SIZE: usize = 1 << 24;
+
+/// As [`MAX_SIZE`], for layers.
+const MAX_LAYERS: usize = 1024;
 
 fn unsupported(field: &'static str, value: impl std::fmt::Display, hint: &'static str) -> ModelError {
     ModelError::Unsupported {
@@ -224,4 +239,55 @@ fn ffn(raw: &Raw, layer: usize) -> Result<FfnConfig, ModelError> {
             .norm_topk_prob
             .unwrap_or(raw.model_type.as_deref() == Some("mixtral")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::config::Config;
+
+    fn refusal(field: &str, value: Value) -> String {
+        let mut config = json!({
+            "model_type": "phi3", "vocab_size": 32, "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128,
+        });
+        Config::from_hf_json(&config.to_string()).expect("the configuration that the cases spoil is good");
+        config[field] = value;
+        Config::from_hf_json(&config.to_string())
+            .expect_err(field)
+            .to_string()
+    }
+
+    #[test]
+    fn sizes_of_no_model_are_refused_before_memory_is_taken() {
+        for field in [
+            "num_hidden_layers",
+            "intermediate_size",
+            "vocab_size",
+            "hidden_size",
+        ] {
+            let message = refusal(field, json!(1u64 << 40));
+            assert!(message.contains(field), "{message}");
+        }
+        assert!(refusal("num_hidden_layers", json!(1025)).contains("1025"));
+        assert!(refusal("num_key_value_heads", json!(3)).contains("divide"));
+        assert!(refusal("num_attention_heads", json!(0)).contains("at least 1"));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named_with_what_is() {
+        let message = refusal("model_type", json!("mamba"));
+        assert!(
+            message.contains("`mamba`") && message.contains("qwen3_moe"),
+            "{message}"
+        );
+        let message = refusal("rope_scaling", json!({"type": "dynamic", "factor": 2.0}));
+        assert!(
+            message.contains("dynamic") && message.contains("yarn"),
+            "{message}"
+        );
+        assert!(refusal("hidden_act", json!("relu")).contains("relu"));
+        assert!(refusal("quantization_config", json!({"bits": 4})).contains("quantization_config"));
+    }
 }

@@ -1,5 +1,6 @@
 //! GGUF metadata → the raw fields of a configuration.
 
+use multigraft_weights::Tensor;
 use multigraft_weights::gguf::Gguf;
 use serde_json::{Map, Value, json};
 
@@ -31,7 +32,7 @@ pub(super) fn raw(gguf: &Gguf) -> Result<Raw, ModelError> {
     let size = |key: &str| metadata.u32(&format!("{name}.{key}")).map(|n| n as usize);
     let number = |key: &str| metadata.f32(&format!("{name}.{key}"));
     let has = |tensor: &str| gguf.tensor(tensor).is_some();
-    let floats = |tensor: &str| gguf.tensor(tensor).map(|t| t.to_f32());
+    let floats = |tensor: &str| gguf.tensor(tensor).filter(is_small).map(|t| t.to_f32());
 
     let experts = size("expert_count").filter(|&n| n > 0);
     let model_type = if *model_type == "llama" && experts.is_some() {
@@ -87,6 +88,11 @@ pub(super) fn raw(gguf: &Gguf) -> Result<Raw, ModelError> {
     })
 }
 
+/// Whether a tensor can be one number for each pair of a head's features; a larger one is not decoded.
+fn is_small(tensor: &Tensor<'_>) -> bool {
+    tensor.len() <= 4096
+}
+
 /// Gemma's query scale is not in the metadata; it is the head size but for the two largest models.
 fn query_scale(
     model_type: &str,
@@ -109,7 +115,7 @@ fn rope_scaling(gguf: &Gguf, arch: &str) -> Option<Map<String, Value>> {
     let metadata = gguf.metadata();
     let number = |key: &str| metadata.f32(&format!("{arch}.rope.scaling.{key}"));
     let mut scaling = Map::new();
-    let factors = |tensor: &str| gguf.tensor(tensor).map(|t| json!(t.to_f32()));
+    let factors = |tensor: &str| gguf.tensor(tensor).filter(is_small).map(|t| json!(t.to_f32()));
     if let (Some(long), Some(short)) = (
         factors("rope_factors_long.weight"),
         factors("rope_factors_short.weight"),

@@ -53,8 +53,8 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_CONTEXT")]
     pub context: Option<usize>,
 
-    /// Memory for the keys and values of all running sequences together. [default: 1GiB, or less if 64 whole
-    /// contexts take less]
+    /// Memory for the keys and values of all running sequences together. Taken as it is used. [default: 1GiB, less
+    /// if all running sequences can take no more, and at least one whole context]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_KV_MEMORY")]
     pub kv_memory: Option<Bytes>,
 

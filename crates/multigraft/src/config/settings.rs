@@ -90,6 +90,12 @@ impl ModelSettings {
         ] {
             ensure!(value != Some(0), "{name} is 0, but must be 1 or more");
         }
+        ensure!(
+            settings.threads <= MAX_THREADS,
+            "threads is {}, but may be at most {MAX_THREADS}; this machine has {}",
+            settings.threads,
+            default_threads()
+        );
         Ok(settings)
     }
 }
@@ -120,6 +126,9 @@ impl ServerSettings {
         })
     }
 }
+
+/// More threads than any machine has cores: a slip of the keyboard.
+const MAX_THREADS: usize = 1024;
 
 /// One thread per core that this process may use.
 pub(crate) fn default_threads() -> usize {

@@ -76,6 +76,7 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
     if max_tokens == 0 {
         return Err(no_room(&state, prompt.len(), parameters.max_tokens));
     }
+    state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
     let choices = (0..parameters.n)
         .map(|index| Request {
             prompt: prompt.clone(),

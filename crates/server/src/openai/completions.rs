@@ -75,6 +75,7 @@ pub(crate) async fn completions(
                 "`max_tokens` is 0, or the prompt fills the whole context: nothing would be generated";
             return Err(ApiError::invalid("max_tokens", message));
         }
+        state.check_room(prompt.tokens.len(), max_tokens, Dialect::OpenAi)?;
         requests.extend((0..parameters.n).map(|index| Request {
             prompt: prompt.tokens.clone(),
             adapter: served.adapter.clone(),

@@ -48,7 +48,11 @@ pub(crate) async fn chat_tokenize(
     State(state): State<Shared>,
     mut fields: Fields,
 ) -> Result<Json<ChatTokenized>, ApiError> {
+    if let Some(name) = fields.string("model")? {
+        state.model(&name)?;
+    }
     let templated_text = templated(&state, &mut fields)?;
+    fields.finish()?;
     Ok(Json(ChatTokenized {
         tokenize_response: pieces(&state, "messages", &templated_text, false).await?,
         templated_text,

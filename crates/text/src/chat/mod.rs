@@ -152,17 +152,20 @@ impl ChatTemplate {
             .environment
             .get_template(name)
             .map_err(|error| environment::failure(&error))?;
-        let base = context! {
+        let conversation = context! {
             messages => Value::from(Serde(messages)),
             tools => Value::from(Serde(tools)),
-            documents => Value::from(()),
             add_generation_prompt => input.add_generation_prompt,
+        };
+        // What comes first wins: a caller's own variables never stand in for the conversation.
+        let extra = Value::from(Serde(input.extra));
+        let defaults = context! {
+            documents => Value::from(()),
             bos_token => input.bos,
             eos_token => input.eos,
         };
-        let extra = Value::from(Serde(input.extra));
         let mut out = environment::BoundedText::default();
-        match template.render_captured_to(context! { ..extra, ..base }, &mut out) {
+        match template.render_captured_to(context! { ..conversation, ..extra, ..defaults }, &mut out) {
             Ok(_) => Ok(out.into_text()),
             Err(_) if out.is_full() => Err(TextError::TemplateLimit("output")),
             Err(error) => Err(environment::failure(&error)),
