@@ -16,7 +16,7 @@ use multigraft_text::{ChatTemplate, Tokenizer};
 use crate::{
     config::{AdapterDtype, ModelSettings, NamedPath},
     locate::{Located, Places},
-    memory::Bytes,
+    memory::{self, Bytes},
     progress::Progress,
 };
 
@@ -103,9 +103,15 @@ impl Base {
                     .engine
                     .max_running
                     .saturating_mul(context.div_ceil(BLOCK_TOKENS));
-                // A single context fits in any case: a model that cannot use its own is of little use.
+                // A single context fits, if the machine has the memory: a model that cannot use its own is of little use.
                 let least = context.div_ceil(BLOCK_TOKENS) as u64;
-                (DEFAULT_KV_MEMORY.0 / block.0).min(all as u64).max(least)
+                let most = memory::available()
+                    .map_or(u64::MAX, |free| free.0 / 2 / block.0)
+                    .max(1);
+                (DEFAULT_KV_MEMORY.0 / block.0)
+                    .min(all as u64)
+                    .max(least)
+                    .min(most)
             }
         };
         ensure!(

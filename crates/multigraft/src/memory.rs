@@ -78,9 +78,30 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// Memory that this machine could give now, if it says so (Linux).
+pub(crate) fn available() -> Option<Bytes> {
+    available_in(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// The line `MemAvailable:  12345 kB` of `/proc/meminfo`.
+fn available_in(meminfo: &str) -> Option<Bytes> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Bytes(kib * 1024))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn available_memory_is_read_in_kibibytes() {
+        let meminfo = "MemTotal:       24684088 kB\nMemAvailable:       2048 kB\n";
+        assert_eq!(available_in(meminfo), Some(Bytes(2 << 20)));
+        assert_eq!(available_in("MemTotal: 1 kB"), None);
+    }
 
     #[test]
     fn amounts_are_read_as_people_write_them() {

@@ -54,7 +54,7 @@ pub(crate) struct ModelOptions {
     pub context: Option<usize>,
 
     /// Memory for the keys and values of all running sequences together. Taken as it is used. [default: 1GiB, less
-    /// if all running sequences can take no more, and at least one whole context]
+    /// if all running sequences can take no more; at least one whole context, at most half of the free memory]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_KV_MEMORY")]
     pub kv_memory: Option<Bytes>,
 
