@@ -21,7 +21,7 @@ mod shared;
 pub use activation::{Activation, gated, softcap};
 pub use attention::{Attention, BLOCK_POSITIONS, KvLayer, Query, attention};
 pub use blocks::{BlockType, UnknownBlockType};
-pub use isa::InstructionSet;
+pub use isa::{InstructionSet, UnavailableSet};
 pub use lora::{LoraDtype, LoraSegment, PackedLora, add_lora};
 pub use matrix::{PackError, PackedMatrix, RowOrder, matmul};
 pub use norm::rms_norm;

@@ -115,6 +115,8 @@ impl Pool {
         let run: *const (dyn Fn(usize) + Sync + 'static) =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), _>(task) };
         *self.shared.lock_job() = Some(Job { tasks, run });
+        // A panic of the caller's own task in the last region may have left a worker's unreported.
+        self.shared.panicked.store(false, Ordering::Relaxed);
         self.shared.next.store(0, Ordering::Relaxed);
         self.shared.gate.store(OPEN, Ordering::Release);
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);

@@ -16,6 +16,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use multigraft_model::InstructionSet;
 
 use crate::cli::{Cli, Command};
 
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = logging::start(&cli.log) {
         return fail(&error);
+    }
+    if let Err(error) = InstructionSet::check() {
+        return fail(&error.into());
     }
     let outcome = match cli.command {
         Command::Serve(arguments) => commands::serve::run(*arguments, cli.config.as_deref()),

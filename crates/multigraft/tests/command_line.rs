@@ -26,6 +26,14 @@ fn help_shows_commands_and_examples() {
 }
 
 #[test]
+fn an_instruction_set_that_is_not_there_is_an_error_that_lists_those_that_are() {
+    let output = run_with(&["inspect", "nothing"], &[("MULTIGRAFT_ISA", "avx1024")]);
+    assert_eq!(output.status, 2);
+    let words = "MULTIGRAFT_ISA is `avx1024`, but this processor has scalar";
+    assert!(output.stderr.contains(words), "{}", output.stderr);
+}
+
+#[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("settings.toml");

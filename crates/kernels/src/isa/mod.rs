@@ -76,6 +76,11 @@ pub(crate) trait Kernel {
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }
 
+/// `MULTIGRAFT_ISA` names an instruction set that this processor does not have, or none at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("MULTIGRAFT_ISA is `{0}`, but this processor has {list}", list = InstructionSet::available().iter().map(|set| set.name()).collect::<Vec<_>>().join(", "))]
+pub struct UnavailableSet(pub String);
+
 /// The instruction sets that this processor has, best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstructionSet {
@@ -100,15 +105,33 @@ impl InstructionSet {
     }
 
     /// The set that kernels use in this process: the best available, or the one that the environment variable
-    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avx512`) names, if the processor has it. Read once.
+    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avx512`) names. Read once. A name that the processor does not have is as
+    /// none here; programs refuse it at their start by [`InstructionSet::check`].
     pub fn current() -> Self {
         static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
         *CURRENT.get_or_init(|| {
             let available = Self::available();
-            let wanted = std::env::var("MULTIGRAFT_ISA").unwrap_or_default();
-            let named = available.iter().copied().find(|set| set.name() == wanted);
-            named.unwrap_or(available[available.len() - 1])
+            let best = available[available.len() - 1];
+            Self::wanted().ok().flatten().unwrap_or(best)
         })
+    }
+
+    /// Whether `MULTIGRAFT_ISA`, if it is set, names a set of this processor.
+    ///
+    /// # Errors
+    /// If it does not; the error names those that it could.
+    pub fn check() -> Result<(), UnavailableSet> {
+        Self::wanted().map(|_| ())
+    }
+
+    /// The set that `MULTIGRAFT_ISA` names; `None` if it is not set or empty.
+    fn wanted() -> Result<Option<Self>, UnavailableSet> {
+        let name = std::env::var("MULTIGRAFT_ISA").unwrap_or_default();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let named = Self::available().into_iter().find(|set| set.name() == name);
+        named.map(Some).ok_or(UnavailableSet(name))
     }
 
     /// The name as `MULTIGRAFT_ISA` takes it.
