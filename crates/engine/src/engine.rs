@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub max_running: usize,
     /// The most requests that wait to be started; more are refused.
     pub max_waiting: usize,
+    /// Whether sequences that begin alike share what was computed for their beginning.
+    pub prefix_cache: bool,
 }
 
 impl Default for EngineOptions {
@@ -38,6 +40,7 @@ impl Default for EngineOptions {
             step_tokens: 256,
             max_running: 64,
             max_waiting: 1024,
+            prefix_cache: true,
         }
     }
 }
@@ -53,6 +56,7 @@ impl EngineOptions {
             step_tokens,
             max_running: self.max_running.clamp(1, step_tokens),
             max_waiting: self.max_waiting.max(1),
+            prefix_cache: self.prefix_cache,
         }
     }
 }

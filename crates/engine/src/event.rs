@@ -83,6 +83,8 @@ pub struct Finish {
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// How many of them had been computed for an earlier request.
+    pub cached_tokens: usize,
     /// Tokens that were generated; one that ended the output is counted.
     pub completion_tokens: usize,
     /// The seed that its draws were made with, given or random.

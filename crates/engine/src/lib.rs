@@ -8,6 +8,7 @@
 //!      │ channel
 //!  worker                  (its own thread, owns everything below; no locks, no I/O on the step path)
 //!      scheduler           who computes how many rows in this step; KV blocks; preemption
+//!      blocks, prefix      who holds which block; which beginnings of sequences are computed already
 //!      residents           which adapter is in which slot of the backend
 //!      plan                the step: runs, those of one adapter as neighbours
 //!      Backend::forward    logits
@@ -18,6 +19,8 @@
 //!
 //! What holds at all times:
 //!
+//! - Sequences of one adapter and tenant that begin alike share the blocks of their beginning, at the same time or one
+//!   after the other; nobody's tokens or log-probabilities change by it, to the bit.
 //! - Sequences of any adapters, and of the base, share a step. None of them can tell: a request's tokens depend on
 //!   its own prompt, adapter, sampling parameters and seed alone.
 //! - A request that was accepted ends in exactly one [`Event::Finished`] or [`Event::Failed`], unless its client
@@ -31,6 +34,7 @@ mod error;
 mod event;
 mod output;
 mod plan;
+mod prefix;
 mod prompt_scores;
 mod request;
 mod residents;
@@ -39,6 +43,7 @@ mod scheduler;
 mod sequence;
 mod stats;
 mod stop;
+mod tenant;
 mod transcript;
 mod vocabulary;
 mod waiting;
@@ -54,3 +59,4 @@ pub use error::{SamplingError, SubmitError};
 pub use event::{Event, Finish, FinishReason, PromptToken, RequestId, Sink, Timings, Token};
 pub use request::{MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS, Request, Sampling, Stop};
 pub use stats::{EngineLimits, Stats};
+pub use tenant::Tenant;

@@ -6,6 +6,7 @@ use multigraft_model::PackedAdapter;
 
 use crate::error::{SamplingError, SubmitError};
 use crate::stats::EngineLimits;
+use crate::tenant::Tenant;
 
 /// The longest stop string, in bytes: stops are looked for at every token, on the thread that serves everybody.
 pub const MAX_STOP_BYTES: usize = 1024;
@@ -36,6 +37,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// The same for the prompt's tokens, which then arrive in an [`Event::Prompt`](crate::Event::Prompt).
     pub prompt_logprobs: Option<usize>,
+    /// Whose computed prefixes it may use, and who may use its own. `None`: those of all who name nobody.
+    pub tenant: Option<Tenant>,
 }
 
 impl Request {
@@ -49,6 +52,7 @@ impl Request {
             max_tokens,
             logprobs: None,
             prompt_logprobs: None,
+            tenant: None,
         }
     }
 
@@ -247,6 +251,7 @@ mod tests {
             step_tokens: 8,
             max_running: 4,
             max_waiting: 4,
+            prefix_cache: true,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::blocks::{BlockPool, BlockTable};
+use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::State;
 use crate::sequence::Sequence;
 use crate::stats::EngineLimits;
@@ -44,22 +44,27 @@ pub(crate) struct Scheduler {
     max_running: usize,
     /// Times that a sequence gave way to an older one.
     pub(crate) preemptions: u64,
+    /// Rows that were not computed since the cache had them.
+    pub(crate) cached_tokens: u64,
 }
 
 impl Scheduler {
     pub(crate) fn new(limits: &EngineLimits, blocks: usize) -> Self {
         Self {
             queues: Queues::default(),
-            pool: BlockPool::new(blocks),
+            pool: BlockPool::new(blocks, limits.prefix_cache),
             step_tokens: limits.step_tokens,
             max_running: limits.max_running,
             preemptions: 0,
+            cached_tokens: 0,
         }
     }
 
     /// The policy. Every sequence that generates computes its one row, oldest first; what is left of the step goes to
     /// prompts, oldest first; and while rows are left, waiting requests are admitted, oldest first.
-    pub(crate) fn schedule(&mut self) -> Vec<Chunk> {
+    ///
+    /// `copy` copies the first positions of a block to another right away; `false` if that is beyond it.
+    pub(crate) fn schedule(&mut self, mut copy: impl FnMut(BlockCopy) -> bool) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         let mut index = 0;
         while index < self.queues.running.len() {
@@ -80,7 +85,7 @@ impl Scheduler {
                 chunks.extend(left.take(index, sequence));
             }
         }
-        while left.rows > 0 && self.admit() {
+        while left.rows > 0 && self.admit(&mut copy) {
             let index = self.queues.running.len() - 1;
             chunks.extend(left.take(index, &self.queues.running[index]));
         }
@@ -107,28 +112,20 @@ impl Scheduler {
     }
 
     /// Lets the oldest of those who wait run, if there are blocks for all its tokens. Nobody overtakes it.
-    fn admit(&mut self) -> bool {
+    fn admit(&mut self, copy: &mut dyn FnMut(BlockCopy) -> bool) -> bool {
         let running = self.queues.running.len();
         if running >= self.max_running {
             return false;
         }
-        let Some(next) = self.queues.waiting.front() else {
-            return false;
-        };
         // A running sequence needs a new block once in so many steps as a block has tokens. Leaving blocks for one
         // such step keeps the newcomer from being preempted right away.
         let reserve = BlockTable::needed(running);
-        if BlockTable::needed(next.tokens().len()) + reserve > self.pool.free() {
-            return false;
-        }
-        let Some(mut next) = self.queues.waiting.pop_front() else {
+        let next = self.queues.waiting.front_mut();
+        let Some(cached) = next.and_then(|next| next.admit(reserve, copy)) else {
             return false;
         };
-        if !next.grow() {
-            self.queues.waiting.push_front(next);
-            return false;
-        }
-        self.queues.running.push(next);
+        self.cached_tokens += cached as u64;
+        self.queues.running.extend(self.queues.waiting.pop_front());
         true
     }
 

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use multigraft_model::{AdapterHash, BlockId, PackedAdapter, Wanted};
 
-use crate::blocks::{BlockPool, BlockTable};
+use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::{Client, State};
 use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
 use crate::output::Output;
+use crate::prefix::Namespace;
 use crate::prompt_scores::PromptScores;
 use crate::sampler::{self, BadLogits, Scratch};
 use crate::vocabulary::Vocabulary;
@@ -30,6 +31,8 @@ pub(crate) struct Sequence {
     max_tokens: usize,
     /// Positions whose keys and values are in the blocks.
     computed: usize,
+    /// How many of the prompt's were found in the cache when it was first admitted.
+    cached: Option<usize>,
     blocks: BlockTable,
     /// Its place among those who wait, until it is started.
     place: Option<Place>,
@@ -71,6 +74,10 @@ impl Sequence {
             submitted,
         } = submission;
         let output = Output::new(&request, seed, vocabulary);
+        let namespace = Namespace {
+            adapter: request.adapter.as_ref().map(|adapter| adapter.hash()),
+            tenant: request.tenant,
+        };
         Self {
             id,
             client,
@@ -78,7 +85,8 @@ impl Sequence {
             prompt: request.prompt.len(),
             max_tokens: request.max_tokens,
             computed: 0,
-            blocks: pool.table(),
+            cached: None,
+            blocks: pool.table(namespace),
             place: Some(place),
             output,
             prompt_scores: request.prompt_logprobs.map(PromptScores::new),
@@ -121,13 +129,29 @@ impl Sequence {
         self.blocks.blocks()
     }
 
-    /// Takes blocks for all its tokens; `false` and none if there are too few.
+    /// Takes blocks for all its tokens, with what the cache has of them; `None` and no blocks if `reserve` would not
+    /// be left. `copy` copies blocks if it can. Says how many positions need not be computed.
+    pub(crate) fn admit(&mut self, reserve: usize, copy: &mut dyn FnMut(BlockCopy) -> bool) -> Option<usize> {
+        // The last row is always computed: the next token is drawn from its logits.
+        let reusable = if self.wants_scores() {
+            0
+        } else {
+            self.tokens.len() - 1
+        };
+        let prefix = self.blocks.fill(&self.tokens, reusable, reserve)?;
+        let copied = prefix.copy.filter(|&block| copy(block));
+        self.computed = prefix.positions + copied.map_or(0, |block| block.positions);
+        self.cached.get_or_insert(self.computed);
+        Some(self.computed)
+    }
+
+    /// Takes a block for its last token, if it needs one; `false` if there is none.
     #[must_use]
     pub(crate) fn grow(&mut self) -> bool {
         self.blocks.grow(self.tokens.len())
     }
 
-    /// Gives its blocks back; everything is to be computed again. What was sent stays sent.
+    /// Gives its blocks back; what the cache does not keep is to be computed again. What was sent stays sent.
     pub(crate) fn preempt(&mut self) {
         self.blocks.clear();
         self.computed = 0;
@@ -222,6 +246,7 @@ impl Sequence {
             }
             last = Some(row);
         }
+        self.blocks.share(&self.tokens[..self.computed]);
         if self.remaining() > 0 {
             return Ok(false);
         }
@@ -254,6 +279,7 @@ impl Sequence {
             reason,
             text,
             prompt_tokens: self.prompt,
+            cached_tokens: self.cached.unwrap_or_default(),
             completion_tokens: self.tokens.len() - self.prompt,
             seed: self.output.seed(),
             timings: self.clock.timings(now),

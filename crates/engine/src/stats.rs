@@ -21,6 +21,8 @@ pub struct EngineLimits {
     pub max_running: usize,
     /// The most requests that wait.
     pub max_waiting: usize,
+    /// Whether sequences that begin alike share what was computed for their beginning.
+    pub prefix_cache: bool,
 }
 
 impl EngineLimits {
@@ -64,6 +66,8 @@ pub struct Stats {
     pub preempted: usize,
     /// KV blocks in use.
     pub blocks_used: usize,
+    /// KV blocks that are not in use, but kept for requests that begin like earlier ones.
+    pub blocks_cached: usize,
     /// KV blocks.
     pub blocks_total: usize,
     /// Adapters that are resident, in the order of their hashes.
@@ -78,6 +82,8 @@ pub struct Stats {
     pub decode_rows: u64,
     /// Prompt tokens of requests that were started.
     pub prompt_tokens: u64,
+    /// Tokens of prompts, and of sequences that were resumed, that were found in the prefix cache and not computed.
+    pub cached_tokens: u64,
     /// Tokens that were generated.
     pub generated_tokens: u64,
     /// Times that a sequence gave way to an older one.

@@ -98,7 +98,10 @@ impl Worker {
             return false;
         }
         self.drop_the_gone();
-        let chunks = self.scheduler.schedule();
+        let backend = &mut *self.backend;
+        let chunks = self
+            .scheduler
+            .schedule(|block| backend.copy_block(block.from, block.to, block.positions));
         let mut planned = self.admit_adapters(&chunks);
         plan::order(&mut planned);
         self.compute(&planned);
@@ -246,8 +249,10 @@ impl Worker {
             .filter(|sequence| sequence.was_started())
             .count();
         self.stats.blocks_used = pool.used();
+        self.stats.blocks_cached = pool.cached();
         self.stats.blocks_total = pool.total();
         self.stats.preemptions = self.scheduler.preemptions;
+        self.stats.cached_tokens = self.scheduler.cached_tokens;
         self.stats.resident = self.residents.hashes().collect();
         self.shared.stats().clone_from(&self.stats);
     }

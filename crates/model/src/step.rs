@@ -96,6 +96,13 @@ pub trait Backend: Send {
     /// Lets an adapter go. Its slot may be handed out again.
     fn release(&mut self, slot: Slot);
 
+    /// Makes the first `positions` positions of block `to` those of block `from`. Says whether it did; a backend that
+    /// does not copy says `false`, and is asked to compute them instead.
+    fn copy_block(&mut self, from: BlockId, to: BlockId, positions: usize) -> bool {
+        let _ = (from, to, positions);
+        false
+    }
+
     /// Computes the step and writes the wanted rows' logits, in the order of the runs, `[wanted, vocab]` row-major
     /// (`logits` is resized to fit).
     ///

@@ -40,7 +40,9 @@ async fn a_completion_has_openais_shape_and_says_who_made_it() {
     );
     assert_eq!(
         body["usage"],
-        json!({"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5})
+        json!({
+            "prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}
+        })
     );
 }
 
@@ -470,6 +472,37 @@ async fn a_full_queue_is_429_with_a_time_to_come_back() {
     assert_eq!(answer.status, 429);
     assert_eq!(answer.header("retry-after"), "1");
     assert_eq!(answer.json()["error"]["type"], "RateLimitError");
+}
+
+#[tokio::test]
+async fn usage_says_what_was_cached_for_the_same_salt() {
+    let server = server();
+    let cached = async |salt: Value| {
+        let prompt = "abcdefghijklmnopqrstuvwxyabcdefghijklmno";
+        let asked = json!({"model": "two", "prompt": prompt, "max_tokens": 2, "cache_salt": salt});
+        let whole = server.post("/v1/completions", asked.clone()).await.json();
+        let streaming = json!({"stream": true, "stream_options": {"include_usage": true}});
+        let chunks = server
+            .post("/v1/completions", with(asked, streaming))
+            .await
+            .chunks()
+            .0;
+        let cached = |usage: &Value| {
+            usage["prompt_tokens_details"]["cached_tokens"]
+                .as_u64()
+                .expect("a number")
+        };
+        (
+            cached(&whole["usage"]),
+            cached(&chunks.last().expect("chunks")["usage"]),
+        )
+    };
+    for salt in [Value::Null, json!("a"), json!("b")] {
+        assert_eq!(cached(salt.clone()).await, (0, 32), "{salt}");
+        assert_eq!(cached(salt).await, (32, 32));
+    }
+    let stats = server.get("/stats").await.json();
+    assert_eq!(stats["cached_tokens"], 3 * 3 * 32);
 }
 
 #[tokio::test]

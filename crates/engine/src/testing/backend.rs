@@ -27,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) broken: Option<AdapterHash>,
     /// This adapter is for another base.
     pub(crate) refused: Option<AdapterHash>,
+    /// It does not copy blocks.
+    pub(crate) cannot_copy: bool,
     /// Every step waits for a word from here.
     pub(crate) gate: Option<Mutex<Receiver<()>>>,
 }
@@ -71,7 +73,8 @@ impl FakeBackend {
     fn check(&self, step: &Step<'_>) {
         let rows: usize = step.runs.iter().map(|run| run.tokens.len()).sum();
         assert!(rows >= 1 && rows <= self.limits.step_rows, "{rows} rows");
-        let mut blocks: HashSet<BlockId> = HashSet::new();
+        let mut written: HashSet<BlockId> = HashSet::new();
+        let mut read: HashSet<BlockId> = HashSet::new();
         let mut segments: Vec<Option<Slot>> = Vec::new();
         for run in step.runs {
             let end = run.start + run.tokens.len();
@@ -82,8 +85,11 @@ impl FakeBackend {
                 "blocks do not cover position {end}"
             );
             assert!(run.tokens.iter().all(|&id| (id as usize) < self.limits.vocab));
-            for &block in run.blocks {
-                assert!(blocks.insert(block), "{block:?} has two owners");
+            // Blocks of positions that are there already may be several runs', others are one run's own.
+            let (before, own) = run.blocks.split_at(run.start / BLOCK_TOKENS);
+            read.extend(before);
+            for &block in own {
+                assert!(written.insert(block), "{block:?} has two owners");
             }
             if segments.last() != Some(&run.adapter) {
                 assert!(
@@ -94,6 +100,10 @@ impl FakeBackend {
                 segments.push(run.adapter);
             }
         }
+        assert!(
+            written.is_disjoint(&read),
+            "a block that others read is written to"
+        );
     }
 }
 
@@ -119,6 +129,16 @@ impl Backend for FakeBackend {
     fn release(&mut self, slot: Slot) {
         let left = self.slots[slot.0 as usize].take();
         assert!(left.is_some(), "an adapter is released twice");
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId, positions: usize) -> bool {
+        if !self.faults.cannot_copy {
+            let source = self.cache[from.0 as usize];
+            let copied = &mut self.cache[to.0 as usize];
+            *copied = [None; BLOCK_TOKENS];
+            copied[..positions].copy_from_slice(&source[..positions]);
+        }
+        !self.faults.cannot_copy
     }
 
     fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {

@@ -28,7 +28,7 @@ struct State {
     dropped: bool,
 }
 
-/// Everything that an answer says except how long it took.
+/// Everything that an answer says except how long it took and what it was spared.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) prompt: Option<Vec<PromptToken>>,
@@ -165,6 +165,7 @@ impl Recording {
                     assert_eq!(events.next(), None, "something follows the end");
                     let finish = Finish {
                         timings: Timings::default(),
+                        cached_tokens: 0,
                         ..finish
                     };
                     return Answer {

@@ -57,9 +57,18 @@ fn stop() -> impl Strategy<Value = Stop> {
         })
 }
 
+/// Half of them begin alike.
+fn prompt() -> impl Strategy<Value = Vec<u32>> {
+    let own = || prop::collection::vec(0..VOCAB as u32, 1..4);
+    prop_oneof![
+        prop::collection::vec(0..VOCAB as u32, 1..40),
+        (0..37_u32, own()).prop_map(|(common, own)| (0..common).map(|id| id % 20).chain(own).collect()),
+    ]
+}
+
 fn request() -> impl Strategy<Value = Request> {
     (
-        prop::collection::vec(0..VOCAB as u32, 1..40),
+        prompt(),
         prop::option::of(0_u8..3),
         sampling(),
         // Half of the outputs run to their full length, so that there is something to preempt.
@@ -82,6 +91,7 @@ fn request() -> impl Strategy<Value = Request> {
                 max_tokens,
                 logprobs,
                 prompt_logprobs,
+                tenant: None,
             },
         )
 }
@@ -233,7 +243,7 @@ proptest! {
             panic_at,
             broken: broken.map(hash),
             refused: refused.map(hash),
-            gate: None,
+            ..Faults::default()
         };
         let harness = Harness::over(FakeBackend::with_faults(limits, faults), options);
         let mut recordings = Vec::new();

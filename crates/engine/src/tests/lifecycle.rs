@@ -263,6 +263,7 @@ fn hanging_up_while_waiting_or_in_prefill_frees_everything_before_the_next_step(
             step_tokens: 4,
             max_running: 1,
             max_waiting: 2,
+            ..EngineOptions::default()
         },
     );
     let prefilling = harness.submit(Request {
@@ -299,6 +300,7 @@ fn limits_are_those_of_options_and_backend_together() {
             step_tokens: 100,
             max_running: 50,
             max_waiting: 0,
+            ..EngineOptions::default()
         },
     );
     let limits = engine.limits();

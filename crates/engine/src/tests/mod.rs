@@ -3,4 +3,5 @@
 mod laws;
 mod lifecycle;
 mod output;
+mod prefix;
 mod scheduling;

@@ -70,6 +70,12 @@ pub(crate) struct ModelOptions {
     /// Requests that may wait; more are answered with 429. [default: 1024]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_MAX_WAITING")]
     pub max_waiting: Option<usize>,
+
+    /// Whether what was computed for a request is kept, as far as kv-memory allows, and used by later requests of the
+    /// same adapter that begin alike: turns of a chat, common system prompts. Their answers are the same either way. A
+    /// request's `cache_salt` bounds who shares with whom. [default: on]
+    #[arg(long, value_name = "ON|OFF", env = "MULTIGRAFT_PREFIX_CACHE")]
+    pub prefix_cache: Option<Switch>,
 }
 
 /// The HTTP server. The file's table `[server]`.
@@ -107,6 +113,16 @@ pub(crate) enum AdapterDtype {
     Bf16,
     /// 32-bit floats.
     F32,
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// `name=path`, or a path whose last part is the name.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use multigraft_engine::EngineOptions;
 use multigraft_server::Limits;
 
-use super::options::{AdapterDtype, ModelOptions, NamedPath, ServerOptions};
+use super::options::{AdapterDtype, ModelOptions, NamedPath, ServerOptions, Switch};
 use crate::memory::Bytes;
 
 /// The base model, its adapters, and what they may use.
@@ -79,6 +79,10 @@ impl ModelSettings {
                     .max_waiting
                     .or(file.max_waiting)
                     .unwrap_or(engine.max_waiting),
+                prefix_cache: flags
+                    .prefix_cache
+                    .or(file.prefix_cache)
+                    .map_or(engine.prefix_cache, |switch| switch == Switch::On),
             },
         };
         for (name, value) in [
@@ -170,13 +174,18 @@ mod tests {
         let file = ModelOptions {
             base: Some("file".into()),
             threads: Some(7),
+            prefix_cache: Some(Switch::Off),
             adapter: vec![named("a=file"), named("b=file")],
             ..ModelOptions::default()
         };
         let settings = ModelSettings::resolve(flags, file).expect("valid");
         assert_eq!((settings.base.as_str(), settings.threads), ("flag", 7));
         assert_eq!(settings.adapter, [named("b=file"), named("a=flag")]);
-        assert_eq!(settings.engine, EngineOptions::default());
+        let engine = EngineOptions {
+            prefix_cache: false,
+            ..EngineOptions::default()
+        };
+        assert_eq!(settings.engine, engine);
     }
 
     #[test]

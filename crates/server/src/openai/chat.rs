@@ -86,6 +86,7 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
             max_tokens,
             logprobs,
             prompt_logprobs: None,
+            tenant: parameters.tenant,
         })
         .collect();
     let answers = state.submit(choices, Dialect::OpenAi)?;

@@ -84,6 +84,7 @@ pub(crate) async fn completions(
             max_tokens,
             logprobs,
             prompt_logprobs: logprobs.filter(|_| echo),
+            tenant: parameters.tenant,
         }));
     }
     let answers = state.submit(requests, Dialect::OpenAi)?;

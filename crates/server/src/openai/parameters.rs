@@ -1,6 +1,6 @@
 //! The parameters that chat and completions share.
 
-use multigraft_engine::{Sampling, Stop};
+use multigraft_engine::{Sampling, Stop, Tenant};
 use serde_json::Value;
 
 use crate::{
@@ -30,6 +30,8 @@ pub(super) struct Parameters {
     pub stream: bool,
     /// Whether the stream ends with a chunk that carries the usage.
     pub include_usage: bool,
+    /// `cache_salt`, vLLM's name for it: prefixes are shared among requests that say the same.
+    pub tenant: Option<Tenant>,
 }
 
 impl Parameters {
@@ -44,6 +46,7 @@ impl Parameters {
             n: fields.count_within("n", 1, limits.choices)?.unwrap_or(1),
             stream,
             include_usage: include_usage(fields, stream)?,
+            tenant: tenant(fields)?,
         })
     }
 
@@ -226,6 +229,14 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
         .map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)))
 }
 
+/// An empty one is refused, as in vLLM: whoever forgot to fill it in would share with all others who did.
+fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
+    match fields.string("cache_salt")? {
+        Some(salt) if salt.is_empty() => Err(fields.complain("cache_salt", "is empty")),
+        salt => Ok(salt.as_deref().map(Tenant::new)),
+    }
+}
+
 fn include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     let Some(mut options) = fields.object("stream_options")? else {
         return Ok(false);
@@ -291,6 +302,8 @@ mod tests {
                 "stop",
             ),
             (r#"{"stop_token_ids":[-1]}"#, "stop_token_ids"),
+            (r#"{"cache_salt":""}"#, "cache_salt"),
+            (r#"{"cache_salt":7}"#, "cache_salt"),
             (r#"{"seed":1.5}"#, "seed"),
             (r#"{"stream_options":{"include_usage":true}}"#, "stream_options"),
             (
@@ -308,6 +321,13 @@ mod tests {
     fn the_newer_name_of_max_tokens_wins() {
         let parameters = take(r#"{"max_tokens":5,"max_completion_tokens":7}"#).expect("valid");
         assert_eq!(parameters.max_tokens, Some(7));
+    }
+
+    #[test]
+    fn a_cache_salt_names_a_tenant() {
+        assert_eq!(take("{}").expect("valid").tenant, None);
+        let parameters = take(r#"{"cache_salt":"a"}"#).expect("valid");
+        assert_eq!(parameters.tenant, Some(Tenant::new("a")));
     }
 
     #[test]

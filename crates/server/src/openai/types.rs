@@ -16,6 +16,14 @@ pub(super) struct Usage {
     pub prompt_tokens: usize,
     pub completion_tokens: usize,
     pub total_tokens: usize,
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// What became of the prompts' tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct PromptTokensDetails {
+    /// Those that had been computed for an earlier request.
+    pub cached_tokens: usize,
 }
 
 impl Usage {
@@ -23,6 +31,7 @@ impl Usage {
     pub(super) fn add(&mut self, finish: &Finish, first: bool) {
         if first {
             self.prompt_tokens += finish.prompt_tokens;
+            self.prompt_tokens_details.cached_tokens += finish.cached_tokens;
         }
         self.completion_tokens += finish.completion_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;

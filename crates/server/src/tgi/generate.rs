@@ -107,6 +107,7 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
         max_tokens,
         logprobs: logprobs.then_some(generate.top_n_tokens.unwrap_or(0)),
         prompt_logprobs: generate.decoder_input_details.then_some(0),
+        tenant: None,
     };
     let answers = state.submit(vec![request], Dialect::Tgi)?;
     Ok(Accepted {

@@ -1,119 +1,14 @@
-//! The engine over the real backend, with the tiny models of `fixtures/peft`: the answers are those of transformers
-//! and PEFT, and nobody's depends on who else is served, to the bit.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! The tiny models of `fixtures/peft`: the answers are those of transformers and PEFT, and nobody's depends on who else
+//! is served, to the bit.
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
-use multigraft_engine::{
-    Engine, EngineOptions, Event, Finish, PromptToken, Request, Sampling, Sink, Stop, Token,
-};
-use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, PackedAdapter,
-};
-use multigraft_text::Tokenizer;
+use multigraft_engine::{EngineOptions, Request, Sampling, Stop};
+use multigraft_model::BLOCK_TOKENS;
 use multigraft_weights::safetensors::Checkpoint;
 use proptest::prelude::*;
 
-/// A model with its adapters, by name.
-struct Served {
-    model: Arc<Model>,
-    adapters: Vec<(String, Arc<PackedAdapter>)>,
-    tokenizer: Arc<Tokenizer>,
-}
-
-impl Served {
-    fn open(folder: &Path) -> Self {
-        let model = Model::open(&folder.join("model"), &LoadOptions::default()).unwrap();
-        let adapters = sorted(&folder.join("adapters")).into_iter().map(|kind| {
-            let file = multigraft_adapters::read(&kind, model.config()).unwrap();
-            let packed = model.pack(&file.weights, AdapterDtype::F32).unwrap();
-            (
-                kind.file_name().unwrap().to_str().unwrap().to_owned(),
-                Arc::new(packed),
-            )
-        });
-        let adapters = adapters.collect();
-        // Any tokenizer will do: the models' tokens mean nothing.
-        let tokenizer =
-            Tokenizer::from_folder(&multigraft_testing::fixtures().join("tokenizer/smollm")).unwrap();
-        Self {
-            model: Arc::new(model),
-            adapters,
-            tokenizer: Arc::new(tokenizer),
-        }
-    }
-
-    fn engine(&self, threads: usize, blocks: usize, options: EngineOptions) -> Engine {
-        let cpu = CpuOptions {
-            threads,
-            blocks,
-            context: 128,
-            step_rows: options.step_tokens,
-        };
-        let backend = CpuBackend::new(Arc::clone(&self.model), cpu);
-        Engine::start(Box::new(backend), Arc::clone(&self.tokenizer), options)
-    }
-}
-
-fn sorted(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    paths
-}
-
-struct Channel(Sender<Event>);
-
-impl Sink for Channel {
-    fn emit(&mut self, event: Event) -> ControlFlow<()> {
-        self.0
-            .send(event)
-            .map_or(ControlFlow::Break(()), ControlFlow::Continue)
-    }
-
-    fn is_gone(&self) -> bool {
-        false
-    }
-}
-
-fn submit(engine: &Engine, request: Request) -> Receiver<Event> {
-    let (sender, events) = mpsc::channel();
-    engine.submit(request, Box::new(Channel(sender))).unwrap();
-    events
-}
-
-/// An answer without its timings.
-#[derive(Debug, Default, PartialEq)]
-struct Answer {
-    prompt: Vec<PromptToken>,
-    tokens: Vec<Token>,
-    finish: Option<Finish>,
-}
-
-fn answer(events: &Receiver<Event>) -> Answer {
-    let mut answer = Answer::default();
-    for event in events {
-        match event {
-            Event::Started { .. } => {}
-            Event::Prompt(prompt) => answer.prompt = prompt,
-            Event::Token(token) => answer.tokens.push(token),
-            Event::Finished(finish) => {
-                answer.finish = Some(Finish {
-                    timings: multigraft_engine::Timings::default(),
-                    ..finish
-                });
-            }
-            Event::Failed(reason) => panic!("{reason}"),
-        }
-    }
-    assert!(answer.finish.is_some());
-    answer
-}
+use crate::served::{Answer, Served, answer, sorted, submit};
 
 #[test]
 fn greedy_answers_of_all_adapters_in_one_engine_are_those_of_peft() {
@@ -123,7 +18,7 @@ fn greedy_answers_of_all_adapters_in_one_engine_are_those_of_peft() {
             continue;
         }
         let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
-        let served = Served::open(&folder);
+        let served = Served::fixture(&folder);
         let base = ("base".to_owned(), None);
         let adapters = served
             .adapters
@@ -133,6 +28,7 @@ fn greedy_answers_of_all_adapters_in_one_engine_are_those_of_peft() {
             step_tokens: 24,
             max_running: 9,
             max_waiting: 1000,
+            ..EngineOptions::default()
         };
         let engine = served.engine(2, 20, options);
         let mut expected = Vec::new();
@@ -155,11 +51,7 @@ fn greedy_answers_of_all_adapters_in_one_engine_are_those_of_peft() {
             }
         }
         for (name, prompt, greedy, events) in expected {
-            let ids: Vec<i64> = answer(&events)
-                .tokens
-                .iter()
-                .map(|token| i64::from(token.id))
-                .collect();
+            let ids: Vec<i64> = answer(&events).ids().into_iter().map(i64::from).collect();
             assert_eq!(ids, greedy, "{}: {name}, prompt {prompt}", folder.display());
             compared += 1;
         }
@@ -170,7 +62,16 @@ fn greedy_answers_of_all_adapters_in_one_engine_are_those_of_peft() {
 
 fn served() -> &'static Served {
     static SERVED: OnceLock<Served> = OnceLock::new();
-    SERVED.get_or_init(|| Served::open(&multigraft_testing::fixtures().join("peft/llama")))
+    SERVED.get_or_init(|| Served::fixture(&multigraft_testing::fixtures().join("peft/llama")))
+}
+
+/// Half of them begin alike.
+fn prompt() -> impl Strategy<Value = Vec<u32>> {
+    prop_oneof![
+        prop::collection::vec(0_u32..47, 1..40),
+        (0_u32..36, prop::collection::vec(0_u32..47, 1..4))
+            .prop_map(|(common, own)| (0..common).chain(own).collect()),
+    ]
 }
 
 /// A request, with its adapter by number.
@@ -183,7 +84,7 @@ fn request() -> impl Strategy<Value = (Option<usize>, Request)> {
         any::<u64>(),
     );
     (
-        prop::collection::vec(0_u32..47, 1..40),
+        prompt(),
         prop::option::of(0_usize..12),
         sampling,
         0_usize..30,
@@ -239,7 +140,7 @@ proptest! {
                 Request { adapter, ..request }
             })
             .collect();
-        let tight = EngineOptions { step_tokens, max_running, max_waiting: 100 };
+        let tight = EngineOptions { step_tokens, max_running, max_waiting: 100, ..EngineOptions::default() };
         let mixed = served.engine(threads, blocks, tight);
         let events: Vec<_> = requests.iter().map(|request| submit(&mixed, request.clone())).collect();
         let mixed_answers: Vec<Answer> = events.iter().map(answer).collect();

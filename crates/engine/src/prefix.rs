@@ -1,0 +1,283 @@
+//! The prefix cache: which blocks hold the keys and values of which beginnings of sequences.
+//!
+//! A tree. A path from a root spells the tokens of a sequence, one full block per node; blocks of a sequence depend on
+//! all tokens before them and on the adapter, so each node belongs to one path. There is a root for each
+//! [`Namespace`]. Tokens and namespaces are compared themselves, never by a hash: a hit cannot be somebody else's
+//! block.
+//!
+//! Who holds a block holds all blocks above it, and lets go of the lower ones first ([`crate::blocks`]). So blocks
+//! that nobody holds, in the order in which they were let go, come in an order in which they can be evicted: the least
+//! recently used leaf first, a parent only after its children.
+
+use std::collections::{BTreeMap, HashMap};
+
+use multigraft_model::{AdapterHash, BLOCK_TOKENS, BlockId};
+
+use crate::tenant::Tenant;
+
+/// Copying a block moves the keys and values of all layers once. For fewer positions than this, computing them in a
+/// step that takes place anyway costs about as little.
+const WORTH_COPYING: usize = 4;
+
+/// Who may share: sequences of one adapter, or of the base, and of one tenant, or of those who name none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Namespace {
+    pub(crate) adapter: Option<AdapterHash>,
+    pub(crate) tenant: Option<Tenant>,
+}
+
+/// What comes before a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Parent {
+    /// Nothing: it is the first of a sequence.
+    Root(Namespace),
+    /// This block, and what comes before that.
+    Block(BlockId),
+}
+
+/// A place in the tree. In order, the children of a parent are neighbours, sorted by their tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    parent: Parent,
+    tokens: [u32; BLOCK_TOKENS],
+}
+
+#[derive(Debug)]
+struct Node {
+    place: Place,
+    /// When the last who held it let go; `None` while somebody holds it.
+    released: Option<u64>,
+}
+
+/// What the cache has of a sequence.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Its first blocks.
+    pub(crate) blocks: Vec<BlockId>,
+    /// A block whose first so many positions are those that come next, if they are worth copying.
+    pub(crate) partial: Option<(BlockId, usize)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PrefixCache {
+    tree: BTreeMap<Place, BlockId>,
+    nodes: HashMap<BlockId, Node>,
+    /// Those that nobody holds, by [`Node::released`].
+    idle: BTreeMap<u64, BlockId>,
+    clock: u64,
+}
+
+impl PrefixCache {
+    /// Blocks that hold the beginning of `tokens`.
+    pub(crate) fn find(&self, namespace: Namespace, tokens: &[u32]) -> Found {
+        let mut found = Found::default();
+        let mut parent = Parent::Root(namespace);
+        let (chunks, mut rest) = tokens.as_chunks::<BLOCK_TOKENS>();
+        for &tokens in chunks {
+            let Some(&block) = self.tree.get(&Place { parent, tokens }) else {
+                rest = tokens.as_slice();
+                found.partial = self.nearest(parent, rest);
+                return found;
+            };
+            found.blocks.push(block);
+            parent = Parent::Block(block);
+        }
+        found.partial = self.nearest(parent, rest);
+        found
+    }
+
+    /// The child of `parent` that has the most of `tokens`, less than a block or not in the tree, in common with it,
+    /// and how many.
+    fn nearest(&self, parent: Parent, tokens: &[u32]) -> Option<(BlockId, usize)> {
+        let mut padded = [0; BLOCK_TOKENS];
+        padded[..tokens.len()].copy_from_slice(tokens);
+        let place = Place {
+            parent,
+            tokens: padded,
+        };
+        // Of all in order, one of the two neighbours has the longest common beginning.
+        let neighbours = [
+            self.tree.range(..place).next_back(),
+            self.tree.range(place..).next(),
+        ];
+        let siblings = neighbours
+            .into_iter()
+            .flatten()
+            .filter(|(place, _)| place.parent == parent);
+        siblings
+            .map(|(place, &block)| {
+                let same = tokens.iter().zip(&place.tokens).take_while(|(a, b)| a == b);
+                (block, same.count())
+            })
+            .max_by_key(|&(_, common)| common)
+            .filter(|&(_, common)| common >= WORTH_COPYING)
+    }
+
+    /// Takes a block in, whose tokens these are. If there is one of the same tokens already, returns that instead.
+    pub(crate) fn insert(
+        &mut self,
+        parent: Parent,
+        tokens: [u32; BLOCK_TOKENS],
+        block: BlockId,
+    ) -> Option<BlockId> {
+        let place = Place { parent, tokens };
+        if let Some(&twin) = self.tree.get(&place) {
+            return Some(twin);
+        }
+        self.tree.insert(place, block);
+        let released = None;
+        self.nodes.insert(block, Node { place, released });
+        None
+    }
+
+    /// Somebody holds `block` again.
+    pub(crate) fn wake(&mut self, block: BlockId) {
+        if let Some(released) = self.nodes.get_mut(&block).and_then(|node| node.released.take()) {
+            self.idle.remove(&released);
+        }
+    }
+
+    /// Nobody holds `block` any more. Says whether it is kept.
+    pub(crate) fn rest(&mut self, block: BlockId) -> bool {
+        let Some(node) = self.nodes.get_mut(&block) else {
+            return false;
+        };
+        self.clock += 1;
+        node.released = Some(self.clock);
+        self.idle.insert(self.clock, block);
+        true
+    }
+
+    /// Blocks that nobody holds.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Whether nobody holds `block`.
+    pub(crate) fn is_idle(&self, block: BlockId) -> bool {
+        self.nodes.get(&block).is_some_and(|node| node.released.is_some())
+    }
+
+    /// Gives up the least recently used block that nobody holds.
+    pub(crate) fn evict(&mut self) -> Option<BlockId> {
+        let (_, block) = self.idle.pop_first()?;
+        if let Some(node) = self.nodes.remove(&block) {
+            self.tree.remove(&node.place);
+        }
+        debug_assert!(
+            !self.has_children(block),
+            "{block:?} was evicted before its children"
+        );
+        Some(block)
+    }
+
+    fn has_children(&self, block: BlockId) -> bool {
+        let parent = Parent::Block(block);
+        let tokens = [0; BLOCK_TOKENS];
+        let first = self.tree.range(Place { parent, tokens }..).next();
+        first.is_some_and(|(place, _)| place.parent == parent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: Namespace = Namespace {
+        adapter: None,
+        tenant: None,
+    };
+
+    /// A block of tokens that begins with these.
+    fn block(first: &[u32]) -> [u32; BLOCK_TOKENS] {
+        let mut tokens = [7; BLOCK_TOKENS];
+        tokens[..first.len()].copy_from_slice(first);
+        tokens
+    }
+
+    /// Two blocks below one: `[1..]`, then `[2..]` or `[3..]`.
+    fn fork() -> PrefixCache {
+        let mut cache = PrefixCache::default();
+        assert_eq!(cache.insert(Parent::Root(MINE), block(&[1]), BlockId(0)), None);
+        assert_eq!(
+            cache.insert(Parent::Block(BlockId(0)), block(&[2]), BlockId(1)),
+            None
+        );
+        assert_eq!(
+            cache.insert(Parent::Block(BlockId(0)), block(&[3]), BlockId(2)),
+            None
+        );
+        cache
+    }
+
+    #[test]
+    fn a_prefix_is_found_as_far_as_it_goes() {
+        let cache = fork();
+        let tokens = [block(&[1]), block(&[3]), block(&[4])].concat();
+        let found = cache.find(MINE, &tokens);
+        assert_eq!(
+            (found.blocks, found.partial),
+            (vec![BlockId(0), BlockId(2)], None)
+        );
+        assert_eq!(cache.find(MINE, &block(&[2])), Found::default());
+        assert_eq!(cache.find(MINE, &[]), Found::default());
+    }
+
+    #[test]
+    fn nobody_finds_what_belongs_to_another_adapter_or_tenant() {
+        let cache = fork();
+        let adapter = Some(AdapterHash([1; 32]));
+        let tenant = Some(Tenant::new("a"));
+        for namespace in [
+            Namespace { adapter, ..MINE },
+            Namespace { tenant, ..MINE },
+            Namespace { adapter, tenant },
+        ] {
+            assert_eq!(cache.find(namespace, &block(&[1])), Found::default());
+        }
+        assert_eq!(Tenant::new("a"), Tenant::new("a"));
+        assert_ne!(Tenant::new("a"), Tenant::new("b"));
+    }
+
+    #[test]
+    fn of_blocks_that_begin_alike_the_one_with_the_most_in_common_is_copied() {
+        let mut cache = PrefixCache::default();
+        for (id, first) in [[5, 6, 1, 1, 1, 1], [5, 6, 1, 1, 2, 2], [5, 6, 9, 9, 9, 9]]
+            .iter()
+            .enumerate()
+        {
+            cache.insert(Parent::Root(MINE), block(first), BlockId(id as u32));
+        }
+        let partial = |tokens: &[u32]| cache.find(MINE, tokens).partial;
+        assert_eq!(partial(&block(&[5, 6, 1, 1, 2, 3])), Some((BlockId(1), 5)));
+        assert_eq!(partial(&[5, 6, 1, 1, 1]), Some((BlockId(0), 5)));
+        assert_eq!(partial(&block(&[5, 6, 9, 9, 9, 9])[..15]), Some((BlockId(2), 15)));
+        assert_eq!(partial(&[5, 6, 1]), None, "too little to be worth a copy");
+        assert_eq!(partial(&[4; 16]), None);
+    }
+
+    #[test]
+    fn a_twin_is_not_taken_in() {
+        let mut cache = fork();
+        let twin = cache.insert(Parent::Block(BlockId(0)), block(&[3]), BlockId(9));
+        assert_eq!(twin, Some(BlockId(2)));
+        assert!(!cache.rest(BlockId(9)));
+    }
+
+    #[test]
+    fn the_least_recently_used_leaf_goes_first() {
+        let mut cache = fork();
+        for id in [1, 2, 0] {
+            assert!(cache.rest(BlockId(id)));
+        }
+        // Used again: block 1 and the one above it.
+        cache.wake(BlockId(0));
+        cache.wake(BlockId(1));
+        assert_eq!((cache.idle(), cache.is_idle(BlockId(2))), (1, true));
+        cache.rest(BlockId(1));
+        cache.rest(BlockId(0));
+        let evicted: Vec<_> = std::iter::from_fn(|| cache.evict()).collect();
+        assert_eq!(evicted, [2, 1, 0].map(BlockId));
+        assert!(cache.tree.is_empty() && cache.nodes.is_empty());
+    }
+}

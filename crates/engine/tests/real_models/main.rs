@@ -1,0 +1,6 @@
+//! The engine over the real backend and real models.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod answers;
+mod chats;
+mod served;
