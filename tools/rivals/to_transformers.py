@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""A GGUF model as a folder that transformers, PEFT, vLLM and mistral.rs load: bf16 weights and the tokenizer.
+
+    python to_transformers.py --model MODEL.gguf --out DIR
+
+Needs torch, transformers and gguf.
+"""
+import argparse
+import pathlib
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    args = parser.parse_args()
+    source = dict(pretrained_model_name_or_path=str(args.model.resolve().parent), gguf_file=args.model.name)
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
+    # The weights were dequantised while loading, but the model still calls itself quantised and will not be saved.
+    model.hf_quantizer = None
+    vars(model.config).pop("quantization_config", None)
+    model.save_pretrained(args.out)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(args.out)
+
+
+if __name__ == "__main__":
+    main()
