@@ -22,8 +22,8 @@ def output_of(command):
 
 def single(args):
     rows = json.loads(output_of([
-        args.binary, "--model", args.model, "--threads", args.threads, "--n-prompt", args.prompt, "--n-gen", args.generate,
-        "--n-depth", args.depth, "--repetitions", args.repetitions, "--output", "json"]))
+        args.binary, "--model", args.model, "--threads", args.threads, "--n-prompt", args.prompt,
+        "--n-gen", args.generate, "--n-depth", args.depth, "--repetitions", args.repetitions, "--output", "json"]))
     result = {}
     for row in rows:
         kind = "prefill" if row["n_prompt"] else "decode"
@@ -39,8 +39,9 @@ def batched(args):
     prompt, generate = 128, 64
     counts = [int(rows) for rows in args.rows.split(",")]
     lines = output_of([
-        args.batched, "--model", args.model, "--threads", args.threads, "--ctx-size", max(counts) * (prompt + generate),
-        "-npp", prompt, "-ntg", generate, "-npl", args.rows, "--output-format", "jsonl"]).splitlines()
+        args.batched, "--model", args.model, "--threads", args.threads,
+        "--ctx-size", max(counts) * (prompt + generate), "-npp", prompt, "-ntg", generate,
+        "-npl", args.rows, "--output-format", "jsonl"]).splitlines()
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     return [dict(
         rows=row["pl"], decode_tokens_per_second=round(row["speed_tg"], 1),

@@ -26,7 +26,8 @@ def main():
     args = parser.parse_args()
 
     command = [
-        args.binary, "--model", args.model, "--alias", "base", "--threads", args.threads, "--threads-batch", args.threads,
+        args.binary, "--model", args.model, "--alias", "base",
+        "--threads", args.threads, "--threads-batch", args.threads,
         "--parallel", args.slots, "--ctx-size", args.slots * args.context,
         "--kv-unified" if args.unified else "--no-kv-unified",
         "--cache-ram", 0, "--no-webui", "--host", args.host, "--port", args.port,

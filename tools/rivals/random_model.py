@@ -76,7 +76,7 @@ def copy_tokenizer(writer, donor, vocab):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vocabulary", type=pathlib.Path, required=True, help="the GGUF file whose tokenizer to take")
+    parser.add_argument("--vocabulary", type=pathlib.Path, required=True, help="a GGUF file with a tokenizer")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     for name, default in dict(layers=32, hidden=4096, ffn=14336, heads=32, kv_heads=8, vocab=32000).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)

@@ -6,6 +6,7 @@
 Needs torch, transformers and gguf.
 """
 import argparse
+import json
 import pathlib
 
 import torch
@@ -23,6 +24,11 @@ def main():
     model.hf_quantizer = None
     vars(model.config).pop("quantization_config", None)
     model.save_pretrained(args.out)
+    # Other readers of the configuration look for the rotation's base where transformers had it before version 5.
+    path = args.out / "config.json"
+    config = json.loads(path.read_text())
+    config.setdefault("rope_theta", config.get("rope_parameters", {}).get("rope_theta", 10000.0))
+    path.write_text(json.dumps(config, indent=2) + "\n")
     AutoTokenizer.from_pretrained(**source).save_pretrained(args.out)
 
 
