@@ -3,7 +3,7 @@
 use crate::event::{FinishReason, Token};
 use crate::request::{Request, Stop};
 use crate::sampler::logprobs::Logprobs;
-use crate::sampler::{Sampler, Scratch};
+use crate::sampler::{Row, Sampler, Scratch};
 use crate::stop::Stopped;
 use crate::transcript::Transcript;
 use crate::vocabulary::Vocabulary;
@@ -37,20 +37,19 @@ impl Output {
         self.sampler.seed()
     }
 
-    /// Its `nth` token, from 0, and why it is the last, if it is. The logits have passed
-    /// [`check`](crate::sampler::check).
+    /// Its `nth` token, from 0, and why it is the last, if it is.
     pub(crate) fn next(
         &mut self,
         nth: usize,
-        logits: &[f32],
+        row: &Row<'_>,
         vocabulary: &dyn Vocabulary,
         scratch: &mut Scratch,
     ) -> (Token, Option<FinishReason>) {
-        let id = self.sampler.choose(nth, logits, scratch);
+        let id = self.sampler.choose(nth, row, scratch);
         self.sampler.note(id);
         let (logprob, top) = match self.logprobs {
             Some(n) => {
-                let logprobs = Logprobs::new(logits);
+                let logprobs = Logprobs::new(row);
                 (Some(logprobs.of(id)), logprobs.top(n))
             }
             None => (None, Vec::new()),

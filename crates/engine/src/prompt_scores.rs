@@ -1,6 +1,7 @@
 //! Log-probabilities of a prompt's tokens, gathered chunk by chunk.
 
 use crate::event::PromptToken;
+use crate::sampler::Row;
 use crate::sampler::logprobs::Logprobs;
 use crate::vocabulary::Vocabulary;
 
@@ -27,12 +28,12 @@ impl PromptScores {
     }
 
     /// Takes the logits at `position`, which are about the token after it.
-    pub(crate) fn take(&mut self, prompt: &[u32], position: usize, logits: &[f32]) {
+    pub(crate) fn take(&mut self, prompt: &[u32], position: usize, row: &Row<'_>) {
         if position != self.scores.len() {
             return;
         }
         if let Some(&next) = prompt.get(position + 1) {
-            let logprobs = Logprobs::new(logits);
+            let logprobs = Logprobs::new(row);
             self.scores.push((logprobs.of(next), logprobs.top(self.top)));
         }
     }

@@ -11,7 +11,7 @@ use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
 use crate::output::Output;
 use crate::prefix::Namespace;
 use crate::prompt_scores::PromptScores;
-use crate::sampler::{self, BadLogits, Scratch};
+use crate::sampler::{BadLogits, Row, Scratch};
 use crate::vocabulary::Vocabulary;
 use crate::waiting::Place;
 use crate::worker::Submission;
@@ -238,11 +238,11 @@ impl Sequence {
         let vocab = logits.len() / wanted.count(rows).max(1);
         let mut last = None;
         for (offset, row) in logits.chunks_exact(vocab.max(1)).enumerate() {
-            sampler::check(row)?;
+            let row = Row::new(row)?;
             if wanted == Wanted::All
                 && let Some(scores) = &mut self.prompt_scores
             {
-                scores.take(&self.tokens[..self.prompt], first + offset, row);
+                scores.take(&self.tokens[..self.prompt], first + offset, &row);
             }
             last = Some(row);
         }
@@ -259,11 +259,11 @@ impl Sequence {
             self.finish(FinishReason::Length, now);
             return Ok(false);
         }
-        let Some(logits) = last else {
+        let Some(row) = last else {
             return Err(BadLogits::Nothing);
         };
         let nth = self.tokens.len() - self.prompt;
-        let (token, end) = self.output.next(nth, logits, vocabulary, scratch);
+        let (token, end) = self.output.next(nth, &row, vocabulary, scratch);
         self.tokens.push(token.id);
         self.client.send(Event::Token(token));
         let full = (nth + 1 == self.max_tokens).then_some(FinishReason::Length);

@@ -1,7 +1,7 @@
 //! Tokens that may be drawn.
 
-use super::exp::{exp_of_minus, sum};
-use super::largest;
+use super::exp::exp_of_minus;
+use super::row::{RUN, Row, distance};
 
 /// Tokens that may be drawn, in the order of their ids. Never empty once filled: the likeliest always stays.
 #[derive(Debug, Default)]
@@ -9,43 +9,37 @@ pub(super) struct Candidates {
     pub(super) ids: Vec<u32>,
     /// How far each one's logit, divided by the temperature, is below that of the likeliest: 0 to ∞.
     pub(super) distances: Vec<f32>,
-    /// exp(-distance): proportional to the probability; 1 for the likeliest. Empty until [`weigh`](Self::weigh).
+    /// exp(-distance): proportional to the probability; 1 for the likeliest.
     pub(super) weights: Vec<f32>,
 }
 
 impl Candidates {
-    /// All tokens.
-    pub(super) fn fill(&mut self, logits: &[f32], temperature: f32) {
-        let largest = largest(logits);
-        self.ids.clear();
-        self.ids.extend((0..).zip(logits).map(|(id, _): (u32, _)| id));
-        self.distances.clear();
-        self.distances
-            .extend(logits.iter().map(|logit| (largest - logit) / temperature));
-        self.weights.clear();
+    /// Those whose logit is at least `limit`, which is at most the largest.
+    pub(super) fn fill(&mut self, row: &Row<'_>, limit: f32, scale: f32) {
+        let Self {
+            ids,
+            distances,
+            weights,
+        } = self;
+        ids.clear();
+        distances.clear();
+        row.at_least(limit, |large, logits| {
+            ids.extend_from_slice(large);
+            distances.extend(logits.iter().map(|&logit| distance(logit, row.largest(), scale)));
+        });
+        weights.clear();
+        weights.extend(distances.iter().map(|&distance| exp_of_minus(distance)));
     }
 
-    /// Computes the weights of those that are left.
-    pub(super) fn weigh(&mut self) {
-        self.weights.clear();
-        self.weights
-            .extend(self.distances.iter().map(|&distance| exp_of_minus(distance)));
-    }
-
-    /// Keeps those of which `keep` holds, given id, distance and weight (0 before weights are computed).
+    /// Keeps those of which `keep` holds, given id, distance and weight.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(u32, f32, f32) -> bool) {
         let mut kept = 0;
         for index in 0..self.ids.len() {
-            let (id, distance) = (self.ids[index], self.distances[index]);
-            let weight = self.weights.get(index).copied().unwrap_or_default();
-            if keep(id, distance, weight) {
-                self.ids[kept] = id;
-                self.distances[kept] = distance;
-                if let Some(place) = self.weights.get_mut(kept) {
-                    *place = weight;
-                }
-                kept += 1;
-            }
+            let (id, distance, weight) = (self.ids[index], self.distances[index], self.weights[index]);
+            self.ids[kept] = id;
+            self.distances[kept] = distance;
+            self.weights[kept] = weight;
+            kept += usize::from(keep(id, distance, weight));
         }
         self.ids.truncate(kept);
         self.distances.truncate(kept);
@@ -54,23 +48,45 @@ impl Candidates {
 
     /// Sum of the weights.
     pub(super) fn total(&self) -> f64 {
-        sum(&self.weights, |weight| weight)
+        self.weights.iter().map(|&weight| f64::from(weight)).sum()
     }
 
     /// The one at `uniform` of the way, from 0 to 1, through the cumulative distribution in the order of ids.
     pub(super) fn draw(&self, uniform: f64) -> u32 {
-        let target = uniform * self.total();
-        let mut reached = 0.0;
-        let mut last = 0;
-        for (&id, &weight) in self.ids.iter().zip(&self.weights) {
-            if weight > 0.0 {
-                reached += f64::from(weight);
-                last = id;
-                if reached > target {
-                    break;
-                }
-            }
-        }
-        last
+        let weighted = self.ids.iter().copied().zip(self.weights.iter().copied());
+        walk(weighted, uniform * self.total())
     }
+}
+
+/// The same over all tokens, none of which is written down: only the run in which the draw falls is looked at closely.
+/// `masses` is a buffer.
+pub(super) fn draw_from_all(row: &Row<'_>, scale: f32, uniform: f64, masses: &mut Vec<f64>) -> u32 {
+    masses.clear();
+    masses.extend(row.masses(scale));
+    let target = uniform * masses.iter().sum::<f64>();
+    let (mut reached, mut before, mut drawn) = (0.0, 0.0, 0);
+    for (run, &mass) in masses.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
+        (before, drawn) = (reached, run);
+        reached += mass;
+        if reached > target {
+            break;
+        }
+    }
+    let run = row.logits()[drawn * RUN..].iter().take(RUN);
+    let weights = run.map(|&logit| exp_of_minus(distance(logit, row.largest(), scale)));
+    walk((drawn as u32 * RUN as u32..).zip(weights), target - before)
+}
+
+/// Where the sum of weights first exceeds `target`; of those that have weight the last, if it never does.
+fn walk(weighted: impl Iterator<Item = (u32, f32)>, target: f64) -> u32 {
+    let mut reached = 0.0;
+    let mut last = 0;
+    for (id, weight) in weighted.filter(|&(_, weight)| weight > 0.0) {
+        reached += f64::from(weight);
+        last = id;
+        if reached > target {
+            break;
+        }
+    }
+    last
 }

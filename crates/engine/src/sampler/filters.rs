@@ -1,126 +1,146 @@
 //! Which tokens may be drawn: temperature, then `top_k`, `top_p`, `min_p` and `typical_p`, each on what the one before
 //! has left, as in Hugging Face transformers.
 //!
-//! Nothing is sorted. Each filter keeps what is within some limit; `top_k` finds its by partial selection, `top_p` and
-//! `typical_p` theirs by bisection over the bit patterns of floats, one pass over the candidates for each of at most
-//! 31 attempts.
+//! Nothing is sorted but a handful. The first filter finds a limit below which no logit can pass, and only what is
+//! above it becomes a candidate; `top_p` and `typical_p` then sum candidates up by how far they are from the best, bin
+//! by bin, and look closely at the one bin in which enough is reached.
 
 use super::candidates::Candidates;
+use super::row::Row;
 use crate::request::Sampling;
 
-/// Fills `candidates` with the tokens that `sampling` leaves, weighed; at least one.
-pub(super) fn apply(logits: &[f32], sampling: &Sampling, candidates: &mut Candidates) {
-    candidates.fill(logits, sampling.temperature);
-    if let Some(k) = sampling.top_k {
-        top_k(candidates, k);
-    }
-    // Exponentials come after the filter that needs none.
-    candidates.weigh();
-    if sampling.top_p < 1.0 {
-        top_p(candidates, f64::from(sampling.top_p));
+/// Of temperatures below this, draws are those of this one, unless logits differ by less than 1e-28.
+const COLDEST: f32 = 1e-30;
+
+/// Beyond this distance a weight is 0.
+const FARTHEST: f32 = 87.0;
+
+/// How likely, against the likeliest, those tokens are that `top_p` looks at first.
+const LIKELY: f64 = 1e-3;
+
+/// What logits' differences are multiplied by.
+pub(super) fn scale(sampling: &Sampling) -> f32 {
+    1.0 / sampling.temperature.max(COLDEST)
+}
+
+/// Whether every token may be drawn.
+pub(super) fn keep_all(sampling: &Sampling) -> bool {
+    sampling.top_k.is_none() && sampling.top_p >= 1.0 && sampling.min_p <= 0.0 && sampling.typical_p >= 1.0
+}
+
+/// Fills `candidates` with the tokens that `sampling` leaves; at least one. `buffer` is one.
+pub(super) fn apply(row: &Row<'_>, sampling: &Sampling, candidates: &mut Candidates, buffer: &mut Vec<f32>) {
+    let scale = scale(sampling);
+    let top_p = f64::from(sampling.top_p);
+    let k = sampling.top_k.filter(|&k| k < row.logits().len());
+    if let Some(k) = k {
+        candidates.fill(row, row.kth_largest(k, buffer).max(f32::MIN), scale);
+        if top_p < 1.0 {
+            let total = candidates.total();
+            keep_top_p(candidates, top_p * total);
+        }
+    } else if top_p < 1.0 {
+        let total: f64 = row.masses(scale).sum();
+        // Tokens less likely than this cannot make up 1 - p even together, so the others reach p. But most often much
+        // fewer do.
+        let negligible = (1.0 - top_p) * total / row.logits().len() as f64;
+        candidates.fill(row, lightest(row, negligible.max(LIKELY), scale), scale);
+        if negligible < LIKELY && candidates.total() < top_p * total {
+            candidates.fill(row, lightest(row, negligible, scale), scale);
+        }
+        keep_top_p(candidates, top_p * total);
+    } else {
+        candidates.fill(row, lightest(row, f64::from(sampling.min_p), scale), scale);
     }
     if sampling.min_p > 0.0 {
         candidates.retain(|_, _, weight| weight >= sampling.min_p);
     }
     if sampling.typical_p < 1.0 {
-        typical_p(candidates, f64::from(sampling.typical_p));
+        keep_typical(candidates, f64::from(sampling.typical_p));
     }
 }
 
-/// Keeps the `k` likeliest, and those as likely as the last of them.
-fn top_k(candidates: &mut Candidates, k: usize) {
-    if k >= candidates.ids.len() {
-        return;
-    }
-    // The bit patterns of floats that are not negative have the order of their values, and integers sort faster.
-    let mut patterns: Vec<u32> = candidates
-        .distances
-        .iter()
-        .map(|distance| distance.to_bits())
-        .collect();
-    let (_, kth, _) = patterns.select_nth_unstable(k - 1);
-    let limit = f32::from_bits(*kth);
-    candidates.retain(|_, distance, _| distance <= limit);
+/// A logit below all whose weight is at least `weight` (and not 0), and hardly any other.
+fn lightest(row: &Row<'_>, weight: f64, scale: f32) -> f32 {
+    // Wider than float32 rounds: what should not pass is dropped by its weight later, or weighs next to nothing.
+    const SLACK: f64 = 1e-5;
+    let distance = (-weight.ln()).clamp(0.0, f64::from(FARTHEST)) * (1.0 + SLACK) + SLACK;
+    let largest = f64::from(row.largest());
+    let limit = largest - distance / f64::from(scale);
+    (limit as f32).next_down().clamp(f32::MIN, row.largest())
 }
 
-/// Keeps the likeliest that together have probability `p`, of equals the lowest ids (Holtzman et al. 2020, arXiv
+/// Keeps the likeliest whose weights reach `target`, of equals the lowest ids (Holtzman et al. 2020, arXiv
 /// 1904.09751).
-fn top_p(candidates: &mut Candidates, p: f64) {
-    let total = candidates.total();
-    let target = p * total;
-    // Tokens less likely than this cannot make up 1 - p even together, so the others reach p: usually few.
-    let negligible = ((1.0 - p) * total / candidates.ids.len() as f64) as f32;
-    candidates.retain(|_, _, weight| weight >= negligible.min(1.0));
-    let Candidates {
-        distances, weights, ..
-    } = candidates;
-    let limit = smallest(|limit| mass(distances, weights, limit) >= target);
-    let mut reached = mass(distances, weights, limit.next_down());
-    candidates.retain(|_, distance, weight| {
-        // The last of the equals may be the one that reaches it. The likeliest stays even where `p` is 0.
-        let wanted = distance < limit || distance == limit && (reached < target || reached == 0.0);
-        if wanted && distance == limit {
-            reached += f64::from(weight);
-        }
-        wanted
+fn keep_top_p(candidates: &mut Candidates, target: f64) {
+    let (limit, last) = reaching(&candidates.distances, &candidates.weights, target);
+    let mut place = 0;
+    candidates.retain(|_, distance, _| {
+        place += 1;
+        (distance < limit) | (distance == limit) & (place <= last + 1)
     });
 }
 
 /// Keeps those whose information content is nearest to the entropy and that together have probability `p`.
-fn typical_p(candidates: &mut Candidates, p: f64) {
+fn keep_typical(candidates: &mut Candidates, p: f64) {
+    candidates.retain(|_, _, weight| weight > 0.0);
     let total = candidates.total();
     // A probability is exp(-distance)/total, so information content is distance + ln total, and its expectation, the
     // entropy, is the mean distance + ln total.
-    let possible = candidates
-        .distances
-        .iter()
-        .zip(&candidates.weights)
-        .filter(|(_, weight)| **weight > 0.0);
-    let mean = possible
+    let weighted = candidates.distances.iter().zip(&candidates.weights);
+    let sum: f64 = weighted
         .map(|(&distance, &weight)| f64::from(distance) * f64::from(weight))
-        .sum::<f64>()
-        / total;
+        .sum();
+    let mean = sum / total;
     let surprise = |distance: f32| (f64::from(distance) - mean).abs() as f32;
     let surprises: Vec<f32> = candidates
         .distances
         .iter()
         .map(|&distance| surprise(distance))
         .collect();
-    let target = p * total;
-    let limit = smallest(|limit| mass(&surprises, &candidates.weights, limit) >= target);
+    let (limit, _) = reaching(&surprises, &candidates.weights, p * total);
     candidates.retain(|_, distance, _| surprise(distance) <= limit);
 }
 
-/// Sum of the weights whose key is at most `limit`.
-fn mass(keys: &[f32], weights: &[f32], limit: f32) -> f64 {
-    let (key_chunks, key_rest) = keys.as_chunks::<8>();
-    let (weight_chunks, weight_rest) = weights.as_chunks::<8>();
-    let term = |key: f32, weight: f32| f64::from(if key <= limit { weight } else { 0.0 });
-    let mut lanes = [0.0; 8];
-    for (keys, weights) in key_chunks.iter().zip(weight_chunks) {
-        for ((lane, &key), &weight) in lanes.iter_mut().zip(keys).zip(weights) {
-            *lane += term(key, weight);
-        }
+/// The last, in the order of keys and then of places, of those whose weights together reach `target`: its key and its
+/// place. The first of all, if its weight is enough; the last of all, if all are not.
+///
+/// Keys are finite, not negative, and there is one.
+fn reaching(keys: &[f32], weights: &[f32], target: f64) -> (f32, usize) {
+    const BINS: usize = 512;
+    let largest = keys.iter().fold(0.0, |a: f32, &b| if b > a { b } else { a });
+    let scale = BINS as f32 / largest.max(f32::MIN_POSITIVE);
+    // Rounding makes no difference to what follows: the bins of greater keys are never lower.
+    let bin = |key: f32| ((key * scale) as u32 as usize).min(BINS - 1);
+    let mut masses = [0.0_f64; BINS];
+    let mut last = 0;
+    for (&key, &weight) in keys.iter().zip(weights) {
+        let bin = bin(key);
+        masses[bin] += f64::from(weight);
+        last = last.max(bin);
     }
-    let rest: f64 = key_rest
+    let (mut reached, mut chosen) = (0.0, last);
+    for (bin, &mass) in masses[..last].iter().enumerate() {
+        if reached + mass >= target && mass > 0.0 {
+            chosen = bin;
+            break;
+        }
+        reached += mass;
+    }
+    let inside = keys
         .iter()
-        .zip(weight_rest)
-        .map(|(&key, &weight)| term(key, weight))
-        .sum();
-    lanes.iter().sum::<f64>() + rest
-}
-
-/// The smallest limit, from 0 to ∞, that is `enough`, where everything above an enough is one; ∞ if none is.
-fn smallest(enough: impl Fn(f32) -> bool) -> f32 {
-    // The bit patterns of floats that are not negative have the order of their values.
-    let (mut low, mut high) = (0_u32, f32::INFINITY.to_bits());
-    while low < high {
-        let middle = low.midpoint(high);
-        if enough(f32::from_bits(middle)) {
-            high = middle;
-        } else {
-            low = middle + 1;
+        .copied()
+        .zip(0..)
+        .filter(|&(key, _)| bin(key) == chosen);
+    let mut inside: Vec<(f32, usize)> = inside.collect();
+    inside.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut end = (0.0, 0);
+    for (key, place) in inside {
+        end = (key, place);
+        reached += f64::from(weights[place]);
+        if reached >= target {
+            break;
         }
     }
-    f32::from_bits(low)
+    end
 }

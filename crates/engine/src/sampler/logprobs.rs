@@ -1,43 +1,51 @@
 //! Log-probabilities of the model's own distribution: before penalties, bias, temperature and filters.
 
-use super::exp::{exp_of_minus, sum};
-use super::largest;
+use std::cmp::Ordering;
+
+use super::row::Row;
 
 /// The log-softmax of a row of logits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Logprobs<'a> {
-    logits: &'a [f32],
+    row: &'a Row<'a>,
     /// ln Σ exp(logit).
     normaliser: f64,
 }
 
 impl<'a> Logprobs<'a> {
-    /// Of logits that passed [`check`](super::check).
-    pub(crate) fn new(logits: &'a [f32]) -> Self {
-        let largest = largest(logits);
-        let sum = sum(logits, |logit| exp_of_minus(largest - logit));
+    /// Passes over the whole row: only for who asked for log-probabilities.
+    pub(crate) fn new(row: &'a Row<'a>) -> Self {
+        let sum: f64 = row.masses(1.0).sum();
         Self {
-            logits,
-            normaliser: f64::from(largest) + sum.ln(),
+            row,
+            normaliser: f64::from(row.largest()) + sum.ln(),
         }
     }
 
     /// Of one token.
     pub(crate) fn of(&self, id: u32) -> f32 {
-        (f64::from(self.logits[id as usize]) - self.normaliser) as f32
+        self.of_logit(self.row.logits()[id as usize])
+    }
+
+    fn of_logit(&self, logit: f32) -> f32 {
+        (f64::from(logit) - self.normaliser) as f32
     }
 
     /// The `n` likeliest tokens with theirs, likeliest first, of equals the lowest id.
     pub(crate) fn top(&self, n: usize) -> Vec<(u32, f32)> {
-        let mut best: Vec<(u32, f32)> = Vec::with_capacity(n.min(self.logits.len()) + 1);
-        for (id, &logit) in (0..).zip(self.logits) {
-            // Most tokens fail this test against the last of the best, so keeping a sorted list is cheap.
-            if best.len() < n || best.last().is_some_and(|&(_, least)| logit > least) {
-                let place = best.partition_point(|&(_, other)| other >= logit);
-                best.insert(place, (id, logit));
-                best.truncate(n);
-            }
+        if n == 0 {
+            return Vec::new();
         }
-        best.into_iter().map(|(id, _)| (id, self.of(id))).collect()
+        let mut best: Vec<(u32, f32)> = Vec::new();
+        let limit = self.row.kth_largest(n, &mut Vec::new());
+        self.row.at_least(limit, |ids, logits| {
+            best.extend(ids.iter().copied().zip(logits.iter().copied()));
+        });
+        // Stable: equals stay in the order of ids.
+        best.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
+        best.truncate(n);
+        best.into_iter()
+            .map(|(id, logit)| (id, self.of_logit(logit)))
+            .collect()
     }
 }

@@ -8,13 +8,15 @@ mod exp;
 mod filters;
 pub(crate) mod logprobs;
 mod penalties;
+mod row;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::request::Sampling;
-use candidates::Candidates;
+use candidates::{Candidates, draw_from_all};
 use penalties::Penalties;
+pub(crate) use row::Row;
 
 /// Logits that no token can be chosen from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,49 +29,13 @@ pub(crate) enum BadLogits {
     Nothing,
 }
 
-/// Whether the logits are a distribution: finite, or -∞ for tokens that cannot be, but not for all.
-pub(crate) fn check(logits: &[f32]) -> Result<(), BadLogits> {
-    // Without branches inside: almost always there is nothing to find.
-    let nan = logits.iter().fold(false, |nan, logit| nan | logit.is_nan());
-    if nan {
-        return Err(BadLogits::NotANumber(
-            logits.iter().position(|logit| logit.is_nan()).unwrap_or(0),
-        ));
-    }
-    match largest(logits) {
-        f32::INFINITY => Err(BadLogits::Infinite(argmax(logits) as usize)),
-        f32::NEG_INFINITY => Err(BadLogits::Nothing),
-        _ => Ok(()),
-    }
-}
-
-/// The largest logit; -∞ if there is none.
-fn largest(logits: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = logits.as_chunks::<16>();
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    for chunk in chunks {
-        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, logit);
-        }
-    }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
-}
-
-/// The likeliest token, of equals the lowest id.
-fn argmax(logits: &[f32]) -> u32 {
-    let largest = largest(logits);
-    (0..)
-        .zip(logits)
-        .find(|&(_, &logit)| logit == largest)
-        .map_or(0, |(id, _)| id)
-}
-
 /// Buffers as wide as the vocabulary, shared by all samplers.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     logits: Vec<f32>,
     candidates: Candidates,
+    masses: Vec<f64>,
+    buffer: Vec<f32>,
 }
 
 /// One sequence's way of choosing tokens.
@@ -94,25 +60,33 @@ impl Sampler {
         self.seed
     }
 
-    /// Chooses the `nth` token of the output, from 0, given logits that passed [`check`].
-    pub(crate) fn choose(&self, nth: usize, logits: &[f32], scratch: &mut Scratch) -> u32 {
+    /// Chooses the `nth` token of the output, from 0. Does no more than the request asks for: greedy is in the survey of
+    /// the row already, only penalties and bias copy it, and without filters nothing is written down.
+    pub(crate) fn choose(&self, nth: usize, row: &Row<'_>, scratch: &mut Scratch) -> u32 {
         let Scratch {
-            logits: changed,
+            logits,
             candidates,
+            masses,
+            buffer,
         } = scratch;
-        let logits = if self.penalties.change_nothing() {
-            logits
+        let changed;
+        let row = if self.penalties.change_nothing() {
+            row
         } else {
-            changed.clear();
-            changed.extend_from_slice(logits);
-            self.penalties.apply(changed);
-            changed
+            logits.clear();
+            logits.extend_from_slice(row.logits());
+            self.penalties.apply(logits);
+            changed = row.changed(logits, self.penalties.tokens());
+            &changed
         };
         if self.sampling.temperature == 0.0 {
-            return argmax(logits);
+            row.argmax()
+        } else if filters::keep_all(&self.sampling) {
+            draw_from_all(row, filters::scale(&self.sampling), self.uniform(nth), masses)
+        } else {
+            filters::apply(row, &self.sampling, candidates, buffer);
+            candidates.draw(self.uniform(nth))
         }
-        filters::apply(logits, &self.sampling, candidates);
-        candidates.draw(self.uniform(nth))
     }
 
     /// Takes note of a token of the output.

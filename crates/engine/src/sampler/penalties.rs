@@ -46,6 +46,12 @@ impl Penalties {
         }
     }
 
+    /// The tokens whose logits it changes; some may come twice.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = u32> {
+        let biased = self.bias.iter().map(|&(id, _)| id);
+        self.counts.keys().copied().chain(biased)
+    }
+
     /// Changes the logits. Finite ones stay finite, whatever the parameters.
     pub(crate) fn apply(&self, logits: &mut [f32]) {
         // Tokens are changed one by one, so the map's order is of no consequence.

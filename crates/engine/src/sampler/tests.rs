@@ -7,7 +7,7 @@ use super::*;
 
 fn logits() -> impl Strategy<Value = Vec<f32>> {
     // Multiples of a quarter, so that equal logits are common.
-    prop::collection::vec((-40_i32..40).prop_map(|quarter| quarter as f32 / 4.0), 1..300)
+    prop::collection::vec((-40_i32..40).prop_map(|quarter| quarter as f32 / 4.0), 1..700)
 }
 
 /// What the filters leave, by id with probabilities, computed the obvious way.
@@ -80,8 +80,18 @@ fn naive(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
 
 fn filtered(logits: &[f32], sampling: &Sampling) -> Candidates {
     let mut candidates = Candidates::default();
-    filters::apply(logits, sampling, &mut candidates);
+    filters::apply(
+        &Row::new(logits).unwrap(),
+        sampling,
+        &mut candidates,
+        &mut Vec::new(),
+    );
     candidates
+}
+
+/// The `nth` token that a sampler chooses.
+fn choose(sampler: &Sampler, nth: usize, logits: &[f32]) -> u32 {
+    sampler.choose(nth, &Row::new(logits).unwrap(), &mut Scratch::default())
 }
 
 fn fast(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
@@ -140,16 +150,23 @@ proptest! {
         logits in logits(),
         uniform in (0_u32..10_000).prop_map(|n| f64::from(n) / 10_000.0),
     ) {
-        let drawn = filtered(&logits, &Sampling::default()).draw(uniform) as usize;
         let distribution = naive(&logits, &Sampling::default());
-        let below: f64 = distribution[..drawn].iter().map(|(_, p)| p).sum();
-        prop_assert!(below <= uniform + 1e-6, "{below} is below {uniform}");
-        prop_assert!(below + distribution[drawn].1 >= uniform - 1e-6);
+        let row = Row::new(&logits).unwrap();
+        for drawn in [
+            filtered(&logits, &Sampling::default()).draw(uniform),
+            draw_from_all(&row, 1.0, uniform, &mut Vec::new()),
+        ] {
+            let drawn = drawn as usize;
+            let below: f64 = distribution[..drawn].iter().map(|(_, p)| p).sum();
+            prop_assert!(below <= uniform + 1e-6, "{below} is below {uniform}");
+            prop_assert!(below + distribution[drawn].1 >= uniform - 1e-6);
+        }
     }
 
     #[test]
     fn logprobs_are_the_log_softmax(logits in logits(), n in 0_usize..=20) {
-        let logprobs = Logprobs::new(&logits);
+        let row = Row::new(&logits).unwrap();
+        let logprobs = Logprobs::new(&row);
         let mut sorted = naive(&logits, &Sampling::default());
         for &(id, probability) in &sorted {
             prop_assert!((f64::from(logprobs.of(id)) - probability.ln()).abs() < 1e-4);
@@ -159,6 +176,34 @@ proptest! {
         let top = logprobs.top(n);
         prop_assert_eq!(top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), ids);
         prop_assert!(top.iter().all(|&(id, logprob)| logprob == logprobs.of(id)));
+    }
+
+    #[test]
+    fn a_row_knows_its_largest_logits(
+        mut logits in prop::collection::vec((-40_i32..40).prop_map(|quarter| quarter as f32 / 4.0), 1..700),
+        k in 1_usize..800,
+        changes in prop::collection::vec((0_usize..700, -20_i32..20), 0..10),
+    ) {
+        let before = logits.clone();
+        let ids: Vec<u32> = changes.iter().map(|&(at, _)| (at % logits.len()) as u32).collect();
+        for (&id, &(_, quarter)) in ids.iter().zip(&changes) {
+            logits[id as usize] = quarter as f32 / 4.0;
+        }
+        let before = Row::new(&before).unwrap();
+        let changed = before.changed(&logits, ids.into_iter());
+        let mut sorted = logits.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        for row in [Row::new(&logits).unwrap(), changed] {
+            prop_assert_eq!(row.largest(), sorted[0]);
+            let first = logits.iter().position(|&logit| logit == sorted[0]).unwrap();
+            prop_assert_eq!(row.argmax() as usize, first);
+            let kth = row.kth_largest(k, &mut Vec::new());
+            prop_assert_eq!(kth, sorted.get(k - 1).copied().unwrap_or(f32::NEG_INFINITY));
+            let mut large = Vec::new();
+            row.at_least(kth, |ids, logits| large.extend(ids.iter().copied().zip(logits.iter().copied())));
+            let expected = (0..).zip(&logits).filter(|&(_, &logit)| logit >= kth);
+            prop_assert_eq!(large, expected.map(|(id, &logit)| (id, logit)).collect::<Vec<(u32, f32)>>());
+        }
     }
 
     #[test]
@@ -172,31 +217,27 @@ proptest! {
         repetition_penalty in prop::sample::select(vec![f32::MIN_POSITIVE, 1.0, f32::MAX]),
         seed: u64,
     ) {
-        prop_assume!(check(&logits).is_ok());
+        prop_assume!(Row::new(&logits).is_ok());
         let sampling = Sampling {
             temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
             logit_bias: vec![(0, f32::MAX)],
             ..Sampling::default()
         };
         let prompt: Vec<u32> = (0..logits.len() as u32).collect();
+        let row = Row::new(&logits).unwrap();
         let mut scratch = Scratch::default();
-        let id = Sampler::new(sampling, seed, &prompt).choose(0, &logits, &mut scratch);
+        let filtered = !filters::keep_all(&sampling);
+        let id = Sampler::new(sampling, seed, &prompt).choose(0, &row, &mut scratch);
         prop_assert!((id as usize) < logits.len());
-        prop_assert!(!scratch.candidates.ids.is_empty());
+        prop_assert_eq!(filtered, !scratch.candidates.ids.is_empty());
     }
 }
 
 #[test]
 fn greedy_takes_the_lowest_of_equals() {
     let sampler = Sampler::new(Sampling::greedy(), 0, &[]);
-    assert_eq!(
-        sampler.choose(0, &[1.0, 3.0, 3.0, 2.0], &mut Scratch::default()),
-        1
-    );
-    assert_eq!(
-        sampler.choose(0, &[f32::NEG_INFINITY, -5.0], &mut Scratch::default()),
-        1
-    );
+    assert_eq!(choose(&sampler, 0, &[1.0, 3.0, 3.0, 2.0]), 1);
+    assert_eq!(choose(&sampler, 0, &[f32::NEG_INFINITY, -5.0]), 1);
 }
 
 #[test]
@@ -205,45 +246,34 @@ fn greedy_comes_after_penalties_and_bias() {
         logit_bias: vec![(0, 10.0)],
         ..Sampling::greedy()
     };
-    assert_eq!(
-        Sampler::new(sampling, 0, &[]).choose(0, &[0.0, 3.0], &mut Scratch::default()),
-        0
-    );
+    assert_eq!(choose(&Sampler::new(sampling, 0, &[]), 0, &[0.0, 3.0]), 0);
     let sampling = Sampling {
         repetition_penalty: 4.0,
         ..Sampling::greedy()
     };
-    assert_eq!(
-        Sampler::new(sampling, 0, &[1]).choose(0, &[1.0, 3.0], &mut Scratch::default()),
-        0
-    );
+    assert_eq!(choose(&Sampler::new(sampling, 0, &[1]), 0, &[1.0, 3.0]), 0);
     let sampling = Sampling {
         presence_penalty: 2.0,
         ..Sampling::greedy()
     };
     let mut sampler = Sampler::new(sampling, 0, &[]);
-    assert_eq!(sampler.choose(0, &[2.0, 3.0], &mut Scratch::default()), 1);
+    assert_eq!(choose(&sampler, 0, &[2.0, 3.0]), 1);
     sampler.note(1);
-    assert_eq!(sampler.choose(1, &[2.0, 3.0], &mut Scratch::default()), 0);
+    assert_eq!(choose(&sampler, 1, &[2.0, 3.0]), 0);
 }
 
 #[test]
 fn a_draw_depends_on_seed_and_position_alone() {
     let logits = vec![0.0; 1000];
     let sampler = |seed| Sampler::new(Sampling::default(), seed, &[]);
-    let forwards: Vec<u32> = (0..50)
-        .map(|n| sampler(7).choose(n, &logits, &mut Scratch::default()))
-        .collect();
+    let forwards: Vec<u32> = (0..50).map(|n| choose(&sampler(7), n, &logits)).collect();
     let one = sampler(7);
-    let mut scratch = Scratch::default();
-    let mut backwards: Vec<u32> = (0..50)
-        .rev()
-        .map(|n| one.choose(n, &logits, &mut scratch))
-        .collect();
+    let (row, mut scratch) = (Row::new(&logits).unwrap(), Scratch::default());
+    let mut backwards: Vec<u32> = (0..50).rev().map(|n| one.choose(n, &row, &mut scratch)).collect();
     backwards.reverse();
     assert_eq!(forwards, backwards);
     let other: Vec<u32> = (0..50)
-        .map(|n| sampler(8).choose(n, &logits, &mut scratch))
+        .map(|n| sampler(8).choose(n, &row, &mut scratch))
         .collect();
     assert_ne!(forwards, other);
     // Draws of one seed differ from each other.
@@ -254,13 +284,16 @@ fn a_draw_depends_on_seed_and_position_alone() {
 fn tokens_of_probability_zero_are_never_drawn() {
     let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
     let candidates = filtered(&logits, &Sampling::default());
+    let row = Row::new(&logits).unwrap();
     for uniform in [0.0, 0.5, 1.0 - f64::EPSILON / 2.0] {
         assert_eq!(candidates.draw(uniform), 1);
+        assert_eq!(draw_from_all(&row, 1.0, uniform, &mut Vec::new()), 1);
     }
 }
 
 #[test]
 fn logits_that_are_no_distribution_are_named() {
+    let check = |logits: &[f32]| Row::new(logits).map(|_| ());
     assert_eq!(check(&[0.0, f32::NAN]), Err(BadLogits::NotANumber(1)));
     assert_eq!(check(&[f32::NAN, f32::INFINITY]), Err(BadLogits::NotANumber(0)));
     assert_eq!(check(&[0.0, f32::INFINITY]), Err(BadLogits::Infinite(1)));

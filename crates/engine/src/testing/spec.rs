@@ -3,7 +3,7 @@
 use super::{EOS, VOCAB, decode, logits_after};
 use crate::event::FinishReason;
 use crate::request::Request;
-use crate::sampler::{Sampler, Scratch};
+use crate::sampler::{Row, Sampler, Scratch};
 
 /// Tokens, text and reason that `request`, which has a seed, must be answered with.
 pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
@@ -15,7 +15,8 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     while output.len() < request.max_tokens {
         let tokens = [request.prompt.as_slice(), &output].concat();
         let logits = logits_after(&tokens, adapter, VOCAB);
-        let id = sampler.choose(output.len(), &logits, &mut Scratch::default());
+        let row = Row::new(&logits).unwrap();
+        let id = sampler.choose(output.len(), &row, &mut Scratch::default());
         sampler.note(id);
         output.push(id);
         let ended = if stop.tokens.contains(&id) {

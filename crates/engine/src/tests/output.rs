@@ -1,5 +1,6 @@
 //! What comes out: text, ends, log-probabilities.
 
+use crate::sampler::Row;
 use crate::sampler::logprobs::Logprobs;
 use crate::testing::{
     EOS, FakeBackend, Faults, Harness, SPECIAL, VOCAB, adapter, exactly, generous, hash, logits_after,
@@ -191,7 +192,8 @@ fn logprobs_are_the_models_own_whatever_the_sampling() {
     let mut tokens = vec![B, C];
     for token in &answer.tokens {
         let logits = logits_after(&tokens, None, VOCAB);
-        let expected = Logprobs::new(&logits);
+        let row = Row::new(&logits).unwrap();
+        let expected = Logprobs::new(&row);
         assert_eq!(token.logprob, Some(expected.of(A)));
         assert_eq!(token.top, expected.top(3));
         tokens.push(A);
@@ -221,7 +223,8 @@ fn prompt_logprobs_tell_how_likely_each_token_was_after_those_before_it() {
     assert_eq!(scored[7].text, "<7>");
     for position in 1..prompt.len() {
         let logits = logits_after(&prompt[..position], Some(hash(1)), VOCAB);
-        let expected = Logprobs::new(&logits);
+        let row = Row::new(&logits).unwrap();
+        let expected = Logprobs::new(&row);
         assert_eq!(scored[position].logprob, Some(expected.of(prompt[position])));
         assert_eq!(scored[position].top, expected.top(2));
     }
