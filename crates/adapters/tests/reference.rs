@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Run, Slot,
-    Step, Wanted,
+    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Precision, Run,
+    Slot, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -177,7 +177,7 @@ fn check(set: &str, at_least: usize) {
     let folders = folders(set);
     assert!(folders.len() >= at_least, "found only {folders:?}");
     for folder in folders {
-        let model = Arc::new(Model::open(&folder.join("model"), &LoadOptions::default()).unwrap());
+        let model = Arc::new(Model::open(&folder.join("model"), &exact()).unwrap());
         let options = CpuOptions {
             threads: 2,
             blocks: 256,
@@ -222,4 +222,12 @@ fn every_architecture_and_kind_answers_as_in_peft_alone_and_mixed() {
 #[test]
 fn what_the_twelve_kinds_leave_out_answers_as_in_peft() {
     check("peft_extra", 9);
+}
+
+/// The reference numbers are those of float32.
+fn exact() -> LoadOptions<'static> {
+    LoadOptions {
+        precision: Precision::Exact,
+        ..LoadOptions::default()
+    }
 }

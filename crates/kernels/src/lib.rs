@@ -23,7 +23,9 @@ pub use attention::{Attention, BLOCK_POSITIONS, KvLayer, Query, attention};
 pub use blocks::{BlockType, UnknownBlockType};
 pub use isa::{InstructionSet, UnavailableSet};
 pub use lora::{LoraDtype, LoraSegment, PackedLora, add_lora};
-pub use matrix::{PackError, PackedMatrix, RowOrder, matmul};
+pub use matrix::{
+    ActivationScratch, Activations, PackError, PackedMatrix, Part, Precision, RowOrder, matmul,
+};
 pub use norm::rms_norm;
 pub use pool::Pool;
 pub use rope::Angles;

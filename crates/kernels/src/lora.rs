@@ -8,7 +8,7 @@
 use half::bf16;
 
 use crate::isa::{Isa, Kernel, LANES, dispatch};
-use crate::matrix::PackedMatrix;
+use crate::matrix::{ActivationScratch, Activations, PackedMatrix};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
@@ -156,7 +156,9 @@ pub fn add_lora(
         let column = panel * LANES;
         let width = LANES.min(lora.b.out() - column);
         let h = &shrunk[starts[s]..][..rows * lora.rank];
-        lora.b.multiply_panel(panel, h, &mut |row, sums| {
+        let mut scratch = ActivationScratch::default();
+        let h = Activations::new(h, lora.rank, &mut scratch);
+        lora.b.multiply_panel(panel, &h, &mut |row, sums| {
             let out = out.slice(start + row, at + column, width);
             out.iter_mut().zip(sums).for_each(|(o, sum)| *o += sum);
         });

@@ -1,13 +1,14 @@
 //! The forward pass: one decoder for all architectures, for the rows of many sequences under many adapters.
 
 use multigraft_kernels::{
-    Angles, Attention, KvLayer, PackedMatrix, Pool, Query, attention, gated, matmul, rms_norm, softcap,
+    Activations, Angles, Attention, KvLayer, PackedMatrix, Part, Pool, Query, attention, gated, matmul,
+    rms_norm, softcap,
 };
 
 use crate::config::LayerConfig;
 use crate::experts::Experts;
 use crate::model::Model;
-use crate::project::{Projector, Segment, add, finish};
+use crate::project::{ProjectScratch, Projector, Segment, add, finish};
 use crate::step::BLOCK_TOKENS;
 use crate::weights::{Ffn, Layer};
 
@@ -31,7 +32,7 @@ pub(crate) struct Scratch {
     attended: Vec<f32>,
     gate_up: Vec<f32>,
     inner: Vec<f32>,
-    shrunk: Vec<f32>,
+    project: ProjectScratch,
 }
 
 /// A forward pass over rows in order of their segments.
@@ -107,13 +108,13 @@ impl Decoder<'_> {
             h,
             qkv,
             attended,
-            shrunk,
+            project,
             ..
         } = &mut *self.scratch;
         let mut projector = Projector {
             pool: self.pool,
             segments: self.segments,
-            shrunk,
+            scratch: project,
         };
 
         normalised(x, layer.norms.before_attention.as_deref(), config.norm_eps, h);
@@ -168,7 +169,7 @@ impl Decoder<'_> {
             h,
             gate_up,
             inner,
-            shrunk,
+            project,
             ..
         } = &mut *self.scratch;
         normalised(x, layer.norms.before_ffn.as_deref(), config.norm_eps, h);
@@ -177,7 +178,7 @@ impl Decoder<'_> {
                 let mut projector = Projector {
                     pool: self.pool,
                     segments: self.segments,
-                    shrunk,
+                    scratch: project,
                 };
                 gate_up.resize(rows * up.width, 0.0);
                 projector.project(index, up, h, gate_up);
@@ -203,7 +204,7 @@ impl Decoder<'_> {
                     normalise,
                     activation,
                 }
-                .run(self.pool, &input, h);
+                .run(self.pool, &input, &mut project.activations, h);
             }
         }
         add_residual(
@@ -218,7 +219,7 @@ impl Decoder<'_> {
     fn logits(&mut self, wanted: &[usize], logits: &mut Vec<f32>) {
         let config = &self.model.config;
         let (hidden, vocab) = (config.hidden, config.vocab);
-        let Scratch { x, h, shrunk, .. } = &mut *self.scratch;
+        let Scratch { x, h, project, .. } = &mut *self.scratch;
         h.clear();
         h.extend(wanted.iter().flat_map(|row| &x[row * hidden..][..hidden]));
         rms_norm(h, &self.model.norm, config.norm_eps);
@@ -234,25 +235,35 @@ impl Decoder<'_> {
             );
             let inputs = &h[start * hidden..(start + rows) * hidden];
             let outputs = &mut logits[start * vocab..(start + rows) * vocab];
-            matmul(self.pool, head(self.model, &run[0]), inputs, outputs, vocab, 0);
+            let part = Part {
+                weight: head(self.model, &run[0]),
+                at: 0,
+            };
+            let mut inputs = Activations::new(inputs, hidden, &mut project.activations);
+            matmul(self.pool, &[part], &mut inputs, outputs, vocab);
         }
 
         let changes: Vec<_> = segments
             .iter()
             .filter_map(|segment| Some((*segment, 0, segment.adapter?.head.as_ref()?)))
             .collect();
-        let mut projector = Projector {
+        Projector {
             pool: self.pool,
             segments: &segments,
-            shrunk,
-        };
-        projector.add_low_rank(&changes, h, logits, vocab);
+            scratch: &mut *project,
+        }
+        .add_low_rank(&changes, h, logits, vocab);
         for (segment, _, change) in changes {
             let inputs = &h[segment.start * hidden..][..segment.rows * hidden];
             let outputs = logits[segment.start * vocab..][..segment.rows * vocab].chunks_exact_mut(vocab);
             let new_rows = change.rows.as_ref().map(|(tokens, weights)| {
                 let mut values = vec![0.0; segment.rows * tokens.len()];
-                matmul(self.pool, weights, inputs, &mut values, tokens.len(), 0);
+                let mut inputs = Activations::new(inputs, hidden, &mut project.activations);
+                let part = Part {
+                    weight: weights,
+                    at: 0,
+                };
+                matmul(self.pool, &[part], &mut inputs, &mut values, tokens.len());
                 (tokens, values)
             });
             for (r, row) in outputs.enumerate() {

@@ -1,7 +1,9 @@
 //! Routed experts (Shazeer et al. 2017, arXiv 1701.06538): each row goes through the few experts that its router
 //! scores highest.
 
-use multigraft_kernels::{Activation, PackedMatrix, Pool, gated, matmul};
+use multigraft_kernels::{
+    Activation, ActivationScratch, Activations, PackedMatrix, Part, Pool, gated, matmul,
+};
 
 use crate::weights::Expert;
 
@@ -21,12 +23,14 @@ pub(crate) struct Experts<'a> {
 impl Experts<'_> {
     /// `out[r] = Σ_e weight(r, e) · expert_e(x[r])`, `x` and `out` `[rows, hidden]`. A row's experts are summed in
     /// order of their index, whatever the other rows choose.
-    pub(crate) fn run(&self, pool: &Pool, x: &[f32], out: &mut [f32]) {
+    pub(crate) fn run(&self, pool: &Pool, x: &[f32], scratch: &mut ActivationScratch, out: &mut [f32]) {
         let hidden = self.router.inp();
         let rows = x.len() / hidden;
         let count = self.experts.len();
         let mut scores = vec![0.0; rows * count];
-        matmul(pool, self.router, x, &mut scores, count, 0);
+        let part = |weight, at| Part { weight, at };
+        let mut input = Activations::new(x, hidden, scratch);
+        matmul(pool, &[part(self.router, 0)], &mut input, &mut scores, count);
         let chosen: Vec<Vec<(usize, f32)>> = scores
             .chunks_exact(count)
             .map(|scores| self.choose(scores))
@@ -52,19 +56,14 @@ impl Experts<'_> {
                 .copied()
                 .collect();
             let mut gate_up = vec![0.0; taken.len() * 2 * self.width];
-            matmul(pool, &expert.gate, &inputs, &mut gate_up, 2 * self.width, 0);
-            matmul(
-                pool,
-                &expert.up,
-                &inputs,
-                &mut gate_up,
-                2 * self.width,
-                self.width,
-            );
+            let gate_and_up = [part(&expert.gate, 0), part(&expert.up, self.width)];
+            let mut input = Activations::new(&inputs, hidden, scratch);
+            matmul(pool, &gate_and_up, &mut input, &mut gate_up, 2 * self.width);
             let mut inner = vec![0.0; taken.len() * self.width];
             gated(pool, self.activation, &gate_up, &mut inner, self.width);
             let mut outputs = vec![0.0; taken.len() * hidden];
-            matmul(pool, &expert.down, &inner, &mut outputs, hidden, 0);
+            let mut input = Activations::new(&inner, self.width, scratch);
+            matmul(pool, &[part(&expert.down, 0)], &mut input, &mut outputs, hidden);
             for ((row, weight), output) in taken.iter().zip(outputs.chunks_exact(hidden)) {
                 let out = &mut out[row * hidden..][..hidden];
                 out.iter_mut().zip(output).for_each(|(o, y)| *o += weight * y);

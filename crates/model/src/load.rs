@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use multigraft_kernels::PackedMatrix;
+use multigraft_kernels::{PackedMatrix, Precision, RowOrder};
 use multigraft_weights::Tensor;
 
 use crate::config::{Config, FfnConfig, NormPlacement, QkNorm};
@@ -19,6 +19,8 @@ use crate::weights::{Expert, Ffn, Layer, Linear, Norms, Part, Projection};
 pub struct LoadOptions<'a> {
     /// Threads that pack weights.
     pub threads: usize,
+    /// In which precision rows go through the base's weights. Adapters' weights meet float32 in both.
+    pub precision: Precision,
     /// Called as parts get ready, from any thread: parts done, parts in all.
     pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
 }
@@ -27,6 +29,7 @@ impl Default for LoadOptions<'_> {
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            precision: Precision::Native,
             progress: None,
         }
     }
@@ -47,6 +50,7 @@ pub(crate) fn load(path: &Path, options: LoadOptions<'_>) -> Result<Model, Model
     let loader = Loader {
         files: &files,
         config: &config,
+        precision: options.precision,
     };
     let count = config.layers.len();
     let slots: Vec<Mutex<Option<Result<Layer, ModelError>>>> = (0..count).map(|_| Mutex::new(None)).collect();
@@ -93,6 +97,7 @@ pub(crate) fn load(path: &Path, options: LoadOptions<'_>) -> Result<Model, Model
 struct Loader<'a> {
     files: &'a ModelFiles,
     config: &'a Config,
+    precision: Precision,
 }
 
 impl Loader<'_> {
@@ -248,12 +253,7 @@ impl Loader<'_> {
         let tensor = self
             .files
             .require(&format!("{module}.weight"), &[out, inp], self.config)?;
-        let weight = PackedMatrix::pack_ordered(tensor.block_type, tensor.bytes, out, inp, &order).map_err(
-            |source| ModelError::Pack {
-                name: tensor.name.to_owned(),
-                source,
-            },
-        )?;
+        let weight = self.pack(&tensor, tensor.bytes, out, inp, &order)?;
         let bias = match bias {
             true => {
                 let stored = self
@@ -267,9 +267,25 @@ impl Loader<'_> {
         Ok(Linear { weight, bias })
     }
 
+    fn pack(
+        &self,
+        tensor: &Tensor<'_>,
+        bytes: &[u8],
+        out: usize,
+        inp: usize,
+        order: RowOrder<'_>,
+    ) -> Result<PackedMatrix, ModelError> {
+        PackedMatrix::pack_ordered(tensor.block_type, bytes, out, inp, self.precision, order).map_err(
+            |source| ModelError::Pack {
+                name: tensor.name.to_owned(),
+                source,
+            },
+        )
+    }
+
     fn matrix(&self, name: &str, out: usize, inp: usize) -> Result<PackedMatrix, ModelError> {
         let tensor = self.files.require(name, &[out, inp], self.config)?;
-        pack(&tensor, tensor.bytes, out, inp)
+        self.pack(&tensor, tensor.bytes, out, inp, &|row| row)
     }
 
     /// GGUF has all experts of a layer in one tensor, safetensors one tensor each.
@@ -284,7 +300,9 @@ impl Loader<'_> {
                 );
                 let tensor = self.files.require(&name, &[count, out, inp], self.config)?;
                 let size = tensor.bytes.len() / count;
-                pack(&tensor, &tensor.bytes[index * size..][..size], out, inp)
+                self.pack(&tensor, &tensor.bytes[index * size..][..size], out, inp, &|row| {
+                    row
+                })
             }
             ModelFiles::Folder { .. } => {
                 let name = format!(
@@ -304,13 +322,6 @@ impl Loader<'_> {
             })
             .collect()
     }
-}
-
-fn pack(tensor: &Tensor<'_>, bytes: &[u8], out: usize, inp: usize) -> Result<PackedMatrix, ModelError> {
-    PackedMatrix::pack(tensor.block_type, bytes, out, inp).map_err(|source| ModelError::Pack {
-        name: tensor.name.to_owned(),
-        source,
-    })
 }
 
 /// The module of a target inside its layer.

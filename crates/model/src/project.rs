@@ -1,6 +1,7 @@
 //! A projection for the rows of many adapters: the base's product for all rows at once, then each segment's change.
 
-use multigraft_kernels::{LoraSegment, Pool, add_lora, matmul};
+use multigraft_kernels::{ActivationScratch, Activations, LoraSegment, Part, Pool, add_lora, matmul};
+use smallvec::SmallVec;
 
 use crate::adapter::{PackedAdapter, PackedLinear};
 use crate::weights::Projection;
@@ -18,17 +19,32 @@ pub(crate) struct Segment<'a> {
 pub(crate) struct Projector<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) segments: &'a [Segment<'a>],
-    /// Scratch of the low-rank updates.
-    pub(crate) shrunk: &'a mut Vec<f32>,
+    pub(crate) scratch: &'a mut ProjectScratch,
+}
+
+/// Buffers that live from projection to projection.
+#[derive(Debug, Default)]
+pub(crate) struct ProjectScratch {
+    /// Of the base's product.
+    pub(crate) activations: ActivationScratch,
+    /// Of the low-rank updates.
+    shrunk: Vec<f32>,
 }
 
 impl Projector<'_> {
     /// `out[r] = projection(x[r])` under each row's adapter: `x` is `[rows, in]`, `out` `[rows, width]`.
     pub(crate) fn project(&mut self, layer: usize, projection: &Projection, x: &[f32], out: &mut [f32]) {
         let width = projection.width;
-        for part in &projection.parts {
-            matmul(self.pool, &part.linear.weight, x, out, width, part.at);
-        }
+        let parts: SmallVec<[Part<'_>; 3]> = projection
+            .parts
+            .iter()
+            .map(|part| Part {
+                weight: &part.linear.weight,
+                at: part.at,
+            })
+            .collect();
+        let mut input = Activations::new(x, parts[0].weight.inp(), &mut self.scratch.activations);
+        matmul(self.pool, &parts, &mut input, out, width);
         let changes: Vec<(Segment<'_>, usize, &PackedLinear)> = self
             .segments
             .iter()
@@ -82,7 +98,7 @@ impl Projector<'_> {
                 })
             })
             .collect();
-        add_lora(self.pool, &updates, x, out, stride, self.shrunk);
+        add_lora(self.pool, &updates, x, out, stride, &mut self.scratch.shrunk);
     }
 }
 

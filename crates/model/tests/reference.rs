@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_model::{
-    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Run, Step, Wanted,
+    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Precision, Run, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -29,7 +29,7 @@ fn models() -> Vec<PathBuf> {
 }
 
 fn backend(folder: &Path, threads: usize) -> CpuBackend {
-    let model = Model::open(&folder.join("model"), &LoadOptions::default()).unwrap();
+    let model = Model::open(&folder.join("model"), &exact()).unwrap();
     let context = model.default_context();
     CpuBackend::new(
         Arc::new(model),
@@ -174,7 +174,7 @@ fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
 
         let run = |path: &Path| {
-            let model = Model::open(path, &LoadOptions::default()).unwrap();
+            let model = Model::open(path, &exact()).unwrap();
             let options = CpuOptions {
                 threads: 1,
                 blocks: 8,
@@ -196,4 +196,12 @@ fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
     }
     assert_eq!(compared, 13);
     assert!(worst == 0.0, "a GGUF file differs by {worst}");
+}
+
+/// The reference numbers are those of float32.
+fn exact() -> LoadOptions<'static> {
+    LoadOptions {
+        precision: Precision::Exact,
+        ..LoadOptions::default()
+    }
 }

@@ -10,6 +10,7 @@ use multigraft_adapters::{BaseShape, Catalog, Source};
 use multigraft_engine::Engine;
 use multigraft_model::{
     AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, ModelFiles,
+    Precision,
 };
 use multigraft_text::{ChatTemplate, Tokenizer};
 
@@ -59,7 +60,7 @@ impl Base {
         let tokenizer = Arc::new(tokenizer.with_context(of)?);
         let template = template.with_context(|| format!("the chat template of {}", path.display()))?;
         drop(files);
-        let model = open_model(&path, settings.threads)?;
+        let model = open_model(&path, settings.threads, Precision::Native)?;
         Ok(Self {
             name: settings.base_name.clone().unwrap_or(name),
             title,
@@ -156,11 +157,12 @@ impl Base {
 }
 
 /// Opens and packs a model, with a progress bar if it takes long.
-pub(crate) fn open_model(path: &Path, threads: usize) -> Result<Arc<Model>> {
+pub(crate) fn open_model(path: &Path, threads: usize, precision: Precision) -> Result<Arc<Model>> {
     let progress = Progress::new("model");
     let report = |done, total| progress.set(done, total);
     let options = LoadOptions {
         threads,
+        precision,
         progress: Some(&report),
     };
     let model = Model::open(path, &options)?;

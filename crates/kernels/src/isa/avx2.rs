@@ -36,6 +36,10 @@ impl Avx2 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair(__m256, __m256);
 
+/// As [`Pair`], of integers or bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ints(__m256i, __m256i);
+
 /// Wraps intrinsics whose features the token proves.
 macro_rules! proven {
     ($e:expr) => {
@@ -52,8 +56,46 @@ macro_rules! halves {
     };
 }
 
+/// As `halves` for integers.
+macro_rules! int_halves {
+    ($f:ident, $($v:ident),+) => {
+        proven!(Ints($f($($v.0),+), $f($($v.1),+)))
+    };
+}
+
+/// `acc + w·x` over each lane's four bytes; the sum of two products must fit into 16 bits.
+#[target_feature(enable = "avx2")]
+fn dot_half(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(w, x);
+    _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+/// `acc + w·x` over each lane's two brain floats.
+#[target_feature(enable = "avx2,fma")]
+fn dot_bf16_half(acc: __m256, w: __m256i, x: __m256i) -> __m256 {
+    let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+    let odd_w = flush(_mm256_castsi256_ps(_mm256_and_si256(w, high)));
+    let odd_x = flush(_mm256_castsi256_ps(_mm256_and_si256(x, high)));
+    let even_w = flush(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(w)));
+    let even_x = flush(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(x)));
+    let sum = flush(_mm256_fmadd_ps(odd_w, odd_x, flush(acc)));
+    flush(_mm256_fmadd_ps(even_w, even_x, sum))
+}
+
+/// Subnormals as zeros.
+#[target_feature(enable = "avx2")]
+fn flush(v: __m256) -> __m256 {
+    let bits = _mm256_castps_si256(v);
+    let exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f80_0000));
+    let subnormal = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+    let magnitude = _mm256_and_si256(subnormal, _mm256_set1_epi32(i32::MAX));
+    _mm256_castsi256_ps(_mm256_andnot_si256(magnitude, bits))
+}
+
 impl Isa for Avx2 {
     type F = Pair;
+    type I = Ints;
+    type B = Ints;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Pair {
@@ -106,38 +148,6 @@ impl Isa for Avx2 {
         ))
     }
     #[inline(always)]
-    fn load_nibbles(self, from: &[u8; LANES]) -> (Pair, Pair) {
-        proven!({
-            let a = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.as_ptr().cast()));
-            let b = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from[8..].as_ptr().cast()));
-            let mask = _mm256_set1_epi32(15);
-            let low = Pair(
-                _mm256_cvtepi32_ps(_mm256_and_si256(a, mask)),
-                _mm256_cvtepi32_ps(_mm256_and_si256(b, mask)),
-            );
-            let high = Pair(
-                _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(a)),
-                _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(b)),
-            );
-            (low, high)
-        })
-    }
-    #[inline(always)]
-    fn select(self, bits: u16, yes: f32) -> Pair {
-        proven!({
-            let lane_bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-            let all = _mm256_set1_epi32(i32::from(bits));
-            let low = _mm256_cmpeq_epi32(_mm256_and_si256(all, lane_bits), lane_bits);
-            let shifted = _mm256_srli_epi32::<8>(all);
-            let high = _mm256_cmpeq_epi32(_mm256_and_si256(shifted, lane_bits), lane_bits);
-            let yes = _mm256_set1_ps(yes);
-            Pair(
-                _mm256_and_ps(_mm256_castsi256_ps(low), yes),
-                _mm256_and_ps(_mm256_castsi256_ps(high), yes),
-            )
-        })
-    }
-    #[inline(always)]
     fn add(self, a: Pair, b: Pair) -> Pair {
         halves!(_mm256_add_ps, a, b)
     }
@@ -175,6 +185,101 @@ impl Isa for Avx2 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(a)),
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(b)),
             )
+        })
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> Ints {
+        proven!(Ints(
+            _mm256_loadu_si256(from.as_ptr().cast()),
+            _mm256_loadu_si256(from[32..].as_ptr().cast())
+        ))
+    }
+    #[inline(always)]
+    fn and_bytes(self, a: Ints, mask: u8) -> Ints {
+        proven!({
+            let mask = _mm256_set1_epi8(mask.cast_signed());
+            Ints(_mm256_and_si256(a.0, mask), _mm256_and_si256(a.1, mask))
+        })
+    }
+    #[inline(always)]
+    fn or_bytes(self, a: Ints, b: Ints) -> Ints {
+        int_halves!(_mm256_or_si256, a, b)
+    }
+    #[inline(always)]
+    fn shift_up(self, a: Ints, by: u32) -> Ints {
+        proven!({
+            let by = _mm256_set1_epi32(by.cast_signed());
+            Ints(_mm256_sllv_epi32(a.0, by), _mm256_sllv_epi32(a.1, by))
+        })
+    }
+    #[inline(always)]
+    fn shift_down(self, a: Ints, by: u32) -> Ints {
+        proven!({
+            let by = _mm256_set1_epi32(by.cast_signed());
+            Ints(_mm256_srlv_epi32(a.0, by), _mm256_srlv_epi32(a.1, by))
+        })
+    }
+    #[inline(always)]
+    fn dot(self, acc: Ints, w: [Ints; 4], x: &[i8; LANES]) -> Ints {
+        let mut sum = acc;
+        for (w, x) in w.into_iter().zip(x.as_chunks::<4>().0) {
+            sum = proven!({
+                let x = _mm256_set1_epi32(bytemuck::cast(*x));
+                Ints(dot_half(sum.0, w.0, x), dot_half(sum.1, w.1, x))
+            });
+        }
+        sum
+    }
+    #[inline(always)]
+    fn dot_wide(self, acc: Ints, w: [Ints; 4], x: &[i8; LANES]) -> Ints {
+        // Two products of eight bits each overflow sixteen: the weights' top bits go on their own.
+        let (mut low, mut top) = (w, w);
+        for v in 0..4 {
+            low[v] = self.and_bytes(w[v], 0x7f);
+            top[v] = self.and_bytes(w[v], 0x80);
+        }
+        self.dot(self.dot(acc, low, x), top, x)
+    }
+    #[inline(always)]
+    fn dot_bf16(self, acc: Pair, w: Ints, x: [u16; 2]) -> Pair {
+        proven!({
+            let x = _mm256_set1_epi32(i32::from(x[0]) | (i32::from(x[1]) << 16));
+            Pair(dot_bf16_half(acc.0, w.0, x), dot_bf16_half(acc.1, w.1, x))
+        })
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Ints {
+        proven!(Ints(_mm256_set1_epi32(x), _mm256_set1_epi32(x)))
+    }
+    #[inline(always)]
+    fn widen_i8(self, from: &[i8; LANES]) -> Ints {
+        proven!(Ints(
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast())),
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64(from[8..].as_ptr().cast())),
+        ))
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Ints, b: Ints) -> Ints {
+        int_halves!(_mm256_add_epi32, a, b)
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: Ints, b: Ints) -> Ints {
+        int_halves!(_mm256_mullo_epi32, a, b)
+    }
+    #[inline(always)]
+    fn to_floats(self, a: Ints) -> Pair {
+        proven!(Pair(_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)))
+    }
+    #[inline(always)]
+    fn round_i8(self, v: Pair, to: &mut [i8; LANES]) {
+        proven!({
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(v.0), _mm256_cvtps_epi32(v.1));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packs_epi16(
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256::<1>(words),
+            );
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
         })
     }
 }

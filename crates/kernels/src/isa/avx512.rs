@@ -8,26 +8,49 @@ use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, LANES};
 
-/// Proof that the processor has AVX-512 F, BW and VL, and AVX2, FMA and F16C.
+/// Proof that the processor has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C, and with `BF16` AVX-512's brain floats
+/// too. (Cascade Lake and Ice Lake have no BF16; Sapphire Rapids and Zen 4 have all.)
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+/// Whether the processor has what both forms need.
+fn has_common() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+impl Avx512<false> {
     /// The token, if the processor has the instructions.
     pub(super) fn detect() -> Option<Self> {
-        let has = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
-        has.then_some(Self(()))
+        has_common().then_some(Self(()))
     }
 
     /// Runs a kernel compiled for these instructions.
     pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-        fn compiled<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn compiled<K: Kernel>(isa: Avx512<false>, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` exists only where the features were detected.
+        unsafe { compiled(self, kernel) }
+    }
+}
+
+impl Avx512<true> {
+    /// The token, if the processor has the instructions.
+    pub(super) fn detect() -> Option<Self> {
+        (has_common() && is_x86_feature_detected!("avx512bf16")).then_some(Self(()))
+    }
+
+    /// Runs a kernel compiled for these instructions.
+    pub(super) fn enter<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+        fn compiled<K: Kernel>(isa: Avx512<true>, kernel: K) -> K::Output {
             kernel.run(isa)
         }
         // SAFETY: `self` exists only where the features were detected.
@@ -44,8 +67,46 @@ macro_rules! proven {
     };
 }
 
-impl Isa for Avx512 {
+/// [`Isa::dot`].
+///
+/// Assembly, because the intrinsic's broadcast is apart from its product: the compiler then gathers the broadcasts of a
+/// whole tile in front of it, far more than there are registers, and spills them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_broadcast(acc: __m512i, w: [__m512i; 4], x: &[i8; LANES]) -> __m512i {
+    let mut sum = acc;
+    // SAFETY: the function's features have the instruction; it reads the sixteen bytes of `x` and nothing else.
+    unsafe {
+        std::arch::asm!(
+            "vpdpbusd {sum}, {a}, dword ptr [{x}]{{1to16}}",
+            "vpdpbusd {sum}, {b}, dword ptr [{x} + 4]{{1to16}}",
+            "vpdpbusd {sum}, {c}, dword ptr [{x} + 8]{{1to16}}",
+            "vpdpbusd {sum}, {d}, dword ptr [{x} + 12]{{1to16}}",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) w[0],
+            b = in(zmm_reg) w[1],
+            c = in(zmm_reg) w[2],
+            d = in(zmm_reg) w[3],
+            x = in(reg) x.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+/// Subnormals as zeros.
+#[target_feature(enable = "avx512f")]
+fn flush(v: __m512) -> __m512 {
+    let magnitude = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7f80_0000));
+    let normal = _mm512_test_epi32_mask(magnitude, magnitude);
+    let sign = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(i32::MIN));
+    _mm512_mask_mov_ps(_mm512_castsi512_ps(sign), normal, v)
+}
+
+impl<const BF16: bool> Isa for Avx512<BF16> {
     type F = __m512;
+    type I = __m512i;
+    type B = __m512i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -83,21 +144,6 @@ impl Isa for Avx512 {
         ))))
     }
     #[inline(always)]
-    fn load_nibbles(self, from: &[u8; LANES]) -> (__m512, __m512) {
-        proven!({
-            let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()));
-            let low = _mm512_and_si512(wide, _mm512_set1_epi32(15));
-            (
-                _mm512_cvtepi32_ps(low),
-                _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(wide)),
-            )
-        })
-    }
-    #[inline(always)]
-    fn select(self, bits: u16, yes: f32) -> __m512 {
-        proven!(_mm512_maskz_mov_ps(bits, _mm512_set1_ps(yes)))
-    }
-    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         proven!(_mm512_add_ps(a, b))
     }
@@ -131,5 +177,81 @@ impl Isa for Avx512 {
             let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
         })
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> __m512i {
+        proven!(_mm512_loadu_si512(from.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn and_bytes(self, a: __m512i, mask: u8) -> __m512i {
+        proven!(_mm512_and_si512(a, _mm512_set1_epi8(mask.cast_signed())))
+    }
+    #[inline(always)]
+    fn or_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        proven!(_mm512_or_si512(a, b))
+    }
+    #[inline(always)]
+    fn shift_up(self, a: __m512i, by: u32) -> __m512i {
+        proven!(_mm512_sllv_epi32(a, _mm512_set1_epi32(by.cast_signed())))
+    }
+    #[inline(always)]
+    fn shift_down(self, a: __m512i, by: u32) -> __m512i {
+        proven!(_mm512_srlv_epi32(a, _mm512_set1_epi32(by.cast_signed())))
+    }
+    #[inline(always)]
+    fn dot(self, acc: __m512i, w: [__m512i; 4], x: &[i8; LANES]) -> __m512i {
+        proven!(dot_broadcast(acc, w, x))
+    }
+    #[inline(always)]
+    fn dot_wide(self, acc: __m512i, w: [__m512i; 4], x: &[i8; LANES]) -> __m512i {
+        proven!(dot_broadcast(acc, w, x))
+    }
+    #[inline(always)]
+    fn dot_bf16(self, acc: __m512, w: __m512i, x: [u16; 2]) -> __m512 {
+        let both = i32::from(x[0]) | (i32::from(x[1]) << 16);
+        if BF16 {
+            // SAFETY: a token with `BF16` exists only where the feature was detected; the casts keep the bits.
+            unsafe {
+                let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
+                let w: __m512bh = std::mem::transmute(w);
+                _mm512_dpbf16_ps(acc, w, x)
+            }
+        } else {
+            proven!({
+                let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+                let x = _mm512_set1_epi32(both);
+                let odd = |v| _mm512_castsi512_ps(_mm512_and_si512(v, high));
+                let even = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v));
+                let sum = _mm512_fmadd_ps(flush(odd(w)), flush(odd(x)), flush(acc));
+                flush(_mm512_fmadd_ps(flush(even(w)), flush(even(x)), flush(sum)))
+            })
+        }
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> __m512i {
+        proven!(_mm512_set1_epi32(x))
+    }
+    #[inline(always)]
+    fn widen_i8(self, from: &[i8; LANES]) -> __m512i {
+        proven!(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        proven!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        proven!(_mm512_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn to_floats(self, a: __m512i) -> __m512 {
+        proven!(_mm512_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    fn round_i8(self, v: __m512, to: &mut [i8; LANES]) {
+        proven!(_mm_storeu_si128(
+            to.as_mut_ptr().cast(),
+            _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))
+        ))
     }
 }

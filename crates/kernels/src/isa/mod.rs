@@ -30,6 +30,10 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Isa: Copy + Send + Sync {
     /// Sixteen floats.
     type F: Copy;
+    /// Sixteen 32-bit integers.
+    type I: Copy;
+    /// Sixteen times four bytes.
+    type B: Copy;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, from: &[f32; LANES]) -> Self::F;
@@ -40,10 +44,6 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn load_bf16(self, from: &[u16; LANES]) -> Self::F;
     fn load_i8(self, from: &[i8; LANES]) -> Self::F;
     fn load_u8(self, from: &[u8; LANES]) -> Self::F;
-    /// The low and the high four bits of each byte.
-    fn load_nibbles(self, from: &[u8; LANES]) -> (Self::F, Self::F);
-    /// `yes` in the lanes whose bit is set, 0 elsewhere.
-    fn select(self, bits: u16, yes: f32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
@@ -55,6 +55,28 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// `2^n` for integral `n` in -126..=127.
     fn exp2_int(self, n: Self::F) -> Self::F;
+
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> Self::B;
+    fn and_bytes(self, a: Self::B, mask: u8) -> Self::B;
+    fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Each lane's 32 bits moved `by` bits up (to the left); what crosses into the next byte must have been masked.
+    fn shift_up(self, a: Self::B, by: u32) -> Self::B;
+    /// As [`Isa::shift_up`], down.
+    fn shift_down(self, a: Self::B, by: u32) -> Self::B;
+    /// `acc + Σ_v Σ_j w[v][4·lane + j] · x[4·v + j]`, exact for weights up to 127.
+    fn dot(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I;
+    /// As [`Isa::dot`] for all unsigned weights, unless an `x` is -128.
+    fn dot_wide(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I;
+    /// `acc + w[2·lane + 1] · x[1] + w[2·lane] · x[0]` of brain floats, added in this order, rounded to nearest after each;
+    /// subnormal inputs and results count as zero. That is what AVX-512's `vdpbf16ps` does.
+    fn dot_bf16(self, acc: Self::F, w: Self::B, x: [u16; 2]) -> Self::F;
+    fn splat_i32(self, x: i32) -> Self::I;
+    fn widen_i8(self, from: &[i8; LANES]) -> Self::I;
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn mul_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn to_floats(self, a: Self::I) -> Self::F;
+    /// Rounds to the nearest integers, of two the even one. Lanes must lie within ±127.
+    fn round_i8(self, v: Self::F, to: &mut [i8; LANES]);
 
     /// The sum of the lanes as a balanced tree: lane i + lane i+8, then +4, +2, +1.
     #[inline(always)]
@@ -88,7 +110,7 @@ pub enum InstructionSet {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW and VL.
+    /// AVX-512 F, BW, VL and VNNI, with BF16 where the processor has it.
     Avx512,
 }
 
@@ -99,7 +121,7 @@ impl InstructionSet {
         #[cfg(target_arch = "x86_64")]
         {
             sets.extend(avx2::Avx2::detect().map(|_| Self::Avx2));
-            sets.extend(avx512::Avx512::detect().map(|_| Self::Avx512));
+            sets.extend(avx512::Avx512::<false>::detect().map(|_| Self::Avx512));
         }
         sets
     }
@@ -153,9 +175,13 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 pub(crate) fn dispatch_on<K: Kernel>(set: InstructionSet, kernel: K) -> K::Output {
     match set {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => match avx512::Avx512::detect() {
-            Some(isa) => isa.enter(kernel),
-            None => Scalar.enter(kernel),
+        InstructionSet::Avx512 => match (
+            avx512::Avx512::<true>::detect(),
+            avx512::Avx512::<false>::detect(),
+        ) {
+            (Some(isa), _) => isa.enter(kernel),
+            (None, Some(isa)) => isa.enter(kernel),
+            (None, None) => Scalar.enter(kernel),
         },
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => match avx2::Avx2::detect() {
@@ -210,7 +236,7 @@ mod tests {
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) -> Self::Output {
             let (a, b) = (isa.load(&self.0), isa.load(&self.1));
-            let (low, high) = isa.load_nibbles(&self.2);
+            let low = isa.load_u8(&self.2);
             let ints: [i8; LANES] = self.2.map(u8::cast_signed);
             let n = isa.min(isa.max(isa.load_i8(&ints), isa.splat(-126.0)), isa.splat(127.0));
             let results = [
@@ -222,12 +248,9 @@ mod tests {
                 isa.max(a, b),
                 isa.min(a, b),
                 low,
-                high,
-                isa.load_u8(&self.2),
                 isa.load_i8(&ints),
                 isa.load_f16(&self.3),
                 isa.load_bf16(&self.3),
-                isa.select(self.3[0], 3.5),
                 isa.exp2_int(n),
                 exp(isa, a),
                 isa.splat(isa.sum(a)),

@@ -35,8 +35,22 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
     std::array::from_fn(f)
 }
 
+/// Bytes of lane `lane`.
+#[inline(always)]
+fn four(bytes: &[u8; 4 * LANES], lane: usize) -> [u8; 4] {
+    std::array::from_fn(|j| bytes[4 * lane + j])
+}
+
+/// Subnormals as zeros, the sign kept.
+#[inline(always)]
+fn flush(x: f32) -> f32 {
+    if x.is_subnormal() { 0f32.copysign(x) } else { x }
+}
+
 impl Isa for Scalar {
     type F = [f32; LANES];
+    type I = [i32; LANES];
+    type B = [u32; LANES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -65,17 +79,6 @@ impl Isa for Scalar {
     #[inline(always)]
     fn load_u8(self, from: &[u8; LANES]) -> Self::F {
         each(|i| f32::from(from[i]))
-    }
-    #[inline(always)]
-    fn load_nibbles(self, from: &[u8; LANES]) -> (Self::F, Self::F) {
-        (
-            each(|i| f32::from(from[i] & 15)),
-            each(|i| f32::from(from[i] >> 4)),
-        )
-    }
-    #[inline(always)]
-    fn select(self, bits: u16, yes: f32) -> Self::F {
-        each(|i| if bits >> i & 1 == 1 { yes } else { 0.0 })
     }
     #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
@@ -108,5 +111,75 @@ impl Isa for Scalar {
     #[inline(always)]
     fn exp2_int(self, n: Self::F) -> Self::F {
         each(|i| f32::from_bits(((n[i] as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> Self::B {
+        std::array::from_fn(|i| u32::from_le_bytes(four(from, i)))
+    }
+    #[inline(always)]
+    fn and_bytes(self, a: Self::B, mask: u8) -> Self::B {
+        a.map(|a| a & u32::from_le_bytes([mask; 4]))
+    }
+    #[inline(always)]
+    fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn shift_up(self, a: Self::B, by: u32) -> Self::B {
+        a.map(|a| a << by)
+    }
+    #[inline(always)]
+    fn shift_down(self, a: Self::B, by: u32) -> Self::B {
+        a.map(|a| a >> by)
+    }
+    #[inline(always)]
+    fn dot(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I {
+        self.dot_wide(acc, w, x)
+    }
+    #[inline(always)]
+    fn dot_wide(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I {
+        let mut sum = acc;
+        for (w, x) in w.iter().zip(x.as_chunks::<4>().0) {
+            for (sum, w) in sum.iter_mut().zip(w) {
+                for (w, x) in w.to_le_bytes().iter().zip(x) {
+                    *sum += i32::from(*w) * i32::from(*x);
+                }
+            }
+        }
+        sum
+    }
+    #[inline(always)]
+    fn dot_bf16(self, acc: Self::F, w: Self::B, x: [u16; 2]) -> Self::F {
+        each(|i| {
+            let odd = flush(f32::from_bits(w[i] & 0xffff_0000));
+            let even = flush(f32::from_bits(w[i] << 16));
+            let [x_even, x_odd] = x.map(|x| flush(bf16::from_bits(x).to_f32()));
+            let sum = flush(odd.mul_add(x_odd, flush(acc[i])));
+            flush(even.mul_add(x_even, sum))
+        })
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn widen_i8(self, from: &[i8; LANES]) -> Self::I {
+        from.map(i32::from)
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn mul_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn to_floats(self, a: Self::I) -> Self::F {
+        a.map(|a| a as f32)
+    }
+    #[inline(always)]
+    fn round_i8(self, v: Self::F, to: &mut [i8; LANES]) {
+        *to = v.map(|v| v.round_ties_even() as i8);
     }
 }

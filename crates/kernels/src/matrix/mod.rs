@@ -1,27 +1,38 @@
 //! Packed weight matrices and their product with rows of activations.
 //!
-//! A weight `[out, in]` is stored in *panels* of sixteen outputs. Inside a panel the weights lie input by input,
-//! the sixteen outputs side by side, so that one vector holds the weights of sixteen outputs for one input: lanes
-//! are outputs, and no sum ever crosses lanes. Quantised weights keep their file's bits, re-ordered (see
-//! [`layout`]); a weight is decoded in a register to exactly the value that [`crate::BlockType::decode`] gives,
-//! but for the rounding of one fused multiply-add.
+//! A weight `[out, in]` is stored in *panels* of sixteen outputs, so that vector lanes are outputs and no sum ever crosses
+//! lanes. How a panel lies, and in which form it wants the activations, depends on the storage type:
 //!
-//! Each output is `(Σ even inputs) + (Σ odd inputs) + (the last of an odd number)`, each sum taken in order with fused
-//! multiply-adds. That
-//! order depends on neither the number of rows nor threads nor the instruction set: a row's result is the same to
-//! the bit in any batch.
+//! | storage | activations | sums |
+//! | --- | --- | --- |
+//! | F32, F16 | float32 ([`float`]) | float32 |
+//! | BF16 | brain floats ([`bf16`]) | float32 |
+//! | Q4_0 to Q6_K | eight bits, per row and 32 inputs ([`int8`]) | integers in a block, float32 over blocks |
+//!
+//! or float32 throughout, where [`Precision::Exact`] asks for it. Quantised weights keep their file's bits, re-ordered.
+//!
+//! Each output's sum is taken in one order, which depends on neither the number of rows nor threads nor the instruction
+//! set: a row's result is the same to the bit in any batch.
 
-mod layout;
+mod activations;
+mod bf16;
+mod float;
+mod int8;
 mod pack;
+mod panels;
 mod product;
 #[cfg(test)]
 mod tests;
 
-pub use pack::{PackError, RowOrder};
-pub use product::matmul;
+pub use activations::{ActivationScratch, Activations};
+pub use pack::{PackError, Precision, RowOrder};
+pub use product::{Part, matmul};
 
 use crate::isa::{InstructionSet, LANES};
-use layout::Panels;
+use panels::Panels;
+
+/// Takes a row's index and its sixteen sums.
+type Emit<'a> = dyn FnMut(usize, &[f32; LANES]) + 'a;
 
 /// A weight matrix `[out, in]`, packed for [`matmul`].
 #[derive(Debug)]
@@ -54,21 +65,11 @@ impl PackedMatrix {
     pub fn row(&self, row: usize, to: &mut [f32]) {
         assert!(row < self.out, "row {row} of {}", self.out);
         assert_eq!(to.len(), self.inp, "length of a row");
-        let mut panel = vec![[0.0; LANES]; self.inp];
-        self.panels.expand(row / LANES, &mut panel);
-        for (to, lanes) in to.iter_mut().zip(&panel) {
-            *to = lanes[row % LANES];
-        }
+        self.panels.row(row, to);
     }
 
-    /// The sums of panel `index` for each row of `x`, `[rows, in]`.
-    pub(crate) fn multiply_panel(&self, index: usize, x: &[f32], emit: &mut dyn FnMut(usize, &[f32; LANES])) {
-        self.panels
-            .multiply_on(InstructionSet::current(), index, x, self.inp, emit);
-    }
-
-    /// Decodes panel `index` into `to`, `[in, 16]`: the weights of outputs `16·index..`, padded with zeros.
-    fn expand(&self, index: usize, to: &mut [[f32; LANES]]) {
-        self.panels.expand(index, to);
+    /// The sums of panel `index` for each row of `x`, which is prepared for this matrix.
+    pub(crate) fn multiply_panel(&self, index: usize, x: &Activations<'_>, emit: &mut Emit<'_>) {
+        self.panels.multiply_on(InstructionSet::current(), index, x, emit);
     }
 }

@@ -1,7 +1,10 @@
 //! From a file's blocks to panels.
 
-use super::layout::{Bf16, F16, F32, Panels, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8};
-use super::{PackedMatrix, layout};
+use super::PackedMatrix;
+use super::bf16;
+use super::float::{Bf16, F16, F32};
+use super::int8::{Bits, Nibbles, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8, Scales};
+use super::panels::Panels;
 use crate::blocks::{BlockType, k_scale_min};
 use crate::isa::LANES;
 
@@ -22,6 +25,17 @@ pub enum PackError {
     },
 }
 
+/// In which precision a matrix is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Activations rounded to what suits the weights' storage: brain floats, or eight bits with a second eight where one
+    /// is too coarse.
+    #[default]
+    Native,
+    /// Activations in float32. Quantised weights are kept decoded: four times the memory and more.
+    Exact,
+}
+
 /// Where each output's row lies in the file: files may order rows otherwise than the model does.
 pub type RowOrder<'a> = &'a (dyn Fn(usize) -> usize + Sync);
 
@@ -30,8 +44,14 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// If `bytes` is not the storage of `out × in` weights, each row whole blocks.
-    pub fn pack(block_type: BlockType, bytes: &[u8], out: usize, inp: usize) -> Result<Self, PackError> {
-        Self::pack_ordered(block_type, bytes, out, inp, &|row| row)
+    pub fn pack(
+        block_type: BlockType,
+        bytes: &[u8],
+        out: usize,
+        inp: usize,
+        precision: Precision,
+    ) -> Result<Self, PackError> {
+        Self::pack_ordered(block_type, bytes, out, inp, precision, &|row| row)
     }
 
     /// Packs weights whose output `o` is the file's row `order(o)`.
@@ -46,6 +66,7 @@ impl PackedMatrix {
         bytes: &[u8],
         out: usize,
         inp: usize,
+        precision: Precision,
         order: RowOrder<'_>,
     ) -> Result<Self, PackError> {
         let row_bytes = block_type.bytes_for(inp).unwrap_or(0);
@@ -58,58 +79,16 @@ impl PackedMatrix {
             });
         }
         let file = File {
+            block_type,
             bytes,
             row_bytes,
-            block_bytes: block_type.block_bytes(),
             out,
+            inp,
             order,
         };
-        let panels = match block_type {
-            BlockType::F32 => Panels::F32(file.panels(|b, lane, to: &mut F32| {
-                to.0[lane] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            })),
-            BlockType::F16 => Panels::F16(file.panels(|b, lane, to: &mut F16| to.0[lane] = u16_at(b, 0))),
-            BlockType::Bf16 => Panels::Bf16(file.panels(|b, lane, to: &mut Bf16| to.0[lane] = u16_at(b, 0))),
-            BlockType::Q8_0 => Panels::Q8(file.panels(|b, lane, to: &mut Q8| {
-                to.d[lane] = u16_at(b, 0);
-                to.q.iter_mut()
-                    .zip(&b[2..])
-                    .for_each(|(to, q)| to[lane] = q.cast_signed());
-            })),
-            BlockType::Q4_0 => Panels::Q4(file.panels(|b, lane, to: &mut Q4| {
-                to.d[lane] = u16_at(b, 0);
-                pair_nibbles(|i| split_half(&b[2..], i), lane, &mut to.low);
-            })),
-            BlockType::Q4_1 => Panels::Q4Min(file.panels(|b, lane, to: &mut Q4Min| {
-                (to.d[lane], to.m[lane]) = (u16_at(b, 0), u16_at(b, 2));
-                pair_nibbles(|i| split_half(&b[4..], i), lane, &mut to.low);
-            })),
-            BlockType::Q5_0 => Panels::Q5(file.panels(|b, lane, to: &mut Q5| {
-                to.d[lane] = u16_at(b, 0);
-                pair_bits(|i| b[2 + i / 8] >> (i % 8) & 1, lane, &mut to.high);
-                pair_nibbles(|i| split_half(&b[6..], i), lane, &mut to.low);
-            })),
-            BlockType::Q5_1 => Panels::Q5Min(file.panels(|b, lane, to: &mut Q5Min| {
-                (to.d[lane], to.m[lane]) = (u16_at(b, 0), u16_at(b, 2));
-                pair_bits(|i| b[4 + i / 8] >> (i % 8) & 1, lane, &mut to.high);
-                pair_nibbles(|i| split_half(&b[8..], i), lane, &mut to.low);
-            })),
-            BlockType::Q4K => Panels::Q4K(file.panels(|b, lane, to: &mut Q4K| {
-                (to.d[lane], to.dmin[lane]) = (u16_at(b, 0), u16_at(b, 2));
-                for group in 0..8 {
-                    (to.s[group][lane], to.m[group][lane]) = k_scale_min(group, &b[4..16]);
-                    pair_nibbles(|i| k_nibble(&b[16..], group, i), lane, &mut to.low[group]);
-                }
-            })),
-            BlockType::Q5K => Panels::Q5K(file.panels(|b, lane, to: &mut Q5K| {
-                (to.d[lane], to.dmin[lane]) = (u16_at(b, 0), u16_at(b, 2));
-                for group in 0..8 {
-                    (to.s[group][lane], to.m[group][lane]) = k_scale_min(group, &b[4..16]);
-                    pair_bits(|i| b[16 + i] >> group & 1, lane, &mut to.high[group]);
-                    pair_nibbles(|i| k_nibble(&b[48..], group, i), lane, &mut to.low[group]);
-                }
-            })),
-            BlockType::Q6K => Panels::Q6K(file.panels(pack_q6_k)),
+        let panels = match precision {
+            Precision::Native => file.native(),
+            Precision::Exact => file.exact(),
         };
         Ok(Self { out, inp, panels })
     }
@@ -119,17 +98,19 @@ impl PackedMatrix {
     /// # Panics
     /// If `weights` is not `out × in` long.
     pub fn from_f32(weights: &[f32], out: usize, inp: usize) -> Self {
-        Self::pack(BlockType::F32, bytemuck::cast_slice(weights), out, inp)
+        let bytes = bytemuck::cast_slice(weights);
+        Self::pack(BlockType::F32, bytes, out, inp, Precision::Exact)
             .expect("the caller gives out x in weights")
     }
 
-    /// Packs float weights `[out, in]`, row-major, rounded to bf16.
+    /// Packs float weights `[out, in]`, row-major, rounded to bf16; activations stay in float32.
     ///
     /// # Panics
     /// If `weights` is not `out × in` long.
     pub fn from_f32_as_bf16(weights: &[f32], out: usize, inp: usize) -> Self {
         let rounded: Vec<half::bf16> = weights.iter().map(|&w| half::bf16::from_f32(w)).collect();
-        Self::pack(BlockType::Bf16, bytemuck::cast_slice(&rounded), out, inp)
+        let bytes = bytemuck::cast_slice(&rounded);
+        Self::pack(BlockType::Bf16, bytes, out, inp, Precision::Exact)
             .expect("the caller gives out x in weights")
     }
 }
@@ -140,74 +121,173 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 
 /// A matrix as it lies in a file.
 struct File<'a> {
+    block_type: BlockType,
     bytes: &'a [u8],
     row_bytes: usize,
-    block_bytes: usize,
     out: usize,
+    inp: usize,
     order: RowOrder<'a>,
 }
 
 impl File<'_> {
+    fn native(&self) -> Panels {
+        match self.block_type {
+            BlockType::F32 | BlockType::F16 => self.exact(),
+            BlockType::Bf16 => Panels::Bf16Pairs(self.brain_float_pairs()),
+            BlockType::Q8_0 => Panels::Q8(self.blocks(|b, lane, to: &mut Q8| {
+                to.d[lane] = u16_at(b, 0);
+                for (i, q) in b[2..].iter().enumerate() {
+                    // Two's complement + 128 flips the sign's bit.
+                    to.q[i / 4][4 * lane + i % 4] = q ^ 0x80;
+                }
+            })),
+            BlockType::Q4_0 => Panels::Q4(self.blocks(|b, lane, to: &mut Q4| {
+                to.d[lane] = u16_at(b, 0);
+                split_halves(&b[2..], lane, &mut to.low);
+            })),
+            BlockType::Q4_1 => Panels::Q4Min(self.blocks(|b, lane, to: &mut Q4Min| {
+                (to.d[lane], to.m[lane]) = (u16_at(b, 0), u16_at(b, 2));
+                split_halves(&b[4..], lane, &mut to.low);
+            })),
+            BlockType::Q5_0 => Panels::Q5(self.blocks(|b, lane, to: &mut Q5| {
+                to.d[lane] = u16_at(b, 0);
+                set_bits(|i| b[2 + i / 8] >> (i % 8), lane, &mut to.high);
+                split_halves(&b[6..], lane, &mut to.low);
+            })),
+            BlockType::Q5_1 => Panels::Q5Min(self.blocks(|b, lane, to: &mut Q5Min| {
+                (to.d[lane], to.m[lane]) = (u16_at(b, 0), u16_at(b, 2));
+                set_bits(|i| b[4 + i / 8] >> (i % 8), lane, &mut to.high);
+                split_halves(&b[8..], lane, &mut to.low);
+            })),
+            BlockType::Q4K => Panels::Q4K(self.blocks(|b, lane, to: &mut Q4K| {
+                k_scales(b, lane, &mut to.scales);
+                k_nibbles(&b[16..], lane, &mut to.low);
+            })),
+            BlockType::Q5K => Panels::Q5K(self.blocks(|b, lane, to: &mut Q5K| {
+                k_scales(b, lane, &mut to.scales);
+                for (group, high) in to.high.iter_mut().enumerate() {
+                    set_bits(|i| b[16 + i] >> group, lane, high);
+                }
+                k_nibbles(&b[48..], lane, &mut to.low);
+            })),
+            BlockType::Q6K => Panels::Q6K(self.blocks(q6_k)),
+        }
+    }
+
+    fn exact(&self) -> Panels {
+        match self.block_type {
+            BlockType::F32 => Panels::F32(self.blocks(|b, lane, to: &mut F32| {
+                to.0[lane] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            })),
+            BlockType::F16 => Panels::F16(self.blocks(|b, lane, to: &mut F16| to.0[lane] = u16_at(b, 0))),
+            BlockType::Bf16 => Panels::Bf16(self.blocks(|b, lane, to: &mut Bf16| to.0[lane] = u16_at(b, 0))),
+            _ => Panels::F32(self.decoded()),
+        }
+    }
+
     /// Builds all panels; `fill(block, lane, to)` puts one file block into one lane of a packed block.
-    fn panels<B: layout::Block>(&self, fill: impl Fn(&[u8], usize, &mut B)) -> Vec<B> {
-        let per_row = self.row_bytes / self.block_bytes;
-        let mut packed = vec![B::zeroed(); self.out.div_ceil(LANES) * per_row];
-        for (p, panel) in packed.chunks_exact_mut(per_row).enumerate() {
+    fn blocks<B: bytemuck::Pod>(&self, fill: impl Fn(&[u8], usize, &mut B)) -> Vec<B> {
+        let block_bytes = self.block_type.block_bytes();
+        let per_row = self.row_bytes / block_bytes;
+        self.panels(per_row, |row, lane, panel: &mut [B]| {
+            for (block, to) in row.chunks_exact(block_bytes).zip(panel) {
+                fill(block, lane, to);
+            }
+        })
+    }
+
+    fn brain_float_pairs(&self) -> Vec<bf16::Pair> {
+        self.panels(self.inp.div_ceil(2), |row, lane, panel: &mut [bf16::Pair]| {
+            for (weights, to) in row.chunks(4).zip(panel) {
+                to.0[lane] = [
+                    u16_at(weights, 0),
+                    weights
+                        .get(2..)
+                        .map_or(0, |odd| if odd.is_empty() { 0 } else { u16_at(odd, 0) }),
+                ];
+            }
+        })
+    }
+
+    fn decoded(&self) -> Vec<F32> {
+        let decoded = std::cell::RefCell::new(vec![0.0; self.inp]);
+        self.panels(self.inp, |row, lane, panel: &mut [F32]| {
+            let mut decoded = decoded.borrow_mut();
+            self.block_type.decode(row, &mut decoded);
+            panel
+                .iter_mut()
+                .zip(&*decoded)
+                .for_each(|(to, w)| to.0[lane] = *w);
+        })
+    }
+
+    /// Builds panels of `per_panel` blocks; `fill(row, lane, panel)` puts a file's row into one lane.
+    fn panels<B: bytemuck::Pod>(&self, per_panel: usize, fill: impl Fn(&[u8], usize, &mut [B])) -> Vec<B> {
+        let mut packed = vec![B::zeroed(); self.out.div_ceil(LANES) * per_panel];
+        for (p, panel) in packed.chunks_exact_mut(per_panel).enumerate() {
             for lane in 0..LANES.min(self.out - p * LANES) {
                 let row = (self.order)(p * LANES + lane);
-                let row = &self.bytes[row * self.row_bytes..][..self.row_bytes];
-                for (block, to) in row.chunks_exact(self.block_bytes).zip(panel.iter_mut()) {
-                    fill(block, lane, to);
-                }
+                fill(&self.bytes[row * self.row_bytes..][..self.row_bytes], lane, panel);
             }
         }
         packed
     }
 }
 
-/// Nibble i of 32 that lie as two halves: 0..16 in the low nibbles, 16..32 in the high ones.
-fn split_half(bytes: &[u8], i: usize) -> u8 {
-    if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 }
-}
-
-/// Nibble i of group `group` of a Q4_K or Q5_K block.
-fn k_nibble(bytes: &[u8], group: usize, i: usize) -> u8 {
-    let byte = bytes[group / 2 * 32 + i];
-    if group.is_multiple_of(2) {
-        byte & 15
-    } else {
-        byte >> 4
+/// 32 nibbles that lie as two halves: weights 0..16 in the low ones, 16..32 in the high ones.
+fn split_halves(bytes: &[u8], lane: usize, to: &mut Nibbles) {
+    for (i, byte) in bytes.iter().enumerate() {
+        to.set(lane, i, byte & 15);
+        to.set(lane, 16 + i, byte >> 4);
     }
 }
 
-/// Puts inputs 2i and 2i+1 into one byte.
-fn pair_nibbles<const N: usize>(nibble: impl Fn(usize) -> u8, lane: usize, to: &mut [[u8; LANES]; N]) {
-    for (i, to) in to.iter_mut().enumerate() {
-        to[lane] = nibble(2 * i) | nibble(2 * i + 1) << 4;
+/// Sets 32 bits; `bit(i)` has that of weight i as its lowest.
+fn set_bits(bit: impl Fn(usize) -> u8, lane: usize, to: &mut Bits) {
+    for i in 0..32 {
+        to.set(lane, i, bit(i) & 1);
     }
 }
 
-/// Puts input i's bit into bit `lane` of its mask.
-fn pair_bits<const N: usize>(bit: impl Fn(usize) -> u8, lane: usize, to: &mut [[u16; 2]; N]) {
-    for (i, to) in to.as_flattened_mut().iter_mut().enumerate() {
-        *to |= u16::from(bit(i)) << lane;
+/// The scales of a Q4_K or Q5_K block.
+fn k_scales(block: &[u8], lane: usize, to: &mut Scales) {
+    (to.d[lane], to.dmin[lane]) = (u16_at(block, 0), u16_at(block, 2));
+    for group in 0..8 {
+        (to.s[group][lane], to.m[group][lane]) = k_scale_min(group, &block[4..16]);
     }
 }
 
-fn pack_q6_k(block: &[u8], lane: usize, to: &mut Q6K) {
-    let quant = |n: usize| {
-        let (half_block, i) = (n / 128, n % 128);
-        let (quarter, j) = (i / 32, i % 32);
-        let byte = block[half_block * 64 + (quarter % 2) * 32 + j];
-        let nibble = if quarter < 2 { byte & 15 } else { byte >> 4 };
-        (nibble, block[128 + half_block * 32 + j] >> (2 * quarter) & 3)
-    };
+/// The nibbles of a Q4_K or Q5_K block: groups 2p and 2p+1 are the low and the high ones of bytes `32p..`.
+fn k_nibbles(bytes: &[u8], lane: usize, to: &mut [Nibbles; 8]) {
+    for (group, to) in to.iter_mut().enumerate() {
+        let bytes = &bytes[group / 2 * 32..][..32];
+        for (i, byte) in bytes.iter().enumerate() {
+            to.set(
+                lane,
+                i,
+                if group.is_multiple_of(2) {
+                    byte & 15
+                } else {
+                    byte >> 4
+                },
+            );
+        }
+    }
+}
+
+fn q6_k(block: &[u8], lane: usize, to: &mut Q6K) {
     to.d[lane] = u16_at(block, 208);
-    for group in 0..16 {
-        to.s[group][lane] = block[192 + group].cast_signed();
-        pair_nibbles(|i| quant(group * 16 + i).0, lane, &mut to.low[group]);
-        for (i, high) in to.high[group].iter_mut().enumerate() {
-            high[lane] = (0..4).map(|j| quant(group * 16 + 4 * i + j).1 << (2 * j)).sum();
+    for (s, byte) in to.s.iter_mut().zip(&block[192..208]) {
+        s[lane] = byte.cast_signed();
+    }
+    for group in 0..8 {
+        let (half_block, quarter) = (group / 4, group % 4);
+        let low = &block[half_block * 64 + quarter % 2 * 32..][..32];
+        let high = &block[128 + half_block * 32..][..32];
+        for i in 0..32 {
+            let nibble = if quarter < 2 { low[i] & 15 } else { low[i] >> 4 };
+            to.low[group].set(lane, i, nibble);
+            to.high[group].set(lane, i, high[i] >> (2 * quarter) & 3);
         }
     }
 }

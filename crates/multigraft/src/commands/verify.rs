@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use multigraft_adapters::{Source, read};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, CpuBackend, CpuOptions, Model, PackedAdapter, Slot,
+    AdapterDtype, BLOCK_TOKENS, Backend, CpuBackend, CpuOptions, Model, PackedAdapter, Precision, Slot,
 };
 use serde::Serialize;
 
@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<ExitCode> {
     let threads = arguments.threads.unwrap_or_else(default_threads);
     ensure!(threads > 0, "--threads is 0, but must be 1 or more");
     let reference = Reference::read(&arguments.reference)?;
-    let model = open_model(&arguments.base, threads)?;
+    let model = open_model(&arguments.base, threads, Precision::Exact)?;
     let rows = compare(
         &model,
         &reference,

@@ -1,0 +1,99 @@
+//! Rows × panels of brain floats, activations rounded to brain floats too: the products that AVX-512's `vdpbf16ps`
+//! sums two at a time.
+//!
+//! A panel lies two inputs at a time, the sixteen outputs side by side, each output's pair in one 32-bit lane. Each
+//! output's sum is taken pair by pair in order, in each pair the odd input first ([`Isa::dot_bf16`]).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Emit;
+use crate::isa::{Isa, Kernel, LANES};
+
+/// Sixteen outputs × two inputs. Where the number of inputs is odd, the last weight is 0.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Pair(pub(super) [[u16; 2]; LANES]);
+
+/// Two neighbouring inputs of a row as brain floats; the one after an odd end is 0.
+pub(super) type Inputs = [u16; 2];
+
+/// Rounds the row `x` to brain floats, to nearest even. `to` is `[ceil(len / 2)]`.
+pub(super) struct Round<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) to: &'a mut [Inputs],
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let (pairs, rest) = self.x.as_chunks::<2>();
+        for (pair, to) in pairs.iter().zip(self.to.iter_mut()) {
+            *to = [rounded(pair[0]), rounded(pair[1])];
+        }
+        if let (&[last], Some(to)) = (rest, self.to.last_mut()) {
+            *to = [rounded(last), 0];
+        }
+    }
+}
+
+/// The upper half of the nearest brain float; NaN stays NaN.
+#[inline(always)]
+fn rounded(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if x.is_nan() { 0x7fc0 } else { nearest as u16 }
+}
+
+/// One panel times rows `[rows, pairs]`; `emit` takes each row's sixteen sums.
+pub(super) struct Product<'a, 'e> {
+    pub(super) panel: &'a [Pair],
+    pub(super) x: &'a [Inputs],
+    pub(super) emit: &'e mut Emit<'e>,
+}
+
+impl Kernel for Product<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { panel, x, emit } = self;
+        let rows = x.len() / panel.len();
+        let mut row = 0;
+        while row < rows {
+            // Sixteen rows keep as many sums in flight as the instruction's latency asks for.
+            row += match rows - row {
+                1 => tile::<I, 1>(isa, panel, x, row, emit),
+                2..4 => tile::<I, 2>(isa, panel, x, row, emit),
+                4..8 => tile::<I, 4>(isa, panel, x, row, emit),
+                8..16 => tile::<I, 8>(isa, panel, x, row, emit),
+                _ => tile::<I, 16>(isa, panel, x, row, emit),
+            };
+        }
+    }
+}
+
+/// `T` rows at once. Returns `T`.
+#[inline(always)]
+fn tile<I: Isa, const T: usize>(
+    isa: I,
+    panel: &[Pair],
+    x: &[Inputs],
+    first: usize,
+    emit: &mut Emit<'_>,
+) -> usize {
+    let n = panel.len();
+    let rows: [&[Inputs]; T] = std::array::from_fn(|t| &x[(first + t) * n..][..n]);
+    let mut sums = [isa.splat(0.0); T];
+    for (i, weights) in panel.iter().enumerate() {
+        let weights = isa.load_bytes(bytemuck::cast_ref(&weights.0));
+        for t in 0..T {
+            sums[t] = isa.dot_bf16(sums[t], weights, rows[t][i]);
+        }
+    }
+    for (t, sum) in sums.into_iter().enumerate() {
+        let mut lanes = [0.0; LANES];
+        isa.store(sum, &mut lanes);
+        emit(first + t, &lanes);
+    }
+    T
+}

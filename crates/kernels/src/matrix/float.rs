@@ -1,0 +1,154 @@
+//! Rows × panels of floats: F32, F16 and brain floats widened in registers, activations in float32.
+//!
+//! A panel lies input by input, the sixteen outputs side by side. Each output is `(Σ even inputs) + (Σ odd inputs) +
+//! (the last of an odd number)`, each sum taken in order with fused multiply-adds.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Emit;
+use crate::isa::{Isa, Kernel, LANES};
+
+/// One input × sixteen outputs of a panel.
+pub(super) trait Block: Pod + Send + Sync {
+    /// Walks a panel and shows each input's weights to `visitor`.
+    fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>);
+
+    /// The weight of output `lane`.
+    fn weight(&self, lane: usize) -> f32;
+}
+
+/// Sees the weights of a panel. A trait and not a closure, because its methods must be `inline(always)`: code that is
+/// left out of line is compiled without the instruction set.
+///
+/// Weights come in pairs, because sums alternate between two accumulators: a pair names both without an index, so that
+/// they stay in registers.
+pub(super) trait Visitor<I: Isa> {
+    /// The sixteen outputs' weights for inputs `i` and `i + 1`, i even.
+    fn pair(&mut self, isa: I, i: usize, even: I::F, odd: I::F);
+    /// Those for the last input, if the number of inputs is odd.
+    fn last(&mut self, isa: I, i: usize, weights: I::F);
+}
+
+/// Blocks of one input, decoded by a load.
+macro_rules! plain_block {
+    ($(#[$doc:meta])* $name:ident($lanes:ty), $load:ident, $decode:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Pod, Zeroable)]
+        #[repr(C)]
+        pub(super) struct $name(pub(super) $lanes);
+
+        impl Block for $name {
+            #[inline(always)]
+            fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>) {
+                let (pairs, rest) = panel.as_chunks::<2>();
+                for (i, [even, odd]) in pairs.iter().enumerate() {
+                    visitor.pair(isa, 2 * i, isa.$load(&even.0), isa.$load(&odd.0));
+                }
+                for block in rest {
+                    visitor.last(isa, panel.len() - 1, isa.$load(&block.0));
+                }
+            }
+            fn weight(&self, lane: usize) -> f32 {
+                ($decode)(self.0[lane])
+            }
+        }
+    };
+}
+
+plain_block! {
+    /// Plain floats.
+    F32([f32; LANES]), load, std::convert::identity
+}
+plain_block! {
+    /// IEEE half floats.
+    F16([u16; LANES]), load_f16, |bits| half::f16::from_bits(bits).to_f32()
+}
+plain_block! {
+    /// Brain floats.
+    Bf16([u16; LANES]), load_bf16, |bits| half::bf16::from_bits(bits).to_f32()
+}
+
+/// Rows of activations, `[rows, width]`, row-major and dense.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) width: usize,
+}
+
+/// One panel times all rows; `emit` takes each row's sixteen sums.
+pub(super) struct Product<'a, 'e, B> {
+    pub(super) panel: &'a [B],
+    pub(super) x: Rows<'a>,
+    pub(super) emit: &'e mut Emit<'e>,
+}
+
+impl<B: Block> Kernel for Product<'_, '_, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { panel, x, emit } = self;
+        let rows = x.data.len() / x.width;
+        let mut row = 0;
+        while row < rows {
+            row += match rows - row {
+                1 => tile::<I, B, 1>(isa, panel, x, row, emit),
+                2..4 => tile::<I, B, 2>(isa, panel, x, row, emit),
+                4..8 => tile::<I, B, 4>(isa, panel, x, row, emit),
+                _ => tile::<I, B, 8>(isa, panel, x, row, emit),
+            };
+        }
+    }
+}
+
+/// `T` rows at once: the weights are decoded once for all of them. Returns `T`.
+#[inline(always)]
+fn tile<I: Isa, B: Block, const T: usize>(
+    isa: I,
+    panel: &[B],
+    x: Rows<'_>,
+    first: usize,
+    emit: &mut Emit<'_>,
+) -> usize {
+    let zeros = [isa.splat(0.0); T];
+    let rows = std::array::from_fn(|t| &x.data[(first + t) * x.width..][..x.width]);
+    let mut tile = Tile::<I, T> {
+        rows,
+        even: zeros,
+        odd: zeros,
+        last: zeros,
+    };
+    B::walk(panel, isa, &mut tile);
+    for t in 0..T {
+        let mut sums = [0.0; LANES];
+        isa.store(
+            isa.add(isa.add(tile.even[t], tile.odd[t]), tile.last[t]),
+            &mut sums,
+        );
+        emit(first + t, &sums);
+    }
+    T
+}
+
+/// The running sums of `T` rows × sixteen outputs.
+struct Tile<'a, I: Isa, const T: usize> {
+    rows: [&'a [f32]; T],
+    even: [I::F; T],
+    odd: [I::F; T],
+    last: [I::F; T],
+}
+
+impl<I: Isa, const T: usize> Visitor<I> for Tile<'_, I, T> {
+    #[inline(always)]
+    fn pair(&mut self, isa: I, i: usize, even: I::F, odd: I::F) {
+        for t in 0..T {
+            self.even[t] = isa.mul_add(even, isa.splat(self.rows[t][i]), self.even[t]);
+            self.odd[t] = isa.mul_add(odd, isa.splat(self.rows[t][i + 1]), self.odd[t]);
+        }
+    }
+    #[inline(always)]
+    fn last(&mut self, isa: I, i: usize, weights: I::F) {
+        for t in 0..T {
+            self.last[t] = isa.mul(weights, isa.splat(self.rows[t][i]));
+        }
+    }
+}

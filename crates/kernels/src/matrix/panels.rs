@@ -1,0 +1,121 @@
+//! All panels of a matrix, in one of the layouts.
+
+use super::int8::{self, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8};
+use super::{Activations, Emit, bf16, float};
+use crate::isa::{InstructionSet, LANES, dispatch_on};
+
+/// Panels of sixteen outputs, one after the other.
+pub(super) enum Panels {
+    F32(Vec<float::F32>),
+    F16(Vec<float::F16>),
+    Bf16(Vec<float::Bf16>),
+    /// Brain floats for activations in brain floats.
+    Bf16Pairs(Vec<bf16::Pair>),
+    Q8(Vec<Q8>),
+    Q4(Vec<Q4>),
+    Q4Min(Vec<Q4Min>),
+    Q5(Vec<Q5>),
+    Q5Min(Vec<Q5Min>),
+    Q4K(Vec<Q4K>),
+    Q5K(Vec<Q5K>),
+    Q6K(Vec<Q6K>),
+}
+
+/// What a layout wants of the activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Float,
+    Bf16,
+    Int8,
+}
+
+/// Runs one of the three bodies with `$blocks` bound to the blocks of whichever layout it is.
+macro_rules! with_blocks {
+    ($panels:expr, float $float:ident => $on_float:expr, bf16 $pairs:ident => $on_bf16:expr, int8 $int8:ident => $on_int8:expr) => {
+        match $panels {
+            Panels::F32($float) => $on_float,
+            Panels::F16($float) => $on_float,
+            Panels::Bf16($float) => $on_float,
+            Panels::Bf16Pairs($pairs) => $on_bf16,
+            Panels::Q8($int8) => $on_int8,
+            Panels::Q4($int8) => $on_int8,
+            Panels::Q4Min($int8) => $on_int8,
+            Panels::Q5($int8) => $on_int8,
+            Panels::Q5Min($int8) => $on_int8,
+            Panels::Q4K($int8) => $on_int8,
+            Panels::Q5K($int8) => $on_int8,
+            Panels::Q6K($int8) => $on_int8,
+        }
+    };
+}
+
+impl Panels {
+    pub(super) fn bytes(&self) -> usize {
+        with_blocks!(self,
+            float b => size_of_val(b.as_slice()),
+            bf16 b => size_of_val(b.as_slice()),
+            int8 b => size_of_val(b.as_slice()))
+    }
+
+    pub(super) fn wanted(&self) -> Wanted {
+        with_blocks!(self, float _b => Wanted::Float, bf16 _b => Wanted::Bf16, int8 _b => Wanted::Int8)
+    }
+
+    /// The weights of output `row`, `[in]`.
+    pub(super) fn row(&self, row: usize, to: &mut [f32]) {
+        let (index, lane, inp) = (row / LANES, row % LANES, to.len());
+        with_blocks!(self,
+            float b => to.iter_mut().zip(float_panel(b, index, inp)).for_each(|(to, b)| *to = float::Block::weight(b, lane)),
+            bf16 b => {
+                for (to, pair) in to.chunks_mut(2).zip(pairs_panel(b, index, inp)) {
+                    for (to, bits) in to.iter_mut().zip(pair.0[lane]) {
+                        *to = half::bf16::from_bits(bits).to_f32();
+                    }
+                }
+            },
+            int8 b => int8_row(int8_panel(b, index, inp), lane, to))
+    }
+
+    /// Multiplies panel `index` with all rows; `emit` takes each row's sixteen sums.
+    pub(super) fn multiply_on(
+        &self,
+        set: InstructionSet,
+        index: usize,
+        x: &Activations<'_>,
+        emit: &mut Emit<'_>,
+    ) {
+        let inp = x.floats.width;
+        with_blocks!(self,
+            float b => dispatch_on(set, float::Product { panel: float_panel(b, index, inp), x: x.floats, emit }),
+            bf16 b => dispatch_on(set, bf16::Product { panel: pairs_panel(b, index, inp), x: &x.scratch.bf16, emit }),
+            int8 b => dispatch_on(set, int8::Product { panel: int8_panel(b, index, inp), x: &x.scratch.int8, emit }))
+    }
+}
+
+impl std::fmt::Debug for Panels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.bytes())
+    }
+}
+
+fn float_panel<B: float::Block>(blocks: &[B], index: usize, inp: usize) -> &[B] {
+    &blocks[index * inp..][..inp]
+}
+
+fn pairs_panel(blocks: &[bf16::Pair], index: usize, inp: usize) -> &[bf16::Pair] {
+    let pairs = inp.div_ceil(2);
+    &blocks[index * pairs..][..pairs]
+}
+
+fn int8_panel<B: int8::Block>(blocks: &[B], index: usize, inp: usize) -> &[B] {
+    let per_panel = inp / (int8::INPUTS * B::GROUPS);
+    &blocks[index * per_panel..][..per_panel]
+}
+
+fn int8_row<B: int8::Block>(panel: &[B], lane: usize, to: &mut [f32]) {
+    for (block, to) in panel.iter().zip(to.chunks_exact_mut(int8::INPUTS * B::GROUPS)) {
+        to.iter_mut()
+            .enumerate()
+            .for_each(|(i, to)| *to = block.weight(lane, i));
+    }
+}
