@@ -11,21 +11,21 @@ use std::marker::PhantomData;
 /// Disjointness is the promise of the kernels in this crate: each splits its output by columns or by rows over
 /// its tasks, and the pool runs every task once.
 #[derive(Clone, Copy)]
-pub(crate) struct SharedRows<'a> {
-    start: *mut f32,
+pub(crate) struct SharedRows<'a, T = f32> {
+    start: *mut T,
     len: usize,
     stride: usize,
-    exclusive: PhantomData<&'a mut [f32]>,
+    exclusive: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointer stands for an exclusive borrow of plain floats; tasks write disjoint pieces of it (see the
+// SAFETY: the pointer stands for an exclusive borrow of plain numbers; tasks write disjoint pieces of it (see the
 // type), and the borrow ends after the region.
-unsafe impl Send for SharedRows<'_> {}
+unsafe impl<T: Send> Send for SharedRows<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedRows<'_> {}
+unsafe impl<T: Send> Sync for SharedRows<'_, T> {}
 
-impl<'a> SharedRows<'a> {
-    pub(crate) fn new(data: &'a mut [f32], stride: usize) -> Self {
+impl<'a, T: Copy> SharedRows<'a, T> {
+    pub(crate) fn new(data: &'a mut [T], stride: usize) -> Self {
         Self {
             start: data.as_mut_ptr(),
             len: data.len(),
@@ -36,7 +36,7 @@ impl<'a> SharedRows<'a> {
 
     /// Copies `values` to columns `at..` of a row. No other task may touch these elements in this region.
     #[inline(always)]
-    pub(crate) fn write(&self, row: usize, at: usize, values: &[f32]) {
+    pub(crate) fn write(&self, row: usize, at: usize, values: &[T]) {
         self.slice(row, at, values.len()).copy_from_slice(values);
     }
 
@@ -46,7 +46,7 @@ impl<'a> SharedRows<'a> {
         clippy::mut_from_ref,
         reason = "the owner of the columns is one task, see the type"
     )]
-    pub(crate) fn slice(&self, row: usize, at: usize, len: usize) -> &mut [f32] {
+    pub(crate) fn slice(&self, row: usize, at: usize, len: usize) -> &mut [T] {
         let from = row * self.stride + at;
         assert!(
             at + len <= self.stride && from + len <= self.len,

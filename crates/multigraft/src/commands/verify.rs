@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use multigraft_adapters::{Source, read};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, CpuBackend, CpuOptions, Model, PackedAdapter, Slot,
+    AdapterDtype, BLOCK_TOKENS, Backend, CpuBackend, CpuOptions, KvDtype, Model, PackedAdapter, Slot,
 };
 use serde::Serialize;
 
@@ -190,6 +190,7 @@ fn verdicts(
         blocks,
         context: model.config().context,
         step_rows: STEP_ROWS,
+        kv_dtype: KvDtype::F32,
     };
     let mut backend = CpuBackend::new(Arc::clone(model), options);
     let slots: Vec<Option<Slot>> = compared
