@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, PackedAdapter,
-    Run, Slot, Step, Wanted,
+    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
+    PackedAdapter, Run, Slot, Step, Wanted,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -53,6 +53,7 @@ impl Served {
             blocks: 40,
             context: 128,
             step_rows: 512,
+            kv_dtype: KvDtype::default(),
         };
         let mut backend = CpuBackend::new(Arc::clone(&self.model), options);
         let slots = self

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Precision, Run,
-    Slot, Step, Wanted,
+    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
+    Precision, Run, Slot, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -183,6 +183,7 @@ fn check(set: &str, at_least: usize) {
             blocks: 256,
             context: model.default_context(),
             step_rows: 2048,
+            kv_dtype: KvDtype::F32,
         };
         let mut backend = CpuBackend::new(Arc::clone(&model), options);
         let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();

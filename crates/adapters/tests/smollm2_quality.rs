@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Run, Slot,
-    Step, Wanted,
+    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, Run,
+    Slot, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -93,6 +93,7 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
         blocks: 64,
         context: 1024,
         step_rows: 1024,
+        kv_dtype: KvDtype::default(),
     };
     let mut backend = CpuBackend::new(Arc::clone(&model), options);
 

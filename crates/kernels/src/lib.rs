@@ -19,13 +19,15 @@ mod rope;
 mod shared;
 
 pub use activation::{Activation, gated, softcap};
-pub use attention::{Attention, BLOCK_POSITIONS, KvLayer, Query, attention};
+pub use attention::{
+    Attention, AttentionPlan, BLOCK_POSITIONS, HeadNorms, KvDtype, KvLayer, Query, attention, enter,
+};
 pub use blocks::{BlockType, UnknownBlockType};
 pub use isa::{InstructionSet, UnavailableSet};
 pub use lora::{LoraDtype, LoraSegment, PackedLora, add_lora};
 pub use matrix::{
     ActivationScratch, Activations, PackError, PackedMatrix, Part, Precision, RowOrder, matmul,
 };
-pub use norm::rms_norm;
+pub use norm::{add_residual, rms_norm};
 pub use pool::Pool;
 pub use rope::Angles;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use multigraft_kernels::{KvLayer, Pool};
+use multigraft_kernels::{KvDtype, KvLayer, Pool};
 
 use crate::adapter::PackedAdapter;
 use crate::decoder::{Decoder, Row, Scratch};
 use crate::model::Model;
 use crate::project::Segment;
-use crate::step::{BLOCK_TOKENS, Backend, BackendError, Limits, Slot, Step, Wanted};
+use crate::step::{BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Slot, Step, Wanted};
 
 /// How a [`CpuBackend`] is set up.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct CpuOptions {
     pub context: usize,
     /// The most rows of a step.
     pub step_rows: usize,
+    /// How keys and values are stored.
+    pub kv_dtype: KvDtype,
 }
 
 /// A base model, its KV cache and its resident adapters.
@@ -49,7 +51,7 @@ impl CpuBackend {
         let kv = config
             .layers
             .iter()
-            .map(|_| KvLayer::new(options.blocks, config.kv_heads, config.head_dim))
+            .map(|_| KvLayer::new(options.blocks, config.kv_heads, config.head_dim, options.kv_dtype))
             .collect();
         Self {
             limits,
@@ -62,9 +64,9 @@ impl CpuBackend {
     }
 
     /// Memory of one KV block of a model, in bytes.
-    pub fn block_bytes(model: &Model) -> usize {
+    pub fn block_bytes(model: &Model, dtype: KvDtype) -> usize {
         let config = model.config();
-        2 * config.layers.len() * config.kv_heads * config.head_dim * BLOCK_TOKENS * size_of::<f32>()
+        config.layers.len() * KvLayer::block_bytes(config.kv_heads, config.head_dim, dtype)
     }
 }
 
@@ -87,6 +89,14 @@ impl Backend for CpuBackend {
 
     fn release(&mut self, slot: Slot) {
         self.slots[slot.0 as usize] = None;
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId, _positions: usize) -> bool {
+        // Whole blocks: nobody reads a position that is not stored first.
+        for kv in &mut self.kv {
+            kv.copy_block(from.0, to.0);
+        }
+        true
     }
 
     fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {

@@ -1,15 +1,14 @@
 //! The forward pass: one decoder for all architectures, for the rows of many sequences under many adapters.
 
 use multigraft_kernels::{
-    Activations, Angles, Attention, KvLayer, PackedMatrix, Part, Pool, Query, attention, gated, matmul,
-    rms_norm, softcap,
+    Activations, Angles, Attention, AttentionPlan, HeadNorms, KvLayer, PackedMatrix, Part, Pool, Query,
+    add_residual, attention, enter, gated, matmul, rms_norm, softcap,
 };
 
 use crate::config::LayerConfig;
 use crate::experts::Experts;
 use crate::model::Model;
 use crate::project::{ProjectScratch, Projector, Segment, add, finish};
-use crate::step::BLOCK_TOKENS;
 use crate::weights::{Ffn, Layer};
 
 /// One row of a step.
@@ -21,6 +20,13 @@ pub(crate) struct Row<'a> {
     pub(crate) blocks: &'a [u32],
 }
 
+/// What all layers of a step know of its rows' positions.
+struct Places<'a> {
+    plan: AttentionPlan<'a>,
+    /// One for each rotation of the model.
+    angles: Vec<Angles>,
+}
+
 /// Buffers that live from step to step, so that a step allocates little.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -30,6 +36,8 @@ pub(crate) struct Scratch {
     h: Vec<f32>,
     qkv: Vec<f32>,
     attended: Vec<f32>,
+    /// The attention kernel's own.
+    partials: Vec<f32>,
     gate_up: Vec<f32>,
     inner: Vec<f32>,
     project: ProjectScratch,
@@ -48,14 +56,14 @@ pub(crate) struct Decoder<'a> {
     pub(crate) scratch: &'a mut Scratch,
 }
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
     /// Computes the rows and writes the logits of those in `wanted` (ascending), `[wanted, vocab]`.
     pub(crate) fn run(&mut self, wanted: &[usize], logits: &mut Vec<f32>) {
         self.embed();
-        let angles = self.angles();
+        let places = self.places();
         let model = self.model;
         for (index, layer) in model.layers.iter().enumerate() {
-            self.attend(index, layer, &angles);
+            self.attend(index, layer, &places);
             self.feed_forward(index, layer);
         }
         self.logits(wanted, logits);
@@ -79,68 +87,8 @@ impl Decoder<'_> {
         }
     }
 
-    /// Sine and cosine for each rotation and row.
-    fn angles(&self) -> Vec<Vec<Angles>> {
-        let ropes = self.model.config.ropes.iter();
-        ropes
-            .map(|rope| {
-                let long = rope
-                    .long_inv_freq
-                    .as_ref()
-                    .filter(|_| self.context > rope.short_context);
-                let inv_freq = long.unwrap_or(&rope.inv_freq);
-                self.rows
-                    .iter()
-                    .map(|row| Angles::new(row.position, inv_freq, rope.scale))
-                    .collect()
-            })
-            .collect()
-    }
-
-    /// `x += attention(norm(x))`.
-    fn attend(&mut self, index: usize, layer: &Layer, angles: &[Vec<Angles>]) {
+    fn places(&self) -> Places<'a> {
         let config = &self.model.config;
-        let LayerConfig { window, rope, .. } = config.layers[index];
-        let (rows, width) = (self.rows.len(), config.qkv_width());
-        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-        let Scratch {
-            x,
-            h,
-            qkv,
-            attended,
-            project,
-            ..
-        } = &mut *self.scratch;
-        let mut projector = Projector {
-            pool: self.pool,
-            segments: self.segments,
-            scratch: project,
-        };
-
-        normalised(x, layer.norms.before_attention.as_deref(), config.norm_eps, h);
-        qkv.resize(rows * width, 0.0);
-        projector.project(index, &layer.qkv, h, qkv);
-        for (r, (row, qkv)) in self.rows.iter().zip(qkv.chunks_exact_mut(width)).enumerate() {
-            let (queries, keys_values) = qkv.split_at_mut(q);
-            let (keys, values) = keys_values.split_at_mut(kv);
-            if let (Some(query), Some(key)) = (&layer.norms.query, &layer.norms.key) {
-                rms_norm(queries, query, config.norm_eps);
-                rms_norm(keys, key, config.norm_eps);
-            }
-            if let Some(rope) = rope {
-                angles[rope][r].rotate(queries, config.head_dim);
-                angles[rope][r].rotate(keys, config.head_dim);
-            }
-            let block = row.blocks[row.position / BLOCK_TOKENS];
-            self.kv[index].store(block, row.position % BLOCK_TOKENS, keys, values);
-        }
-        attended.resize(rows * q, 0.0);
-        let how = Attention {
-            heads: config.heads,
-            scale: config.attention_scale,
-            softcap: config.attention_softcap,
-            window,
-        };
         let queries: Vec<Query<'_>> = self
             .rows
             .iter()
@@ -149,15 +97,74 @@ impl Decoder<'_> {
                 blocks: row.blocks,
             })
             .collect();
-        attention(self.pool, &self.kv[index], how, &queries, qkv, width, attended);
-        projector.project(index, &layer.o, attended, h);
-        add_residual(
+        let angles = config.ropes.iter().map(|rope| {
+            let long = rope
+                .long_inv_freq
+                .as_ref()
+                .filter(|_| self.context > rope.short_context);
+            let positions = self.rows.iter().map(|row| row.position);
+            Angles::new(positions, long.unwrap_or(&rope.inv_freq), rope.scale)
+        });
+        Places {
+            angles: angles.collect(),
+            plan: AttentionPlan::new(&queries, config.kv_heads, self.pool.threads()),
+        }
+    }
+
+    /// `x += attention(norm(x))`.
+    fn attend(&mut self, index: usize, layer: &Layer, places: &Places<'_>) {
+        let config = &self.model.config;
+        let LayerConfig { window, rope, .. } = config.layers[index];
+        let (rows, width) = (self.rows.len(), config.qkv_width());
+        let Scratch {
             x,
             h,
-            layer.norms.after_attention.as_deref(),
-            config.norm_eps,
-            config.residual_scale,
+            qkv,
+            attended,
+            project,
+            partials,
+            ..
+        } = &mut *self.scratch;
+        let mut projector = Projector {
+            pool: self.pool,
+            segments: self.segments,
+            scratch: project,
+        };
+
+        let norm = layer.norms.before_attention.as_deref();
+        normalised(self.pool, x, norm, config.norm_eps, h);
+        qkv.resize(rows * width, 0.0);
+        projector.project(index, &layer.qkv, h, qkv);
+
+        let norms = layer.norms.query.as_ref().zip(layer.norms.key.as_ref());
+        let norms = norms.map(|(query, key)| HeadNorms {
+            query,
+            key,
+            eps: config.norm_eps,
+        });
+        let angles = rope.map(|rope| &places.angles[rope]);
+        enter(self.pool, &mut self.kv[index], &places.plan, norms, angles, qkv);
+        attended.resize(rows * config.heads * config.head_dim, 0.0);
+        let how = Attention {
+            heads: config.heads,
+            scale: config.attention_scale,
+            softcap: config.attention_softcap,
+            window,
+        };
+        attention(
+            self.pool,
+            &self.kv[index],
+            how,
+            &places.plan,
+            qkv,
+            partials,
+            attended,
         );
+        projector.project(index, &layer.o, attended, h);
+
+        let norm = layer.norms.after_attention.as_deref();
+        let norm = norm.map(|weight| (weight, config.norm_eps));
+        add_residual(self.pool, x, h, config.hidden, norm, config.residual_scale);
     }
 
     /// `x += ffn(norm(x))`.
@@ -172,7 +179,8 @@ impl Decoder<'_> {
             project,
             ..
         } = &mut *self.scratch;
-        normalised(x, layer.norms.before_ffn.as_deref(), config.norm_eps, h);
+        let norm = layer.norms.before_ffn.as_deref();
+        normalised(self.pool, x, norm, config.norm_eps, h);
         match &layer.ffn {
             Ffn::Dense { gate_up: up, down } => {
                 let mut projector = Projector {
@@ -207,13 +215,9 @@ impl Decoder<'_> {
                 .run(self.pool, &input, &mut project.activations, h);
             }
         }
-        add_residual(
-            x,
-            h,
-            layer.norms.after_ffn.as_deref(),
-            config.norm_eps,
-            config.residual_scale,
-        );
+        let norm = layer.norms.after_ffn.as_deref();
+        let norm = norm.map(|weight| (weight, config.norm_eps));
+        add_residual(self.pool, x, h, config.hidden, norm, config.residual_scale);
     }
 
     fn logits(&mut self, wanted: &[usize], logits: &mut Vec<f32>) {
@@ -222,7 +226,7 @@ impl Decoder<'_> {
         let Scratch { x, h, project, .. } = &mut *self.scratch;
         h.clear();
         h.extend(wanted.iter().flat_map(|row| &x[row * hidden..][..hidden]));
-        rms_norm(h, &self.model.norm, config.norm_eps);
+        rms_norm(self.pool, h, &self.model.norm, config.norm_eps);
         logits.clear();
         logits.resize(wanted.len() * vocab, 0.0);
         let segments = wanted_segments(self.segments, wanted);
@@ -296,20 +300,12 @@ fn head<'a>(model: &'a Model, segment: &Segment<'a>) -> &'a PackedMatrix {
 }
 
 /// `h = norm(x)`, or `x` itself where the architecture has no norm there.
-fn normalised(x: &[f32], weight: Option<&[f32]>, eps: f32, h: &mut Vec<f32>) {
+fn normalised(pool: &Pool, x: &[f32], weight: Option<&[f32]>, eps: f32, h: &mut Vec<f32>) {
     h.clear();
     h.extend_from_slice(x);
     if let Some(weight) = weight {
-        rms_norm(h, weight, eps);
+        rms_norm(pool, h, weight, eps);
     }
-}
-
-/// `x += scale · norm(h)`.
-fn add_residual(x: &mut [f32], h: &mut [f32], weight: Option<&[f32]>, eps: f32, scale: f32) {
-    if let Some(weight) = weight {
-        rms_norm(h, weight, eps);
-    }
-    x.iter_mut().zip(h).for_each(|(x, h)| *x += scale * *h);
 }
 
 /// The segments of the wanted rows, counted among these.

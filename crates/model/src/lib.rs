@@ -35,6 +35,5 @@ pub use files::ModelFiles;
 pub use load::LoadOptions;
 pub use model::{AdapterDtype, Model};
 pub use modules::{Module, ModuleKind};
-pub use multigraft_kernels::InstructionSet;
-pub use multigraft_kernels::Precision;
+pub use multigraft_kernels::{InstructionSet, KvDtype, Precision};
 pub use step::{BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Run, Slot, Step, Wanted};

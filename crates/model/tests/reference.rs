@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_model::{
-    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, LoadOptions, Model, Precision, Run, Step, Wanted,
+    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, Precision, Run,
+    Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -38,6 +39,7 @@ fn backend(folder: &Path, threads: usize) -> CpuBackend {
             blocks: 64,
             context,
             step_rows: 256,
+            kv_dtype: KvDtype::F32,
         },
     )
 }
@@ -180,6 +182,7 @@ fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
                 blocks: 8,
                 context: model.default_context(),
                 step_rows: 64,
+                kv_dtype: KvDtype::F32,
             };
             let tokens: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 43).collect();
             logits(&mut CpuBackend::new(Arc::new(model), options), &tokens, 64)

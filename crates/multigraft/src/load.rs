@@ -96,7 +96,8 @@ impl Base {
     /// The backend with its KV cache.
     pub(crate) fn backend(&self, settings: &ModelSettings) -> Result<CpuBackend> {
         let context = self.context(settings)?;
-        let block = Bytes::from(CpuBackend::block_bytes(&self.model));
+        let kv_dtype = settings.kv_dtype.into();
+        let block = Bytes::from(CpuBackend::block_bytes(&self.model, kv_dtype));
         let blocks = match settings.kv_memory {
             Some(memory) => memory.0 / block.0,
             None => {
@@ -125,6 +126,7 @@ impl Base {
             blocks: usize::try_from(blocks)?,
             context,
             step_rows: settings.engine.step_tokens,
+            kv_dtype,
         };
         Ok(CpuBackend::new(Arc::clone(&self.model), options))
     }

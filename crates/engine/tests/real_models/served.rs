@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use multigraft_engine::{Engine, EngineOptions, Event, Finish, PromptToken, Request, Sink, Token};
-use multigraft_model::{AdapterDtype, CpuBackend, CpuOptions, LoadOptions, Model, PackedAdapter};
+use multigraft_model::{AdapterDtype, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, PackedAdapter};
 use multigraft_text::Tokenizer;
 
 /// A model with its adapters, by name.
@@ -57,6 +57,8 @@ impl Served {
             blocks,
             context: self.context,
             step_rows: options.step_tokens,
+            // The numbers of transformers and PEFT are those of float32.
+            kv_dtype: KvDtype::F32,
         };
         let backend = CpuBackend::new(Arc::clone(&self.model), cpu);
         Engine::start(Box::new(backend), Arc::clone(&self.tokenizer), options)

@@ -83,7 +83,8 @@ fn overview(base: &Base, catalog: &Catalog, engine: &Engine, settings: &ModelSet
     let adapters = catalog.entries();
     let adapter_bytes: usize = adapters.iter().map(|entry| entry.packed.bytes()).sum();
     let kv_bytes = Bytes::from(
-        multigraft_model::CpuBackend::block_bytes(&base.model) * limits.cache_tokens
+        multigraft_model::CpuBackend::block_bytes(&base.model, settings.kv_dtype.into())
+            * limits.cache_tokens
             / multigraft_model::BLOCK_TOKENS,
     );
     let mut text = String::new();

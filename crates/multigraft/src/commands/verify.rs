@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use multigraft_adapters::{Source, read};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, CpuBackend, CpuOptions, Model, PackedAdapter, Precision, Slot,
+    AdapterDtype, BLOCK_TOKENS, Backend, CpuBackend, CpuOptions, KvDtype, Model, PackedAdapter, Precision,
+    Slot,
 };
 use serde::Serialize;
 
@@ -190,6 +191,7 @@ fn verdicts(
         blocks,
         context: model.config().context,
         step_rows: STEP_ROWS,
+        kv_dtype: KvDtype::F32,
     };
     let mut backend = CpuBackend::new(Arc::clone(model), options);
     let slots: Vec<Option<Slot>> = compared

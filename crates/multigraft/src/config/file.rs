@@ -59,17 +59,21 @@ impl ConfigFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::options::Switch, memory::Bytes};
+    use crate::{
+        config::options::{KvDtype, Switch},
+        memory::Bytes,
+    };
 
     #[test]
     fn keys_are_the_flags_names() {
         let file = ConfigFile::parse(
-            "[model]\nbase = \"m.gguf\"\nkv-memory = \"2GiB\"\nadapter-dtype = \"f32\"\nprefix-cache = \"off\"\nadapter.a = \"x\"\n\
+            "[model]\nbase = \"m.gguf\"\nkv-memory = \"2GiB\"\nadapter-dtype = \"f32\"\nkv-dtype = \"int8\"\nprefix-cache = \"off\"\nadapter.a = \"x\"\n\
              [server]\nport = 9000\nhost = \"0.0.0.0\"\n",
         )
         .expect("valid");
         assert_eq!(file.model.kv_memory, Some(Bytes(2 << 30)));
         assert_eq!(file.model.prefix_cache, Some(Switch::Off));
+        assert_eq!(file.model.kv_dtype, Some(KvDtype::Int8));
         assert_eq!(file.model.adapter[0].name, "a");
         assert_eq!(file.server.port, Some(9000));
     }

@@ -58,6 +58,11 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_KV_MEMORY")]
     pub kv_memory: Option<Bytes>,
 
+    /// How keys and values are kept in memory: bf16 takes half of f32, int8 a quarter, at a cost in precision.
+    /// [default: bf16]
+    #[arg(long, value_name = "TYPE", env = "MULTIGRAFT_KV_DTYPE")]
+    pub kv_dtype: Option<KvDtype>,
+
     /// Tokens that one step computes, prompts and answers together. More makes long prompts faster and running
     /// answers slower. [default: 256]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_MAX_BATCH_TOKENS")]
@@ -123,6 +128,28 @@ pub(crate) enum Switch {
     On,
     /// It is not.
     Off,
+}
+
+/// How keys and values are kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KvDtype {
+    /// 16-bit brain floats.
+    Bf16,
+    /// 32-bit floats.
+    F32,
+    /// 8-bit integers with a scale for each head of each position.
+    Int8,
+}
+
+impl From<KvDtype> for multigraft_model::KvDtype {
+    fn from(dtype: KvDtype) -> Self {
+        match dtype {
+            KvDtype::Bf16 => Self::Bf16,
+            KvDtype::F32 => Self::F32,
+            KvDtype::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// `name=path`, or a path whose last part is the name.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use multigraft_engine::EngineOptions;
 use multigraft_server::Limits;
 
-use super::options::{AdapterDtype, ModelOptions, NamedPath, ServerOptions, Switch};
+use super::options::{AdapterDtype, KvDtype, ModelOptions, NamedPath, ServerOptions, Switch};
 use crate::memory::Bytes;
 
 /// The base model, its adapters, and what they may use.
@@ -33,6 +33,8 @@ pub(crate) struct ModelSettings {
     pub context: Option<usize>,
     /// Memory for keys and values, if not the default for the model.
     pub kv_memory: Option<Bytes>,
+    /// How keys and values are kept in memory.
+    pub kv_dtype: KvDtype,
     /// What the engine does at once.
     pub engine: EngineOptions,
 }
@@ -66,6 +68,7 @@ impl ModelSettings {
             threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),
             context: flags.context.or(file.context),
             kv_memory: flags.kv_memory.or(file.kv_memory),
+            kv_dtype: flags.kv_dtype.or(file.kv_dtype).unwrap_or(KvDtype::Bf16),
             engine: EngineOptions {
                 step_tokens: flags
                     .max_batch_tokens

@@ -1,0 +1,231 @@
+//! The arithmetic of a partial: a few queries and one head's keys and values.
+
+use std::ops::Range;
+
+use super::cache::BLOCK_POSITIONS;
+use super::format::Format;
+use super::partial::Work;
+use crate::activation::tanh;
+use crate::isa::{Isa, LANES, exp};
+
+/// Blocks of a partial: long enough that adding partials costs little, short enough that a partial's keys and values
+/// stay in the second cache level, and that a context of a few thousand positions keeps several threads busy.
+pub(super) const PARTIAL_BLOCKS: usize = 16;
+
+/// Positions of a partial.
+pub(super) const PARTIAL_POSITIONS: usize = PARTIAL_BLOCKS * BLOCK_POSITIONS;
+
+/// Scores, then weights, of Q queries: `[blocks][Q][16 positions]`.
+pub(super) type Weights<const Q: usize> = [[[f32; LANES]; Q]; PARTIAL_BLOCKS];
+
+/// Sums that stay in registers beside two operands: says how work is cut, never what is computed. An instruction set
+/// whose vector is one register has thirty-two of them; the others need several for a vector, and have sixteen.
+#[inline(always)]
+pub(super) const fn accumulators<I: Isa>() -> usize {
+    if align_of::<I::F>() == size_of::<I::F>() {
+        16
+    } else {
+        4
+    }
+}
+
+/// The keys and values of one head in one partial.
+pub(super) struct Head<'w, 'a, F: Format> {
+    pub(super) work: &'w Work<'a, F>,
+    /// The partial's blocks.
+    pub(super) table: &'w [u32],
+    pub(super) kv_head: usize,
+}
+
+impl<F: Format> Head<'_, '_, F> {
+    /// Scores of all positions of the blocks, seen or not.
+    #[inline(always)]
+    pub(super) fn scores<I: Isa, const Q: usize>(
+        &self,
+        isa: I,
+        blocks: Range<usize>,
+        queries: &[&[f32]; Q],
+        out: &mut Weights<Q>,
+    ) {
+        let mut block = blocks.start;
+        if accumulators::<I>() >= 2 * Q {
+            while block + 2 <= blocks.end {
+                self.block_scores::<I, Q, 2>(isa, block, queries, out);
+                block += 2;
+            }
+        }
+        while block < blocks.end {
+            self.block_scores::<I, Q, 1>(isa, block, queries, out);
+            block += 1;
+        }
+    }
+
+    /// Scores of B blocks: each the sum over features in order.
+    #[inline(always)]
+    fn block_scores<I: Isa, const Q: usize, const B: usize>(
+        &self,
+        isa: I,
+        first: usize,
+        queries: &[&[f32]; Q],
+        out: &mut Weights<Q>,
+    ) {
+        let Work {
+            store, shape, how, ..
+        } = self.work;
+        let mut heads = [store.head(*shape, self.table[first], self.kv_head); B];
+        for (b, head) in heads.iter_mut().enumerate() {
+            *head = store.head(*shape, self.table[first + b], self.kv_head);
+        }
+        let dim = queries[0].len();
+        let mut keys = [&heads[0].keys[..dim]; B];
+        for b in 1..B {
+            keys[b] = &heads[b].keys[..dim];
+        }
+        let mut sums = [[isa.splat(0.0); Q]; B];
+        for feature in 0..dim {
+            let mut key = [isa.splat(0.0); B];
+            for b in 0..B {
+                key[b] = F::load(isa, &keys[b][feature]);
+            }
+            for q in 0..Q {
+                let x = isa.splat(queries[q][feature]);
+                for b in 0..B {
+                    sums[b][q] = isa.mul_add(key[b], x, sums[b][q]);
+                }
+            }
+        }
+        for b in 0..B {
+            let mut scale = isa.splat(how.scale);
+            if let Some((scales, _)) = heads[b].scales {
+                scale = isa.mul(scale, isa.load(scales));
+            }
+            for q in 0..Q {
+                let mut score = isa.mul(sums[b][q], scale);
+                if let Some(cap) = how.softcap {
+                    let cap = isa.splat(cap);
+                    score = isa.mul(cap, tanh(isa, isa.div(score, cap)));
+                }
+                isa.store(score, &mut out[first + b][q]);
+            }
+        }
+    }
+
+    /// Turns a query's scores into weights; returns the largest score and the sum of weights.
+    #[inline(always)]
+    pub(super) fn weigh<I: Isa, const Q: usize>(
+        &self,
+        isa: I,
+        blocks: Range<usize>,
+        q: usize,
+        seen: (usize, usize),
+        weights: &mut Weights<Q>,
+    ) -> [f32; 2] {
+        let mut largest = isa.splat(f32::NEG_INFINITY);
+        for block in blocks.clone() {
+            // What lies outside may be another sequence's old data.
+            mask(&mut weights[block][q], block, seen, f32::NEG_INFINITY);
+            largest = isa.max(isa.load(&weights[block][q]), largest);
+        }
+        let mut lanes = [0.0; LANES];
+        isa.store(largest, &mut lanes);
+        let mut largest = lanes[0];
+        for lane in lanes {
+            largest = if lane > largest { lane } else { largest };
+        }
+        let mut total = isa.splat(0.0);
+        for block in blocks {
+            let scores = isa.load(&weights[block][q]);
+            let to = &mut weights[block][q];
+            isa.store(exp(isa, isa.sub(scores, isa.splat(largest))), to);
+            mask(to, block, seen, 0.0);
+            total = isa.add(total, isa.load(to));
+            if F::SCALED {
+                let head = self
+                    .work
+                    .store
+                    .head(self.work.shape, self.table[block], self.kv_head);
+                if let Some((_, scales)) = head.scales {
+                    isa.store(isa.mul(isa.load(to), isa.load(scales)), to);
+                }
+            }
+        }
+        [largest, isa.sum(total)]
+    }
+
+    /// Weighted sums of T neighbouring tiles of features: each over the seen positions in order.
+    #[inline(always)]
+    pub(super) fn values<I: Isa, const Q: usize, const T: usize>(
+        &self,
+        isa: I,
+        blocks: Range<usize>,
+        tile: usize,
+        seen: &[(usize, usize); Q],
+        weights: &Weights<Q>,
+    ) -> [[I::F; Q]; T] {
+        let mut sums = [[isa.splat(0.0); Q]; T];
+        for block in blocks {
+            let head = self
+                .work
+                .store
+                .head(self.work.shape, self.table[block], self.kv_head);
+            let mut values = [&head.values[tile]; T];
+            for (t, values) in values.iter_mut().enumerate() {
+                *values = &head.values[tile + t];
+            }
+            let weights = &weights[block];
+            let (start, end) = (block * BLOCK_POSITIONS, (block + 1) * BLOCK_POSITIONS);
+            let mut whole = true;
+            for seen in seen {
+                whole &= seen.0 <= start && seen.1 >= end;
+            }
+            if whole {
+                for position in 0..BLOCK_POSITIONS {
+                    let mut value = [isa.splat(0.0); T];
+                    for t in 0..T {
+                        value[t] = F::load(isa, &values[t][position]);
+                    }
+                    for q in 0..Q {
+                        let weight = isa.splat(weights[q][position]);
+                        for t in 0..T {
+                            sums[t][q] = isa.mul_add(weight, value[t], sums[t][q]);
+                        }
+                    }
+                }
+                continue;
+            }
+            for q in 0..Q {
+                let range = within(block, seen[q]);
+                for position in range {
+                    let weight = isa.splat(weights[q][position]);
+                    for t in 0..T {
+                        let value = F::load(isa, &values[t][position]);
+                        sums[t][q] = isa.mul_add(weight, value, sums[t][q]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// The positions of a block that are seen, counted from its first; `seen` counts from the partial's first.
+#[inline(always)]
+fn within(block: usize, (from, to): (usize, usize)) -> Range<usize> {
+    let start = block * BLOCK_POSITIONS;
+    let clamp = |at: usize| at.saturating_sub(start).min(BLOCK_POSITIONS);
+    clamp(from)..clamp(to)
+}
+
+/// Fills the lanes of a block that are not seen.
+#[inline(always)]
+fn mask(lanes: &mut [f32; LANES], block: usize, seen: (usize, usize), with: f32) {
+    let start = block * BLOCK_POSITIONS;
+    if seen.0 <= start && seen.1 >= start + BLOCK_POSITIONS {
+        return;
+    }
+    for (position, lane) in lanes.iter_mut().enumerate() {
+        if start + position < seen.0 || start + position >= seen.1 {
+            *lane = with;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Attention over a paged KV cache, grouped-query, with an online softmax (Milakov and Gimelshein 2018, arXiv
+//! 1805.02867; Dao et al. 2022, arXiv 2205.14135), cut over long contexts (Dao et al. 2023, "Flash-Decoding").
+//!
+//! A step's rows are planned once ([`AttentionPlan`]). In each layer they [`enter`] the cache and then attend
+//! ([`attention`]). Query heads that share a key and value head, and rows of one sequence that stand in one block,
+//! share each load of keys and values.
+//!
+//! A query's result depends on its own sequence alone, to the bit: scores are sums over features in order, weighted
+//! values sums over positions in order, cut into partials at fixed positions that are added in order. Which other
+//! queries share a load, and which thread computes a partial, decides nothing.
+
+mod cache;
+mod enter;
+mod format;
+mod head;
+mod partial;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use cache::{BLOCK_POSITIONS, KvLayer};
+pub use enter::{HeadNorms, enter};
+pub use format::KvDtype;
+pub use plan::{AttentionPlan, Query};
+
+use cache::{AnyStore, Shape, Store, with_store};
+use format::Format;
+use partial::{Gather, SpanTask, Work};
+
+use crate::isa::{InstructionSet, dispatch_on};
+use crate::pool::Pool;
+use crate::shared::SharedRows;
+
+/// How a layer attends.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Query heads; each key and value head serves as many of them as divide evenly.
+    pub heads: usize,
+    /// Query·key is multiplied by this.
+    pub scale: f32,
+    /// Scores become `cap · tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// A row sees this many positions, its own included; at least 1.
+    pub window: Option<usize>,
+}
+
+/// `out[r] = softmax(scores(q[r], keys)) · values` for each row and head.
+///
+/// `q` is `[rows, q_stride]` with each row's heads first; `out` is `[rows, heads · head_dim]`. `scratch` is for the
+/// kernel's use and grows as needed.
+///
+/// # Panics
+/// If sizes do not fit or the cache lacks a block.
+pub fn attention(
+    pool: &Pool,
+    kv: &KvLayer,
+    how: Attention,
+    plan: &AttentionPlan<'_>,
+    q: &[f32],
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    with_store!(&kv.store, store => {
+        attend(InstructionSet::current(), pool, store, kv.shape, how, plan, q, scratch, out);
+    });
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the function above, on a given store and instruction set"
+)]
+fn attend<F: Format>(
+    set: InstructionSet,
+    pool: &Pool,
+    store: &Store<F>,
+    shape: Shape,
+    how: Attention,
+    plan: &AttentionPlan<'_>,
+    q: &[f32],
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    if plan.rows == 0 {
+        return;
+    }
+    let (heads, dim) = (how.heads, shape.head_dim);
+    let q_stride = q.len() / plan.rows;
+    assert!(
+        q.len() == plan.rows * q_stride && q_stride >= heads * dim && out.len() == plan.rows * heads * dim,
+        "rows of q and out"
+    );
+    assert!(
+        heads.is_multiple_of(shape.kv_heads),
+        "{heads} query heads over {} key and value heads",
+        shape.kv_heads
+    );
+    assert!(how.window != Some(0), "a window of at least the row itself");
+    let (sums, slots) = (plan.rows * heads * 2, plan.slots * heads * (dim + 2));
+    if scratch.len() < sums + slots {
+        scratch.resize(sums + slots, 0.0);
+    }
+    let (sums, slots) = scratch.split_at_mut(sums);
+    let work = Work {
+        store,
+        shape,
+        how,
+        q,
+        q_stride,
+        out: SharedRows::new(out, heads * dim),
+        sums: SharedRows::new(sums, heads * 2),
+        slots: SharedRows::new(slots, heads * (dim + 2)),
+    };
+    let tasks = plan.spans.len() * shape.kv_heads;
+    pool.run(tasks, |task| {
+        // The last tiles of a prompt have the longest contexts: those first, so that threads end together.
+        let task = tasks - 1 - task;
+        let span = &plan.spans[task / shape.kv_heads];
+        let task = SpanTask {
+            work: &work,
+            tile: plan.tiles[span.tile],
+            partials: span.partials.clone(),
+            kv_head: task % shape.kv_heads,
+        };
+        dispatch_on(set, task);
+    });
+    pool.run(plan.cut.len() * shape.kv_heads, |task| {
+        let gather = Gather {
+            work: &work,
+            tile: plan.tiles[plan.cut[task / shape.kv_heads]],
+            kv_head: task % shape.kv_heads,
+        };
+        dispatch_on(set, gather);
+    });
+}
