@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{ModelOptions, ServerOptions};
+use crate::{
+    commands::bench::BenchArguments,
+    config::{ModelOptions, ServerOptions},
+};
 
 /// One base model, any number of LoRA adapters, one process.
 ///
@@ -51,6 +54,8 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Check that adapters answer as they do in PEFT, alone and mixed in one batch.
     Verify(VerifyArguments),
+    /// Measure this machine, the model on it, the adapters' kernels, or a running server.
+    Bench(BenchArguments),
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,248 @@
+//! What can be typed after `multigraft bench`.
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    pub(super) what: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Benchmark {
+    /// Put a running server under load and measure its answers.
+    Serve(Box<ServeArguments>),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  multigraft serve --base smollm2 --adapters ./adapters --port 8080      (in another terminal)
+  multigraft bench serve --clients 16 --requests 64
+  multigraft bench serve --clients 32 --requests 128 --adapters 32 --json run.json --plot run.svg
+  multigraft bench serve --mode open --rate 4 --duration 60 --adapters support,sql --pick zipf:1.2
+  multigraft bench serve --url http://127.0.0.1:8081 --dialect llama-cpp --adapters 8 --clients 16
+
+Prompts are random words, different for every request, that share no prefix. Every word is one token in nearly all
+vocabularies; two requests beforehand measure what the server adds to them, so that prompts have exactly the length
+asked for, in tokens as the server counts them. Answers have their full length: end-of-sequence tokens are ignored.
+
+  closed loop   every client sends its next request as soon as its last one has ended
+  open loop     requests arrive at random (a Poisson process), whether or not earlier ones have ended
+
+  TTFT          from sending a request (open loop: from when it was due) to its first token
+  ITL           between two tokens of an answer, every gap by itself
+  TPOT          from the first token to the last, over the number of tokens between
+  end to end    from sending a request (open loop: from when it was due) to the end of its answer
+
+Exit status: 0 all requests were answered, 1 some failed, 2 the input was bad or the server could not be reached.")]
+pub(super) struct ServeArguments {
+    /// Where the server listens.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+
+    /// The API to use, and with it how a request names its adapter.
+    #[arg(long, value_enum, default_value_t = DialectName::Openai)]
+    pub dialect: DialectName,
+
+    /// The name that requests for the base call it by (openai). Without it, the server is asked.
+    #[arg(long, value_name = "NAME")]
+    pub base_name: Option<String>,
+
+    /// The adapters to ask: names separated by commas (llama-cpp: ids), or how many of those that the server has.
+    /// Without it, the base is asked.
+    #[arg(long, value_name = "NAMES|COUNT")]
+    pub adapters: Option<AdapterList>,
+
+    /// With a count: the adapters are called PREFIX00, PREFIX01, … instead of as the server lists them.
+    #[arg(long, value_name = "PREFIX", requires = "adapters")]
+    pub adapter_prefix: Option<String>,
+
+    /// How a request picks its adapter: `round-robin`, or `zipf[:S]`, the k-th with a probability that falls as
+    /// 1/k^S (S = 1 if it is not given).
+    #[arg(long, value_name = "HOW", default_value = "round-robin")]
+    pub pick: Pick,
+
+    /// When requests are sent.
+    #[arg(long, value_enum, default_value_t = Mode::Closed)]
+    pub mode: Mode,
+
+    /// Closed loop: clients, each with one request at a time.
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    pub clients: usize,
+
+    /// Open loop: requests per second, on average.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    pub rate: f64,
+
+    /// Requests to send, after those of the warm-up. [default: 64, or as many as fit --duration]
+    #[arg(long, value_name = "COUNT")]
+    pub requests: Option<usize>,
+
+    /// Send no new requests after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub duration: Option<f64>,
+
+    /// Requests beforehand that are not measured.
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    pub warmup: usize,
+
+    /// Length of each prompt, in tokens: a number, or a range `A..B` (both included) to draw from.
+    #[arg(long, value_name = "TOKENS", default_value = "128")]
+    pub prompt_tokens: Span,
+
+    /// Length of each answer, in tokens: a number, or a range `A..B` (both included) to draw from.
+    #[arg(long, value_name = "TOKENS", default_value = "64")]
+    pub output_tokens: Span,
+
+    /// A request fails if nothing comes for so long, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
+    pub timeout: f64,
+
+    /// Makes prompts, lengths, picks and arrivals repeatable.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Write the figures, and those of every request, as JSON to this file; `-` prints them instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Draw first tokens over time and the distribution of latencies into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+}
+
+/// An API of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DialectName {
+    /// `POST /v1/completions`; the adapter is the `model`. multigraft, vLLM and others.
+    Openai,
+    /// `POST /completion` of llama.cpp's server; the adapter is an id of its `lora` list, all others get scale 0.
+    LlamaCpp,
+    /// `POST /generate_stream` of TGI and LoRAX; the adapter is the `adapter_id`.
+    Tgi,
+}
+
+/// When requests are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// When an earlier one has ended.
+    Closed,
+    /// At random times, on average --rate a second.
+    Open,
+}
+
+/// How requests pick adapters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pick {
+    /// One after the other.
+    RoundRobin,
+    /// By Zipf's law with this exponent.
+    Zipf(f64),
+}
+
+impl FromStr for Pick {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let problem = || format!("`{text}` is not round-robin, zipf or zipf:S with a number S of 0 or more");
+        match text.split_once(':').unwrap_or((text, "1")) {
+            ("round-robin", _) if !text.contains(':') => Ok(Self::RoundRobin),
+            ("zipf", exponent) => {
+                let exponent = exponent.parse().map_err(|_| problem())?;
+                if !(0.0..=100.0).contains(&exponent) {
+                    return Err(problem());
+                }
+                Ok(Self::Zipf(exponent))
+            }
+            _ => Err(problem()),
+        }
+    }
+}
+
+/// Adapters by name, or how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AdapterList {
+    /// So many of the server's.
+    Count(usize),
+    /// These.
+    Names(Vec<String>),
+}
+
+impl FromStr for AdapterList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(count) = text.parse() {
+            return Ok(Self::Count(count));
+        }
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        if names.iter().any(String::is_empty) {
+            return Err(format!(
+                "`{text}` is neither a number nor names separated by commas"
+            ));
+        }
+        Ok(Self::Names(names))
+    }
+}
+
+/// A length, or lengths from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub least: usize,
+    pub most: usize,
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let problem =
+            || format!("`{text}` is not a length such as 128 or a range such as 16..256, from 1 on");
+        let (least, most) = text.split_once("..").unwrap_or((text, text));
+        let number = |text: &str| {
+            text.trim_start_matches('=')
+                .parse::<usize>()
+                .map_err(|_| problem())
+        };
+        let (least, most) = (number(least)?, number(most)?);
+        if least == 0 || least > most {
+            return Err(problem());
+        }
+        Ok(Self { least, most })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_means_what_it_says() {
+        assert_eq!("zipf".parse(), Ok(Pick::Zipf(1.0)));
+        assert_eq!("zipf:1.2".parse(), Ok(Pick::Zipf(1.2)));
+        assert_eq!("round-robin".parse(), Ok(Pick::RoundRobin));
+        assert_eq!("32".parse(), Ok(AdapterList::Count(32)));
+        assert_eq!(
+            "a, b".parse(),
+            Ok(AdapterList::Names(vec!["a".to_owned(), "b".to_owned()]))
+        );
+        assert_eq!("64".parse(), Ok(Span { least: 64, most: 64 }));
+        assert_eq!("16..256".parse(), Ok(Span { least: 16, most: 256 }));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        for bad in ["", "zipf:", "zipf:-1", "zipf:NaN", "round-robin:2", "uniform"] {
+            assert!(bad.parse::<Pick>().is_err(), "{bad}");
+        }
+        for bad in ["", "a,,b", ","] {
+            assert!(bad.parse::<AdapterList>().is_err(), "{bad}");
+        }
+        for bad in ["", "0", "9..8", "0..4", "a", "1..", "-3"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `multigraft bench`: figures, each with what the machine would allow beside it.
+//!
+//! - [`serve`]: a load generator over HTTP, for this server or another
+//!
+//! [`table::Table`] prints all of them; `--json` writes them for programs.
+
+mod arguments;
+mod serve;
+mod table;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+
+pub(crate) use arguments::BenchArguments;
+use arguments::Benchmark;
+
+pub(crate) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
+    match &arguments.what {
+        Benchmark::Serve(arguments) => serve::run(arguments),
+    }
+}
+
+/// Prints text to the terminal.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes a report as JSON to a file, or to the terminal if its name is `-`.
+fn write_json(path: &Path, report: &serde_json::Value) -> Result<()> {
+    let text = format!("{report:#}\n");
+    if path == Path::new("-") {
+        return print(&text);
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,191 @@
+//! `multigraft bench serve`: a load generator.
+//!
+//! ```text
+//! traffic (what is asked) ─ load (when) ─ dialect (in which words) ─ http ─ the server
+//!                              │                                       │
+//!                           record ─ report, plot                   events
+//! ```
+//!
+//! It runs on one thread and does as little as it can per token, because on most machines it shares the cores with the
+//! server that it measures.
+
+mod dialect;
+mod events;
+mod http;
+mod load;
+mod plot;
+mod record;
+mod report;
+mod traffic;
+
+use std::{
+    fs,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
+use tokio::runtime;
+
+use super::{
+    arguments::{Mode, Pick, ServeArguments},
+    print, write_json,
+};
+use dialect::Dialect;
+use http::Server;
+use load::{Plan, Target};
+use report::Report;
+use traffic::{Planned, Traffic};
+
+/// Requests where neither their number nor a duration is given.
+const REQUESTS: usize = 64;
+/// Lengths of the two prompts that measure what a server adds, in words.
+const PROBES: [usize; 2] = [16, 32];
+
+pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
+    check(arguments)?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure(arguments))
+}
+
+fn check(arguments: &ServeArguments) -> Result<()> {
+    ensure!(arguments.clients > 0, "--clients is 0, but must be 1 or more");
+    ensure!(
+        arguments.requests != Some(0),
+        "--requests is 0, but must be 1 or more"
+    );
+    for (name, value) in [
+        ("--rate", arguments.rate),
+        ("--timeout", arguments.timeout),
+        ("--duration", arguments.duration.unwrap_or(1.0)),
+    ] {
+        ensure!(
+            value.is_finite() && value > 0.0 && value < 1e9,
+            "{name} is {value}, but must be above 0"
+        );
+    }
+    Ok(())
+}
+
+async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
+    let server = Server::new(&arguments.url, Duration::from_secs_f64(arguments.timeout))?;
+    let dialect = Dialect::of(&server, arguments).await?;
+    let adapters = dialect.adapters();
+    let target = Arc::new(Target { server, dialect });
+    let mut traffic = Traffic::new(
+        arguments.seed,
+        arguments.prompt_tokens,
+        arguments.output_tokens,
+        adapters,
+        arguments.pick,
+        arguments.rate,
+    );
+    let added = added(&target, &mut traffic).await?;
+    ensure!(
+        added < arguments.prompt_tokens.least,
+        "--prompt-tokens is {}, but this server adds {added} tokens to every prompt",
+        arguments.prompt_tokens.least
+    );
+    traffic.set_added(added);
+
+    let duration = arguments.duration.map(Duration::from_secs_f64);
+    let plan = Plan {
+        mode: arguments.mode,
+        clients: arguments.clients,
+        requests: arguments
+            .requests
+            .unwrap_or(if duration.is_some() { usize::MAX } else { REQUESTS }),
+        duration,
+    };
+    let warm_up = Plan {
+        mode: Mode::Closed,
+        requests: arguments.warmup,
+        duration: None,
+        ..plan
+    };
+    let (_, traffic) = load::run(&target, traffic, warm_up).await?;
+    let (records, _) = load::run(&target, traffic, plan).await?;
+    let report = Report::of(&records);
+
+    let title = title(arguments, adapters);
+    if let Some(path) = &arguments.plot {
+        let picture = plot::svg(&title, &records);
+        fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &arguments.json {
+        let json = json!({
+            "load": {
+                "url": arguments.url,
+                "dialect": format!("{:?}", arguments.dialect).to_lowercase(),
+                "mode": format!("{:?}", arguments.mode).to_lowercase(),
+                "clients": (arguments.mode == Mode::Closed).then_some(arguments.clients),
+                "rate": (arguments.mode == Mode::Open).then_some(arguments.rate),
+                "adapters": adapters,
+                "pick": picked(arguments.pick),
+                "prompt_tokens": [arguments.prompt_tokens.least, arguments.prompt_tokens.most],
+                "output_tokens": [arguments.output_tokens.least, arguments.output_tokens.most],
+                "seed": arguments.seed,
+            },
+            "figures": report,
+            "requests": report::requests_json(&records),
+        });
+        write_json(path, &json)?;
+    }
+    if arguments.json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
+        print(&format!("{title}\n{}", report.text()))?;
+    }
+    Ok(ExitCode::from(u8::from(report.failed() > 0)))
+}
+
+/// What the load was, in a line.
+fn title(arguments: &ServeArguments, adapters: usize) -> String {
+    let when = match arguments.mode {
+        Mode::Closed => format!("closed loop, {} clients", arguments.clients),
+        Mode::Open => format!("open loop, {} requests/s", arguments.rate),
+    };
+    let whom = match adapters {
+        0 => "base".to_owned(),
+        1 => "1 adapter".to_owned(),
+        many => format!("{many} adapters, {}", picked(arguments.pick)),
+    };
+    format!("{}: {when}; {whom}", arguments.url)
+}
+
+fn picked(pick: Pick) -> String {
+    match pick {
+        Pick::RoundRobin => "round-robin".to_owned(),
+        Pick::Zipf(exponent) => format!("zipf:{exponent}"),
+    }
+}
+
+/// The tokens that the server adds to a prompt's words, found by asking it twice.
+async fn added(target: &Target, traffic: &mut Traffic) -> Result<usize> {
+    let mut added = Vec::new();
+    for words in PROBES {
+        let probe = Planned {
+            prompt: traffic.prompt(words),
+            adapter: None,
+            output: 1,
+            due: Duration::ZERO,
+        };
+        let record = load::request(target, &probe, Instant::now(), Duration::ZERO).await;
+        if let Some(failure) = record.failure {
+            bail!("the server does not answer as it should: {failure}");
+        }
+        let Some(tokens) = record.prompt_tokens else {
+            tracing::warn!("the server does not say how long prompts are: each word is taken for a token");
+            return Ok(0);
+        };
+        added.push(tokens.saturating_sub(words));
+    }
+    if added[0] != added[1] {
+        tracing::warn!(
+            "the model's vocabulary splits words: {} words were {} tokens; prompts will be longer than asked for",
+            PROBES[1],
+            PROBES[1] + added[1]
+        );
+    }
+    Ok(added[0])
+}
