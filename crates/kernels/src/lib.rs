@@ -12,6 +12,7 @@ mod attention;
 mod blocks;
 mod isa;
 mod lora;
+pub mod machine;
 mod matrix;
 mod norm;
 mod pool;

@@ -12,8 +12,27 @@ pub(crate) struct BenchArguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Benchmark {
+    /// Measure what this machine can do at most: read bandwidth and peak rates of arithmetic.
+    Machine(MachineArguments),
     /// Put a running server under load and measure its answers.
     Serve(Box<ServeArguments>),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+One thread is measured, then all threads together; each figure is the best of many short runs. Memory is read from
+768 MiB, the last-level cache from 12 MiB. A multiply-add counts as two operations.
+
+These are the two numbers that decide how fast a model can be: a step cannot take less time than its weights take to
+be read, nor less than its operations take at the peak rate.")]
+pub(super) struct MachineArguments {
+    /// Threads beside the one that is measured alone; without it, one per core.
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<usize>,
+
+    /// Write the figures as JSON to this file; `-` prints them instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,12 @@
 //! `multigraft bench`: figures, each with what the machine would allow beside it.
 //!
+//! - [`machine`]: read bandwidth and peak rates, the two numbers that everything else is held against
 //! - [`serve`]: a load generator over HTTP, for this server or another
 //!
 //! [`table::Table`] prints all of them; `--json` writes them for programs.
 
 mod arguments;
+mod machine;
 mod serve;
 mod table;
 
@@ -22,8 +24,10 @@ use arguments::Benchmark;
 
 pub(crate) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
     match &arguments.what {
-        Benchmark::Serve(arguments) => serve::run(arguments),
+        Benchmark::Machine(arguments) => machine::run(arguments)?,
+        Benchmark::Serve(arguments) => return serve::run(arguments),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints text to the terminal.

@@ -1,0 +1,222 @@
+//! What this processor can do at most: the two numbers that every figure of a benchmark is held against.
+//!
+//! Read bandwidth says how fast weights can come, from memory and from the last-level cache; the multiply-add rates
+//! say how fast they can be used. Both are measured, not looked up: a virtual machine has neighbours, and clocks
+//! change with the instruction set. Each figure is the best of several short runs, so that a disturbed run does not
+//! lower it.
+#![expect(unsafe_code, reason = "peak rates are those of intrinsics")]
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+mod portable;
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long one run of one figure lasts: many thousand times the clock's resolution.
+const RUN: Duration = Duration::from_millis(10);
+/// Runs per figure. The best counts.
+const RUNS: usize = 25;
+/// Read to measure memory, in bytes: far above any last-level cache's share of one process.
+const MEMORY_BYTES: usize = 768 << 20;
+/// Read to measure the last-level cache, in bytes: above the private caches, below what a shared one has.
+const CACHE_BYTES: usize = 12 << 20;
+/// Read between two looks at the clock.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// The peaks of this machine, measured with a number of threads together.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Threads that worked at once.
+    pub threads: usize,
+    /// Read bandwidth of memory, in bytes per second.
+    pub memory: f64,
+    /// Read bandwidth of the last-level cache, in bytes per second. Every thread reads the same 12 MiB.
+    pub cache: f64,
+    /// Products of 8-bit integers summed in 32 bits.
+    pub int8: Peak,
+    /// Products of brain floats summed in float32; `None` where the processor has no instruction for it.
+    pub bf16: Option<Peak>,
+    /// Products of float32, fused where the processor can.
+    pub f32: Peak,
+}
+
+/// A rate of arithmetic and what reached it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peak {
+    /// The instruction, or `portable` for compiled plain code, which is a lower bound only.
+    pub instruction: &'static str,
+    /// Operations per second; a multiply-add counts as two.
+    pub rate: f64,
+}
+
+impl Machine {
+    /// Measures with `threads` threads at once; takes a few seconds and, for as long, 768 MiB of memory.
+    ///
+    /// # Panics
+    /// If `threads` is 0 or the system refuses a thread.
+    pub fn measure(threads: usize) -> Self {
+        assert!(threads > 0, "a measurement needs a thread");
+        // Written, so that the pages are real and all different.
+        let numbers: Vec<u64> = (0..MEMORY_BYTES as u64 / 8).collect();
+        let reader = reader();
+        let memory = best(
+            threads,
+            Stream {
+                reader,
+                numbers: &numbers,
+                threads,
+            },
+        );
+        let cached = &numbers[..CACHE_BYTES / 8];
+        let cache = best(
+            threads,
+            Shared {
+                reader,
+                numbers: cached,
+                threads,
+            },
+        );
+        drop(numbers);
+        let peaks = Arithmetic::of_this_processor();
+        let peak = |kind: Kind| Peak {
+            instruction: kind.instruction,
+            rate: best(threads, kind),
+        };
+        Self {
+            threads,
+            memory,
+            cache,
+            int8: peak(peaks.int8),
+            bf16: peaks.bf16.map(peak),
+            f32: peak(peaks.f32),
+        }
+    }
+}
+
+/// Something that can be repeated until the time is up.
+trait Work: Copy + Send + Sync {
+    /// Does piece `round` of thread `thread` and returns how much that was: bytes or operations.
+    fn piece(self, thread: usize, round: usize) -> f64;
+}
+
+/// The best rate of all threads together, per second.
+fn best(threads: usize, work: impl Work) -> f64 {
+    (0..RUNS).map(|_| run(threads, work)).fold(0.0, f64::max)
+}
+
+fn run(threads: usize, work: impl Work) -> f64 {
+    let together = Barrier::new(threads);
+    let one = |thread: usize| {
+        together.wait();
+        let begin = Instant::now();
+        let mut done = 0.0;
+        for round in 0.. {
+            done += work.piece(thread, round);
+            if begin.elapsed() >= RUN {
+                break;
+            }
+        }
+        done / begin.elapsed().as_secs_f64()
+    };
+    thread::scope(|scope| {
+        let one = &one;
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || one(thread)))
+            .collect();
+        let rates = workers
+            .into_iter()
+            .map(|worker| worker.join().expect("a measurement does not panic"));
+        rates.sum()
+    })
+}
+
+/// Reads numbers and returns something that depends on all of them.
+type Reader = fn(&[u64]) -> u64;
+
+fn reader() -> Reader {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(reader) = x86::reader() {
+        return reader;
+    }
+    portable::read
+}
+
+/// Each thread reads its own part, from the beginning again after its end.
+#[derive(Clone, Copy)]
+struct Stream<'a> {
+    reader: Reader,
+    numbers: &'a [u64],
+    threads: usize,
+}
+
+impl Work for Stream<'_> {
+    fn piece(self, thread: usize, round: usize) -> f64 {
+        let part = self.numbers.len() / self.threads;
+        let own = &self.numbers[thread * part..][..part];
+        read_piece(self.reader, own, round)
+    }
+}
+
+/// All threads read the same numbers, each from another place on.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    reader: Reader,
+    numbers: &'a [u64],
+    threads: usize,
+}
+
+impl Work for Shared<'_> {
+    fn piece(self, thread: usize, round: usize) -> f64 {
+        let pieces = self.numbers.len() / (PIECE_BYTES / 8);
+        read_piece(self.reader, self.numbers, thread * pieces / self.threads + round)
+    }
+}
+
+fn read_piece(reader: Reader, numbers: &[u64], round: usize) -> f64 {
+    let length = PIECE_BYTES / 8;
+    let pieces = (numbers.len() / length).max(1);
+    let piece = numbers.chunks(length).nth(round % pieces).unwrap_or_default();
+    std::hint::black_box(reader(piece));
+    size_of_val(piece) as f64
+}
+
+/// A loop of multiply-adds on registers.
+#[derive(Clone, Copy)]
+struct Kind {
+    instruction: &'static str,
+    /// Runs the loop body so many times and returns the operations that were done.
+    run: fn(usize) -> f64,
+}
+
+/// Loop bodies between two looks at the clock: some ten microseconds.
+const BODIES: usize = 4096;
+
+impl Work for Kind {
+    fn piece(self, _: usize, _: usize) -> f64 {
+        (self.run)(BODIES)
+    }
+}
+
+/// The best loop of each kind that this processor runs.
+struct Arithmetic {
+    int8: Kind,
+    bf16: Option<Kind>,
+    f32: Kind,
+}
+
+impl Arithmetic {
+    fn of_this_processor() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let (int8, bf16, f32) = (x86::int8(), x86::bf16(), x86::f32());
+        #[cfg(not(target_arch = "x86_64"))]
+        let (int8, bf16, f32) = (None, None, None);
+        Self {
+            int8: int8.unwrap_or(portable::INT8),
+            bf16,
+            f32: f32.unwrap_or(portable::F32),
+        }
+    }
+}
