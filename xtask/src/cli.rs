@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::bench;
 use crate::test::Step;
 
 /// Chores of the multigraft repository.
@@ -31,6 +32,8 @@ pub(crate) enum Chore {
     },
     /// Fetch the small real model if it is not there, and print its path.
     Model,
+    /// Measure everything in one go, beside rivals if they are there; or compare with another revision.
+    Bench(Box<bench::Arguments>),
     /// Run the fuzz targets (needs the nightly toolchain and `cargo install cargo-fuzz`).
     Fuzz {
         /// The targets; all of them if none is given.

@@ -3,6 +3,7 @@
 //! - `demo`: the whole thing in one command, with a real model
 //! - `test`: everything that CI runs
 //! - `model`: fetches the small real model that demo and tests use
+//! - `bench`: all figures in one go, and the gate against regressions
 //! - `fuzz`: the fuzz targets, for a while each
 //!
 //! Nothing here is installed outside the repository's `target` folder and the cache folder ([`cache::folder`]).
@@ -13,6 +14,7 @@
     reason = "a command line for people"
 )]
 
+mod bench;
 mod cache;
 mod chat;
 mod cli;
@@ -46,6 +48,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Demo { port, once } => demo::run(port, once)?,
         Chore::Test { only } => return test::run(&only),
         Chore::Model => println!("{}", model::fetch()?.display()),
+        Chore::Bench(arguments) => return bench::run(&arguments),
         Chore::Fuzz { targets, seconds } => fuzz::run(&targets, seconds)?,
     }
     Ok(ExitCode::SUCCESS)

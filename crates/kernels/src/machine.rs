@@ -94,6 +94,19 @@ impl Machine {
             f32: peak(peaks.f32),
         }
     }
+
+    /// The better of two measurements in each figure: of one before and one after what is held against them.
+    pub fn or_better(&self, other: &Self) -> Self {
+        let better = |one: Peak, other: Peak| if other.rate > one.rate { other } else { one };
+        Self {
+            threads: self.threads,
+            memory: self.memory.max(other.memory),
+            cache: self.cache.max(other.cache),
+            int8: better(self.int8, other.int8),
+            bf16: self.bf16.zip(other.bf16).map(|(one, other)| better(one, other)),
+            f32: better(self.f32, other.f32),
+        }
+    }
 }
 
 /// Something that can be repeated until the time is up.

@@ -1,12 +1,17 @@
 //! `multigraft bench`: figures, each with what the machine would allow beside it.
 //!
 //! - [`machine`]: read bandwidth and peak rates, the two numbers that everything else is held against
+//! - [`model`]: prefill and decode through the seam
+//! - [`lora`]: the low-rank kernel by itself
 //! - [`serve`]: a load generator over HTTP, for this server or another
 //!
-//! [`table::Table`] prints all of them; `--json` writes them for programs.
+//! [`Table`] prints all of them; `--json` writes them for programs.
 
 mod arguments;
+mod lora;
 mod machine;
+mod model;
+mod roofline;
 mod serve;
 mod table;
 
@@ -21,10 +26,13 @@ use anyhow::{Context as _, Result};
 
 pub(crate) use arguments::BenchArguments;
 use arguments::Benchmark;
+use table::Table;
 
-pub(crate) fn run(arguments: &BenchArguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &BenchArguments, config: Option<&Path>) -> Result<ExitCode> {
     match &arguments.what {
         Benchmark::Machine(arguments) => machine::run(arguments)?,
+        Benchmark::Model(arguments) => model::run(arguments, config)?,
+        Benchmark::Lora(arguments) => lora::run(arguments)?,
         Benchmark::Serve(arguments) => return serve::run(arguments),
     }
     Ok(ExitCode::SUCCESS)

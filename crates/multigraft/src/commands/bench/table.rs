@@ -39,13 +39,15 @@ impl fmt::Display for Table {
     }
 }
 
-/// A figure with three significant digits, or whole where it is larger than that.
+/// A figure with three significant digits, or whole where it is larger than that; four places after the point at most.
 pub(super) fn figure(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "-".to_owned(),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        v if v >= 0.1 => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
     fs,
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -74,8 +74,9 @@ async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
     let dialect = Dialect::of(&server, arguments).await?;
     let adapters = dialect.adapters();
     let target = Arc::new(Target { server, dialect });
+    let seed = arguments.seed.unwrap_or_else(new_seed);
     let mut traffic = Traffic::new(
-        arguments.seed,
+        seed,
         arguments.prompt_tokens,
         arguments.output_tokens,
         adapters,
@@ -126,7 +127,7 @@ async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
                 "pick": picked(arguments.pick),
                 "prompt_tokens": [arguments.prompt_tokens.least, arguments.prompt_tokens.most],
                 "output_tokens": [arguments.output_tokens.least, arguments.output_tokens.most],
-                "seed": arguments.seed,
+                "seed": seed,
             },
             "figures": report,
             "requests": report::requests_json(&records),
@@ -151,6 +152,12 @@ fn title(arguments: &ServeArguments, adapters: usize) -> String {
         many => format!("{many} adapters, {}", picked(arguments.pick)),
     };
     format!("{}: {when}; {whom}", arguments.url)
+}
+
+/// A seed that no earlier run had.
+fn new_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 fn picked(pick: Pick) -> String {

@@ -1,0 +1,268 @@
+//! What a step of a model has to read and to compute, from its files and its configuration.
+
+use multigraft_kernels::BlockType;
+use multigraft_model::{BLOCK_TOKENS, Config, CpuBackend, KvDtype, Model, ModelFiles, config::FfnConfig};
+
+use super::super::roofline::Work;
+
+/// The parts of a model that a step pays for.
+#[derive(Debug)]
+pub(super) struct Cost {
+    /// Matrices that every row goes through: bytes once a step, operations per row.
+    dense: Work,
+    /// The matrix from hidden states to logits: operations per row whose logits are wanted.
+    head: Work,
+    /// All experts of all layers, as if every row went through all of them.
+    experts: Work,
+    /// The share of its layer's experts that a row goes through.
+    active: f64,
+    attention: Attention,
+}
+
+#[derive(Debug)]
+struct Attention {
+    /// For each layer, how far back it sees.
+    windows: Vec<Option<usize>>,
+    /// Operations per row and position seen, of one layer.
+    operations: f64,
+    /// Bytes of a position's keys and values, of one layer.
+    bytes: f64,
+    /// How keys and values are stored.
+    dtype: KvDtype,
+}
+
+/// One run of a step, as far as it costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    /// The position of the first row.
+    pub start: usize,
+    /// Rows, one position each.
+    pub count: usize,
+    /// Rows whose logits are wanted.
+    pub wanted: usize,
+}
+
+impl Cost {
+    pub(super) fn of(model: &Model, files: &ModelFiles, kv_dtype: KvDtype) -> Self {
+        let config = model.config();
+        let (mut dense, mut head, mut experts) = (Work::default(), Work::default(), Work::default());
+        let mut table = 0.0;
+        for tensor in files.tensors().filter(|tensor| tensor.shape.len() > 1) {
+            let work = matrix(tensor.block_type, tensor.len(), tensor.bytes.len());
+            match role(tensor.name) {
+                Role::Embedding => {
+                    table += work.bytes;
+                    if config.tied_embeddings {
+                        head += work;
+                    }
+                }
+                Role::Head => head += work,
+                Role::Expert => experts += work,
+                Role::Other => dense += work,
+            }
+        }
+        // Packed weights are what is read; files say only how much of them a step can do without.
+        let unread = if config.tied_embeddings { 0.0 } else { table };
+        dense.bytes = model.bytes() as f64 - unread - experts.bytes - head.bytes;
+        Self {
+            dense,
+            head,
+            experts,
+            active: active_share(config),
+            attention: Attention::of(model, kv_dtype),
+        }
+    }
+
+    /// What one step costs.
+    pub(super) fn step(&self, runs: &[Rows]) -> Work {
+        let rows: usize = runs.iter().map(|run| run.count).sum();
+        let wanted: usize = runs.iter().map(|run| run.wanted).sum();
+        let once = |part: Work, rows: f64| Work {
+            bytes: if rows > 0.0 { part.bytes } else { 0.0 },
+            ..part * rows
+        };
+        let mut work = once(self.dense, rows as f64) + once(self.head, wanted as f64);
+        // Rows choose their experts independently: what none of them chose is not read.
+        let unread = (1.0 - self.active).powi(i32::try_from(rows).unwrap_or(i32::MAX));
+        work += Work {
+            bytes: self.experts.bytes * (1.0 - unread),
+            ..self.experts * (self.active * rows as f64)
+        };
+        for run in runs {
+            work += self.attention.of_run(run);
+        }
+        work
+    }
+}
+
+impl Attention {
+    fn of(model: &Model, dtype: KvDtype) -> Self {
+        let config = model.config();
+        let layers = config.layers.len();
+        let bytes = CpuBackend::block_bytes(model, dtype) as f64 / (BLOCK_TOKENS * layers) as f64;
+        Self {
+            windows: config.layers.iter().map(|layer| layer.window).collect(),
+            // Query times key and weight times value.
+            operations: (4 * config.heads * config.head_dim) as f64,
+            bytes,
+            dtype,
+        }
+    }
+
+    fn of_run(&self, run: &Rows) -> Work {
+        let end = run.start + run.count;
+        let (mut seen, mut read) = (0.0, 0.0);
+        for window in &self.windows {
+            let window = window.unwrap_or(end);
+            let per_row = (run.start + 1..=end).map(|position| position.min(window) as f64);
+            seen += per_row.sum::<f64>();
+            read += end.min(window + run.count - 1) as f64;
+        }
+        let operations = seen * self.operations;
+        let mut work = Work {
+            bytes: read * self.bytes,
+            ..Work::default()
+        };
+        match self.dtype {
+            KvDtype::F32 => work.f32 = operations,
+            KvDtype::Bf16 => work.bf16 = operations,
+            KvDtype::Int8 => work.int8 = operations,
+        }
+        work
+    }
+}
+
+/// What a matrix of the file is for.
+#[derive(Debug, PartialEq)]
+enum Role {
+    Embedding,
+    Head,
+    Expert,
+    Other,
+}
+
+/// By its name, in GGUF's or in Hugging Face's way.
+fn role(name: &str) -> Role {
+    if name.starts_with("token_embd.") || name.contains("embed_tokens") {
+        Role::Embedding
+    } else if name.starts_with("output.") || name.contains("lm_head") {
+        Role::Head
+    } else if name.contains("_exps.") || name.contains(".experts.") {
+        Role::Expert
+    } else {
+        Role::Other
+    }
+}
+
+/// The work of a matrix for one row, by the fastest arithmetic that keeps to its numbers.
+fn matrix(block_type: BlockType, weights: usize, bytes: usize) -> Work {
+    let operations = 2.0 * weights as f64;
+    let mut work = Work {
+        bytes: bytes as f64,
+        ..Work::default()
+    };
+    match block_type {
+        BlockType::F32 | BlockType::F16 => work.f32 = operations,
+        BlockType::Bf16 => work.bf16 = operations,
+        _ => work.int8 = operations,
+    }
+    work
+}
+
+/// The share of a layer's experts that a row goes through; 1 where there are none.
+fn active_share(config: &Config) -> f64 {
+    let shares = config.layers.iter().filter_map(|layer| match layer.ffn {
+        FfnConfig::Experts { count, active, .. } => Some(active as f64 / count as f64),
+        FfnConfig::Dense { .. } => None,
+    });
+    shares.fold(1.0, f64::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Result;
+    use multigraft_model::LoadOptions;
+    use multigraft_testing::{fixtures, smollm2};
+
+    use super::*;
+
+    fn cost(path: &std::path::Path) -> Result<(Model, Cost)> {
+        let options = LoadOptions {
+            threads: 1,
+            ..LoadOptions::default()
+        };
+        let model = Model::open(path, &options)?;
+        let cost = Cost::of(&model, &ModelFiles::open(path)?, KvDtype::Bf16);
+        Ok((model, cost))
+    }
+
+    #[test]
+    fn a_decode_step_of_smollm2_reads_its_weights_and_does_two_operations_for_each() {
+        let (model, cost) = cost(&smollm2()).expect("the model");
+        let step = cost.step(&[Rows {
+            start: 0,
+            count: 1,
+            wanted: 1,
+        }]);
+        let weights = model.bytes() as f64;
+        assert!((weights..weights * 1.001).contains(&step.bytes), "{step:?}");
+        // 134.5 million weights, nearly all of them in matrices.
+        assert!((2.68e8..2.70e8).contains(&step.int8), "{step:?}");
+        // One position: query times key and weight times value in 30 layers of 9 heads of 64.
+        assert_eq!(step.f32 + step.bf16, f64::from(4 * 30 * 9 * 64));
+    }
+
+    #[test]
+    fn rows_share_reading_and_logits_cost_only_where_they_are_wanted() {
+        let (_, cost) = cost(&smollm2()).expect("the model");
+        let step = |count, wanted| {
+            cost.step(&[Rows {
+                start: 0,
+                count,
+                wanted,
+            }])
+        };
+        assert!(step(8, 1).bytes < 1.01 * step(1, 1).bytes);
+        assert!(step(8, 0).bytes < step(8, 1).bytes);
+        // The tied table is 28.3 million weights.
+        assert_eq!(step(8, 8).int8 - step(8, 1).int8, 7.0 * 2.0 * 49_152.0 * 576.0);
+    }
+
+    #[test]
+    fn experts_that_no_row_chose_are_not_read() {
+        let (model, cost) = cost(&fixtures().join("peft/qwen3_moe/model")).expect("the model");
+        assert!(cost.active < 1.0);
+        let bytes = |count| {
+            cost.step(&[Rows {
+                start: 0,
+                count,
+                wanted: 1,
+            }])
+            .bytes
+        };
+        assert!(bytes(1) < 0.95 * bytes(100), "{} {}", bytes(1), bytes(100));
+        assert!(bytes(1) < model.bytes() as f64);
+    }
+
+    #[test]
+    fn attention_grows_with_the_context_up_to_the_window() {
+        let attention = Attention {
+            windows: vec![None, Some(4)],
+            operations: 1.0,
+            bytes: 1.0,
+            dtype: KvDtype::F32,
+        };
+        let work = attention.of_run(&Rows {
+            start: 9,
+            count: 1,
+            wanted: 1,
+        });
+        assert_eq!((work.f32, work.bytes), (10.0 + 4.0, 10.0 + 4.0));
+        let work = attention.of_run(&Rows {
+            start: 0,
+            count: 6,
+            wanted: 1,
+        });
+        assert_eq!((work.f32, work.bytes), (21.0 + 18.0, 6.0 + 6.0));
+    }
+}

@@ -1,0 +1,103 @@
+//! A server under measurement: started, waited for, stopped.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::chat;
+use crate::shell::root;
+
+/// Loading a large model from a cold disk takes minutes.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks at a starting server: short, because the time is a figure.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running server, stopped when this is dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    pub(super) url: String,
+    /// From its start until it answered.
+    pub(super) started_in: Duration,
+}
+
+impl Running {
+    /// Starts a server that takes `--host` and `--port` and answers at `/health`; what it prints goes to `log`.
+    pub(super) fn start(mut command: Command, log: &Path) -> Result<Self> {
+        let port = free_port()?;
+        let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        command
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .current_dir(root())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let words = format!("{command:?}").replace('"', "");
+        eprintln!("$ {words}");
+        let begin = Instant::now();
+        let child = command.spawn().with_context(|| format!("cannot run `{words}`"))?;
+        let mut running = Self {
+            child,
+            url: format!("http://127.0.0.1:{port}"),
+            started_in: Duration::ZERO,
+        };
+        let health = format!("{}/health", running.url);
+        let agent = chat::agent(Duration::from_secs(5));
+        while agent.get(&health).call().is_err() {
+            if let Some(status) = running.child.try_wait()? {
+                bail!("the server ended with {status}; its log is {}", log.display());
+            }
+            if begin.elapsed() > START_LIMIT {
+                bail!(
+                    "the server did not answer within {START_LIMIT:?}; its log is {}",
+                    log.display()
+                );
+            }
+            thread::sleep(POLL);
+        }
+        running.started_in = begin.elapsed();
+        Ok(running)
+    }
+
+    /// Memory that it holds now, in MiB, where the system says so.
+    pub(super) fn resident_mib(&self) -> Option<f64> {
+        let status = fs::read_to_string(PathBuf::from(format!("/proc/{}/status", self.child.id()))).ok()?;
+        resident(&status)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail if it has ended already, which is as good.
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// The resident memory of a `/proc/<pid>/status`, in MiB.
+fn resident(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
+    Ok(listener.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_in_mib() {
+        assert_eq!(resident("Name:\tx\nVmRSS:\t   2048 kB\nThreads:\t1\n"), Some(2.0));
+        assert_eq!(resident("Name:\tx\n"), None);
+    }
+}
