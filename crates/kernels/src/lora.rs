@@ -8,7 +8,7 @@
 use half::bf16;
 
 use crate::isa::{Isa, Kernel, LANES, dispatch};
-use crate::matrix::{ActivationScratch, Activations, PackedMatrix};
+use crate::matrix::{ActivationScratch, Activations, PackedMatrix, overlap};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
@@ -140,28 +140,29 @@ pub fn add_lora(
     });
 
     let out = SharedRows::new(out, stride);
-    let expand_tasks: Vec<(usize, usize)> = segments
-        .iter()
-        .enumerate()
-        .flat_map(|(s, segment)| (0..segment.lora.b.out().div_ceil(LANES)).map(move |panel| (s, panel)))
-        .collect();
-    pool.run_chunked(expand_tasks.len(), |task| {
-        let (s, panel) = expand_tasks[task];
-        let LoraSegment {
-            start,
-            rows,
-            lora,
-            at,
-        } = segments[s];
-        let column = panel * LANES;
-        let width = LANES.min(lora.b.out() - column);
-        let h = &shrunk[starts[s]..][..rows * lora.rank];
+    let panels = segments.iter().map(|segment| segment.lora.b.panels()).sum();
+    pool.run_ranges(panels, |range| {
+        let mut first = 0;
         let mut scratch = ActivationScratch::default();
-        let h = Activations::new(h, lora.rank, &mut scratch);
-        lora.b.multiply_panel(panel, &h, &mut |row, sums| {
-            let out = out.slice(start + row, at + column, width);
-            out.iter_mut().zip(sums).for_each(|(o, sum)| *o += sum);
-        });
+        for (segment, at_shrunk) in segments.iter().zip(&starts) {
+            let LoraSegment {
+                start,
+                rows,
+                lora,
+                at,
+            } = *segment;
+            let its = overlap(&range, first, lora.b.panels());
+            first += lora.b.panels();
+            if its.is_empty() {
+                continue;
+            }
+            let h = Activations::new(&shrunk[*at_shrunk..][..rows * lora.rank], lora.rank, &mut scratch);
+            lora.b.multiply_panels(its, &h, &mut |panel, row, sums| {
+                let column = panel * LANES;
+                let out = out.slice(start + row, at + column, LANES.min(lora.b.out() - column));
+                out.iter_mut().zip(sums).for_each(|(o, sum)| *o += sum);
+            });
+        }
     });
 }
 

@@ -137,9 +137,14 @@ impl Pool {
 
     /// As [`Pool::run`] for many small tasks: neighbours are claimed together.
     pub fn run_chunked(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        self.run_ranges(tasks, |range| range.for_each(&task));
+    }
+
+    /// As [`Pool::run_chunked`], for tasks that have something in common with their neighbours.
+    pub fn run_ranges(&self, tasks: usize, task: impl Fn(std::ops::Range<usize>) + Sync) {
         let chunk = tasks.div_ceil(self.threads() * CHUNKS_PER_THREAD).max(1);
         self.run(tasks.div_ceil(chunk), |c| {
-            (c * chunk..tasks.min((c + 1) * chunk)).for_each(&task);
+            task(c * chunk..tasks.min((c + 1) * chunk))
         });
     }
 }

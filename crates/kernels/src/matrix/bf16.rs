@@ -7,6 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Emit;
+use super::panels::Stretch;
 use crate::isa::{Isa, Kernel, LANES};
 
 /// Sixteen outputs × two inputs. Where the number of inputs is odd, the last weight is 0.
@@ -45,9 +46,9 @@ fn rounded(x: f32) -> u16 {
     if x.is_nan() { 0x7fc0 } else { nearest as u16 }
 }
 
-/// One panel times rows `[rows, pairs]`; `emit` takes each row's sixteen sums.
+/// Panels times rows `[rows, pairs]`; `emit` takes each panel's and row's sixteen sums.
 pub(super) struct Product<'a, 'e> {
-    pub(super) panel: &'a [Pair],
+    pub(super) panels: Stretch<'a, Pair>,
     pub(super) x: &'a [Inputs],
     pub(super) emit: &'e mut Emit<'e>,
 }
@@ -56,18 +57,19 @@ impl Kernel for Product<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { panel, x, emit } = self;
-        let rows = x.len() / panel.len();
-        let mut row = 0;
-        while row < rows {
-            // Sixteen rows keep as many sums in flight as the instruction's latency asks for.
-            row += match rows - row {
-                1 => tile::<I, 1>(isa, panel, x, row, emit),
-                2..4 => tile::<I, 2>(isa, panel, x, row, emit),
-                4..8 => tile::<I, 4>(isa, panel, x, row, emit),
-                8..16 => tile::<I, 8>(isa, panel, x, row, emit),
-                _ => tile::<I, 16>(isa, panel, x, row, emit),
-            };
+        let Self { panels, x, emit } = self;
+        for (index, panel) in panels.iter() {
+            let rows = x.len() / panel.len();
+            let mut row = 0;
+            while row < rows {
+                row += match rows - row {
+                    1 => tile::<I, 1>(isa, panel, x, row, (index, emit)),
+                    2..4 => tile::<I, 2>(isa, panel, x, row, (index, emit)),
+                    4..8 => tile::<I, 4>(isa, panel, x, row, (index, emit)),
+                    8..16 => tile::<I, 8>(isa, panel, x, row, (index, emit)),
+                    _ => tile::<I, 16>(isa, panel, x, row, (index, emit)),
+                };
+            }
         }
     }
 }
@@ -79,7 +81,7 @@ fn tile<I: Isa, const T: usize>(
     panel: &[Pair],
     x: &[Inputs],
     first: usize,
-    emit: &mut Emit<'_>,
+    (index, emit): (usize, &mut Emit<'_>),
 ) -> usize {
     let n = panel.len();
     let rows: [&[Inputs]; T] = std::array::from_fn(|t| &x[(first + t) * n..][..n]);
@@ -93,7 +95,7 @@ fn tile<I: Isa, const T: usize>(
     for (t, sum) in sums.into_iter().enumerate() {
         let mut lanes = [0.0; LANES];
         isa.store(sum, &mut lanes);
-        emit(first + t, &lanes);
+        emit(index, first + t, &lanes);
     }
     T
 }

@@ -6,6 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Emit;
+use super::panels::Stretch;
 use crate::isa::{Isa, Kernel, LANES};
 
 /// One input × sixteen outputs of a panel.
@@ -75,9 +76,9 @@ pub(super) struct Rows<'a> {
     pub(super) width: usize,
 }
 
-/// One panel times all rows; `emit` takes each row's sixteen sums.
+/// Panels times all rows; `emit` takes each panel's and row's sixteen sums.
 pub(super) struct Product<'a, 'e, B> {
-    pub(super) panel: &'a [B],
+    pub(super) panels: Stretch<'a, B>,
     pub(super) x: Rows<'a>,
     pub(super) emit: &'e mut Emit<'e>,
 }
@@ -86,16 +87,18 @@ impl<B: Block> Kernel for Product<'_, '_, B> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { panel, x, emit } = self;
-        let rows = x.data.len() / x.width;
-        let mut row = 0;
-        while row < rows {
-            row += match rows - row {
-                1 => tile::<I, B, 1>(isa, panel, x, row, emit),
-                2..4 => tile::<I, B, 2>(isa, panel, x, row, emit),
-                4..8 => tile::<I, B, 4>(isa, panel, x, row, emit),
-                _ => tile::<I, B, 8>(isa, panel, x, row, emit),
-            };
+        let Self { panels, x, emit } = self;
+        for (index, panel) in panels.iter() {
+            let rows = x.data.len() / x.width;
+            let mut row = 0;
+            while row < rows {
+                row += match rows - row {
+                    1 => tile::<I, B, 1>(isa, panel, x, row, (index, emit)),
+                    2..4 => tile::<I, B, 2>(isa, panel, x, row, (index, emit)),
+                    4..8 => tile::<I, B, 4>(isa, panel, x, row, (index, emit)),
+                    _ => tile::<I, B, 8>(isa, panel, x, row, (index, emit)),
+                };
+            }
         }
     }
 }
@@ -107,7 +110,7 @@ fn tile<I: Isa, B: Block, const T: usize>(
     panel: &[B],
     x: Rows<'_>,
     first: usize,
-    emit: &mut Emit<'_>,
+    (index, emit): (usize, &mut Emit<'_>),
 ) -> usize {
     let zeros = [isa.splat(0.0); T];
     let rows = std::array::from_fn(|t| &x.data[(first + t) * x.width..][..x.width]);
@@ -124,7 +127,7 @@ fn tile<I: Isa, B: Block, const T: usize>(
             isa.add(isa.add(tile.even[t], tile.odd[t]), tile.last[t]),
             &mut sums,
         );
-        emit(first + t, &sums);
+        emit(index, first + t, &sums);
     }
     T
 }

@@ -26,13 +26,16 @@ mod tests;
 
 pub use activations::{ActivationScratch, Activations};
 pub use pack::{PackError, Precision, RowOrder};
+pub(crate) use product::overlap;
 pub use product::{Part, matmul};
+
+use std::ops::Range;
 
 use crate::isa::{InstructionSet, LANES};
 use panels::Panels;
 
-/// Takes a row's index and its sixteen sums.
-type Emit<'a> = dyn FnMut(usize, &[f32; LANES]) + 'a;
+/// Takes a panel's index, a row's index and its sixteen sums.
+type Emit<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
 
 /// A weight matrix `[out, in]`, packed for [`matmul`].
 #[derive(Debug)]
@@ -68,8 +71,14 @@ impl PackedMatrix {
         self.panels.row(row, to);
     }
 
-    /// The sums of panel `index` for each row of `x`, which is prepared for this matrix.
-    pub(crate) fn multiply_panel(&self, index: usize, x: &Activations<'_>, emit: &mut Emit<'_>) {
-        self.panels.multiply_on(InstructionSet::current(), index, x, emit);
+    /// Panels: sixteen outputs each.
+    pub(crate) fn panels(&self) -> usize {
+        self.out.div_ceil(LANES)
+    }
+
+    /// The sums of some panels for each row of `x`, which is prepared for this matrix.
+    pub(crate) fn multiply_panels(&self, panels: Range<usize>, x: &Activations<'_>, emit: &mut Emit<'_>) {
+        self.panels
+            .multiply_on(InstructionSet::current(), panels, x, emit);
     }
 }

@@ -1,5 +1,7 @@
 //! All panels of a matrix, in one of the layouts.
 
+use std::ops::Range;
+
 use super::int8::{self, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8};
 use super::{Activations, Emit, bf16, float};
 use crate::isa::{InstructionSet, LANES, dispatch_on};
@@ -65,30 +67,63 @@ impl Panels {
     pub(super) fn row(&self, row: usize, to: &mut [f32]) {
         let (index, lane, inp) = (row / LANES, row % LANES, to.len());
         with_blocks!(self,
-            float b => to.iter_mut().zip(float_panel(b, index, inp)).for_each(|(to, b)| *to = float::Block::weight(b, lane)),
+            float b => to.iter_mut().zip(panel(b, index, inp)).for_each(|(to, b)| *to = float::Block::weight(b, lane)),
             bf16 b => {
-                for (to, pair) in to.chunks_mut(2).zip(pairs_panel(b, index, inp)) {
+                for (to, pair) in to.chunks_mut(2).zip(panel(b, index, inp.div_ceil(2))) {
                     for (to, bits) in to.iter_mut().zip(pair.0[lane]) {
                         *to = half::bf16::from_bits(bits).to_f32();
                     }
                 }
             },
-            int8 b => int8_row(int8_panel(b, index, inp), lane, to))
+            int8 b => int8_row(panel(b, index, int8_blocks(b, inp)), lane, to))
     }
 
-    /// Multiplies panel `index` with all rows; `emit` takes each row's sixteen sums.
+    /// Multiplies some panels with all rows; `emit` takes each panel's and row's sixteen sums.
     pub(super) fn multiply_on(
         &self,
         set: InstructionSet,
-        index: usize,
+        panels: Range<usize>,
         x: &Activations<'_>,
         emit: &mut Emit<'_>,
     ) {
         let inp = x.floats.width;
         with_blocks!(self,
-            float b => dispatch_on(set, float::Product { panel: float_panel(b, index, inp), x: x.floats, emit }),
-            bf16 b => dispatch_on(set, bf16::Product { panel: pairs_panel(b, index, inp), x: &x.scratch.bf16, emit }),
-            int8 b => dispatch_on(set, int8::Product { panel: int8_panel(b, index, inp), x: &x.scratch.int8, emit }))
+        float b => {
+            let panels = Stretch::new(b, inp, panels);
+            dispatch_on(set, float::Product { panels, x: x.floats, emit });
+        },
+        bf16 b => {
+            let panels = Stretch::new(b, inp.div_ceil(2), panels);
+            dispatch_on(set, bf16::Product { panels, x: &x.scratch.bf16, emit });
+        },
+        int8 b => {
+            let panels = Stretch::new(b, int8_blocks(b, inp), panels);
+            dispatch_on(set, int8::Product { panels, x: &x.scratch.int8, emit });
+        })
+    }
+}
+
+/// Some neighbouring panels of a matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch<'a, B> {
+    blocks: &'a [B],
+    per_panel: usize,
+    first: usize,
+}
+
+impl<'a, B> Stretch<'a, B> {
+    fn new(blocks: &'a [B], per_panel: usize, panels: Range<usize>) -> Self {
+        Self {
+            blocks: &blocks[panels.start * per_panel..panels.end * per_panel],
+            per_panel,
+            first: panels.start,
+        }
+    }
+
+    /// Index and blocks of each.
+    #[inline(always)]
+    pub(super) fn iter(self) -> impl Iterator<Item = (usize, &'a [B])> {
+        (self.first..).zip(self.blocks.chunks_exact(self.per_panel))
     }
 }
 
@@ -98,17 +133,13 @@ impl std::fmt::Debug for Panels {
     }
 }
 
-fn float_panel<B: float::Block>(blocks: &[B], index: usize, inp: usize) -> &[B] {
-    &blocks[index * inp..][..inp]
+/// Blocks of a panel of `inp` inputs.
+fn int8_blocks<B: int8::Block>(_: &[B], inp: usize) -> usize {
+    inp / (int8::INPUTS * B::GROUPS)
 }
 
-fn pairs_panel(blocks: &[bf16::Pair], index: usize, inp: usize) -> &[bf16::Pair] {
-    let pairs = inp.div_ceil(2);
-    &blocks[index * pairs..][..pairs]
-}
-
-fn int8_panel<B: int8::Block>(blocks: &[B], index: usize, inp: usize) -> &[B] {
-    let per_panel = inp / (int8::INPUTS * B::GROUPS);
+/// The blocks of panel `index`.
+fn panel<B>(blocks: &[B], index: usize, per_panel: usize) -> &[B] {
     &blocks[index * per_panel..][..per_panel]
 }
 

@@ -1,5 +1,7 @@
 //! Rows × matrices, work split over the pool.
 
+use std::ops::Range;
+
 use super::{Activations, PackedMatrix};
 use crate::isa::LANES;
 use crate::pool::Pool;
@@ -29,21 +31,21 @@ pub fn matmul(pool: &Pool, parts: &[Part<'_>], x: &mut Activations<'_>, out: &mu
         assert_eq!(x.floats.width, part.weight.inp(), "x is [rows, in]");
         assert!(part.at + part.weight.out() <= stride, "columns from {}", part.at);
         x.prepare(pool, part.weight.panels.wanted());
-        panels += part.weight.out().div_ceil(LANES);
+        panels += part.weight.panels();
     }
     let out = SharedRows::new(out, stride);
     let x = &*x;
-    pool.run_chunked(panels, |index| {
-        let mut index = index;
+    pool.run_ranges(panels, |range| {
+        let mut first = 0;
         for Part { weight, at } in parts {
-            let its_panels = weight.out().div_ceil(LANES);
-            if index >= its_panels {
-                index -= its_panels;
+            let its = overlap(&range, first, weight.panels());
+            first += weight.panels();
+            if its.is_empty() {
                 continue;
             }
-            let column = index * LANES;
-            let width = LANES.min(weight.out() - column);
-            weight.multiply_panel(index, x, &mut |row, sums| {
+            weight.multiply_panels(its, x, &mut |panel, row, sums| {
+                let column = panel * LANES;
+                let width = LANES.min(weight.out() - column);
                 let to = out.slice(row, at + column, width);
                 // A copy of known size is no call.
                 match to.as_mut_array::<LANES>() {
@@ -51,7 +53,12 @@ pub fn matmul(pool: &Pool, parts: &[Part<'_>], x: &mut Activations<'_>, out: &mu
                     None => to.copy_from_slice(&sums[..width]),
                 }
             });
-            return;
         }
     });
+}
+
+/// What of `range` falls into `len` numbers from `first` on, counted from there.
+pub(crate) fn overlap(range: &Range<usize>, first: usize, len: usize) -> Range<usize> {
+    let start = range.start.saturating_sub(first);
+    start..range.end.saturating_sub(first).min(len).max(start)
 }

@@ -129,7 +129,7 @@ proptest! {
         x.prepare(&Pool::new(1), packed.panels.wanted());
         let product = |set| {
             let mut sums = vec![[0.0; LANES]; rows];
-            packed.panels.multiply_on(set, 0, &x, &mut |row, s| sums[row] = *s);
+            packed.panels.multiply_on(set, 0..1, &x, &mut |_, row, s| sums[row] = *s);
             sums
         };
         let expected = product(InstructionSet::Scalar);
