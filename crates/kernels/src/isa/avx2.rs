@@ -98,6 +98,10 @@ impl Isa for Avx2 {
     type B = Ints;
 
     #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()))
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Pair {
         proven!(Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)))
     }

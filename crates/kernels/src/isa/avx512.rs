@@ -119,6 +119,10 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     type B = __m512i;
 
     #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()))
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         proven!(_mm512_set1_ps(x))
     }

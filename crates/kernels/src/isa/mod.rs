@@ -35,6 +35,11 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// Sixteen times four bytes.
     type B: Copy;
 
+    /// Asks for the cache line of `at` ahead of its use. Changes nothing but time.
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        let _ = at;
+    }
     fn splat(self, x: f32) -> Self::F;
     fn load(self, from: &[f32; LANES]) -> Self::F;
     fn store(self, v: Self::F, to: &mut [f32; LANES]);

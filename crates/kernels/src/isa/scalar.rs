@@ -154,7 +154,8 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Self::I {
-        self.load_bytes(from).map(|lane| (lane >> by & mask).cast_signed())
+        self.load_bytes(from)
+            .map(|lane| (lane >> by & mask).cast_signed())
     }
     #[inline(always)]
     fn dot_bf16(self, acc: Self::F, w: Self::B, x: [u16; 2]) -> Self::F {

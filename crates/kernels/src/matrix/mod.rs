@@ -77,7 +77,6 @@ impl PackedMatrix {
 
     /// Multiplies some panels with all rows of `x`, which is prepared for this matrix.
     pub(crate) fn multiply_panels(&self, panels: Range<usize>, x: &Activations<'_>, to: Target<'_>) {
-        self.panels
-            .multiply_on(InstructionSet::current(), panels, x, to);
+        self.panels.multiply_on(InstructionSet::current(), panels, x, to);
     }
 }

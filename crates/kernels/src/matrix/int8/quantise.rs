@@ -132,13 +132,7 @@ fn halves<T>(x: &[T; INPUTS]) -> [&[T; LANES]; 2] {
 
 /// Moves the inputs of block `b` that are over the limit to `found`, and leaves 0 in their place; unless they are more
 /// than [`OUTLIERS`]: such a block is large as a whole, and nothing in it suffers from its neighbours.
-fn leave_out(
-    x: &mut [f32; INPUTS],
-    b: usize,
-    row: usize,
-    limit: f32,
-    found: &mut SmallVec<[Outlier; 32]>,
-) {
+fn leave_out(x: &mut [f32; INPUTS], b: usize, row: usize, limit: f32, found: &mut SmallVec<[Outlier; 32]>) {
     // NaN stays in its block, where it shows.
     let mut over = 0u32;
     for (i, x) in x.iter().enumerate() {
