@@ -16,6 +16,8 @@ use crate::shell::root;
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks at a starting server: short, because the time is a figure.
 const POLL: Duration = Duration::from_millis(20);
+/// How long a server may take to stop by itself.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running server, stopped when this is dropped.
 #[derive(Debug)]
@@ -73,6 +75,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // Asked first: a script that started a server has to stop it.
+        _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let begin = Instant::now();
+        while begin.elapsed() < STOP_LIMIT && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(POLL);
+        }
         // Both fail if it has ended already, which is as good.
         _ = self.child.kill();
         _ = self.child.wait();
