@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::all::{Results, Tools};
 use super::figures::{json_of, samples, shown};
 use super::rows::Figure;
 use super::running::Running;
+use super::subjects::NotGiven;
 
 /// Every load's prompts and answers, in tokens.
 const PROMPT: usize = 128;
@@ -151,16 +152,19 @@ pub(super) fn serve(tools: &Tools, model: &Path, adapters: Option<&Path>) -> Com
 
 /// The first `count` adapters of a folder, in llama.cpp's form.
 pub(super) fn converted(adapters: &Path, count: usize) -> Result<Vec<PathBuf>> {
-    let files: Vec<PathBuf> = (0..count)
-        .map(|index| adapters.join(format!("a{index:02}.gguf")))
-        .collect();
-    let missing = files.iter().find(|file| !file.is_file());
-    ensure!(
-        missing.is_none(),
-        "{} is missing: make_adapters.py makes it without --no-gguf",
-        missing.map_or_else(String::new, |file| file.display().to_string())
-    );
-    Ok(files)
+    let file = |index| {
+        let name = format!("a{index:02}.gguf");
+        let file = adapters.join(&name);
+        if file.is_file() {
+            Ok(file)
+        } else {
+            let why = format!(
+                "a folder of adapters has no {name}: make_adapters.py writes it unless told --no-gguf"
+            );
+            Err(NotGiven(why).into())
+        }
+    };
+    (0..count).map(file).collect()
 }
 
 /// All loads in every round, one after the other, each on our server and then on its rival's if it has one.
