@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -15,6 +17,8 @@ use super::subjects::NotGiven;
 /// Every load's prompts and answers, in tokens.
 const PROMPT: usize = 128;
 const ANSWER: usize = 64;
+/// How long a rival is left alone before ours is measured: vLLM's workers spin for a second after their last request.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Clients, the adapters that they take in turn, and how often they ask all together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -177,6 +181,9 @@ pub(super) fn in_turn(
     let mut outcomes: Vec<Outcome> = loads.iter().map(|(load, _)| Outcome::new(*load)).collect();
     for _ in 0..tools.rounds {
         for ((load, other), outcome) in loads.iter().zip(&mut outcomes) {
+            if other.is_some() {
+                thread::sleep(SETTLING);
+            }
             outcome.add(tools, results, ours)?;
             if let Some(Other { server, dialect }) = other {
                 let mut command = command(tools, server, dialect, *load);
