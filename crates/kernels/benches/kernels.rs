@@ -60,7 +60,7 @@ fn matmuls(criterion: &mut Criterion) {
                 let mut scratch = ActivationScratch::default();
                 bencher.iter(|| {
                     let mut x = Activations::new(black_box(&x), inputs, &mut scratch);
-                    matmul(&pool, &[part], &mut x, &mut out, WIDTH);
+                    matmul(&pool, &[part], &mut x, &mut out, WIDTH, &[]);
                 });
             });
         }

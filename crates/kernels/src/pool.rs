@@ -16,8 +16,9 @@ const SPIN_LIMIT: u32 = 20_000;
 /// The gate's flag; the bits below count workers.
 const OPEN: usize = 1 << 31;
 
-/// Chunks per thread in [`Pool::run_chunked`]: enough that a late thread does not hold up the region.
-const CHUNKS_PER_THREAD: usize = 4;
+/// The least share of a thread's part that [`Pool::run_chunked`] gives out at once: small enough that threads end
+/// together, large enough that claiming it costs little.
+const LEAST_SHARE: usize = 16;
 
 /// Threads that run regions. Regions of one pool run one after the other.
 pub struct Pool {
@@ -142,11 +143,23 @@ impl Pool {
 
     /// As [`Pool::run_chunked`], for tasks that have something in common with their neighbours.
     pub fn run_ranges(&self, tasks: usize, task: impl Fn(std::ops::Range<usize>) + Sync) {
-        let chunk = tasks.div_ceil(self.threads() * CHUNKS_PER_THREAD).max(1);
-        self.run(tasks.div_ceil(chunk), |c| {
-            task(c * chunk..tasks.min((c + 1) * chunk))
-        });
+        let bounds = chunks(tasks, self.threads());
+        self.run(bounds.len() - 1, |c| task(bounds[c]..bounds[c + 1]));
     }
+}
+
+/// Where chunks of tasks begin, and the end of the last: large ones first, each half of what is left to a thread, so that
+/// there are few and threads end together all the same (Polychronopoulos and Kuck 1987, guided self-scheduling).
+fn chunks(tasks: usize, threads: usize) -> smallvec::SmallVec<[usize; 64]> {
+    let least = (tasks / (threads * LEAST_SHARE)).max(1);
+    let mut bounds = smallvec::smallvec![0];
+    let mut start = 0;
+    while start < tasks {
+        let left = tasks - start;
+        start += (left / (2 * threads)).max(least).min(left);
+        bounds.push(start);
+    }
+    bounds
 }
 
 /// Closes the region's gate and waits until every worker inside has left.
@@ -279,6 +292,17 @@ mod tests {
                     "{threads} threads, {tasks} tasks"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn chunks_cover_all_tasks_and_become_smaller() {
+        for (tasks, threads) in [(0, 2), (1, 2), (7, 3), (96, 2), (1000, 8)] {
+            let bounds = chunks(tasks, threads);
+            assert_eq!((bounds[0], bounds[bounds.len() - 1]), (0, tasks));
+            let sizes: Vec<usize> = bounds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+            assert!(sizes.iter().all(|size| *size > 0), "{sizes:?}");
         }
     }
 

@@ -244,7 +244,7 @@ impl<'a> Decoder<'a> {
                 at: 0,
             };
             let mut inputs = Activations::new(inputs, hidden, &mut project.activations);
-            matmul(self.pool, &[part], &mut inputs, outputs, vocab);
+            matmul(self.pool, &[part], &mut inputs, outputs, vocab, &[]);
         }
 
         let changes: Vec<_> = segments
@@ -267,7 +267,7 @@ impl<'a> Decoder<'a> {
                     weight: weights,
                     at: 0,
                 };
-                matmul(self.pool, &[part], &mut inputs, &mut values, tokens.len());
+                matmul(self.pool, &[part], &mut inputs, &mut values, tokens.len(), &[]);
                 (tokens, values)
             });
             for (r, row) in outputs.enumerate() {

@@ -30,7 +30,7 @@ impl Experts<'_> {
         let mut scores = vec![0.0; rows * count];
         let part = |weight, at| Part { weight, at };
         let mut input = Activations::new(x, hidden, scratch);
-        matmul(pool, &[part(self.router, 0)], &mut input, &mut scores, count);
+        matmul(pool, &[part(self.router, 0)], &mut input, &mut scores, count, &[]);
         let chosen: Vec<Vec<(usize, f32)>> = scores
             .chunks_exact(count)
             .map(|scores| self.choose(scores))
@@ -58,12 +58,19 @@ impl Experts<'_> {
             let mut gate_up = vec![0.0; taken.len() * 2 * self.width];
             let gate_and_up = [part(&expert.gate, 0), part(&expert.up, self.width)];
             let mut input = Activations::new(&inputs, hidden, scratch);
-            matmul(pool, &gate_and_up, &mut input, &mut gate_up, 2 * self.width);
+            matmul(pool, &gate_and_up, &mut input, &mut gate_up, 2 * self.width, &[]);
             let mut inner = vec![0.0; taken.len() * self.width];
             gated(pool, self.activation, &gate_up, &mut inner, self.width);
             let mut outputs = vec![0.0; taken.len() * hidden];
             let mut input = Activations::new(&inner, self.width, scratch);
-            matmul(pool, &[part(&expert.down, 0)], &mut input, &mut outputs, hidden);
+            matmul(
+                pool,
+                &[part(&expert.down, 0)],
+                &mut input,
+                &mut outputs,
+                hidden,
+                &[],
+            );
             for ((row, weight), output) in taken.iter().zip(outputs.chunks_exact(hidden)) {
                 let out = &mut out[row * hidden..][..hidden];
                 out.iter_mut().zip(output).for_each(|(o, y)| *o += weight * y);

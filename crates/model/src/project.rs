@@ -1,6 +1,8 @@
 //! A projection for the rows of many adapters: the base's product for all rows at once, then each segment's change.
 
-use multigraft_kernels::{ActivationScratch, Activations, LoraSegment, Part, Pool, add_lora, matmul};
+use multigraft_kernels::{
+    ActivationScratch, Activations, LoraSegment, PackedLora, Part, Pool, add_lora, matmul,
+};
 use smallvec::SmallVec;
 
 use crate::adapter::{PackedAdapter, PackedLinear};
@@ -43,8 +45,6 @@ impl Projector<'_> {
                 at: part.at,
             })
             .collect();
-        let mut input = Activations::new(x, parts[0].weight.inp(), &mut self.scratch.activations);
-        matmul(self.pool, &parts, &mut input, out, width);
         let changes: Vec<(Segment<'_>, usize, &PackedLinear)> = self
             .segments
             .iter()
@@ -56,6 +56,13 @@ impl Projector<'_> {
                 })
             })
             .collect();
+        let updates: Vec<&[u8]> = changes
+            .iter()
+            .filter_map(|(_, _, change)| change.lora.as_ref())
+            .flat_map(PackedLora::memory)
+            .collect();
+        let mut input = Activations::new(x, parts[0].weight.inp(), &mut self.scratch.activations);
+        matmul(self.pool, &parts, &mut input, out, width, &updates);
         self.add_low_rank(&changes, x, out, width);
         for part in &projection.parts {
             let outputs = part.linear.weight.out();

@@ -82,6 +82,15 @@ fn dot_bf16_half(acc: __m256, w: __m256i, x: __m256i) -> __m256 {
     flush(_mm256_fmadd_ps(even_w, even_x, sum))
 }
 
+/// The sum of eight lanes: lane i + lane i+4, then +2, +1.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_of_eight(v: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
 /// Subnormals as zeros.
 #[target_feature(enable = "avx2")]
 fn flush(v: __m256) -> __m256 {
@@ -317,6 +326,11 @@ impl Isa for Avx2 {
             let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
             _mm_cvtsi128_si32(one).cast_unsigned()
         })
+    }
+    #[inline(always)]
+    fn sum(self, v: Pair) -> f32 {
+        // The same tree, in registers.
+        proven!(sum_of_eight(_mm256_add_ps(v.0, v.1)))
     }
     #[inline(always)]
     fn round_i8(self, v: Pair, to: &mut [i8; LANES]) {

@@ -302,6 +302,17 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         })
     }
     #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        // The same tree, in registers.
+        proven!({
+            let high = _mm512_castpd_ps(_mm512_castpd256_pd512(_mm512_extractf64x4_pd::<1>(
+                _mm512_castps_pd(v),
+            )));
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_castps512_ps256(high));
+            super::avx2::sum_of_eight(eight)
+        })
+    }
+    #[inline(always)]
     fn round_i8(self, v: __m512, to: &mut [i8; LANES]) {
         proven!(_mm_storeu_si128(
             to.as_mut_ptr().cast(),

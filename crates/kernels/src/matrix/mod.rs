@@ -15,6 +15,7 @@
 //! set: a row's result is the same to the bit in any batch.
 
 mod activations;
+mod ahead;
 mod bf16;
 mod float;
 mod int8;
@@ -58,6 +59,11 @@ impl PackedMatrix {
     /// Memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.panels.bytes()
+    }
+
+    /// The weights as they lie in memory.
+    pub(crate) fn memory(&self) -> &[u8] {
+        self.panels.memory()
     }
 
     /// Decodes the weights of output `row` into `to`, `[in]`.

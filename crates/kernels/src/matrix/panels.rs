@@ -53,10 +53,14 @@ macro_rules! with_blocks {
 
 impl Panels {
     pub(super) fn bytes(&self) -> usize {
+        self.memory().len()
+    }
+
+    pub(super) fn memory(&self) -> &[u8] {
         with_blocks!(self,
-            float b => size_of_val(b.as_slice()),
-            bf16 b => size_of_val(b.as_slice()),
-            int8 b => size_of_val(b.as_slice()))
+            float b => bytemuck::cast_slice(b),
+            bf16 b => bytemuck::cast_slice(b),
+            int8 b => bytemuck::cast_slice(b))
     }
 
     pub(super) fn wanted(&self) -> Wanted {

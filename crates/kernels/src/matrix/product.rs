@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::ahead::Ahead;
+use super::int8::ROWS_IN_CACHE;
 use super::{Activations, PackedMatrix, Target};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
@@ -20,9 +22,19 @@ pub struct Part<'a> {
 /// `x` is `[rows, in]`; `out` is `[rows, stride]`, of which each part's columns `at..at + out` are written. The columns
 /// of the parts must not overlap.
 ///
+/// `next` is memory that is read right after, such as adapters: products of several rows compute more than they read, so
+/// it is asked for while they do.
+///
 /// # Panics
 /// If the sizes do not fit.
-pub fn matmul(pool: &Pool, parts: &[Part<'_>], x: &mut Activations<'_>, out: &mut [f32], stride: usize) {
+pub fn matmul(
+    pool: &Pool,
+    parts: &[Part<'_>],
+    x: &mut Activations<'_>,
+    out: &mut [f32],
+    stride: usize,
+    next: &[&[u8]],
+) {
     let rows = x.rows();
     assert_eq!(out.len(), rows * stride, "out is [{rows}, {stride}]");
     let mut panels = 0;
@@ -34,6 +46,9 @@ pub fn matmul(pool: &Pool, parts: &[Part<'_>], x: &mut Activations<'_>, out: &mu
     }
     let out = SharedRows::new(out, stride);
     let x = &*x;
+    let ahead = Ahead::new(next, panels);
+    // With many rows there is little else to read, and panels are taken together for the sake of the rows' caches.
+    let one_by_one = !next.is_empty() && rows <= ROWS_IN_CACHE;
     pool.run_ranges(panels, |range| {
         let mut first = 0;
         for Part { weight, at } in parts {
@@ -49,7 +64,14 @@ pub fn matmul(pool: &Pool, parts: &[Part<'_>], x: &mut Activations<'_>, out: &mu
                 width: weight.out(),
                 adds: false,
             };
-            weight.multiply_panels(its, x, to);
+            if one_by_one {
+                for panel in its {
+                    ahead.ask(first - weight.panels() + panel);
+                    weight.multiply_panels(panel..panel + 1, x, to);
+                }
+            } else {
+                weight.multiply_panels(its, x, to);
+            }
         }
     });
 }

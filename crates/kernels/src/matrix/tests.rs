@@ -151,7 +151,7 @@ proptest! {
         let (mut together, mut apart) = (vec![0.0; rows * stride], vec![0.0; rows * stride]);
         let parts = [Part { weight: &a, at: 0 }, Part { weight: &b, at: out }];
         let mut scratch = ActivationScratch::default();
-        matmul(&pool, &parts, &mut Activations::new(&x, inp, &mut scratch), &mut together, stride);
+        matmul(&pool, &parts, &mut Activations::new(&x, inp, &mut scratch), &mut together, stride, &[]);
         multiply(&pool, &a, &x, &mut apart, stride, 0);
         multiply(&pool, &b, &x, &mut apart, stride, out);
         prop_assert_eq!(together, apart);
@@ -161,7 +161,7 @@ proptest! {
 fn multiply(pool: &Pool, weight: &PackedMatrix, x: &[f32], out: &mut [f32], stride: usize, at: usize) {
     let mut scratch = ActivationScratch::default();
     let mut x = Activations::new(x, weight.inp(), &mut scratch);
-    matmul(pool, &[Part { weight, at }], &mut x, out, stride);
+    matmul(pool, &[Part { weight, at }], &mut x, out, stride, &[]);
 }
 
 /// Noise with an outlier here and there, `[rows, inp]`, as language models have them.

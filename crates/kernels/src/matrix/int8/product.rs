@@ -7,7 +7,7 @@ use crate::matrix::Target;
 use crate::matrix::panels::Stretch;
 
 /// Rows that all panels are multiplied with before the next ones: so many stay in a core's second-level cache.
-const ROWS_IN_CACHE: usize = 128;
+pub(in crate::matrix) const ROWS_IN_CACHE: usize = 128;
 
 /// Panels times all rows.
 ///

@@ -5,12 +5,13 @@
 //! columns; ranks are the adapters' own, nothing is padded to the largest. A row's sums are taken in an order
 //! that depends on its adapter alone.
 
-use half::bf16;
+mod shrink;
 
-use crate::isa::{Isa, Kernel, LANES, dispatch};
+use crate::isa::dispatch;
 use crate::matrix::{ActivationScratch, Activations, PackedMatrix, Target, overlap};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
+use shrink::{RANKS, ROWS, Shrink, ShrinkTile};
 
 /// How adapter weights are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +33,6 @@ pub struct PackedLora {
     b: PackedMatrix,
 }
 
-/// A as it lies in PEFT's file, `[rank, in]`: shrinking is a dot product along each row.
-#[derive(Debug)]
-enum Shrink {
-    F32(Vec<f32>),
-    Bf16(Vec<u16>),
-}
-
 impl PackedLora {
     /// Packs A `[rank, in]` and B `[out, rank]`, both row-major.
     ///
@@ -50,18 +44,15 @@ impl PackedLora {
             "A and B of rank {rank}"
         );
         let (inp, out) = (a.len() / rank, b.len() / rank);
-        let (a, b) = match dtype {
-            LoraDtype::F32 => (Shrink::F32(a.to_vec()), PackedMatrix::from_f32(b, out, rank)),
-            LoraDtype::Bf16 => (
-                Shrink::Bf16(a.iter().map(|&x| bf16::from_f32(x).to_bits()).collect()),
-                PackedMatrix::from_f32_as_bf16(b, out, rank),
-            ),
+        let b = match dtype {
+            LoraDtype::F32 => PackedMatrix::from_f32(b, out, rank),
+            LoraDtype::Bf16 => PackedMatrix::from_f32_as_bf16(b, out, rank),
         };
         Self {
             rank,
             inp,
             scaling,
-            a,
+            a: Shrink::new(a, inp, dtype),
             b,
         }
     }
@@ -73,11 +64,12 @@ impl PackedLora {
 
     /// Memory, in bytes.
     pub fn bytes(&self) -> usize {
-        self.b.bytes()
-            + match &self.a {
-                Shrink::F32(a) => size_of_val(a.as_slice()),
-                Shrink::Bf16(a) => size_of_val(a.as_slice()),
-            }
+        self.b.bytes() + self.a.bytes()
+    }
+
+    /// A and B as they lie in memory: what an update reads.
+    pub fn memory(&self) -> [&[u8]; 2] {
+        [self.a.memory(), self.b.memory()]
     }
 }
 
@@ -112,30 +104,43 @@ pub fn add_lora(
     if segments.is_empty() {
         return;
     }
-    // Where each segment's shrunk rows begin.
+    // Where each segment's shrunk rows begin, and its tasks.
     let mut starts = Vec::with_capacity(segments.len());
-    let mut len = 0;
+    let mut tasks = Vec::with_capacity(segments.len());
+    let (mut len, mut count) = (0, 0);
     for segment in segments {
         starts.push(len);
+        tasks.push(count);
         len += segment.rows * segment.lora.rank;
+        count += segment.lora.rank.div_ceil(RANKS) * row_tiles(segment.rows);
     }
     shrunk.clear();
     shrunk.resize(len, 0.0);
 
     let shared = SharedRows::new(shrunk, len);
-    let shrink_tasks: Vec<(usize, usize)> = segments
-        .iter()
-        .enumerate()
-        .flat_map(|(s, segment)| (0..segment.rows).map(move |row| (s, row)))
-        .collect();
-    pool.run_chunked(shrink_tasks.len(), |task| {
-        let (s, row) = shrink_tasks[task];
-        let LoraSegment { start, lora, .. } = segments[s];
-        let x = &x[(start + row) * lora.inp..][..lora.inp];
-        dispatch(ShrinkRow {
-            lora,
-            x,
-            out: shared.slice(0, starts[s] + row * lora.rank, lora.rank),
+    pool.run_chunked(count, |task| {
+        let s = tasks.partition_point(|first| *first <= task) - 1;
+        let LoraSegment {
+            start, rows, lora, ..
+        } = segments[s];
+        let (group, tile) = (
+            (task - tasks[s]) / row_tiles(rows),
+            (task - tasks[s]) % row_tiles(rows),
+        );
+        // Fours first, then the rest one by one.
+        let (first, height) = match tile < rows / ROWS {
+            true => (tile * ROWS, ROWS),
+            false => (rows / ROWS * ROWS + tile - rows / ROWS, 1),
+        };
+        dispatch(ShrinkTile {
+            a: &lora.a,
+            group,
+            x: &x[(start + first) * lora.inp..][..height * lora.inp],
+            inp: lora.inp,
+            scaling: lora.scaling,
+            rank: lora.rank,
+            to: shared,
+            at: starts[s] + first * lora.rank,
         });
     });
 
@@ -169,94 +174,14 @@ pub fn add_lora(
     });
 }
 
-/// `out = scaling · A·x` for one row.
-struct ShrinkRow<'a> {
-    lora: &'a PackedLora,
-    x: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Kernel for ShrinkRow<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Self { lora, x, out } = self;
-        match &lora.a {
-            Shrink::F32(a) => {
-                for (out, a) in out.iter_mut().zip(a.chunks_exact(lora.inp)) {
-                    *out = lora.scaling * dot::<I, Floats>(isa, a, x);
-                }
-            }
-            Shrink::Bf16(a) => {
-                for (out, a) in out.iter_mut().zip(a.chunks_exact(lora.inp)) {
-                    *out = lora.scaling * dot::<I, BrainFloats>(isa, a, x);
-                }
-            }
-        }
-    }
-}
-
-/// How the numbers of A become floats.
-trait Stored {
-    type Number: Copy;
-    fn load<I: Isa>(isa: I, lanes: &[Self::Number; LANES]) -> I::F;
-    fn one(number: Self::Number) -> f32;
-}
-
-struct Floats;
-
-impl Stored for Floats {
-    type Number = f32;
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, lanes: &[f32; LANES]) -> I::F {
-        isa.load(lanes)
-    }
-    #[inline(always)]
-    fn one(number: f32) -> f32 {
-        number
-    }
-}
-
-struct BrainFloats;
-
-impl Stored for BrainFloats {
-    type Number = u16;
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, lanes: &[u16; LANES]) -> I::F {
-        isa.load_bf16(lanes)
-    }
-    #[inline(always)]
-    fn one(number: u16) -> f32 {
-        bf16::from_bits(number).to_f32()
-    }
-}
-
-/// `Σ a·x`: four lane sums that take turns, added as (0 + 1) + (2 + 3), then the tree of [`Isa::sum`], then what is
-/// left over in order.
-#[inline(always)]
-fn dot<I: Isa, S: Stored>(isa: I, a: &[S::Number], x: &[f32]) -> f32 {
-    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
-    let (x_lanes, x_rest) = x.as_chunks::<LANES>();
-    let mut sums = [isa.splat(0.0); 4];
-    let (a_fours, a_lanes) = a_lanes.as_chunks::<4>();
-    let (x_fours, x_lanes) = x_lanes.as_chunks::<4>();
-    for (a, x) in a_fours.iter().zip(x_fours) {
-        for i in 0..4 {
-            sums[i] = isa.mul_add(S::load(isa, &a[i]), isa.load(&x[i]), sums[i]);
-        }
-    }
-    for (a, x) in a_lanes.iter().zip(x_lanes) {
-        sums[0] = isa.mul_add(S::load(isa, a), isa.load(x), sums[0]);
-    }
-    let mut total = isa.sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])));
-    for (a, x) in a_rest.iter().zip(x_rest) {
-        total = S::one(*a).mul_add(*x, total);
-    }
-    total
+/// Tiles of a segment's rows in shrinking.
+fn row_tiles(rows: usize) -> usize {
+    rows / ROWS + rows % ROWS
 }
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
     use proptest::prelude::*;
 
     use super::*;
@@ -272,7 +197,7 @@ mod tests {
         #[test]
         fn updates_are_their_formula_and_do_not_see_each_other(
             inp in 1usize..90, out in 1usize..40,
-            shape in prop::collection::vec((1usize..4, 1usize..20), 1..5),
+            shape in prop::collection::vec((1usize..11, 1usize..20), 1..5),
             bf in any::<bool>(), seed: u64,
         ) {
             let dtype = if bf { LoraDtype::Bf16 } else { LoraDtype::F32 };
