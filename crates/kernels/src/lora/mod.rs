@@ -8,7 +8,7 @@
 mod shrink;
 
 use crate::isa::dispatch;
-use crate::matrix::{ActivationScratch, Activations, PackedMatrix, Target, overlap};
+use crate::matrix::{ActivationScratch, Activations, Ahead, PackedMatrix, Target, overlap};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 use shrink::{RANKS, ROWS, Shrink, ShrinkTile};
@@ -169,7 +169,7 @@ pub fn add_lora(
                 width: lora.b.out(),
                 adds: true,
             };
-            lora.b.multiply_panels(its, &h, to);
+            lora.b.multiply_panels(its, &h, to, Ahead::NOTHING);
         }
     });
 }

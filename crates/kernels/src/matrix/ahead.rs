@@ -1,56 +1,71 @@
 //! Asking memory for what is read next while something else is computed.
 
-use crate::isa::{Isa, Kernel, dispatch};
+use std::ops::Range;
+
+use crate::isa::Isa;
 
 /// Bytes of a cache line, on most processors.
 const LINE: usize = 64;
 
-/// Pieces of memory, asked for in equal shares.
-pub(super) struct Ahead<'a> {
+/// Cache lines of pieces of memory, yet to be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead<'a> {
     pieces: &'a [&'a [u8]],
-    lines: usize,
-    shares: usize,
+    /// What is left, counted over the whole lines of all pieces.
+    left: usize,
+    /// The next line of the first piece.
+    next: usize,
 }
 
 impl<'a> Ahead<'a> {
-    pub(super) fn new(pieces: &'a [&'a [u8]], shares: usize) -> Self {
-        Self {
-            pieces,
-            lines: pieces.iter().map(|piece| piece.len() / LINE).sum(),
-            shares,
-        }
-    }
+    /// Nothing.
+    pub(crate) const NOTHING: Self = Self {
+        pieces: &[],
+        left: 0,
+        next: 0,
+    };
 
-    /// Asks for one of the shares.
-    pub(super) fn ask(&self, share: usize) {
-        let (mut from, to) = (
-            self.lines * share / self.shares,
-            self.lines * (share + 1) / self.shares,
-        );
+    /// What of all pieces falls to `shares` of `of` equal shares.
+    pub(super) fn share(pieces: &'a [&'a [u8]], shares: Range<usize>, of: usize) -> Self {
+        let lines: usize = pieces.iter().map(|piece| piece.len() / LINE).sum();
+        let (mut from, to) = (lines * shares.start / of, lines * shares.end / of);
+        let left = to - from;
         let mut first = 0;
-        for piece in self.pieces {
+        while let Some(piece) = pieces.get(first) {
             let lines = piece.len() / LINE;
-            if from < first + lines && from < to {
-                let end = to.min(first + lines);
-                dispatch(Ask(&piece[(from - first) * LINE..(end - first) * LINE]));
-                from = end;
+            if from < lines {
+                break;
             }
-            first += lines;
-            if from >= to {
-                return;
-            }
+            from -= lines;
+            first += 1;
+        }
+        Self {
+            pieces: &pieces[first..],
+            left,
+            next: from,
         }
     }
-}
 
-struct Ask<'a>(&'a [u8]);
+    /// How many lines to ask for in each of `steps` steps.
+    pub(super) fn per_step(&self, steps: usize) -> usize {
+        self.left.div_ceil(steps.max(1))
+    }
 
-impl Kernel for Ask<'_> {
-    type Output = ();
+    /// Asks for the next `lines` lines.
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        for line in self.0.chunks_exact(LINE) {
-            isa.prefetch(&line[0]);
+    pub(super) fn ask<I: Isa>(&mut self, isa: I, lines: usize) {
+        for _ in 0..lines.min(self.left) {
+            let Some((piece, others)) = self.pieces.split_first() else {
+                return;
+            };
+            match piece.get(self.next * LINE) {
+                Some(line) if (self.next + 1) * LINE <= piece.len() => {
+                    isa.prefetch(line);
+                    self.next += 1;
+                    self.left -= 1;
+                }
+                _ => (self.pieces, self.next) = (others, 0),
+            }
         }
     }
 }
@@ -58,15 +73,27 @@ impl Kernel for Ask<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Scalar;
 
     #[test]
-    fn shares_of_all_pieces_can_be_asked_for() {
-        let pieces = [vec![0u8; 1000], vec![0; 10], vec![0; 64], Vec::new()];
+    fn shares_cover_all_lines_once() {
+        let pieces = [
+            vec![0u8; 1000],
+            vec![0; 10],
+            vec![0; 64],
+            Vec::new(),
+            vec![0; 640],
+        ];
         let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-        for shares in 1..20 {
-            let ahead = Ahead::new(&pieces, shares);
-            (0..shares).for_each(|share| ahead.ask(share));
+        for of in 1..20 {
+            let shares = (0..of).map(|share| Ahead::share(&pieces, share..share + 1, of));
+            assert_eq!(shares.map(|ahead| ahead.left).sum::<usize>(), 15 + 1 + 10);
         }
-        Ahead::new(&[], 1).ask(0);
+        let mut all = Ahead::share(&pieces, 0..1, 1);
+        let steps = (0..100).take_while(|_| {
+            all.ask(Scalar, 3);
+            all.left > 0
+        });
+        assert!(steps.count() < 26);
     }
 }

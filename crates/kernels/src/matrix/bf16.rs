@@ -6,8 +6,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Target;
 use super::panels::Stretch;
+use super::{Ahead, Target};
 use crate::isa::{Isa, Kernel, LANES};
 
 /// Sixteen outputs × two inputs. Where the number of inputs is odd, the last weight is 0.
@@ -51,14 +51,22 @@ pub(super) struct Product<'a> {
     pub(super) panels: Stretch<'a, Pair>,
     pub(super) x: &'a [Inputs],
     pub(super) to: Target<'a>,
+    pub(super) ahead: Ahead<'a>,
 }
 
 impl Kernel for Product<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { panels, x, to } = self;
+        let Self {
+            panels,
+            x,
+            to,
+            mut ahead,
+        } = self;
+        let lines = ahead.per_step(panels.iter().count());
         for (index, panel) in panels.iter() {
+            ahead.ask(isa, lines);
             let rows = x.len() / panel.len();
             let mut row = 0;
             while row < rows {

@@ -27,6 +27,7 @@ mod target;
 mod tests;
 
 pub use activations::{ActivationScratch, Activations};
+pub(crate) use ahead::Ahead;
 pub use pack::{PackError, Precision, RowOrder};
 pub(crate) use product::overlap;
 pub use product::{Part, matmul};
@@ -81,8 +82,15 @@ impl PackedMatrix {
         self.out.div_ceil(LANES)
     }
 
-    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix.
-    pub(crate) fn multiply_panels(&self, panels: Range<usize>, x: &Activations<'_>, to: Target<'_>) {
-        self.panels.multiply_on(InstructionSet::current(), panels, x, to);
+    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix, and asks `ahead`.
+    pub(crate) fn multiply_panels(
+        &self,
+        panels: Range<usize>,
+        x: &Activations<'_>,
+        to: Target<'_>,
+        ahead: Ahead<'_>,
+    ) {
+        self.panels
+            .multiply_on(InstructionSet::current(), panels, x, to, ahead);
     }
 }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::ahead::Ahead;
-use super::int8::ROWS_IN_CACHE;
 use super::{Activations, PackedMatrix, Target};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
@@ -46,9 +45,6 @@ pub fn matmul(
     }
     let out = SharedRows::new(out, stride);
     let x = &*x;
-    let ahead = Ahead::new(next, panels);
-    // With many rows there is little else to read, and panels are taken together for the sake of the rows' caches.
-    let one_by_one = !next.is_empty() && rows <= ROWS_IN_CACHE;
     pool.run_ranges(panels, |range| {
         let mut first = 0;
         for Part { weight, at } in parts {
@@ -64,14 +60,9 @@ pub fn matmul(
                 width: weight.out(),
                 adds: false,
             };
-            if one_by_one {
-                for panel in its {
-                    ahead.ask(first - weight.panels() + panel);
-                    weight.multiply_panels(panel..panel + 1, x, to);
-                }
-            } else {
-                weight.multiply_panels(its, x, to);
-            }
+            let from = first - weight.panels();
+            let ahead = Ahead::share(next, from + its.start..from + its.end, panels);
+            weight.multiply_panels(its, x, to, ahead);
         }
     });
 }

@@ -131,7 +131,7 @@ proptest! {
         let product = |set| {
             let mut sums = vec![[0.0; LANES]; rows];
             let to = Target { out: SharedRows::new(sums.as_flattened_mut(), LANES), row: 0, at: 0, width: LANES, adds: false };
-            packed.panels.multiply_on(set, 0..1, &x, to);
+            packed.panels.multiply_on(set, 0..1, &x, to, Ahead::NOTHING);
             sums
         };
         let expected = product(InstructionSet::Scalar);

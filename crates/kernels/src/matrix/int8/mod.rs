@@ -20,5 +20,5 @@ mod quantise;
 mod rows;
 
 pub(super) use layout::{Bits, Block, Nibbles, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8, Scales};
-pub(super) use product::{Product, ROWS_IN_CACHE, decode_row};
+pub(super) use product::{Product, decode_row};
 pub(super) use rows::{INPUTS, Rows};

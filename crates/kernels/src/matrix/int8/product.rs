@@ -1,28 +1,50 @@
 //! Tiles of rows × one panel.
 
 use super::layout::{Block, Group};
-use super::rows::{INPUTS, Outlier, Rows, Tile, tile_rows};
+use super::rows::{INPUTS, Outlier, Rows, TILE, Tile, tile_rows};
 use crate::isa::{Isa, Kernel, LANES, dispatch};
-use crate::matrix::Target;
 use crate::matrix::panels::Stretch;
+use crate::matrix::{Ahead, Target};
 
 /// Rows that all panels are multiplied with before the next ones: so many stay in a core's second-level cache.
-pub(in crate::matrix) const ROWS_IN_CACHE: usize = 128;
+const ROWS_IN_CACHE: usize = 128;
 
 /// Panels times all rows.
 ///
 /// A row's sum is `(Σ blocks) + (Σ outliers)`, each taken in order. Within a block the sum is an exact integer.
 pub(in crate::matrix) struct Product<'a, B> {
-    pub(in crate::matrix) panels: Stretch<'a, B>,
-    pub(in crate::matrix) x: &'a Rows,
-    pub(in crate::matrix) to: Target<'a>,
+    panels: Stretch<'a, B>,
+    x: &'a Rows,
+    to: Target<'a>,
+    ahead: Ahead<'a>,
+    /// Lines of it to ask for with each group of weights.
+    lines: usize,
+}
+
+impl<'a, B> Product<'a, B> {
+    pub(in crate::matrix) fn new(
+        panels: Stretch<'a, B>,
+        x: &'a Rows,
+        to: Target<'a>,
+        ahead: Ahead<'a>,
+    ) -> Self {
+        Self {
+            panels,
+            x,
+            to,
+            ahead,
+            lines: 0,
+        }
+    }
 }
 
 impl<B: Block> Kernel for Product<'_, B> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(mut self, isa: I) {
         let rows = self.x.rows;
+        let groups = self.x.blocks * rows.div_ceil(TILE) * self.panels.iter().count();
+        self.lines = self.ahead.per_step(groups);
         for start in (0..rows).step_by(ROWS_IN_CACHE) {
             for (index, panel) in self.panels.iter() {
                 let (mut row, end) = (start, rows.min(start + ROWS_IN_CACHE));
@@ -43,11 +65,12 @@ impl<B: Block> Kernel for Product<'_, B> {
 impl<B: Block> Product<'_, B> {
     /// `T` rows at once: the weights are unpacked once for all of them.
     #[inline(always)]
-    fn tile<I: Isa, const T: usize>(&self, isa: I, index: usize, panel: &[B], first: usize) {
+    fn tile<I: Isa, const T: usize>(&mut self, isa: I, index: usize, panel: &[B], first: usize) {
         let blocks: &[Tile<T>] = self.x.tile(first);
         let mut sums = [isa.splat(0.0); T];
         for (block, x) in panel.iter().zip(blocks.chunks_exact(B::GROUPS)) {
             for g in 0..B::GROUPS {
+                self.ahead.ask(isa, self.lines);
                 block.group(isa, g).add_to(isa, &mut sums, &x[g]);
             }
         }
