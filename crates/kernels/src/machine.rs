@@ -4,7 +4,10 @@
 //! say how fast they can be used. Both are measured, not looked up: a virtual machine has neighbours, and clocks
 //! change with the instruction set. Each figure is the best of several short runs, so that a disturbed run does not
 //! lower it.
-#![expect(unsafe_code, reason = "peak rates are those of intrinsics")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "peak rates are those of intrinsics")
+)]
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
