@@ -1,4 +1,5 @@
 """Starts a rival's server, waits until it answers, prints its URL, and stops it on Ctrl-C or SIGTERM."""
+import os
 import pathlib
 import signal
 import subprocess
@@ -85,8 +86,13 @@ def end(server):
         try:
             server.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            pass
+    # Its children too, which may outlive it: they are of the group that it leads.
+    try:
+        os.killpg(server.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    server.wait()
 
 
 def note(text):

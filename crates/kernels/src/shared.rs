@@ -34,6 +34,18 @@ impl<'a, T: Copy> SharedRows<'a, T> {
         }
     }
 
+    /// All columns of `rows` rows from `first` on, for the one task of the region that owns them.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the owner of the rows is one task, see the type"
+    )]
+    pub(crate) fn rows(&self, first: usize, rows: usize) -> &mut [T] {
+        let (from, len) = (first * self.stride, rows * self.stride);
+        assert!(from + len <= self.len, "rows {first}..{}", first + rows);
+        // SAFETY: in bounds by the assertion; exclusive because the tasks of a region own disjoint rows.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
+    }
+
     /// Copies `values` to columns `at..` of a row. No other task may touch these elements in this region.
     #[inline(always)]
     pub(crate) fn write(&self, row: usize, at: usize, values: &[T]) {

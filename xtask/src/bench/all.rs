@@ -1,122 +1,137 @@
 //! All figures in one go.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::compare::target_folder;
-use super::figures::{bench, json_of, median, of_model};
-use super::markdown::{Table, figure};
-use super::rival::LlamaCpp;
+use super::figures::bench;
+use super::rival::{LlamaCpp, Python};
+use super::rows::Rows;
 use super::running::Running;
-use super::{Arguments, Subject, threads};
+use super::subjects::{NotGiven, Subject, Subjects};
+use super::{Arguments, footprint, machine, peft, serving, speed, threads, turns};
 use crate::server;
 
-/// The prompt of the prefill figure, and what stands before decoded tokens, in tokens.
-const PROMPT: usize = 512;
-const DEPTH: usize = 64;
-
-/// A load on a server: clients, and adapters that they take in turn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Load {
-    clients: usize,
-    adapters: usize,
+/// Figures that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Group {
+    /// What the machine can do at most.
+    Machine,
+    /// Low-rank updates by themselves.
+    Lora,
+    /// One stream without a server, at a short and at a long context.
+    Decode,
+    /// Prompts of 512 tokens in every type, one thread and two.
+    Prefill,
+    /// Q4_0 over HTTP: 1, 16 and 32 clients, base and adapters.
+    Serve,
+    /// BF16 over HTTP beside vLLM.
+    Vllm,
+    /// Eight clients with eight adapters beside PEFT.
+    Peft,
+    /// Qwen2.5-Coder 0.5B and 1.5B.
+    Qwen,
+    /// Mistral-7B's shapes.
+    Mistral,
+    /// The second turn of a chat.
+    Turns,
+    /// Memory, and the time until a server answers.
+    Footprint,
 }
 
-/// Those of the table of figures; what needs more adapters than there are is left out.
-const LOADS: [Load; 8] = [
-    Load {
-        clients: 1,
-        adapters: 0,
-    },
-    Load {
-        clients: 16,
-        adapters: 0,
-    },
-    Load {
-        clients: 16,
-        adapters: 5,
-    },
-    Load {
-        clients: 16,
-        adapters: 8,
-    },
-    Load {
-        clients: 8,
-        adapters: 8,
-    },
-    Load {
-        clients: 32,
-        adapters: 0,
-    },
-    Load {
-        clients: 32,
-        adapters: 1,
-    },
-    Load {
-        clients: 32,
-        adapters: 32,
-    },
-];
-
-/// What is measured with.
-struct Tools {
-    program: PathBuf,
-    rival: Option<LlamaCpp>,
-    threads: usize,
-    rounds: usize,
+/// What is measured, and with what.
+pub(super) struct Tools {
+    pub(super) program: PathBuf,
+    pub(super) subjects: Subjects,
+    pub(super) llama_cpp: Option<LlamaCpp>,
+    pub(super) python: Option<Python>,
+    pub(super) threads: usize,
+    pub(super) rounds: usize,
     /// Where results and logs go.
-    out: PathBuf,
+    pub(super) out: PathBuf,
 }
 
-/// What came out, as JSON and as Markdown.
+/// What came out.
 #[derive(Default)]
-struct Results {
-    json: Vec<Value>,
-    text: String,
+pub(super) struct Results {
+    /// Tables of their own.
+    pub(super) sections: String,
+    pub(super) rows: Rows,
+    /// Everything that was measured, as the benchmarks reported it.
+    pub(super) reports: Vec<Value>,
+    /// Something failed, other than for what was not given.
+    failed: bool,
 }
 
-pub(super) fn run(subjects: &[Subject], arguments: &Arguments) -> Result<()> {
-    let out = arguments
-        .out
-        .clone()
-        .unwrap_or_else(|| target_folder().join("bench"));
-    let out = std::path::absolute(out)?;
-    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    let threads = threads(arguments);
-    let rival = arguments
-        .llama_cpp
-        .as_deref()
-        .map(|folder| LlamaCpp::new(folder, threads))
-        .transpose()?;
-    let tools = Tools {
-        program: server::build("release")?,
-        rival,
-        threads,
-        rounds: arguments.rounds,
-        out,
-    };
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let tools = Tools::new(arguments)?;
     let mut results = Results::default();
-    tools.machine(&mut results)?;
-    tools.lora(&mut results)?;
-    for subject in subjects {
-        tools.model(subject, &mut results)?;
-        tools.serve(subject, &mut results)?;
+    for group in Group::value_variants() {
+        if !arguments.only.is_empty() && !arguments.only.contains(group) {
+            continue;
+        }
+        match group {
+            Group::Machine => results.attempt(|results| machine::peaks(&tools, results)),
+            Group::Lora => results.attempt(|results| machine::low_rank(&tools, results)),
+            Group::Decode => speed::decode(&tools, &mut results),
+            Group::Prefill => speed::prefill(&tools, &mut results),
+            Group::Serve => results.attempt(|results| serving::small(&tools, results)),
+            Group::Vllm => serving::vllm(&tools, &mut results),
+            Group::Peft => peft::measure(&tools, &mut results),
+            Group::Qwen => {
+                for subject in [Subject::QWEN_SMALL, Subject::QWEN_LARGE] {
+                    let what = format!("{}, decode", subject.title);
+                    speed::decode_of(&tools, &mut results, subject, &what, speed::DEPTH, "1");
+                    speed::prefill_of(&tools, &mut results, subject, "2");
+                    results.attempt(|results| serving::qwen(&tools, results, subject));
+                }
+            }
+            Group::Mistral => results.attempt(|results| serving::mistral(&tools, results)),
+            Group::Turns => results.attempt(|results| turns::measure(&tools, results)),
+            Group::Footprint => footprint::measure(&tools, &mut results),
+        }
+        // After each group: what was measured for half an hour must not be lost to what comes after.
+        results.write(&tools)?;
     }
-    let (json, markdown) = (tools.out.join("results.json"), tools.out.join("results.md"));
-    fs::write(&json, format!("{:#}\n", Value::from(results.json)))?;
-    fs::write(&markdown, &results.text)?;
-    println!("{}", results.text);
-    println!("Written to {} and {}.", markdown.display(), json.display());
-    Ok(())
+    println!("{}", results.text(&tools));
+    println!(
+        "Written to results.md and results.json in {}.",
+        tools.out.display()
+    );
+    Ok(ExitCode::from(u8::from(results.failed)))
 }
 
 impl Tools {
-    fn bench(&self, what: &str) -> Command {
+    fn new(arguments: &Arguments) -> Result<Self> {
+        let out = arguments
+            .out
+            .clone()
+            .unwrap_or_else(|| target_folder().join("bench"));
+        let out = std::path::absolute(out)?;
+        fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        let threads = threads(arguments);
+        let llama_cpp = arguments.llama_cpp.as_deref();
+        let python = arguments.python.as_deref();
+        Ok(Self {
+            subjects: Subjects::new(arguments.subjects.as_deref())?,
+            llama_cpp: llama_cpp
+                .map(|folder| LlamaCpp::new(folder, threads))
+                .transpose()?,
+            python: python.map(|program| Python::new(program, threads)).transpose()?,
+            program: server::build("release")?,
+            threads,
+            rounds: arguments.rounds,
+            out,
+        })
+    }
+
+    /// `multigraft bench <what>`.
+    pub(super) fn bench(&self, what: &str) -> Command {
         let mut command = bench(&self.program, what);
         if what != "serve" {
             command.args(["--threads", &self.threads.to_string()]);
@@ -124,292 +139,77 @@ impl Tools {
         command
     }
 
-    fn machine(&self, results: &mut Results) -> Result<()> {
-        let report = json_of(&mut self.bench("machine"))?;
-        let mut table = Table::new([
-            "threads",
-            "memory GB/s",
-            "cache GB/s",
-            "int8 GOP/s",
-            "bf16 GFLOP/s",
-            "f32 GFLOP/s",
-        ]);
-        for machine in report["machine"].as_array().into_iter().flatten() {
-            let giga = |value: &Value| figure(value.as_f64().unwrap_or(f64::NAN) / 1e9);
-            let rate = |kind: &str| giga(&machine[kind]["operations_per_second"]);
-            table.row([
-                machine["threads"].to_string(),
-                giga(&machine["memory_bytes_per_second"]),
-                giga(&machine["cache_bytes_per_second"]),
-                rate("int8"),
-                rate("bf16"),
-                rate("f32"),
-            ]);
-        }
-        results.text += &format!("## The machine\n\n{table}\n");
-        results.json.push(json!({"what": "machine", "report": report}));
-        Ok(())
+    /// Where a server's own output goes.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.out.join(format!("{name}.log"))
     }
 
-    fn lora(&self, results: &mut Results) -> Result<()> {
-        let mut command = self.bench("lora");
-        let report = json_of(command.args(["--ranks", "8,16", "--segments", "1,8,32", "--rows", "1,8"]))?;
-        let mut table = Table::new(["low-rank updates", "rank", "ms", "bound by", "reached"]);
-        for of in report["figures"].as_array().into_iter().flatten() {
-            let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-            table.row([
-                format!("{} segments of {} rows", of["segments"], of["rows"]),
-                of["rank"].to_string(),
-                format!("{:.3}", number(&of["seconds"]) * 1e3),
-                of["roofline"]["bound"].as_str().unwrap_or("-").to_owned(),
-                format!("{:.0} %", 100.0 * number(&of["roofline"]["reached"])),
-            ]);
-        }
-        results.text += &format!("## Low-rank updates, 576 -> rank -> 1536\n\n{table}\n");
-        results.json.push(json!({"what": "lora", "report": report}));
-        Ok(())
-    }
-
-    /// Prefill and decode without a server, in turn with the rival.
-    fn model(&self, subject: &Subject, results: &mut Results) -> Result<()> {
-        let (mut ours, mut reached) = (
-            BTreeMap::<String, Vec<f64>>::new(),
-            BTreeMap::<String, Vec<f64>>::new(),
-        );
-        let mut theirs = BTreeMap::<String, Vec<f64>>::new();
-        let mut order = Vec::new();
-        for _ in 0..self.rounds {
-            let mut command = self.bench("model");
-            command.arg("--base").arg(&subject.model);
-            if let Some(adapters) = &subject.adapters {
-                command.arg("--adapters").arg(adapters);
-            }
-            command.args(["--prefill-lengths", &PROMPT.to_string()]);
-            command.args([
-                "--decode-contexts",
-                &DEPTH.to_string(),
-                "--decode-batches",
-                "1,8,16,32",
-            ]);
-            let report = json_of(&mut command)?;
-            for figure in of_model(&report)? {
-                if !order.contains(&figure.what) {
-                    order.push(figure.what.clone());
-                }
-                ours.entry(figure.what.clone())
-                    .or_default()
-                    .push(figure.tokens_per_second);
-                reached.entry(figure.what).or_default().push(figure.reached);
-            }
-            results
-                .json
-                .push(json!({"what": "model", "model": subject.name, "report": report}));
-            if let Some(rival) = &self.rival {
-                // Its depth is for the prompt too: two runs, so that the prompt has none.
-                let runs = [
-                    rival.bench(&subject.model, PROMPT, 0)?,
-                    rival.bench(&subject.model, 0, DEPTH)?,
-                ];
-                for (what, speed) in runs.into_iter().flatten() {
-                    results.json.push(json!({"what": "llama-bench", "model": subject.name, "figure": what, "tokens_per_second": speed}));
-                    theirs.entry(what).or_default().push(speed);
-                }
-            }
-        }
-        let mut table = Table::new(["what", "tokens/s", "of the roofline", "llama-bench", "ratio"]);
-        for what in order {
-            let own = median(ours[&what].clone());
-            let other = theirs
-                .get(&what)
-                .map_or(f64::NAN, |speeds| median(speeds.clone()));
-            let part = 100.0 * median(reached[&what].clone());
-            table.row([
-                what,
-                figure(own),
-                format!("{part:.0} %"),
-                figure(other),
-                figure(own / other),
-            ]);
-        }
-        results.text += &format!(
-            "## {}: prefill and decode, {} threads\n\n{table}\n",
-            subject.name, self.threads
-        );
-        Ok(())
-    }
-
-    /// Loads on our server, in turn with the rival's.
-    fn serve(&self, subject: &Subject, results: &mut Results) -> Result<()> {
-        let names = adapter_names(subject.adapters.as_deref())?;
-        let mut command = Command::new(&self.program);
-        command
-            .arg("serve")
-            .arg("--base")
-            .arg(&subject.model)
-            .args(["--threads", &self.threads.to_string()]);
-        if let Some(adapters) = &subject.adapters {
-            command.arg("--adapters").arg(adapters);
-        }
-        let log = |who: &str| self.out.join(format!("{}-{who}.log", subject.name));
-        let ours = Running::start(command, &log("multigraft"))?;
-        let theirs = match &self.rival {
-            Some(rival) => {
-                let converted = |folder: &Path| {
-                    names
-                        .iter()
-                        .map(|name| folder.join(format!("{name}.gguf")))
-                        .collect()
-                };
-                let files: Vec<PathBuf> = subject.adapters.as_deref().map_or_else(Vec::new, converted);
-                let there = files
-                    .into_iter()
-                    .filter(|file| file.is_file())
-                    .collect::<Vec<_>>();
-                let server = Running::start(rival.server(&subject.model, &there), &log("llama-server"))?;
-                Some((server, there.len()))
-            }
-            None => None,
+    /// llama.cpp's server, if its programs are there.
+    pub(super) fn llama_server(
+        &self,
+        model: &Path,
+        adapters: &[PathBuf],
+        slots: usize,
+    ) -> Result<Option<Running>> {
+        let Some(rival) = &self.llama_cpp else {
+            return Ok(None);
         };
-        let mut table = Table::new([
-            "clients, adapters",
-            "server",
-            "tokens/s",
-            "TTFT p50",
-            "p99",
-            "ITL p50",
-            "p99",
-            "ratio",
-        ]);
-        for load in LOADS.iter().filter(|load| load.adapters <= names.len()) {
-            let (mut own, mut others) = (Vec::new(), Vec::new());
-            for _ in 0..self.rounds {
-                own.push(self.load(&ours, "openai", *load)?);
-                if let Some((server, _)) = theirs.as_ref().filter(|(_, count)| load.adapters <= *count) {
-                    others.push(self.load(server, "llama-cpp", *load)?);
-                }
-            }
-            let what = format!("{}, {}", load.clients, load.adapters);
-            let speeds = [&own, &others].map(|reports| figure_of(reports, "/output_tokens_per_second"));
-            for (who, reports, ratio) in [
-                ("multigraft", &own, figure(speeds[0] / speeds[1])),
-                ("llama.cpp", &others, String::new()),
-            ] {
-                if reports.is_empty() {
-                    continue;
-                }
-                let cell = |path: &str| figure(figure_of(reports, path));
-                table.row([
-                    what.clone(),
-                    who.to_owned(),
-                    cell("/output_tokens_per_second"),
-                    cell("/ttft/p50"),
-                    cell("/ttft/p99"),
-                    cell("/itl/p50"),
-                    cell("/itl/p99"),
-                    ratio,
-                ]);
-                results.json.push(
-                    json!({"what": "serve", "model": subject.name, "server": who, "clients": load.clients,
-                    "adapters": load.adapters, "reports": reports}),
-                );
-            }
+        Running::start(rival.server(model, adapters, slots), &self.log("llama-server")).map(Some)
+    }
+}
+
+impl Results {
+    /// Measures something. If that fails, the rows that it announced and did not fill say why, and the rest goes on.
+    pub(super) fn attempt(&mut self, measure: impl FnOnce(&mut Self) -> Result<()>) {
+        let first = self.rows.len();
+        if let Err(error) = measure(self) {
+            eprintln!("not measured: {error:#}");
+            self.failed |= !error.is::<NotGiven>();
+            self.rows.explain(first, &format!("{error:#}"));
         }
-        results.text += &format!(
-            "## {}: servers under load, prompts of 128 and answers of 64 tokens, times in ms\n\n{table}\n",
-            subject.name
-        );
-        for (who, server) in [
-            ("multigraft", Some(&ours)),
-            ("llama.cpp", theirs.as_ref().map(|(server, _)| server)),
-        ] {
-            let Some(server) = server else { continue };
-            let memory = server.resident_mib().unwrap_or(f64::NAN);
-            let start = server.started_in.as_secs_f64();
-            results.text += &format!(
-                "{who}: answers {start:.2} s after its start, holds {} MiB after the load\n",
-                figure(memory)
+    }
+
+    fn text(&self, tools: &Tools) -> String {
+        let mut text = self.sections.clone();
+        if self.rows.len() > 0 {
+            text += &format!(
+                "## Figures\n\nSmolLM2-135M unless said otherwise; {} threads; rounds: {}. Servers were started with \
+                 `multigraft serve --base MODEL --adapters FOLDER`. Tokens/s where no unit stands.\n\n{}",
+                tools.threads, tools.rounds, self.rows
             );
-            results.json.push(json!({"what": "server", "model": subject.name, "server": who, "start_seconds": start, "resident_mib": memory}));
         }
-        results.text.push('\n');
+        text
+    }
+
+    fn write(&self, tools: &Tools) -> Result<()> {
+        let json = json!({"threads": tools.threads, "rows": self.rows.json(), "reports": self.reports});
+        fs::write(tools.out.join("results.json"), format!("{json:#}\n"))?;
+        fs::write(tools.out.join("results.md"), self.text(tools))?;
         Ok(())
     }
-
-    /// One run of the load generator; what it reports without its requests one by one.
-    fn load(&self, server: &Running, dialect: &str, load: Load) -> Result<Value> {
-        let mut command = self.bench("serve");
-        command.args([
-            "--url",
-            &server.url,
-            "--dialect",
-            dialect,
-            "--clients",
-            &load.clients.to_string(),
-        ]);
-        command.args(["--requests", &requests(load).to_string()]);
-        if load.adapters > 0 {
-            command.args(["--adapters", &load.adapters.to_string()]);
-        }
-        Ok(json_of(&mut command)?["figures"].take())
-    }
-}
-
-/// Enough that every client sends a few.
-fn requests(load: Load) -> usize {
-    (3 * load.clients).max(16)
-}
-
-/// The median over reports of the number at a JSON pointer.
-fn figure_of(reports: &[Value], pointer: &str) -> f64 {
-    let numbers = reports
-        .iter()
-        .filter_map(|report| report.pointer(pointer)?.as_f64());
-    median(numbers.collect())
-}
-
-/// The adapters of a folder, in the order in which servers list them.
-fn adapter_names(folder: Option<&Path>) -> Result<Vec<String>> {
-    let Some(folder) = folder else {
-        return Ok(Vec::new());
-    };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.join("adapter_config.json").is_file() {
-            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::{Rival, Unit};
     use super::*;
 
     #[test]
-    fn adapters_are_folders_with_a_configuration() {
-        let demo = crate::shell::root().join("demo").join("adapters");
-        let names = adapter_names(Some(&demo)).expect("the demo's adapters");
-        assert_eq!(
-            names,
-            ["address", "home-commands", "pronunciation", "sentiment", "topic"]
-        );
-        assert!(adapter_names(None).expect("none").is_empty());
-    }
-
-    #[test]
-    fn figures_are_medians_over_rounds() {
-        let report = |p50: f64| json!({"ttft": {"p50": p50}, "itl": null});
-        let reports = [report(3.0), report(1.0), report(2.0)];
-        assert_eq!(figure_of(&reports, "/ttft/p50"), 2.0);
-        assert!(figure_of(&reports, "/itl/p50").is_nan());
-        assert_eq!(
-            requests(Load {
-                clients: 32,
-                adapters: 0
-            }),
-            96
-        );
+    fn what_is_not_given_is_no_failure_and_what_fails_is() {
+        let mut results = Results::default();
+        for (error, failed) in [
+            (NotGiven("needs --subjects".to_owned()).into(), false),
+            (anyhow::anyhow!("the server ended"), true),
+        ] {
+            results.attempt(|results| {
+                results
+                    .rows
+                    .announce("decode", Unit::TokensPerSecond, Rival::LLAMA_BENCH, "1");
+                Err(error)
+            });
+            assert_eq!(results.failed, failed);
+        }
+        assert_eq!(results.rows.json()[0]["not_measured"], "needs --subjects");
+        assert_eq!(results.rows.json()[1]["not_measured"], "the server ended");
     }
 }

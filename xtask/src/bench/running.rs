@@ -12,10 +12,12 @@ use anyhow::{Context, Result, bail};
 use crate::chat;
 use crate::shell::root;
 
-/// Loading a large model from a cold disk takes minutes.
-const START_LIMIT: Duration = Duration::from_secs(300);
+/// Loading a large model from a cold disk takes minutes, and so does vLLM's compiling.
+const START_LIMIT: Duration = Duration::from_secs(900);
 /// Between two looks at a starting server: short, because the time is a figure.
 const POLL: Duration = Duration::from_millis(20);
+/// How long a server may take to stop by itself.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running server, stopped when this is dropped.
 #[derive(Debug)]
@@ -47,16 +49,15 @@ impl Running {
             started_in: Duration::ZERO,
         };
         let health = format!("{}/health", running.url);
+        // By its name alone: these messages end up in tables that leave this machine.
+        let name = log.file_name().unwrap_or_default().display();
         let agent = chat::agent(Duration::from_secs(5));
         while agent.get(&health).call().is_err() {
             if let Some(status) = running.child.try_wait()? {
-                bail!("the server ended with {status}; its log is {}", log.display());
+                bail!("the server ended with {status}; its log is {name}");
             }
             if begin.elapsed() > START_LIMIT {
-                bail!(
-                    "the server did not answer within {START_LIMIT:?}; its log is {}",
-                    log.display()
-                );
+                bail!("the server did not answer within {START_LIMIT:?}; its log is {name}");
             }
             thread::sleep(POLL);
         }
@@ -73,6 +74,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let runs = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+        // Asked first: a script that started a server has to stop it.
+        if runs(&mut self.child) {
+            _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        }
+        let begin = Instant::now();
+        while begin.elapsed() < STOP_LIMIT && runs(&mut self.child) {
+            thread::sleep(POLL);
+        }
         // Both fail if it has ended already, which is as good.
         _ = self.child.kill();
         _ = self.child.wait();

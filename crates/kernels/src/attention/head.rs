@@ -15,6 +15,9 @@ pub(super) const PARTIAL_BLOCKS: usize = 16;
 /// Positions of a partial.
 pub(super) const PARTIAL_POSITIONS: usize = PARTIAL_BLOCKS * BLOCK_POSITIONS;
 
+/// Bytes of a cache line, on the processors that this is made for; where it is not, prefetching helps less.
+const LINE: usize = 64;
+
 /// Scores, then weights, of Q queries: `[blocks][Q][16 positions]`.
 pub(super) type Weights<const Q: usize> = [[[f32; LANES]; Q]; PARTIAL_BLOCKS];
 
@@ -81,8 +84,21 @@ impl<F: Format> Head<'_, '_, F> {
         for b in 1..B {
             keys[b] = &heads[b].keys[..dim];
         }
+        // Blocks lie apart, so the processor does not see them coming: the next ones' keys, and these ones' values, which
+        // are wanted after the scores.
+        let next = self.table.get(first + B..).unwrap_or(&[]);
+        let mut following = heads;
+        for (following, &block) in following.iter_mut().zip(next) {
+            *following = store.head(*shape, block, self.kv_head);
+        }
         let mut sums = [[isa.splat(0.0); Q]; B];
         for feature in 0..dim {
+            if (feature * size_of::<[F::Raw; LANES]>()).is_multiple_of(LINE) {
+                for b in 0..B {
+                    isa.prefetch(&following[b].keys[feature]);
+                    isa.prefetch(&heads[b].values[feature / LANES][feature % LANES]);
+                }
+            }
             let mut key = [isa.splat(0.0); B];
             for b in 0..B {
                 key[b] = F::load(isa, &keys[b][feature]);

@@ -98,6 +98,10 @@ impl Isa for Avx2 {
     type B = Ints;
 
     #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()))
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Pair {
         proven!(Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)))
     }
@@ -220,25 +224,36 @@ impl Isa for Avx2 {
         })
     }
     #[inline(always)]
-    fn dot(self, acc: Ints, w: [Ints; 4], x: &[i8; LANES]) -> Ints {
-        let mut sum = acc;
-        for (w, x) in w.into_iter().zip(x.as_chunks::<4>().0) {
-            sum = proven!({
-                let x = _mm256_set1_epi32(bytemuck::cast(*x));
-                Ints(dot_half(sum.0, w.0, x), dot_half(sum.1, w.1, x))
-            });
+    fn dot_rows<const T: usize, const WIDE: bool>(
+        self,
+        acc: [Ints; T],
+        w: [Ints; 4],
+        x: &[[i8; 2 * LANES]; T],
+        half: usize,
+    ) -> [Ints; T] {
+        let mut sums = acc;
+        for (sum, x) in sums.iter_mut().zip(x) {
+            for (w, x) in w.into_iter().zip(x[LANES * half..].as_chunks::<4>().0) {
+                let x = proven!(_mm256_set1_epi32(bytemuck::cast(*x)));
+                if WIDE {
+                    // Two products of eight bits each overflow sixteen: the weights' top bits go on their own.
+                    let (low, top) = (self.and_bytes(w, 0x7f), self.and_bytes(w, 0x80));
+                    *sum = proven!(Ints(dot_half(sum.0, low.0, x), dot_half(sum.1, low.1, x)));
+                    *sum = proven!(Ints(dot_half(sum.0, top.0, x), dot_half(sum.1, top.1, x)));
+                } else {
+                    *sum = proven!(Ints(dot_half(sum.0, w.0, x), dot_half(sum.1, w.1, x)));
+                }
+            }
         }
-        sum
+        sums
     }
     #[inline(always)]
-    fn dot_wide(self, acc: Ints, w: [Ints; 4], x: &[i8; LANES]) -> Ints {
-        // Two products of eight bits each overflow sixteen: the weights' top bits go on their own.
-        let (mut low, mut top) = (w, w);
-        for v in 0..4 {
-            low[v] = self.and_bytes(w[v], 0x7f);
-            top[v] = self.and_bytes(w[v], 0x80);
-        }
-        self.dot(self.dot(acc, low, x), top, x)
+    fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Ints {
+        let moved = self.shift_down(self.load_bytes(from), by);
+        proven!({
+            let mask = _mm256_set1_epi32(mask.cast_signed());
+            Ints(_mm256_and_si256(moved.0, mask), _mm256_and_si256(moved.1, mask))
+        })
     }
     #[inline(always)]
     fn dot_bf16(self, acc: Pair, w: Ints, x: [u16; 2]) -> Pair {
@@ -269,6 +284,39 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn to_floats(self, a: Ints) -> Pair {
         proven!(Pair(_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)))
+    }
+    #[inline(always)]
+    fn sum_i32(self, a: Ints) -> i32 {
+        proven!({
+            let eight = _mm256_add_epi32(a.0, a.1);
+            let four = _mm_add_epi32(
+                _mm256_castsi256_si128(eight),
+                _mm256_extracti128_si256::<1>(eight),
+            );
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+        })
+    }
+    #[inline(always)]
+    fn largest_bits(self, a: Pair, b: Pair) -> u32 {
+        proven!({
+            let magnitude = _mm256_set1_epi32(i32::MAX);
+            let magnitude = _mm256_castsi256_ps(magnitude);
+            let low = _mm256_castps_si256(_mm256_and_ps(a.0, magnitude));
+            let high = _mm256_castps_si256(_mm256_and_ps(a.1, magnitude));
+            let a = _mm256_max_epi32(low, high);
+            let low = _mm256_castps_si256(_mm256_and_ps(b.0, magnitude));
+            let high = _mm256_castps_si256(_mm256_and_ps(b.1, magnitude));
+            let b = _mm256_max_epi32(low, high);
+            let eight = _mm256_max_epi32(a, b);
+            let four = _mm_max_epi32(
+                _mm256_castsi256_si128(eight),
+                _mm256_extracti128_si256::<1>(eight),
+            );
+            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+            _mm_cvtsi128_si32(one).cast_unsigned()
+        })
     }
     #[inline(always)]
     fn round_i8(self, v: Pair, to: &mut [i8; LANES]) {

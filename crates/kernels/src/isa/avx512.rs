@@ -67,32 +67,42 @@ macro_rules! proven {
     };
 }
 
-/// [`Isa::dot`].
+/// [`Isa::dot_rows`] for so many rows: row after row within a vector of weights, so that a product does not wait for the
+/// one before it.
 ///
 /// Assembly, because the intrinsic's broadcast is apart from its product: the compiler then gathers the broadcasts of a
 /// whole tile in front of it, far more than there are registers, and spills them.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn dot_broadcast(acc: __m512i, w: [__m512i; 4], x: &[i8; LANES]) -> __m512i {
-    let mut sum = acc;
-    // SAFETY: the function's features have the instruction; it reads the sixteen bytes of `x` and nothing else.
-    unsafe {
-        std::arch::asm!(
-            "vpdpbusd {sum}, {a}, dword ptr [{x}]{{1to16}}",
-            "vpdpbusd {sum}, {b}, dword ptr [{x} + 4]{{1to16}}",
-            "vpdpbusd {sum}, {c}, dword ptr [{x} + 8]{{1to16}}",
-            "vpdpbusd {sum}, {d}, dword ptr [{x} + 12]{{1to16}}",
-            sum = inout(zmm_reg) sum,
-            a = in(zmm_reg) w[0],
-            b = in(zmm_reg) w[1],
-            c = in(zmm_reg) w[2],
-            d = in(zmm_reg) w[3],
-            x = in(reg) x.as_ptr(),
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    sum
+macro_rules! dot_rows {
+    ($name:ident, $rows:literal: $($row:literal $sum:ident),+) => {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512vnni")]
+        fn $name(sums: &mut [__m512i; $rows], w: [__m512i; 4], x: &[[i8; 2 * LANES]; $rows], half: usize) {
+            assert!(half < 2, "a half is 0 or 1");
+            // SAFETY: the function's features have the instruction; it reads sixteen of the 32 bytes of each row of `x`
+            // and nothing else.
+            unsafe {
+                std::arch::asm!(
+                    $(concat!("vpdpbusd {", stringify!($sum), "}, {a}, dword ptr [{x} + 32 * ", $row, "]{{1to16}}"),)+
+                    $(concat!("vpdpbusd {", stringify!($sum), "}, {b}, dword ptr [{x} + 32 * ", $row, " + 4]{{1to16}}"),)+
+                    $(concat!("vpdpbusd {", stringify!($sum), "}, {c}, dword ptr [{x} + 32 * ", $row, " + 8]{{1to16}}"),)+
+                    $(concat!("vpdpbusd {", stringify!($sum), "}, {d}, dword ptr [{x} + 32 * ", $row, " + 12]{{1to16}}"),)+
+                    $($sum = inout(zmm_reg) sums[$row],)+
+                    a = in(zmm_reg) w[0],
+                    b = in(zmm_reg) w[1],
+                    c = in(zmm_reg) w[2],
+                    d = in(zmm_reg) w[3],
+                    x = in(reg) x.as_ptr().cast::<u8>().add(LANES * half),
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            }
+        }
+    };
 }
+
+dot_rows!(dot_one, 1: 0 s0);
+dot_rows!(dot_two, 2: 0 s0, 1 s1);
+dot_rows!(dot_four, 4: 0 s0, 1 s1, 2 s2, 3 s3);
+dot_rows!(dot_eight, 8: 0 s0, 1 s1, 2 s2, 3 s3, 4 s4, 5 s5, 6 s6, 7 s7);
 
 /// Subnormals as zeros.
 #[target_feature(enable = "avx512f")]
@@ -108,6 +118,10 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     type I = __m512i;
     type B = __m512i;
 
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()))
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         proven!(_mm512_set1_ps(x))
@@ -199,12 +213,39 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         proven!(_mm512_srlv_epi32(a, _mm512_set1_epi32(by.cast_signed())))
     }
     #[inline(always)]
-    fn dot(self, acc: __m512i, w: [__m512i; 4], x: &[i8; LANES]) -> __m512i {
-        proven!(dot_broadcast(acc, w, x))
+    fn dot_rows<const T: usize, const WIDE: bool>(
+        self,
+        acc: [__m512i; T],
+        w: [__m512i; 4],
+        x: &[[i8; 2 * LANES]; T],
+        half: usize,
+    ) -> [__m512i; T] {
+        let mut sums = acc;
+        match (sums.as_mut_array::<8>(), x.as_array::<8>()) {
+            (Some(sums), Some(x)) => proven!(dot_eight(sums, w, x, half)),
+            _ => match (sums.as_mut_array::<4>(), x.as_array::<4>()) {
+                (Some(sums), Some(x)) => proven!(dot_four(sums, w, x, half)),
+                _ => match (sums.as_mut_array::<2>(), x.as_array::<2>()) {
+                    (Some(sums), Some(x)) => proven!(dot_two(sums, w, x, half)),
+                    _ => {
+                        for (sum, x) in sums.iter_mut().zip(x) {
+                            proven!(dot_one(
+                                std::array::from_mut(sum),
+                                w,
+                                std::array::from_ref(x),
+                                half
+                            ));
+                        }
+                    }
+                },
+            },
+        }
+        sums
     }
     #[inline(always)]
-    fn dot_wide(self, acc: __m512i, w: [__m512i; 4], x: &[i8; LANES]) -> __m512i {
-        proven!(dot_broadcast(acc, w, x))
+    fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> __m512i {
+        let moved = self.shift_down(self.load_bytes(from), by);
+        proven!(_mm512_and_si512(moved, _mm512_set1_epi32(mask.cast_signed())))
     }
     #[inline(always)]
     fn dot_bf16(self, acc: __m512, w: __m512i, x: [u16; 2]) -> __m512 {
@@ -246,6 +287,19 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     #[inline(always)]
     fn to_floats(self, a: __m512i) -> __m512 {
         proven!(_mm512_cvtepi32_ps(a))
+    }
+    #[inline(always)]
+    fn sum_i32(self, a: __m512i) -> i32 {
+        proven!(_mm512_reduce_add_epi32(a))
+    }
+    #[inline(always)]
+    fn largest_bits(self, a: __m512, b: __m512) -> u32 {
+        proven!({
+            let magnitude = _mm512_set1_epi32(i32::MAX);
+            let a = _mm512_and_si512(_mm512_castps_si512(a), magnitude);
+            let b = _mm512_and_si512(_mm512_castps_si512(b), magnitude);
+            _mm512_reduce_max_epi32(_mm512_max_epi32(a, b)).cast_unsigned()
+        })
     }
     #[inline(always)]
     fn round_i8(self, v: __m512, to: &mut [i8; LANES]) {

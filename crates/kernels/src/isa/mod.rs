@@ -39,6 +39,11 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// Sixteen times four bytes.
     type B: Copy;
 
+    /// Asks for the cache line of `at` ahead of its use. Changes nothing but time.
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        let _ = at;
+    }
     fn splat(self, x: f32) -> Self::F;
     fn load(self, from: &[f32; LANES]) -> Self::F;
     fn store(self, v: Self::F, to: &mut [f32; LANES]);
@@ -67,10 +72,17 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn shift_up(self, a: Self::B, by: u32) -> Self::B;
     /// As [`Isa::shift_up`], down.
     fn shift_down(self, a: Self::B, by: u32) -> Self::B;
-    /// `acc + Σ_v Σ_j w[v][4·lane + j] · x[4·v + j]`, exact for weights up to 127.
-    fn dot(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I;
-    /// As [`Isa::dot`] for all unsigned weights, unless an `x` is -128.
-    fn dot_wide(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I;
+    /// `acc[t] + Σ_v Σ_j w[v][4·lane + j] · x[t][16·half + 4·v + j]` for each of the `T` rows. Exact for weights up to 127,
+    /// or up to 255 if `WIDE`, unless an `x` is -128.
+    fn dot_rows<const T: usize, const WIDE: bool>(
+        self,
+        acc: [Self::I; T],
+        w: [Self::B; 4],
+        x: &[[i8; 2 * LANES]; T],
+        half: usize,
+    ) -> [Self::I; T];
+    /// Each lane's 32 bits, moved `by` bits down and masked.
+    fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Self::I;
     /// `acc + w[2·lane + 1] · x[1] + w[2·lane] · x[0]` of brain floats, added in this order, rounded to nearest after each;
     /// subnormal inputs and results count as zero. That is what AVX-512's `vdpbf16ps` does.
     fn dot_bf16(self, acc: Self::F, w: Self::B, x: [u16; 2]) -> Self::F;
@@ -79,6 +91,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
     fn mul_i32(self, a: Self::I, b: Self::I) -> Self::I;
     fn to_floats(self, a: Self::I) -> Self::F;
+    /// The sum of the lanes.
+    fn sum_i32(self, a: Self::I) -> i32;
+    /// The largest magnitude of all lanes, as bits: NaN is larger than infinity.
+    fn largest_bits(self, a: Self::F, b: Self::F) -> u32;
     /// Rounds to the nearest integers, of two the even one. Lanes must lie within ±127.
     fn round_i8(self, v: Self::F, to: &mut [i8; LANES]);
 

@@ -133,20 +133,29 @@ impl Isa for Scalar {
         a.map(|a| a >> by)
     }
     #[inline(always)]
-    fn dot(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I {
-        self.dot_wide(acc, w, x)
-    }
-    #[inline(always)]
-    fn dot_wide(self, acc: Self::I, w: [Self::B; 4], x: &[i8; LANES]) -> Self::I {
-        let mut sum = acc;
-        for (w, x) in w.iter().zip(x.as_chunks::<4>().0) {
-            for (sum, w) in sum.iter_mut().zip(w) {
-                for (w, x) in w.to_le_bytes().iter().zip(x) {
-                    *sum += i32::from(*w) * i32::from(*x);
+    fn dot_rows<const T: usize, const WIDE: bool>(
+        self,
+        acc: [Self::I; T],
+        w: [Self::B; 4],
+        x: &[[i8; 2 * LANES]; T],
+        half: usize,
+    ) -> [Self::I; T] {
+        let mut sums = acc;
+        for (sums, x) in sums.iter_mut().zip(x) {
+            for (w, x) in w.iter().zip(x[LANES * half..].as_chunks::<4>().0) {
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    for (w, x) in w.to_le_bytes().iter().zip(x) {
+                        *sum += i32::from(*w) * i32::from(*x);
+                    }
                 }
             }
         }
-        sum
+        sums
+    }
+    #[inline(always)]
+    fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Self::I {
+        self.load_bytes(from)
+            .map(|lane| (lane >> by & mask).cast_signed())
     }
     #[inline(always)]
     fn dot_bf16(self, acc: Self::F, w: Self::B, x: [u16; 2]) -> Self::F {
@@ -177,6 +186,15 @@ impl Isa for Scalar {
     #[inline(always)]
     fn to_floats(self, a: Self::I) -> Self::F {
         a.map(|a| a as f32)
+    }
+    #[inline(always)]
+    fn sum_i32(self, a: Self::I) -> i32 {
+        a.iter().sum()
+    }
+    #[inline(always)]
+    fn largest_bits(self, a: Self::F, b: Self::F) -> u32 {
+        let magnitudes = a.iter().chain(&b).map(|x| x.abs().to_bits());
+        magnitudes.fold(0, u32::max)
     }
     #[inline(always)]
     fn round_i8(self, v: Self::F, to: &mut [i8; LANES]) {

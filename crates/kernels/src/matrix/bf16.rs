@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Emit;
+use super::Target;
 use super::panels::Stretch;
 use crate::isa::{Isa, Kernel, LANES};
 
@@ -46,28 +46,28 @@ fn rounded(x: f32) -> u16 {
     if x.is_nan() { 0x7fc0 } else { nearest as u16 }
 }
 
-/// Panels times rows `[rows, pairs]`; `emit` takes each panel's and row's sixteen sums.
-pub(super) struct Product<'a, 'e> {
+/// Panels times rows `[rows, pairs]`.
+pub(super) struct Product<'a> {
     pub(super) panels: Stretch<'a, Pair>,
     pub(super) x: &'a [Inputs],
-    pub(super) emit: &'e mut Emit<'e>,
+    pub(super) to: Target<'a>,
 }
 
-impl Kernel for Product<'_, '_> {
+impl Kernel for Product<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { panels, x, emit } = self;
+        let Self { panels, x, to } = self;
         for (index, panel) in panels.iter() {
             let rows = x.len() / panel.len();
             let mut row = 0;
             while row < rows {
                 row += match rows - row {
-                    1 => tile::<I, 1>(isa, panel, x, row, (index, emit)),
-                    2..4 => tile::<I, 2>(isa, panel, x, row, (index, emit)),
-                    4..8 => tile::<I, 4>(isa, panel, x, row, (index, emit)),
-                    8..16 => tile::<I, 8>(isa, panel, x, row, (index, emit)),
-                    _ => tile::<I, 16>(isa, panel, x, row, (index, emit)),
+                    1 => tile::<I, 1>(isa, panel, x, row, (index, to)),
+                    2..4 => tile::<I, 2>(isa, panel, x, row, (index, to)),
+                    4..8 => tile::<I, 4>(isa, panel, x, row, (index, to)),
+                    8..16 => tile::<I, 8>(isa, panel, x, row, (index, to)),
+                    _ => tile::<I, 16>(isa, panel, x, row, (index, to)),
                 };
             }
         }
@@ -81,7 +81,7 @@ fn tile<I: Isa, const T: usize>(
     panel: &[Pair],
     x: &[Inputs],
     first: usize,
-    (index, emit): (usize, &mut Emit<'_>),
+    (index, to): (usize, Target<'_>),
 ) -> usize {
     let n = panel.len();
     let rows: [&[Inputs]; T] = std::array::from_fn(|t| &x[(first + t) * n..][..n]);
@@ -93,9 +93,7 @@ fn tile<I: Isa, const T: usize>(
         }
     }
     for (t, sum) in sums.into_iter().enumerate() {
-        let mut lanes = [0.0; LANES];
-        isa.store(sum, &mut lanes);
-        emit(index, first + t, &lanes);
+        to.put(isa, index, first + t, sum);
     }
     T
 }

@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Emit;
+use super::Target;
 use super::panels::Stretch;
 use crate::isa::{Isa, Kernel, LANES};
 
@@ -76,27 +76,27 @@ pub(super) struct Rows<'a> {
     pub(super) width: usize,
 }
 
-/// Panels times all rows; `emit` takes each panel's and row's sixteen sums.
-pub(super) struct Product<'a, 'e, B> {
+/// Panels times all rows.
+pub(super) struct Product<'a, B> {
     pub(super) panels: Stretch<'a, B>,
     pub(super) x: Rows<'a>,
-    pub(super) emit: &'e mut Emit<'e>,
+    pub(super) to: Target<'a>,
 }
 
-impl<B: Block> Kernel for Product<'_, '_, B> {
+impl<B: Block> Kernel for Product<'_, B> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { panels, x, emit } = self;
+        let Self { panels, x, to } = self;
         for (index, panel) in panels.iter() {
             let rows = x.data.len() / x.width;
             let mut row = 0;
             while row < rows {
                 row += match rows - row {
-                    1 => tile::<I, B, 1>(isa, panel, x, row, (index, emit)),
-                    2..4 => tile::<I, B, 2>(isa, panel, x, row, (index, emit)),
-                    4..8 => tile::<I, B, 4>(isa, panel, x, row, (index, emit)),
-                    _ => tile::<I, B, 8>(isa, panel, x, row, (index, emit)),
+                    1 => tile::<I, B, 1>(isa, panel, x, row, (index, to)),
+                    2..4 => tile::<I, B, 2>(isa, panel, x, row, (index, to)),
+                    4..8 => tile::<I, B, 4>(isa, panel, x, row, (index, to)),
+                    _ => tile::<I, B, 8>(isa, panel, x, row, (index, to)),
                 };
             }
         }
@@ -110,7 +110,7 @@ fn tile<I: Isa, B: Block, const T: usize>(
     panel: &[B],
     x: Rows<'_>,
     first: usize,
-    (index, emit): (usize, &mut Emit<'_>),
+    (index, to): (usize, Target<'_>),
 ) -> usize {
     let zeros = [isa.splat(0.0); T];
     let rows = std::array::from_fn(|t| &x.data[(first + t) * x.width..][..x.width]);
@@ -122,12 +122,8 @@ fn tile<I: Isa, B: Block, const T: usize>(
     };
     B::walk(panel, isa, &mut tile);
     for t in 0..T {
-        let mut sums = [0.0; LANES];
-        isa.store(
-            isa.add(isa.add(tile.even[t], tile.odd[t]), tile.last[t]),
-            &mut sums,
-        );
-        emit(index, first + t, &sums);
+        let sum = isa.add(isa.add(tile.even[t], tile.odd[t]), tile.last[t]);
+        to.put(isa, index, first + t, sum);
     }
     T
 }

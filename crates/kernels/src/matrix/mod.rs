@@ -21,6 +21,7 @@ mod int8;
 mod pack;
 mod panels;
 mod product;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -28,14 +29,12 @@ pub use activations::{ActivationScratch, Activations};
 pub use pack::{PackError, Precision, RowOrder};
 pub(crate) use product::overlap;
 pub use product::{Part, matmul};
+pub(crate) use target::Target;
 
 use std::ops::Range;
 
 use crate::isa::{InstructionSet, LANES};
 use panels::Panels;
-
-/// Takes a panel's index, a row's index and its sixteen sums.
-type Emit<'a> = dyn FnMut(usize, usize, &[f32; LANES]) + 'a;
 
 /// A weight matrix `[out, in]`, packed for [`matmul`].
 #[derive(Debug)]
@@ -76,9 +75,8 @@ impl PackedMatrix {
         self.out.div_ceil(LANES)
     }
 
-    /// The sums of some panels for each row of `x`, which is prepared for this matrix.
-    pub(crate) fn multiply_panels(&self, panels: Range<usize>, x: &Activations<'_>, emit: &mut Emit<'_>) {
-        self.panels
-            .multiply_on(InstructionSet::current(), panels, x, emit);
+    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix.
+    pub(crate) fn multiply_panels(&self, panels: Range<usize>, x: &Activations<'_>, to: Target<'_>) {
+        self.panels.multiply_on(InstructionSet::current(), panels, x, to);
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::int8::{self, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8};
-use super::{Activations, Emit, bf16, float};
+use super::{Activations, Target, bf16, float};
 use crate::isa::{InstructionSet, LANES, dispatch_on};
 
 /// Panels of sixteen outputs, one after the other.
@@ -75,30 +75,30 @@ impl Panels {
                     }
                 }
             },
-            int8 b => int8_row(panel(b, index, int8_blocks(b, inp)), lane, to))
+            int8 b => int8::decode_row(panel(b, index, int8_blocks(b, inp)), lane, to))
     }
 
-    /// Multiplies some panels with all rows; `emit` takes each panel's and row's sixteen sums.
+    /// Multiplies some panels with all rows.
     pub(super) fn multiply_on(
         &self,
         set: InstructionSet,
         panels: Range<usize>,
         x: &Activations<'_>,
-        emit: &mut Emit<'_>,
+        to: Target<'_>,
     ) {
         let inp = x.floats.width;
         with_blocks!(self,
         float b => {
             let panels = Stretch::new(b, inp, panels);
-            dispatch_on(set, float::Product { panels, x: x.floats, emit });
+            dispatch_on(set, float::Product { panels, x: x.floats, to });
         },
         bf16 b => {
             let panels = Stretch::new(b, inp.div_ceil(2), panels);
-            dispatch_on(set, bf16::Product { panels, x: &x.scratch.bf16, emit });
+            dispatch_on(set, bf16::Product { panels, x: &x.scratch.bf16, to });
         },
         int8 b => {
             let panels = Stretch::new(b, int8_blocks(b, inp), panels);
-            dispatch_on(set, int8::Product { panels, x: &x.scratch.int8, emit });
+            dispatch_on(set, int8::Product { panels, x: &x.scratch.int8, to });
         })
     }
 }
@@ -141,12 +141,4 @@ fn int8_blocks<B: int8::Block>(_: &[B], inp: usize) -> usize {
 /// The blocks of panel `index`.
 fn panel<B>(blocks: &[B], index: usize, per_panel: usize) -> &[B] {
     &blocks[index * per_panel..][..per_panel]
-}
-
-fn int8_row<B: int8::Block>(panel: &[B], lane: usize, to: &mut [f32]) {
-    for (block, to) in panel.iter().zip(to.chunks_exact_mut(int8::INPUTS * B::GROUPS)) {
-        to.iter_mut()
-            .enumerate()
-            .for_each(|(i, to)| *to = block.weight(lane, i));
-    }
 }

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Activations, PackedMatrix};
-use crate::isa::LANES;
+use super::{Activations, PackedMatrix, Target};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
@@ -43,16 +42,14 @@ pub fn matmul(pool: &Pool, parts: &[Part<'_>], x: &mut Activations<'_>, out: &mu
             if its.is_empty() {
                 continue;
             }
-            weight.multiply_panels(its, x, &mut |panel, row, sums| {
-                let column = panel * LANES;
-                let width = LANES.min(weight.out() - column);
-                let to = out.slice(row, at + column, width);
-                // A copy of known size is no call.
-                match to.as_mut_array::<LANES>() {
-                    Some(to) => *to = *sums,
-                    None => to.copy_from_slice(&sums[..width]),
-                }
-            });
+            let to = Target {
+                out,
+                row: 0,
+                at: *at,
+                width: weight.out(),
+                adds: false,
+            };
+            weight.multiply_panels(its, x, to);
         }
     });
 }

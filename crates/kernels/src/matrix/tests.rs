@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::blocks::BlockType;
-use crate::isa::InstructionSet;
+use crate::isa::{InstructionSet, LANES};
 use crate::pool::Pool;
+use crate::shared::SharedRows;
 
 /// Random but finite stored weights.
 fn stored(block_type: BlockType, out: usize, inp: usize, seed: u64) -> Vec<u8> {
@@ -129,7 +130,8 @@ proptest! {
         x.prepare(&Pool::new(1), packed.panels.wanted());
         let product = |set| {
             let mut sums = vec![[0.0; LANES]; rows];
-            packed.panels.multiply_on(set, 0..1, &x, &mut |_, row, s| sums[row] = *s);
+            let to = Target { out: SharedRows::new(sums.as_flattened_mut(), LANES), row: 0, at: 0, width: LANES, adds: false };
+            packed.panels.multiply_on(set, 0..1, &x, to);
             sums
         };
         let expected = product(InstructionSet::Scalar);

@@ -6,9 +6,8 @@
 //! (+0.125 bits a weight).
 
 use bytemuck::{Pod, Zeroable};
-use half::f16;
 
-use super::quantise::{Quantised, halves};
+use super::rows::Tile;
 use crate::isa::{Isa, LANES};
 
 /// Sixteen half floats, one per output.
@@ -26,14 +25,14 @@ pub(in crate::matrix) trait Block: Pod + Send + Sync {
     /// without the instruction set.
     fn group<I: Isa>(&self, isa: I, g: usize) -> impl Group<I>;
 
-    /// The weight of output `lane` for the block's input `i`: what [`crate::BlockType::decode`] gives.
-    fn weight(&self, lane: usize, i: usize) -> f32;
+    /// The weights of the block's input `i`, one for each output: what [`crate::BlockType::decode`] gives.
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F;
 }
 
 /// Sixteen outputs × 32 inputs, unpacked.
 pub(in crate::matrix) trait Group<I: Isa> {
-    /// `sum + Σ_i w[i] · x[i]` for each output.
-    fn add_to(&self, isa: I, sum: I::F, x: &Quantised) -> I::F;
+    /// `sums[t] += Σ_i w[i] · x[t][i]` for each row of a tile and each output, the block's sum taken exactly.
+    fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>);
 }
 
 /// An array of eight, `$v` a constant in each element: built in a loop it would lie in memory and not in registers.
@@ -76,24 +75,39 @@ macro_rules! eight {
     };
 }
 
-/// The exact sum of products of a half group, the low or the high one, added to `start`.
+/// The exact sums of products of a half group, the low (0) or the high one (1), added to `start`.
 #[inline(always)]
-fn dot<I: Isa, const HIGH: bool, const WIDE: bool>(
+fn dot_half<I: Isa, const T: usize, const WIDE: bool>(
     isa: I,
-    start: I::I,
+    start: [I::I; T],
     q: &[I::B; 8],
-    x: &Quantised,
-) -> I::I {
-    let [low, high] = halves(&x.q);
-    let (w, x) = if HIGH {
-        ([q[4], q[5], q[6], q[7]], high)
+    x: &Tile<T>,
+    half: usize,
+) -> [I::I; T] {
+    let w = if half == 0 {
+        [q[0], q[1], q[2], q[3]]
     } else {
-        ([q[0], q[1], q[2], q[3]], low)
+        [q[4], q[5], q[6], q[7]]
     };
-    if WIDE {
-        isa.dot_wide(start, w, x)
+    isa.dot_rows::<T, WIDE>(start, w, &x.q, half)
+}
+
+/// The exact sums of products of a group, added to `start`.
+#[inline(always)]
+fn dot<I: Isa, const T: usize, const WIDE: bool>(
+    isa: I,
+    start: [I::I; T],
+    q: &[I::B; 8],
+    x: &Tile<T>,
+) -> [I::I; T] {
+    let mut sums = dot_half::<I, T, WIDE>(isa, start, q, x, 0);
+    if T < 4 {
+        // One chain of products would be as slow as its latency.
+        let high = dot_half::<I, T, WIDE>(isa, [isa.splat_i32(0); T], q, x, 1);
+        each_row!(T, |T_| sums[T_] = isa.add_i32(sums[T_], high[T_]));
+        sums
     } else {
-        isa.dot(start, w, x)
+        dot_half::<I, T, WIDE>(isa, sums, q, x, 1)
     }
 }
 
@@ -105,11 +119,14 @@ struct Symmetric<I: Isa, const ZERO: i32, const WIDE: bool> {
 
 impl<I: Isa, const ZERO: i32, const WIDE: bool> Group<I> for Symmetric<I, ZERO, WIDE> {
     #[inline(always)]
-    fn add_to(&self, isa: I, sum: I::F, x: &Quantised) -> I::F {
-        let start = isa.splat_i32(ZERO * x.minus_eight);
-        let low = dot::<I, false, WIDE>(isa, start, &self.q, x);
-        let dot = isa.to_floats(dot::<I, true, WIDE>(isa, low, &self.q, x));
-        isa.mul_add(dot, isa.mul(self.scale, isa.splat(x.scale)), sum)
+    fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>) {
+        let mut start = [isa.splat_i32(0); T];
+        each_row!(T, |T_| start[T_] = isa.splat_i32(ZERO * x.minus_eight[T_]));
+        let dots = dot::<I, T, WIDE>(isa, start, &self.q, x);
+        each_row!(T, |T_| {
+            let scale = isa.mul(self.scale, isa.splat(x.scale[T_]));
+            sums[T_] = isa.mul_add(isa.to_floats(dots[T_]), scale, sums[T_]);
+        });
     }
 }
 
@@ -122,11 +139,13 @@ struct Affine<I: Isa> {
 
 impl<I: Isa> Group<I> for Affine<I> {
     #[inline(always)]
-    fn add_to(&self, isa: I, sum: I::F, x: &Quantised) -> I::F {
-        let low = dot::<I, false, false>(isa, isa.splat_i32(0), &self.q, x);
-        let dot = isa.to_floats(dot::<I, true, false>(isa, low, &self.q, x));
-        let sum = isa.mul_add(dot, isa.mul(self.scale, isa.splat(x.scale)), sum);
-        isa.mul_add(self.min, isa.splat(x.sum), sum)
+    fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>) {
+        let dots = dot::<I, T, false>(isa, [isa.splat_i32(0); T], &self.q, x);
+        each_row!(T, |T_| {
+            let scale = isa.mul(self.scale, isa.splat(x.scale[T_]));
+            let sum = isa.mul_add(isa.to_floats(dots[T_]), scale, sums[T_]);
+            sums[T_] = isa.mul_add(self.min, isa.splat(x.sum[T_]), sum);
+        });
     }
 }
 
@@ -139,13 +158,19 @@ struct Halved<I: Isa> {
 
 impl<I: Isa> Group<I> for Halved<I> {
     #[inline(always)]
-    fn add_to(&self, isa: I, sum: I::F, x: &Quantised) -> I::F {
-        let low = isa.splat_i32(4 * x.minus_eight_low);
-        let high = isa.splat_i32(4 * (x.minus_eight - x.minus_eight_low));
-        let low = isa.mul_i32(dot::<I, false, false>(isa, low, &self.q, x), self.s[0]);
-        let high = isa.mul_i32(dot::<I, true, false>(isa, high, &self.q, x), self.s[1]);
-        let dot = isa.to_floats(isa.add_i32(low, high));
-        isa.mul_add(dot, isa.mul(self.scale, isa.splat(x.scale)), sum)
+    fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>) {
+        let (mut low, mut high) = ([isa.splat_i32(0); T], [isa.splat_i32(0); T]);
+        each_row!(T, |T_| {
+            low[T_] = isa.splat_i32(4 * x.minus_eight_low[T_]);
+            high[T_] = isa.splat_i32(4 * (x.minus_eight[T_] - x.minus_eight_low[T_]));
+        });
+        let low = dot_half::<I, T, false>(isa, low, &self.q, x, 0);
+        let high = dot_half::<I, T, false>(isa, high, &self.q, x, 1);
+        each_row!(T, |T_| {
+            let dot = isa.add_i32(isa.mul_i32(low[T_], self.s[0]), isa.mul_i32(high[T_], self.s[1]));
+            let scale = isa.mul(self.scale, isa.splat(x.scale[T_]));
+            sums[T_] = isa.mul_add(isa.to_floats(dot), scale, sums[T_]);
+        });
     }
 }
 
@@ -163,9 +188,11 @@ impl Nibbles {
         })
     }
 
-    fn get(&self, lane: usize, i: usize) -> u8 {
-        let byte = self.0[i % 16 / 4][4 * lane + i % 4];
-        if i < 16 { byte & 15 } else { byte >> 4 }
+    /// Those of input `i` alone.
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let at = 8 * (i % 4) + 4 * (i / 16);
+        isa.to_floats(isa.bits(&self.0[i % 16 / 4], at as u32, 15))
     }
 
     pub(in crate::matrix) fn set(&mut self, lane: usize, i: usize, q: u8) {
@@ -190,8 +217,12 @@ impl Bits {
         })
     }
 
-    fn get(&self, lane: usize, i: usize) -> u8 {
-        self.0[4 * lane + i % 4] >> (i / 4) & 1
+    /// That of input `i` alone, above the low ones.
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize, low: I::F) -> I::F {
+        let at = 8 * (i % 4) + i / 4;
+        let bit = isa.to_floats(isa.bits(&self.0, at as u32, 1));
+        isa.mul_add(bit, isa.splat(16.0), low)
     }
 
     pub(in crate::matrix) fn set(&mut self, lane: usize, i: usize, bit: u8) {
@@ -217,17 +248,17 @@ impl Crumbs {
         })
     }
 
-    fn get(&self, lane: usize, i: usize) -> u8 {
-        self.0[i / 16][4 * lane + i % 4] >> (2 * (i % 16 / 4)) & 3
+    /// Those of input `i` alone, above the low ones.
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize, low: I::F) -> I::F {
+        let at = 8 * (i % 4) + 2 * (i % 16 / 4);
+        let bits = isa.to_floats(isa.bits(&self.0[i / 16], at as u32, 3));
+        isa.mul_add(bits, isa.splat(16.0), low)
     }
 
     pub(in crate::matrix) fn set(&mut self, lane: usize, i: usize, bits: u8) {
         self.0[i / 16][4 * lane + i % 4] |= bits << (2 * (i % 16 / 4));
     }
-}
-
-fn half(bits: u16) -> f32 {
-    f16::from_bits(bits).to_f32()
 }
 
 /// Q8_0: `d·(q - 128)`, the file's values + 128.
@@ -248,8 +279,10 @@ impl Block for Q8 {
             scale: isa.load_f16(&self.d),
         }
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
-        half(self.d[lane]) * (f32::from(self.q[i / 4][4 * lane + i % 4]) - 128.0)
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let q = isa.to_floats(isa.bits(&self.q[i / 4], 8 * (i as u32 % 4), 255));
+        isa.mul(isa.load_f16(&self.d), isa.sub(q, isa.splat(128.0)))
     }
 }
 
@@ -270,8 +303,10 @@ impl Block for Q4 {
             scale: isa.load_f16(&self.d),
         }
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
-        half(self.d[lane]) * (f32::from(self.low.get(lane, i)) - 8.0)
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let q = self.low.input(isa, i);
+        isa.mul(isa.load_f16(&self.d), isa.sub(q, isa.splat(8.0)))
     }
 }
 
@@ -294,8 +329,10 @@ impl Block for Q4Min {
             min: isa.load_f16(&self.m),
         }
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
-        half(self.d[lane]) * f32::from(self.low.get(lane, i)) + half(self.m[lane])
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let q = self.low.input(isa, i);
+        isa.add(isa.mul(isa.load_f16(&self.d), q), isa.load_f16(&self.m))
     }
 }
 
@@ -317,9 +354,10 @@ impl Block for Q5 {
             scale: isa.load_f16(&self.d),
         }
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
-        let q = self.low.get(lane, i) | self.high.get(lane, i) << 4;
-        half(self.d[lane]) * (f32::from(q) - 16.0)
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let q = self.high.input(isa, i, self.low.input(isa, i));
+        isa.mul(isa.load_f16(&self.d), isa.sub(q, isa.splat(16.0)))
     }
 }
 
@@ -343,9 +381,10 @@ impl Block for Q5Min {
             min: isa.load_f16(&self.m),
         }
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
-        let q = self.low.get(lane, i) | self.high.get(lane, i) << 4;
-        half(self.d[lane]) * f32::from(q) + half(self.m[lane])
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let q = self.high.input(isa, i, self.low.input(isa, i));
+        isa.add(isa.mul(isa.load_f16(&self.d), q), isa.load_f16(&self.m))
     }
 }
 
@@ -370,9 +409,12 @@ impl Scales {
         }
     }
 
-    fn weight(&self, lane: usize, g: usize, q: u8) -> f32 {
-        let scale = half(self.d[lane]) * f32::from(self.s[g][lane]);
-        scale * f32::from(q) - half(self.dmin[lane]) * f32::from(self.m[g][lane])
+    /// What the bits of one input of group `g` stand for.
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, g: usize, q: I::F) -> I::F {
+        let scale = isa.mul(isa.load_f16(&self.d), isa.load_u8(&self.s[g]));
+        let min = isa.mul(isa.load_f16(&self.dmin), isa.load_u8(&self.m[g]));
+        isa.sub(isa.mul(scale, q), min)
     }
 }
 
@@ -390,9 +432,10 @@ impl Block for Q4K {
     fn group<I: Isa>(&self, isa: I, g: usize) -> impl Group<I> {
         self.scales.group(isa, g, self.low[g].unpack(isa))
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let (g, i) = (i / 32, i % 32);
-        self.scales.weight(lane, g, self.low[g].get(lane, i))
+        self.scales.input(isa, g, self.low[g].input(isa, i))
     }
 }
 
@@ -412,10 +455,11 @@ impl Block for Q5K {
         let q = self.high[g].above(isa, self.low[g].unpack(isa));
         self.scales.group(isa, g, q)
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let (g, i) = (i / 32, i % 32);
-        let q = self.low[g].get(lane, i) | self.high[g].get(lane, i) << 4;
-        self.scales.weight(lane, g, q)
+        let q = self.high[g].input(isa, i, self.low[g].input(isa, i));
+        self.scales.input(isa, g, q)
     }
 }
 
@@ -439,9 +483,10 @@ impl Block for Q6K {
             scale: isa.load_f16(&self.d),
         }
     }
-    fn weight(&self, lane: usize, i: usize) -> f32 {
-        let (g, s, i) = (i / 32, self.s[i / 16][lane], i % 32);
-        let q = self.low[g].get(lane, i) | self.high[g].get(lane, i) << 4;
-        half(self.d[lane]) * f32::from(s) * (f32::from(q) - 32.0)
+    #[inline(always)]
+    fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let (g, s, i) = (i / 32, isa.load_i8(&self.s[i / 16]), i % 32);
+        let q = self.high[g].input(isa, i, self.low[g].input(isa, i));
+        isa.mul(isa.mul(isa.load_f16(&self.d), s), isa.sub(q, isa.splat(32.0)))
     }
 }

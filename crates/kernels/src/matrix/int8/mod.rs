@@ -1,10 +1,24 @@
 //! Rows × panels of quantised weights, activations quantised to eight bits too: integer dot products, a scale for
-//! each 32 inputs.
+//! each 32 inputs, and what is too large for its neighbours multiplied in float32.
+
+/// Does `$body` for row `$t` of a tile, a constant in each: in a loop the sums would lie in memory.
+macro_rules! each_row {
+    ($tile:expr, |$t:ident| $body:expr) => {
+        each_row!($tile, $t, $body, 0, 1, 2, 3, 4, 5, 6, 7)
+    };
+    ($tile:expr, $t:ident, $body:expr, $($index:literal),+) => {
+        $(if $index < $tile {
+            const $t: usize = $index;
+            $body;
+        })+
+    };
+}
 
 mod layout;
 mod product;
 mod quantise;
+mod rows;
 
 pub(super) use layout::{Bits, Block, Nibbles, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8, Scales};
-pub(super) use product::Product;
-pub(super) use quantise::{INPUTS, Rows};
+pub(super) use product::{Product, decode_row};
+pub(super) use rows::{INPUTS, Rows};

@@ -1,88 +1,93 @@
 //! Tiles of rows × one panel.
 
 use super::layout::{Block, Group};
-use super::quantise::{GROUP, Quantised, Rows};
-use crate::isa::{Isa, Kernel, LANES};
-use crate::matrix::Emit;
+use super::rows::{INPUTS, Outlier, Rows, Tile, tile_rows};
+use crate::isa::{Isa, Kernel, LANES, dispatch};
+use crate::matrix::Target;
 use crate::matrix::panels::Stretch;
 
-/// Panels times all rows; `emit` takes each panel's and row's sixteen sums.
+/// Rows that all panels are multiplied with before the next ones: so many stay in a core's second-level cache.
+const ROWS_IN_CACHE: usize = 128;
+
+/// Panels times all rows.
 ///
-/// A row's sum is `(Σ coarse blocks) + (Σ fine blocks)`, each taken in order of the blocks. Within a block the sum is
-/// an exact integer.
-pub(in crate::matrix) struct Product<'a, 'e, B> {
+/// A row's sum is `(Σ blocks) + (Σ outliers)`, each taken in order. Within a block the sum is an exact integer.
+pub(in crate::matrix) struct Product<'a, B> {
     pub(in crate::matrix) panels: Stretch<'a, B>,
     pub(in crate::matrix) x: &'a Rows,
-    pub(in crate::matrix) emit: &'e mut Emit<'e>,
+    pub(in crate::matrix) to: Target<'a>,
 }
 
-impl<B: Block> Kernel for Product<'_, '_, B> {
+impl<B: Block> Kernel for Product<'_, B> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { panels, x, emit } = self;
-        for (index, panel) in panels.iter() {
-            let rows = x.rows;
-            let mut row = 0;
-            while row < rows {
-                row += match rows - row {
-                    1 => tile::<I, B, 1>(isa, panel, x, row, (index, emit)),
-                    2..4 => tile::<I, B, 2>(isa, panel, x, row, (index, emit)),
-                    4..8 => tile::<I, B, 4>(isa, panel, x, row, (index, emit)),
-                    _ => tile::<I, B, 8>(isa, panel, x, row, (index, emit)),
-                };
+        let rows = self.x.rows;
+        for start in (0..rows).step_by(ROWS_IN_CACHE) {
+            for (index, panel) in self.panels.iter() {
+                let (mut row, end) = (start, rows.min(start + ROWS_IN_CACHE));
+                while row < end {
+                    match tile_rows(end - row) {
+                        1 => self.tile::<I, 1>(isa, index, panel, row),
+                        2 => self.tile::<I, 2>(isa, index, panel, row),
+                        4 => self.tile::<I, 4>(isa, index, panel, row),
+                        _ => self.tile::<I, 8>(isa, index, panel, row),
+                    }
+                    row += tile_rows(end - row);
+                }
             }
         }
     }
 }
 
-/// Does `$body` for row `$t` of a tile, a constant in each: in a loop the sums would lie in memory.
-macro_rules! each_row {
-    ($tile:ident, |$t:ident| $body:expr) => {
-        each_row!($tile, $t, $body, 0, 1, 2, 3, 4, 5, 6, 7)
-    };
-    ($tile:ident, $t:ident, $body:expr, $($index:literal),+) => {
-        $(if $index < $tile {
-            const $t: usize = $index;
-            $body;
-        })+
-    };
+impl<B: Block> Product<'_, B> {
+    /// `T` rows at once: the weights are unpacked once for all of them.
+    #[inline(always)]
+    fn tile<I: Isa, const T: usize>(&self, isa: I, index: usize, panel: &[B], first: usize) {
+        let blocks: &[Tile<T>] = self.x.tile(first);
+        let mut sums = [isa.splat(0.0); T];
+        for (block, x) in panel.iter().zip(blocks.chunks_exact(B::GROUPS)) {
+            for g in 0..B::GROUPS {
+                block.group(isa, g).add_to(isa, &mut sums, &x[g]);
+            }
+        }
+        // In memory, for which row is next is only known as it comes.
+        let mut apart = [[0.0; LANES]; T];
+        for &Outlier { input, row, x } in self.x.outliers(first) {
+            let (input, sum) = (input as usize, &mut apart[row as usize % T]);
+            let inputs = INPUTS * B::GROUPS;
+            let weights = panel[input / inputs].input(isa, input % inputs);
+            isa.store(isa.mul_add(weights, isa.splat(x), isa.load(sum)), sum);
+        }
+        each_row!(T, |T_| {
+            let sum = isa.add(sums[T_], isa.load(&apart[T_]));
+            self.to.put(isa, index, first + T_, sum);
+        });
+    }
 }
 
-/// `T` rows at once: the weights are unpacked once for all of them. Returns `T`.
-#[inline(always)]
-fn tile<I: Isa, B: Block, const T: usize>(
-    isa: I,
-    panel: &[B],
-    x: &Rows,
-    first: usize,
-    (index, emit): (usize, &mut Emit<'_>),
-) -> usize {
-    let n = panel.len() * B::GROUPS;
-    let coarse: [&[Quantised]; T] = std::array::from_fn(|t| &x.coarse[(first + t) * n..][..n]);
-    let fine: [&[Quantised]; T] = std::array::from_fn(|t| &x.fine[(first + t) * n..][..n]);
-    let masks = &x.masks[first / GROUP * n..][..n];
-    let mut sums = [isa.splat(0.0); T];
-    // In memory, for which rows have a fine block is only known as it comes; apart, so that the others need not be.
-    let mut fine_sums = [[0.0; LANES]; T];
-    for (b, block) in panel.iter().enumerate() {
-        for g in 0..B::GROUPS {
-            let at = b * B::GROUPS + g;
-            let group = block.group(isa, g);
-            each_row!(T, |T_| sums[T_] = group.add_to(isa, sums[T_], &coarse[T_][at]));
-            let mut mask = u32::from(masks[at]) >> (first % GROUP) & ((1 << T) - 1);
-            while mask != 0 {
-                let t = mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                let sum = isa.load(&fine_sums[t]);
-                isa.store(group.add_to(isa, sum, &fine[t][at]), &mut fine_sums[t]);
+/// Decodes the weights of output `lane` of a panel.
+pub(in crate::matrix) fn decode_row<B: Block>(panel: &[B], lane: usize, to: &mut [f32]) {
+    dispatch(DecodeRow { panel, lane, to });
+}
+
+struct DecodeRow<'a, B> {
+    panel: &'a [B],
+    lane: usize,
+    to: &'a mut [f32],
+}
+
+impl<B: Block> Kernel for DecodeRow<'_, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let blocks = self.to.chunks_exact_mut(INPUTS * B::GROUPS);
+        for (block, to) in self.panel.iter().zip(blocks) {
+            for (i, to) in to.iter_mut().enumerate() {
+                let mut lanes = [0.0; LANES];
+                isa.store(block.input(isa, i), &mut lanes);
+                *to = lanes[self.lane];
             }
         }
     }
-    for t in 0..T {
-        let mut lanes = [0.0; LANES];
-        isa.store(isa.add(sums[t], isa.load(&fine_sums[t])), &mut lanes);
-        emit(index, first + t, &lanes);
-    }
-    T
 }
