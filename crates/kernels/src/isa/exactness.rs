@@ -49,6 +49,12 @@ fn stored<I: Isa>(isa: I, v: I::F) -> [f32; LANES] {
     lanes
 }
 
+/// 32 bits as floats that have them all.
+fn seen(bits: u32) -> [f32; LANES] {
+    let bytes = bits.to_le_bytes();
+    std::array::from_fn(|lane| bytes.get(lane).copied().map_or(0.0, f32::from))
+}
+
 /// Floats of any kind, NaN, infinities, zeros and subnormals among them.
 #[derive(Clone)]
 struct Floats([f32; LANES], [f32; LANES]);
@@ -68,6 +74,8 @@ impl Kernel for Floats {
             stored(isa, isa.min(a, b)),
             stored(isa, isa.splat(isa.sum(a))),
             stored(isa, isa.splat(self.1[0])),
+            seen(isa.largest_bits(a, b)),
+            seen(isa.largest_bits(a, a)),
         ]
     }
 }
@@ -84,7 +92,9 @@ impl Kernel for Widened {
         let signed = unsigned.map(u8::cast_signed);
         let ints = isa.widen_i8(&signed);
         let sum = isa.add_i32(isa.mul_i32(ints, isa.splat_i32(-777)), ints);
+        let total = isa.sum_i32(ints);
         vec![
+            seen(total.cast_unsigned()),
             stored(isa, isa.load_f16(&self.0)),
             stored(isa, isa.load_bf16(&self.0)),
             stored(isa, isa.load_u8(&unsigned)),
@@ -94,12 +104,35 @@ impl Kernel for Widened {
     }
 }
 
-/// Weights of eight bits and activations; each operation on bytes is seen through a dot product.
+/// Weights of eight bits and as many rows of activations as a tile can have; each operation on bytes is seen through a
+/// dot product.
 #[derive(Clone)]
 struct Dots {
     start: i32,
     w: [[u8; 4 * LANES]; 4],
-    x: [i8; LANES],
+    x: [[i8; 2 * LANES]; 8],
+}
+
+impl Dots {
+    /// Both halves of the first `T` rows, each row's sum begun elsewhere.
+    #[inline(always)]
+    fn rows<I: Isa, const T: usize, const WIDE: bool>(
+        &self,
+        isa: I,
+        w: [I::B; 4],
+        results: &mut Vec<[f32; LANES]>,
+    ) {
+        let mut start = [isa.splat_i32(self.start); T];
+        for t in 1..T {
+            start[t] = isa.add_i32(start[t - 1], isa.splat_i32(1000));
+        }
+        let x = self.x.first_chunk::<T>().expect("at most eight rows");
+        for half in [0, 1] {
+            for sum in isa.dot_rows::<T, WIDE>(start, w, x, half) {
+                results.push(stored(isa, isa.to_floats(sum)));
+            }
+        }
+    }
 }
 
 impl Kernel for Dots {
@@ -107,19 +140,25 @@ impl Kernel for Dots {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Self::Output {
         let mut results = Vec::new();
-        let start = isa.splat_i32(self.start);
+        isa.prefetch(&self.w);
         let w = [
             isa.load_bytes(&self.w[0]),
             isa.load_bytes(&self.w[1]),
             isa.load_bytes(&self.w[2]),
             isa.load_bytes(&self.w[3]),
         ];
-        results.push(stored(isa, isa.to_floats(isa.dot_wide(start, w, &self.x))));
+        self.rows::<I, 1, true>(isa, w, &mut results);
+        self.rows::<I, 2, true>(isa, w, &mut results);
+        self.rows::<I, 4, true>(isa, w, &mut results);
+        self.rows::<I, 8, true>(isa, w, &mut results);
         let mut low = w;
         for w in &mut low {
             *w = isa.and_bytes(*w, 0x7f);
         }
-        results.push(stored(isa, isa.to_floats(isa.dot(start, low, &self.x))));
+        self.rows::<I, 1, false>(isa, low, &mut results);
+        self.rows::<I, 2, false>(isa, low, &mut results);
+        self.rows::<I, 4, false>(isa, low, &mut results);
+        self.rows::<I, 8, false>(isa, low, &mut results);
         for by in 0..8 {
             let mut moved = w;
             for w in &mut moved {
@@ -127,7 +166,28 @@ impl Kernel for Dots {
                 let up = isa.shift_up(isa.and_bytes(*w, 0xff >> by), by);
                 *w = isa.or_bytes(down, up);
             }
-            results.push(stored(isa, isa.to_floats(isa.dot_wide(start, moved, &self.x))));
+            self.rows::<I, 1, true>(isa, moved, &mut results);
+        }
+        results
+    }
+}
+
+/// Sixteen times 32 bits, every part of them.
+#[derive(Clone)]
+struct Bits([u8; 4 * LANES]);
+
+impl Kernel for Bits {
+    type Output = Vec<[f32; LANES]>;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Self::Output {
+        let mut results = Vec::new();
+        for by in 0..32 {
+            for mask in [1, 3, 15, 255, u32::MAX] {
+                results.push(stored(isa, isa.to_floats(isa.bits(&self.0, by, mask))));
+            }
+            // As many bits as sixteen of can be added without overflow.
+            let sum = isa.sum_i32(isa.bits(&self.0, by, u32::MAX >> 5));
+            results.push(seen(sum.cast_unsigned()));
         }
         results
     }
@@ -188,9 +248,9 @@ fn every_half_and_every_brain_float_widens_alike() {
 #[test]
 fn the_largest_products_do_not_overflow() {
     for (w, x) in [(255, 127), (255, -127), (0, -127), (127, 127), (128, -127)] {
-        let (w, x) = ([[w; 4 * LANES]; 4], [x; LANES]);
+        let (w, x) = ([[w; 4 * LANES]; 4], [[x; 2 * LANES]; 8]);
         let dots = Dots { start: 0, w, x };
-        assert_equal(&dots, &format!("{} · {}", w[0][0], x[0]));
+        assert_equal(&dots, &format!("{} · {}", w[0][0], x[0][0]));
     }
 }
 
@@ -227,10 +287,12 @@ proptest! {
     fn bytes(
         start in -1000i32..1000,
         w in prop::collection::vec(any::<u8>(), 4 * 4 * LANES),
-        x in prop::array::uniform16(-127i8..=127),
+        x in prop::array::uniform8(prop::array::uniform32(-127i8..=127)),
     ) {
         let (rows, _) = w.as_chunks::<{ 4 * LANES }>();
-        assert_equal(&Dots { start, w: [rows[0], rows[1], rows[2], rows[3]], x }, "any");
+        let w = [rows[0], rows[1], rows[2], rows[3]];
+        assert_equal(&Bits(w[0]), "any");
+        assert_equal(&Dots { start, w, x }, "any");
     }
 
     #[test]

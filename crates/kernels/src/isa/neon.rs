@@ -180,14 +180,57 @@ fn usdot<const V: i32>(mut sum: int32x4_t, w: uint8x16_t, x: int8x16_t) -> int32
 }
 
 impl<const DOTPROD: bool, const I8MM: bool> Neon<DOTPROD, I8MM> {
-    /// `acc + Σ_j w[4·lane + j] · x[4·V + j]` for weights within ±127, or -128 where no `x` is.
+    /// Whether unsigned weights must be made signed: no instruction takes them as they are.
+    const SHIFTS_WIDE: bool = !I8MM;
+
+    /// `acc + Σ_j w[4·lane + j] · x[4·V + j]`; of signed bytes within ±127, or -128 where no `x` is, or of unsigned ones
+    /// if `WIDE` and there is an instruction for them.
     #[inline(always)]
-    fn dot_signed<const V: i32>(self, acc: Ints, w: [int8x16_t; 4], x: int8x16_t) -> Ints {
-        if DOTPROD {
+    fn dot_quads<const V: i32, const WIDE: bool>(self, acc: Ints, w: Bytes, x: int8x16_t) -> Ints {
+        if WIDE && !Self::SHIFTS_WIDE {
+            // SAFETY: a token with `I8MM` exists only where the feature was detected.
+            four!(Q => unsafe { usdot::<V>(acc[Q], w[Q], x) })
+        } else if DOTPROD {
             // SAFETY: a token with `DOTPROD` exists only where the feature was detected.
-            four!(Q => unsafe { sdot::<V>(acc[Q], w[Q], x) })
+            four!(Q => unsafe { sdot::<V>(acc[Q], vreinterpretq_s8_u8(w[Q]), x) })
         } else {
-            proven!(four!(Q => dot_pairs::<V>(acc[Q], w[Q], x)))
+            proven!(four!(Q => dot_pairs::<V>(acc[Q], vreinterpretq_s8_u8(w[Q]), x)))
+        }
+    }
+
+    /// [`Isa::dot_rows`] for the `R` rows, one or two, that fit into registers beside the weights: sixteen registers of
+    /// weights, `4·R` of sums and `R` of activations leave some of 32 for what is between. The rows take turns, so that
+    /// a product does not wait for the one before it.
+    #[inline(always)]
+    fn dot_few<const R: usize, const WIDE: bool>(
+        self,
+        sums: &mut [Ints; R],
+        w: [Bytes; 4],
+        x: &[[i8; 2 * LANES]; R],
+        half: usize,
+    ) {
+        let mut loaded = proven!([vdupq_n_s8(0); R]);
+        for r in 0..R {
+            loaded[r] = proven!(load_s8(&x[r].as_chunks().0[half]));
+        }
+        if WIDE && Self::SHIFTS_WIDE {
+            // Σ w·x = Σ (w - 128)·x + 128·Σ x, the last the same in all lanes.
+            for r in 0..R {
+                let total = proven!(vshll_n_s16::<7>(vdup_n_s16(vaddlvq_s8(loaded[r]))));
+                sums[r] = self.add_i32(sums[r], [total; 4]);
+            }
+        }
+        for r in 0..R {
+            sums[r] = self.dot_quads::<0, WIDE>(sums[r], w[0], loaded[r]);
+        }
+        for r in 0..R {
+            sums[r] = self.dot_quads::<1, WIDE>(sums[r], w[1], loaded[r]);
+        }
+        for r in 0..R {
+            sums[r] = self.dot_quads::<2, WIDE>(sums[r], w[2], loaded[r]);
+        }
+        for r in 0..R {
+            sums[r] = self.dot_quads::<3, WIDE>(sums[r], w[3], loaded[r]);
         }
     }
 }
@@ -197,6 +240,18 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
     type I = Ints;
     type B = Bytes;
 
+    #[inline(always)]
+    fn prefetch<T>(self, at: &T) {
+        // Assembly, for the compiler's own name for the instruction is unstable: rust-lang/rust 117217.
+        // SAFETY: it asks for a line and changes neither memory nor registers; no address makes it fail.
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl1keep, [{at}]",
+                at = in(reg) std::ptr::from_ref(at),
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> Floats {
         proven!([vdupq_n_f32(x); 4])
@@ -317,35 +372,35 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
         })
     }
     #[inline(always)]
-    fn dot(self, acc: Ints, w: [Bytes; 4], x: &[i8; LANES]) -> Ints {
-        proven!({
-            let x = load_s8(x);
-            let w = four!(V => four!(Q => vreinterpretq_s8_u8(w[V][Q])));
-            let sum = self.dot_signed::<0>(acc, w[0], x);
-            let sum = self.dot_signed::<1>(sum, w[1], x);
-            let sum = self.dot_signed::<2>(sum, w[2], x);
-            self.dot_signed::<3>(sum, w[3], x)
-        })
+    fn dot_rows<const T: usize, const WIDE: bool>(
+        self,
+        acc: [Ints; T],
+        w: [Bytes; 4],
+        x: &[[i8; 2 * LANES]; T],
+        half: usize,
+    ) -> [Ints; T] {
+        let w = if WIDE && Self::SHIFTS_WIDE {
+            proven!(four!(V => four!(Q => veorq_u8(w[V][Q], vdupq_n_u8(0x80)))))
+        } else {
+            w
+        };
+        let mut sums = acc;
+        let ((sums_of_two, sums_of_one), (two, one)) = (sums.as_chunks_mut::<2>(), x.as_chunks::<2>());
+        for (sums, x) in sums_of_two.iter_mut().zip(two) {
+            self.dot_few::<2, WIDE>(sums, w, x, half);
+        }
+        for (sum, x) in sums_of_one.iter_mut().zip(one) {
+            self.dot_few::<1, WIDE>(std::array::from_mut(sum), w, std::array::from_ref(x), half);
+        }
+        sums
     }
     #[inline(always)]
-    fn dot_wide(self, acc: Ints, w: [Bytes; 4], x: &[i8; LANES]) -> Ints {
-        if I8MM {
-            // SAFETY: a token with `I8MM` exists only where the feature was detected.
-            unsafe {
-                let x = load_s8(x);
-                let sum = four!(Q => usdot::<0>(acc[Q], w[0][Q], x));
-                let sum = four!(Q => usdot::<1>(sum[Q], w[1][Q], x));
-                let sum = four!(Q => usdot::<2>(sum[Q], w[2][Q], x));
-                four!(Q => usdot::<3>(sum[Q], w[3][Q], x))
-            }
-        } else {
-            // Σ w·x = Σ (w - 128)·x + 128·Σ x, the last the same in all lanes.
-            proven!({
-                let total = vshll_n_s16::<7>(vdup_n_s16(vaddlvq_s8(load_s8(x))));
-                let signed = four!(V => four!(Q => veorq_u8(w[V][Q], vdupq_n_u8(0x80))));
-                self.dot(four!(Q => vaddq_s32(acc[Q], total)), signed, x)
-            })
-        }
+    fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Ints {
+        let moved = self.shift_down(self.load_bytes(from), by);
+        proven!({
+            let mask = vdupq_n_u32(mask);
+            four!(Q => vreinterpretq_s32_u32(vandq_u32(vreinterpretq_u32_u8(moved[Q]), mask)))
+        })
     }
     #[inline(always)]
     fn dot_bf16(self, acc: Floats, w: Bytes, x: [u16; 2]) -> Floats {
@@ -387,6 +442,24 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
     #[inline(always)]
     fn to_floats(self, a: Ints) -> Floats {
         proven!(four!(Q => vcvtq_f32_s32(a[Q])))
+    }
+    #[inline(always)]
+    fn sum_i32(self, a: Ints) -> i32 {
+        proven!({
+            let (low, high) = (vaddq_s32(a[0], a[1]), vaddq_s32(a[2], a[3]));
+            vaddvq_s32(vaddq_s32(low, high))
+        })
+    }
+    #[inline(always)]
+    fn largest_bits(self, a: Floats, b: Floats) -> u32 {
+        proven!({
+            let four = four!(Q => {
+                let (a, b) = (vabsq_f32(a[Q]), vabsq_f32(b[Q]));
+                vmaxq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))
+            });
+            let (low, high) = (vmaxq_u32(four[0], four[1]), vmaxq_u32(four[2], four[3]));
+            vmaxvq_u32(vmaxq_u32(low, high))
+        })
     }
     #[inline(always)]
     fn round_i8(self, v: Floats, to: &mut [i8; LANES]) {
