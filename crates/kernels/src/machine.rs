@@ -4,8 +4,13 @@
 //! say how fast they can be used. Both are measured, not looked up: a virtual machine has neighbours, and clocks
 //! change with the instruction set. Each figure is the best of several short runs, so that a disturbed run does not
 //! lower it.
-#![expect(unsafe_code, reason = "peak rates are those of intrinsics")]
+#![cfg_attr(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    expect(unsafe_code, reason = "peak rates are those of intrinsics")
+)]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -37,7 +42,8 @@ pub struct Machine {
     pub cache: f64,
     /// Products of 8-bit integers summed in 32 bits.
     pub int8: Peak,
-    /// Products of brain floats summed in float32; `None` where the processor has no instruction for it.
+    /// Products of brain floats summed in float32; `None` where the processor has no instruction for it that kernels
+    /// use. (They do not use aarch64's `bfdot`, which rounds otherwise than all other instruction sets do.)
     pub bf16: Option<Peak>,
     /// Products of float32, fused where the processor can.
     pub f32: Peak,
@@ -224,7 +230,9 @@ impl Arithmetic {
     fn of_this_processor() -> Self {
         #[cfg(target_arch = "x86_64")]
         let (int8, bf16, f32) = (x86::int8(), x86::bf16(), x86::f32());
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let (int8, bf16, f32) = (aarch64::int8(), None, aarch64::f32());
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let (int8, bf16, f32) = (None, None, None);
         Self {
             int8: int8.unwrap_or(portable::INT8),

@@ -12,6 +12,10 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(test)]
+mod exactness;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::sync::OnceLock;
@@ -128,22 +132,29 @@ pub enum InstructionSet {
     Avx2,
     /// AVX-512 F, BW, VL and VNNI, with BF16 where the processor has it.
     Avx512,
+    /// NEON of aarch64, with the dot products of bytes (dotprod, i8mm) that the processor has.
+    Neon,
 }
 
 impl InstructionSet {
     /// Every set that this processor can run, [`InstructionSet::Scalar`] first.
     pub fn available() -> Vec<Self> {
-        let mut sets = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
-        {
-            sets.extend(avx2::Avx2::detect().map(|_| Self::Avx2));
-            sets.extend(avx512::Avx512::<false>::detect().map(|_| Self::Avx512));
-        }
-        sets
+        let vector = [
+            avx2::Avx2::detect().map(|_| Self::Avx2),
+            avx512::Avx512::<false>::detect().map(|_| Self::Avx512),
+        ];
+        #[cfg(target_arch = "aarch64")]
+        let vector = [neon::Neon::<false, false>::detect().map(|_| Self::Neon)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let vector: [Option<Self>; 0] = [];
+        std::iter::once(Self::Scalar)
+            .chain(vector.into_iter().flatten())
+            .collect()
     }
 
     /// The set that kernels use in this process: the best available, or the one that the environment variable
-    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avx512`) names. Read once. A name that the processor does not have is as
+    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avx512`, `neon`) names. Read once. A name that the processor does not have is as
     /// none here; programs refuse it at their start by [`InstructionSet::check`].
     pub fn current() -> Self {
         static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
@@ -178,6 +189,7 @@ impl InstructionSet {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
         }
     }
 }
@@ -203,6 +215,17 @@ pub(crate) fn dispatch_on<K: Kernel>(set: InstructionSet, kernel: K) -> K::Outpu
         InstructionSet::Avx2 => match avx2::Avx2::detect() {
             Some(isa) => isa.enter(kernel),
             None => Scalar.enter(kernel),
+        },
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon => match (
+            neon::Neon::<true, true>::detect(),
+            neon::Neon::<true, false>::detect(),
+            neon::Neon::<false, false>::detect(),
+        ) {
+            (Some(isa), ..) => isa.enter(kernel),
+            (None, Some(isa), _) => isa.enter(kernel),
+            (None, None, Some(isa)) => isa.enter(kernel),
+            (None, None, None) => Scalar.enter(kernel),
         },
         _ => Scalar.enter(kernel),
     }
