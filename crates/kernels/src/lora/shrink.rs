@@ -97,26 +97,26 @@ impl ShrinkTile<'_> {
         let whole = self.inp / LANES;
         for (chunk, a) in a.iter().take(whole).enumerate() {
             let mut x = [isa.splat(0.0); T];
-            for t in 0..T {
-                x[t] = isa.load(lanes_at(self.x, t * self.inp + chunk * LANES));
+            for (t, x) in x.iter_mut().enumerate() {
+                *x = isa.load(lanes_at(self.x, t * self.inp + chunk * LANES));
             }
             add_products::<I, S, T>(isa, &mut sums, a, &x);
         }
         if let Some(a) = a.get(whole) {
             let mut x = [isa.splat(0.0); T];
-            for t in 0..T {
+            for (t, x) in x.iter_mut().enumerate() {
                 let rest = &self.x[t * self.inp + whole * LANES..(t + 1) * self.inp];
                 let mut lanes = [0.0; LANES];
                 lanes[..rest.len()].copy_from_slice(rest);
-                x[t] = isa.load(&lanes);
+                *x = isa.load(&lanes);
             }
             add_products::<I, S, T>(isa, &mut sums, a, &x);
         }
         let first = self.group * RANKS;
         let ranks = RANKS.min(self.rank - first);
-        for t in 0..T {
+        for (t, sums) in sums.into_iter().enumerate() {
             let to = self.to.slice(0, self.at + t * self.rank + first, ranks);
-            for (to, sum) in to.iter_mut().zip(sums[t]) {
+            for (to, sum) in to.iter_mut().zip(sums) {
                 *to = self.scaling * isa.sum(sum);
             }
         }

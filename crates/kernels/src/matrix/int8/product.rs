@@ -69,9 +69,9 @@ impl<B: Block> Product<'_, B> {
         let blocks: &[Tile<T>] = self.x.tile(first);
         let mut sums = [isa.splat(0.0); T];
         for (block, x) in panel.iter().zip(blocks.chunks_exact(B::GROUPS)) {
-            for g in 0..B::GROUPS {
+            for (g, x) in x.iter().enumerate() {
                 self.ahead.ask(isa, self.lines);
-                block.group(isa, g).add_to(isa, &mut sums, &x[g]);
+                block.group(isa, g).add_to(isa, &mut sums, x);
             }
         }
         // In memory, for which row is next is only known as it comes.

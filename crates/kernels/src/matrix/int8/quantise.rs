@@ -19,7 +19,7 @@ use crate::shared::SharedRows;
 
 /// From how many times the median of the blocks' largest sizes an input is an outlier. The figures that chose it are in
 /// `docs/performance.md`.
-const OUTLIER_FROM: f32 = 1.2;
+const OUTLIER_FROM: f32 = 1.1;
 
 impl Rows {
     /// Quantises `x`, `[rows, width]`, the width a multiple of 32.
