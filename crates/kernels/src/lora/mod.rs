@@ -2,7 +2,7 @@
 //! Punica, Chen et al. 2023, arXiv 2310.18547).
 //!
 //! Rows of a step are ordered so that each adapter's are neighbours, a *segment*. Work is split by segment and by
-//! columns; ranks are the adapters' own, nothing is padded to the largest. A row's sums are taken in an order
+//! columns; ranks are the adapters' own, none is padded to the largest, but A is kept in fours of ranks. A row's sums are taken in an order
 //! that depends on its adapter alone.
 
 mod shrink;

@@ -82,7 +82,8 @@ impl PackedMatrix {
         self.out.div_ceil(LANES)
     }
 
-    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix, and asks `ahead`.
+    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix, and asks `ahead` meanwhile, but for
+    /// layouts in float32: those do not.
     pub(crate) fn multiply_panels(
         &self,
         panels: Range<usize>,

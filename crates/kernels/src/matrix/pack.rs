@@ -28,8 +28,8 @@ pub enum PackError {
 /// In which precision a matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Activations rounded to what suits the weights' storage: brain floats, or eight bits with a second eight where one
-    /// is too coarse.
+    /// Activations rounded to what suits the weights' storage: brain floats, or eight bits but for inputs too large for
+    /// their neighbours, which stay in float32.
     #[default]
     Native,
     /// Activations in float32. Quantised weights are kept decoded: four times the memory and more.

@@ -4,8 +4,7 @@
 //! what GGUF runtimes do (Q8_0), and alone it is too coarse: the rounding error of a block is proportional to its
 //! largest value, and in language models a few inputs are many times larger than the others. So inputs that are more
 //! than [`OUTLIER_FROM`] times as large as the median of the row's blocks' largest are left out of their block and
-//! multiplied in float32, as *outliers*. On SmolLM2 (Q4_1) that is one input in sixty, most often one alone in its
-//! block, and the likeliest token agrees with exact arithmetic at more than 98 positions in a hundred where plain eight
+//! multiplied in float32, as *outliers*: on SmolLM2 (Q4_1) one in a block most often. The likeliest token there agrees with exact arithmetic at more than 98 positions in a hundred where plain eight
 //! bits agree at 95 to 96.
 //!
 //! Whether an input is an outlier depends on its row alone.
