@@ -57,8 +57,11 @@ pub(super) struct Tools {
 }
 
 /// What came out.
-#[derive(Default)]
 pub(super) struct Results {
+    threads: usize,
+    rounds: usize,
+    /// Where results.md and results.json are.
+    out: PathBuf,
     /// Tables of their own.
     pub(super) sections: String,
     pub(super) rows: Rows,
@@ -70,7 +73,7 @@ pub(super) struct Results {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let tools = Tools::new(arguments)?;
-    let mut results = Results::default();
+    let mut results = Results::new(tools.out.clone(), tools.threads, tools.rounds);
     for group in Group::value_variants() {
         if !arguments.only.is_empty() && !arguments.only.contains(group) {
             continue;
@@ -95,10 +98,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Group::Turns => results.attempt(|results| turns::measure(&tools, results)),
             Group::Footprint => footprint::measure(&tools, &mut results),
         }
-        // After each group: what was measured for half an hour must not be lost to what comes after.
-        results.write(&tools)?;
     }
-    println!("{}", results.text(&tools));
+    println!("{}", results.text());
     println!(
         "Written to results.md and results.json in {}.",
         tools.out.display()
@@ -159,7 +160,20 @@ impl Tools {
 }
 
 impl Results {
-    /// Measures something. If that fails, the rows that it announced and did not fill say why, and the rest goes on.
+    fn new(out: PathBuf, threads: usize, rounds: usize) -> Self {
+        Self {
+            threads,
+            rounds,
+            out,
+            sections: String::new(),
+            rows: Rows::default(),
+            reports: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// Measures something and writes all there is by then: what was measured for half an hour must not be lost to what
+    /// comes after. If it fails, the rows that it announced and did not fill say why, and the rest goes on.
     pub(super) fn attempt(&mut self, measure: impl FnOnce(&mut Self) -> Result<()>) {
         let first = self.rows.len();
         if let Err(error) = measure(self) {
@@ -167,24 +181,33 @@ impl Results {
             self.failed |= !error.is::<NotGiven>();
             self.rows.explain(first, &format!("{error:#}"));
         }
+        if let Err(error) = self.write() {
+            eprintln!("results not written: {error:#}");
+            self.failed = true;
+        }
     }
 
-    fn text(&self, tools: &Tools) -> String {
+    fn text(&self) -> String {
         let mut text = self.sections.clone();
         if self.rows.len() > 0 {
             text += &format!(
                 "## Figures\n\nSmolLM2-135M unless said otherwise; {} threads; rounds: {}. Servers were started with \
                  `multigraft serve --base MODEL --adapters FOLDER`. Tokens/s where no unit stands.\n\n{}",
-                tools.threads, tools.rounds, self.rows
+                self.threads, self.rounds, self.rows
             );
         }
         text
     }
 
-    fn write(&self, tools: &Tools) -> Result<()> {
-        let json = json!({"threads": tools.threads, "rows": self.rows.json(), "reports": self.reports});
-        fs::write(tools.out.join("results.json"), format!("{json:#}\n"))?;
-        fs::write(tools.out.join("results.md"), self.text(tools))?;
+    fn write(&self) -> Result<()> {
+        let json = json!({"threads": self.threads, "rows": self.rows.json(), "reports": self.reports});
+        for (name, text) in [
+            ("results.json", format!("{json:#}\n")),
+            ("results.md", self.text()),
+        ] {
+            let path = self.out.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
         Ok(())
     }
 }
@@ -196,7 +219,8 @@ mod tests {
 
     #[test]
     fn what_is_not_given_is_no_failure_and_what_fails_is() {
-        let mut results = Results::default();
+        let out = tempfile::tempdir().expect("a folder");
+        let mut results = Results::new(out.path().to_owned(), 2, 1);
         for (error, failed) in [
             (NotGiven("needs --subjects".to_owned()).into(), false),
             (anyhow::anyhow!("the server ended"), true),
@@ -208,6 +232,8 @@ mod tests {
                 Err(error)
             });
             assert_eq!(results.failed, failed);
+            let written = fs::read_to_string(out.path().join("results.md")).expect("written after each");
+            assert_eq!(written.matches("| decode").count(), results.rows.len());
         }
         assert_eq!(results.rows.json()[0]["not_measured"], "needs --subjects");
         assert_eq!(results.rows.json()[1]["not_measured"], "the server ended");

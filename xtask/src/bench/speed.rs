@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::all::{Results, Tools};
 use super::figures::{Figure as Speed, json_of, of_model, shown};
+use super::rival::LlamaCpp;
 use super::rows::{Figure, Rival, Unit};
 use super::subjects::Subject;
 
@@ -66,15 +67,9 @@ pub(super) fn decode_of(
             "--steps",
             &steps,
         ];
-        let mut figure = Figure::default();
-        for _ in 0..tools.rounds {
-            let speed = one(tools, results, subject, &model, &sizes, &mut figure.command)?;
-            figure.ours.push(speed.tokens_per_second);
-            figure.reached.push(speed.reached);
-            if let Some(rival) = &tools.llama_cpp {
-                figure.theirs.push(rival.decode(&model, depth, STEPS)?);
-            }
-        }
+        let figure = in_turn(tools, results, subject, &model, &sizes, |rival| {
+            rival.decode(&model, depth, STEPS)
+        })?;
         results.rows.fill(row, figure);
         Ok(())
     });
@@ -89,15 +84,9 @@ pub(super) fn prefill_of(tools: &Tools, results: &mut Results, subject: Subject,
         let model = tools.subjects.model(subject)?;
         let length = PROMPT.to_string();
         let sizes = ["--only", "prefill", "--prefill-lengths", &length];
-        let mut figure = Figure::default();
-        for _ in 0..tools.rounds {
-            let speed = one(tools, results, subject, &model, &sizes, &mut figure.command)?;
-            figure.ours.push(speed.tokens_per_second);
-            figure.reached.push(speed.reached);
-            if let Some(rival) = &tools.llama_cpp {
-                figure.theirs.push(rival.prefill(&model, PROMPT)?);
-            }
-        }
+        let figure = in_turn(tools, results, subject, &model, &sizes, |rival| {
+            rival.prefill(&model, PROMPT)
+        })?;
         results.rows.fill(row, figure);
         Ok(())
     });
@@ -137,6 +126,27 @@ fn scaling(tools: &Tools, results: &mut Results) {
         results.rows.fill(row, figure);
         Ok(())
     });
+}
+
+/// One figure of ours in every round, in turn with the rival's.
+fn in_turn(
+    tools: &Tools,
+    results: &mut Results,
+    subject: Subject,
+    model: &Path,
+    sizes: &[&str],
+    theirs: impl Fn(&LlamaCpp) -> Result<f64>,
+) -> Result<Figure> {
+    let mut figure = Figure::default();
+    for _ in 0..tools.rounds {
+        let speed = one(tools, results, subject, model, sizes, &mut figure.command)?;
+        figure.ours.push(speed.tokens_per_second);
+        figure.reached.push(speed.reached);
+        if let Some(rival) = &tools.llama_cpp {
+            figure.theirs.push(theirs(rival)?);
+        }
+    }
+    Ok(figure)
 }
 
 /// One figure of ours.
