@@ -2,10 +2,10 @@
 //!
 //! Each 32 neighbouring inputs of a row are a block `scale · q`, q in ±127, `scale` their largest size / 127. That is
 //! what GGUF runtimes do (Q8_0), and alone it is too coarse: the rounding error of a block is proportional to its
-//! largest value, and in language models a few inputs are many times larger than the others. So inputs that are more
-//! than [`OUTLIER_FROM`] times as large as the median of the row's blocks' largest are left out of their block and
-//! multiplied in float32, as *outliers*: on SmolLM2 (Q4_1) one in a block most often. The likeliest token there agrees with exact arithmetic at more than 98 positions in a hundred where plain eight
-//! bits agree at 95 to 96.
+//! largest value, and in language models a few inputs are many times larger than the others. So inputs that are larger
+//! than the median of the row's blocks' largest are left out of their block and multiplied in float32, as *outliers*: on
+//! SmolLM2 (Q4_1) most often one of a block. The likeliest token there agrees with exact arithmetic at more than 98
+//! positions in a hundred, where plain eight bits agree at 95 to 96.
 //!
 //! Whether an input is an outlier depends on its row alone.
 
@@ -15,10 +15,6 @@ use super::rows::{INPUTS, OUTLIERS, Outlier, ROW_UNITS, Rows, TILE, Tile, Unit, 
 use crate::isa::{Isa, Kernel, LANES, dispatch};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
-
-/// From how many times the median of the blocks' largest sizes an input is an outlier. The figures that chose it are in
-/// `docs/performance.md`.
-const OUTLIER_FROM: f32 = 1.1;
 
 impl Rows {
     /// Quantises `x`, `[rows, width]`, the width a multiple of 32.
@@ -92,7 +88,8 @@ impl<const T: usize> Kernel for QuantiseRows<'_, T> {
             for (x, size) in x.iter().zip(&mut sizes) {
                 *size = largest(isa, x);
             }
-            let limit = OUTLIER_FROM * median(&sizes);
+            // Of 0.9 to 1.3 times the median: the figures that chose it are in `docs/performance.md`.
+            let limit = median(&sizes);
             for ((b, x), size) in x.iter().enumerate().zip(&sizes) {
                 if *size > limit {
                     let mut others = *x;
