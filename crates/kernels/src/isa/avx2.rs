@@ -91,6 +91,15 @@ pub(super) fn sum_of_eight(v: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
+/// The largest magnitude of each four neighbouring lanes, in all of the four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn largest_of_fours_half(v: __m256) -> __m256i {
+    let one = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(i32::MAX));
+    let two = _mm256_max_epi32(one, _mm256_shuffle_epi32::<0b10_11_00_01>(one));
+    _mm256_max_epi32(two, _mm256_shuffle_epi32::<0b01_00_11_10>(two))
+}
+
 /// Subnormals as zeros.
 #[target_feature(enable = "avx2")]
 fn flush(v: __m256) -> __m256 {
@@ -208,6 +217,13 @@ impl Isa for Avx2 {
         ))
     }
     #[inline(always)]
+    fn store_bytes(self, v: Ints, to: &mut [u8; 4 * LANES]) {
+        proven!({
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), v.0);
+            _mm256_storeu_si256(to[32..].as_mut_ptr().cast(), v.1);
+        })
+    }
+    #[inline(always)]
     fn and_bytes(self, a: Ints, mask: u8) -> Ints {
         proven!({
             let mask = _mm256_set1_epi8(mask.cast_signed());
@@ -243,18 +259,22 @@ impl Isa for Avx2 {
         let mut sums = acc;
         for (sum, x) in sums.iter_mut().zip(x) {
             for (w, x) in w.into_iter().zip(x[LANES * half..].as_chunks::<4>().0) {
-                let x = proven!(_mm256_set1_epi32(bytemuck::cast(*x)));
-                if WIDE {
-                    // Two products of eight bits each overflow sixteen: the weights' top bits go on their own.
-                    let (low, top) = (self.and_bytes(w, 0x7f), self.and_bytes(w, 0x80));
-                    *sum = proven!(Ints(dot_half(sum.0, low.0, x), dot_half(sum.1, low.1, x)));
-                    *sum = proven!(Ints(dot_half(sum.0, top.0, x), dot_half(sum.1, top.1, x)));
-                } else {
-                    *sum = proven!(Ints(dot_half(sum.0, w.0, x), dot_half(sum.1, w.1, x)));
-                }
+                *sum = self.dot_one::<WIDE>(*sum, w, x);
             }
         }
         sums
+    }
+    #[inline(always)]
+    fn dot_one<const WIDE: bool>(self, acc: Ints, w: Ints, x: &[i8; 4]) -> Ints {
+        let x = proven!(_mm256_set1_epi32(bytemuck::cast(*x)));
+        if WIDE {
+            // Two products of eight bits each overflow sixteen: the weights' top bits go on their own.
+            let (low, top) = (self.and_bytes(w, 0x7f), self.and_bytes(w, 0x80));
+            let acc = proven!(Ints(dot_half(acc.0, low.0, x), dot_half(acc.1, low.1, x)));
+            proven!(Ints(dot_half(acc.0, top.0, x), dot_half(acc.1, top.1, x)))
+        } else {
+            proven!(Ints(dot_half(acc.0, w.0, x), dot_half(acc.1, w.1, x)))
+        }
     }
     #[inline(always)]
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Ints {
@@ -287,8 +307,8 @@ impl Isa for Avx2 {
         int_halves!(_mm256_add_epi32, a, b)
     }
     #[inline(always)]
-    fn mul_i32(self, a: Ints, b: Ints) -> Ints {
-        int_halves!(_mm256_mullo_epi32, a, b)
+    fn shift_up_i32(self, a: Ints, by: u32) -> Ints {
+        self.shift_up(a, by)
     }
     #[inline(always)]
     fn to_floats(self, a: Ints) -> Pair {
@@ -307,24 +327,16 @@ impl Isa for Avx2 {
         })
     }
     #[inline(always)]
-    fn largest_bits(self, a: Pair, b: Pair) -> u32 {
+    fn largest_of_fours(self, a: Pair) -> [u32; 4] {
         proven!({
-            let magnitude = _mm256_set1_epi32(i32::MAX);
-            let magnitude = _mm256_castsi256_ps(magnitude);
-            let low = _mm256_castps_si256(_mm256_and_ps(a.0, magnitude));
-            let high = _mm256_castps_si256(_mm256_and_ps(a.1, magnitude));
-            let a = _mm256_max_epi32(low, high);
-            let low = _mm256_castps_si256(_mm256_and_ps(b.0, magnitude));
-            let high = _mm256_castps_si256(_mm256_and_ps(b.1, magnitude));
-            let b = _mm256_max_epi32(low, high);
-            let eight = _mm256_max_epi32(a, b);
-            let four = _mm_max_epi32(
-                _mm256_castsi256_si128(eight),
-                _mm256_extracti128_si256::<1>(eight),
-            );
-            let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-            let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
-            _mm_cvtsi128_si32(one).cast_unsigned()
+            let low = largest_of_fours_half(a.0);
+            let high = largest_of_fours_half(a.1);
+            [
+                _mm256_extract_epi32::<0>(low).cast_unsigned(),
+                _mm256_extract_epi32::<4>(low).cast_unsigned(),
+                _mm256_extract_epi32::<0>(high).cast_unsigned(),
+                _mm256_extract_epi32::<4>(high).cast_unsigned(),
+            ]
         })
     }
     #[inline(always)]

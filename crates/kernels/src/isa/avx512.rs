@@ -104,6 +104,23 @@ dot_rows!(dot_two, 2: 0 s0, 1 s1);
 dot_rows!(dot_four, 4: 0 s0, 1 s1, 2 s2, 3 s3);
 dot_rows!(dot_eight, 8: 0 s0, 1 s1, 2 s2, 3 s3, 4 s4, 5 s5, 6 s6, 7 s7);
 
+/// [`Isa::dot_one`], as assembly for the same reason.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_four_bytes(mut sum: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
+    // SAFETY: the function's features have the instruction; it reads the four bytes of `x` and nothing else.
+    unsafe {
+        std::arch::asm!(
+            "vpdpbusd {sum}, {w}, dword ptr [{x}]{{1to16}}",
+            sum = inout(zmm_reg) sum,
+            w = in(zmm_reg) w,
+            x = in(reg) x.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
 /// Subnormals as zeros.
 #[target_feature(enable = "avx512f")]
 fn flush(v: __m512) -> __m512 {
@@ -197,6 +214,10 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         proven!(_mm512_loadu_si512(from.as_ptr().cast()))
     }
     #[inline(always)]
+    fn store_bytes(self, v: __m512i, to: &mut [u8; 4 * LANES]) {
+        proven!(_mm512_storeu_si512(to.as_mut_ptr().cast(), v))
+    }
+    #[inline(always)]
     fn and_bytes(self, a: __m512i, mask: u8) -> __m512i {
         proven!(_mm512_and_si512(a, _mm512_set1_epi8(mask.cast_signed())))
     }
@@ -243,6 +264,10 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         sums
     }
     #[inline(always)]
+    fn dot_one<const WIDE: bool>(self, acc: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
+        proven!(dot_four_bytes(acc, w, x))
+    }
+    #[inline(always)]
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> __m512i {
         let moved = self.shift_down(self.load_bytes(from), by);
         proven!(_mm512_and_si512(moved, _mm512_set1_epi32(mask.cast_signed())))
@@ -281,8 +306,8 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         proven!(_mm512_add_epi32(a, b))
     }
     #[inline(always)]
-    fn mul_i32(self, a: __m512i, b: __m512i) -> __m512i {
-        proven!(_mm512_mullo_epi32(a, b))
+    fn shift_up_i32(self, a: __m512i, by: u32) -> __m512i {
+        self.shift_up(a, by)
     }
     #[inline(always)]
     fn to_floats(self, a: __m512i) -> __m512 {
@@ -293,12 +318,15 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         proven!(_mm512_reduce_add_epi32(a))
     }
     #[inline(always)]
-    fn largest_bits(self, a: __m512, b: __m512) -> u32 {
+    fn largest_of_fours(self, a: __m512) -> [u32; 4] {
         proven!({
-            let magnitude = _mm512_set1_epi32(i32::MAX);
-            let a = _mm512_and_si512(_mm512_castps_si512(a), magnitude);
-            let b = _mm512_and_si512(_mm512_castps_si512(b), magnitude);
-            _mm512_reduce_max_epi32(_mm512_max_epi32(a, b)).cast_unsigned()
+            let one = _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(i32::MAX));
+            let two = _mm512_max_epi32(one, _mm512_shuffle_epi32::<0b10_11_00_01>(one));
+            let four = _mm512_max_epi32(two, _mm512_shuffle_epi32::<0b01_00_11_10>(two));
+            let firsts = _mm512_maskz_compress_epi32(0b0001_0001_0001_0001, four);
+            let mut largest = [0u32; 4];
+            _mm_storeu_si128(largest.as_mut_ptr().cast(), _mm512_castsi512_si128(firsts));
+            largest
         })
     }
     #[inline(always)]

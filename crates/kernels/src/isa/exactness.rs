@@ -64,6 +64,7 @@ impl Kernel for Floats {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> Self::Output {
         let (a, b) = (isa.load(&self.0), isa.load(&self.1));
+        let largest = isa.largest_of_fours(a).map(seen);
         vec![
             stored(isa, isa.add(a, b)),
             stored(isa, isa.sub(a, b)),
@@ -74,8 +75,10 @@ impl Kernel for Floats {
             stored(isa, isa.min(a, b)),
             stored(isa, isa.splat(isa.sum(a))),
             stored(isa, isa.splat(self.1[0])),
-            seen(isa.largest_bits(a, b)),
-            seen(isa.largest_bits(a, a)),
+            largest[0],
+            largest[1],
+            largest[2],
+            largest[3],
         ]
     }
 }
@@ -91,7 +94,7 @@ impl Kernel for Widened {
         let unsigned = self.0.map(|bits| bits.to_le_bytes()[0]);
         let signed = unsigned.map(u8::cast_signed);
         let ints = isa.widen_i8(&signed);
-        let sum = isa.add_i32(isa.mul_i32(ints, isa.splat_i32(-777)), ints);
+        let sum = isa.add_i32(ints, isa.splat_i32(-777));
         let total = isa.sum_i32(ints);
         vec![
             seen(total.cast_unsigned()),
@@ -100,6 +103,7 @@ impl Kernel for Widened {
             stored(isa, isa.load_u8(&unsigned)),
             stored(isa, isa.load_i8(&signed)),
             stored(isa, isa.to_floats(sum)),
+            stored(isa, isa.to_floats(isa.shift_up_i32(sum, 3))),
         ]
     }
 }
@@ -131,6 +135,11 @@ impl Dots {
             for sum in isa.dot_rows::<T, WIDE>(start, w, x, half) {
                 results.push(stored(isa, isa.to_floats(sum)));
             }
+            let (four, _) = x[0][LANES * half..].as_chunks::<4>();
+            results.push(stored(
+                isa,
+                isa.to_floats(isa.dot_one::<WIDE>(start[0], w[0], &four[0])),
+            ));
         }
     }
 }
@@ -164,7 +173,9 @@ impl Kernel for Dots {
             for w in &mut moved {
                 let down = isa.shift_down(isa.and_bytes(*w, 0xff << by), by);
                 let up = isa.shift_up(isa.and_bytes(*w, 0xff >> by), by);
-                *w = isa.or_bytes(down, up);
+                let mut bytes = [0; 4 * LANES];
+                isa.store_bytes(isa.or_bytes(down, up), &mut bytes);
+                *w = isa.load_bytes(&bytes);
             }
             self.rows::<I, 1, true>(isa, moved, &mut results);
         }

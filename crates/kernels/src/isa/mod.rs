@@ -66,6 +66,7 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn exp2_int(self, n: Self::F) -> Self::F;
 
     fn load_bytes(self, from: &[u8; 4 * LANES]) -> Self::B;
+    fn store_bytes(self, v: Self::B, to: &mut [u8; 4 * LANES]);
     fn and_bytes(self, a: Self::B, mask: u8) -> Self::B;
     fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
     /// Each lane's 32 bits moved `by` bits up (to the left); what crosses into the next byte must have been masked.
@@ -81,6 +82,8 @@ pub(crate) trait Isa: Copy + Send + Sync {
         x: &[[i8; 2 * LANES]; T],
         half: usize,
     ) -> [Self::I; T];
+    /// `acc + Σ_j w[4·lane + j] · x[j]`, exact as [`Isa::dot_rows`] is.
+    fn dot_one<const WIDE: bool>(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
     /// Each lane's 32 bits, moved `by` bits down and masked.
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Self::I;
     /// `acc + w[2·lane + 1] · x[1] + w[2·lane] · x[0]` of brain floats, added in this order, rounded to nearest after each;
@@ -89,12 +92,13 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn splat_i32(self, x: i32) -> Self::I;
     fn widen_i8(self, from: &[i8; LANES]) -> Self::I;
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
-    fn mul_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a · 2^by`.
+    fn shift_up_i32(self, a: Self::I, by: u32) -> Self::I;
     fn to_floats(self, a: Self::I) -> Self::F;
     /// The sum of the lanes.
     fn sum_i32(self, a: Self::I) -> i32;
-    /// The largest magnitude of all lanes, as bits: NaN is larger than infinity.
-    fn largest_bits(self, a: Self::F, b: Self::F) -> u32;
+    /// The largest magnitude of each four neighbouring lanes, as bits: NaN is larger than infinity.
+    fn largest_of_fours(self, a: Self::F) -> [u32; 4];
     /// Rounds to the nearest integers, of two the even one. Lanes must lie within ±127.
     fn round_i8(self, v: Self::F, to: &mut [i8; LANES]);
 

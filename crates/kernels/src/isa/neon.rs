@@ -349,6 +349,14 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
         proven!(four!(Q => vld1q_u8(from[16 * Q..].as_ptr())))
     }
     #[inline(always)]
+    fn store_bytes(self, v: Bytes, to: &mut [u8; 4 * LANES]) {
+        proven!({
+            for (to, v) in to.as_chunks_mut::<16>().0.iter_mut().zip(v) {
+                vst1q_u8(to.as_mut_ptr(), v);
+            }
+        })
+    }
+    #[inline(always)]
     fn and_bytes(self, a: Bytes, mask: u8) -> Bytes {
         proven!(four!(Q => vandq_u8(a[Q], vdupq_n_u8(mask))))
     }
@@ -395,6 +403,21 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
         sums
     }
     #[inline(always)]
+    fn dot_one<const WIDE: bool>(self, acc: Ints, w: Bytes, x: &[i8; 4]) -> Ints {
+        // SAFETY: the token proves the instruction.
+        let loaded =
+            unsafe { vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned)))) };
+        if WIDE && Self::SHIFTS_WIDE {
+            // As in `dot_few`.
+            let total: i32 = x.iter().map(|x| i32::from(*x)).sum();
+            let w = proven!(four!(Q => veorq_u8(w[Q], vdupq_n_u8(0x80))));
+            let acc = self.add_i32(acc, self.splat_i32(128 * total));
+            self.dot_quads::<0, WIDE>(acc, w, loaded)
+        } else {
+            self.dot_quads::<0, WIDE>(acc, w, loaded)
+        }
+    }
+    #[inline(always)]
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Ints {
         let moved = self.shift_down(self.load_bytes(from), by);
         proven!({
@@ -436,8 +459,11 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
         proven!(four!(Q => vaddq_s32(a[Q], b[Q])))
     }
     #[inline(always)]
-    fn mul_i32(self, a: Ints, b: Ints) -> Ints {
-        proven!(four!(Q => vmulq_s32(a[Q], b[Q])))
+    fn shift_up_i32(self, a: Ints, by: u32) -> Ints {
+        proven!({
+            let by = vdupq_n_s32(by.cast_signed());
+            four!(Q => vshlq_s32(a[Q], by))
+        })
     }
     #[inline(always)]
     fn to_floats(self, a: Ints) -> Floats {
@@ -451,15 +477,8 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
         })
     }
     #[inline(always)]
-    fn largest_bits(self, a: Floats, b: Floats) -> u32 {
-        proven!({
-            let four = four!(Q => {
-                let (a, b) = (vabsq_f32(a[Q]), vabsq_f32(b[Q]));
-                vmaxq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))
-            });
-            let (low, high) = (vmaxq_u32(four[0], four[1]), vmaxq_u32(four[2], four[3]));
-            vmaxvq_u32(vmaxq_u32(low, high))
-        })
+    fn largest_of_fours(self, a: Floats) -> [u32; 4] {
+        proven!(four!(Q => vmaxvq_u32(vreinterpretq_u32_f32(vabsq_f32(a[Q])))))
     }
     #[inline(always)]
     fn round_i8(self, v: Floats, to: &mut [i8; LANES]) {

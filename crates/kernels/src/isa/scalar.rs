@@ -117,6 +117,12 @@ impl Isa for Scalar {
         std::array::from_fn(|i| u32::from_le_bytes(four(from, i)))
     }
     #[inline(always)]
+    fn store_bytes(self, v: Self::B, to: &mut [u8; 4 * LANES]) {
+        for (to, v) in to.as_chunks_mut::<4>().0.iter_mut().zip(v) {
+            *to = v.to_le_bytes();
+        }
+    }
+    #[inline(always)]
     fn and_bytes(self, a: Self::B, mask: u8) -> Self::B {
         a.map(|a| a & u32::from_le_bytes([mask; 4]))
     }
@@ -141,13 +147,19 @@ impl Isa for Scalar {
         half: usize,
     ) -> [Self::I; T] {
         let mut sums = acc;
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for (w, x) in w.iter().zip(x[LANES * half..].as_chunks::<4>().0) {
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    for (w, x) in w.to_le_bytes().iter().zip(x) {
-                        *sum += i32::from(*w) * i32::from(*x);
-                    }
-                }
+        for (sum, x) in sums.iter_mut().zip(x) {
+            for (w, x) in w.into_iter().zip(x[LANES * half..].as_chunks::<4>().0) {
+                *sum = self.dot_one::<WIDE>(*sum, w, x);
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    fn dot_one<const WIDE: bool>(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I {
+        let mut sums = acc;
+        for (sum, w) in sums.iter_mut().zip(w) {
+            for (w, x) in w.to_le_bytes().iter().zip(x) {
+                *sum += i32::from(*w) * i32::from(*x);
             }
         }
         sums
@@ -180,8 +192,8 @@ impl Isa for Scalar {
         std::array::from_fn(|i| a[i] + b[i])
     }
     #[inline(always)]
-    fn mul_i32(self, a: Self::I, b: Self::I) -> Self::I {
-        std::array::from_fn(|i| a[i] * b[i])
+    fn shift_up_i32(self, a: Self::I, by: u32) -> Self::I {
+        a.map(|a| a << by)
     }
     #[inline(always)]
     fn to_floats(self, a: Self::I) -> Self::F {
@@ -192,9 +204,9 @@ impl Isa for Scalar {
         a.iter().sum()
     }
     #[inline(always)]
-    fn largest_bits(self, a: Self::F, b: Self::F) -> u32 {
-        let magnitudes = a.iter().chain(&b).map(|x| x.abs().to_bits());
-        magnitudes.fold(0, u32::max)
+    fn largest_of_fours(self, a: Self::F) -> [u32; 4] {
+        let largest = |four: &[f32; 4]| four.iter().map(|x| x.abs().to_bits()).fold(0, u32::max);
+        std::array::from_fn(|i| largest(&a.as_chunks::<4>().0[i]))
     }
     #[inline(always)]
     fn round_i8(self, v: Self::F, to: &mut [i8; LANES]) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::isa::Isa;
 
 /// Bytes of a cache line, on most processors.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Cache lines of pieces of memory, yet to be asked for.
 #[derive(Clone, Copy, Debug)]

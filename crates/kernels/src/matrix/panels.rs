@@ -111,24 +111,42 @@ impl Panels {
 /// Some neighbouring panels of a matrix.
 #[derive(Clone, Copy)]
 pub(super) struct Stretch<'a, B> {
+    /// Those of the whole matrix.
     blocks: &'a [B],
     per_panel: usize,
     first: usize,
+    end: usize,
 }
 
 impl<'a, B> Stretch<'a, B> {
     fn new(blocks: &'a [B], per_panel: usize, panels: Range<usize>) -> Self {
+        assert!(panels.end * per_panel <= blocks.len(), "panels {panels:?}");
         Self {
-            blocks: &blocks[panels.start * per_panel..panels.end * per_panel],
+            blocks,
             per_panel,
             first: panels.start,
+            end: panels.end,
         }
+    }
+
+    /// Panels.
+    pub(super) fn len(&self) -> usize {
+        self.end - self.first
     }
 
     /// Index and blocks of each.
     #[inline(always)]
     pub(super) fn iter(self) -> impl Iterator<Item = (usize, &'a [B])> {
-        (self.first..).zip(self.blocks.chunks_exact(self.per_panel))
+        let blocks = &self.blocks[self.first * self.per_panel..self.end * self.per_panel];
+        (self.first..).zip(blocks.chunks_exact(self.per_panel))
+    }
+
+    /// The panel after panel `index` of the matrix, also where the stretch has ended: this thread or another will want it
+    /// next. Nothing after the last one.
+    #[inline(always)]
+    pub(super) fn after(&self, index: usize) -> &'a [B] {
+        let start = (index + 1) * self.per_panel;
+        self.blocks.get(start..start + self.per_panel).unwrap_or(&[])
     }
 }
 

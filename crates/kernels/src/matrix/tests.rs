@@ -108,7 +108,7 @@ proptest! {
                 let rounding = match (exact, block_type) {
                     (true, _) | (_, BlockType::F32 | BlockType::F16) => 0.0,
                     (_, BlockType::Bf16) => size / 256.0,
-                    _ => widths * largest / 254.0,
+                    _ => widths * largest / 252.0,
                 };
                 let got = f64::from(y[r * stride + at + o]);
                 prop_assert!((got - want).abs() <= rounding + 1e-5 * (1.0 + size + widths * largest), "{}: {got} for {want}", block_type.name());

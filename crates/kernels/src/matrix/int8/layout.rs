@@ -7,7 +7,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::rows::Tile;
+use super::rows::{OVER_SHIFT, Tile};
 use crate::isa::{Isa, LANES};
 
 /// Sixteen half floats, one per output.
@@ -29,14 +29,14 @@ pub(in crate::matrix) trait Block: Pod + Send + Sync {
     fn input<I: Isa>(&self, isa: I, i: usize) -> I::F;
 }
 
-/// Sixteen outputs × 32 inputs, unpacked.
+/// Sixteen outputs × 32 inputs, ready to be multiplied.
 pub(in crate::matrix) trait Group<I: Isa> {
-    /// `sums[t] += Σ_i w[i] · x[t][i]` for each row of a tile and each output, the block's sum taken exactly.
+    /// `sums[t] += Σ_i w[i] · x[t][i]` for each row of a tile and each output. What has one scale is summed exactly.
     fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>);
 }
 
-/// An array of eight, `$v` a constant in each element: built in a loop it would lie in memory and not in registers.
-macro_rules! eight {
+/// An array of four, `$v` a constant in each element: built in a loop it would lie in memory and not in registers.
+macro_rules! four {
     ($v:ident => $element:expr) => {
         [
             {
@@ -55,74 +55,98 @@ macro_rules! eight {
                 const $v: usize = 3;
                 $element
             },
-            {
-                const $v: usize = 4;
-                $element
-            },
-            {
-                const $v: usize = 5;
-                $element
-            },
-            {
-                const $v: usize = 6;
-                $element
-            },
-            {
-                const $v: usize = 7;
-                $element
-            },
         ]
     };
 }
 
-/// The exact sums of products of a half group, the low (0) or the high one (1), added to `start`.
-#[inline(always)]
-fn dot_half<I: Isa, const T: usize, const WIDE: bool>(
-    isa: I,
-    start: [I::I; T],
-    q: &[I::B; 8],
-    x: &Tile<T>,
-    half: usize,
-) -> [I::I; T] {
-    let w = if half == 0 {
-        [q[0], q[1], q[2], q[3]]
-    } else {
-        [q[4], q[5], q[6], q[7]]
-    };
-    isa.dot_rows::<T, WIDE>(start, w, &x.q, half)
-}
+/// The packed `q` of a group: two halves of four vectors.
+trait Packed<I: Isa>: Copy {
+    /// A half's four vectors.
+    fn half(self, isa: I, half: usize) -> [I::B; 4];
 
-/// The exact sums of products of a group, added to `start`.
-#[inline(always)]
-fn dot<I: Isa, const T: usize, const WIDE: bool>(
-    isa: I,
-    start: [I::I; T],
-    q: &[I::B; 8],
-    x: &Tile<T>,
-) -> [I::I; T] {
-    let mut sums = dot_half::<I, T, WIDE>(isa, start, q, x, 0);
-    if T < 4 {
-        // One chain of products would be as slow as its latency.
-        let high = dot_half::<I, T, WIDE>(isa, [isa.splat_i32(0); T], q, x, 1);
-        each_row!(T, |T_| sums[T_] = isa.add_i32(sums[T_], high[T_]));
-        sums
-    } else {
-        dot_half::<I, T, WIDE>(isa, sums, q, x, 1)
+    /// All vectors in memory, where one can be chosen: where they lie, or in `room`.
+    #[inline(always)]
+    fn in_memory<'a>(self, isa: I, room: &'a mut Room) -> &'a Whole
+    where
+        Self: 'a,
+    {
+        for (half, to) in room.0.0.iter_mut().enumerate() {
+            for (vector, to) in self.half(isa, half).into_iter().zip(to) {
+                isa.store_bytes(vector, to);
+            }
+        }
+        &room.0
     }
 }
 
-/// `scale · (q - 8·ZERO)`.
-struct Symmetric<I: Isa, const ZERO: i32, const WIDE: bool> {
-    q: [I::B; 8],
+/// Room for a group's vectors. Each is a cache line: one that lay across two would take twice the time to store.
+#[repr(align(64))]
+struct Room(Whole);
+
+impl Room {
+    #[inline(always)]
+    fn new() -> Self {
+        Self(Whole([[[0; 4 * LANES]; 4]; 2]))
+    }
+}
+
+/// `start` and the exact sums of products with what a half's inputs have over eight bits.
+#[inline(always)]
+fn dot_over<I: Isa, const T: usize, const WIDE: bool>(
+    isa: I,
+    start: [I::I; T],
+    q: &Whole,
+    x: &Tile<T>,
+    half: usize,
+) -> [I::I; T] {
+    let mut sums = start;
+    each_row!(T, |T_| {
+        let w = isa.load_bytes(&q.0[half][x.over_at[half][T_] as usize % 4]);
+        sums[T_] = isa.dot_one::<WIDE>(sums[T_], w, &x.over[half][T_]);
+    });
+    sums
+}
+
+/// The exact sums of products of a group with `q - 8·ZERO`.
+#[inline(always)]
+fn dot<I: Isa, Q: Packed<I>, const T: usize, const ZERO: i32, const WIDE: bool>(
+    isa: I,
+    q: Q,
+    x: &Tile<T>,
+) -> [I::I; T] {
+    let mut sums = [isa.splat_i32(0); T];
+    each_row!(T, |T_| if ZERO != 0 {
+        sums[T_] = isa.splat_i32(ZERO * x.minus_sum[T_]);
+    });
+    let mut room = Room::new();
+    let whole = q.in_memory(isa, &mut room);
+    let sums = dot_over::<I, T, WIDE>(isa, sums, whole, x, 0);
+    let mut sums = dot_over::<I, T, WIDE>(isa, sums, whole, x, 1);
+    each_row!(T, |T_| sums[T_] = isa.shift_up_i32(sums[T_], OVER_SHIFT));
+    if T < 4 {
+        // One chain of products would be as slow as its latency.
+        let zeros = [isa.splat_i32(0); T];
+        let low = isa.dot_rows::<T, WIDE>(zeros, q.half(isa, 0), &x.q, 0);
+        let high = isa.dot_rows::<T, WIDE>(zeros, q.half(isa, 1), &x.q, 1);
+        each_row!(T, |T_| sums[T_] =
+            isa.add_i32(sums[T_], isa.add_i32(low[T_], high[T_])));
+        sums
+    } else {
+        let sums = isa.dot_rows::<T, WIDE>(sums, q.half(isa, 0), &x.q, 0);
+        isa.dot_rows::<T, WIDE>(sums, q.half(isa, 1), &x.q, 1)
+    }
+}
+
+/// `scale · (q - 8·ZERO)`; `WIDE` where a `q` has eight bits.
+struct Symmetric<I: Isa, Q, const ZERO: i32, const WIDE: bool> {
+    q: Q,
     scale: I::F,
 }
 
-impl<I: Isa, const ZERO: i32, const WIDE: bool> Group<I> for Symmetric<I, ZERO, WIDE> {
+impl<I: Isa, Q: Packed<I>, const ZERO: i32, const WIDE: bool> Group<I> for Symmetric<I, Q, ZERO, WIDE> {
     #[inline(always)]
     fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>) {
-        let mut start = [isa.splat_i32(0); T];
-        each_row!(T, |T_| start[T_] = isa.splat_i32(ZERO * x.minus_eight[T_]));
-        let dots = dot::<I, T, WIDE>(isa, start, &self.q, x);
+        let dots = dot::<I, Q, T, ZERO, WIDE>(isa, self.q, x);
         each_row!(T, |T_| {
             let scale = isa.mul(self.scale, isa.splat(x.scale[T_]));
             sums[T_] = isa.mul_add(isa.to_floats(dots[T_]), scale, sums[T_]);
@@ -131,16 +155,16 @@ impl<I: Isa, const ZERO: i32, const WIDE: bool> Group<I> for Symmetric<I, ZERO, 
 }
 
 /// `scale · q + min`.
-struct Affine<I: Isa> {
-    q: [I::B; 8],
+struct Affine<I: Isa, Q> {
+    q: Q,
     scale: I::F,
     min: I::F,
 }
 
-impl<I: Isa> Group<I> for Affine<I> {
+impl<I: Isa, Q: Packed<I>> Group<I> for Affine<I, Q> {
     #[inline(always)]
     fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>) {
-        let dots = dot::<I, T, false>(isa, [isa.splat_i32(0); T], &self.q, x);
+        let dots = dot::<I, Q, T, 0, false>(isa, self.q, x);
         each_row!(T, |T_| {
             let scale = isa.mul(self.scale, isa.splat(x.scale[T_]));
             let sum = isa.mul_add(isa.to_floats(dots[T_]), scale, sums[T_]);
@@ -149,28 +173,62 @@ impl<I: Isa> Group<I> for Affine<I> {
     }
 }
 
-/// `scale · s · (q - 32)`, an `s` for each half.
-struct Halved<I: Isa> {
-    q: [I::B; 8],
-    s: [I::I; 2],
-    scale: I::F,
+/// `scale · (q - 32)`, a scale for each half.
+struct Halved<I: Isa, Q> {
+    q: Q,
+    scales: [I::F; 2],
 }
 
-impl<I: Isa> Group<I> for Halved<I> {
+impl<I: Isa, Q: Packed<I>> Halved<I, Q> {
+    /// The exact sums of products of a half.
+    #[inline(always)]
+    fn half<const T: usize>(&self, isa: I, whole: &Whole, x: &Tile<T>, half: usize) -> [I::I; T] {
+        let mut sums = [isa.splat_i32(0); T];
+        each_row!(T, |T_| {
+            let minus_sum = if half == 0 {
+                x.minus_low_sum[T_]
+            } else {
+                x.minus_sum[T_] - x.minus_low_sum[T_]
+            };
+            sums[T_] = isa.splat_i32(4 * minus_sum);
+        });
+        let mut sums = dot_over::<I, T, false>(isa, sums, whole, x, half);
+        each_row!(T, |T_| sums[T_] = isa.shift_up_i32(sums[T_], OVER_SHIFT));
+        isa.dot_rows::<T, false>(sums, self.q.half(isa, half), &x.q, half)
+    }
+}
+
+impl<I: Isa, Q: Packed<I>> Group<I> for Halved<I, Q> {
     #[inline(always)]
     fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>) {
-        let (mut low, mut high) = ([isa.splat_i32(0); T], [isa.splat_i32(0); T]);
+        let mut room = Room::new();
+        let whole = self.q.in_memory(isa, &mut room);
+        let low = self.half::<T>(isa, whole, x, 0);
+        let high = self.half::<T>(isa, whole, x, 1);
         each_row!(T, |T_| {
-            low[T_] = isa.splat_i32(4 * x.minus_eight_low[T_]);
-            high[T_] = isa.splat_i32(4 * (x.minus_eight[T_] - x.minus_eight_low[T_]));
+            let low = isa.mul(isa.to_floats(low[T_]), self.scales[0]);
+            let both = isa.mul_add(isa.to_floats(high[T_]), self.scales[1], low);
+            sums[T_] = isa.mul_add(both, isa.splat(x.scale[T_]), sums[T_]);
         });
-        let low = dot_half::<I, T, false>(isa, low, &self.q, x, 0);
-        let high = dot_half::<I, T, false>(isa, high, &self.q, x, 1);
-        each_row!(T, |T_| {
-            let dot = isa.add_i32(isa.mul_i32(low[T_], self.s[0]), isa.mul_i32(high[T_], self.s[1]));
-            let scale = isa.mul(self.scale, isa.splat(x.scale[T_]));
-            sums[T_] = isa.mul_add(isa.to_floats(dot), scale, sums[T_]);
-        });
+    }
+}
+
+/// Eight bits of 32 inputs: vector v of half h has inputs `16h + 4v..`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+pub(in crate::matrix) struct Whole(pub(in crate::matrix) [[Vector; 4]; 2]);
+
+impl<I: Isa> Packed<I> for &Whole {
+    #[inline(always)]
+    fn half(self, isa: I, half: usize) -> [I::B; 4] {
+        four!(V => isa.load_bytes(&self.0[half][V]))
+    }
+    #[inline(always)]
+    fn in_memory<'a>(self, _: I, _: &'a mut Room) -> &'a Whole
+    where
+        Self: 'a,
+    {
+        self
     }
 }
 
@@ -180,14 +238,6 @@ impl<I: Isa> Group<I> for Halved<I> {
 pub(in crate::matrix) struct Nibbles(pub(in crate::matrix) [Vector; 4]);
 
 impl Nibbles {
-    #[inline(always)]
-    fn unpack<I: Isa>(&self, isa: I) -> [I::B; 8] {
-        eight!(V => {
-            let both = isa.load_bytes(&self.0[V % 4]);
-            isa.and_bytes(if V < 4 { both } else { isa.shift_down(both, 4) }, 15)
-        })
-    }
-
     /// Those of input `i` alone.
     #[inline(always)]
     fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
@@ -200,23 +250,22 @@ impl Nibbles {
     }
 }
 
+impl<I: Isa> Packed<I> for &Nibbles {
+    #[inline(always)]
+    fn half(self, isa: I, half: usize) -> [I::B; 4] {
+        four!(V => {
+            let both = isa.load_bytes(&self.0[V]);
+            isa.and_bytes(if half == 0 { both } else { isa.shift_down(both, 4) }, 15)
+        })
+    }
+}
+
 /// One bit of 32 inputs: bit v of byte j is that of input `4v + j`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(transparent)]
 pub(in crate::matrix) struct Bits(pub(in crate::matrix) Vector);
 
 impl Bits {
-    /// The low bits with these as fifth ones.
-    #[inline(always)]
-    fn above<I: Isa>(&self, isa: I, low: [I::B; 8]) -> [I::B; 8] {
-        let bits = isa.load_bytes(&self.0);
-        eight!(V => {
-            let bit = isa.and_bytes(bits, 1 << V);
-            let fifth = if V < 4 { isa.shift_up(bit, 4 - V as u32) } else { isa.shift_down(bit, V as u32 - 4) };
-            isa.or_bytes(low[V], fifth)
-        })
-    }
-
     /// That of input `i` alone, above the low ones.
     #[inline(always)]
     fn input<I: Isa>(&self, isa: I, i: usize, low: I::F) -> I::F {
@@ -230,24 +279,25 @@ impl Bits {
     }
 }
 
+/// A fifth bit above the low ones.
+impl<I: Isa> Packed<I> for (&Nibbles, &Bits) {
+    #[inline(always)]
+    fn half(self, isa: I, half: usize) -> [I::B; 4] {
+        let (low, bits) = (self.0.half(isa, half), isa.load_bytes(&self.1.0));
+        four!(V => {
+            let bit = isa.and_bytes(bits, 1 << (4 * half + V));
+            let fifth = if half == 0 { isa.shift_up(bit, 4 - V as u32) } else { isa.shift_down(bit, V as u32) };
+            isa.or_bytes(low[V], fifth)
+        })
+    }
+}
+
 /// Two bits of 32 inputs: in vector h, bits 2v and 2v+1 of byte j are those of input `16h + 4v + j`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(transparent)]
 pub(in crate::matrix) struct Crumbs(pub(in crate::matrix) [Vector; 2]);
 
 impl Crumbs {
-    /// The low bits with these as fifth and sixth ones.
-    #[inline(always)]
-    fn above<I: Isa>(&self, isa: I, low: [I::B; 8]) -> [I::B; 8] {
-        let halves = [isa.load_bytes(&self.0[0]), isa.load_bytes(&self.0[1])];
-        eight!(V => {
-            let at = 2 * (V as u32 % 4);
-            let bits = isa.and_bytes(halves[V / 4], 3 << at);
-            let bits = if at < 4 { isa.shift_up(bits, 4 - at) } else { isa.shift_down(bits, at - 4) };
-            isa.or_bytes(low[V], bits)
-        })
-    }
-
     /// Those of input `i` alone, above the low ones.
     #[inline(always)]
     fn input<I: Isa>(&self, isa: I, i: usize, low: I::F) -> I::F {
@@ -261,27 +311,40 @@ impl Crumbs {
     }
 }
 
+/// A fifth and a sixth bit above the low ones.
+impl<I: Isa> Packed<I> for (&Nibbles, &Crumbs) {
+    #[inline(always)]
+    fn half(self, isa: I, half: usize) -> [I::B; 4] {
+        let (low, crumbs) = (self.0.half(isa, half), isa.load_bytes(&self.1.0[half]));
+        four!(V => {
+            let at = 2 * V as u32;
+            let bits = isa.and_bytes(crumbs, 3 << at);
+            let bits = if at < 4 { isa.shift_up(bits, 4 - at) } else { isa.shift_down(bits, at - 4) };
+            isa.or_bytes(low[V], bits)
+        })
+    }
+}
+
 /// Q8_0: `d·(q - 128)`, the file's values + 128.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(in crate::matrix) struct Q8 {
     pub(in crate::matrix) d: Halves,
-    /// Vector v has inputs `4v..`.
-    pub(in crate::matrix) q: [Vector; 8],
+    pub(in crate::matrix) q: Whole,
 }
 
 impl Block for Q8 {
     const GROUPS: usize = 1;
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, _: usize) -> impl Group<I> {
-        Symmetric::<I, 16, true> {
-            q: eight!(V => isa.load_bytes(&self.q[V])),
+        Symmetric::<I, _, 16, true> {
+            q: &self.q,
             scale: isa.load_f16(&self.d),
         }
     }
     #[inline(always)]
     fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
-        let q = isa.to_floats(isa.bits(&self.q[i / 4], 8 * (i as u32 % 4), 255));
+        let q = isa.to_floats(isa.bits(&self.q.0[i / 16][i % 16 / 4], 8 * (i as u32 % 4), 255));
         isa.mul(isa.load_f16(&self.d), isa.sub(q, isa.splat(128.0)))
     }
 }
@@ -298,8 +361,8 @@ impl Block for Q4 {
     const GROUPS: usize = 1;
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, _: usize) -> impl Group<I> {
-        Symmetric::<I, 1, false> {
-            q: self.low.unpack(isa),
+        Symmetric::<I, _, 1, false> {
+            q: &self.low,
             scale: isa.load_f16(&self.d),
         }
     }
@@ -324,7 +387,7 @@ impl Block for Q4Min {
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, _: usize) -> impl Group<I> {
         Affine {
-            q: self.low.unpack(isa),
+            q: &self.low,
             scale: isa.load_f16(&self.d),
             min: isa.load_f16(&self.m),
         }
@@ -349,8 +412,8 @@ impl Block for Q5 {
     const GROUPS: usize = 1;
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, _: usize) -> impl Group<I> {
-        Symmetric::<I, 2, false> {
-            q: self.high.above(isa, self.low.unpack(isa)),
+        Symmetric::<I, _, 2, false> {
+            q: (&self.low, &self.high),
             scale: isa.load_f16(&self.d),
         }
     }
@@ -376,7 +439,7 @@ impl Block for Q5Min {
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, _: usize) -> impl Group<I> {
         Affine {
-            q: self.high.above(isa, self.low.unpack(isa)),
+            q: (&self.low, &self.high),
             scale: isa.load_f16(&self.d),
             min: isa.load_f16(&self.m),
         }
@@ -400,7 +463,7 @@ pub(in crate::matrix) struct Scales {
 
 impl Scales {
     #[inline(always)]
-    fn group<I: Isa>(&self, isa: I, g: usize, q: [I::B; 8]) -> Affine<I> {
+    fn group<I: Isa, Q>(&self, isa: I, g: usize, q: Q) -> Affine<I, Q> {
         let min = isa.mul(isa.load_f16(&self.dmin), isa.load_u8(&self.m[g]));
         Affine {
             q,
@@ -430,7 +493,7 @@ impl Block for Q4K {
     const GROUPS: usize = 8;
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, g: usize) -> impl Group<I> {
-        self.scales.group(isa, g, self.low[g].unpack(isa))
+        self.scales.group(isa, g, &self.low[g])
     }
     #[inline(always)]
     fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
@@ -452,8 +515,7 @@ impl Block for Q5K {
     const GROUPS: usize = 8;
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, g: usize) -> impl Group<I> {
-        let q = self.high[g].above(isa, self.low[g].unpack(isa));
-        self.scales.group(isa, g, q)
+        self.scales.group(isa, g, (&self.low[g], &self.high[g]))
     }
     #[inline(always)]
     fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
@@ -477,10 +539,13 @@ impl Block for Q6K {
     const GROUPS: usize = 8;
     #[inline(always)]
     fn group<I: Isa>(&self, isa: I, g: usize) -> impl Group<I> {
+        let d = isa.load_f16(&self.d);
         Halved {
-            q: self.high[g].above(isa, self.low[g].unpack(isa)),
-            s: [isa.widen_i8(&self.s[2 * g]), isa.widen_i8(&self.s[2 * g + 1])],
-            scale: isa.load_f16(&self.d),
+            q: (&self.low[g], &self.high[g]),
+            scales: [
+                isa.mul(d, isa.load_i8(&self.s[2 * g])),
+                isa.mul(d, isa.load_i8(&self.s[2 * g + 1])),
+            ],
         }
     }
     #[inline(always)]

@@ -1,8 +1,9 @@
 //! Tiles of rows × one panel.
 
 use super::layout::{Block, Group};
-use super::rows::{INPUTS, Outlier, Rows, TILE, Tile, tile_rows};
+use super::rows::{INPUTS, Rows, TILE, Tile, tile_rows};
 use crate::isa::{Isa, Kernel, LANES, dispatch};
+use crate::matrix::ahead::LINE;
 use crate::matrix::panels::Stretch;
 use crate::matrix::{Ahead, Target};
 
@@ -11,7 +12,7 @@ const ROWS_IN_CACHE: usize = 128;
 
 /// Panels times all rows.
 ///
-/// A row's sum is `(Σ blocks) + (Σ outliers)`, each taken in order. Within a block the sum is an exact integer.
+/// A row's sum is that of its blocks in order. What has one scale within a block is summed as integers, exactly.
 pub(in crate::matrix) struct Product<'a, B> {
     panels: Stretch<'a, B>,
     x: &'a Rows,
@@ -43,49 +44,79 @@ impl<B: Block> Kernel for Product<'_, B> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let rows = self.x.rows;
-        let groups = self.x.blocks * rows.div_ceil(TILE) * self.panels.iter().count();
-        self.lines = self.ahead.per_step(groups);
+        let steps = self.x.blocks * rows.div_ceil(TILE);
+        self.lines = self.ahead.per_step(steps * self.panels.len());
         for start in (0..rows).step_by(ROWS_IN_CACHE) {
+            let end = rows.min(start + ROWS_IN_CACHE);
             for (index, panel) in self.panels.iter() {
-                let (mut row, end) = (start, rows.min(start + ROWS_IN_CACHE));
+                let (mut row, mut next) = (start, self.panels.after(index));
                 while row < end {
-                    match tile_rows(end - row) {
-                        1 => self.tile::<I, 1>(isa, index, panel, row),
-                        2 => self.tile::<I, 2>(isa, index, panel, row),
-                        4 => self.tile::<I, 4>(isa, index, panel, row),
-                        _ => self.tile::<I, 8>(isa, index, panel, row),
+                    let place = Place {
+                        index,
+                        panel,
+                        next,
+                        row,
+                    };
+                    let height = tile_rows(end - row);
+                    match height {
+                        1 => self.tile::<I, 1>(isa, place),
+                        2 => self.tile::<I, 2>(isa, place),
+                        4 => self.tile::<I, 4>(isa, place),
+                        _ => self.tile::<I, TILE>(isa, place),
                     }
-                    row += tile_rows(end - row);
+                    row += height;
+                    next = &[];
                 }
             }
         }
     }
 }
 
+/// Where a tile lies.
+#[derive(Clone, Copy)]
+struct Place<'a, B> {
+    index: usize,
+    panel: &'a [B],
+    /// The panel to ask for meanwhile; empty if it was.
+    next: &'a [B],
+    row: usize,
+}
+
 impl<B: Block> Product<'_, B> {
-    /// `T` rows at once: the weights are unpacked once for all of them.
+    /// `T` rows at once: weights are unpacked once for all of them.
     #[inline(always)]
-    fn tile<I: Isa, const T: usize>(&mut self, isa: I, index: usize, panel: &[B], first: usize) {
-        let blocks: &[Tile<T>] = self.x.tile(first);
+    fn tile<I: Isa, const T: usize>(&mut self, isa: I, place: Place<'_, B>) {
+        let Place {
+            index,
+            panel,
+            next,
+            row,
+        } = place;
+        let x: &[Tile<T>] = self.x.tile(row);
         let mut sums = [isa.splat(0.0); T];
-        for (block, x) in panel.iter().zip(blocks.chunks_exact(B::GROUPS)) {
+        for (b, (block, x)) in panel.iter().zip(x.chunks_exact(B::GROUPS)).enumerate() {
             for (g, x) in x.iter().enumerate() {
+                if let Some(next) = next.get(b) {
+                    ask_for(isa, next, g);
+                }
                 self.ahead.ask(isa, self.lines);
                 block.group(isa, g).add_to(isa, &mut sums, x);
             }
         }
-        // In memory, for which row is next is only known as it comes.
-        let mut apart = [[0.0; LANES]; T];
-        for &Outlier { input, row, x } in self.x.outliers(first) {
-            let (input, sum) = (input as usize, &mut apart[row as usize % T]);
-            let inputs = INPUTS * B::GROUPS;
-            let weights = panel[input / inputs].input(isa, input % inputs);
-            isa.store(isa.mul_add(weights, isa.splat(x), isa.load(sum)), sum);
+        each_row!(T, |T_| self.to.put(isa, index, row + T_, sums[T_]));
+    }
+}
+
+/// Asks for group `g`'s share of a block's cache lines. The processor sees a panel coming by itself, but not in time: each
+/// page begins with misses.
+#[inline(always)]
+fn ask_for<I: Isa, B: Block>(isa: I, block: &B, g: usize) {
+    let bytes: &[u8] = bytemuck::bytes_of(block);
+    let share = bytes.len().div_ceil(B::GROUPS);
+    for line in 0..share.div_ceil(LINE) {
+        if let Some(byte) = bytes.get(g * share + line * LINE) {
+            isa.prefetch(byte);
         }
-        each_row!(T, |T_| {
-            let sum = isa.add(sums[T_], isa.load(&apart[T_]));
-            self.to.put(isa, index, first + T_, sum);
-        });
     }
 }
 

@@ -8,22 +8,27 @@ pub(in crate::matrix) const INPUTS: usize = 32;
 /// Rows of the largest tile.
 pub(super) const TILE: usize = 8;
 
-/// The most outliers of a block.
-pub(super) const OUTLIERS: usize = 4;
+/// What a unit of [`Tile::over`] stands for, as a power of two of [`Tile::q`]'s.
+pub(super) const OVER_SHIFT: u32 = 3;
 
-/// `T` rows × 32 inputs, `scale · q`. One address and constants reach all of it, and a tile's blocks are read in order.
+/// `T` rows × 32 inputs, `scale · (q + 8 · over)`. One address and constants reach all of it, and a tile's blocks are read
+/// in order.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(in crate::matrix) struct Tile<const T: usize> {
     /// In ±127.
     pub(super) q: [[i8; INPUTS]; T],
+    /// In each half, what four neighbouring inputs have beyond `q`, in units of eight; all others have nothing.
+    pub(super) over: [[[i8; 4]; T]; 2],
+    /// Which four of each half, 0 to 3.
+    pub(super) over_at: [[u32; T]; 2],
     pub(super) scale: [f32; T],
-    /// `scale · Σ q`
+    /// `scale · Σ (q + 8 · over)`
     pub(super) sum: [f32; T],
-    /// `-8 · Σ q`: what a weight's zero point of 8 takes off an integer dot product.
-    pub(super) minus_eight: [i32; T],
+    /// `-Σ (q + 8 · over)`: an eighth of what a weight's zero point of 8 takes off an integer dot product.
+    pub(super) minus_sum: [i32; T],
     /// The same over the first sixteen inputs.
-    pub(super) minus_eight_low: [i32; T],
+    pub(super) minus_low_sum: [i32; T],
 }
 
 /// What a tile's storage is counted in.
@@ -43,15 +48,6 @@ mod plain {
     unsafe impl<const T: usize> Pod for Tile<T> {}
 }
 
-/// An input that is left out of its block, because the others would be rounded too coarsely beside it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Outlier {
-    pub(super) input: u32,
-    /// Of its tile.
-    pub(super) row: u32,
-    pub(super) x: f32,
-}
-
 /// Quantised rows, and which tiles they are in: as many of eight as there are, then of four, two and one.
 #[derive(Debug, Default)]
 pub(in crate::matrix) struct Rows {
@@ -60,10 +56,6 @@ pub(in crate::matrix) struct Rows {
     pub(super) blocks: usize,
     /// Tiles one after the other, each `[blocks]` of [`Tile`].
     pub(super) tiles: Vec<Unit>,
-    /// `[rows, blocks · OUTLIERS]`: those of a tile begin at its first row.
-    pub(super) outliers: Vec<Outlier>,
-    /// How many a tile has, at its first row.
-    pub(super) counts: Vec<u32>,
 }
 
 impl Rows {
@@ -72,12 +64,6 @@ impl Rows {
     pub(super) fn tile<const T: usize>(&self, first: usize) -> &[Tile<T>] {
         let row = self.blocks * ROW_UNITS;
         bytemuck::cast_slice(&self.tiles[first * row..(first + T) * row])
-    }
-
-    /// The outliers of that tile, in an order in which neighbours are of different rows.
-    #[inline(always)]
-    pub(super) fn outliers(&self, first: usize) -> &[Outlier] {
-        &self.outliers[first * self.blocks * OUTLIERS..][..self.counts[first] as usize]
     }
 }
 
@@ -98,9 +84,9 @@ mod tests {
 
     #[test]
     fn a_tile_is_its_rows_without_gaps() {
-        assert_eq!(size_of::<Tile<1>>(), 48);
-        assert_eq!(size_of::<Tile<8>>(), 8 * 48);
-        assert_eq!(align_of::<Tile<8>>(), align_of::<Unit>());
-        assert_eq!(ROW_UNITS, 3);
+        assert_eq!(size_of::<Tile<1>>(), 64);
+        assert_eq!(size_of::<Tile<TILE>>(), TILE * 64);
+        assert_eq!(align_of::<Tile<TILE>>(), align_of::<Unit>());
+        assert_eq!(ROW_UNITS, 4);
     }
 }
