@@ -124,7 +124,7 @@ fn put<I: Isa, const T: usize>(isa: I, tile: &mut Tile<T>, t: usize, halves: [I:
     tile.minus_low_sum[t] = -sums[0];
 }
 
-/// The two largest of four magnitudes, as bits.
+/// The two largest of four magnitudes, as bits, to two bits.
 struct Largest {
     first: u32,
     second: u32,
@@ -133,23 +133,18 @@ struct Largest {
 }
 
 impl Largest {
+    /// Each magnitude's place takes its last two bits: then the largest says where it is, and there is no branch, which
+    /// no processor could foresee.
     #[inline(always)]
-    fn of([a, b, c, d]: [u32; 4]) -> Self {
+    fn of(magnitudes: [u32; 4]) -> Self {
+        let placed = |place: usize| magnitudes[place] & !3 | place as u32;
+        let [a, b, c, d] = [placed(0), placed(1), placed(2), placed(3)];
         let (left, right) = (a.max(b), c.max(d));
-        let (first, other, losing) = if right > left {
-            (right, left, c.min(d))
-        } else {
-            (left, right, a.min(b))
-        };
-        let at = if right > left {
-            2 + usize::from(d > c)
-        } else {
-            usize::from(b > a)
-        };
+        let first = left.max(right);
         Self {
             first,
-            second: other.max(losing),
-            at,
+            second: left.min(right).max(a.min(b)).max(c.min(d)),
+            at: (first & 3) as usize,
         }
     }
 }
