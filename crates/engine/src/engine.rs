@@ -37,7 +37,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            step_tokens: 256,
+            step_tokens: 128,
             max_running: 64,
             max_waiting: 1024,
             prefix_cache: true,

@@ -64,7 +64,7 @@ pub(crate) struct ModelOptions {
     pub kv_dtype: Option<KvDtype>,
 
     /// Tokens that one step computes, prompts and answers together. More makes long prompts faster and running
-    /// answers slower. [default: 256]
+    /// answers slower. [default: 128]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_MAX_BATCH_TOKENS")]
     pub max_batch_tokens: Option<usize>,
 
