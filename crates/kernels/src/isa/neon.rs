@@ -404,18 +404,14 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
     }
     #[inline(always)]
     fn dot_one<const WIDE: bool>(self, acc: Ints, w: Bytes, x: &[i8; 4]) -> Ints {
-        // SAFETY: the token proves the instruction.
-        let loaded =
-            unsafe { vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned)))) };
-        if WIDE && Self::SHIFTS_WIDE {
-            // As in `dot_few`.
-            let total: i32 = x.iter().map(|x| i32::from(*x)).sum();
-            let w = proven!(four!(Q => veorq_u8(w[Q], vdupq_n_u8(0x80))));
-            let acc = self.add_i32(acc, self.splat_i32(128 * total));
-            self.dot_quads::<0, WIDE>(acc, w, loaded)
-        } else {
-            self.dot_quads::<0, WIDE>(acc, w, loaded)
+        let loaded = proven!(vreinterpretq_s8_s32(vdupq_n_s32(bytemuck::cast(*x))));
+        if !(WIDE && Self::SHIFTS_WIDE) {
+            return self.dot_quads::<0, WIDE>(acc, w, loaded);
         }
+        // As in `dot_few`.
+        let total: i32 = x.iter().map(|x| i32::from(*x)).sum();
+        let w = proven!(four!(Q => veorq_u8(w[Q], vdupq_n_u8(0x80))));
+        self.dot_quads::<0, WIDE>(self.add_i32(acc, self.splat_i32(128 * total)), w, loaded)
     }
     #[inline(always)]
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Ints {

@@ -138,7 +138,7 @@ impl File<'_> {
                 to.d[lane] = u16_at(b, 0);
                 for (i, q) in b[2..].iter().enumerate() {
                     // Two's complement + 128 flips the sign's bit.
-                    to.q.0[i / 16][i % 16 / 4][4 * lane + i % 4] = q ^ 0x80;
+                    to.q.set(lane, i, q ^ 0x80);
                 }
             })),
             BlockType::Q4_0 => Panels::Q4(self.blocks(|b, lane, to: &mut Q4| {

@@ -14,11 +14,14 @@ macro_rules! each_row {
     };
 }
 
+mod group;
 mod layout;
+mod packed;
 mod product;
 mod quantise;
 mod rows;
 
-pub(super) use layout::{Bits, Block, Nibbles, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8, Scales};
+pub(super) use layout::{Block, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8, Scales};
+pub(super) use packed::{Bits, Nibbles};
 pub(super) use product::{Product, decode_row};
 pub(super) use rows::{INPUTS, Rows};

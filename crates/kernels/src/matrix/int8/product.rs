@@ -1,6 +1,7 @@
 //! Tiles of rows × one panel.
 
-use super::layout::{Block, Group};
+use super::group::Group;
+use super::layout::Block;
 use super::rows::{INPUTS, Rows, TILE, Tile, tile_rows};
 use crate::isa::{Isa, Kernel, LANES, dispatch};
 use crate::matrix::ahead::LINE;
