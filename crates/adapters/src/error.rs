@@ -7,7 +7,7 @@ use multigraft_weights::WeightsError;
 
 use crate::refusal::{Quoted, Refusal};
 
-/// Why an adapter could not be read, or not be put into the catalogue.
+/// Why an adapter could not be read, or not be put under a name.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
     /// The operating system refused.
@@ -69,14 +69,6 @@ pub enum AdapterError {
         /// What it says.
         reason: Refusal,
     },
-    /// An adapter of the catalogue, with its name.
-    #[error("adapter {}: {source}", Quoted(name))]
-    Named {
-        /// The name it was to be served under.
-        name: String,
-        /// What is wrong.
-        source: Box<Self>,
-    },
     /// The base could not take it.
     #[error("`{}`: {source}", folder.display())]
     Pack {
@@ -92,6 +84,46 @@ pub enum AdapterError {
         name: String,
         /// Why not.
         reason: &'static str,
+    },
+    /// Files that are no longer those that were registered.
+    #[error(
+        "the files in `{}` have changed since it was added (they were {known}, and are {found} now): add it again to serve \
+         them as they are",
+        folder.display()
+    )]
+    Changed {
+        /// The adapter's folder.
+        folder: PathBuf,
+        /// The hash that was registered.
+        known: String,
+        /// That of what is there.
+        found: String,
+    },
+    /// A name for which another adapter is just being loaded.
+    #[error("{} is just being loaded from `{}`: wait until that has ended", Quoted(name), folder.display())]
+    BeingLoaded {
+        /// The name.
+        name: String,
+        /// From where.
+        folder: PathBuf,
+    },
+    /// A source that adapters may not come from.
+    #[error(
+        "adapters may not be added from {}: {}",
+        Quoted(reference),
+        match allowed.as_slice() {
+            [] => "this server allows no source; name some with --allow-source".to_owned(),
+            [one] => format!("this server allows `{}` and what is in it (--allow-source)", one.display()),
+            [first, others @ ..] => format!(
+                "this server allows `{}` and {} other folders (--allow-source)", first.display(), others.len()
+            ),
+        }
+    )]
+    NotAllowed {
+        /// What was asked for.
+        reference: String,
+        /// The folders that are allowed.
+        allowed: Vec<PathBuf>,
     },
     /// One name for two folders.
     #[error("two adapters are called {}: `{}` and `{}`", Quoted(name), first.display(), second.display())]

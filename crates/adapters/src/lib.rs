@@ -3,7 +3,7 @@
 //! ```text
 //! folder ─ files (read once, hashed) ─┬─ config ──┐
 //!                                     └─ tensors ─┴─ checked against the base ─ AdapterFile
-//! names and folders ─ Catalog::load ─ AdapterFile ─ packed by the base ─ Entry
+//! names and folders ─ Registry ─ AdapterFile ─ packed by the base ─ Entry
 //! ```
 //!
 //! An adapter is what its files hold: its identity is their hash, names only point at it. Everything that PEFT's LoRA
@@ -12,19 +12,24 @@
 
 mod base;
 mod base_name;
-pub mod catalog;
 mod config;
 mod error;
 mod files;
 mod info;
 mod read;
 mod refusal;
+mod registry;
+mod source;
 mod tensors;
 
 pub use base::BaseShape;
-pub use catalog::{Catalog, Entry, Progress, Source};
 pub use config::{CONFIG_LIMIT, FIELDS, Fate, Field, PeftConfig, RANK_LIMIT, parse_config};
 pub use error::AdapterError;
 pub use info::{AdapterFile, AdapterInfo};
 pub use read::{read, read_for};
 pub use refusal::Refusal;
+pub use registry::{
+    ActivateError, Adding, ChangeError, Entry, Listed, ListedVersion, LoadError, Lookup, OpenError, Outcome,
+    Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
+};
+pub use source::{AllowedSources, Found, Source};

@@ -103,10 +103,16 @@ impl PackedAdapter {
     /// An adapter that changes nothing and fits every base: for tests of what stands above the seam.
     #[doc(hidden)]
     pub fn empty(hash: AdapterHash) -> Self {
+        Self::claiming(hash, 0)
+    }
+
+    /// The same, which says that it takes so many bytes.
+    #[doc(hidden)]
+    pub fn claiming(hash: AdapterHash, bytes: usize) -> Self {
         Self {
             hash,
             base: None,
-            bytes: 0,
+            bytes,
             linears: Vec::new(),
             head: None,
             embedding: None,

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use multigraft_adapters::{BaseShape, Catalog, Source};
+use anyhow::{Context as _, Result, bail, ensure};
+use multigraft_adapters::{BaseShape, Entry, Lookup, Packer, Registry, RegistryOptions, Source};
 use multigraft_engine::Engine;
 use multigraft_model::{
     AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, ModelFiles,
@@ -72,25 +72,33 @@ impl Base {
         })
     }
 
-    /// Reads and packs the adapters, all or none.
-    pub(crate) fn adapters(&self, settings: &ModelSettings) -> Result<Catalog> {
-        let mut catalog = Catalog::new(&self.name);
+    /// The base and its adapters, none of which is loaded yet. What survives a restart is in `data`.
+    pub(crate) fn registry(&self, settings: &ModelSettings, data: Option<PathBuf>) -> Result<Registry> {
         let shape = BaseShape::new(self.model.config()).named(&self.title);
-        let sources = sources(&settings.adapter, settings.adapters.as_deref())?;
         let dtype = match settings.adapter_dtype {
             AdapterDtype::Bf16 => ModelDtype::Bf16,
             AdapterDtype::F32 => ModelDtype::F32,
         };
-        let progress = Progress::new("adapters");
-        for (done, source) in sources.iter().enumerate() {
-            progress.set(done, sources.len());
-            let entry = catalog.add(source, &shape, |weights| self.model.pack(weights, dtype))?;
-            for warning in &entry.info.warnings {
-                tracing::warn!("adapter `{}`: {warning}", entry.name);
+        let memory = settings
+            .adapter_memory
+            .map_or(Ok(usize::MAX), |bytes| usize::try_from(bytes.0))?;
+        let options = RegistryOptions {
+            memory,
+            data,
+            ..RegistryOptions::default()
+        };
+        let packer = Packer::new(Arc::clone(&self.model), shape, dtype);
+        let registry = Registry::open(&self.name, packer, options)?;
+        for source in sources(&settings.adapter, settings.adapters.as_deref())? {
+            let name = source.name.clone();
+            if registry.register(source)? {
+                tracing::warn!(
+                    "adapter `{name}` was added while an earlier server ran, and is given at the start of this one, which \
+                     goes first"
+                );
             }
         }
-        progress.finish();
-        Ok(catalog)
+        Ok(registry)
     }
 
     /// The backend with its KV cache.
@@ -156,6 +164,46 @@ impl Base {
             settings.engine,
         ))
     }
+}
+
+/// Loads the adapter that is called `name`.
+pub(crate) fn load(registry: &Registry, name: &str) -> Result<Entry> {
+    let outcome = match registry.get(name) {
+        Lookup::Ready(entry) => Ok(entry),
+        Lookup::Loading(waiting) => waiting.block(),
+        Lookup::Unavailable(error) => Err(error),
+        Lookup::Unknown => bail!(
+            "there is no adapter `{name}`; there are: {}",
+            registry.names().join(", ")
+        ),
+    };
+    outcome.with_context(|| format!("adapter `{name}`"))
+}
+
+/// Loads all adapters, or as many as their memory holds, with a progress bar if it takes long.
+pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
+    let names = registry.names();
+    let progress = Progress::new("adapters");
+    let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
+    for (done, name) in names.iter().enumerate() {
+        progress.set(done, names.len());
+        let (bytes, limit) = registry.memory();
+        let largest = entries
+            .iter()
+            .map(|entry| entry.packed.bytes())
+            .max()
+            .unwrap_or(0);
+        if bytes.saturating_add(largest) > limit {
+            tracing::info!(
+                "{done} of {} adapters fill the memory for adapters; the others are loaded when they are used",
+                names.len()
+            );
+            break;
+        }
+        entries.push(load(registry, name)?);
+    }
+    progress.finish();
+    Ok(entries)
 }
 
 /// Opens and packs a model, with a progress bar if it takes long.

@@ -3,8 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use multigraft_adapters::{Entry, Lookup};
 use multigraft_engine::{Request, SubmitError};
 use multigraft_model::PackedAdapter;
+use tokio::time::timeout;
 
 use crate::{
     Dialect,
@@ -58,43 +60,74 @@ impl Served {
     }
 }
 
+impl From<Entry> for Served {
+    fn from(entry: Entry) -> Self {
+        Self {
+            hash: entry.hash.to_string(),
+            name: entry.name,
+            adapter: Some(entry.packed),
+        }
+    }
+}
+
 impl AppState {
     /// All names that exist, the base's first.
     pub(crate) fn names(&self) -> Vec<String> {
-        let mut names = vec![self.catalog.base().to_owned()];
-        names.extend(self.catalog.entries().iter().map(|entry| entry.name.clone()));
+        let mut names = vec![self.registry.base().to_owned()];
+        names.extend(self.registry.names());
         names
     }
 
     fn base_model(&self) -> Served {
         Served {
-            name: self.catalog.base().to_owned(),
+            name: self.registry.base().to_owned(),
             hash: "base".to_owned(),
             adapter: None,
         }
     }
 
-    /// The model that answers to `name`. Besides the names in the catalog, the base answers to the empty name, as
-    /// in LoRAX, and to `tgi`, as in TGI; nothing else is ever answered by the base.
-    pub(crate) fn model(&self, name: &str) -> Result<Served, ApiError> {
-        if name == self.catalog.base() {
-            return Ok(self.base_model());
-        }
-        match self.catalog.get(name) {
-            Some(entry) => Ok(Served {
-                name: entry.name.clone(),
-                hash: entry.hash.to_string(),
-                adapter: Some(Arc::clone(&entry.packed)),
-            }),
-            None if name.is_empty() || name == TGI_NAME => Ok(self.base_model()),
-            None => Err(ApiError::unknown_model(name, self.names())),
+    /// Whether the base answers to `name`: to its own, to the empty one, as in LoRAX, and to `tgi`, as in TGI; nothing
+    /// else is ever answered by the base.
+    fn is_base(&self, name: &str) -> bool {
+        name == self.registry.base() || name.is_empty() || name == TGI_NAME
+    }
+
+    /// Whether `name` is served at all.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), ApiError> {
+        match self.is_base(name) || self.registry.contains(name) {
+            true => Ok(()),
+            false => Err(ApiError::unknown_model(name, self.names())),
         }
     }
 
-    /// The model that an OpenAI request's `model` names; it has to name one.
-    pub(crate) fn openai_model(&self, fields: &mut Fields) -> Result<Served, ApiError> {
+    /// The model that answers to `name`. Waits for an adapter that has to be loaded first.
+    pub(crate) async fn model(&self, name: &str) -> Result<Served, ApiError> {
+        if self.is_base(name) {
+            return Ok(self.base_model());
+        }
+        let unavailable = |error| ApiError::unavailable(name, &error);
+        match self.registry.get(name) {
+            Lookup::Ready(entry) => Ok(entry.into()),
+            Lookup::Loading(waiting) => {
+                let wait = self.limits.load_wait;
+                match timeout(wait, waiting.outcome()).await {
+                    Ok(Ok(entry)) => Ok(entry.into()),
+                    Ok(Err(error)) => Err(unavailable(error)),
+                    Err(_) => Err(ApiError::StillLoading {
+                        name: name.to_owned(),
+                        waited: wait,
+                    }),
+                }
+            }
+            Lookup::Unavailable(error) => Err(unavailable(error)),
+            Lookup::Unknown => Err(ApiError::unknown_model(name, self.names())),
+        }
+    }
+
+    /// The name in an OpenAI request's `model`, which has to be one that is served.
+    pub(crate) fn openai_name(&self, fields: &mut Fields) -> Result<String, ApiError> {
         match fields.string("model")? {
-            Some(name) => self.model(&name),
+            Some(name) => self.check_name(&name).map(|()| name),
             None => {
                 let message = format!("`model` is missing. {}", served(&self.names()));
                 Err(ApiError::invalid("model", message))

@@ -1,11 +1,12 @@
 //! Everything that a request can be answered with instead of tokens.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, io::ErrorKind, time::Duration};
 
 use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use multigraft_adapters::{AdapterError, LoadError};
 
 use crate::Dialect;
 
@@ -63,6 +64,33 @@ pub enum ApiError {
     /// The queue is full.
     #[error("{0}")]
     Overloaded(String),
+    /// The adapter that was asked for cannot be had.
+    #[error("adapter `{name}` is not available: {reason}")]
+    Unavailable {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+        /// When to ask again, if that can help.
+        retry_after: Option<Duration>,
+    },
+    /// The adapter that was asked for is being loaded for longer than requests wait.
+    #[error("adapter `{name}` is still being loaded after {} s; try again later", waited.as_secs_f64())]
+    StillLoading {
+        /// Its name.
+        name: String,
+        /// How long the request waited.
+        waited: Duration,
+    },
+    /// What was asked for is not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// A change of the adapters that cannot be made: the name is taken, the files cannot be served.
+    #[error("{0}")]
+    Unusable(String),
+    /// There is no adapter of that name, or none at that place.
+    #[error("{0}")]
+    NoAdapter(String),
     /// The server is shutting down.
     #[error("the server is shutting down and takes no new requests")]
     ShuttingDown,
@@ -95,6 +123,41 @@ impl ApiError {
         Self::invalid(field, message)
     }
 
+    /// Adapter `name` could not be loaded.
+    pub(crate) fn unavailable(name: &str, error: &LoadError) -> Self {
+        match error {
+            LoadError::TooManyWait { .. } => Self::Overloaded(error.to_string()),
+            LoadError::Stopped => Self::ShuttingDown,
+            LoadError::BackedOff { retry_after, .. } => Self::Unavailable {
+                name: name.to_owned(),
+                reason: error.to_string(),
+                retry_after: Some(*retry_after),
+            },
+            LoadError::NoRoom { .. }
+            | LoadError::Failed(_)
+            | LoadError::Store(_)
+            | LoadError::Panicked
+            | LoadError::Removed => Self::Unavailable {
+                name: name.to_owned(),
+                reason: error.to_string(),
+                retry_after: None,
+            },
+        }
+    }
+
+    /// Why an adapter was not added.
+    pub(crate) fn not_added(error: &AdapterError) -> Self {
+        let message = error.to_string();
+        match error {
+            AdapterError::NotAllowed { .. } => Self::Forbidden(message),
+            AdapterError::NoConfig { .. } | AdapterError::NoWeights { .. } => Self::NoAdapter(message),
+            AdapterError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Self::NoAdapter(message)
+            }
+            _ => Self::Unusable(message),
+        }
+    }
+
     /// `name` is not among the `known` names.
     pub fn unknown_model(name: &str, known: impl IntoIterator<Item = String>) -> Self {
         Self::UnknownModel {
@@ -123,7 +186,12 @@ impl ApiError {
             (Self::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
             (Self::NotJson, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             (Self::Overloaded(_), _) => StatusCode::TOO_MANY_REQUESTS,
-            (Self::ShuttingDown, _) => StatusCode::SERVICE_UNAVAILABLE,
+            (Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown, _) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
+            (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
+            (Self::NoAdapter(_), _) => StatusCode::NOT_FOUND,
             (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
             (Self::Failed(_), Dialect::Tgi) => StatusCode::FAILED_DEPENDENCY,
         }
@@ -133,11 +201,15 @@ impl ApiError {
     pub(crate) fn openai_type(&self) -> &'static str {
         match self {
             Self::Invalid { .. } | Self::NotJson => "BadRequestError",
-            Self::UnknownModel { .. } | Self::UnknownRoute { .. } => "NotFoundError",
+            Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "NotFoundError",
             Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
             Self::TooLarge { .. } => "PayloadTooLargeError",
             Self::Overloaded(_) => "RateLimitError",
-            Self::ShuttingDown => "ServiceUnavailableError",
+            Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown => {
+                "ServiceUnavailableError"
+            }
+            Self::Forbidden(_) => "PermissionDeniedError",
+            Self::Unusable(_) => "InvalidUserInput",
             Self::Failed(_) => "InternalServerError",
         }
     }
@@ -146,17 +218,25 @@ impl ApiError {
     /// status for the rest.
     pub(crate) fn tgi_type(&self) -> &'static str {
         match self {
-            Self::Invalid { .. } | Self::NotJson | Self::TooLarge { .. } => "validation",
-            Self::UnknownModel { .. } | Self::UnknownRoute { .. } => "not_found",
+            Self::Invalid { .. } | Self::NotJson | Self::TooLarge { .. } | Self::Unusable(_) => "validation",
+            Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
+            Self::Forbidden(_) => "forbidden",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::Overloaded(_) | Self::ShuttingDown => "overloaded",
+            Self::Overloaded(_)
+            | Self::Unavailable { .. }
+            | Self::StillLoading { .. }
+            | Self::ShuttingDown => "overloaded",
             Self::Failed(_) => "generation",
         }
     }
 
     /// How long to wait before trying again, if trying again can help.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::Overloaded(_) | Self::ShuttingDown).then_some(RETRY_AFTER)
+        match self {
+            Self::Overloaded(_) | Self::ShuttingDown | Self::StillLoading { .. } => Some(RETRY_AFTER),
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 }
 

@@ -73,6 +73,14 @@ impl Fields {
         }
     }
 
+    /// A string that has to be there.
+    pub(crate) fn required(&mut self, name: &str) -> Result<String, ApiError> {
+        match self.string(name)?.filter(|text| !text.is_empty()) {
+            Some(text) => Ok(text),
+            None => Err(self.complain(name, "is missing")),
+        }
+    }
+
     /// True or false.
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.take(name) {

@@ -5,7 +5,7 @@
 //! ```text
 //!  routes        one table; errors worded in the path's dialect (dialect, error)
 //!   fields       the body, field by field: nothing wrong or unknown is let through
-//!   openai, tgi  a dialect's parameters and shapes
+//!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
 //!   tokens       text → tokens, long texts on another thread
 //!   admission    name → base or adapter as it is now; limits; hand-over to the engine
 //!   answers      the channel that the engine's events come back through
@@ -22,6 +22,7 @@
 //!
 //! This crate knows no kernels and no files; it does not start the engine and does not read configuration.
 
+mod adapters;
 mod admission;
 mod answers;
 mod dialect;

@@ -18,6 +18,7 @@ use tower_http::{
 use tracing::Level;
 
 use crate::{
+    adapters::{llama_cpp, own, sglang, vllm},
     dialect,
     error::ApiError,
     openai::{chat, completions, models},
@@ -40,6 +41,30 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/tokenize", post(tokenize::tokenize))
         .route("/chat_tokenize", post(tokenize::chat_tokenize))
         .route("/info", get(info::info))
+        // Adapters: our own, vLLM's, SGLang's and llama.cpp's
+        .route(
+            "/v1/adapters",
+            on(MethodFilter::GET, own::list)
+                .post(own::add)
+                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
+        )
+        .route(
+            "/v1/adapters/{*name}",
+            on(MethodFilter::GET, own::get)
+                .patch(own::change)
+                .delete(own::remove)
+                .fallback(|request| not_allowed(request, "GET,HEAD,PATCH,DELETE")),
+        )
+        .route("/v1/load_lora_adapter", post(vllm::load))
+        .route("/v1/unload_lora_adapter", post(vllm::unload))
+        .route("/load_lora_adapter", post(sglang::load))
+        .route("/unload_lora_adapter", post(sglang::unload))
+        .route(
+            "/lora-adapters",
+            on(MethodFilter::GET, llama_cpp::list)
+                .post(llama_cpp::set)
+                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
+        )
         // For those who run it
         .route("/health", get(health))
         .route("/stats", get(info::stats))

@@ -1,8 +1,12 @@
 //! What every handler shares.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use multigraft_adapters::Catalog;
+use multigraft_adapters::{AllowedSources, Registry};
 use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
@@ -19,7 +23,9 @@ pub struct AppState {
     /// Turns messages into a prompt; without it chat is refused.
     pub template: Option<ChatTemplate>,
     /// The names and what they stand for.
-    pub catalog: Arc<Catalog>,
+    pub registry: Registry,
+    /// Where adapters may be added from over HTTP.
+    pub sources: AllowedSources,
     /// Facts about the base model.
     pub base: BaseInfo,
     /// What a request may ask for.
@@ -56,6 +62,8 @@ pub struct Limits {
     pub choices: usize,
     /// The most alternatives per token (`top_logprobs`, `top_n_tokens`).
     pub alternatives: usize,
+    /// How long a request waits for its adapter to be loaded.
+    pub load_wait: Duration,
 }
 
 impl Default for Limits {
@@ -66,6 +74,7 @@ impl Default for Limits {
             stop_strings: 16,
             choices: 128,
             alternatives: 20,
+            load_wait: Duration::from_secs(30),
         }
     }
 }

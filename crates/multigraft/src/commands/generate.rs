@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use multigraft_adapters::Catalog;
+use multigraft_adapters::Registry;
 use multigraft_engine::{Event, Finish, Request, Sampling, Sink, Stop};
 use multigraft_model::PackedAdapter;
 use multigraft_text::ChatInput;
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cli::GenerateArguments,
     config::{ConfigFile, ModelSettings},
-    load::Base,
+    load::{Base, load},
 };
 
 pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result<ExitCode> {
@@ -31,8 +31,8 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     // One sequence: more room than one context is of no use.
     settings.engine.max_running = 1;
     let base = Base::open(&settings)?;
-    let catalog = base.adapters(&settings)?;
-    let adapter = choose(&catalog, arguments.with.as_deref())?;
+    let registry = base.registry(&settings, None)?;
+    let adapter = choose(&registry, arguments.with.as_deref())?;
     let text = read_prompt(&arguments.prompt)?;
     let prompt = match arguments.raw {
         true => base.tokenizer.encode(&text, true)?,
@@ -108,28 +108,19 @@ impl Sink for Terminal {
 }
 
 /// The adapter that was asked for, or the only one there is; `None` is the base.
-fn choose(catalog: &Catalog, name: Option<&str>) -> Result<Option<Arc<PackedAdapter>>> {
-    let names = || {
-        let names: Vec<&str> = catalog
-            .entries()
-            .iter()
-            .map(|entry| entry.name.as_str())
-            .collect();
-        names.join(", ")
-    };
-    match (name, catalog.entries()) {
-        (Some(name), _) if name == catalog.base() => Ok(None),
-        (Some(name), _) => match catalog.get(name) {
-            Some(entry) => Ok(Some(Arc::clone(&entry.packed))),
-            None => bail!("there is no adapter `{name}`; there are: {}", names()),
-        },
-        (None, []) => Ok(None),
-        (None, [only]) => Ok(Some(Arc::clone(&only.packed))),
+fn choose(registry: &Registry, name: Option<&str>) -> Result<Option<Arc<PackedAdapter>>> {
+    let names = registry.names();
+    let name = match (name, names.as_slice()) {
+        (Some(name), _) if name == registry.base() => return Ok(None),
+        (Some(name), _) => name,
+        (None, []) => return Ok(None),
+        (None, [only]) => only,
         (None, _) => bail!(
             "which adapter should answer? Say --use NAME; there are: {}",
-            names()
+            names.join(", ")
         ),
-    }
+    };
+    Ok(Some(load(registry, name)?.packed))
 }
 
 fn read_prompt(prompt: &str) -> Result<String> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::Catalog;
+use multigraft_adapters::{AllowedSources, Registry, Residency};
 use multigraft_engine::Engine;
 use multigraft_server::{AppState, BaseInfo, Ended, interrupt, serve};
 use tokio::{net::TcpListener, runtime};
@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, runtime};
 use crate::{
     cli::ServeArguments,
     config::{ConfigFile, ModelSettings, ServerSettings},
-    load::Base,
+    load::{Base, load_all},
     memory::Bytes,
 };
 
@@ -32,16 +32,21 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let settings = ModelSettings::resolve(arguments.model, file.model)?;
 
     let base = Base::open(&settings)?;
-    let catalog = base.adapters(&settings)?;
+    let registry = base.registry(&settings, server.data.clone())?;
+    if server.preload {
+        load_all(&registry)?;
+    }
+    let mut allowed = server.allow_source.clone();
+    if allowed.is_empty() {
+        allowed.extend(settings.adapters.clone());
+    }
     let engine = base.engine(&settings)?;
-    let overview = overview(&base, &catalog, &engine, &settings);
-    let example = catalog
-        .entries()
-        .first()
-        .map_or(base.name.clone(), |entry| entry.name.clone());
+    let overview = overview(&base, &registry, &engine, &settings);
+    let example = registry.names().into_iter().next().unwrap_or(base.name.clone());
     let state = AppState {
         engine: engine.clone(),
-        catalog: Arc::new(catalog),
+        registry,
+        sources: AllowedSources::new(&allowed)?,
         base: BaseInfo {
             architecture: base.model.config().architecture.clone(),
             parameters: base.parameters,
@@ -76,29 +81,34 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+/// Adapters that the terminal shows one by one.
+const SHOWN: usize = 40;
+
 /// What is served and what it takes, for the terminal.
-fn overview(base: &Base, catalog: &Catalog, engine: &Engine, settings: &ModelSettings) -> String {
+fn overview(base: &Base, registry: &Registry, engine: &Engine, settings: &ModelSettings) -> String {
     let limits = engine.limits();
     let config = base.model.config();
-    let adapters = catalog.entries();
-    let adapter_bytes: usize = adapters.iter().map(|entry| entry.packed.bytes()).sum();
+    let adapters = registry.list();
     let kv_bytes = Bytes::from(
         multigraft_model::CpuBackend::block_bytes(&base.model, settings.kv_dtype.into())
             * limits.cache_tokens
             / multigraft_model::BLOCK_TOKENS,
     );
+    let up_to = settings
+        .adapter_memory
+        .map_or_else(String::new, |most| format!(" of up to {most}"));
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "base      {} ({}, {} parameters)\nfile      {}\nmemory    weights {}, adapters {}, keys and values up to {} \
-         ({} tokens)\ncontext   {} tokens\nthreads   {}\nadapters  {}",
+        "base      {} ({}, {} parameters)\nfile      {}\nmemory    weights {}, adapters {}{up_to}, keys and values up \
+         to {} ({} tokens)\ncontext   {} tokens\nthreads   {}\nadapters  {}",
         base.name,
         config.architecture,
         count(base.parameters),
         base.path.display(),
         Bytes::from(base.model.bytes()),
-        Bytes::from(adapter_bytes),
+        Bytes::from(registry.memory().0),
         kv_bytes,
         limits.cache_tokens,
         limits.context,
@@ -111,22 +121,33 @@ fn overview(base: &Base, catalog: &Catalog, engine: &Engine, settings: &ModelSet
     );
     let width = adapters
         .iter()
-        .map(|entry| entry.name.chars().count())
+        .take(SHOWN)
+        .map(|listed| listed.name.chars().count())
         .max()
         .unwrap_or(0);
-    for entry in adapters {
-        let rank = match entry.info.ranks {
-            None => "-".to_owned(),
-            Some((least, most)) if least == most => least.to_string(),
-            Some((least, most)) => format!("{least}-{most}"),
+    for listed in adapters.iter().take(SHOWN) {
+        let _ = match &listed.residency {
+            Residency::Resident { bytes, info } => {
+                let rank = match info.ranks {
+                    None => "-".to_owned(),
+                    Some((least, most)) if least == most => least.to_string(),
+                    Some((least, most)) => format!("{least}-{most}"),
+                };
+                let (bytes, hash) = (
+                    Bytes::from(*bytes).to_string(),
+                    info.hash.get(..12).unwrap_or_default(),
+                );
+                writeln!(
+                    text,
+                    "  {:width$}  rank {rank:<5} {bytes:>9}  {hash}",
+                    listed.name
+                )
+            }
+            _ => writeln!(text, "  {:width$}  loaded when it is asked for", listed.name),
         };
-        let _ = writeln!(
-            text,
-            "  {:width$}  rank {rank:<5} {:>9}  {}",
-            entry.name,
-            Bytes::from(entry.packed.bytes()).to_string(),
-            entry.info.hash.get(..12).unwrap_or_default(),
-        );
+    }
+    if let Some(more) = adapters.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        let _ = writeln!(text, "  and {more} more");
     }
     text
 }

@@ -44,6 +44,11 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "TYPE", env = "MULTIGRAFT_ADAPTER_DTYPE")]
     pub adapter_dtype: Option<AdapterDtype>,
 
+    /// Memory for adapters. When it is full, those that were not used for longest are dropped, and loaded again when they
+    /// are asked for. [default: as much as they take]
+    #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_ADAPTER_MEMORY")]
+    pub adapter_memory: Option<Bytes>,
+
     /// Threads that compute. [default: one per core]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_THREADS")]
     pub threads: Option<usize>,
@@ -104,6 +109,30 @@ pub(crate) struct ServerOptions {
     /// Tokens to generate where an OpenAI request does not say how many. [default: 1024]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_DEFAULT_MAX_TOKENS")]
     pub default_max_tokens: Option<usize>,
+
+    /// Whether adapters are loaded, and so checked, before the first request: as many as adapter-memory holds. Off, each
+    /// is loaded when it is first asked for. [default: on]
+    #[arg(long, value_name = "ON|OFF", env = "MULTIGRAFT_PRELOAD")]
+    pub preload: Option<Switch>,
+
+    /// A folder that adapters may be added from while the server runs, with all that is in it. Repeatable; commas separate
+    /// several in the environment variable. [default: the folder of --adapters, if there is one]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "MULTIGRAFT_ALLOW_SOURCE",
+        value_delimiter = ','
+    )]
+    pub allow_source: Vec<PathBuf>,
+
+    /// A folder for what is to survive a restart: adapters that were added while the server ran, and their files. Every
+    /// server needs one of its own. [default: nothing survives]
+    #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
+    pub data: Option<PathBuf>,
+
+    /// How long a request waits for its adapter to be loaded, in seconds. [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_LOAD_WAIT")]
+    pub load_wait: Option<u64>,
 
     /// How long requests under way may go on after Ctrl-C, in seconds. [default: 30]
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_GRACE")]

@@ -27,6 +27,8 @@ pub(crate) struct ModelSettings {
     pub adapters: Option<PathBuf>,
     /// How adapters are kept in memory.
     pub adapter_dtype: AdapterDtype,
+    /// Memory for adapters, if it is bounded.
+    pub adapter_memory: Option<Bytes>,
     /// Threads that compute, at least 1.
     pub threads: usize,
     /// The longest sequence, if not the model's own context.
@@ -48,6 +50,12 @@ pub(crate) struct ServerSettings {
     pub limits: Limits,
     /// How long requests under way may go on after the first signal.
     pub grace: Duration,
+    /// Whether adapters are loaded before the first request.
+    pub preload: bool,
+    /// Where what is to survive a restart is kept.
+    pub data: Option<PathBuf>,
+    /// Folders that adapters may be added from; empty if nothing was said.
+    pub allow_source: Vec<PathBuf>,
 }
 
 impl ModelSettings {
@@ -65,6 +73,7 @@ impl ModelSettings {
                 .adapter_dtype
                 .or(file.adapter_dtype)
                 .unwrap_or(AdapterDtype::Bf16),
+            adapter_memory: flags.adapter_memory.or(file.adapter_memory),
             threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),
             context: flags.context.or(file.context),
             kv_memory: flags.kv_memory.or(file.kv_memory),
@@ -127,7 +136,20 @@ impl ServerSettings {
                     .or(file.default_max_tokens)
                     .unwrap_or(limits.default_max_tokens)
                     .max(1),
+                load_wait: flags
+                    .load_wait
+                    .or(file.load_wait)
+                    .map_or(limits.load_wait, Duration::from_secs),
                 ..limits
+            },
+            preload: flags
+                .preload
+                .or(file.preload)
+                .is_none_or(|switch| switch == Switch::On),
+            data: flags.data.clone().or_else(|| file.data.clone()),
+            allow_source: match flags.allow_source.is_empty() {
+                true => file.allow_source.clone(),
+                false => flags.allow_source.clone(),
             },
             grace: Duration::from_secs(flags.grace.or(file.grace).unwrap_or(30)),
         })

@@ -63,7 +63,7 @@ struct DeltaMessage {
 
 /// The handler.
 pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
-    let served = state.openai_model(&mut fields)?;
+    let name = state.openai_name(&mut fields)?;
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
     let text = templated(&state, &mut fields)?;
@@ -77,6 +77,7 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
         return Err(no_room(&state, prompt.len(), parameters.max_tokens));
     }
     state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
+    let served = state.model(&name).await?;
     let choices = (0..parameters.n)
         .map(|index| Request {
             prompt: prompt.clone(),

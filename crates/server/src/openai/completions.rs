@@ -48,7 +48,7 @@ pub(crate) async fn completions(
     State(state): State<Shared>,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
-    let served = state.openai_model(&mut fields)?;
+    let name = state.openai_name(&mut fields)?;
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
@@ -65,6 +65,7 @@ pub(crate) async fn completions(
         );
         return Err(ApiError::invalid("prompt", message));
     }
+    let served = state.model(&name).await?;
     let mut requests = Vec::with_capacity(choices);
     for prompt in &prompts {
         let max_tokens = parameters

@@ -10,3 +10,5 @@ pub(crate) mod messages;
 pub(crate) mod models;
 mod parameters;
 mod types;
+
+pub(crate) use types::seconds;

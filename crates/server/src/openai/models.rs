@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use multigraft_adapters::Entry;
+use multigraft_adapters::Listed;
 use serde::Serialize;
 
 use super::types::seconds;
@@ -26,8 +26,8 @@ pub(crate) struct Model {
     parent: Option<String>,
     max_model_len: usize,
     permission: [(); 0],
-    /// The adapter's content hash; `base` for the base.
-    hash: String,
+    /// The adapter's content hash, null until its files are read; `base` for the base.
+    hash: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,7 +39,7 @@ pub(crate) struct List {
 /// All models, the base first.
 pub(crate) async fn list(State(state): State<Shared>) -> Json<List> {
     let mut data = vec![base(&state)];
-    data.extend(state.catalog.entries().iter().map(|entry| adapter(&state, entry)));
+    data.extend(state.registry.list().iter().map(|listed| adapter(&state, listed)));
     Json(List { object: "list", data })
 }
 
@@ -48,18 +48,18 @@ pub(crate) async fn get(
     State(state): State<Shared>,
     Path(name): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
-    if name == state.catalog.base() {
+    if name == state.registry.base() {
         return Ok(Json(base(&state)));
     }
-    match state.catalog.get(&name) {
-        Some(entry) => Ok(Json(adapter(&state, &entry))),
+    match state.registry.listed(&name) {
+        Some(listed) => Ok(Json(adapter(&state, &listed))),
         None => Err(ApiError::unknown_model(&name, state.names())),
     }
 }
 
 fn base(state: &AppState) -> Model {
     Model {
-        id: state.catalog.base().to_owned(),
+        id: state.registry.base().to_owned(),
         object: "model",
         created: seconds(state.started),
         owned_by: "multigraft",
@@ -67,16 +67,20 @@ fn base(state: &AppState) -> Model {
         parent: None,
         max_model_len: state.base.context,
         permission: [],
-        hash: "base".to_owned(),
+        hash: Some("base".to_owned()),
     }
 }
 
-fn adapter(state: &AppState, entry: &Entry) -> Model {
+fn adapter(state: &AppState, listed: &Listed) -> Model {
+    let active = listed.active();
     Model {
-        id: entry.name.clone(),
-        root: entry.path.display().to_string(),
-        parent: Some(state.catalog.base().to_owned()),
-        hash: entry.hash.to_string(),
+        id: listed.name.clone(),
+        created: active.map_or(seconds(state.started), |version| seconds(version.added)),
+        root: active.map_or_else(String::new, |version| version.folder.display().to_string()),
+        parent: Some(state.registry.base().to_owned()),
+        hash: active
+            .and_then(|version| version.hash)
+            .map(|hash| hash.to_string()),
         ..base(state)
     }
 }

@@ -1,6 +1,7 @@
 //! `GET /info` and `GET /stats`: what is served, and how it is doing.
 
 use axum::{Json, extract::State};
+use multigraft_adapters::{Listed, Residency};
 use serde::Serialize;
 
 use crate::state::Shared;
@@ -30,30 +31,38 @@ pub(crate) struct Info {
 #[derive(Debug, Serialize)]
 struct Adapter {
     id: String,
-    hash: String,
-    /// Smallest and largest rank.
+    /// Null until its files are read.
+    hash: Option<String>,
+    /// Smallest and largest rank, of one that is in memory.
     ranks: Option<(usize, usize)>,
-    /// In memory.
+    /// What it takes in memory.
     bytes: usize,
+}
+
+impl Adapter {
+    fn of(listed: &Listed) -> Self {
+        let (ranks, bytes) = match &listed.residency {
+            Residency::Resident { bytes, info } => (info.ranks, *bytes),
+            Residency::Cold | Residency::Loading | Residency::Failed { .. } => (None, 0),
+        };
+        let hash = listed.active().and_then(|version| version.hash);
+        Self {
+            id: listed.name.clone(),
+            hash: hash.map(|hash| hash.to_string()),
+            ranks,
+            bytes,
+        }
+    }
 }
 
 /// `GET /info`.
 pub(crate) async fn info(State(state): State<Shared>) -> Json<Info> {
     let limits = state.engine.limits();
     let total = limits.room_after(0);
-    let adapters = state
-        .catalog
-        .entries()
-        .iter()
-        .map(|entry| Adapter {
-            id: entry.name.clone(),
-            hash: entry.hash.to_string(),
-            ranks: entry.info.ranks,
-            bytes: entry.packed.bytes(),
-        })
-        .collect();
+    let adapters = state.registry.list();
+    let adapters = adapters.iter().map(Adapter::of).collect();
     Json(Info {
-        model_id: state.catalog.base().to_owned(),
+        model_id: state.registry.base().to_owned(),
         model_sha: None,
         model_pipeline_tag: "text-generation",
         max_concurrent_requests: limits.max_running + limits.max_waiting,

@@ -49,7 +49,7 @@ pub(crate) async fn chat_tokenize(
     mut fields: Fields,
 ) -> Result<Json<ChatTokenized>, ApiError> {
     if let Some(name) = fields.string("model")? {
-        state.model(&name)?;
+        state.check_name(&name)?;
     }
     let templated_text = templated(&state, &mut fields)?;
     fields.finish()?;

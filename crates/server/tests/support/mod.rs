@@ -12,7 +12,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
     time::SystemTime,
 };
@@ -22,10 +22,11 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
-use multigraft_adapters::{AdapterInfo, Catalog, Entry};
+use multigraft_adapters::{AdapterInfo, AllowedSources, BaseShape, Entry, Packer, Registry, RegistryOptions};
 use multigraft_engine::{Engine, EngineOptions};
 use multigraft_model::{
-    AdapterHash, Backend, BackendError, Limits as BackendLimits, PackedAdapter, Slot, Step,
+    AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, PackedAdapter,
+    Slot, Step, Target,
 };
 use multigraft_server::{AppState, BaseInfo, Limits, router};
 use multigraft_text::{ChatTemplate, Tokenizer};
@@ -140,6 +141,10 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) chat: bool,
     pub(crate) gate: Option<mpsc::Receiver<()>>,
+    /// Loading an adapter waits for a word from here.
+    pub(crate) load_gate: Option<mpsc::Receiver<()>>,
+    /// Where adapters may come from.
+    pub(crate) allowed: Vec<PathBuf>,
 }
 
 impl Default for Options {
@@ -150,6 +155,8 @@ impl Default for Options {
             limits: Limits::default(),
             chat: true,
             gate: None,
+            load_gate: None,
+            allowed: Vec::new(),
         }
     }
 }
@@ -184,7 +191,8 @@ pub(crate) fn server_with(options: Options) -> Server {
         template: options
             .chat
             .then(|| ChatTemplate::new(template).expect("a template")),
-        catalog: Arc::new(catalog()),
+        registry: registry(options.load_gate),
+        sources: AllowedSources::new(&options.allowed).expect("folders"),
         base: BaseInfo {
             path: PathBuf::from("/models/alphabet"),
             architecture: "alphabet".to_owned(),
@@ -201,8 +209,57 @@ pub(crate) fn server_with(options: Options) -> Server {
     }
 }
 
-fn catalog() -> Catalog {
-    let mut catalog = Catalog::new(BASE);
+/// The base of adapters on disk: an embedding, and one layer with q_proj, 4 × 4.
+fn shape() -> BaseShape {
+    let module = |path: &str, kind| Module {
+        path: path.to_owned(),
+        kind,
+        out: 4,
+        inp: 4,
+        bias: false,
+    };
+    let q = LinearId::Layer {
+        layer: 0,
+        target: Target::Q,
+    };
+    let modules = vec![
+        module("model.embed_tokens", ModuleKind::Embedding),
+        module("model.layers.0.self_attn.q_proj", ModuleKind::Linear(q)),
+    ];
+    BaseShape::from_modules(modules, true).named(BASE)
+}
+
+/// Writes an adapter for [`shape`] that differs from others by its alpha; returns its folder as text.
+pub(crate) fn write_adapter(folder: &Path, alpha: u32) -> String {
+    let config = json!({"peft_type": "LORA", "r": 1, "lora_alpha": alpha, "target_modules": ["q_proj"],
+        "base_model_name_or_path": BASE});
+    let tensor = |begin: usize, shape: [usize; 2]| json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, begin + 16]});
+    let path = "base_model.model.model.layers.0.self_attn.q_proj";
+    let header = json!({format!("{path}.lora_A.weight"): tensor(0, [1, 4]), format!("{path}.lora_B.weight"): tensor(16, [4, 1])});
+    let header = header.to_string().into_bytes();
+    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
+    weights.extend(header);
+    weights.extend([0.5f32; 8].iter().flat_map(|weight| weight.to_le_bytes()));
+    fs::create_dir_all(folder).expect("a folder");
+    fs::write(folder.join("adapter_config.json"), config.to_string()).expect("written");
+    fs::write(folder.join("adapter_model.safetensors"), weights).expect("written");
+    folder.canonicalize().expect("there").display().to_string()
+}
+
+/// The adapters `two` and `team/three`, and whatever is added; packing waits for a word from `gate`.
+fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
+    let gate = gate.map(Mutex::new);
+    let packer = Packer {
+        shape: shape(),
+        weight_bytes: 2,
+        pack: Box::new(move |weights| {
+            if let Some(gate) = &gate {
+                let _ = gate.lock().expect("one thread").recv();
+            }
+            Ok(PackedAdapter::claiming(weights.hash, 16))
+        }),
+    };
+    let registry = Registry::open(BASE, packer, RegistryOptions::default()).expect("threads");
     for (name, step) in [("two", 2), ("team/three", 3)] {
         let hash = AdapterHash([step; 32]);
         let info = AdapterInfo {
@@ -223,11 +280,11 @@ fn catalog() -> Catalog {
             hash,
             path: PathBuf::from("/adapters").join(name),
             packed: Arc::new(PackedAdapter::empty(hash)),
-            info,
+            info: Arc::new(info),
         };
-        catalog.insert(entry).expect("a good name");
+        registry.insert(entry).expect("a good name");
     }
-    catalog
+    registry
 }
 
 /// An answer, read to its end.

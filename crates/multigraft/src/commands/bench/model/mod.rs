@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{AdapterDtype, ConfigFile, ModelSettings},
-    load::Base,
+    load::{Base, load_all},
     memory::Bytes,
 };
 use cost::{Cost, Rows};
@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     let file = ConfigFile::read(config)?;
     let settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
     let base = Base::open(&settings)?;
-    let catalog = base.adapters(&settings)?;
+    let adapters = load_all(&base.registry(&settings, None)?)?;
     let bench = Bench {
         arguments,
         cost: Cost::of(
@@ -92,11 +92,7 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
             &ModelFiles::open(&base.path)?,
             settings.kv_dtype.into(),
         ),
-        adapters: catalog
-            .entries()
-            .iter()
-            .map(|entry| Arc::clone(&entry.packed))
-            .collect(),
+        adapters: adapters.into_iter().map(|entry| entry.packed).collect(),
         context: base.context(&settings)?,
         settings,
         base,

@@ -1,0 +1,283 @@
+//! The threads that read, check and pack adapters.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multigraft_model::{AdapterHash, PackedAdapter};
+
+use super::state::{Next, Version};
+use super::{Entry, Inner, LoadError, State};
+use crate::error::AdapterError;
+use crate::files::AdapterFiles;
+use crate::info::AdapterInfo;
+use crate::source::Source;
+
+/// How often a load that waits for memory looks whether there is some.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Something to load.
+#[derive(Debug)]
+pub(super) struct Job {
+    id: u64,
+    name: String,
+    folder: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The version that requests wait for; its hash, if it is known.
+    Active(Option<AdapterHash>),
+    /// A new version.
+    Candidate,
+}
+
+impl Job {
+    pub(super) fn active(id: u64, name: &str, version: Version) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            folder: version.folder,
+            kind: Kind::Active(version.hash),
+        }
+    }
+
+    pub(super) fn candidate(id: u64, source: &Source) -> Self {
+        Self {
+            id,
+            name: source.name.clone(),
+            folder: source.folder.clone(),
+            kind: Kind::Candidate,
+        }
+    }
+}
+
+/// Starts `count` threads that take jobs from `inbox`. They end when the registry does.
+pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Job>, count: usize) -> std::io::Result<()> {
+    let inbox = Arc::new(Mutex::new(inbox));
+    for index in 0..count {
+        let (registry, inbox) = (Arc::downgrade(registry), Arc::clone(&inbox));
+        let builder = thread::Builder::new().name(format!("loader-{index}"));
+        builder.spawn(move || serve(&registry, &inbox))?;
+    }
+    Ok(())
+}
+
+fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let (Ok(job), Some(registry)) = (job, registry.upgrade()) else {
+            return;
+        };
+        let loaded = catch_unwind(AssertUnwindSafe(|| registry.load(&job)));
+        registry.settle(job, loaded.unwrap_or(Err(LoadError::Panicked)));
+    }
+}
+
+/// An adapter that was loaded, not yet in the registry's memory.
+struct Loaded {
+    hash: AdapterHash,
+    /// Where its files stay.
+    folder: PathBuf,
+    packed: Arc<PackedAdapter>,
+    info: Arc<AdapterInfo>,
+    /// Memory that was promised for it.
+    promised: usize,
+}
+
+impl Inner {
+    /// Reads, checks and packs an adapter. The files of one that is to be stored are kept.
+    fn load(&self, job: &Job) -> Result<Loaded, LoadError> {
+        let files = AdapterFiles::read(&job.folder).map_err(failed)?;
+        let hash = files.hash;
+        if let Kind::Active(Some(known)) = job.kind
+            && known != hash
+        {
+            return Err(failed(AdapterError::Changed {
+                folder: job.folder.clone(),
+                known: known.to_string(),
+                found: hash.to_string(),
+            }));
+        }
+        let store = match job.kind {
+            Kind::Candidate => self.store_of(&job.name).unwrap_or(None),
+            Kind::Active(_) => None,
+        };
+        let Some(store) = store else {
+            return self.prepare(job, files, job.folder.clone());
+        };
+        let is_new = store
+            .keep(&files)
+            .map_err(|error| LoadError::Store(Arc::new(error)))?;
+        let loaded = self.prepare(job, files, store.folder(hash));
+        if loaded.is_err() && is_new {
+            store.discard(hash);
+        }
+        loaded
+    }
+
+    /// Checks and packs an adapter, unless it is in memory already.
+    fn prepare(&self, job: &Job, files: AdapterFiles, folder: PathBuf) -> Result<Loaded, LoadError> {
+        let hash = files.hash;
+        if let Some(resident) = self.lock().memory.using(hash) {
+            return Ok(Loaded {
+                hash,
+                folder,
+                packed: Arc::clone(&resident.packed),
+                info: Arc::clone(&resident.info),
+                promised: 0,
+            });
+        }
+        let adapter = files.parse(&self.packer.shape).map_err(failed)?;
+        let needed = adapter.info.parameters.saturating_mul(self.packer.weight_bytes);
+        let room = self.make_room(needed)?;
+        let packed = (self.packer.pack)(&adapter.weights).map_err(|source| {
+            failed(AdapterError::Pack {
+                folder: job.folder.clone(),
+                source: Box::new(source),
+            })
+        })?;
+        Ok(Loaded {
+            hash,
+            folder,
+            packed: Arc::new(packed),
+            info: Arc::new(adapter.info),
+            promised: room.keep(),
+        })
+    }
+
+    /// Waits until there is memory.
+    fn make_room(&self, needed: usize) -> Result<Room<'_>, LoadError> {
+        let deadline = Instant::now() + self.options.room_timeout;
+        let all = self.options.memory;
+        loop {
+            let mut state = self.lock();
+            let pinned = state.pinned();
+            match state.memory.reserve(needed, all, &pinned) {
+                Ok(()) => {
+                    return Ok(Room {
+                        registry: self,
+                        promised: needed,
+                    });
+                }
+                Err(full) if needed > all || Instant::now() >= deadline => {
+                    return Err(LoadError::NoRoom {
+                        needed,
+                        held: full.held,
+                        memory: all,
+                    });
+                }
+                Err(_) => {
+                    drop(state);
+                    thread::sleep(LOOK);
+                }
+            }
+        }
+    }
+
+    /// Puts what a job brought where it belongs, in one move, and tells those who wait for it.
+    fn settle(&self, job: Job, loaded: Result<Loaded, LoadError>) {
+        match &loaded {
+            Ok(loaded) => {
+                tracing::info!(adapter = job.name, hash = %loaded.hash, "an adapter was loaded");
+                for warning in &loaded.info.warnings {
+                    tracing::warn!("adapter `{}`: {warning}", job.name);
+                }
+            }
+            Err(error) => tracing::warn!(adapter = job.name, "an adapter could not be loaded: {error}"),
+        }
+        let _changing = self.change();
+        let (next, loaded) = self.store_next(&job, loaded);
+        let mut state = self.lock();
+        let State {
+            names,
+            memory,
+            waiting,
+            ..
+        } = &mut *state;
+        if let Ok(loaded) = &loaded {
+            memory.unreserve(loaded.promised);
+        }
+        let Some(named) = names.get_mut(&job.name) else {
+            return;
+        };
+        let outcome = loaded.map(|loaded| {
+            let (packed, info) = memory.insert(loaded.hash, loaded.packed, loaded.info);
+            Entry {
+                name: job.name.clone(),
+                hash: loaded.hash,
+                path: job.folder,
+                packed,
+                info,
+            }
+        });
+        *waiting -= match job.kind {
+            Kind::Active(_) => named.end_load(job.id, &outcome, &self.options),
+            Kind::Candidate => named.end_candidate(job.id, next, &outcome),
+        };
+        if !named.is_known() {
+            names.shift_remove(&job.name);
+        }
+        state.drop_unnamed();
+    }
+
+    /// Stores a new version, which is then as good as there. If that fails, so does the load.
+    fn store_next(
+        &self,
+        job: &Job,
+        loaded: Result<Loaded, LoadError>,
+    ) -> (Option<Next>, Result<Loaded, LoadError>) {
+        let loaded = match (job.kind, loaded) {
+            (Kind::Candidate, Ok(loaded)) => loaded,
+            (_, loaded) => return (None, loaded),
+        };
+        let next = {
+            let state = self.lock();
+            let named = state.names.get(&job.name);
+            named.and_then(|named| Some((named.next(job.id, loaded.hash, &loaded.folder)?, named.stored)))
+        };
+        let (Some((next, true)), Some(store)) = (&next, &self.store) else {
+            return (next.map(|(next, _)| next), Ok(loaded));
+        };
+        let (version, pinned, oldest) = next;
+        match store.add(&job.name, *pinned, &version.stored(loaded.hash), *oldest) {
+            Ok(()) => (Some(next.clone()), Ok(loaded)),
+            Err(error) => {
+                self.lock().memory.unreserve(loaded.promised);
+                (None, Err(LoadError::Store(Arc::new(error))))
+            }
+        }
+    }
+}
+
+fn failed(error: AdapterError) -> LoadError {
+    LoadError::Failed(Arc::new(error))
+}
+
+/// Memory that a load was promised, given back if the load fails.
+struct Room<'a> {
+    registry: &'a Inner,
+    promised: usize,
+}
+
+impl Room<'_> {
+    /// Leaves it to the caller to give it back.
+    fn keep(mut self) -> usize {
+        std::mem::take(&mut self.promised)
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.promised > 0 {
+            self.registry.lock().memory.unreserve(self.promised);
+        }
+    }
+}
+
+/// Where jobs are sent.
+pub(super) type Jobs = Sender<Job>;

@@ -1,0 +1,123 @@
+//! The adapters in memory, and which of them make room for others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use multigraft_model::{AdapterHash, PackedAdapter};
+
+use crate::info::AdapterInfo;
+
+/// Adapters by the hash of their files.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    adapters: HashMap<AdapterHash, Resident>,
+    /// Of all adapters together.
+    bytes: usize,
+    /// What loads under way were promised.
+    reserved: usize,
+    /// Counts uses.
+    clock: u64,
+}
+
+/// An adapter in memory.
+#[derive(Debug)]
+pub(super) struct Resident {
+    pub(super) packed: Arc<PackedAdapter>,
+    pub(super) info: Arc<AdapterInfo>,
+    bytes: usize,
+    /// When it was used last, by the clock.
+    used: u64,
+}
+
+/// There is not enough room, and no idle adapter left that could make it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    /// What cannot be dropped, in bytes.
+    pub(super) held: usize,
+}
+
+impl Memory {
+    /// An adapter, which counts as used.
+    pub(super) fn using(&mut self, hash: AdapterHash) -> Option<&Resident> {
+        let resident = self.adapters.get_mut(&hash)?;
+        self.clock += 1;
+        resident.used = self.clock;
+        Some(resident)
+    }
+
+    /// An adapter, just looked at.
+    pub(super) fn get(&self, hash: AdapterHash) -> Option<&Resident> {
+        self.adapters.get(&hash)
+    }
+
+    /// Takes an adapter in; if it is there already, that one stays. Returns what is there.
+    pub(super) fn insert(
+        &mut self,
+        hash: AdapterHash,
+        packed: Arc<PackedAdapter>,
+        info: Arc<AdapterInfo>,
+    ) -> (Arc<PackedAdapter>, Arc<AdapterInfo>) {
+        let bytes = packed.bytes();
+        self.clock += 1;
+        let used = self.clock;
+        let total = &mut self.bytes;
+        let resident = self.adapters.entry(hash).or_insert_with(|| {
+            *total += bytes;
+            Resident {
+                packed,
+                info,
+                bytes,
+                used,
+            }
+        });
+        (Arc::clone(&resident.packed), Arc::clone(&resident.info))
+    }
+
+    /// Lets all others go.
+    pub(super) fn retain(&mut self, keep: impl Fn(&AdapterHash) -> bool) {
+        let bytes = &mut self.bytes;
+        self.adapters.retain(|hash, resident| {
+            let keep = keep(hash);
+            if !keep {
+                *bytes -= resident.bytes;
+            }
+            keep
+        });
+    }
+
+    /// Of all adapters together.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Promises `needed` of the `all` bytes that adapters may take. Idle adapters that are not `pinned` are dropped for it,
+    /// those first that were not used for longest; one that anybody else holds is not idle.
+    pub(super) fn reserve(&mut self, needed: usize, all: usize, pinned: &[AdapterHash]) -> Result<(), Full> {
+        let mut idle: Vec<(u64, AdapterHash, usize)> = self
+            .adapters
+            .iter()
+            .filter(|(hash, resident)| Arc::strong_count(&resident.packed) == 1 && !pinned.contains(hash))
+            .map(|(hash, resident)| (resident.used, *hash, resident.bytes))
+            .collect();
+        let idle_bytes: usize = idle.iter().map(|(_, _, bytes)| bytes).sum();
+        let held = self.bytes + self.reserved - idle_bytes;
+        if held.saturating_add(needed) > all {
+            return Err(Full { held });
+        }
+        idle.sort_unstable();
+        for (_, hash, bytes) in idle {
+            if self.bytes + self.reserved + needed <= all {
+                break;
+            }
+            self.adapters.remove(&hash);
+            self.bytes -= bytes;
+        }
+        self.reserved += needed;
+        Ok(())
+    }
+
+    /// Takes back a promise: the load has ended.
+    pub(super) fn unreserve(&mut self, promised: usize) {
+        self.reserved -= promised;
+    }
+}

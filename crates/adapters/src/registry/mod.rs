@@ -1,0 +1,627 @@
+//! The names that are served, and the lives of the adapters that they stand for.
+//!
+//! ```text
+//! source ─ register ─ cold ──── a request ───┐
+//!        └ add ───────────────── load ──────┴─ resident ─ used … idle ─ (memory is wanted) ─ cold
+//!          add under the same name ─ load ─ new version active, the old one's requests go on
+//! ```
+//!
+//! A name has *versions*, the newest last, of which one is active; a version is the hash of files. An adapter is
+//! *resident* by its hash, so names and versions with the same files share it. Loading happens on threads of its own,
+//! and nothing that a request or another adapter needs is locked meanwhile. Whoever holds an [`Entry`] keeps its adapter
+//! in memory: replacing, removing or dropping it from here changes nothing for requests under way.
+
+mod load;
+mod memory;
+mod name;
+mod state;
+mod store;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant, SystemTime};
+
+use indexmap::IndexMap;
+use multigraft_model::{AdapterDtype, AdapterHash, AdapterWeights, Model, ModelError, PackedAdapter};
+use tokio::sync::oneshot;
+
+use crate::base::BaseShape;
+use crate::error::AdapterError;
+use crate::info::AdapterInfo;
+use crate::source::Source;
+use load::{Job, Jobs};
+use memory::Memory;
+use state::{Named, Version};
+use store::Store;
+pub use store::StoreError;
+
+/// How a [`Registry`] treats its adapters.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// Memory for adapters, in bytes: those that were not used for longest make room for others. One that runs or is
+    /// pinned never does.
+    pub memory: usize,
+    /// How many loads may be under way at once.
+    pub loaders: usize,
+    /// The most requests that wait for adapters to be loaded, all together.
+    pub max_waiting: usize,
+    /// How long a load waits for memory that running adapters hold.
+    pub room_timeout: Duration,
+    /// After a load failed, how long it is before the next is tried; twice as long after every further failure.
+    pub backoff: Duration,
+    /// At most this long.
+    pub longest_backoff: Duration,
+    /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing does.
+    pub data: Option<PathBuf>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            memory: usize::MAX,
+            loaders: 1,
+            max_waiting: 1024,
+            room_timeout: Duration::from_secs(10),
+            backoff: Duration::from_secs(1),
+            longest_backoff: Duration::from_secs(60),
+            data: None,
+        }
+    }
+}
+
+/// Packs an adapter.
+pub type Pack = Box<dyn Fn(&AdapterWeights) -> Result<PackedAdapter, ModelError> + Send + Sync>;
+
+/// How adapters are made ready for a base.
+pub struct Packer {
+    /// What adapters are checked against.
+    pub shape: BaseShape,
+    /// Bytes in memory of a weight.
+    pub weight_bytes: usize,
+    /// Packs one.
+    pub pack: Pack,
+}
+
+impl Packer {
+    /// For adapters of `model`, which are kept as `dtype`. `shape` is the model's, under the name by which adapters call
+    /// it.
+    pub fn new(model: Arc<Model>, shape: BaseShape, dtype: AdapterDtype) -> Self {
+        let weight_bytes = match dtype {
+            AdapterDtype::F32 => 4,
+            AdapterDtype::Bf16 => 2,
+        };
+        let pack = Box::new(move |weights: &AdapterWeights| model.pack(weights, dtype));
+        Self {
+            shape,
+            weight_bytes,
+            pack,
+        }
+    }
+}
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer")
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An adapter under a name, ready to be used. It stays in memory as long as this does.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The name.
+    pub name: String,
+    /// What the name stood for when it was asked: the hash of files.
+    pub hash: AdapterHash,
+    /// The folder that it was read from.
+    pub path: PathBuf,
+    /// The adapter, shared with every other name for the same files.
+    pub packed: Arc<PackedAdapter>,
+    /// What there is to know about it.
+    pub info: Arc<AdapterInfo>,
+}
+
+/// What became of a load.
+pub type Outcome = Result<Entry, LoadError>;
+
+/// Why an adapter is not there.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It could not be loaded.
+    #[error("{0}")]
+    Failed(Arc<AdapterError>),
+    /// It could not be loaded a while ago, and is not tried again yet.
+    #[error("{error} (tried {attempts} times, next in {} s)", retry_after.as_secs().max(1))]
+    BackedOff {
+        /// What the last load said.
+        error: Box<Self>,
+        /// How often it was tried.
+        attempts: u32,
+        /// How long it is until the next.
+        retry_after: Duration,
+    },
+    /// Running and pinned adapters leave no memory for it.
+    #[error(
+        "it needs {needed} bytes, but running and pinned adapters hold {held} of the {memory} bytes that adapters may take"
+    )]
+    NoRoom {
+        /// What it needs.
+        needed: usize,
+        /// What cannot be dropped.
+        held: usize,
+        /// What all adapters may take.
+        memory: usize,
+    },
+    /// Too many requests wait for adapters already.
+    #[error("{waiting} requests are waiting for adapters already, the most that may")]
+    TooManyWait {
+        /// How many.
+        waiting: usize,
+    },
+    /// It cannot be stored, so it was not added.
+    #[error("it cannot be stored: {0}")]
+    Store(Arc<StoreError>),
+    /// A fault of ours; the log says more.
+    #[error("an internal error; the server's log says more")]
+    Panicked,
+    /// The name was removed meanwhile.
+    #[error("it was removed while it was being loaded")]
+    Removed,
+    /// The registry is gone: the server is shutting down.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+/// An adapter that is being loaded.
+#[derive(Debug)]
+pub struct Waiting(oneshot::Receiver<Outcome>);
+
+impl Waiting {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// If it does not come.
+    pub async fn outcome(self) -> Outcome {
+        self.0.await.unwrap_or(Err(LoadError::Stopped))
+    }
+
+    /// Waits for it on this thread, which must not be one of an asynchronous runtime.
+    ///
+    /// # Errors
+    /// If it does not come.
+    pub fn block(self) -> Outcome {
+        self.0.blocking_recv().unwrap_or(Err(LoadError::Stopped))
+    }
+}
+
+/// What a name stands for now.
+#[derive(Debug)]
+pub enum Lookup {
+    /// An adapter that is in memory.
+    Ready(Entry),
+    /// One that is being loaded.
+    Loading(Waiting),
+    /// One that cannot be had.
+    Unavailable(LoadError),
+    /// Nothing.
+    Unknown,
+}
+
+/// Where an adapter is.
+#[derive(Clone, Debug)]
+pub enum Residency {
+    /// In memory.
+    Resident {
+        /// How much it takes, in bytes.
+        bytes: usize,
+        /// What there is to know about it.
+        info: Arc<AdapterInfo>,
+    },
+    /// Known, and loaded when it is asked for.
+    Cold,
+    /// Being loaded.
+    Loading,
+    /// Its last load failed.
+    Failed {
+        /// Why.
+        error: LoadError,
+        /// How long until the next is tried; zero if it is the next request's turn.
+        retry_after: Duration,
+    },
+}
+
+/// A version of a name.
+#[derive(Clone, Debug)]
+pub struct ListedVersion {
+    /// The hash of its files; `None` until they are read for the first time.
+    pub hash: Option<AdapterHash>,
+    /// Where they are.
+    pub folder: PathBuf,
+    /// When it was added.
+    pub added: SystemTime,
+    /// Whether requests get this one.
+    pub active: bool,
+}
+
+/// A name and what there is to say of it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The name.
+    pub name: String,
+    /// Its versions, the newest last; none while its first is being loaded.
+    pub versions: Vec<ListedVersion>,
+    /// Where the active one is.
+    pub residency: Residency,
+    /// Whether a newer version is being loaded.
+    pub replacing: bool,
+    /// Whether it stays in memory.
+    pub pinned: bool,
+    /// How often it was asked for since the start.
+    pub requests: u64,
+    /// When it was asked for last, since the start.
+    pub last_used: Option<SystemTime>,
+}
+
+impl Listed {
+    /// The version that requests get.
+    pub fn active(&self) -> Option<&ListedVersion> {
+        self.versions.iter().find(|version| version.active)
+    }
+}
+
+/// How an adapter is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Adding {
+    /// Whether it may take the place of one that has the name.
+    pub replace: bool,
+    /// Whether it stays in memory; `None` leaves it as it was, at first not.
+    pub pinned: Option<bool>,
+}
+
+/// The base's name and its adapters. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+/// What the handles and the loaders share.
+pub(crate) struct Inner {
+    base: String,
+    packer: Packer,
+    options: RegistryOptions,
+    state: Mutex<State>,
+    store: Option<Store>,
+    /// Held by whoever changes what names stand for, from the store to the state: lookups never wait for the disk.
+    changes: Mutex<()>,
+    jobs: Jobs,
+}
+
+/// All that changes.
+#[derive(Debug, Default)]
+struct State {
+    /// In the order that they were added.
+    names: IndexMap<String, Named>,
+    memory: Memory,
+    /// Requests that wait for loads.
+    waiting: usize,
+    /// Names each load, so that one that was given up is not taken for a later one.
+    loads: u64,
+}
+
+impl Registry {
+    /// The base under its name, and the adapters that were stored.
+    ///
+    /// # Errors
+    /// If the stored data cannot be read or is in use, or the system has no threads to load on.
+    pub fn open(base: &str, packer: Packer, options: RegistryOptions) -> Result<Self, OpenError> {
+        let (jobs, inbox) = mpsc::channel();
+        let loaders = options.loaders.max(1);
+        let mut state = State::default();
+        let store = options.data.as_deref().map(Store::open).transpose()?;
+        if let Some(store) = &store {
+            store.sweep()?;
+            for stored in store.names()? {
+                let name = stored.name.clone();
+                let named = Named::restored(stored, |hash| store.folder(hash));
+                state.names.insert(name, named);
+            }
+        }
+        let inner = Arc::new(Inner {
+            base: base.to_owned(),
+            packer,
+            options,
+            state: Mutex::new(state),
+            store,
+            changes: Mutex::default(),
+            jobs,
+        });
+        load::start(&inner, inbox, loaders)?;
+        Ok(Self(inner))
+    }
+
+    /// The base's name.
+    pub fn base(&self) -> &str {
+        &self.0.base
+    }
+
+    /// Makes an adapter known for as long as the registry lives; it is loaded when it is asked for. A stored adapter of
+    /// that name is forgotten until the next start; returns whether there was one.
+    ///
+    /// # Errors
+    /// If its name cannot be served or is taken.
+    pub fn register(&self, source: Source) -> Result<bool, AdapterError> {
+        name::check(&self.0.base, &source.name)?;
+        let mut state = self.0.lock();
+        let stored = state.names.get(&source.name).is_some_and(|named| named.stored);
+        if !stored {
+            name::check_free(&state.names, &source)?;
+        }
+        let named = Named::of(Version::new(source.folder, None));
+        state.names.insert(source.name, named);
+        Ok(stored)
+    }
+
+    /// Loads an adapter and then puts it under its name, at once for all requests from then on. If it cannot be loaded,
+    /// nothing has changed.
+    ///
+    /// # Errors
+    /// If its name cannot be served, is taken and may not be replaced, or is just being loaded from elsewhere.
+    pub fn add(&self, source: &Source, adding: Adding) -> Result<Waiting, AdapterError> {
+        name::check(&self.0.base, &source.name)?;
+        let mut state = self.0.lock();
+        if !adding.replace {
+            name::check_free(&state.names, source)?;
+        }
+        let (told, outcome) = oneshot::channel();
+        let state = &mut *state;
+        let is_stored = self.0.store.is_some();
+        let named = state.names.entry(source.name.clone());
+        let named = named.or_insert_with(|| Named::begun(is_stored));
+        match named.candidate_from(&source.folder) {
+            Some(Ok(candidate)) => candidate.told.push(told),
+            Some(Err(folder)) => {
+                return Err(AdapterError::BeingLoaded {
+                    name: source.name.clone(),
+                    folder,
+                });
+            }
+            None => {
+                state.loads += 1;
+                named.begin_candidate(state.loads, &source.folder, adding, told);
+                // Loaders live as long as the registry.
+                let _ = self.0.jobs.send(Job::candidate(state.loads, source));
+            }
+        }
+        Ok(Waiting(outcome))
+    }
+
+    /// Puts an adapter that is in memory under its name.
+    ///
+    /// # Errors
+    /// If the name cannot be served or is taken.
+    pub fn insert(&self, entry: Entry) -> Result<(), AdapterError> {
+        name::check(&self.0.base, &entry.name)?;
+        let mut state = self.0.lock();
+        let source = Source {
+            name: entry.name,
+            folder: entry.path,
+        };
+        name::check_free(&state.names, &source)?;
+        state.memory.insert(entry.hash, entry.packed, entry.info);
+        let named = Named::of(Version::new(source.folder, Some(entry.hash)));
+        state.names.insert(source.name, named);
+        Ok(())
+    }
+
+    /// The adapter that a request for `name` gets. One that is not in memory is loaded. The base is none.
+    pub fn get(&self, name: &str) -> Lookup {
+        let mut state = self.0.lock();
+        let State {
+            names,
+            memory,
+            waiting,
+            loads,
+        } = &mut *state;
+        let Some(named) = names.get_mut(name) else {
+            return Lookup::Unknown;
+        };
+        named.used();
+        if let Some(entry) = named.entry(name, memory) {
+            return Lookup::Ready(entry);
+        }
+        if let Some(error) = named.backed_off(Instant::now()) {
+            return Lookup::Unavailable(error);
+        }
+        if *waiting >= self.0.options.max_waiting {
+            return Lookup::Unavailable(LoadError::TooManyWait { waiting: *waiting });
+        }
+        let (told, outcome) = oneshot::channel();
+        if let Some(version) = named.wait(told, loads) {
+            let _ = self.0.jobs.send(Job::active(*loads, name, version));
+        }
+        *waiting += 1;
+        Lookup::Loading(Waiting(outcome))
+    }
+
+    /// Whether there is such a name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.lock().names.contains_key(name)
+    }
+
+    /// Forgets a name. Requests under way end as they would have; memory is free when the last of them has.
+    ///
+    /// # Errors
+    /// If there is no such name, or it cannot be stored that there is none; then it is as it was.
+    pub fn remove(&self, name: &str) -> Result<(), ChangeError> {
+        let _changing = self.0.change();
+        if let Some(store) = self.0.store_of(name)? {
+            store.remove(name)?;
+        }
+        let mut state = self.0.lock();
+        if let Some(named) = state.names.shift_remove(name) {
+            state.waiting -= named.tell_all(&LoadError::Removed);
+        }
+        state.drop_unnamed();
+        Ok(())
+    }
+
+    /// Whether a name's adapter stays in memory once it is there.
+    ///
+    /// # Errors
+    /// As [`Registry::remove`].
+    pub fn pin(&self, name: &str, pinned: bool) -> Result<(), ChangeError> {
+        let _changing = self.0.change();
+        if let Some(store) = self.0.store_of(name)? {
+            store.pin(name, pinned)?;
+        }
+        if let Some(named) = self.0.lock().names.get_mut(name) {
+            named.pinned = pinned;
+        }
+        Ok(())
+    }
+
+    /// Makes another version of a name the active one: the one with `hash`, or the one before the active. Returns its hash.
+    ///
+    /// # Errors
+    /// If there is no such name or version, or it cannot be stored; then the name is as it was.
+    pub fn activate(&self, name: &str, hash: Option<AdapterHash>) -> Result<AdapterHash, ActivateError> {
+        let _changing = self.0.change();
+        let store = self.0.store_of(name)?;
+        let unknown = || ChangeError::Unknown(name.to_owned());
+        let (number, hash) = self
+            .0
+            .lock()
+            .names
+            .get(name)
+            .ok_or_else(unknown)?
+            .find(name, hash)?;
+        if let Some(store) = store {
+            store.activate(name, number).map_err(ChangeError::from)?;
+        }
+        let mut state = self.0.lock();
+        if let Some(named) = state.names.get_mut(name) {
+            named.activate(number);
+        }
+        state.drop_unnamed();
+        Ok(hash)
+    }
+
+    /// All names, in the order that they were added.
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().names.keys().cloned().collect()
+    }
+
+    /// What there is to say of all names, in the order that they were added.
+    pub fn list(&self) -> Vec<Listed> {
+        let state = self.0.lock();
+        let now = Instant::now();
+        let names = state.names.iter();
+        names
+            .map(|(name, named)| named.listed(name, &state.memory, now))
+            .collect()
+    }
+
+    /// What there is to say of one.
+    pub fn listed(&self, name: &str) -> Option<Listed> {
+        let state = self.0.lock();
+        let named = state.names.get(name)?;
+        Some(named.listed(name, &state.memory, Instant::now()))
+    }
+
+    /// Memory that adapters take and may take, in bytes.
+    pub fn memory(&self) -> (usize, usize) {
+        (self.0.lock().memory.bytes(), self.0.options.memory)
+    }
+}
+
+impl Inner {
+    /// A panic elsewhere leaves the state whole: nothing panics between two changes that belong together.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a name is stored, if it is.
+    fn store_of(&self, name: &str) -> Result<Option<&Store>, ChangeError> {
+        match self.lock().names.get(name) {
+            Some(named) => Ok(self.store.as_ref().filter(|_| named.stored)),
+            None => Err(ChangeError::Unknown(name.to_owned())),
+        }
+    }
+}
+
+impl State {
+    /// Lets go of adapters that no name stands for: whoever uses them still holds them.
+    fn drop_unnamed(&mut self) {
+        let named: HashSet<AdapterHash> = self.names.values().filter_map(Named::active_hash).collect();
+        self.memory.retain(|hash| named.contains(hash));
+    }
+
+    /// Hashes that must stay in memory.
+    fn pinned(&self) -> Vec<AdapterHash> {
+        let pinned = self.names.values().filter(|named| named.pinned);
+        pinned.filter_map(Named::active_hash).collect()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("base", &self.0.base)
+            .field("names", &self.0.lock().names.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a registry cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its data.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no threads to give.
+    #[error("cannot start the threads that load adapters: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Why a name cannot be changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such name.
+    #[error("there is no adapter called `{0}`")]
+    Unknown(String),
+    /// It cannot be stored.
+    #[error("the change cannot be stored, so it was not made: {0}")]
+    Store(Arc<StoreError>),
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+/// Why a version cannot be made the active one.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The name cannot be changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The active version is the oldest that is known.
+    #[error("`{0}` has no version before the active one")]
+    NoEarlier(String),
+    /// No version has this hash.
+    #[error("`{name}` has no version {hash}")]
+    NoVersion {
+        /// The name.
+        name: String,
+        /// The hash.
+        hash: String,
+    },
+}

@@ -1,0 +1,53 @@
+//! Which names can be served.
+
+use indexmap::IndexMap;
+
+use super::state::Named;
+use crate::error::AdapterError;
+use crate::source::Source;
+
+/// The longest name, in bytes.
+const LIMIT: usize = 128;
+/// Names that mean the base, whatever it is called: TGI's clients call every base so.
+const RESERVED: [&str; 1] = ["tgi"];
+
+/// Whether `name` can be an adapter's beside a base called `base`.
+pub(super) fn check(base: &str, name: &str) -> Result<(), AdapterError> {
+    let bad = |reason| {
+        Err(AdapterError::BadName {
+            name: name.to_owned(),
+            reason,
+        })
+    };
+    if name.is_empty() {
+        return bad("it is empty");
+    }
+    if name.len() > LIMIT {
+        return bad("it is longer than 128 bytes");
+    }
+    if name.chars().any(char::is_control) {
+        return bad("it holds control characters");
+    }
+    if name.trim() != name {
+        return bad("it begins or ends with a space");
+    }
+    if name == base {
+        return bad("the base is called so");
+    }
+    if RESERVED.contains(&name) {
+        return bad("TGI's clients call the base so");
+    }
+    Ok(())
+}
+
+/// Whether nothing has the name yet.
+pub(super) fn check_free(names: &IndexMap<String, Named>, source: &Source) -> Result<(), AdapterError> {
+    match names.get(&source.name) {
+        None => Ok(()),
+        Some(named) => Err(AdapterError::DuplicateName {
+            name: source.name.clone(),
+            first: named.folder().to_owned(),
+            second: source.folder.clone(),
+        }),
+    }
+}

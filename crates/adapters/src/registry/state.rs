@@ -1,0 +1,411 @@
+//! What a name stands for, and what is under way for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use multigraft_model::AdapterHash;
+use tokio::sync::oneshot;
+
+use super::memory::Memory;
+use super::store::{StoredName, StoredVersion};
+use super::{
+    ActivateError, Adding, Entry, Listed, ListedVersion, LoadError, Outcome, RegistryOptions, Residency,
+};
+
+/// Versions of a name that are remembered.
+const VERSIONS: usize = 16;
+
+type Told = oneshot::Sender<Outcome>;
+
+/// A name.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// The newest last; none while the first is being loaded.
+    versions: Vec<Version>,
+    /// Index of the one that requests get.
+    active: usize,
+    /// Versions that are being loaded: the active one, or some that were.
+    loads: Vec<Load>,
+    /// Why the active version could not be loaded last time.
+    failure: Option<Failure>,
+    /// A new version that is being loaded.
+    candidate: Option<Candidate>,
+    pub(super) pinned: bool,
+    /// Whether it is in the store.
+    pub(super) stored: bool,
+    requests: u64,
+    last_used: Option<SystemTime>,
+}
+
+/// What a name stands for, or stood.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    /// Where it came from.
+    pub(super) source: PathBuf,
+    /// Where its files are read from.
+    pub(super) folder: PathBuf,
+    /// `None` until its files are read for the first time.
+    pub(super) hash: Option<AdapterHash>,
+    /// Which of the name's versions it is, counted from the first.
+    number: u32,
+    added: SystemTime,
+}
+
+impl Version {
+    pub(super) fn new(source: PathBuf, hash: Option<AdapterHash>) -> Self {
+        Self {
+            folder: source.clone(),
+            source,
+            hash,
+            number: 0,
+            added: SystemTime::now(),
+        }
+    }
+}
+
+impl Version {
+    /// For the store.
+    pub(super) fn stored(&self, hash: AdapterHash) -> StoredVersion {
+        StoredVersion {
+            number: self.number,
+            hash,
+            source: self.source.clone(),
+            added: self.added,
+        }
+    }
+}
+
+/// A new version, what the name's pin is to be, and the number of the oldest version that is remembered beside it.
+pub(super) type Next = (Version, bool, u32);
+
+/// Loading a version that is known.
+#[derive(Debug)]
+struct Load {
+    id: u64,
+    /// Of the version.
+    number: u32,
+    waiting: Vec<Told>,
+}
+
+/// Loads of the active version that failed, one after the other.
+#[derive(Debug)]
+struct Failure {
+    error: LoadError,
+    attempts: u32,
+    /// When the next may be tried.
+    next: Instant,
+}
+
+/// Loading a new version.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    id: u64,
+    folder: PathBuf,
+    pinned: Option<bool>,
+    /// Who added it.
+    pub(super) told: Vec<Told>,
+    /// Requests that have no version to go on with.
+    waiting: Vec<Told>,
+}
+
+impl Named {
+    pub(super) fn of(version: Version) -> Self {
+        Self {
+            versions: vec![version],
+            ..Self::default()
+        }
+    }
+
+    /// One whose first version is about to be loaded.
+    pub(super) fn begun(stored: bool) -> Self {
+        Self {
+            stored,
+            ..Self::default()
+        }
+    }
+
+    /// As it was stored; `folder` says where the files of a hash are.
+    pub(super) fn restored(stored: StoredName, folder: impl Fn(AdapterHash) -> PathBuf) -> Self {
+        let versions = stored.versions.into_iter().map(|version| Version {
+            folder: folder(version.hash),
+            source: version.source,
+            hash: Some(version.hash),
+            number: version.number,
+            added: version.added,
+        });
+        let versions: Vec<Version> = versions.collect();
+        let active = versions
+            .iter()
+            .position(|version| version.number == stored.active);
+        Self {
+            active: active.unwrap_or(versions.len().saturating_sub(1)),
+            versions,
+            pinned: stored.pinned,
+            stored: true,
+            ..Self::default()
+        }
+    }
+
+    /// Counts a request.
+    pub(super) fn used(&mut self) {
+        self.requests += 1;
+        self.last_used = Some(SystemTime::now());
+    }
+
+    fn active(&self) -> Option<&Version> {
+        self.versions.get(self.active)
+    }
+
+    pub(super) fn active_hash(&self) -> Option<AdapterHash> {
+        self.active().and_then(|version| version.hash)
+    }
+
+    /// Where its files are, or come from.
+    pub(super) fn folder(&self) -> &Path {
+        let candidate = self
+            .candidate
+            .as_ref()
+            .map(|candidate| candidate.folder.as_path());
+        let active = self.active().map(|version| version.source.as_path());
+        active.or(candidate).unwrap_or(Path::new(""))
+    }
+
+    /// The active version, if it is in memory.
+    pub(super) fn entry(&self, name: &str, memory: &mut Memory) -> Option<Entry> {
+        let version = self.active()?;
+        let hash = version.hash?;
+        let resident = memory.using(hash)?;
+        Some(Entry {
+            name: name.to_owned(),
+            hash,
+            path: version.source.clone(),
+            packed: Arc::clone(&resident.packed),
+            info: Arc::clone(&resident.info),
+        })
+    }
+
+    /// Why the active version is not tried now.
+    pub(super) fn backed_off(&self, now: Instant) -> Option<LoadError> {
+        let failure = self.failure.as_ref().filter(|failure| failure.next > now)?;
+        Some(LoadError::BackedOff {
+            error: Box::new(failure.error.clone()),
+            attempts: failure.attempts,
+            retry_after: failure.next - now,
+        })
+    }
+
+    /// Lets a request wait for what is under way. If nothing is, it returns the version to load; that load is then
+    /// number `loads`, which is counted up.
+    pub(super) fn wait(&mut self, request: Told, loads: &mut u64) -> Option<Version> {
+        let Some(version) = self.versions.get(self.active) else {
+            // A name without versions has a candidate.
+            self.candidate.as_mut()?.waiting.push(request);
+            return None;
+        };
+        let number = version.number;
+        if let Some(load) = self.loads.iter_mut().find(|load| load.number == number) {
+            load.waiting.push(request);
+            return None;
+        }
+        *loads += 1;
+        self.loads.push(Load {
+            id: *loads,
+            number,
+            waiting: vec![request],
+        });
+        Some(version.clone())
+    }
+
+    /// The candidate, if it is from `folder`; otherwise where it is from.
+    pub(super) fn candidate_from(&mut self, folder: &Path) -> Option<Result<&mut Candidate, PathBuf>> {
+        self.candidate
+            .as_mut()
+            .map(|candidate| match candidate.folder == folder {
+                true => Ok(candidate),
+                false => Err(candidate.folder.clone()),
+            })
+    }
+
+    /// Begins to load a new version, as load number `id`.
+    pub(super) fn begin_candidate(&mut self, id: u64, folder: &Path, adding: Adding, told: Told) {
+        self.candidate = Some(Candidate {
+            id,
+            folder: folder.to_owned(),
+            pinned: adding.pinned,
+            told: vec![told],
+            waiting: Vec::new(),
+        });
+    }
+
+    /// Load number `id` of a known version has ended. Returns how many waited for it.
+    pub(super) fn end_load(&mut self, id: u64, outcome: &Outcome, options: &RegistryOptions) -> usize {
+        let Some(index) = self.loads.iter().position(|load| load.id == id) else {
+            return 0;
+        };
+        let load = self.loads.swap_remove(index);
+        let version = self
+            .versions
+            .iter_mut()
+            .position(|version| version.number == load.number);
+        if let (Some(index), Ok(entry)) = (version, outcome) {
+            self.versions[index].hash = Some(entry.hash);
+        }
+        if version == Some(self.active) {
+            match outcome {
+                Ok(_) => self.failure = None,
+                Err(error) => self.fail(error, options),
+            }
+        }
+        let waited = load.waiting.len();
+        tell(load.waiting, outcome);
+        waited
+    }
+
+    fn fail(&mut self, error: &LoadError, options: &RegistryOptions) {
+        let attempts = 1 + self.failure.as_ref().map_or(0, |failure| failure.attempts);
+        let backoff = options.backoff.saturating_mul(1 << (attempts - 1).min(16));
+        self.failure = Some(Failure {
+            error: error.clone(),
+            attempts,
+            next: Instant::now() + backoff.min(options.longest_backoff),
+        });
+    }
+
+    /// What becomes of the name when load number `id` has brought a version, unless that was given up meanwhile.
+    pub(super) fn next(&self, id: u64, hash: AdapterHash, folder: &Path) -> Option<Next> {
+        let candidate = self.candidate.as_ref().filter(|candidate| candidate.id == id)?;
+        let mut version = Version::new(candidate.folder.clone(), Some(hash));
+        version.folder = folder.to_owned();
+        // The same files as the active version's are no new one.
+        version.number = match self.active().filter(|active| active.hash == Some(hash)) {
+            Some(active) => active.number,
+            None => self.versions.last().map_or(0, |last| last.number + 1),
+        };
+        let kept = self.versions.len().saturating_sub(VERSIONS - 1);
+        let oldest = self.versions.get(kept).map_or(0, |oldest| oldest.number);
+        Some((version, candidate.pinned.unwrap_or(self.pinned), oldest))
+    }
+
+    /// Load number `id` of a new version has ended; if it did well, `next` is the active version from now on. Returns how
+    /// many requests waited for it.
+    pub(super) fn end_candidate(&mut self, id: u64, next: Option<Next>, outcome: &Outcome) -> usize {
+        let Some(candidate) = self.candidate.take_if(|candidate| candidate.id == id) else {
+            return 0;
+        };
+        if let Some((version, pinned, oldest)) = next {
+            self.failure = None;
+            self.pinned = pinned;
+            let number = version.number;
+            self.versions
+                .retain(|version| version.number >= oldest && version.number != number);
+            let at = self.versions.partition_point(|version| version.number < number);
+            self.versions.insert(at, version);
+            self.active = at;
+        }
+        let waited = candidate.waiting.len();
+        tell(candidate.told.into_iter().chain(candidate.waiting), outcome);
+        waited
+    }
+
+    /// Whether what requests get is being loaded.
+    fn is_loading(&self) -> bool {
+        self.active()
+            .is_none_or(|version| self.loads.iter().any(|load| load.number == version.number))
+    }
+
+    /// Whether it has versions, or may have some.
+    pub(super) fn is_known(&self) -> bool {
+        !self.versions.is_empty() || self.candidate.is_some()
+    }
+
+    /// The version with `hash`, or the one before the active one: its number and hash.
+    pub(super) fn find(
+        &self,
+        name: &str,
+        hash: Option<AdapterHash>,
+    ) -> Result<(u32, AdapterHash), ActivateError> {
+        let version = match hash {
+            Some(hash) => {
+                let version = self.versions.iter().rfind(|version| version.hash == Some(hash));
+                version.ok_or_else(|| ActivateError::NoVersion {
+                    name: name.to_owned(),
+                    hash: hash.to_string(),
+                })?
+            }
+            None => {
+                let earlier = self
+                    .active
+                    .checked_sub(1)
+                    .and_then(|index| self.versions.get(index));
+                earlier.ok_or_else(|| ActivateError::NoEarlier(name.to_owned()))?
+            }
+        };
+        let hash = version
+            .hash
+            .ok_or_else(|| ActivateError::NoEarlier(name.to_owned()))?;
+        Ok((version.number, hash))
+    }
+
+    /// Makes version `number` the active one.
+    pub(super) fn activate(&mut self, number: u32) {
+        if let Some(index) = self.versions.iter().position(|version| version.number == number)
+            && index != self.active
+        {
+            self.active = index;
+            self.failure = None;
+        }
+    }
+
+    /// Ends everything under way. Returns how many requests waited.
+    pub(super) fn tell_all(self, error: &LoadError) -> usize {
+        let mut waiting: Vec<Told> = self.loads.into_iter().flat_map(|load| load.waiting).collect();
+        let mut told = Vec::new();
+        if let Some(candidate) = self.candidate {
+            waiting.extend(candidate.waiting);
+            told = candidate.told;
+        }
+        let waited = waiting.len();
+        tell(waiting.into_iter().chain(told), &Err(error.clone()));
+        waited
+    }
+
+    pub(super) fn listed(&self, name: &str, memory: &Memory, now: Instant) -> Listed {
+        let resident = self.active_hash().and_then(|hash| memory.get(hash));
+        let residency = match (resident, &self.failure) {
+            (Some(resident), _) => Residency::Resident {
+                bytes: resident.packed.bytes(),
+                info: Arc::clone(&resident.info),
+            },
+            _ if self.is_loading() => Residency::Loading,
+            (None, Some(failure)) => Residency::Failed {
+                error: failure.error.clone(),
+                retry_after: failure.next.saturating_duration_since(now),
+            },
+            (None, None) => Residency::Cold,
+        };
+        let versions = self.versions.iter().enumerate();
+        let versions = versions.map(|(index, version)| ListedVersion {
+            hash: version.hash,
+            folder: version.source.clone(),
+            added: version.added,
+            active: index == self.active,
+        });
+        Listed {
+            name: name.to_owned(),
+            versions: versions.collect(),
+            residency,
+            replacing: self.candidate.is_some() && !self.versions.is_empty(),
+            pinned: self.pinned,
+            requests: self.requests,
+            last_used: self.last_used,
+        }
+    }
+}
+
+/// Tells everybody. Those who went away do not matter.
+fn tell(told: impl IntoIterator<Item = Told>, outcome: &Outcome) {
+    for told in told {
+        let _ = told.send(outcome.clone());
+    }
+}

@@ -1,0 +1,344 @@
+//! What survives a restart: names, versions and pins in SQLite, and beside it every version's files by their hash.
+//!
+//! A change is one transaction, so whenever the process ends, the next one finds the state before it or after it. Files
+//! are written under another name, brought to disk and then renamed, before anything names them; those that nothing names
+//! are swept away at the start.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use multigraft_model::AdapterHash;
+use rusqlite::{Connection, Transaction, params};
+
+use crate::files::{AdapterFiles, CONFIG, WEIGHTS};
+
+/// The version of the tables.
+const SCHEMA: i64 = 1;
+
+/// How long the data may be in use by a process that is just ending.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+const TABLES: &str = "
+    CREATE TABLE adapter (
+        name TEXT PRIMARY KEY,
+        pinned INTEGER NOT NULL,
+        -- Of the version that requests get.
+        active INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE version (
+        name TEXT NOT NULL REFERENCES adapter (name) ON DELETE CASCADE,
+        -- Counted from the name's first.
+        number INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        source TEXT NOT NULL,
+        -- In milliseconds since 1970.
+        added INTEGER NOT NULL,
+        PRIMARY KEY (name, number)
+    ) STRICT;
+";
+
+/// Why the registry's data could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file of it.
+    #[error("`{}`: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The database.
+    #[error("`{}`: {source}", path.display())]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Another process has it.
+    #[error("`{}` is in use by another server: every server needs a data folder of its own", path.display())]
+    InUse {
+        /// The database's file.
+        path: PathBuf,
+    },
+    /// It is of a later version of this program.
+    #[error("`{}` was written by a later version of multigraft (its tables are of version {version}, known are 1 to {SCHEMA})", path.display())]
+    TooNew {
+        /// The database's file.
+        path: PathBuf,
+        /// That version.
+        version: i64,
+    },
+}
+
+/// A name as it was stored.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StoredName {
+    pub(super) name: String,
+    pub(super) pinned: bool,
+    /// Number of the active version.
+    pub(super) active: u32,
+    /// The newest last.
+    pub(super) versions: Vec<StoredVersion>,
+}
+
+/// A version as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredVersion {
+    pub(super) number: u32,
+    pub(super) hash: AdapterHash,
+    pub(super) source: PathBuf,
+    pub(super) added: SystemTime,
+}
+
+/// The data folder, which this process alone uses.
+#[derive(Debug)]
+pub(super) struct Store {
+    database: Mutex<Connection>,
+    path: PathBuf,
+    files: PathBuf,
+}
+
+impl Store {
+    /// Opens the data in `folder`, or begins it there.
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let files = folder.join("adapters");
+        fs::create_dir_all(&files).map_err(|source| StoreError::File {
+            path: files.clone(),
+            source,
+        })?;
+        let path = folder.join("registry.sqlite");
+        let fail = |source: rusqlite::Error| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+                StoreError::InUse { path: path.clone() }
+            }
+            _ => StoreError::Database {
+                path: path.clone(),
+                source,
+            },
+        };
+        let mut database = Connection::open(&path).map_err(fail)?;
+        database.busy_timeout(PATIENCE).map_err(fail)?;
+        // Exclusive from the first transaction on, until the process ends.
+        for (name, value) in [
+            ("locking_mode", "EXCLUSIVE"),
+            ("journal_mode", "WAL"),
+            ("synchronous", "FULL"),
+            ("foreign_keys", "ON"),
+        ] {
+            database.pragma_update(None, name, value).map_err(fail)?;
+        }
+        let transaction = database
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
+            .map_err(fail)?;
+        let version: i64 = transaction
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fail)?;
+        match version {
+            0 => {
+                transaction.execute_batch(TABLES).map_err(fail)?;
+                transaction
+                    .pragma_update(None, "user_version", SCHEMA)
+                    .map_err(fail)?;
+            }
+            SCHEMA => {}
+            _ => return Err(StoreError::TooNew { path, version }),
+        }
+        transaction.commit().map_err(fail)?;
+        Ok(Self {
+            database: Mutex::new(database),
+            path,
+            files,
+        })
+    }
+
+    /// All names, in the order that they were added.
+    pub(super) fn names(&self) -> Result<Vec<StoredName>, StoreError> {
+        self.read(|database| {
+            let mut names = database
+                .prepare("SELECT name, pinned, active FROM adapter ORDER BY rowid")?
+                .query_map([], |row| {
+                    Ok(StoredName {
+                        name: row.get(0)?,
+                        pinned: row.get(1)?,
+                        active: row.get(2)?,
+                        versions: Vec::new(),
+                    })
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let mut versions = database
+                .prepare("SELECT number, hash, source, added FROM version WHERE name = ?1 ORDER BY number")?;
+            for name in &mut names {
+                let rows = versions.query_map([&name.name], |row| {
+                    Ok(StoredVersion {
+                        number: row.get(0)?,
+                        hash: AdapterHash(row.get(1)?),
+                        source: PathBuf::from(row.get::<_, String>(2)?),
+                        added: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(3)?.unsigned_abs()),
+                    })
+                })?;
+                name.versions = rows.collect::<rusqlite::Result<_>>()?;
+            }
+            Ok(names)
+        })
+    }
+
+    /// Stores a name with its newest version, which is the active one, and forgets those before number `oldest`.
+    pub(super) fn add(
+        &self,
+        name: &str,
+        pinned: bool,
+        version: &StoredVersion,
+        oldest: u32,
+    ) -> Result<(), StoreError> {
+        let added = version.added.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.change(|transaction| {
+            transaction.execute(
+                "INSERT INTO adapter (name, pinned, active) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (name) DO UPDATE SET pinned = excluded.pinned, active = excluded.active",
+                params![name, pinned, version.number],
+            )?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO version (name, number, hash, source, added) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    name,
+                    version.number,
+                    version.hash.0,
+                    version.source.to_string_lossy(),
+                    i64::try_from(added.as_millis()).unwrap_or(i64::MAX),
+                ],
+            )?;
+            transaction.execute("DELETE FROM version WHERE name = ?1 AND number < ?2", params![name, oldest])?;
+            Ok(())
+        })
+    }
+
+    /// Makes a version the active one.
+    pub(super) fn activate(&self, name: &str, number: u32) -> Result<(), StoreError> {
+        self.change(|transaction| {
+            transaction.execute(
+                "UPDATE adapter SET active = ?2 WHERE name = ?1",
+                params![name, number],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Pins a name or not.
+    pub(super) fn pin(&self, name: &str, pinned: bool) -> Result<(), StoreError> {
+        self.change(|transaction| {
+            transaction.execute(
+                "UPDATE adapter SET pinned = ?2 WHERE name = ?1",
+                params![name, pinned],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a name and its versions.
+    pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.change(|transaction| {
+            transaction.execute("DELETE FROM adapter WHERE name = ?1", [name])?;
+            Ok(())
+        })
+    }
+
+    /// Where the files of a version are.
+    pub(super) fn folder(&self, hash: AdapterHash) -> PathBuf {
+        self.files.join(hash.to_string())
+    }
+
+    /// Keeps an adapter's files; returns whether they were not kept before.
+    pub(super) fn keep(&self, adapter: &AdapterFiles) -> Result<bool, StoreError> {
+        let folder = self.folder(adapter.hash);
+        if folder.exists() {
+            return Ok(false);
+        }
+        let unfinished = self.files.join(format!("{}.new", adapter.hash));
+        let write = || -> io::Result<()> {
+            if unfinished.exists() {
+                fs::remove_dir_all(&unfinished)?;
+            }
+            fs::create_dir(&unfinished)?;
+            for (name, bytes) in [(CONFIG, &adapter.config), (WEIGHTS, &adapter.weights)] {
+                let mut file = File::create_new(unfinished.join(name))?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+            }
+            File::open(&unfinished)?.sync_all()?;
+            fs::rename(&unfinished, &folder)?;
+            File::open(&self.files)?.sync_all()
+        };
+        match write() {
+            Ok(()) => Ok(true),
+            // Two loads of the same files at once.
+            Err(_) if folder.exists() => Ok(false),
+            Err(source) => Err(StoreError::File {
+                path: unfinished,
+                source,
+            }),
+        }
+    }
+
+    /// Deletes files that turned out to be of no use.
+    pub(super) fn discard(&self, hash: AdapterHash) {
+        // What is left of them goes at the next start.
+        let _ = fs::remove_dir_all(self.folder(hash));
+    }
+
+    /// Deletes the files that no version names.
+    pub(super) fn sweep(&self) -> Result<(), StoreError> {
+        let hashes = self.read(|database| {
+            let mut hashes = database.prepare("SELECT DISTINCT hash FROM version")?;
+            let hashes = hashes.query_map([], |row| Ok(AdapterHash(row.get(0)?)))?;
+            hashes.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let kept: HashSet<PathBuf> = hashes.into_iter().map(|hash| self.folder(hash)).collect();
+        let sweep = || -> io::Result<()> {
+            for entry in fs::read_dir(&self.files)? {
+                let path = entry?.path();
+                if !kept.contains(&path) {
+                    fs::remove_dir_all(&path)?;
+                }
+            }
+            Ok(())
+        };
+        sweep().map_err(|source| StoreError::File {
+            path: self.files.clone(),
+            source,
+        })
+    }
+
+    fn database(&self) -> MutexGuard<'_, Connection> {
+        // A transaction that a panic left open was rolled back.
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        query(&self.database()).map_err(|source| self.failed(source))
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        let mut database = self.database();
+        let changed = database.transaction().and_then(|transaction| {
+            change(&transaction)?;
+            transaction.commit()
+        });
+        changed.map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> StoreError {
+        StoreError::Database {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Where adapters come from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::AdapterError;
+use crate::files::CONFIG;
+
+/// An adapter to be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The name to serve it under.
+    pub name: String,
+    /// Where its files are.
+    pub folder: PathBuf,
+}
+
+/// What [`Source::in_folder`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The adapters, by name.
+    pub sources: Vec<Source>,
+    /// Sentences about the sub-folders that are none.
+    pub skipped: Vec<String>,
+}
+
+impl Source {
+    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json`, called as the sub-folder is. Links
+    /// that lead out of the folder are not followed.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn in_folder(folder: &Path) -> Result<Found, AdapterError> {
+        let fail = |source| AdapterError::Read {
+            path: folder.to_owned(),
+            source,
+        };
+        let root = folder.canonicalize().map_err(fail)?;
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(folder).map_err(fail)? {
+            paths.push(entry.map_err(fail)?.path());
+        }
+        paths.sort();
+        let mut found = Found::default();
+        for path in paths.into_iter().filter(|path| path.is_dir()) {
+            let mut skip = |why: &str| {
+                found
+                    .skipped
+                    .push(format!("`{}` was skipped: {why}", path.display()))
+            };
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                skip("its name is not UTF-8");
+                continue;
+            };
+            if !path.join(CONFIG).exists() {
+                skip("it holds no adapter_config.json");
+            } else if !path.canonicalize().is_ok_and(|target| target.starts_with(&root)) {
+                skip("it is a link that leads out of the folder");
+            } else {
+                found.sources.push(Self {
+                    name: name.to_owned(),
+                    folder: path,
+                });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Where adapters may be added from while the server runs: these folders and what is in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedSources {
+    /// Without links.
+    roots: Vec<PathBuf>,
+}
+
+impl AllowedSources {
+    /// Allows `folders`.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub fn new(folders: &[PathBuf]) -> Result<Self, AdapterError> {
+        let roots = folders.iter().map(|folder| {
+            folder.canonicalize().map_err(|source| AdapterError::Read {
+                path: folder.clone(),
+                source,
+            })
+        });
+        Ok(Self {
+            roots: roots.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The folder that `reference` means, if adapters may come from there. Links are followed first, so none leads out.
+    ///
+    /// # Errors
+    /// If it is not allowed, or not there. Of what is not allowed the error does not tell whether it is there.
+    pub fn folder(&self, reference: &str) -> Result<PathBuf, AdapterError> {
+        let path = Path::new(reference);
+        let found = path.canonicalize();
+        let real = found.as_deref().unwrap_or(path);
+        let is_plain = path
+            .components()
+            .all(|part| part != std::path::Component::ParentDir);
+        let is_within = self.roots.iter().any(|root| real.starts_with(root));
+        match found {
+            Ok(found) if is_within => Ok(found),
+            Err(source) if is_within && is_plain => Err(AdapterError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+            _ => Err(AdapterError::NotAllowed {
+                reference: reference.to_owned(),
+                allowed: self.roots.clone(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_outside_the_allowed_folders_is_reached_or_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("allowed");
+        fs::create_dir_all(root.join("support")).unwrap();
+        fs::create_dir(dir.path().join("secret")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).unwrap();
+        let allowed = AllowedSources::new(std::slice::from_ref(&root)).unwrap();
+        let at = |path: &str| allowed.folder(&root.join(path).display().to_string());
+        assert_eq!(
+            at("support").unwrap(),
+            root.canonicalize().unwrap().join("support")
+        );
+        assert!(at("support/../support").is_ok());
+        for outside in [
+            "../secret",
+            "../none",
+            "link",
+            "support/../../secret",
+            "support/../../none",
+        ] {
+            let error = at(outside).unwrap_err();
+            assert!(
+                matches!(error, AdapterError::NotAllowed { .. }),
+                "{outside}: {error}"
+            );
+        }
+        assert!(matches!(at("none").unwrap_err(), AdapterError::Read { .. }));
+        let nothing = AllowedSources::default().folder("/").unwrap_err();
+        assert!(nothing.to_string().contains("--allow-source"), "{nothing}");
+    }
+}

@@ -1,0 +1,546 @@
+//! The lives of adapters under their names.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Adapter, base};
+use multigraft_adapters::{
+    Adding, Entry, LoadError, Lookup, Outcome, Packer, Registry, RegistryOptions, Residency, Source, Waiting,
+};
+use multigraft_model::{ModelError, PackedAdapter};
+
+/// What an adapter of these tests takes in memory.
+const BYTES: usize = 1000;
+
+/// A registry, the folders of its adapters, and how it packs.
+struct Place {
+    registry: Registry,
+    dir: tempfile::TempDir,
+    /// How often something was packed.
+    packed: Arc<AtomicUsize>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self::with(RegistryOptions::default(), None)
+    }
+
+    /// With a `gate`, packing waits for a word from there.
+    fn with(options: RegistryOptions, gate: Option<Receiver<()>>) -> Self {
+        let packed = Arc::new(AtomicUsize::new(0));
+        let (count, gate) = (Arc::clone(&packed), gate.map(Mutex::new));
+        let packer = Packer {
+            shape: base(false),
+            weight_bytes: 2,
+            pack: Box::new(move |weights| {
+                if let Some(gate) = &gate {
+                    let _ = gate.lock().unwrap().recv();
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(PackedAdapter::claiming(weights.hash, BYTES))
+            }),
+        };
+        Self {
+            registry: Registry::open("acme/tiny", packer, options).unwrap(),
+            dir: tempfile::tempdir().unwrap(),
+            packed,
+        }
+    }
+
+    fn gated(options: RegistryOptions) -> (Self, Sender<()>) {
+        let (open, gate) = mpsc::channel();
+        (Self::with(options, Some(gate)), open)
+    }
+
+    /// Writes an adapter that differs from others by its alpha.
+    fn write(&self, folder: &str, alpha: u32) -> PathBuf {
+        let mut adapter = Adapter::good();
+        adapter.config["lora_alpha"] = alpha.into();
+        let folder = self.dir.path().join(folder);
+        adapter.write(&folder);
+        folder
+    }
+
+    fn register(&self, name: &str, alpha: u32) {
+        let folder = self.write(name, alpha);
+        self.registry.register(source(name, &folder)).unwrap();
+    }
+
+    fn replace(&self, name: &str, folder: &Path) -> Outcome {
+        let adding = Adding {
+            replace: true,
+            pinned: None,
+        };
+        self.registry.add(&source(name, folder), adding).unwrap().block()
+    }
+
+    fn get(&self, name: &str) -> Outcome {
+        match self.registry.get(name) {
+            Lookup::Ready(entry) => Ok(entry),
+            Lookup::Loading(waiting) => waiting.block(),
+            Lookup::Unavailable(error) => Err(error),
+            Lookup::Unknown => panic!("{name} is unknown"),
+        }
+    }
+
+    fn is_resident(&self, name: &str) -> bool {
+        let listed = self.registry.listed(name).unwrap();
+        matches!(listed.residency, Residency::Resident { .. })
+    }
+}
+
+fn source(name: &str, folder: &Path) -> Source {
+    Source {
+        name: name.to_owned(),
+        folder: folder.to_owned(),
+    }
+}
+
+fn loading(lookup: Lookup) -> Waiting {
+    match lookup {
+        Lookup::Loading(waiting) => waiting,
+        other => panic!("not loading: {other:?}"),
+    }
+}
+
+fn ready(lookup: Lookup) -> Entry {
+    match lookup {
+        Lookup::Ready(entry) => entry,
+        other => panic!("not ready: {other:?}"),
+    }
+}
+
+#[test]
+fn a_name_finds_its_adapter_and_nothing_else() {
+    let place = Place::new();
+    place.register("support", 4);
+    let entry = place.get("support").unwrap();
+    assert_eq!(entry.name, "support");
+    assert_eq!(entry.path, place.dir.path().join("support"));
+    assert_eq!(entry.hash, entry.packed.hash());
+    for other in ["", "acme/tiny", "Support", "support ", "suppor"] {
+        assert!(matches!(place.registry.get(other), Lookup::Unknown), "{other}");
+    }
+    assert_eq!(place.registry.base(), "acme/tiny");
+    assert_eq!(place.registry.names(), ["support"]);
+}
+
+#[test]
+fn the_same_files_are_packed_once_and_shared() {
+    let place = Place::new();
+    for (name, alpha) in [("one", 4), ("two", 4), ("other", 8)] {
+        place.register(name, alpha);
+    }
+    let [one, two, other] = ["one", "two", "other"].map(|name| place.get(name).unwrap());
+    assert!(Arc::ptr_eq(&one.packed, &two.packed) && one.hash == two.hash);
+    assert!(one.hash != other.hash && !Arc::ptr_eq(&one.packed, &other.packed));
+    assert_eq!(place.packed.load(Ordering::SeqCst), 2);
+    assert_eq!(place.registry.memory().0, 2 * BYTES);
+    // One of two names less: the other still has it.
+    place.registry.remove("one").unwrap();
+    assert!(place.is_resident("two"));
+}
+
+#[test]
+fn names_that_cannot_be_served_are_refused_and_change_nothing() {
+    let place = Place::new();
+    place.register("support", 4);
+    let again = place.write("again", 4);
+    let mut text = String::new();
+    let long = "é".repeat(65);
+    for name in ["support", "acme/tiny", "tgi", "", " support", "new\nline", &long] {
+        let registered = place.registry.register(source(name, &again)).unwrap_err();
+        let added = place
+            .registry
+            .add(&source(name, &again), Adding::default())
+            .unwrap_err();
+        assert_eq!(registered.to_string(), added.to_string());
+        writeln!(text, "{}", common::message(&added, place.dir.path())).unwrap();
+    }
+    insta::assert_snapshot!(text);
+    assert_eq!(place.registry.names(), ["support"]);
+    for name in [
+        "acme/support",
+        "support-v1.2",
+        "поддержка",
+        "two words",
+        "..",
+        &"x".repeat(128),
+    ] {
+        place
+            .registry
+            .register(source(name, &again))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+#[test]
+fn requests_share_a_load_and_nobody_else_waits_for_it() {
+    let (place, open) = Place::gated(RegistryOptions::default());
+    place.register("warm", 1);
+    open.send(()).unwrap();
+    place.get("warm").unwrap();
+    place.register("cold", 2);
+    let waiting = [(), (), ()].map(|()| loading(place.registry.get("cold")));
+    let state = place.registry.listed("cold").unwrap().residency;
+    assert!(matches!(state, Residency::Loading), "{state:?}");
+    ready(place.registry.get("warm"));
+    open.send(()).unwrap();
+    let entries = waiting.map(|waiting| waiting.block().unwrap());
+    assert!(
+        entries
+            .iter()
+            .all(|entry| Arc::ptr_eq(&entry.packed, &entries[0].packed))
+    );
+    ready(place.registry.get("cold"));
+    assert_eq!(place.packed.load(Ordering::SeqCst), 2);
+    assert_eq!(place.registry.listed("cold").unwrap().requests, 4);
+}
+
+#[test]
+fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
+    let (place, open) = Place::gated(RegistryOptions::default());
+    let folder = place.write("new", 4);
+    let added = place
+        .registry
+        .add(&source("new", &folder), Adding::default())
+        .unwrap();
+    let request = loading(place.registry.get("new"));
+    // Adding the same again waits for the same; another one is refused.
+    let replace = Adding {
+        replace: true,
+        pinned: None,
+    };
+    let again = place.registry.add(&source("new", &folder), replace).unwrap();
+    let other = place.write("other", 8);
+    let error = place.registry.add(&source("new", &other), replace).unwrap_err();
+    assert!(error.to_string().contains("just being loaded"), "{error}");
+    open.send(()).unwrap();
+    let hash = added.block().unwrap().hash;
+    assert_eq!(
+        [request, again].map(|waiting| waiting.block().unwrap().hash),
+        [hash; 2]
+    );
+}
+
+#[test]
+fn a_new_version_takes_over_at_once_and_the_old_one_is_freed_with_its_last_user() {
+    let (place, open) = Place::gated(RegistryOptions::default());
+    place.register("a", 1);
+    open.send(()).unwrap();
+    let old = place.get("a").unwrap();
+    let folder = place.write("a2", 2);
+    let adding = Adding {
+        replace: true,
+        pinned: None,
+    };
+    let added = place.registry.add(&source("a", &folder), adding).unwrap();
+    // Until it is there, requests get the old one.
+    assert_eq!(ready(place.registry.get("a")).hash, old.hash);
+    assert!(place.registry.listed("a").unwrap().replacing);
+    open.send(()).unwrap();
+    let new = added.block().unwrap();
+    assert_ne!(new.hash, old.hash);
+    assert_eq!(ready(place.registry.get("a")).hash, new.hash);
+    assert_eq!(place.registry.memory().0, BYTES, "the registry holds one of them");
+    let weak = Arc::downgrade(&old.packed);
+    assert!(weak.upgrade().is_some(), "who uses the old one has it");
+    drop(old);
+    assert!(weak.upgrade().is_none(), "the last user gave it back");
+    let versions = place.registry.listed("a").unwrap().versions;
+    let active: Vec<bool> = versions.iter().map(|version| version.active).collect();
+    assert_eq!(active, [false, true]);
+}
+
+#[test]
+fn a_replacement_that_cannot_be_loaded_changes_nothing() {
+    let place = Place::new();
+    place.register("a", 1);
+    let before = place.get("a").unwrap();
+    let mut spoilt = Adapter::good();
+    spoilt.reshape("0.self_attn.q_proj.lora_A.weight", &[2, 5]);
+    let folder = place.dir.path().join("bad");
+    spoilt.write(&folder);
+    let error = place.replace("a", &folder).unwrap_err();
+    assert!(error.to_string().contains("has shape [2, 5]"), "{error}");
+    assert_eq!(ready(place.registry.get("a")).hash, before.hash);
+    assert_eq!(place.registry.listed("a").unwrap().versions.len(), 1);
+    // A name that nothing stood for is none afterwards.
+    let error = place
+        .registry
+        .add(&source("b", &folder), Adding::default())
+        .unwrap()
+        .block();
+    assert!(matches!(error, Err(LoadError::Failed(_))));
+    assert!(matches!(place.registry.get("b"), Lookup::Unknown));
+}
+
+#[test]
+fn replacing_an_adapter_by_itself_is_no_new_version() {
+    let place = Place::new();
+    place.register("a", 1);
+    place.get("a").unwrap();
+    let copy = place.write("copy", 1);
+    place.replace("a", &copy).unwrap();
+    let listed = place.registry.listed("a").unwrap();
+    assert_eq!(
+        (listed.versions.len(), listed.versions[0].folder.clone()),
+        (1, copy)
+    );
+}
+
+#[test]
+fn rolling_back_goes_to_the_version_before_and_to_any_by_its_hash() {
+    let place = Place::new();
+    place.register("a", 1);
+    let hashes: Vec<_> = std::iter::once(place.get("a").unwrap().hash)
+        .chain([2, 3].map(|alpha| {
+            let folder = place.write(&format!("a{alpha}"), alpha);
+            place.replace("a", &folder).unwrap().hash
+        }))
+        .collect();
+    assert_eq!(place.registry.activate("a", None).unwrap(), hashes[1]);
+    assert_eq!(place.get("a").unwrap().hash, hashes[1]);
+    assert_eq!(place.registry.activate("a", None).unwrap(), hashes[0]);
+    let error = place.registry.activate("a", None).unwrap_err();
+    assert_eq!(error.to_string(), "`a` has no version before the active one");
+    assert_eq!(place.registry.activate("a", Some(hashes[2])).unwrap(), hashes[2]);
+    assert_eq!(place.get("a").unwrap().hash, hashes[2]);
+    assert!(
+        place
+            .registry
+            .activate("a", Some(multigraft_model::AdapterHash([7; 32])))
+            .is_err()
+    );
+    assert!(place.registry.activate("none", None).is_err());
+}
+
+#[test]
+fn files_that_changed_are_not_served_under_the_old_hash() {
+    let place = Place::new();
+    place.register("a", 1);
+    place.get("a").unwrap();
+    let second = place.write("second", 2);
+    place.replace("a", &second).unwrap();
+    place.write("a", 3);
+    place.registry.activate("a", None).unwrap();
+    let error = place.get("a").unwrap_err();
+    assert!(
+        error.to_string().contains("have changed since it was added"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_removed_name_is_gone_while_its_users_go_on() {
+    let (place, open) = Place::gated(RegistryOptions::default());
+    place.register("a", 1);
+    open.send(()).unwrap();
+    let user = place.get("a").unwrap();
+    place.registry.remove("a").unwrap();
+    assert!(matches!(place.registry.get("a"), Lookup::Unknown));
+    assert_eq!(place.registry.memory().0, 0);
+    assert_eq!(user.packed.bytes(), BYTES);
+    assert!(place.registry.remove("a").is_err());
+    // Those who wait for one that is removed hear so.
+    place.register("b", 2);
+    let waiting = loading(place.registry.get("b"));
+    place.registry.remove("b").unwrap();
+    open.send(()).unwrap();
+    assert!(matches!(waiting.block(), Err(LoadError::Removed)));
+    // The load that nobody wants any more leaves nothing behind.
+    place.register("c", 3);
+    open.send(()).unwrap();
+    place.get("c").unwrap();
+    assert_eq!(place.registry.memory().0, BYTES);
+}
+
+#[test]
+fn a_failed_load_backs_off_says_why_and_is_tried_again() {
+    let options = RegistryOptions {
+        backoff: Duration::from_millis(200),
+        ..RegistryOptions::default()
+    };
+    let place = Place::with(options, None);
+    place.register("a", 1);
+    let weights = place.dir.path().join("a/adapter_model.safetensors");
+    std::fs::write(&weights, b"spoilt").unwrap();
+    let first = place.get("a").unwrap_err();
+    assert!(matches!(first, LoadError::Failed(_)), "{first}");
+    let second = place.get("a").unwrap_err();
+    assert!(
+        matches!(second, LoadError::BackedOff { attempts: 1, .. }),
+        "{second}"
+    );
+    assert!(
+        second.to_string().contains("adapter_model.safetensors"),
+        "{second}"
+    );
+    let state = place.registry.listed("a").unwrap().residency;
+    assert!(matches!(state, Residency::Failed { .. }), "{state:?}");
+    std::thread::sleep(Duration::from_millis(250));
+    let third = place.get("a").unwrap_err();
+    assert!(matches!(third, LoadError::Failed(_)), "{third}");
+    place.write("a", 1);
+    std::thread::sleep(Duration::from_millis(450));
+    place.get("a").unwrap();
+    assert!(place.is_resident("a"));
+}
+
+#[test]
+fn those_unused_for_longest_make_room_but_never_one_that_runs_or_is_pinned() {
+    let options = RegistryOptions {
+        memory: 3 * BYTES,
+        room_timeout: Duration::from_millis(30),
+        ..RegistryOptions::default()
+    };
+    let place = Place::with(options, None);
+    for (alpha, name) in (1..).zip(["a", "b", "c", "d", "e", "f"]) {
+        place.register(name, alpha);
+    }
+    let running = place.get("a").unwrap();
+    place.get("b").unwrap();
+    place.get("c").unwrap();
+    place.registry.pin("b", true).unwrap();
+    place.get("d").unwrap();
+    let resident = || ["a", "b", "c", "d", "e", "f"].map(|name| place.is_resident(name));
+    assert_eq!(resident(), [true, true, false, true, false, false]);
+    place.get("e").unwrap();
+    assert_eq!(resident(), [true, true, false, false, true, false]);
+    let also_running = place.get("e").unwrap();
+    let error = place.get("f").unwrap_err();
+    assert!(matches!(error, LoadError::NoRoom { held: 3000, .. }), "{error}");
+    assert_eq!(place.registry.memory(), (3 * BYTES, 3 * BYTES));
+    drop((running, also_running));
+}
+
+#[test]
+fn a_load_waits_for_room_that_running_adapters_give_back() {
+    let options = RegistryOptions {
+        memory: BYTES,
+        ..RegistryOptions::default()
+    };
+    let place = Place::with(options, None);
+    place.register("a", 1);
+    place.register("b", 2);
+    let running = place.get("a").unwrap();
+    let waiting = loading(place.registry.get("b"));
+    std::thread::sleep(Duration::from_millis(20));
+    drop(running);
+    waiting.block().unwrap();
+    assert!(!place.is_resident("a") && place.is_resident("b"));
+}
+
+#[test]
+fn so_many_requests_wait_and_no_more() {
+    let options = RegistryOptions {
+        max_waiting: 2,
+        ..RegistryOptions::default()
+    };
+    let (place, open) = Place::gated(options);
+    place.register("a", 1);
+    let waiting = [(), ()].map(|()| loading(place.registry.get("a")));
+    let refused = place.registry.get("a");
+    assert!(
+        matches!(
+            refused,
+            Lookup::Unavailable(LoadError::TooManyWait { waiting: 2 })
+        ),
+        "{refused:?}"
+    );
+    open.send(()).unwrap();
+    for waiting in waiting {
+        waiting.block().unwrap();
+    }
+    ready(place.registry.get("a"));
+}
+
+#[test]
+fn a_fault_of_the_packer_is_an_error_and_the_next_load_works() {
+    let packer = Packer {
+        shape: base(false),
+        weight_bytes: 2,
+        pack: {
+            let calls = AtomicUsize::new(0);
+            Box::new(move |weights| match calls.fetch_add(1, Ordering::SeqCst) {
+                0 => panic!("on purpose"),
+                1 => Err(ModelError::AdapterMismatch("layer 0".to_owned())),
+                _ => Ok(PackedAdapter::claiming(weights.hash, BYTES)),
+            })
+        },
+    };
+    let options = RegistryOptions {
+        backoff: Duration::ZERO,
+        memory: BYTES,
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::open("base", packer, options).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    Adapter::good().write(dir.path());
+    registry.register(source("a", dir.path())).unwrap();
+    let outcomes = [(), (), ()].map(|()| loading(registry.get("a")).block());
+    assert!(matches!(outcomes[0], Err(LoadError::Panicked)));
+    assert!(
+        outcomes[1]
+            .as_ref()
+            .unwrap_err()
+            .to_string()
+            .contains("does not fit the base at layer 0")
+    );
+    assert!(outcomes[2].is_ok());
+}
+
+#[test]
+fn who_waits_when_the_registry_ends_hears_so() {
+    let (place, open) = Place::gated(RegistryOptions::default());
+    place.register("a", 1);
+    place.register("b", 2);
+    let [first, second] = ["a", "b"].map(|name| loading(place.registry.get(name)));
+    drop(place.registry);
+    // The first may not even have begun.
+    let _ = open.send(());
+    // The one under way may come to its end; the other never begins.
+    let _ = first.block();
+    assert!(matches!(second.block(), Err(LoadError::Stopped)));
+}
+
+#[test]
+fn a_folder_of_folders_is_a_list_of_adapters() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outside, folder) = (dir.path().join("outside"), dir.path().join("adapters"));
+    Adapter::good().write(&outside);
+    for name in ["support", "billing"] {
+        Adapter::good().write(&folder.join(name));
+    }
+    std::fs::create_dir(folder.join("notes")).unwrap();
+    std::fs::write(folder.join("README.md"), "not an adapter").unwrap();
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&outside, folder.join("link")).unwrap();
+        std::os::unix::fs::symlink(folder.join("support"), folder.join("alias")).unwrap();
+    }
+    let found = Source::in_folder(&folder).unwrap();
+    let names: Vec<&str> = found.sources.iter().map(|source| source.name.as_str()).collect();
+    let expected: &[&str] = if cfg!(unix) {
+        &["alias", "billing", "support"]
+    } else {
+        &["billing", "support"]
+    };
+    assert_eq!(names, expected);
+    assert_eq!(found.sources.last().unwrap().folder, folder.join("support"));
+    let skipped = found.skipped.join("\n");
+    assert_eq!(skipped.contains("leads out"), cfg!(unix), "{skipped}");
+    assert!(
+        skipped.contains("notes") && skipped.contains("adapter_config.json"),
+        "{skipped}"
+    );
+    assert!(!skipped.contains("README"), "{skipped}");
+    assert!(Source::in_folder(&folder.join("none")).is_err());
+}

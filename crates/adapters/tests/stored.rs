@@ -1,0 +1,189 @@
+//! What survives a restart.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Adapter, base};
+use multigraft_adapters::{
+    Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Registry, RegistryOptions, Source,
+};
+use multigraft_model::{AdapterHash, PackedAdapter};
+
+fn open(data: &Path) -> Result<Registry, OpenError> {
+    let packer = Packer {
+        shape: base(false),
+        weight_bytes: 2,
+        pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
+    };
+    let options = RegistryOptions {
+        data: Some(data.to_owned()),
+        ..RegistryOptions::default()
+    };
+    Registry::open("acme/tiny", packer, options)
+}
+
+fn write(folder: PathBuf, alpha: u32) -> PathBuf {
+    let mut adapter = Adapter::good();
+    adapter.config["lora_alpha"] = alpha.into();
+    adapter.write(&folder);
+    folder
+}
+
+fn add(registry: &Registry, name: &str, folder: &Path) -> Outcome {
+    let source = Source {
+        name: name.to_owned(),
+        folder: folder.to_owned(),
+    };
+    let adding = Adding {
+        replace: true,
+        pinned: None,
+    };
+    registry.add(&source, adding).unwrap().block()
+}
+
+fn get(registry: &Registry, name: &str) -> Entry {
+    match registry.get(name) {
+        Lookup::Ready(entry) => entry,
+        Lookup::Loading(waiting) => waiting.block().unwrap(),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// Names, hashes of their versions, which is active, and pins.
+fn state(registry: &Registry) -> Vec<(String, Vec<Option<AdapterHash>>, usize, bool)> {
+    let listed = registry.list().into_iter();
+    listed
+        .map(|listed| {
+            let active = listed.versions.iter().position(|version| version.active).unwrap();
+            let hashes = listed.versions.iter().map(|version| version.hash).collect();
+            (listed.name, hashes, active, listed.pinned)
+        })
+        .collect()
+}
+
+#[test]
+fn names_versions_and_pins_survive_and_their_files_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, source) = (dir.path().join("data"), dir.path().join("source"));
+    let registry = open(&data).unwrap();
+    let mut hashes = Vec::new();
+    for alpha in 1..4 {
+        // Over and over from the same folder, as training writes it.
+        write(source.clone(), alpha);
+        hashes.push(add(&registry, "a", &source).unwrap().hash);
+    }
+    add(&registry, "b", &source).unwrap();
+    add(&registry, "gone", &source).unwrap();
+    registry.remove("gone").unwrap();
+    registry.pin("b", true).unwrap();
+    registry.activate("a", Some(hashes[0])).unwrap();
+    let before = state(&registry);
+    std::fs::remove_dir_all(&source).unwrap();
+    drop(registry);
+
+    let registry = open(&data).unwrap();
+    assert_eq!(state(&registry), before);
+    assert_eq!(before[0].1, hashes.iter().copied().map(Some).collect::<Vec<_>>());
+    assert_eq!(get(&registry, "a").hash, hashes[0]);
+    assert_eq!(get(&registry, "a").path, source);
+    registry.activate("a", Some(hashes[1])).unwrap();
+    assert_eq!(
+        get(&registry, "a").hash,
+        hashes[1],
+        "files of an earlier version are kept"
+    );
+    assert_eq!(get(&registry, "b").hash, hashes[2]);
+}
+
+#[test]
+fn what_was_given_at_the_start_goes_before_what_was_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, first, second) = (
+        dir.path().join("data"),
+        write(dir.path().join("first"), 1),
+        write(dir.path().join("second"), 2),
+    );
+    let registry = open(&data).unwrap();
+    let stored = add(&registry, "a", &first).unwrap().hash;
+    drop(registry);
+    let registry = open(&data).unwrap();
+    let given = || Source {
+        name: "a".to_owned(),
+        folder: second.clone(),
+    };
+    assert!(registry.register(given()).unwrap());
+    assert!(registry.register(given()).is_err(), "given twice");
+    assert_ne!(get(&registry, "a").hash, stored);
+    // Nor is what happens to it stored.
+    registry.remove("a").unwrap();
+    drop(registry);
+    assert_eq!(get(&open(&data).unwrap(), "a").hash, stored);
+}
+
+#[test]
+fn what_nothing_names_is_swept_away_and_what_is_named_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let source = write(dir.path().join("source"), 1);
+    let registry = open(&data).unwrap();
+    let hash = add(&registry, "a", &source).unwrap().hash;
+    // A file that was being written when the power went, and one of a version that nobody remembers.
+    for left in [format!("{hash}.new"), AdapterHash([7; 32]).to_string()] {
+        std::fs::create_dir(data.join("adapters").join(left)).unwrap();
+    }
+    drop(registry);
+    let registry = open(&data).unwrap();
+    let files: Vec<String> = std::fs::read_dir(data.join("adapters"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(files, [hash.to_string()]);
+    get(&registry, "a");
+}
+
+#[test]
+fn an_adapter_that_cannot_be_served_leaves_no_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut spoilt = Adapter::good();
+    spoilt.reshape("0.self_attn.q_proj.lora_A.weight", &[2, 5]);
+    let source = dir.path().join("source");
+    spoilt.write(&source);
+    let registry = open(&data).unwrap();
+    assert!(matches!(add(&registry, "a", &source), Err(LoadError::Failed(_))));
+    assert_eq!(std::fs::read_dir(data.join("adapters")).unwrap().count(), 0);
+    drop(registry);
+    assert!(open(&data).unwrap().names().is_empty());
+}
+
+#[test]
+fn files_that_were_tampered_with_are_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let source = write(dir.path().join("source"), 1);
+    let registry = open(&data).unwrap();
+    let hash = add(&registry, "a", &source).unwrap().hash;
+    drop(registry);
+    write(data.join("adapters").join(hash.to_string()), 2);
+    let registry = open(&data).unwrap();
+    let Lookup::Loading(waiting) = registry.get("a") else {
+        panic!("it was in memory")
+    };
+    let error = waiting.block().unwrap_err();
+    assert!(error.to_string().contains("have changed"), "{error}");
+}
+
+#[test]
+fn a_data_folder_is_one_servers_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = open(dir.path()).unwrap();
+    let error = open(dir.path()).unwrap_err();
+    assert!(
+        error.to_string().contains("is in use by another server"),
+        "{error}"
+    );
+    drop(registry);
+    open(dir.path()).unwrap();
+}

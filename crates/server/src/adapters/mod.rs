@@ -1,0 +1,48 @@
+//! Adding, replacing and removing adapters while requests are served: our own routes, and those of vLLM, SGLang and
+//! llama.cpp for tools that were made for them.
+
+pub(crate) mod llama_cpp;
+pub(crate) mod own;
+pub(crate) mod sglang;
+pub(crate) mod vllm;
+
+use multigraft_adapters::{Adding, ChangeError, Entry, LoadError, Source};
+
+use crate::{error::ApiError, state::AppState};
+
+impl AppState {
+    /// Loads the adapter at `reference` and puts it under `name`.
+    async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
+        let folder = self
+            .sources
+            .folder(reference)
+            .map_err(|error| ApiError::not_added(&error))?;
+        let source = Source {
+            name: name.to_owned(),
+            folder,
+        };
+        let waiting = self.registry.add(&source, adding);
+        let waiting = waiting.map_err(|error| ApiError::not_added(&error))?;
+        waiting.outcome().await.map_err(|error| match error {
+            LoadError::Failed(error) => ApiError::not_added(&error),
+            LoadError::NoRoom { .. } => {
+                ApiError::Overloaded(format!("adapter `{name}` was not added: {error}"))
+            }
+            error => ApiError::unavailable(name, &error),
+        })
+    }
+
+    /// Forgets an adapter; requests under way end as they would have.
+    fn remove_adapter(&self, name: &str) -> Result<(), ApiError> {
+        if name == self.registry.base() {
+            let message = format!("`{name}` is the base, which cannot be removed");
+            return Err(ApiError::Unusable(message));
+        }
+        self.registry.remove(name).map_err(|error| match error {
+            ChangeError::Unknown(_) => {
+                ApiError::NoAdapter(format!("The lora adapter '{name}' cannot be found."))
+            }
+            ChangeError::Store(_) => ApiError::Failed(error.to_string()),
+        })
+    }
+}

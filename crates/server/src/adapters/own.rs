@@ -1,0 +1,222 @@
+//! `/v1/adapters`: all that there is to know and to do.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use multigraft_adapters::{ActivateError, AdapterInfo, Adding, ChangeError, Listed, Residency};
+use multigraft_model::AdapterHash;
+use serde::Serialize;
+
+use crate::{
+    error::ApiError,
+    fields::Fields,
+    openai::seconds,
+    state::{AppState, Shared},
+};
+
+/// An adapter.
+#[derive(Debug, Serialize)]
+pub(crate) struct Adapter {
+    object: &'static str,
+    name: String,
+    /// `resident`, `cold`, `loading` or `failed`.
+    state: &'static str,
+    /// Content hash of the version that requests get; null until its files are read for the first time.
+    hash: Option<String>,
+    /// Where its files are.
+    source: Option<String>,
+    /// Whether it stays in memory.
+    pinned: bool,
+    /// Whether a newer version is being loaded.
+    replacing: bool,
+    /// Requests since the start.
+    requests: u64,
+    /// When it was asked for last, in seconds since 1970.
+    last_used: Option<u64>,
+    /// What it takes in memory; null if it is not there.
+    bytes: Option<usize>,
+    /// What its files hold; null if it is not in memory.
+    info: Option<AdapterInfo>,
+    /// Why its last load failed.
+    error: Option<String>,
+    /// Seconds until the next load is tried.
+    retry_after: Option<f64>,
+    /// The newest last.
+    versions: Vec<Version>,
+}
+
+#[derive(Debug, Serialize)]
+struct Version {
+    hash: Option<String>,
+    source: String,
+    added: u64,
+    active: bool,
+}
+
+impl From<Listed> for Adapter {
+    fn from(listed: Listed) -> Self {
+        let active = listed.active();
+        let versions = listed.versions.iter().map(|version| Version {
+            hash: version.hash.map(|hash| hash.to_string()),
+            source: version.folder.display().to_string(),
+            added: seconds(version.added),
+            active: version.active,
+        });
+        let mut adapter = Self {
+            object: "adapter",
+            state: "",
+            hash: active
+                .and_then(|version| version.hash)
+                .map(|hash| hash.to_string()),
+            source: active.map(|version| version.folder.display().to_string()),
+            pinned: listed.pinned,
+            replacing: listed.replacing,
+            requests: listed.requests,
+            last_used: listed.last_used.map(seconds),
+            bytes: None,
+            info: None,
+            error: None,
+            retry_after: None,
+            versions: versions.collect(),
+            name: listed.name,
+        };
+        adapter.state = match listed.residency {
+            Residency::Resident { bytes, info } => {
+                adapter.bytes = Some(bytes);
+                adapter.info = Some((*info).clone());
+                "resident"
+            }
+            Residency::Cold => "cold",
+            Residency::Loading => "loading",
+            Residency::Failed { error, retry_after } => {
+                adapter.error = Some(error.to_string());
+                adapter.retry_after = Some(retry_after.as_secs_f64());
+                "failed"
+            }
+        };
+        adapter
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Adapters {
+    object: &'static str,
+    data: Vec<Adapter>,
+    memory: Memory,
+}
+
+/// Memory of all adapters together.
+#[derive(Debug, Serialize)]
+struct Memory {
+    bytes: usize,
+    /// What they may take; null if it is not bounded.
+    limit: Option<usize>,
+}
+
+/// `GET /v1/adapters`.
+pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
+    let (bytes, limit) = state.registry.memory();
+    Json(Adapters {
+        object: "list",
+        data: state.registry.list().into_iter().map(Adapter::from).collect(),
+        memory: Memory {
+            bytes,
+            limit: (limit < usize::MAX).then_some(limit),
+        },
+    })
+}
+
+/// `GET /v1/adapters/{name}`. Names may contain slashes.
+pub(crate) async fn get(
+    State(state): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<Json<Adapter>, ApiError> {
+    shown(&state, &name)
+}
+
+/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?}`. Answers when requests get it.
+pub(crate) async fn add(
+    State(state): State<Shared>,
+    mut fields: Fields,
+) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+    let name = fields.required("name")?;
+    let source = fields.required("source")?;
+    let adding = Adding {
+        replace: fields.flag("replace")?.unwrap_or(false),
+        pinned: fields.flag("pinned")?,
+    };
+    fields.finish()?;
+    let status = match state.registry.contains(&name) {
+        true => StatusCode::OK,
+        false => StatusCode::CREATED,
+    };
+    state.add_adapter(&name, &source, adding).await?;
+    Ok((status, shown(&state, &name)?))
+}
+
+/// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?}`, where `active` is the hash of one of its versions, or
+/// `previous`.
+pub(crate) async fn change(
+    State(state): State<Shared>,
+    Path(name): Path<String>,
+    mut fields: Fields,
+) -> Result<Json<Adapter>, ApiError> {
+    let pinned = fields.flag("pinned")?;
+    let active = fields.string("active")?;
+    let hash = match active.as_deref() {
+        None | Some("previous") => None,
+        Some(text) => match AdapterHash::parse(text) {
+            Some(hash) => Some(hash),
+            None => {
+                return Err(fields.complain("active", "must be `previous` or a content hash of 64 digits"));
+            }
+        },
+    };
+    fields.finish()?;
+    if state.registry.listed(&name).is_none() {
+        return Err(unknown(&name));
+    }
+    if active.is_some() {
+        let activated = state.registry.activate(&name, hash);
+        activated.map_err(|error| match error {
+            ActivateError::Change(error) => not_changed(&error, &name),
+            ActivateError::NoEarlier(_) | ActivateError::NoVersion { .. } => {
+                ApiError::Unusable(error.to_string())
+            }
+        })?;
+    }
+    if let Some(pinned) = pinned {
+        let done = state.registry.pin(&name, pinned);
+        done.map_err(|error| not_changed(&error, &name))?;
+    }
+    shown(&state, &name)
+}
+
+/// `DELETE /v1/adapters/{name}`: new requests do not find it any more, those under way end as they would have.
+pub(crate) async fn remove(
+    State(state): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    state.remove_adapter(&name)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn shown(state: &AppState, name: &str) -> Result<Json<Adapter>, ApiError> {
+    let listed = state.registry.listed(name).ok_or_else(|| unknown(name))?;
+    Ok(Json(listed.into()))
+}
+
+fn not_changed(error: &ChangeError, name: &str) -> ApiError {
+    match error {
+        ChangeError::Unknown(_) => unknown(name),
+        ChangeError::Store(_) => ApiError::Failed(error.to_string()),
+    }
+}
+
+fn unknown(name: &str) -> ApiError {
+    ApiError::NoAdapter(format!(
+        "there is no adapter called `{name}`; GET /v1/adapters lists them"
+    ))
+}

@@ -1,0 +1,68 @@
+//! SGLang's `/load_lora_adapter` and `/unload_lora_adapter`.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use multigraft_adapters::Adding;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    Dialect,
+    error::ApiError,
+    fields::Fields,
+    state::{AppState, Shared},
+};
+
+/// What both answer.
+#[derive(Debug, Serialize)]
+struct Done {
+    success: bool,
+    error_message: Option<String>,
+    /// Name → where it is from.
+    loaded_adapters: Map<String, Value>,
+}
+
+/// `POST /load_lora_adapter`.
+pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
+    let name = fields.required("lora_name")?;
+    let path = fields.required("lora_path")?;
+    let adding = Adding {
+        replace: false,
+        pinned: fields.flag("pinned")?,
+    };
+    fields.finish()?;
+    let added = state.add_adapter(&name, &path, adding).await;
+    Ok(done(&state, added.map(|_| ())))
+}
+
+/// `POST /unload_lora_adapter`.
+pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
+    let name = fields.required("lora_name")?;
+    fields.finish()?;
+    let removed = state.remove_adapter(&name);
+    Ok(done(&state, removed))
+}
+
+fn done(state: &AppState, outcome: Result<(), ApiError>) -> Response {
+    let status = match &outcome {
+        Ok(()) => StatusCode::OK,
+        // SGLang's own status for whatever went wrong.
+        Err(error) if error.status(Dialect::OpenAi).is_client_error() => StatusCode::BAD_REQUEST,
+        Err(error) => error.status(Dialect::OpenAi),
+    };
+    let listed = state.registry.list();
+    let loaded = listed.into_iter().filter_map(|listed| {
+        let folder = listed.active()?.folder.display().to_string();
+        Some((listed.name, folder.into()))
+    });
+    let done = Done {
+        success: outcome.is_ok(),
+        error_message: outcome.err().map(|error| error.to_string()),
+        loaded_adapters: loaded.collect(),
+    };
+    (status, Json(done)).into_response()
+}

@@ -1,0 +1,362 @@
+//! Adding, replacing and removing adapters over HTTP, in our own dialect and in those of vLLM, SGLang and llama.cpp.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, Request, header};
+use multigraft_server::Limits;
+use serde_json::{Value, json};
+use support::{Answer, BASE, Options, Server, hash, server, server_with, write_adapter};
+
+/// A server that allows one folder.
+fn allowing(dir: &tempfile::TempDir) -> Server {
+    server_with(Options {
+        allowed: vec![dir.path().to_owned()],
+        ..Options::default()
+    })
+}
+
+async fn send(server: &Server, method: Method, path: &str, body: Value) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_string()));
+    server.send(request.unwrap()).await
+}
+
+async fn complete(server: &Server, model: &str) -> Answer {
+    let body = json!({"model": model, "prompt": "a", "max_tokens": 1});
+    server.post("/v1/completions", body).await
+}
+
+#[tokio::test]
+async fn vllms_routes_add_and_remove_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    let server = allowing(&dir);
+    assert_eq!(complete(&server, "new").await.status, 404);
+    let load = json!({"lora_name": "new", "lora_path": path});
+    let loaded = server.post("/v1/load_lora_adapter", load.clone()).await;
+    assert_eq!(
+        (loaded.status.as_u16(), loaded.text.as_str()),
+        (200, "Success: LoRA adapter 'new' added successfully.")
+    );
+    let answer = complete(&server, "new").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("x-multigraft-adapter")),
+        (200, "new")
+    );
+    let models = server.get("/v1/models").await.json();
+    let model = models["data"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(
+        (&model["id"], &model["root"], &model["parent"]),
+        (&json!("new"), &json!(path), &json!(BASE))
+    );
+    assert_eq!(model["hash"], answer.header("x-multigraft-adapter-hash"));
+
+    let again = server.post("/v1/load_lora_adapter", load).await;
+    assert_eq!(
+        (again.status.as_u16(), &again.json()["error"]["type"]),
+        (400, &json!("InvalidUserInput"))
+    );
+    let missing = server
+        .post("/v1/load_lora_adapter", json!({"lora_name": "x"}))
+        .await;
+    assert_eq!(
+        missing.json()["error"]["message"],
+        "Both 'lora_name' and 'lora_path' must be provided."
+    );
+    let nowhere = json!({"lora_name": "x", "lora_path": dir.path().join("none").display().to_string()});
+    let nowhere = server.post("/v1/load_lora_adapter", nowhere).await;
+    assert_eq!(
+        (nowhere.status.as_u16(), &nowhere.json()["error"]["type"]),
+        (404, &json!("NotFoundError"))
+    );
+
+    let unload = json!({"lora_name": "new"});
+    let gone = server.post("/v1/unload_lora_adapter", unload.clone()).await;
+    assert_eq!(
+        (gone.status.as_u16(), gone.text.as_str()),
+        (200, "Success: LoRA adapter 'new' removed successfully.")
+    );
+    assert_eq!(complete(&server, "new").await.status, 404);
+    let twice = server.post("/v1/unload_lora_adapter", unload).await;
+    assert_eq!(twice.status, 404);
+    assert_eq!(
+        twice.json()["error"]["message"],
+        "The lora adapter 'new' cannot be found."
+    );
+    let base = server
+        .post("/v1/unload_lora_adapter", json!({"lora_name": BASE}))
+        .await;
+    assert_eq!(base.status, 400);
+}
+
+#[tokio::test]
+async fn loading_in_place_replaces_and_answers_say_which_version_they_are_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (
+        write_adapter(&dir.path().join("one"), 1),
+        write_adapter(&dir.path().join("two"), 2),
+    );
+    let server = allowing(&dir);
+    let load = |path: &str| json!({"lora_name": "a", "lora_path": path, "load_inplace": true});
+    assert_eq!(server.post("/v1/load_lora_adapter", load(&one)).await.status, 200);
+    let first = complete(&server, "a")
+        .await
+        .header("x-multigraft-adapter-hash")
+        .to_owned();
+    assert_eq!(server.post("/v1/load_lora_adapter", load(&two)).await.status, 200);
+    let second = complete(&server, "a")
+        .await
+        .header("x-multigraft-adapter-hash")
+        .to_owned();
+    assert_ne!(first, second);
+
+    let shown = server.get("/v1/adapters/a").await.json();
+    assert_eq!(
+        (&shown["state"], &shown["hash"]),
+        (&json!("resident"), &json!(second))
+    );
+    let versions: Vec<(&Value, &Value)> = shown["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| (&v["hash"], &v["active"]))
+        .collect();
+    assert_eq!(
+        versions,
+        [(&json!(first), &json!(false)), (&json!(second), &json!(true))]
+    );
+
+    let back = send(
+        &server,
+        Method::PATCH,
+        "/v1/adapters/a",
+        json!({"active": "previous"}),
+    )
+    .await;
+    assert_eq!((back.status.as_u16(), &back.json()["hash"]), (200, &json!(first)));
+    assert_eq!(
+        complete(&server, "a").await.header("x-multigraft-adapter-hash"),
+        first
+    );
+    let forward = send(
+        &server,
+        Method::PATCH,
+        "/v1/adapters/a",
+        json!({"active": second, "pinned": true}),
+    )
+    .await;
+    assert_eq!(
+        (&forward.json()["hash"], &forward.json()["pinned"]),
+        (&json!(second), &json!(true))
+    );
+    let wrong = send(
+        &server,
+        Method::PATCH,
+        "/v1/adapters/a",
+        json!({"active": "yesterday"}),
+    )
+    .await;
+    assert_eq!(
+        (wrong.status.as_u16(), &wrong.json()["error"]["param"]),
+        (400, &json!("active"))
+    );
+    let none = send(
+        &server,
+        Method::PATCH,
+        "/v1/adapters/a",
+        json!({"active": hash(9)}),
+    )
+    .await;
+    assert_eq!(none.status, 400);
+    assert_eq!(
+        send(&server, Method::PATCH, "/v1/adapters/b", json!({"pinned": true}))
+            .await
+            .status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn our_own_routes_add_show_and_remove() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    let server = allowing(&dir);
+    let add = json!({"name": "team/new", "source": path, "pinned": true});
+    let added = server.post("/v1/adapters", add.clone()).await;
+    assert_eq!(added.status, 201);
+    let added = added.json();
+    assert_eq!(
+        (&added["name"], &added["state"], &added["pinned"]),
+        (&json!("team/new"), &json!("resident"), &json!(true))
+    );
+    assert_eq!(
+        (&added["bytes"], &added["info"]["ranks"]),
+        (&json!(16), &json!([1, 1]))
+    );
+    let taken = server.post("/v1/adapters", add).await;
+    assert_eq!(taken.status, 400);
+    let listed = server.get("/v1/adapters").await.json();
+    let names: Vec<&Value> = listed["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|adapter| &adapter["name"])
+        .collect();
+    assert_eq!(names, ["two", "team/three", "team/new"]);
+    assert_eq!(listed["memory"], json!({"bytes": 16, "limit": null}));
+    assert_eq!(
+        send(&server, Method::DELETE, "/v1/adapters/team/new", json!({}))
+            .await
+            .status,
+        204
+    );
+    assert_eq!(server.get("/v1/adapters/team/new").await.status, 404);
+    let nameless = server.post("/v1/adapters", json!({"source": path})).await;
+    assert_eq!(nameless.json()["error"]["message"], "`name` is missing");
+    assert_eq!(
+        send(&server, Method::PUT, "/v1/adapters", json!({}))
+            .await
+            .header("allow"),
+        "GET,HEAD,POST"
+    );
+}
+
+#[tokio::test]
+async fn sglangs_routes_answer_with_what_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    let server = allowing(&dir);
+    let load = json!({"lora_name": "new", "lora_path": path, "pinned": true});
+    let loaded = server.post("/load_lora_adapter", load.clone()).await;
+    assert_eq!(loaded.status, 200);
+    let loaded = loaded.json();
+    assert_eq!(
+        (&loaded["success"], &loaded["error_message"]),
+        (&json!(true), &Value::Null)
+    );
+    assert_eq!(loaded["loaded_adapters"]["new"], path);
+    assert_eq!(server.get("/v1/adapters/new").await.json()["pinned"], true);
+    let again = server.post("/load_lora_adapter", load).await;
+    assert_eq!(
+        (again.status.as_u16(), &again.json()["success"]),
+        (400, &json!(false))
+    );
+    let gone = server
+        .post("/unload_lora_adapter", json!({"lora_name": "new"}))
+        .await;
+    assert_eq!(
+        (gone.status.as_u16(), gone.json()["loaded_adapters"].get("new")),
+        (200, None)
+    );
+    let gone = server
+        .post("/unload_lora_adapter", json!({"lora_name": "new"}))
+        .await;
+    assert_eq!(
+        (gone.status.as_u16(), &gone.json()["success"]),
+        (400, &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn llama_cpps_list_has_every_adapter_and_its_global_scales_are_refused() {
+    let server = server();
+    let listed = server.get("/lora-adapters").await.json();
+    assert_eq!(
+        listed[0],
+        json!({"id": 0, "path": "/adapters/two", "scale": 0.0, "name": "two"})
+    );
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    let set = server
+        .post("/lora-adapters", json!([{"id": 0, "scale": 1.0}]))
+        .await;
+    assert_eq!(set.status, 400);
+    assert!(
+        set.text.contains("chooses its adapter by its name"),
+        "{}",
+        set.text
+    );
+}
+
+#[tokio::test]
+async fn adapters_come_from_allowed_folders_alone() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = write_adapter(&outside.path().join("new"), 1);
+    let server = allowing(&dir);
+    let escape = format!(
+        "{}/../{}/new",
+        dir.path().display(),
+        outside.path().file_name().unwrap().display()
+    );
+    for source in [path.as_str(), &escape, "/etc", "/no/such/folder"] {
+        let refused = server
+            .post("/v1/adapters", json!({"name": "new", "source": source}))
+            .await;
+        assert_eq!(
+            (refused.status.as_u16(), &refused.json()["error"]["type"]),
+            (403, &json!("PermissionDeniedError")),
+            "{source}"
+        );
+        assert!(refused.text.contains("--allow-source"), "{}", refused.text);
+    }
+    assert_eq!(complete(&server, "new").await.status, 404);
+}
+
+#[tokio::test]
+async fn an_adapter_that_does_not_fit_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    std::fs::write(dir.path().join("new/adapter_model.safetensors"), b"12345678").unwrap();
+    let server = allowing(&dir);
+    let refused = server
+        .post("/v1/adapters", json!({"name": "new", "source": path}))
+        .await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json()["error"]["type"]),
+        (400, &json!("InvalidUserInput"))
+    );
+    assert!(
+        refused.text.contains("adapter_model.safetensors"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(complete(&server, "new").await.status, 404);
+}
+
+#[tokio::test]
+async fn requests_wait_for_their_adapter_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    let (open, gate) = mpsc::channel();
+    let server = server_with(Options {
+        allowed: vec![dir.path().to_owned()],
+        load_gate: Some(gate),
+        limits: Limits {
+            load_wait: Duration::from_millis(50),
+            ..Limits::default()
+        },
+        ..Options::default()
+    });
+    let add = server.post("/v1/adapters", json!({"name": "new", "source": path}));
+    let asks = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let late = complete(&server, "new").await;
+        assert_eq!((late.status.as_u16(), late.header("retry-after")), (503, "1"));
+        assert!(late.text.contains("still being loaded"), "{}", late.text);
+        // Nobody else waits.
+        assert_eq!(complete(&server, "two").await.status, 200);
+        assert_eq!(server.get("/v1/adapters/new").await.json()["state"], "loading");
+        let wait = complete(&server, "new");
+        open.send(()).unwrap();
+        assert_eq!(wait.await.status, 200);
+    };
+    let (added, ()) = tokio::join!(add, asks);
+    assert_eq!(added.status, 201);
+}
