@@ -28,7 +28,8 @@ pub struct EngineOptions {
     pub step_tokens: usize,
     /// The most sequences that run at once, at most `step_tokens`, so that each gets its row in every step.
     pub max_running: usize,
-    /// The most requests that wait to be started; more are refused.
+    /// The most requests of one adapter and tenant that wait to be started, and an eighth of the most of all; more are
+    /// refused.
     pub max_waiting: usize,
     /// Whether sequences that begin alike share what was computed for their beginning.
     pub prefix_cache: bool,
@@ -108,7 +109,7 @@ impl Shared {
             return Err(SubmitError::Stopped);
         }
         request.check(&self.limits)?;
-        let place = WaitingRoom::enter(&self.waiting)?;
+        let place = WaitingRoom::enter(&self.waiting, request.share())?;
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let seed = request.sampling.seed.unwrap_or_else(|| self.seeds.hash_one(id));
         Ok(Submission {

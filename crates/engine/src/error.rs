@@ -78,7 +78,7 @@ pub enum SubmitError {
     /// A sampling parameter is out of its range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// Too many requests wait already; try again later.
+    /// Too many requests of the same adapter and tenant, or of all, wait already; try again later.
     #[error("{waiting} requests are waiting already, and the queue holds {limit}; try again later")]
     QueueFull {
         /// Requests that wait.

@@ -32,6 +32,7 @@ mod client;
 mod engine;
 mod error;
 mod event;
+mod fair;
 mod output;
 mod plan;
 mod prefix;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use multigraft_model::PackedAdapter;
 
 use crate::error::{SamplingError, SubmitError};
+use crate::fair::ShareId;
 use crate::stats::EngineLimits;
 use crate::tenant::Tenant;
 
@@ -53,6 +54,14 @@ impl Request {
             logprobs: None,
             prompt_logprobs: None,
             tenant: None,
+        }
+    }
+
+    /// Whose share of the machine it is served from.
+    pub(crate) fn share(&self) -> ShareId {
+        ShareId {
+            adapter: self.adapter.as_ref().map(|adapter| adapter.hash()),
+            tenant: self.tenant,
         }
     }
 

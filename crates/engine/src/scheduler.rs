@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::State;
+use crate::fair::Shares;
 use crate::sequence::Sequence;
 use crate::stats::EngineLimits;
 
@@ -11,12 +12,13 @@ use crate::stats::EngineLimits;
 /// vocabulary, so a whole step of them would be hundreds of megabytes.
 const SCORED_ROWS: usize = 64;
 
-/// All sequences, oldest first: every one that runs is older than every one that waits.
+/// All sequences.
 #[derive(Default)]
 pub(crate) struct Queues {
-    /// Not started yet, or preempted.
+    /// First those that were preempted, in the order that they were admitted in; then those that were not started yet, in
+    /// the order that they came in.
     pub(crate) waiting: VecDeque<Sequence>,
-    /// Those that hold KV blocks.
+    /// Those that hold KV blocks, in the order that they were admitted in.
     pub(crate) running: Vec<Sequence>,
 }
 
@@ -40,6 +42,7 @@ pub(crate) struct Departed {
 pub(crate) struct Scheduler {
     pub(crate) queues: Queues,
     pub(crate) pool: BlockPool,
+    shares: Shares,
     step_tokens: usize,
     max_running: usize,
     /// Times that a sequence gave way to an older one.
@@ -53,6 +56,7 @@ impl Scheduler {
         Self {
             queues: Queues::default(),
             pool: BlockPool::new(blocks, limits.prefix_cache),
+            shares: Shares::default(),
             step_tokens: limits.step_tokens,
             max_running: limits.max_running,
             preemptions: 0,
@@ -60,8 +64,15 @@ impl Scheduler {
         }
     }
 
-    /// The policy. Every sequence that generates computes its one row, oldest first; what is left of the step goes to
-    /// prompts, oldest first; and while rows are left, waiting requests are admitted, oldest first.
+    /// Takes a request that was accepted.
+    pub(crate) fn enter(&mut self, sequence: Sequence) {
+        self.shares.enter(sequence.share());
+        self.queues.waiting.push_back(sequence);
+    }
+
+    /// The policy. Every sequence that generates computes its one row; what is left of the step goes to prompts of those
+    /// who run, first to those whose share was given least; and while rows are left, waiting requests are admitted, again
+    /// that of the share which was given least.
     ///
     /// `copy` copies the first positions of a block to another right away; `false` if that is beyond it.
     pub(crate) fn schedule(&mut self, mut copy: impl FnMut(BlockCopy) -> bool) -> Vec<Chunk> {
@@ -80,10 +91,12 @@ impl Scheduler {
             rows: self.step_tokens.saturating_sub(chunks.len()),
             scored: SCORED_ROWS,
         };
-        for (index, sequence) in self.queues.running.iter().enumerate() {
-            if sequence.remaining() > 1 {
-                chunks.extend(left.take(index, sequence));
-            }
+        let prompts = self.queues.running.iter().enumerate();
+        let prompts = prompts.filter(|(_, sequence)| sequence.remaining() > 1);
+        let mut prompts: Vec<(usize, &Sequence)> = prompts.collect();
+        prompts.sort_by_key(|(_, sequence)| self.shares.served(sequence.share()));
+        for (index, sequence) in prompts {
+            chunks.extend(left.take(index, sequence));
         }
         while left.rows > 0 && self.admit(&mut copy) {
             let index = self.queues.running.len() - 1;
@@ -111,7 +124,8 @@ impl Scheduler {
         true
     }
 
-    /// Lets the oldest of those who wait run, if there are blocks for all its tokens. Nobody overtakes it.
+    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was preempted, or else the oldest of
+    /// the share that was given least. Nobody overtakes it.
     fn admit(&mut self, copy: &mut dyn FnMut(BlockCopy) -> bool) -> bool {
         let running = self.queues.running.len();
         if running >= self.max_running {
@@ -120,13 +134,34 @@ impl Scheduler {
         // A running sequence needs a new block once in so many steps as a block has tokens. Leaving blocks for one
         // such step keeps the newcomer from being preempted right away.
         let reserve = BlockTable::needed(running);
-        let next = self.queues.waiting.front_mut();
-        let Some(cached) = next.and_then(|next| next.admit(reserve, copy)) else {
+        let Some(index) = self.next() else { return false };
+        let next = &mut self.queues.waiting[index];
+        let Some(cached) = next.admit(reserve, copy) else {
             return false;
         };
+        if !next.was_started() {
+            self.shares.charge_prompt(next.share(), next.remaining());
+        }
         self.cached_tokens += cached as u64;
-        self.queues.running.extend(self.queues.waiting.pop_front());
+        self.queues.running.extend(self.queues.waiting.remove(index));
         true
+    }
+
+    /// Which of those who wait is next.
+    fn next(&self) -> Option<usize> {
+        let waiting = &self.queues.waiting;
+        if let Some(preempted) = waiting.iter().position(Sequence::was_started) {
+            return Some(preempted);
+        }
+        let served = |(_, sequence): &(usize, &Sequence)| self.shares.served(sequence.share());
+        // Of equals the first.
+        let next = waiting.iter().enumerate().min_by_key(served)?;
+        Some(next.0)
+    }
+
+    /// A running sequence was given a token.
+    pub(crate) fn charge_token(&mut self, index: usize) {
+        self.shares.charge_token(self.queues.running[index].share());
     }
 
     /// Whether there is nothing to do.
@@ -137,6 +172,7 @@ impl Scheduler {
     /// Drops those that ended and those whose client hung up; their blocks are free.
     pub(crate) fn reap(&mut self) -> Departed {
         let mut departed = Departed::default();
+        let shares = &mut self.shares;
         let mut stays = |sequence: &Sequence| {
             match sequence.state() {
                 State::Live => return true,
@@ -144,6 +180,7 @@ impl Scheduler {
                 State::Finished => departed.finished += 1,
                 State::Failed => departed.failed += 1,
             }
+            shares.leave(sequence.share());
             false
         };
         self.queues.running.retain(&mut stays);
@@ -151,12 +188,12 @@ impl Scheduler {
         departed
     }
 
-    /// Everyone, oldest first.
+    /// Everyone.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Sequence> {
         self.queues.running.iter().chain(&self.queues.waiting)
     }
 
-    /// Everyone, oldest first.
+    /// Everyone.
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Sequence> {
         self.queues.running.iter_mut().chain(&mut self.queues.waiting)
     }

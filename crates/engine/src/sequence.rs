@@ -8,8 +8,8 @@ use multigraft_model::{AdapterHash, BlockId, PackedAdapter, Wanted};
 use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::{Client, State};
 use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
+use crate::fair::ShareId;
 use crate::output::Output;
-use crate::prefix::Namespace;
 use crate::prompt_scores::PromptScores;
 use crate::sampler::{BadLogits, Row, Scratch};
 use crate::vocabulary::Vocabulary;
@@ -24,6 +24,8 @@ pub(crate) struct Sequence {
     pub(crate) id: RequestId,
     client: Client,
     adapter: Option<Arc<PackedAdapter>>,
+    /// Whose it is.
+    share: ShareId,
     /// The prompt and the output.
     tokens: Vec<u32>,
     /// How many of them are the prompt.
@@ -74,19 +76,17 @@ impl Sequence {
             submitted,
         } = submission;
         let output = Output::new(&request, seed, vocabulary);
-        let namespace = Namespace {
-            adapter: request.adapter.as_ref().map(|adapter| adapter.hash()),
-            tenant: request.tenant,
-        };
+        let share = request.share();
         Self {
             id,
             client,
             adapter: request.adapter,
+            share,
             prompt: request.prompt.len(),
             max_tokens: request.max_tokens,
             computed: 0,
             cached: None,
-            blocks: pool.table(namespace),
+            blocks: pool.table(share),
             place: Some(place),
             output,
             prompt_scores: request.prompt_logprobs.map(PromptScores::new),
@@ -105,6 +105,10 @@ impl Sequence {
 
     pub(crate) fn adapter_hash(&self) -> Option<AdapterHash> {
         self.adapter.as_ref().map(|adapter| adapter.hash())
+    }
+
+    pub(crate) fn share(&self) -> ShareId {
+        self.share
     }
 
     /// Prompt and output.

@@ -19,7 +19,7 @@ pub struct EngineLimits {
     pub step_tokens: usize,
     /// The most sequences that run at once.
     pub max_running: usize,
-    /// The most requests that wait.
+    /// The most requests of one adapter and tenant that wait.
     pub max_waiting: usize,
     /// Whether sequences that begin alike share what was computed for their beginning.
     pub prefix_cache: bool,

@@ -123,7 +123,7 @@ impl Worker {
             match command {
                 Ok(Command::Submit(submission)) => {
                     let sequence = Sequence::new(*submission, &self.scheduler.pool, &*self.vocabulary);
-                    self.scheduler.queues.waiting.push_back(sequence);
+                    self.scheduler.enter(sequence);
                 }
                 Ok(Command::Drain) => self.draining = true,
                 Ok(Command::Abort) => {
@@ -211,7 +211,10 @@ impl Worker {
                 vocabulary: &*self.vocabulary,
                 scratch: &mut self.scratch,
             });
-            self.stats.generated_tokens += u64::from(generated);
+            if generated {
+                self.scheduler.charge_token(index);
+                self.stats.generated_tokens += 1;
+            }
         }
     }
 

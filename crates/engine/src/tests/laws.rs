@@ -1,5 +1,7 @@
 //! What holds for all requests, arrivals, budgets and cache sizes.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use multigraft_model::Limits;
@@ -150,16 +152,26 @@ fn serve(harness: &mut Harness, arrivals: &[Arrival]) -> Result<Vec<Recording>, 
         for (recording, _) in recordings.iter().zip(&gone).filter(|(_, gone)| **gone) {
             prop_assert!(recording.is_dropped(), "a client that hung up is still served");
         }
-        let started: Vec<bool> = recordings
+        let live = recordings
             .iter()
+            .zip(arrivals)
             .zip(&gone)
-            .filter(|(_, gone)| !**gone)
-            .map(|(recording, _)| !recording.events().is_empty())
-            .collect();
-        prop_assert!(
-            started.is_sorted_by(|a, b| a >= b),
-            "somebody overtook: {started:?}"
-        );
+            .filter(|(_, gone)| !**gone);
+        let mut waits = BTreeSet::new();
+        for ((recording, (request, ..)), _) in live {
+            let share = (
+                request.adapter.as_ref().map(|adapter| adapter.hash()),
+                request.tenant,
+            );
+            let started = !recording.events().is_empty();
+            prop_assert!(
+                !(started && waits.contains(&share)),
+                "somebody overtook another of the same share"
+            );
+            if !started {
+                waits.insert(share);
+            }
+        }
         if !busy && recordings.len() == arrivals.len() {
             return Ok(recordings);
         }

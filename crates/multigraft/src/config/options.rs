@@ -77,7 +77,8 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_MAX_RUNNING")]
     pub max_running: Option<usize>,
 
-    /// Requests that may wait; more are answered with 429. [default: 1024]
+    /// Requests of one adapter (and one `cache_salt`) that may wait, and an eighth of all that may; more are answered with
+    /// 429. [default: 1024]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_MAX_WAITING")]
     pub max_waiting: Option<usize>,
 

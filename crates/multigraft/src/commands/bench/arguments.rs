@@ -20,6 +20,8 @@ pub(super) enum Benchmark {
     Model(Box<ModelArguments>),
     /// Measure the low-rank updates of many adapters by themselves.
     Lora(LoraArguments),
+    /// Measure adapters that come and go: loads, swaps, crashes, thousands of them.
+    Adapters(AdaptersArguments),
     /// Put a running server under load and measure its answers.
     Serve(Box<ServeArguments>),
 }
@@ -35,6 +37,59 @@ pub(super) struct MachineArguments {
     /// Threads beside the one that is measured alone; without it, one per core.
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<usize>,
+
+    /// Write the figures as JSON to this file; `-` prints them instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// What `bench adapters` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LifeGroup {
+    /// 10,000 adapters that are known and not in memory.
+    Registered,
+    /// The first request of an adapter.
+    Cold,
+    /// Streams while adapters are loaded.
+    Storm,
+    /// 2,000 adapters in memory for 200.
+    Zipf,
+    /// Replacing an adapter that is used.
+    Swap,
+    /// One adapter that floods the queue.
+    Fair,
+    /// Ending the server within changes.
+    Crash,
+}
+
+impl LifeGroup {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Registered,
+        Self::Cold,
+        Self::Storm,
+        Self::Zipf,
+        Self::Swap,
+        Self::Fair,
+        Self::Crash,
+    ];
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Starts servers of its own on loopback, with random adapters that it makes in the folder for temporary files (2.5 GB for
+SmolLM2) and deletes. Everything goes over HTTP. Close other programs.")]
+pub(super) struct AdaptersArguments {
+    /// The base model: a GGUF file or a Hugging Face folder.
+    #[arg(long, value_name = "MODEL")]
+    pub base: String,
+
+    /// Measure these only.
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
+    pub only: Vec<LifeGroup>,
+
+    /// How often a server is killed.
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    pub crashes: usize,
 
     /// Write the figures as JSON to this file; `-` prints them instead of the table.
     #[arg(long, value_name = "FILE")]

@@ -4,9 +4,11 @@
 //! - [`model`]: prefill and decode through the seam
 //! - [`lora`]: the low-rank kernel by itself
 //! - [`serve`]: a load generator over HTTP, for this server or another
+//! - [`adapters`]: adapters that come and go, on servers of its own
 //!
 //! [`Table`] prints all of them; `--json` writes them for programs.
 
+mod adapters;
 mod arguments;
 mod lora;
 mod machine;
@@ -33,6 +35,7 @@ pub(crate) fn run(arguments: &BenchArguments, config: Option<&Path>) -> Result<E
         Benchmark::Machine(arguments) => machine::run(arguments)?,
         Benchmark::Model(arguments) => model::run(arguments, config)?,
         Benchmark::Lora(arguments) => lora::run(arguments)?,
+        Benchmark::Adapters(arguments) => adapters::run(arguments)?,
         Benchmark::Serve(arguments) => return serve::run(arguments),
     }
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use super::{
 
 /// One of the APIs, with the names that this server uses.
 #[derive(Debug)]
-pub(super) enum Dialect {
+pub(in crate::commands::bench) enum Dialect {
     /// OpenAI's completions; adapters and base by name.
     Openai { base: String, adapters: Vec<String> },
     /// llama.cpp's own; adapters by id, with all ids that the server has.
@@ -28,7 +28,7 @@ pub(super) enum Dialect {
 
 /// What an event of an answer says.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Said {
+pub(in crate::commands::bench) struct Said {
     /// A token came, or several at once.
     pub token: bool,
     /// Tokens of the prompt.
@@ -41,7 +41,7 @@ pub(super) struct Said {
 
 impl Dialect {
     /// Asks the server for the names that the arguments leave open.
-    pub(super) async fn of(server: &Server, arguments: &ServeArguments) -> Result<Self> {
+    pub(in crate::commands::bench) async fn of(server: &Server, arguments: &ServeArguments) -> Result<Self> {
         match arguments.dialect {
             DialectName::Openai => {
                 let served = match (
@@ -97,7 +97,7 @@ impl Dialect {
     }
 
     /// How many adapters are asked; 0 means the base.
-    pub(super) fn adapters(&self) -> usize {
+    pub(in crate::commands::bench) fn adapters(&self) -> usize {
         match self {
             Self::Openai { adapters, .. } | Self::Tgi { adapters } => adapters.len(),
             Self::LlamaCpp { adapters, .. } => adapters.len(),
@@ -105,7 +105,7 @@ impl Dialect {
     }
 
     /// The path that requests go to.
-    pub(super) fn path(&self) -> &'static str {
+    pub(in crate::commands::bench) fn path(&self) -> &'static str {
         match self {
             Self::Openai { .. } => "/v1/completions",
             Self::LlamaCpp { .. } => "/completion",
@@ -114,7 +114,12 @@ impl Dialect {
     }
 
     /// The body of a request: greedy, streamed, of the full length.
-    pub(super) fn body(&self, prompt: &str, adapter: Option<usize>, output: usize) -> String {
+    pub(in crate::commands::bench) fn body(
+        &self,
+        prompt: &str,
+        adapter: Option<usize>,
+        output: usize,
+    ) -> String {
         let body = match self {
             Self::Openai { base, adapters } => json!({
                 "model": adapter.map_or(base, |index| &adapters[index]),
@@ -154,7 +159,7 @@ impl Dialect {
     }
 
     /// What an event's data says.
-    pub(super) fn read(&self, data: &[u8]) -> Result<Said, Failure> {
+    pub(in crate::commands::bench) fn read(&self, data: &[u8]) -> Result<Said, Failure> {
         if data == b"[DONE]" {
             return Ok(Said {
                 done: true,

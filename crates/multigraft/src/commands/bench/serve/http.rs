@@ -23,7 +23,7 @@ const ERROR_BYTES: usize = 4096;
 
 /// Where to send requests.
 #[derive(Clone, Debug)]
-pub(super) struct Server {
+pub(in crate::commands::bench) struct Server {
     host: String,
     port: u16,
     /// What stands before every path; empty or `/like/this`.
@@ -34,14 +34,14 @@ pub(super) struct Server {
 
 /// The body of an answer, part by part.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(in crate::commands::bench) struct Parts {
     body: Incoming,
     patience: Duration,
 }
 
 impl Server {
     /// The server at a URL like `http://127.0.0.1:8080`.
-    pub(super) fn new(url: &str, patience: Duration) -> Result<Self> {
+    pub(in crate::commands::bench) fn new(url: &str, patience: Duration) -> Result<Self> {
         let uri: Uri = url
             .parse()
             .ok()
@@ -60,12 +60,17 @@ impl Server {
     }
 
     /// Sends a request with a JSON body and returns the parts of a successful answer.
-    pub(super) async fn post(&self, path: &str, json: String) -> Result<Parts, Failure> {
+    pub(in crate::commands::bench) async fn post(&self, path: &str, json: String) -> Result<Parts, Failure> {
         self.send(Method::POST, path, json).await
     }
 
+    /// Sends a change as JSON and returns the parts of a successful answer.
+    pub(in crate::commands::bench) async fn patch(&self, path: &str, json: String) -> Result<Parts, Failure> {
+        self.send(Method::PATCH, path, json).await
+    }
+
     /// What the server has at `path`.
-    pub(super) async fn get(&self, path: &str) -> Result<serde_json::Value> {
+    pub(in crate::commands::bench) async fn get(&self, path: &str) -> Result<serde_json::Value> {
         let what = || {
             format!(
                 "cannot get http://{}:{}{}{path}",
@@ -139,7 +144,7 @@ impl Server {
 
 impl Parts {
     /// The next part and when it came; `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<(Bytes, Instant)>, Failure> {
+    pub(in crate::commands::bench) async fn next(&mut self) -> Result<Option<(Bytes, Instant)>, Failure> {
         loop {
             let frame = timeout(self.patience, self.body.frame())
                 .await

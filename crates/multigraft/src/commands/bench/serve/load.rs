@@ -19,14 +19,14 @@ use super::{
 
 /// Whom requests go to.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(in crate::commands::bench) struct Target {
     pub server: Server,
     pub dialect: Dialect,
 }
 
 /// When to send, and when to stop.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(in crate::commands::bench) struct Plan {
     pub mode: Mode,
     pub clients: usize,
     /// The most requests.
@@ -54,7 +54,7 @@ impl Source {
 }
 
 /// Runs a plan and returns its records in the order of their ends, and the traffic as far as it was used.
-pub(super) async fn run(
+pub(in crate::commands::bench) async fn run(
     target: &Arc<Target>,
     mut traffic: Traffic,
     plan: Plan,
@@ -124,7 +124,12 @@ async fn open(target: &Arc<Target>, mut source: Source) -> Result<(Vec<Record>, 
 }
 
 /// Sends one request and follows its answer to the end.
-pub(super) async fn request(target: &Target, planned: &Planned, begin: Instant, sent: Duration) -> Record {
+pub(in crate::commands::bench) async fn request(
+    target: &Target,
+    planned: &Planned,
+    begin: Instant,
+    sent: Duration,
+) -> Record {
     let mut record = Record {
         adapter: planned.adapter,
         sent,

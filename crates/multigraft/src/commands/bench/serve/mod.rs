@@ -9,14 +9,14 @@
 //! It runs on one thread and does as little as it can per token, because on most machines it shares the cores with the
 //! server that it measures.
 
-mod dialect;
+pub(super) mod dialect;
 mod events;
-mod http;
-mod load;
+pub(super) mod http;
+pub(super) mod load;
 mod plot;
-mod record;
-mod report;
-mod traffic;
+pub(super) mod record;
+pub(super) mod report;
+pub(super) mod traffic;
 
 use std::{
     fs,

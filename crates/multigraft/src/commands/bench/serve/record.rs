@@ -10,7 +10,7 @@ const MESSAGE: usize = 160;
 
 /// One request and its answer. Times are from the beginning of the measured run.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(in crate::commands::bench) struct Record {
     /// The adapter's index; `None` is the base.
     pub adapter: Option<usize>,
     /// When it was sent; in an open loop, when it was due.
@@ -34,17 +34,17 @@ pub(super) struct Record {
 
 impl Record {
     /// Seconds to the first token; to the end if nothing came before.
-    pub(super) fn ttft(&self) -> f64 {
+    pub(in crate::commands::bench) fn ttft(&self) -> f64 {
         (self.first.unwrap_or(self.end).saturating_sub(self.sent)).as_secs_f64()
     }
 
     /// Seconds to the end.
-    pub(super) fn end_to_end(&self) -> f64 {
+    pub(in crate::commands::bench) fn end_to_end(&self) -> f64 {
         self.end.saturating_sub(self.sent).as_secs_f64()
     }
 
     /// Seconds per token after the first.
-    pub(super) fn tpot(&self) -> Option<f64> {
+    pub(in crate::commands::bench) fn tpot(&self) -> Option<f64> {
         let (first, last) = (self.first?, self.last?);
         let tokens = self.output_tokens.checked_sub(1).filter(|tokens| *tokens > 0)?;
         Some((last - first).as_secs_f64() / tokens as f64)
@@ -53,7 +53,7 @@ impl Record {
 
 /// Why a request has no whole answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Failure {
+pub(in crate::commands::bench) enum Failure {
     /// No connection.
     Connect(String),
     /// The connection broke, or the answer ended before it was complete.
@@ -67,22 +67,22 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    pub(super) fn connect(error: &std::io::Error) -> Self {
+    pub(in crate::commands::bench) fn connect(error: &std::io::Error) -> Self {
         Self::Connect(error.to_string())
     }
 
-    pub(super) fn broken(error: impl Error) -> Self {
+    pub(in crate::commands::bench) fn broken(error: impl Error) -> Self {
         let cause = error.source().map(|cause| format!(": {cause}"));
         Self::Broken(format!("{error}{}", cause.unwrap_or_default()))
     }
 
-    pub(super) fn status(status: u16, body: &[u8]) -> Self {
+    pub(in crate::commands::bench) fn status(status: u16, body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body);
         let message = serde_json::from_str(&text).map_or_else(|_| text.trim().to_owned(), |json| said(&json));
         Self::Status(status, short(&message))
     }
 
-    pub(super) fn midway(error: &Value) -> Self {
+    pub(in crate::commands::bench) fn midway(error: &Value) -> Self {
         Self::Midway(short(&said(error)))
     }
 }

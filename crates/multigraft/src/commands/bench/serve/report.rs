@@ -12,7 +12,7 @@ use super::{
 
 /// What a run came to.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(in crate::commands::bench) struct Report {
     /// Requests that were sent.
     pub requests: usize,
     /// Those that were answered in full length.
@@ -38,7 +38,7 @@ pub(super) struct Report {
 
 /// A distribution of times, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Latency {
+pub(in crate::commands::bench) struct Latency {
     pub mean: f64,
     pub p50: f64,
     pub p95: f64,
@@ -47,7 +47,7 @@ pub(super) struct Latency {
 }
 
 impl Report {
-    pub(super) fn of(records: &[Record]) -> Self {
+    pub(in crate::commands::bench) fn of(records: &[Record]) -> Self {
         let good: Vec<&Record> = records.iter().filter(|record| record.failure.is_none()).collect();
         let mut failures = BTreeMap::new();
         for failure in records.iter().filter_map(|record| record.failure.as_ref()) {
@@ -91,12 +91,12 @@ impl Report {
         }
     }
 
-    pub(super) fn failed(&self) -> usize {
+    pub(in crate::commands::bench) fn failed(&self) -> usize {
         self.failures.values().sum()
     }
 
     /// The figures for a terminal.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::commands::bench) fn text(&self) -> String {
         let mut table = Table::new(["milliseconds", "p50", "p95", "p99", "max", "mean"]);
         for (name, latency) in [
             ("TTFT", self.ttft),
@@ -141,7 +141,7 @@ impl Report {
 }
 
 /// Every request by itself: times in milliseconds from the beginning.
-pub(super) fn requests_json(records: &[Record]) -> Value {
+pub(in crate::commands::bench) fn requests_json(records: &[Record]) -> Value {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     records
         .iter()
@@ -175,7 +175,7 @@ impl Latency {
 }
 
 /// The value below which `percent` of the sorted values lie, between neighbours in proportion (as NumPy's default).
-pub(super) fn percentile(sorted: &[f64], percent: f64) -> f64 {
+pub(in crate::commands::bench) fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let place = (sorted.len() - 1) as f64 * percent / 100.0;
     let (low, part) = (place.floor() as usize, place.fract());
     let high = (low + 1).min(sorted.len() - 1);

@@ -17,7 +17,7 @@ computer control cost could country couple course court cover create cut dark da
 
 /// What a request is made of, one after the other without end.
 #[derive(Debug)]
-pub(super) struct Traffic {
+pub(in crate::commands::bench) struct Traffic {
     words: Vec<&'static str>,
     /// Tokens that the server adds to a prompt's words.
     added: usize,
@@ -37,7 +37,7 @@ pub(super) struct Traffic {
 
 /// One request.
 #[derive(Debug, PartialEq)]
-pub(super) struct Planned {
+pub(in crate::commands::bench) struct Planned {
     pub prompt: String,
     /// `None` is the base.
     pub adapter: Option<usize>,
@@ -61,7 +61,14 @@ enum Adapters {
 
 impl Traffic {
     /// Traffic to `adapters` adapters (0: to the base).
-    pub(super) fn new(seed: u64, prompt: Span, output: Span, adapters: usize, pick: Pick, rate: f64) -> Self {
+    pub(in crate::commands::bench) fn new(
+        seed: u64,
+        prompt: Span,
+        output: Span,
+        adapters: usize,
+        pick: Pick,
+        rate: f64,
+    ) -> Self {
         let random = |stream| {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream(stream);
@@ -88,12 +95,12 @@ impl Traffic {
     }
 
     /// Makes prompts shorter by the tokens that the server adds to them.
-    pub(super) fn set_added(&mut self, tokens: usize) {
+    pub(in crate::commands::bench) fn set_added(&mut self, tokens: usize) {
         self.added = tokens;
     }
 
     /// A prompt of so many words.
-    pub(super) fn prompt(&mut self, words: usize) -> String {
+    pub(in crate::commands::bench) fn prompt(&mut self, words: usize) -> String {
         let mut prompt = String::with_capacity(words * 8);
         for _ in 0..words {
             prompt.push(' ');
@@ -103,7 +110,7 @@ impl Traffic {
     }
 
     /// The next request.
-    pub(super) fn next(&mut self) -> Planned {
+    pub(in crate::commands::bench) fn next(&mut self) -> Planned {
         let words = length(&mut self.lengths, self.prompt)
             .saturating_sub(self.added)
             .max(1);
@@ -131,7 +138,7 @@ impl Traffic {
     }
 
     /// Lets the next request of an open loop arrive at time 0.
-    pub(super) fn begin(&mut self) {
+    pub(in crate::commands::bench) fn begin(&mut self) {
         self.due = Duration::ZERO;
     }
 }

@@ -1,0 +1,129 @@
+//! Fair shares of those who send requests: the virtual token counter of Sheng et al. (OSDI 2024, "Fairness in Serving Large
+//! Language Models").
+//!
+//! A share is an adapter (or the base) and a tenant. Each has a counter of what it was given: one for every token of a
+//! prompt that was computed, two for every token that was generated. The next to be admitted is the oldest request of the
+//! share with the least. Nothing is set aside for anybody: who is alone gets everything. A share that comes back after it
+//! had nothing to do is lifted to the least of those who have, so that idling saves nothing up.
+
+use std::collections::BTreeMap;
+
+use crate::prefix::Namespace;
+
+/// Whose request it is.
+pub(crate) type ShareId = Namespace;
+
+/// What a token of a prompt counts.
+const PROMPT: u64 = 1;
+
+/// What a generated token counts: it takes a step of its own.
+const GENERATED: u64 = 2;
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(crate) struct Shares {
+    shares: BTreeMap<ShareId, Share>,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    /// What it was given.
+    served: u64,
+    /// Requests that wait or run.
+    live: usize,
+}
+
+impl Shares {
+    /// A request has come.
+    pub(crate) fn enter(&mut self, id: ShareId) {
+        let floor = self.floor();
+        let share = self.shares.entry(id).or_default();
+        if share.live == 0 {
+            share.served = share.served.max(floor);
+        }
+        share.live += 1;
+    }
+
+    /// A request has gone.
+    pub(crate) fn leave(&mut self, id: ShareId) {
+        if let Some(share) = self.shares.get_mut(&id) {
+            share.live = share.live.saturating_sub(1);
+        }
+        // Who would be lifted anyway need not be remembered.
+        let floor = self.floor();
+        self.shares
+            .retain(|_, share| share.live > 0 || share.served > floor);
+    }
+
+    /// What a newcomer begins with: the least of those who have something to do; if nobody has, the most that anybody was
+    /// given, for then nobody took anything from anybody.
+    fn floor(&self) -> u64 {
+        let live = self.shares.values().filter(|share| share.live > 0);
+        let least = live.map(|share| share.served).min();
+        let most = self.shares.values().map(|share| share.served).max();
+        least.or(most).unwrap_or(0)
+    }
+
+    /// So many tokens of a prompt are going to be computed.
+    pub(crate) fn charge_prompt(&mut self, id: ShareId, tokens: usize) {
+        self.charge(id, PROMPT * tokens as u64);
+    }
+
+    /// A token was generated.
+    pub(crate) fn charge_token(&mut self, id: ShareId) {
+        self.charge(id, GENERATED);
+    }
+
+    fn charge(&mut self, id: ShareId, cost: u64) {
+        if let Some(share) = self.shares.get_mut(&id) {
+            share.served += cost;
+        }
+    }
+
+    /// What a share was given.
+    pub(crate) fn served(&self, id: ShareId) -> u64 {
+        self.shares.get(&id).map_or(0, |share| share.served)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::Tenant;
+
+    fn id(name: &str) -> ShareId {
+        ShareId {
+            adapter: None,
+            tenant: Some(Tenant::new(name)),
+        }
+    }
+
+    #[test]
+    fn idling_saves_nothing_up_and_loses_no_debt() {
+        let mut shares = Shares::default();
+        let (a, b, c) = (id("a"), id("b"), id("c"));
+        shares.enter(a);
+        shares.enter(b);
+        shares.charge_prompt(a, 100);
+        shares.charge_token(b);
+        shares.enter(c);
+        assert_eq!(shares.served(c), 2, "as the least of those who are there");
+        // One that took much and pauses is no better off afterwards.
+        shares.leave(a);
+        shares.enter(a);
+        assert_eq!(shares.served(a), 100);
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_an_idle_machine() {
+        let mut shares = Shares::default();
+        for name in ["a", "b", "c"] {
+            shares.enter(id(name));
+            shares.charge_prompt(id(name), 10);
+        }
+        for name in ["a", "b", "c"] {
+            shares.leave(id(name));
+        }
+        assert!(shares.shares.is_empty(), "{shares:?}");
+    }
+}

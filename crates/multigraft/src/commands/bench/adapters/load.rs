@@ -1,0 +1,162 @@
+//! What loading costs those who wait for it, and those who do not.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::super::arguments::{Mode, Pick, Span};
+use super::super::serve::load::{self, Plan, Target};
+use super::super::serve::record::Record;
+use super::super::serve::report::percentile;
+use super::super::serve::traffic::{Planned, Traffic};
+use super::made::{Maker, Targets};
+use super::own::{OwnServer, add, post};
+use super::{Bench, Row, median, milliseconds};
+
+/// Adapters whose first requests are timed.
+const COLD: usize = 40;
+/// Adapters that are loaded while others generate.
+const STORM: usize = 100;
+/// Streams that generate meanwhile.
+const STREAMS: usize = 8;
+/// How long they do so without any load.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The first request of an adapter that is on disk, beside the second.
+pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let folder = bench.dir.join("cold");
+    let maker = Maker {
+        config: &bench.config,
+        rank: 16,
+        targets: Targets::All,
+    };
+    maker.write_all(&folder, COLD)?;
+    let server = OwnServer::start(
+        bench.base,
+        ["--preload", "off", "--adapters", &folder.display().to_string()],
+    )?;
+    let names = (0..COLD).map(|index| format!("a{index}")).collect();
+    let target = server.target(names).await?;
+    let span = Span { least: 32, most: 32 };
+    let mut traffic = Traffic::new(1, span, span, COLD, Pick::RoundRobin, 1.0);
+    let mut ask = async |adapter| -> Result<f64> {
+        let planned = Planned {
+            prompt: traffic.prompt(32),
+            adapter,
+            output: 2,
+            due: Duration::ZERO,
+        };
+        let record = load::request(&target, &planned, Instant::now(), Duration::ZERO).await;
+        match record.failure {
+            None => Ok(record.ttft()),
+            Some(failure) => bail!("a request failed: {failure}"),
+        }
+    };
+    ask(None).await?;
+    let mut more = Vec::new();
+    for adapter in 0..COLD {
+        let cold = ask(Some(adapter)).await?;
+        let warm = ask(Some(adapter)).await?;
+        more.push(cold - warm);
+    }
+    more.sort_by(f64::total_cmp);
+    let worst = percentile(&more, 95.0);
+    Ok(vec![Row::new(
+        "first request of a cold local adapter of rank 16 on all linear maps, beyond a warm one: p50, p95",
+        format!("{}, {}", milliseconds(median(more)), milliseconds(worst)),
+        "50 ms",
+    )])
+}
+
+/// Inter-token latencies of some streams while many adapters are loaded.
+pub(super) async fn storm(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let folder = bench.dir.join("storm");
+    let maker = Maker {
+        config: &bench.config,
+        rank: 16,
+        targets: Targets::All,
+    };
+    let folders = maker.write_all(&folder, STORM + STREAMS)?;
+    let server = OwnServer::start(bench.base, ["--allow-source", &folder.display().to_string()])?;
+    let http = server.http()?;
+    let names: Vec<String> = (0..STREAMS).map(|index| format!("a{index}")).collect();
+    for (name, folder) in names.iter().zip(&folders) {
+        add(&http, name, folder).await?;
+    }
+    let target = Arc::new(server.target(names).await?);
+    stream(&target, Duration::from_secs(1)).await?;
+    let quiet = gaps(&stream(&target, QUIET).await?);
+    // Loads go on, over and over, for as long as the streams are watched.
+    let loading = tokio::spawn(async move {
+        let (begin, mut loads) = (Instant::now(), 0);
+        while begin.elapsed() < QUIET {
+            for (index, folder) in folders[STREAMS..].iter().enumerate() {
+                add(&http, &format!("new{index}"), folder).await?;
+                loads += 1;
+                if begin.elapsed() >= QUIET && loads >= STORM {
+                    break;
+                }
+            }
+            for index in 0..STORM {
+                // One that was not reached this time is not there.
+                let _ = post(
+                    &http,
+                    "/unload_lora_adapter",
+                    json!({"lora_name": format!("new{index}")}),
+                )
+                .await;
+            }
+        }
+        Ok::<_, anyhow::Error>((loads, begin.elapsed()))
+    });
+    let busy = gaps(&stream(&target, QUIET).await?);
+    let (loads, took) = loading.await??;
+    let (quiet, busy) = (percentile(&quiet, 99.0), percentile(&busy, 99.0));
+    Ok(vec![Row::new(
+        format!(
+            "8 streams, inter-token latency p99 while adapters are loaded ({:.0} a second), over without",
+            loads as f64 / took.as_secs_f64()
+        ),
+        format!(
+            "{:.2} ({} over {})",
+            busy / quiet,
+            milliseconds(busy),
+            milliseconds(quiet)
+        ),
+        "1.2",
+    )])
+}
+
+async fn stream(target: &Arc<Target>, duration: Duration) -> Result<Vec<Record>> {
+    let (prompt, output) = (
+        Span { least: 64, most: 64 },
+        Span {
+            least: 128,
+            most: 128,
+        },
+    );
+    let traffic = Traffic::new(2, prompt, output, STREAMS, Pick::RoundRobin, 1.0);
+    let plan = Plan {
+        mode: Mode::Closed,
+        clients: STREAMS,
+        requests: usize::MAX,
+        duration: Some(duration),
+    };
+    let (records, _) = load::run(target, traffic, plan).await?;
+    if let Some(failure) = records.iter().find_map(|record| record.failure.as_ref()) {
+        bail!("a stream failed: {failure}");
+    }
+    Ok(records)
+}
+
+/// All times between tokens, in order.
+fn gaps(records: &[Record]) -> Vec<f64> {
+    let mut gaps: Vec<f64> = records
+        .iter()
+        .flat_map(|record| record.gaps.iter().copied())
+        .collect();
+    gaps.sort_by(f64::total_cmp);
+    gaps
+}

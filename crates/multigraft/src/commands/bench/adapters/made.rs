@@ -1,0 +1,92 @@
+//! Random adapters on disk, as many as it takes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use half::bf16;
+use multigraft_model::{Config, LinearId, Module, ModuleKind, Target};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+/// How far weights are from zero: answers stay sane, and differ from the base's.
+const SIZE: f32 = 0.02;
+
+/// What is adapted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Targets {
+    /// All linear maps of every layer.
+    All,
+    /// Queries and values.
+    QueryValue,
+}
+
+/// Shapes of adapters for a base.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Maker<'a> {
+    pub config: &'a Config,
+    pub rank: usize,
+    pub targets: Targets,
+}
+
+impl Maker<'_> {
+    /// Writes adapter number `seed` to `folder`; each number gives other weights.
+    pub(super) fn write(self, folder: &Path, seed: u64) -> Result<()> {
+        let modules: Vec<Module> = self.config.modules();
+        let modules: Vec<&Module> = modules.iter().filter(|module| self.adapts(module)).collect();
+        let mut names: Vec<&str> = modules.iter().filter_map(|m| m.path.rsplit('.').next()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let config = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": self.rank, "lora_alpha": 2 * self.rank,
+            "target_modules": names, "bias": "none"});
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut header = serde_json::Map::new();
+        let mut data: Vec<u8> = Vec::new();
+        for module in modules {
+            for (matrix, shape) in [
+                ("lora_A", [self.rank, module.inp]),
+                ("lora_B", [module.out, self.rank]),
+            ] {
+                let begin = data.len();
+                for _ in 0..shape[0] * shape[1] {
+                    let weight = bf16::from_f32(random.random_range(-SIZE..SIZE));
+                    data.extend(weight.to_bits().to_le_bytes());
+                }
+                header.insert(
+                    format!("base_model.model.{}.{matrix}.weight", module.path),
+                    json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, data.len()]}),
+                );
+            }
+        }
+        let header = serde_json::Value::Object(header).to_string().into_bytes();
+        let file = [(header.len() as u64).to_le_bytes().as_slice(), &header, &data].concat();
+        let write = || -> std::io::Result<()> {
+            fs::create_dir_all(folder)?;
+            fs::write(folder.join("adapter_config.json"), config.to_string())?;
+            fs::write(folder.join("adapter_model.safetensors"), file)
+        };
+        write().with_context(|| format!("cannot write {}", folder.display()))
+    }
+
+    /// Writes `count` of them to folders in `dir`, called `a0`, `a1`, …; returns the folders.
+    pub(super) fn write_all(self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
+        (0..count)
+            .map(|index| {
+                let folder = dir.join(format!("a{index}"));
+                self.write(&folder, index as u64)?;
+                Ok(folder)
+            })
+            .collect()
+    }
+
+    fn adapts(self, module: &Module) -> bool {
+        match module.kind {
+            ModuleKind::Linear(LinearId::Layer { target, .. }) => match self.targets {
+                Targets::All => true,
+                Targets::QueryValue => matches!(target, Target::Q | Target::V),
+            },
+            _ => false,
+        }
+    }
+}

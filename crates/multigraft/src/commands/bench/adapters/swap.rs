@@ -1,0 +1,121 @@
+//! One name whose adapter is replaced over and over while it is used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::super::serve::http::Server;
+use super::made::{Maker, Targets};
+use super::own::{OwnServer, add, post};
+use super::{Bench, Row};
+
+const SWAPS: usize = 200;
+const STREAMS: usize = 32;
+/// How long they ask before the first swap.
+const QUIET: Duration = Duration::from_secs(5);
+
+pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let folder = bench.dir.join("swap");
+    let maker = Maker {
+        config: &bench.config,
+        rank: 16,
+        targets: Targets::All,
+    };
+    let folders = maker.write_all(&folder, 2)?;
+    let server = OwnServer::start(bench.base, ["--allow-source", &folder.display().to_string()])?;
+    let http = server.http()?;
+    // What each version answers to each prompt, alone.
+    let mut expected = Expected::new();
+    for folder in &folders {
+        add(&http, "a", folder).await?;
+        for prompt in 0..STREAMS {
+            let (version, text) = ask(&http, prompt).await?;
+            expected.insert((version, prompt), text);
+        }
+    }
+    let expected = Arc::new(expected);
+    // As much as the streams take by themselves.
+    let quiet = || async {
+        tokio::time::sleep(QUIET).await;
+        Ok(())
+    };
+    streams(&http, &expected, quiet).await?;
+    let before = server.resident()?;
+    let swaps = || async {
+        for swap in 0..SWAPS {
+            add(&http, "a", &folders[swap % 2]).await?;
+        }
+        Ok(())
+    };
+    let (right, wrong) = streams(&http, &expected, swaps).await?;
+    let after = server.resident()?;
+    let listed = http.get("/v1/adapters").await?;
+    let bytes = listed["memory"]["bytes"].as_u64().context("bytes of adapters")?;
+    let one = listed["data"][0]["bytes"]
+        .as_u64()
+        .context("bytes of the adapter")?;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    Ok(vec![
+        Row::new(
+            "200 swaps of one name under 32 streams: answers that are one version's to the bit; others",
+            format!("{right}; {wrong}"),
+            "all; 0",
+        ),
+        Row::new(
+            "the same: adapters in memory afterwards; resident memory before, after",
+            format!("{}; {:.0}, {:.0} MiB", bytes / one, mib(before), mib(after)),
+            "1; as before",
+        ),
+    ])
+}
+
+/// What each version answers to each prompt.
+type Expected = HashMap<(String, usize), String>;
+
+/// Streams that ask until `meanwhile` is done; how many answers were right and how many were not.
+async fn streams<F: Future<Output = Result<()>>>(
+    http: &Server,
+    expected: &Arc<Expected>,
+    meanwhile: impl FnOnce() -> F,
+) -> Result<(usize, usize)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut streams = JoinSet::new();
+    for prompt in 0..STREAMS {
+        let (http, stop, expected) = (http.clone(), Arc::clone(&stop), Arc::clone(expected));
+        streams.spawn(async move {
+            let (mut right, mut wrong) = (0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                let (version, text) = ask(&http, prompt).await?;
+                match expected.get(&(version, prompt)) == Some(&text) {
+                    true => right += 1,
+                    false => wrong += 1,
+                }
+            }
+            Ok::<_, anyhow::Error>((right, wrong))
+        });
+    }
+    meanwhile().await?;
+    stop.store(true, Ordering::Relaxed);
+    let (mut right, mut wrong) = (0, 0);
+    while let Some(counts) = streams.join_next().await {
+        let (its_right, its_wrong) = counts??;
+        right += its_right;
+        wrong += its_wrong;
+    }
+    Ok((right, wrong))
+}
+
+/// Which version answered, and what.
+async fn ask(http: &Server, prompt: usize) -> Result<(String, String)> {
+    let body = json!({"model": "a", "prompt": format!("Chapter {prompt}. The"), "max_tokens": 32, "temperature": 0,
+        "ignore_eos": true});
+    let answer = post(http, "/v1/completions", body).await?;
+    let text = answer["choices"][0]["text"].as_str().context("a text")?;
+    let version = answer["system_fingerprint"].as_str().context("a fingerprint")?;
+    Ok((version.to_owned(), text.to_owned()))
+}

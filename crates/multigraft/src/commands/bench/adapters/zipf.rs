@@ -1,0 +1,106 @@
+//! Many more adapters than memory holds.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use super::super::arguments::{Mode, Pick, Span};
+use super::super::serve::load::{self, Plan};
+use super::made::{Maker, Targets};
+use super::own::{OwnServer, post};
+use super::{Bench, Row};
+
+const ADAPTERS: usize = 2000;
+/// How many of them the memory holds.
+const RESIDENT: usize = 200;
+const CLIENTS: usize = 16;
+const REQUESTS: usize = 600;
+/// Adapters whose answers are compared.
+const COMPARED: usize = 64;
+
+pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let folder = bench.dir.join("zipf");
+    let maker = Maker {
+        config: &bench.config,
+        rank: 8,
+        targets: Targets::QueryValue,
+    };
+    maker.write_all(&folder, ADAPTERS)?;
+    let folder = folder.display().to_string();
+    let (all, reference, bytes) = run(bench, &["--adapters", &folder]).await?;
+    let memory = (bytes / ADAPTERS * RESIDENT).to_string();
+    let arguments = [
+        "--adapters",
+        &folder,
+        "--preload",
+        "off",
+        "--adapter-memory",
+        &memory,
+    ];
+    let (some, answers, _) = run(bench, &arguments).await?;
+    let wrong = reference.iter().zip(&answers).filter(|(a, b)| a != b).count();
+    Ok(vec![
+        Row::new(
+            "2,000 adapters (rank 8 on q and v) by Zipf's law, memory for 200: throughput over all resident",
+            format!("{:.2} ({:.0} over {:.0} tokens/s)", some / all, some, all),
+            "0.8",
+        ),
+        Row::new(
+            "the same: requests lost; answers of 64 adapters that differ from those with all resident",
+            format!("0; {wrong}"),
+            "0; 0",
+        ),
+    ])
+}
+
+/// Output tokens a second, answers of some adapters with their hashes, and the bytes that all adapters in memory take.
+async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>, usize)> {
+    let server = OwnServer::start(bench.base, arguments)?;
+    let target = Arc::new(
+        server
+            .target((0..ADAPTERS).map(|index| format!("a{index}")).collect())
+            .await?,
+    );
+    let span = |tokens| Span {
+        least: tokens,
+        most: tokens,
+    };
+    let pick = Pick::Zipf(1.0);
+    let traffic = super::super::serve::traffic::Traffic::new(3, span(128), span(64), ADAPTERS, pick, 1.0);
+    let plan = Plan {
+        mode: Mode::Closed,
+        clients: CLIENTS,
+        requests: REQUESTS / 3,
+        duration: None,
+    };
+    // Until the most used adapters are where they will be.
+    let (_, traffic) = load::run(&target, traffic, plan).await?;
+    let plan = Plan {
+        requests: REQUESTS,
+        ..plan
+    };
+    let (records, _) = load::run(&target, traffic, plan).await?;
+    let failed = records.iter().find_map(|record| record.failure.as_ref());
+    ensure!(failed.is_none(), "a request was lost: {failed:?}");
+    let begin = records.iter().map(|record| record.sent).min().unwrap_or_default();
+    let end = records.iter().map(|record| record.end).max().unwrap_or_default();
+    let tokens: usize = records.iter().map(|record| record.output_tokens).sum();
+
+    let http = server.http()?;
+    let mut answers = Vec::new();
+    for index in 0..COMPARED {
+        let name = format!("a{}", index * ADAPTERS / COMPARED);
+        let body = json!({"model": name, "prompt": "The old bridge", "max_tokens": 16, "temperature": 0});
+        let answer = post(&http, "/v1/completions", body).await?;
+        let text = answer["choices"][0]["text"].as_str().context("a text")?;
+        answers.push(format!("{} {text}", answer["system_fingerprint"]));
+    }
+    let listed = http.get("/v1/adapters").await?;
+    let bytes = listed["memory"]["bytes"].as_u64().context("bytes of adapters")?;
+    Ok((
+        tokens as f64 / (end - begin).as_secs_f64(),
+        answers,
+        usize::try_from(bytes)?,
+    ))
+}
