@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use multigraft_model::AdapterHash;
+use multigraft_model::{AdapterHash, pace};
 
 use crate::config::CONFIG_LIMIT;
 use crate::error::AdapterError;
@@ -20,6 +20,8 @@ const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_mo
 /// The largest file of tensors that is read. An adapter that replaces embedding and lm_head of a model with 260,000
 /// tokens and 8,192 features has 8 GB.
 const WEIGHTS_LIMIT: u64 = 16 << 30;
+/// Bytes that are read or hashed between two pauses.
+const PIECE: usize = 256 << 10;
 /// What a hash begins with, so that it never equals one made for another purpose.
 const HASH_DOMAIN: &[u8] = b"multigraft adapter 1\0";
 
@@ -73,7 +75,10 @@ fn hash(files: &[(&str, &[u8])]) -> AdapterHash {
     for (name, contents) in files {
         for part in [name.as_bytes(), contents] {
             hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
+            for piece in part.chunks(PIECE) {
+                hasher.update(piece);
+                pace::pause();
+            }
         }
     }
     AdapterHash(hasher.finalize().into())
@@ -112,12 +117,16 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
     bytes
         .try_reserve_exact(capacity)
         .map_err(|_| fail(std::io::ErrorKind::OutOfMemory.into()))?;
-    File::open(path)
-        .map_err(fail)?
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
-    Ok(bytes)
+    let mut file = File::open(path).map_err(fail)?;
+    loop {
+        // A file that grew meanwhile is read no further than the limit.
+        let piece = (limit - bytes.len() as u64).min(PIECE as u64);
+        let read = file.by_ref().take(piece).read_to_end(&mut bytes).map_err(fail)?;
+        if read == 0 {
+            return Ok(bytes);
+        }
+        pace::pause();
+    }
 }
 
 /// PEFT puts adapters that are not called `default` into sub-folders, and people name the folder above.

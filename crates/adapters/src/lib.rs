@@ -29,7 +29,7 @@ pub use info::{AdapterFile, AdapterInfo};
 pub use read::{read, read_for};
 pub use refusal::Refusal;
 pub use registry::{
-    ActivateError, Adding, ChangeError, Entry, Listed, ListedVersion, LoadError, Lookup, OpenError, Outcome,
-    Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
+    ActivateError, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup, OpenError,
+    Outcome, Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
 };
 pub use source::{AllowedSources, Found, Source};

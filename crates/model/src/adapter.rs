@@ -9,6 +9,7 @@ use crate::delta::{
 };
 use crate::error::ModelError;
 use crate::model::Model;
+use crate::pace;
 
 /// An adapter packed for one base model, in host memory. Immutable and shared; [`crate::Backend::admit`] makes it
 /// resident.
@@ -78,6 +79,7 @@ impl PackedAdapter {
                 .ok_or_else(|| ModelError::AdapterMismatch(format!("{id:?}")))?;
             check(delta, base).map_err(|what| ModelError::AdapterMismatch(format!("{id:?}: {what}")))?;
             let linear = PackedLinear::new(delta, base, dtype);
+            pace::pause();
             packed.bytes += linear.bytes();
             match *id {
                 LinearId::Layer { layer, target } => {

@@ -20,6 +20,7 @@ mod files;
 mod load;
 mod model;
 mod modules;
+pub mod pace;
 mod project;
 mod step;
 mod weights;

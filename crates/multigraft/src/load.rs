@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use multigraft_adapters::{BaseShape, Entry, Lookup, Packer, Registry, RegistryOptions, Source};
+use multigraft_adapters::{BaseShape, Entry, IsBusy, Lookup, Packer, Registry, RegistryOptions, Source};
 use multigraft_engine::Engine;
 use multigraft_model::{
     AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, ModelFiles,
@@ -72,8 +72,14 @@ impl Base {
         })
     }
 
-    /// The base and its adapters, none of which is loaded yet. What survives a restart is in `data`.
-    pub(crate) fn registry(&self, settings: &ModelSettings, data: Option<PathBuf>) -> Result<Registry> {
+    /// The base and its adapters, none of which is loaded yet. What survives a restart is in `data`; loading gives way while
+    /// `is_busy`.
+    pub(crate) fn registry(
+        &self,
+        settings: &ModelSettings,
+        data: Option<PathBuf>,
+        is_busy: IsBusy,
+    ) -> Result<Registry> {
         let shape = BaseShape::new(self.model.config()).named(&self.title);
         let dtype = match settings.adapter_dtype {
             AdapterDtype::Bf16 => ModelDtype::Bf16,
@@ -85,6 +91,7 @@ impl Base {
         let options = RegistryOptions {
             memory,
             data,
+            is_busy,
             ..RegistryOptions::default()
         };
         let packer = Packer::new(Arc::clone(&self.model), shape, dtype);

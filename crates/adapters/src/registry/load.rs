@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multigraft_model::{AdapterHash, PackedAdapter};
+use multigraft_model::{AdapterHash, PackedAdapter, pace};
 
 use super::state::{Next, Version};
 use super::{Entry, Inner, LoadError, State};
@@ -18,6 +18,10 @@ use crate::source::Source;
 
 /// How often a load that waits for memory looks whether there is some.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How far loading steps back, from 0 to 19: as far as there is.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 19;
 
 /// Something to load.
 #[derive(Debug)]
@@ -68,6 +72,13 @@ pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Job>, count: usize) -
 }
 
 fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Job>>) {
+    step_back();
+    let watched = Weak::clone(registry);
+    pace::give_way(move || {
+        watched
+            .upgrade()
+            .is_some_and(|registry| registry.options.is_busy.ask())
+    });
     loop {
         let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let (Ok(job), Some(registry)) = (job, registry.upgrade()) else {
@@ -87,6 +98,15 @@ struct Loaded {
     info: Arc<AdapterInfo>,
     /// Memory that was promised for it.
     promised: usize,
+}
+
+/// Lets threads that compute steps go first: they wait for each other, so one that is interrupted holds all of them up.
+fn step_back() {
+    // Of this thread alone, which is what 0 means on Linux. Refused, loading is only less considerate.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "loading adapters keeps its priority");
+    }
 }
 
 impl Inner {

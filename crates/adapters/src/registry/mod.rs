@@ -55,6 +55,36 @@ pub struct RegistryOptions {
     pub longest_backoff: Duration,
     /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing does.
     pub data: Option<PathBuf>,
+    /// Whether sequences are being computed, for which loading gives way.
+    pub is_busy: IsBusy,
+}
+
+/// Says whether sequences are being computed.
+#[derive(Clone)]
+pub struct IsBusy(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl IsBusy {
+    /// What `is_busy` says.
+    pub fn new(is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_busy))
+    }
+
+    fn ask(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl Default for IsBusy {
+    /// Never.
+    fn default() -> Self {
+        Self::new(|| false)
+    }
+}
+
+impl fmt::Debug for IsBusy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IsBusy")
+    }
 }
 
 impl Default for RegistryOptions {
@@ -67,6 +97,7 @@ impl Default for RegistryOptions {
             backoff: Duration::from_secs(1),
             longest_backoff: Duration::from_secs(60),
             data: None,
+            is_busy: IsBusy::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From tensors that fit to numbers: decoded, finite, in the form that the base packs.
 
-use multigraft_model::{LinearDelta, LinearId, LowRank, Matrix, ModuleKind};
+use multigraft_model::{LinearDelta, LinearId, LowRank, Matrix, ModuleKind, pace};
 use multigraft_weights::Tensor;
 
 use super::agree::{Agreed, halves};
@@ -22,6 +22,7 @@ pub(crate) fn changes(
     for slot in slots.iter() {
         if let ModuleKind::Linear(id @ LinearId::Layer { .. }) = slot.module.kind {
             linears.push((id, linear(slot, config)?));
+            pace::pause();
         }
     }
     let mut warnings: Vec<String> = agreed

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use multigraft_adapters::Registry;
+use multigraft_adapters::{IsBusy, Registry};
 use multigraft_engine::{Event, Finish, Request, Sampling, Sink, Stop};
 use multigraft_model::PackedAdapter;
 use multigraft_text::ChatInput;
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     // One sequence: more room than one context is of no use.
     settings.engine.max_running = 1;
     let base = Base::open(&settings)?;
-    let registry = base.registry(&settings, None)?;
+    let registry = base.registry(&settings, None, IsBusy::default())?;
     let adapter = choose(&registry, arguments.with.as_deref())?;
     let text = read_prompt(&arguments.prompt)?;
     let prompt = match arguments.raw {

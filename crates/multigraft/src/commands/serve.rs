@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::{AllowedSources, Registry, Residency};
+use multigraft_adapters::{AllowedSources, IsBusy, Registry, Residency};
 use multigraft_engine::Engine;
 use multigraft_server::{AppState, BaseInfo, Ended, interrupt, serve};
 use tokio::{net::TcpListener, runtime};
@@ -32,7 +32,10 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let settings = ModelSettings::resolve(arguments.model, file.model)?;
 
     let base = Base::open(&settings)?;
-    let registry = base.registry(&settings, server.data.clone())?;
+    let engine = base.engine(&settings)?;
+    let watched = engine.clone();
+    let is_busy = IsBusy::new(move || watched.stats().running > 0);
+    let registry = base.registry(&settings, server.data.clone(), is_busy)?;
     if server.preload {
         load_all(&registry)?;
     }
@@ -40,7 +43,6 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     if allowed.is_empty() {
         allowed.extend(settings.adapters.clone());
     }
-    let engine = base.engine(&settings)?;
     let overview = overview(&base, &registry, &engine, &settings);
     let example = registry.names().into_iter().next().unwrap_or(base.name.clone());
     let state = AppState {

@@ -6,6 +6,7 @@ mod drive;
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Result, ensure};
+use multigraft_adapters::IsBusy;
 use multigraft_kernels::machine::Machine;
 use multigraft_model::{Backend, CpuBackend, ModelFiles, PackedAdapter, Slot};
 use serde_json::{Value, json};
@@ -84,7 +85,7 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     let file = ConfigFile::read(config)?;
     let settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
     let base = Base::open(&settings)?;
-    let adapters = load_all(&base.registry(&settings, None)?)?;
+    let adapters = load_all(&base.registry(&settings, None, IsBusy::default())?)?;
     let bench = Bench {
         arguments,
         cost: Cost::of(
