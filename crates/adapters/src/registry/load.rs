@@ -19,9 +19,9 @@ use crate::source::Source;
 /// How often a load that waits for memory looks whether there is some.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How far loading steps back, from 0 to 19: as far as there is.
+/// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0 steps notice it.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
+const NICENESS: i32 = 10;
 
 /// Something to load.
 #[derive(Debug)]
