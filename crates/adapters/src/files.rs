@@ -65,6 +65,18 @@ impl AdapterFiles {
             hash,
         })
     }
+
+    /// Whether they are those of `known`.
+    pub(crate) fn check(&self, known: AdapterHash) -> Result<(), AdapterError> {
+        match self.hash == known {
+            true => Ok(()),
+            false => Err(AdapterError::Changed {
+                folder: self.folder.clone(),
+                known: known.to_string(),
+                found: self.hash.to_string(),
+            }),
+        }
+    }
 }
 
 /// SHA-256 of the domain, then for each file the length of its name (64 bits, little-endian), its name, the length of its

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::AdapterError;
-use crate::files::CONFIG;
+use crate::files::{CONFIG, WEIGHTS};
 
 /// An adapter to be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,23 +97,36 @@ impl AllowedSources {
     /// If it is not allowed, or not there. Of what is not allowed the error does not tell whether it is there.
     pub fn folder(&self, reference: &str) -> Result<PathBuf, AdapterError> {
         let path = Path::new(reference);
-        let found = path.canonicalize();
-        let real = found.as_deref().unwrap_or(path);
+        let refused = || AdapterError::NotAllowed {
+            reference: reference.to_owned(),
+            allowed: self.roots.clone(),
+        };
+        let source = match path.canonicalize() {
+            Ok(folder) => {
+                // Nor may its files be links that lead out.
+                let files = [CONFIG, WEIGHTS].map(|name| folder.join(name).canonicalize());
+                let is_allowed =
+                    self.contain(&folder) && files.iter().flatten().all(|file| self.contain(file));
+                return is_allowed.then_some(folder).ok_or_else(refused);
+            }
+            Err(source) => source,
+        };
+        // What is not there is judged by what is there of its path.
+        let above = path.ancestors().find_map(|above| above.canonicalize().ok());
         let is_plain = path
             .components()
             .all(|part| part != std::path::Component::ParentDir);
-        let is_within = self.roots.iter().any(|root| real.starts_with(root));
-        match found {
-            Ok(found) if is_within => Ok(found),
-            Err(source) if is_within && is_plain => Err(AdapterError::Read {
+        match above.is_some_and(|above| self.contain(&above)) && is_plain {
+            true => Err(AdapterError::Read {
                 path: path.to_owned(),
                 source,
             }),
-            _ => Err(AdapterError::NotAllowed {
-                reference: reference.to_owned(),
-                allowed: self.roots.clone(),
-            }),
+            false => Err(refused()),
         }
+    }
+
+    fn contain(&self, real: &Path) -> bool {
+        self.roots.iter().any(|root| real.starts_with(root))
     }
 }
 
@@ -140,6 +153,7 @@ mod tests {
             "../secret",
             "../none",
             "link",
+            "link/none",
             "support/../../secret",
             "support/../../none",
         ] {

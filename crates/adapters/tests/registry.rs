@@ -213,21 +213,28 @@ fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
         .add(&source("new", &folder), Adding::default())
         .unwrap();
     let request = loading(place.registry.get("new"));
-    // Adding the same again waits for the same; another one is refused.
+    // Adding the same again waits for the same, until its files may have been read: they may be others by now.
     let replace = Adding {
         replace: true,
-        pinned: None,
+        pinned: Some(true),
     };
-    let again = place.registry.add(&source("new", &folder), replace).unwrap();
+    let mut again = Vec::new();
+    let error = loop {
+        match place.registry.add(&source("new", &folder), replace) {
+            Ok(waiting) => again.push(waiting),
+            Err(error) => break error,
+        }
+        std::thread::yield_now();
+    };
+    assert!(error.to_string().contains("just being loaded"), "{error}");
     let other = place.write("other", 8);
     let error = place.registry.add(&source("new", &other), replace).unwrap_err();
     assert!(error.to_string().contains("just being loaded"), "{error}");
     open.send(()).unwrap();
     let hash = added.block().unwrap().hash;
-    assert_eq!(
-        [request, again].map(|waiting| waiting.block().unwrap().hash),
-        [hash; 2]
-    );
+    for waiting in again.into_iter().chain([request]) {
+        assert_eq!(waiting.block().unwrap().hash, hash);
+    }
 }
 
 #[test]
@@ -249,11 +256,12 @@ fn a_new_version_takes_over_at_once_and_the_old_one_is_freed_with_its_last_user(
     let new = added.block().unwrap();
     assert_ne!(new.hash, old.hash);
     assert_eq!(ready(place.registry.get("a")).hash, new.hash);
-    assert_eq!(place.registry.memory().0, BYTES, "the registry holds one of them");
+    assert_eq!(place.registry.memory().0, 2 * BYTES, "both are used");
     let weak = Arc::downgrade(&old.packed);
     assert!(weak.upgrade().is_some(), "who uses the old one has it");
     drop(old);
     assert!(weak.upgrade().is_none(), "the last user gave it back");
+    assert_eq!(place.registry.memory().0, BYTES);
     let versions = place.registry.listed("a").unwrap().versions;
     let active: Vec<bool> = versions.iter().map(|version| version.active).collect();
     assert_eq!(active, [false, true]);
@@ -326,16 +334,16 @@ fn rolling_back_goes_to_the_version_before_and_to_any_by_its_hash() {
 fn files_that_changed_are_not_served_under_the_old_hash() {
     let place = Place::new();
     place.register("a", 1);
-    place.get("a").unwrap();
+    let first = place.get("a").unwrap().hash;
     let second = place.write("second", 2);
     place.replace("a", &second).unwrap();
     place.write("a", 3);
-    place.registry.activate("a", None).unwrap();
-    let error = place.get("a").unwrap_err();
+    let error = place.registry.activate("a", None).unwrap_err();
     assert!(
         error.to_string().contains("have changed since it was added"),
         "{error}"
     );
+    assert_ne!(place.get("a").unwrap().hash, first, "the good version stays");
 }
 
 #[test]
@@ -346,8 +354,9 @@ fn a_removed_name_is_gone_while_its_users_go_on() {
     let user = place.get("a").unwrap();
     place.registry.remove("a").unwrap();
     assert!(matches!(place.registry.get("a"), Lookup::Unknown));
+    assert_eq!(place.registry.memory().0, BYTES, "as long as it is used");
+    drop(user);
     assert_eq!(place.registry.memory().0, 0);
-    assert_eq!(user.packed.bytes(), BYTES);
     assert!(place.registry.remove("a").is_err());
     // Those who wait for one that is removed hear so.
     place.register("b", 2);
@@ -436,6 +445,40 @@ fn a_load_waits_for_room_that_running_adapters_give_back() {
     drop(running);
     waiting.block().unwrap();
     assert!(!place.is_resident("a") && place.is_resident("b"));
+}
+
+#[test]
+fn what_was_replaced_and_still_runs_counts_against_the_memory() {
+    let options = RegistryOptions {
+        memory: 2 * BYTES,
+        room_timeout: Duration::from_millis(30),
+        ..RegistryOptions::default()
+    };
+    let place = Place::with(options, None);
+    place.register("a", 1);
+    let first = place.get("a").unwrap();
+    let second = place.replace("a", &place.write("second", 2)).unwrap();
+    let third = place.replace("a", &place.write("third", 3));
+    assert!(
+        matches!(third, Err(LoadError::NoRoom { held: 2000, .. })),
+        "{third:?}"
+    );
+    drop((first, second));
+    place.replace("a", &place.dir.path().join("third")).unwrap();
+}
+
+#[test]
+fn those_who_went_away_make_room_for_others_that_wait() {
+    let options = RegistryOptions {
+        max_waiting: 2,
+        ..RegistryOptions::default()
+    };
+    let (place, open) = Place::gated(options);
+    place.register("a", 1);
+    drop([(), ()].map(|()| loading(place.registry.get("a"))));
+    let waiting = loading(place.registry.get("a"));
+    open.send(()).unwrap();
+    waiting.block().unwrap();
 }
 
 #[test]

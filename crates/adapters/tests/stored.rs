@@ -116,8 +116,8 @@ fn what_was_given_at_the_start_goes_before_what_was_stored() {
     assert!(registry.register(given()).unwrap());
     assert!(registry.register(given()).is_err(), "given twice");
     assert_ne!(get(&registry, "a").hash, stored);
-    // Nor is what happens to it stored.
-    registry.remove("a").unwrap();
+    // Nor is what is added under it stored.
+    add(&registry, "a", &write(dir.path().join("third"), 3)).unwrap();
     drop(registry);
     assert_eq!(get(&open(&data).unwrap(), "a").hash, stored);
 }
@@ -186,4 +186,90 @@ fn a_data_folder_is_one_servers_alone() {
     );
     drop(registry);
     open(dir.path()).unwrap();
+}
+
+#[test]
+fn the_oldest_version_that_is_remembered_can_be_added_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let registry = open(&data).unwrap();
+    let folders: Vec<PathBuf> = (1..18)
+        .map(|alpha| write(dir.path().join(alpha.to_string()), alpha))
+        .collect();
+    let hashes: Vec<AdapterHash> = folders
+        .iter()
+        .map(|folder| add(&registry, "a", folder).unwrap().hash)
+        .collect();
+    let before = state(&registry);
+    assert_eq!(before[0].1.len(), 16);
+    assert_eq!(before[0].1[0], Some(hashes[1]));
+    registry.activate("a", Some(hashes[1])).unwrap();
+    add(&registry, "a", &folders[1]).unwrap();
+    assert_eq!(state(&registry)[0].1, before[0].1);
+    drop(registry);
+    let registry = open(&data).unwrap();
+    assert_eq!(state(&registry)[0].1, before[0].1);
+    assert_eq!(get(&registry, "a").hash, hashes[1]);
+}
+
+#[test]
+fn a_stored_adapter_that_is_called_as_the_base_is_by_now_is_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = write(dir.path().join("source"), 1);
+    let data = dir.path().join("data");
+    let registry = open(&data).unwrap();
+    add(&registry, "support", &source).unwrap();
+    drop(registry);
+    let packer = Packer {
+        shape: base(false),
+        weight_bytes: 2,
+        pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
+    };
+    let options = RegistryOptions {
+        data: Some(data.clone()),
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::open("support", packer, options).unwrap();
+    assert!(registry.names().is_empty());
+    drop(registry);
+    get(&open(&data).unwrap(), "support");
+}
+
+#[test]
+fn files_that_were_damaged_are_mended_when_the_adapter_is_added_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let source = write(dir.path().join("source"), 1);
+    let registry = open(&data).unwrap();
+    let hash = add(&registry, "a", &source).unwrap().hash;
+    drop(registry);
+    let kept = data.join("adapters").join(hash.to_string());
+    std::fs::write(kept.join("adapter_model.safetensors"), b"damaged").unwrap();
+    let registry = open(&data).unwrap();
+    add(&registry, "a", &source).unwrap();
+    drop(registry);
+    assert_eq!(get(&open(&data).unwrap(), "a").hash, hash);
+}
+
+#[test]
+fn a_removed_name_is_not_what_was_stored_under_it_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let folders = [1, 2, 3].map(|alpha| write(dir.path().join(alpha.to_string()), alpha));
+    let registry = open(&data).unwrap();
+    for folder in &folders[..2] {
+        add(&registry, "a", folder).unwrap();
+    }
+    drop(registry);
+    let registry = open(&data).unwrap();
+    let given = Source {
+        name: "a".to_owned(),
+        folder: folders[0].clone(),
+    };
+    registry.register(given).unwrap();
+    registry.remove("a").unwrap();
+    let hash = add(&registry, "a", &folders[2]).unwrap().hash;
+    drop(registry);
+    let registry = open(&data).unwrap();
+    assert_eq!(state(&registry), [("a".to_owned(), vec![Some(hash)], 0, false)]);
 }

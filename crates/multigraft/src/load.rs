@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use multigraft_adapters::{BaseShape, Entry, IsBusy, Lookup, Packer, Registry, RegistryOptions, Source};
+use multigraft_adapters::{
+    BaseShape, Entry, IsBusy, LoadError, Lookup, Packer, Registry, RegistryOptions, Source,
+};
 use multigraft_engine::Engine;
 use multigraft_model::{
     AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, ModelFiles,
@@ -207,7 +209,18 @@ pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
             );
             break;
         }
-        entries.push(load(registry, name)?);
+        match load(registry, name) {
+            Ok(entry) => entries.push(entry),
+            Err(error) if matches!(error.downcast_ref(), Some(LoadError::NoRoom { .. })) => {
+                tracing::info!("{error:#}; the others are loaded when they are used");
+                break;
+            }
+            // It was not given at this start, so it need not be right for it.
+            Err(error) if registry.listed(name).is_some_and(|listed| listed.stored) => {
+                tracing::warn!("{error:#}");
+            }
+            Err(error) => return Err(error),
+        }
     }
     progress.finish();
     Ok(entries)

@@ -1,7 +1,7 @@
 //! The threads that read, check and pack adapters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -112,16 +112,13 @@ fn step_back() {
 impl Inner {
     /// Reads, checks and packs an adapter. The files of one that is to be stored are kept.
     fn load(&self, job: &Job) -> Result<Loaded, LoadError> {
+        if let Some(named) = self.lock().names.get_mut(&job.name) {
+            named.begins(job.id);
+        }
         let files = AdapterFiles::read(&job.folder).map_err(failed)?;
         let hash = files.hash;
-        if let Kind::Active(Some(known)) = job.kind
-            && known != hash
-        {
-            return Err(failed(AdapterError::Changed {
-                folder: job.folder.clone(),
-                known: known.to_string(),
-                found: hash.to_string(),
-            }));
+        if let Kind::Active(Some(known)) = job.kind {
+            files.check(known).map_err(failed)?;
         }
         let store = match job.kind {
             Kind::Candidate => self.store_of(&job.name).unwrap_or(None),
@@ -272,6 +269,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// Whether the files in `folder` are still those of `hash`.
+pub(super) fn check_files(folder: &Path, hash: AdapterHash) -> Result<(), AdapterError> {
+    AdapterFiles::read(folder)?.check(hash)
 }
 
 fn failed(error: AdapterError) -> LoadError {

@@ -1,7 +1,7 @@
 //! The adapters in memory, and which of them make room for others.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use multigraft_model::{AdapterHash, PackedAdapter};
 
@@ -17,6 +17,8 @@ pub(super) struct Memory {
     reserved: usize,
     /// Counts uses.
     clock: u64,
+    /// Adapters that were let go while somebody used them, and their bytes.
+    leaving: Vec<(Weak<PackedAdapter>, usize)>,
 }
 
 /// An adapter in memory.
@@ -75,19 +77,27 @@ impl Memory {
 
     /// Lets all others go.
     pub(super) fn retain(&mut self, keep: impl Fn(&AdapterHash) -> bool) {
-        let bytes = &mut self.bytes;
+        let (bytes, leaving) = (&mut self.bytes, &mut self.leaving);
+        leaving.retain(|(adapter, _)| adapter.strong_count() > 0);
         self.adapters.retain(|hash, resident| {
             let keep = keep(hash);
             if !keep {
                 *bytes -= resident.bytes;
+                if Arc::strong_count(&resident.packed) > 1 {
+                    leaving.push((Arc::downgrade(&resident.packed), resident.bytes));
+                }
             }
             keep
         });
     }
 
-    /// Of all adapters together.
+    /// Of all adapters together, those included that were let go and are still used.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        let leaving = self
+            .leaving
+            .iter()
+            .filter(|(adapter, _)| adapter.strong_count() > 0);
+        self.bytes + leaving.map(|(_, bytes)| bytes).sum::<usize>()
     }
 
     /// Promises `needed` of the `all` bytes that adapters may take. Idle adapters that are not `pinned` are dropped for it,
@@ -100,18 +110,21 @@ impl Memory {
             .map(|(hash, resident)| (resident.used, *hash, resident.bytes))
             .collect();
         let idle_bytes: usize = idle.iter().map(|(_, _, bytes)| bytes).sum();
-        let held = self.bytes + self.reserved - idle_bytes;
+        let taken = self.bytes() + self.reserved;
+        let held = taken - idle_bytes;
         if held.saturating_add(needed) > all {
             return Err(Full { held });
         }
         idle.sort_unstable();
+        let mut freed = 0;
         for (_, hash, bytes) in idle {
-            if self.bytes + self.reserved + needed <= all {
+            if taken - freed + needed <= all {
                 break;
             }
             self.adapters.remove(&hash);
-            self.bytes -= bytes;
+            freed += bytes;
         }
+        self.bytes -= freed;
         self.reserved += needed;
         Ok(())
     }

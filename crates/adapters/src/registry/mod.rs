@@ -290,6 +290,8 @@ pub struct Listed {
     pub replacing: bool,
     /// Whether it stays in memory.
     pub pinned: bool,
+    /// Whether it survives a restart.
+    pub stored: bool,
     /// How often it was asked for since the start.
     pub requests: u64,
     /// When it was asked for last, since the start.
@@ -354,8 +356,16 @@ impl Registry {
             store.sweep()?;
             for stored in store.names()? {
                 let name = stored.name.clone();
-                let named = Named::restored(stored, |hash| store.folder(hash));
-                state.names.insert(name, named);
+                if let Err(error) = name::check(base, &name) {
+                    tracing::warn!("a stored adapter is not served: {error}");
+                    continue;
+                }
+                match Named::restored(stored, |hash| store.folder(hash)) {
+                    Some(named) => drop(state.names.insert(name, named)),
+                    None => tracing::error!(
+                        "the stored adapter `{name}` is not served: its active version is lost"
+                    ),
+                }
             }
         }
         let inner = Arc::new(Inner {
@@ -410,7 +420,10 @@ impl Registry {
         let named = state.names.entry(source.name.clone());
         let named = named.or_insert_with(|| Named::begun(is_stored));
         match named.candidate_from(&source.folder) {
-            Some(Ok(candidate)) => candidate.told.push(told),
+            Some(Ok(candidate)) => {
+                candidate.told.push(told);
+                candidate.pinned = adding.pinned.or(candidate.pinned);
+            }
             Some(Err(folder)) => {
                 return Err(AdapterError::BeingLoaded {
                     name: source.name.clone(),
@@ -465,6 +478,12 @@ impl Registry {
             return Lookup::Unavailable(error);
         }
         if *waiting >= self.0.options.max_waiting {
+            *waiting -= names.values_mut().map(Named::forget_gone).sum::<usize>();
+        }
+        let Some(named) = names.get_mut(name) else {
+            return Lookup::Unknown;
+        };
+        if *waiting >= self.0.options.max_waiting {
             return Lookup::Unavailable(LoadError::TooManyWait { waiting: *waiting });
         }
         let (told, outcome) = oneshot::channel();
@@ -486,7 +505,9 @@ impl Registry {
     /// If there is no such name, or it cannot be stored that there is none; then it is as it was.
     pub fn remove(&self, name: &str) -> Result<(), ChangeError> {
         let _changing = self.0.change();
-        if let Some(store) = self.0.store_of(name)? {
+        self.0.store_of(name)?;
+        // Also one that was stored under the name and is not served now.
+        if let Some(store) = &self.0.store {
             store.remove(name)?;
         }
         let mut state = self.0.lock();
@@ -520,13 +541,24 @@ impl Registry {
         let _changing = self.0.change();
         let store = self.0.store_of(name)?;
         let unknown = || ChangeError::Unknown(name.to_owned());
-        let (number, hash) = self
-            .0
-            .lock()
-            .names
-            .get(name)
-            .ok_or_else(unknown)?
-            .find(name, hash)?;
+        let (version, hash) = {
+            let state = self.0.lock();
+            let (version, hash) = state.names.get(name).ok_or_else(unknown)?.find(name, hash)?;
+            (
+                state
+                    .memory
+                    .get(hash)
+                    .is_none()
+                    .then_some(version.clone())
+                    .filter(|_| store.is_none()),
+                (version.number, hash),
+            )
+        };
+        let (number, hash) = hash;
+        if let Some(version) = version {
+            load::check_files(&version.folder, hash)
+                .map_err(|error| ActivateError::Files(Arc::new(error)))?;
+        }
         if let Some(store) = store {
             store.activate(name, number).map_err(ChangeError::from)?;
         }
@@ -644,6 +676,9 @@ pub enum ActivateError {
     /// The name cannot be changed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// Its files are not there any more.
+    #[error(transparent)]
+    Files(Arc<AdapterError>),
     /// The active version is the oldest that is known.
     #[error("`{0}` has no version before the active one")]
     NoEarlier(String),

@@ -48,7 +48,7 @@ pub(super) struct Version {
     /// `None` until its files are read for the first time.
     pub(super) hash: Option<AdapterHash>,
     /// Which of the name's versions it is, counted from the first.
-    number: u32,
+    pub(super) number: u32,
     added: SystemTime,
 }
 
@@ -102,7 +102,9 @@ struct Failure {
 pub(super) struct Candidate {
     id: u64,
     folder: PathBuf,
-    pinned: Option<bool>,
+    /// Whether its files may have been read.
+    begun: bool,
+    pub(super) pinned: Option<bool>,
     /// Who added it.
     pub(super) told: Vec<Told>,
     /// Requests that have no version to go on with.
@@ -125,8 +127,8 @@ impl Named {
         }
     }
 
-    /// As it was stored; `folder` says where the files of a hash are.
-    pub(super) fn restored(stored: StoredName, folder: impl Fn(AdapterHash) -> PathBuf) -> Self {
+    /// As it was stored; `folder` says where the files of a hash are. `None` if its active version is not among them.
+    pub(super) fn restored(stored: StoredName, folder: impl Fn(AdapterHash) -> PathBuf) -> Option<Self> {
         let versions = stored.versions.into_iter().map(|version| Version {
             folder: folder(version.hash),
             source: version.source,
@@ -137,14 +139,14 @@ impl Named {
         let versions: Vec<Version> = versions.collect();
         let active = versions
             .iter()
-            .position(|version| version.number == stored.active);
-        Self {
-            active: active.unwrap_or(versions.len().saturating_sub(1)),
+            .position(|version| version.number == stored.active)?;
+        Some(Self {
+            active,
             versions,
             pinned: stored.pinned,
             stored: true,
             ..Self::default()
-        }
+        })
     }
 
     /// Counts a request.
@@ -217,14 +219,38 @@ impl Named {
         Some(version.clone())
     }
 
-    /// The candidate, if it is from `folder`; otherwise where it is from.
+    /// The candidate, if it is from `folder` and its files are yet to be read; otherwise where it is from.
     pub(super) fn candidate_from(&mut self, folder: &Path) -> Option<Result<&mut Candidate, PathBuf>> {
         self.candidate
             .as_mut()
-            .map(|candidate| match candidate.folder == folder {
+            .map(|candidate| match candidate.folder == folder && !candidate.begun {
                 true => Ok(candidate),
                 false => Err(candidate.folder.clone()),
             })
+    }
+
+    /// Load number `id` begins to read files.
+    pub(super) fn begins(&mut self, id: u64) {
+        if let Some(candidate) = self.candidate.as_mut().filter(|candidate| candidate.id == id) {
+            candidate.begun = true;
+        }
+    }
+
+    /// Forgets requests that wait no more; returns how many.
+    pub(super) fn forget_gone(&mut self) -> usize {
+        let candidate = self.candidate.as_mut().map(|candidate| &mut candidate.waiting);
+        let queues = self
+            .loads
+            .iter_mut()
+            .map(|load| &mut load.waiting)
+            .chain(candidate);
+        queues
+            .map(|waiting| {
+                let before = waiting.len();
+                waiting.retain(|told| !told.is_closed());
+                before - waiting.len()
+            })
+            .sum()
     }
 
     /// Begins to load a new version, as load number `id`.
@@ -232,6 +258,7 @@ impl Named {
         self.candidate = Some(Candidate {
             id,
             folder: folder.to_owned(),
+            begun: false,
             pinned: adding.pinned,
             told: vec![told],
             waiting: Vec::new(),
@@ -278,12 +305,18 @@ impl Named {
         let mut version = Version::new(candidate.folder.clone(), Some(hash));
         version.folder = folder.to_owned();
         // The same files as the active version's are no new one.
-        version.number = match self.active().filter(|active| active.hash == Some(hash)) {
-            Some(active) => active.number,
-            None => self.versions.last().map_or(0, |last| last.number + 1),
+        let same = self.active().filter(|active| active.hash == Some(hash));
+        let first_kept = match same {
+            Some(active) => {
+                version.number = active.number;
+                0
+            }
+            None => {
+                version.number = self.versions.last().map_or(0, |last| last.number + 1);
+                self.versions.len().saturating_sub(VERSIONS - 1)
+            }
         };
-        let kept = self.versions.len().saturating_sub(VERSIONS - 1);
-        let oldest = self.versions.get(kept).map_or(0, |oldest| oldest.number);
+        let oldest = self.versions.get(first_kept).map_or(0, |oldest| oldest.number);
         Some((version, candidate.pinned.unwrap_or(self.pinned), oldest))
     }
 
@@ -319,12 +352,12 @@ impl Named {
         !self.versions.is_empty() || self.candidate.is_some()
     }
 
-    /// The version with `hash`, or the one before the active one: its number and hash.
+    /// The version with `hash`, or the one before the active one, and its hash.
     pub(super) fn find(
         &self,
         name: &str,
         hash: Option<AdapterHash>,
-    ) -> Result<(u32, AdapterHash), ActivateError> {
+    ) -> Result<(Version, AdapterHash), ActivateError> {
         let version = match hash {
             Some(hash) => {
                 let version = self.versions.iter().rfind(|version| version.hash == Some(hash));
@@ -344,7 +377,7 @@ impl Named {
         let hash = version
             .hash
             .ok_or_else(|| ActivateError::NoEarlier(name.to_owned()))?;
-        Ok((version.number, hash))
+        Ok((version.clone(), hash))
     }
 
     /// Makes version `number` the active one.
@@ -395,6 +428,7 @@ impl Named {
             name: name.to_owned(),
             versions: versions.collect(),
             residency,
+            stored: self.stored,
             replacing: self.candidate.is_some() && !self.versions.is_empty(),
             pinned: self.pinned,
             requests: self.requests,

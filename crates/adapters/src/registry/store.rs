@@ -256,7 +256,13 @@ impl Store {
     /// Keeps an adapter's files; returns whether they were not kept before.
     pub(super) fn keep(&self, adapter: &AdapterFiles) -> Result<bool, StoreError> {
         let folder = self.folder(adapter.hash);
-        if folder.exists() {
+        let is_whole =
+            |(name, bytes): (&str, &[u8])| fs::read(folder.join(name)).is_ok_and(|kept| kept == bytes);
+        let files = [
+            (CONFIG, adapter.config.as_slice()),
+            (WEIGHTS, adapter.weights.as_slice()),
+        ];
+        if files.into_iter().all(is_whole) {
             return Ok(false);
         }
         let unfinished = self.files.join(format!("{}.new", adapter.hash));
@@ -265,19 +271,21 @@ impl Store {
                 fs::remove_dir_all(&unfinished)?;
             }
             fs::create_dir(&unfinished)?;
-            for (name, bytes) in [(CONFIG, &adapter.config), (WEIGHTS, &adapter.weights)] {
+            for (name, bytes) in files {
                 let mut file = File::create_new(unfinished.join(name))?;
                 file.write_all(bytes)?;
                 file.sync_all()?;
             }
             File::open(&unfinished)?.sync_all()?;
+            if folder.exists() {
+                // Damaged, or it would have been found whole.
+                fs::remove_dir_all(&folder)?;
+            }
             fs::rename(&unfinished, &folder)?;
             File::open(&self.files)?.sync_all()
         };
         match write() {
             Ok(()) => Ok(true),
-            // Two loads of the same files at once.
-            Err(_) if folder.exists() => Ok(false),
             Err(source) => Err(StoreError::File {
                 path: unfinished,
                 source,
@@ -303,7 +311,10 @@ impl Store {
             for entry in fs::read_dir(&self.files)? {
                 let path = entry?.path();
                 if !kept.contains(&path) {
-                    fs::remove_dir_all(&path)?;
+                    match path.is_dir() {
+                        true => fs::remove_dir_all(&path)?,
+                        false => fs::remove_file(&path)?,
+                    }
                 }
             }
             Ok(())

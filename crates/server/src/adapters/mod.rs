@@ -6,7 +6,8 @@ pub(crate) mod own;
 pub(crate) mod sglang;
 pub(crate) mod vllm;
 
-use multigraft_adapters::{Adding, ChangeError, Entry, LoadError, Source};
+use multigraft_adapters::{Adding, ChangeError, Entry, LoadError, Registry, Source};
+use tokio::task::spawn_blocking;
 
 use crate::{error::ApiError, state::AppState};
 
@@ -32,13 +33,25 @@ impl AppState {
         })
     }
 
+    /// A change of the registry, which may wait for the disk.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(Registry) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let registry = self.registry.clone();
+        let changed = spawn_blocking(move || change(registry)).await;
+        changed.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))
+    }
+
     /// Forgets an adapter; requests under way end as they would have.
-    fn remove_adapter(&self, name: &str) -> Result<(), ApiError> {
+    async fn remove_adapter(&self, name: &str) -> Result<(), ApiError> {
         if name == self.registry.base() {
             let message = format!("`{name}` is the base, which cannot be removed");
             return Err(ApiError::Unusable(message));
         }
-        self.registry.remove(name).map_err(|error| match error {
+        let of = name.to_owned();
+        let removed = self.change(move |registry| registry.remove(&of)).await?;
+        removed.map_err(|error| match error {
             ChangeError::Unknown(_) => {
                 ApiError::NoAdapter(format!("The lora adapter '{name}' cannot be found."))
             }

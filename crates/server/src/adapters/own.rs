@@ -179,16 +179,18 @@ pub(crate) async fn change(
         return Err(unknown(&name));
     }
     if active.is_some() {
-        let activated = state.registry.activate(&name, hash);
+        let of = name.clone();
+        let activated = state.change(move |registry| registry.activate(&of, hash)).await?;
         activated.map_err(|error| match error {
             ActivateError::Change(error) => not_changed(&error, &name),
-            ActivateError::NoEarlier(_) | ActivateError::NoVersion { .. } => {
+            ActivateError::Files(_) | ActivateError::NoEarlier(_) | ActivateError::NoVersion { .. } => {
                 ApiError::Unusable(error.to_string())
             }
         })?;
     }
     if let Some(pinned) = pinned {
-        let done = state.registry.pin(&name, pinned);
+        let of = name.clone();
+        let done = state.change(move |registry| registry.pin(&of, pinned)).await?;
         done.map_err(|error| not_changed(&error, &name))?;
     }
     shown(&state, &name)
@@ -199,7 +201,7 @@ pub(crate) async fn remove(
     State(state): State<Shared>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    state.remove_adapter(&name)?;
+    state.remove_adapter(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

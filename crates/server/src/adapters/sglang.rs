@@ -43,7 +43,7 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
 pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
     let name = fields.required("lora_name")?;
     fields.finish()?;
-    let removed = state.remove_adapter(&name);
+    let removed = state.remove_adapter(&name).await;
     Ok(done(&state, removed))
 }
 
