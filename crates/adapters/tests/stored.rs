@@ -12,6 +12,11 @@ use multigraft_adapters::{
 use multigraft_model::{AdapterHash, PackedAdapter};
 
 fn open(data: &Path) -> Result<Registry, OpenError> {
+    open_as("acme/tiny", data)
+}
+
+/// Beside a base called `base_name`.
+fn open_as(base_name: &str, data: &Path) -> Result<Registry, OpenError> {
     let packer = Packer {
         shape: base(false),
         weight_bytes: 2,
@@ -21,7 +26,7 @@ fn open(data: &Path) -> Result<Registry, OpenError> {
         data: Some(data.to_owned()),
         ..RegistryOptions::default()
     };
-    Registry::open("acme/tiny", packer, options)
+    Registry::open(base_name, packer, options)
 }
 
 fn write(folder: PathBuf, alpha: u32) -> PathBuf {
@@ -220,16 +225,7 @@ fn a_stored_adapter_that_is_called_as_the_base_is_by_now_is_not_served() {
     let registry = open(&data).unwrap();
     add(&registry, "support", &source).unwrap();
     drop(registry);
-    let packer = Packer {
-        shape: base(false),
-        weight_bytes: 2,
-        pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
-    };
-    let options = RegistryOptions {
-        data: Some(data.clone()),
-        ..RegistryOptions::default()
-    };
-    let registry = Registry::open("support", packer, options).unwrap();
+    let registry = open_as("support", &data).unwrap();
     assert!(registry.names().is_empty());
     drop(registry);
     get(&open(&data).unwrap(), "support");

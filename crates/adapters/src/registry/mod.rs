@@ -480,6 +480,7 @@ impl Registry {
         if *waiting >= self.0.options.max_waiting {
             *waiting -= names.values_mut().map(Named::forget_gone).sum::<usize>();
         }
+        // Again, for all names were just looked through.
         let Some(named) = names.get_mut(name) else {
             return Lookup::Unknown;
         };
@@ -540,31 +541,24 @@ impl Registry {
     pub fn activate(&self, name: &str, hash: Option<AdapterHash>) -> Result<AdapterHash, ActivateError> {
         let _changing = self.0.change();
         let store = self.0.store_of(name)?;
-        let unknown = || ChangeError::Unknown(name.to_owned());
-        let (version, hash) = {
+        let (version, hash, is_resident) = {
             let state = self.0.lock();
-            let (version, hash) = state.names.get(name).ok_or_else(unknown)?.find(name, hash)?;
-            (
-                state
-                    .memory
-                    .get(hash)
-                    .is_none()
-                    .then_some(version.clone())
-                    .filter(|_| store.is_none()),
-                (version.number, hash),
-            )
+            let named = state.names.get(name);
+            let named = named.ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
+            let (version, hash) = named.find(name, hash)?;
+            (version, hash, state.memory.get(hash).is_some())
         };
-        let (number, hash) = hash;
-        if let Some(version) = version {
-            load::check_files(&version.folder, hash)
-                .map_err(|error| ActivateError::Files(Arc::new(error)))?;
+        // Files that are not the store's may have changed; then the active version had better stay.
+        if store.is_none() && !is_resident {
+            let checked = load::check_files(&version.folder, hash);
+            checked.map_err(|error| ActivateError::Files(Arc::new(error)))?;
         }
         if let Some(store) = store {
-            store.activate(name, number).map_err(ChangeError::from)?;
+            store.activate(name, version.number).map_err(ChangeError::from)?;
         }
         let mut state = self.0.lock();
         if let Some(named) = state.names.get_mut(name) {
-            named.activate(number);
+            named.activate(version.number);
         }
         state.drop_unnamed();
         Ok(hash)
@@ -603,9 +597,7 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Inner {
     fn change(&self) -> MutexGuard<'_, ()> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
