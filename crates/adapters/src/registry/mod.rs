@@ -11,9 +11,12 @@
 //! and nothing that a request or another adapter needs is locked meanwhile. Whoever holds an [`Entry`] keeps its adapter
 //! in memory: replacing, removing or dropping it from here changes nothing for requests under way.
 
+mod error;
+mod listed;
 mod load;
 mod memory;
 mod name;
+mod options;
 mod state;
 mod store;
 
@@ -21,124 +24,23 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use indexmap::IndexMap;
-use multigraft_model::{AdapterDtype, AdapterHash, AdapterWeights, Model, ModelError, PackedAdapter};
+use multigraft_model::{AdapterHash, PackedAdapter};
 use tokio::sync::oneshot;
 
-use crate::base::BaseShape;
 use crate::error::AdapterError;
 use crate::info::AdapterInfo;
 use crate::source::Source;
+pub use error::{ActivateError, ChangeError, LoadError, OpenError};
+pub use listed::{Listed, ListedVersion, Residency};
 use load::{Job, Jobs};
 use memory::Memory;
+pub use options::{IsBusy, Pack, Packer, RegistryOptions};
 use state::{Named, Version};
 use store::Store;
 pub use store::StoreError;
-
-/// How a [`Registry`] treats its adapters.
-#[derive(Clone, Debug)]
-pub struct RegistryOptions {
-    /// Memory for adapters, in bytes: those that were not used for longest make room for others. One that runs or is
-    /// pinned never does.
-    pub memory: usize,
-    /// How many loads may be under way at once.
-    pub loaders: usize,
-    /// The most requests that wait for adapters to be loaded, all together.
-    pub max_waiting: usize,
-    /// How long a load waits for memory that running adapters hold.
-    pub room_timeout: Duration,
-    /// After a load failed, how long it is before the next is tried; twice as long after every further failure.
-    pub backoff: Duration,
-    /// At most this long.
-    pub longest_backoff: Duration,
-    /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing does.
-    pub data: Option<PathBuf>,
-    /// Whether sequences are being computed, for which loading gives way.
-    pub is_busy: IsBusy,
-}
-
-/// Says whether sequences are being computed.
-#[derive(Clone)]
-pub struct IsBusy(Arc<dyn Fn() -> bool + Send + Sync>);
-
-impl IsBusy {
-    /// What `is_busy` says.
-    pub fn new(is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(is_busy))
-    }
-
-    fn ask(&self) -> bool {
-        (self.0)()
-    }
-}
-
-impl Default for IsBusy {
-    /// Never.
-    fn default() -> Self {
-        Self::new(|| false)
-    }
-}
-
-impl fmt::Debug for IsBusy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("IsBusy")
-    }
-}
-
-impl Default for RegistryOptions {
-    fn default() -> Self {
-        Self {
-            memory: usize::MAX,
-            loaders: 1,
-            max_waiting: 1024,
-            room_timeout: Duration::from_secs(10),
-            backoff: Duration::from_secs(1),
-            longest_backoff: Duration::from_secs(60),
-            data: None,
-            is_busy: IsBusy::default(),
-        }
-    }
-}
-
-/// Packs an adapter.
-pub type Pack = Box<dyn Fn(&AdapterWeights) -> Result<PackedAdapter, ModelError> + Send + Sync>;
-
-/// How adapters are made ready for a base.
-pub struct Packer {
-    /// What adapters are checked against.
-    pub shape: BaseShape,
-    /// Bytes in memory of a weight.
-    pub weight_bytes: usize,
-    /// Packs one.
-    pub pack: Pack,
-}
-
-impl Packer {
-    /// For adapters of `model`, which are kept as `dtype`. `shape` is the model's, under the name by which adapters call
-    /// it.
-    pub fn new(model: Arc<Model>, shape: BaseShape, dtype: AdapterDtype) -> Self {
-        let weight_bytes = match dtype {
-            AdapterDtype::F32 => 4,
-            AdapterDtype::Bf16 => 2,
-        };
-        let pack = Box::new(move |weights: &AdapterWeights| model.pack(weights, dtype));
-        Self {
-            shape,
-            weight_bytes,
-            pack,
-        }
-    }
-}
-
-impl fmt::Debug for Packer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Packer")
-            .field("shape", &self.shape)
-            .finish_non_exhaustive()
-    }
-}
 
 /// An adapter under a name, ready to be used. It stays in memory as long as this does.
 #[derive(Clone, Debug)]
@@ -157,54 +59,6 @@ pub struct Entry {
 
 /// What became of a load.
 pub type Outcome = Result<Entry, LoadError>;
-
-/// Why an adapter is not there.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum LoadError {
-    /// It could not be loaded.
-    #[error("{0}")]
-    Failed(Arc<AdapterError>),
-    /// It could not be loaded a while ago, and is not tried again yet.
-    #[error("{error} (tried {attempts} times, next in {} s)", retry_after.as_secs().max(1))]
-    BackedOff {
-        /// What the last load said.
-        error: Box<Self>,
-        /// How often it was tried.
-        attempts: u32,
-        /// How long it is until the next.
-        retry_after: Duration,
-    },
-    /// Running and pinned adapters leave no memory for it.
-    #[error(
-        "it needs {needed} bytes, but running and pinned adapters hold {held} of the {memory} bytes that adapters may take"
-    )]
-    NoRoom {
-        /// What it needs.
-        needed: usize,
-        /// What cannot be dropped.
-        held: usize,
-        /// What all adapters may take.
-        memory: usize,
-    },
-    /// Too many requests wait for adapters already.
-    #[error("{waiting} requests are waiting for adapters already, the most that may")]
-    TooManyWait {
-        /// How many.
-        waiting: usize,
-    },
-    /// It cannot be stored, so it was not added.
-    #[error("it cannot be stored: {0}")]
-    Store(Arc<StoreError>),
-    /// A fault of ours; the log says more.
-    #[error("an internal error; the server's log says more")]
-    Panicked,
-    /// The name was removed meanwhile.
-    #[error("it was removed while it was being loaded")]
-    Removed,
-    /// The registry is gone: the server is shutting down.
-    #[error("the server is shutting down")]
-    Stopped,
-}
 
 /// An adapter that is being loaded.
 #[derive(Debug)]
@@ -239,70 +93,6 @@ pub enum Lookup {
     Unavailable(LoadError),
     /// Nothing.
     Unknown,
-}
-
-/// Where an adapter is.
-#[derive(Clone, Debug)]
-pub enum Residency {
-    /// In memory.
-    Resident {
-        /// How much it takes, in bytes.
-        bytes: usize,
-        /// What there is to know about it.
-        info: Arc<AdapterInfo>,
-    },
-    /// Known, and loaded when it is asked for.
-    Cold,
-    /// Being loaded.
-    Loading,
-    /// Its last load failed.
-    Failed {
-        /// Why.
-        error: LoadError,
-        /// How long until the next is tried; zero if it is the next request's turn.
-        retry_after: Duration,
-    },
-}
-
-/// A version of a name.
-#[derive(Clone, Debug)]
-pub struct ListedVersion {
-    /// The hash of its files; `None` until they are read for the first time.
-    pub hash: Option<AdapterHash>,
-    /// Where they are.
-    pub folder: PathBuf,
-    /// When it was added.
-    pub added: SystemTime,
-    /// Whether requests get this one.
-    pub active: bool,
-}
-
-/// A name and what there is to say of it.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    /// The name.
-    pub name: String,
-    /// Its versions, the newest last; none while its first is being loaded.
-    pub versions: Vec<ListedVersion>,
-    /// Where the active one is.
-    pub residency: Residency,
-    /// Whether a newer version is being loaded.
-    pub replacing: bool,
-    /// Whether it stays in memory.
-    pub pinned: bool,
-    /// Whether it survives a restart.
-    pub stored: bool,
-    /// How often it was asked for since the start.
-    pub requests: u64,
-    /// When it was asked for last, since the start.
-    pub last_used: Option<SystemTime>,
-}
-
-impl Listed {
-    /// The version that requests get.
-    pub fn active(&self) -> Option<&ListedVersion> {
-        self.versions.iter().find(|version| version.active)
-    }
 }
 
 /// How an adapter is added.
@@ -632,54 +422,4 @@ impl fmt::Debug for Registry {
             .field("names", &self.0.lock().names.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Why a registry cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its data.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The system has no threads to give.
-    #[error("cannot start the threads that load adapters: {0}")]
-    Threads(#[from] std::io::Error),
-}
-
-/// Why a name cannot be changed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// There is no such name.
-    #[error("there is no adapter called `{0}`")]
-    Unknown(String),
-    /// It cannot be stored.
-    #[error("the change cannot be stored, so it was not made: {0}")]
-    Store(Arc<StoreError>),
-}
-
-impl From<StoreError> for ChangeError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(Arc::new(error))
-    }
-}
-
-/// Why a version cannot be made the active one.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ActivateError {
-    /// The name cannot be changed.
-    #[error(transparent)]
-    Change(#[from] ChangeError),
-    /// Its files are not there any more.
-    #[error(transparent)]
-    Files(Arc<AdapterError>),
-    /// The active version is the oldest that is known.
-    #[error("`{0}` has no version before the active one")]
-    NoEarlier(String),
-    /// No version has this hash.
-    #[error("`{name}` has no version {hash}")]
-    NoVersion {
-        /// The name.
-        name: String,
-        /// The hash.
-        hash: String,
-    },
 }

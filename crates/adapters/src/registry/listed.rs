@@ -1,0 +1,74 @@
+//! What there is to say of a name.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use multigraft_model::AdapterHash;
+
+use super::LoadError;
+use crate::info::AdapterInfo;
+
+/// Where an adapter is.
+#[derive(Clone, Debug)]
+pub enum Residency {
+    /// In memory.
+    Resident {
+        /// How much it takes, in bytes.
+        bytes: usize,
+        /// What there is to know about it.
+        info: Arc<AdapterInfo>,
+    },
+    /// Known, and loaded when it is asked for.
+    Cold,
+    /// Being loaded.
+    Loading,
+    /// Its last load failed.
+    Failed {
+        /// Why.
+        error: LoadError,
+        /// How long until the next is tried; zero if it is the next request's turn.
+        retry_after: Duration,
+    },
+}
+
+/// A version of a name.
+#[derive(Clone, Debug)]
+pub struct ListedVersion {
+    /// The hash of its files; `None` until they are read for the first time.
+    pub hash: Option<AdapterHash>,
+    /// Where they are.
+    pub folder: PathBuf,
+    /// When it was added.
+    pub added: SystemTime,
+    /// Whether requests get this one.
+    pub active: bool,
+}
+
+/// A name and what there is to say of it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The name.
+    pub name: String,
+    /// Its versions, the newest last; none while its first is being loaded.
+    pub versions: Vec<ListedVersion>,
+    /// Where the active one is.
+    pub residency: Residency,
+    /// Whether a newer version is being loaded.
+    pub replacing: bool,
+    /// Whether it stays in memory.
+    pub pinned: bool,
+    /// Whether it survives a restart.
+    pub stored: bool,
+    /// How often it was asked for since the start.
+    pub requests: u64,
+    /// When it was asked for last, since the start.
+    pub last_used: Option<SystemTime>,
+}
+
+impl Listed {
+    /// The version that requests get.
+    pub fn active(&self) -> Option<&ListedVersion> {
+        self.versions.iter().find(|version| version.active)
+    }
+}

@@ -1,0 +1,113 @@
+//! What a registry is opened with.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use multigraft_model::{AdapterDtype, AdapterWeights, Model, ModelError, PackedAdapter};
+
+use crate::base::BaseShape;
+
+/// How a [`Registry`](super::Registry) treats its adapters.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// Memory for adapters, in bytes: those that were not used for longest make room for others. One that runs or is
+    /// pinned never does.
+    pub memory: usize,
+    /// How many loads may be under way at once.
+    pub loaders: usize,
+    /// The most requests that wait for adapters to be loaded, all together.
+    pub max_waiting: usize,
+    /// How long a load waits for memory that running adapters hold.
+    pub room_timeout: Duration,
+    /// After a load failed, how long it is before the next is tried; twice as long after every further failure.
+    pub backoff: Duration,
+    /// At most this long.
+    pub longest_backoff: Duration,
+    /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing does.
+    pub data: Option<PathBuf>,
+    /// Whether sequences are being computed, for which loading gives way.
+    pub is_busy: IsBusy,
+}
+
+/// Says whether sequences are being computed.
+#[derive(Clone)]
+pub struct IsBusy(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl IsBusy {
+    /// What `is_busy` says.
+    pub fn new(is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_busy))
+    }
+
+    pub(super) fn ask(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl Default for IsBusy {
+    /// Never.
+    fn default() -> Self {
+        Self::new(|| false)
+    }
+}
+
+impl fmt::Debug for IsBusy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IsBusy")
+    }
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            memory: usize::MAX,
+            loaders: 1,
+            max_waiting: 1024,
+            room_timeout: Duration::from_secs(10),
+            backoff: Duration::from_secs(1),
+            longest_backoff: Duration::from_secs(60),
+            data: None,
+            is_busy: IsBusy::default(),
+        }
+    }
+}
+
+/// Packs an adapter.
+pub type Pack = Box<dyn Fn(&AdapterWeights) -> Result<PackedAdapter, ModelError> + Send + Sync>;
+
+/// How adapters are made ready for a base.
+pub struct Packer {
+    /// What adapters are checked against.
+    pub shape: BaseShape,
+    /// Bytes in memory of a weight.
+    pub weight_bytes: usize,
+    /// Packs one.
+    pub pack: Pack,
+}
+
+impl Packer {
+    /// For adapters of `model`, which are kept as `dtype`. `shape` is the model's, under the name by which adapters call
+    /// it.
+    pub fn new(model: Arc<Model>, shape: BaseShape, dtype: AdapterDtype) -> Self {
+        let weight_bytes = match dtype {
+            AdapterDtype::F32 => 4,
+            AdapterDtype::Bf16 => 2,
+        };
+        let pack = Box::new(move |weights: &AdapterWeights| model.pack(weights, dtype));
+        Self {
+            shape,
+            weight_bytes,
+            pack,
+        }
+    }
+}
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer")
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
+    }
+}
