@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let state = AppState {
         engine: engine.clone(),
         registry,
-        sources: AllowedSources::new(&allowed)?,
+        sources: AllowedSources::new(&allowed).context("--allow-source")?,
         base: BaseInfo {
             architecture: base.model.config().architecture.clone(),
             parameters: base.parameters,
