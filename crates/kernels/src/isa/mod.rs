@@ -134,6 +134,8 @@ pub enum InstructionSet {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// As [`InstructionSet::Avx2`], with the dot products of bytes of AVX-VNNI.
+    AvxVnni,
     /// AVX-512 F, BW, VL and VNNI, with BF16 where the processor has it.
     Avx512,
     /// NEON of aarch64, with the dot products of bytes (dotprod, i8mm) that the processor has.
@@ -145,7 +147,8 @@ impl InstructionSet {
     pub fn available() -> Vec<Self> {
         #[cfg(target_arch = "x86_64")]
         let vector = [
-            avx2::Avx2::detect().map(|_| Self::Avx2),
+            avx2::Avx2::<false>::detect().map(|_| Self::Avx2),
+            avx2::Avx2::<true>::detect().map(|_| Self::AvxVnni),
             avx512::Avx512::<false>::detect().map(|_| Self::Avx512),
         ];
         #[cfg(target_arch = "aarch64")]
@@ -158,7 +161,7 @@ impl InstructionSet {
     }
 
     /// The set that kernels use in this process: the best available, or the one that the environment variable
-    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avx512`, `neon`) names. Read once. A name that the processor does not have is as
+    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avxvnni`, `avx512`, `neon`) names. Read once. A name that the processor does not have is as
     /// none here; programs refuse it at their start by [`InstructionSet::check`].
     pub fn current() -> Self {
         static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
@@ -192,6 +195,7 @@ impl InstructionSet {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
         }
@@ -216,7 +220,12 @@ pub(crate) fn dispatch_on<K: Kernel>(set: InstructionSet, kernel: K) -> K::Outpu
             (None, None) => Scalar.enter(kernel),
         },
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 => match avx2::Avx2::detect() {
+        InstructionSet::Avx2 => match avx2::Avx2::<false>::detect() {
+            Some(isa) => isa.enter(kernel),
+            None => Scalar.enter(kernel),
+        },
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::AvxVnni => match avx2::Avx2::<true>::detect() {
             Some(isa) => isa.enter(kernel),
             None => Scalar.enter(kernel),
         },
