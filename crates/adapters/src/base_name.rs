@@ -1,5 +1,9 @@
 //! Whether an adapter was trained on the base that is served, by the names of both. Shapes decide, names only warn.
 
+use std::fs;
+use std::path::Path;
+
+use crate::files::{CARD, CONFIG};
 use crate::refusal::Quoted;
 
 /// Words in the names of files and repositories that say how the weights are stored and not which they are.
@@ -7,6 +11,35 @@ const STORAGE_WORDS: [&str; 15] = [
     "gguf", "hf", "bnb", "4bit", "8bit", "awq", "gptq", "int4", "int8", "fp8", "fp16", "f16", "bf16", "f32",
     "unsloth",
 ];
+
+/// The base that the adapter in `folder` was trained on, as its files call it: its configuration, or its model card.
+pub fn trained_on(folder: &Path) -> Option<String> {
+    let config = fs::read(folder.join(CONFIG)).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
+    let name = config["base_model_name_or_path"].as_str().map(str::to_owned);
+    let is_name = |name: &String| !name.is_empty() && !is_local(name);
+    let card = || of_card(&fs::read_to_string(folder.join(CARD)).ok()?);
+    name.filter(is_name).or_else(|| card().filter(is_name))
+}
+
+/// `base_model: org/name` of a model card's front matter, or its first item, or the tag `base_model:adapter:org/name`.
+fn of_card(text: &str) -> Option<String> {
+    let front = text.trim_start().strip_prefix("---")?;
+    let (front, _) = front.split_once("\n---")?;
+    let plain = |value: &str| value.trim().trim_matches(['"', '\'']).to_owned();
+    let mut lines = front.lines().peekable();
+    let mut tagged = None;
+    while let Some(line) = lines.next() {
+        if let Some(value) = line.strip_prefix("base_model:") {
+            let mut first = || lines.peek()?.trim().strip_prefix("- ");
+            let value = if value.trim().is_empty() { first()? } else { value };
+            return Some(plain(value.trim().trim_matches(['[', ']']).split(',').next()?));
+        }
+        let item = line.trim().strip_prefix("- ").map(plain);
+        tagged = tagged.or_else(|| Some(item?.strip_prefix("base_model:adapter:")?.to_owned()));
+    }
+    tagged
+}
 
 /// A sentence if the names differ; nothing if they agree or if one says nothing.
 pub(crate) fn verdict(trained_on: Option<&str>, served: Option<&str>) -> Option<String> {
@@ -59,6 +92,41 @@ fn is_quantisation_rest(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_is_found_in_configuration_or_card() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = |config: &str, card: &str| {
+            fs::write(dir.path().join(CONFIG), config).unwrap();
+            fs::write(dir.path().join(CARD), card).unwrap();
+            trained_on(dir.path())
+        };
+        let named = r#"{"base_model_name_or_path": "org/base"}"#;
+        let local = r#"{"base_model_name_or_path": "/home/me/base"}"#;
+        assert_eq!(found(named, "").as_deref(), Some("org/base"));
+        assert_eq!(found(local, ""), None);
+        for card in [
+            "---\nlibrary_name: peft\nbase_model: org/base\n---\ntext",
+            "---\nbase_model:\n- org/base\n- org/other\n---\n",
+            "---\nbase_model: [\"org/base\"]\n---\n",
+            "---\ntags:\n- lora\n- base_model:adapter:org/base\n---\n",
+        ] {
+            assert_eq!(
+                found(r#"{"base_model_name_or_path": null}"#, card).as_deref(),
+                Some("org/base"),
+                "{card}"
+            );
+        }
+        for card in [
+            "",
+            "base_model: org/base",
+            "---\nbase_model:\n---\n",
+            "---\ntags: [a]\n---\n",
+            "---\nbase_model: org/base",
+        ] {
+            assert_eq!(found(local, card), None, "{card}");
+        }
+    }
 
     #[test]
     fn the_same_base_in_other_clothes_is_no_warning() {

@@ -6,6 +6,7 @@ use multigraft_model::ModelError;
 use multigraft_weights::WeightsError;
 
 use crate::refusal::{Quoted, Refusal};
+use crate::source::{BadReference, FetchError};
 
 /// Why an adapter could not be read, or not be put under a name.
 #[derive(Debug, thiserror::Error)]
@@ -100,12 +101,26 @@ pub enum AdapterError {
         found: String,
     },
     /// A name for which another adapter is just being loaded.
-    #[error("{} is just being loaded from `{}`: wait until that has ended", Quoted(name), folder.display())]
+    #[error(
+        "{} is just being loaded from `{at}`: wait until that has ended",
+        Quoted(name)
+    )]
     BeingLoaded {
         /// The name.
         name: String,
         /// From where.
-        folder: PathBuf,
+        at: String,
+    },
+    /// A source that means nothing.
+    #[error(transparent)]
+    BadReference(#[from] BadReference),
+    /// Files that could not be brought to this machine.
+    #[error("`{at}` cannot be fetched: {reason}")]
+    Fetch {
+        /// From where.
+        at: String,
+        /// Why not.
+        reason: FetchError,
     },
     /// A source that adapters may not come from.
     #[error(
@@ -113,26 +128,26 @@ pub enum AdapterError {
         Quoted(reference),
         match allowed.as_slice() {
             [] => "this server allows no source; name some with --allow-source".to_owned(),
-            [one] => format!("this server allows `{}` and what is in it (--allow-source)", one.display()),
+            [one] => format!("this server allows `{one}` and what is in it (--allow-source)"),
             [first, others @ ..] => format!(
-                "this server allows `{}` and {} other folders (--allow-source)", first.display(), others.len()
+                "this server allows `{first}` and {} other sources (--allow-source)", others.len()
             ),
         }
     )]
     NotAllowed {
         /// What was asked for.
         reference: String,
-        /// The folders that are allowed.
-        allowed: Vec<PathBuf>,
+        /// The sources that are allowed.
+        allowed: Vec<String>,
     },
-    /// One name for two folders.
-    #[error("two adapters are called {}: `{}` and `{}`", Quoted(name), first.display(), second.display())]
+    /// One name for two sources.
+    #[error("two adapters are called {}: `{first}` and `{second}`", Quoted(name))]
     DuplicateName {
         /// The name.
         name: String,
-        /// The folder that has it.
-        first: PathBuf,
-        /// The folder that wants it too.
-        second: PathBuf,
+        /// The source that has it.
+        first: String,
+        /// The source that wants it too.
+        second: String,
     },
 }

@@ -13,13 +13,15 @@ use crate::error::AdapterError;
 
 /// What the settings are in.
 pub(crate) const CONFIG: &str = "adapter_config.json";
+/// The model card, which may name the base.
+pub(crate) const CARD: &str = "README.md";
 /// What the tensors are in.
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 /// The same, pickled: never read.
 const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
 /// The largest file of tensors that is read. An adapter that replaces embedding and lm_head of a model with 260,000
 /// tokens and 8,192 features has 8 GB.
-const WEIGHTS_LIMIT: u64 = 16 << 30;
+pub(crate) const WEIGHTS_LIMIT: u64 = 16 << 30;
 /// Bytes that are read or hashed between two pauses.
 const PIECE: usize = 256 << 10;
 /// What a hash begins with, so that it never equals one made for another purpose.

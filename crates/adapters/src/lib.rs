@@ -23,6 +23,7 @@ mod source;
 mod tensors;
 
 pub use base::BaseShape;
+pub use base_name::trained_on;
 pub use config::{CONFIG_LIMIT, FIELDS, Fate, Field, PeftConfig, RANK_LIMIT, parse_config};
 pub use error::AdapterError;
 pub use info::{AdapterFile, AdapterInfo};
@@ -32,4 +33,7 @@ pub use registry::{
     ActivateError, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup, OpenError,
     Outcome, Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
 };
-pub use source::{AllowedSources, Found, Source};
+pub use source::{
+    AllowedSource, AllowedSources, BadReference, FetchError, FetchOptions, Fetched, Fetcher, Found, Hub,
+    Reference, Source,
+};

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use common::{Adapter, base};
 use multigraft_adapters::{
-    Adding, Entry, LoadError, Lookup, Outcome, Packer, Registry, RegistryOptions, Residency, Source, Waiting,
+    Adding, Entry, LoadError, Lookup, Outcome, Packer, Reference, Registry, RegistryOptions, Residency,
+    Source, Waiting,
 };
 use multigraft_model::{ModelError, PackedAdapter};
 
@@ -99,7 +100,7 @@ impl Place {
 fn source(name: &str, folder: &Path) -> Source {
     Source {
         name: name.to_owned(),
-        folder: folder.to_owned(),
+        at: Reference::Folder(folder.to_owned()),
     }
 }
 
@@ -123,7 +124,7 @@ fn a_name_finds_its_adapter_and_nothing_else() {
     place.register("support", 4);
     let entry = place.get("support").unwrap();
     assert_eq!(entry.name, "support");
-    assert_eq!(entry.path, place.dir.path().join("support"));
+    assert_eq!(entry.at, Reference::Folder(place.dir.path().join("support")));
     assert_eq!(entry.hash, entry.packed.hash());
     for other in ["", "acme/tiny", "Support", "support ", "suppor"] {
         assert!(matches!(place.registry.get(other), Lookup::Unknown), "{other}");
@@ -299,8 +300,8 @@ fn replacing_an_adapter_by_itself_is_no_new_version() {
     place.replace("a", &copy).unwrap();
     let listed = place.registry.listed("a").unwrap();
     assert_eq!(
-        (listed.versions.len(), listed.versions[0].folder.clone()),
-        (1, copy)
+        (listed.versions.len(), listed.versions[0].source.clone()),
+        (1, Reference::Folder(copy))
     );
 }
 
@@ -577,7 +578,10 @@ fn a_folder_of_folders_is_a_list_of_adapters() {
         &["billing", "support"]
     };
     assert_eq!(names, expected);
-    assert_eq!(found.sources.last().unwrap().folder, folder.join("support"));
+    assert_eq!(
+        found.sources.last().unwrap().at,
+        Reference::Folder(folder.join("support"))
+    );
     let skipped = found.skipped.join("\n");
     assert_eq!(skipped.contains("leads out"), cfg!(unix), "{skipped}");
     assert!(

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use common::{Adapter, base};
 use multigraft_adapters::{
-    Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Registry, RegistryOptions, Source,
+    Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Reference, Registry, RegistryOptions,
+    Source,
 };
 use multigraft_model::{AdapterHash, PackedAdapter};
 
@@ -39,7 +40,7 @@ fn write(folder: PathBuf, alpha: u32) -> PathBuf {
 fn add(registry: &Registry, name: &str, folder: &Path) -> Outcome {
     let source = Source {
         name: name.to_owned(),
-        folder: folder.to_owned(),
+        at: Reference::Folder(folder.to_owned()),
     };
     let adding = Adding {
         replace: true,
@@ -92,7 +93,7 @@ fn names_versions_and_pins_survive_and_their_files_with_them() {
     assert_eq!(state(&registry), before);
     assert_eq!(before[0].1, hashes.iter().copied().map(Some).collect::<Vec<_>>());
     assert_eq!(get(&registry, "a").hash, hashes[0]);
-    assert_eq!(get(&registry, "a").path, source);
+    assert_eq!(get(&registry, "a").at, Reference::Folder(source));
     registry.activate("a", Some(hashes[1])).unwrap();
     assert_eq!(
         get(&registry, "a").hash,
@@ -116,7 +117,7 @@ fn what_was_given_at_the_start_goes_before_what_was_stored() {
     let registry = open(&data).unwrap();
     let given = || Source {
         name: "a".to_owned(),
-        folder: second.clone(),
+        at: Reference::Folder(second.clone()),
     };
     assert!(registry.register(given()).unwrap());
     assert!(registry.register(given()).is_err(), "given twice");
@@ -260,7 +261,7 @@ fn a_removed_name_is_not_what_was_stored_under_it_before() {
     let registry = open(&data).unwrap();
     let given = Source {
         name: "a".to_owned(),
-        folder: folders[0].clone(),
+        at: Reference::Folder(folders[0].clone()),
     };
     registry.register(given).unwrap();
     registry.remove("a").unwrap();

@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use multigraft_adapters::{
-    BaseShape, Entry, IsBusy, LoadError, Lookup, Packer, Registry, RegistryOptions, Source,
+    BaseShape, Entry, FetchOptions, Fetcher, Hub, IsBusy, LoadError, Lookup, Packer, Reference, Registry,
+    RegistryOptions, Source, trained_on,
 };
 use multigraft_engine::Engine;
 use multigraft_model::{
@@ -17,7 +18,7 @@ use multigraft_model::{
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
-    config::{AdapterDtype, ModelSettings, NamedPath},
+    config::{AdapterDtype, ModelSettings, NamedSource},
     locate::{Located, Places},
     memory::{self, Bytes},
     progress::Progress,
@@ -45,9 +46,17 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Finds and opens the base.
-    pub(crate) fn open(settings: &ModelSettings) -> Result<Self> {
-        let Located { path, name, title } = Places::of_this_user().find(&settings.base)?;
+    /// Finds and opens the base, which may have to be fetched.
+    pub(crate) fn open(settings: &ModelSettings, fetcher: &Fetcher) -> Result<Self> {
+        let wanted = match &settings.base {
+            Some(base) => base.clone(),
+            None => base_of_the_adapter(settings, fetcher)?,
+        };
+        let located = match settings.base_alias.get(&wanted) {
+            Some(path) => Places::of_this_user().find(&path.to_string_lossy())?,
+            None => find_or_fetch(&wanted)?,
+        };
+        let Located { path, name, title } = located;
         let files = ModelFiles::open(&path)?;
         let parameters = files.tensors().map(|tensor| tensor.len() as u64).sum();
         // The tokenizer first: it is quick, and a model without one is of no use here.
@@ -80,6 +89,7 @@ impl Base {
         &self,
         settings: &ModelSettings,
         data: Option<PathBuf>,
+        fetcher: Arc<Fetcher>,
         is_busy: IsBusy,
     ) -> Result<Registry> {
         let shape = BaseShape::new(self.model.config()).named(&self.title);
@@ -94,6 +104,7 @@ impl Base {
             memory,
             data,
             is_busy,
+            fetcher,
             ..RegistryOptions::default()
         };
         let packer = Packer::new(Arc::clone(&self.model), shape, dtype);
@@ -175,6 +186,56 @@ impl Base {
     }
 }
 
+/// Brings adapters' files to this machine. Web servers in the local network are reached only if adapters were given from
+/// there, or if they are among `hosts`.
+pub(crate) fn fetcher(settings: &ModelSettings, hosts: impl Iterator<Item = String>) -> Arc<Fetcher> {
+    let given = settings.adapter.iter().filter_map(|adapter| adapter.at.host());
+    Arc::new(Fetcher::new(FetchOptions {
+        cache: Places::of_this_user().adapters(),
+        cache_limit: settings.disk_cache.0,
+        trusted_hosts: hosts.chain(given).collect(),
+        hub: Hub::from_env(),
+    }))
+}
+
+/// What the first adapter calls its base.
+fn base_of_the_adapter(settings: &ModelSettings, fetcher: &Fetcher) -> Result<String> {
+    let sources = sources(&settings.adapter, settings.adapters.as_deref())?;
+    let source = sources.first().context("no base model: give one with --base")?;
+    let fetched = fetcher.fetch(&source.at, None)?;
+    let base = trained_on(&fetched.folder).with_context(|| {
+        format!(
+            "adapter `{}` does not say what base it was made for (neither adapter_config.json nor its model card): give one with \
+             --base",
+            source.name
+        )
+    })?;
+    tracing::info!("adapter `{}` was made for `{base}`, which is served", source.name);
+    Ok(base)
+}
+
+/// A base of this machine, or one of the Hub.
+fn find_or_fetch(base: &str) -> Result<Located> {
+    let missing = match Places::of_this_user().find(base) {
+        Ok(located) => return Ok(located),
+        Err(missing) => missing,
+    };
+    let Ok(Reference::Hub { repo, revision }) = Reference::parse(base) else {
+        return Err(missing);
+    };
+    let progress = Progress::new("base");
+    let report = |file: &str, done: u64, size: u64| progress.file(file, done, size);
+    let fetched = Hub::from_env().base(&repo, revision.as_deref(), &report);
+    progress.finish();
+    let fetched =
+        fetched.map_err(|error| anyhow!("{missing}\nnor can it be fetched from the Hub: {error}"))?;
+    Ok(Located {
+        path: fetched.folder,
+        name: repo.clone(),
+        title: repo,
+    })
+}
+
 /// Loads the adapter that is called `name`.
 pub(crate) fn load(registry: &Registry, name: &str) -> Result<Entry> {
     let outcome = match registry.get(name) {
@@ -241,7 +302,7 @@ pub(crate) fn open_model(path: &Path, threads: usize, precision: Precision) -> R
 }
 
 /// The adapters of a folder and single ones; where both have a name, the single one.
-pub(crate) fn sources(single: &[NamedPath], folder: Option<&Path>) -> Result<Vec<Source>> {
+pub(crate) fn sources(single: &[NamedSource], folder: Option<&Path>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     if let Some(folder) = folder {
         let found = Source::in_folder(folder)?;
@@ -258,7 +319,7 @@ pub(crate) fn sources(single: &[NamedPath], folder: Option<&Path>) -> Result<Vec
     }
     sources.extend(single.iter().map(|named| Source {
         name: named.name.clone(),
-        folder: named.path.clone(),
+        at: named.at.clone(),
     }));
     Ok(sources)
 }

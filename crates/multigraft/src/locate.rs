@@ -13,6 +13,8 @@ const KNOWN: [(&str, &str); 1] = [("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 /// Where models are looked for.
 #[derive(Debug)]
 pub(crate) struct Places {
+    /// What is fetched of adapters: `adapters` beside `own`.
+    adapters: PathBuf,
     /// Our own cache: `models` in `$MULTIGRAFT_CACHE`, `$XDG_CACHE_HOME/multigraft` or `~/.cache/multigraft`.
     own: PathBuf,
     /// Hugging Face's: `$HF_HUB_CACHE`, `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
@@ -40,14 +42,19 @@ impl Places {
         let path = |name: &str| variable(name).map(PathBuf::from);
         let caches =
             path("XDG_CACHE_HOME").unwrap_or_else(|| path("HOME").unwrap_or_default().join(".cache"));
+        let ours = path("MULTIGRAFT_CACHE").unwrap_or_else(|| caches.join("multigraft"));
         Self {
-            own: path("MULTIGRAFT_CACHE")
-                .unwrap_or_else(|| caches.join("multigraft"))
-                .join("models"),
+            adapters: ours.join("adapters"),
+            own: ours.join("models"),
             hub: path("HF_HUB_CACHE")
                 .or_else(|| Some(path("HF_HOME")?.join("hub")))
                 .unwrap_or_else(|| caches.join("huggingface").join("hub")),
         }
+    }
+
+    /// Where adapters are kept that come from object stores and web servers.
+    pub(crate) fn adapters(&self) -> PathBuf {
+        self.adapters.clone()
     }
 
     /// The file or folder that `base` means: a path that exists, else a name in one of the places.

@@ -37,6 +37,15 @@ impl Progress {
         self.bar.set_position(done as u64);
     }
 
+    /// `done` bytes of a file's `size` have arrived.
+    pub(crate) fn file(&self, name: &str, done: u64, size: u64) {
+        self.bar.set_message(name.to_owned());
+        self.set(
+            usize::try_from(done).unwrap_or(usize::MAX),
+            usize::try_from(size).unwrap_or(usize::MAX),
+        );
+    }
+
     /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{Entry, Lookup};
+use multigraft_adapters::{AdapterError, Adding, Entry, Lookup, Source};
 use multigraft_engine::{Request, SubmitError};
 use multigraft_model::PackedAdapter;
 use tokio::time::timeout;
@@ -94,7 +94,7 @@ impl AppState {
 
     /// Whether `name` is served at all.
     pub(crate) fn check_name(&self, name: &str) -> Result<(), ApiError> {
-        match self.is_base(name) || self.registry.contains(name) {
+        match self.is_base(name) || self.registry.contains(name) || self.sources.resolve(name).is_ok() {
             true => Ok(()),
             false => Err(ApiError::unknown_model(name, self.names())),
         }
@@ -106,7 +106,11 @@ impl AppState {
             return Ok(self.base_model());
         }
         let unavailable = |error| ApiError::unavailable(name, &error);
-        match self.registry.get(name) {
+        let found = match self.registry.get(name) {
+            Lookup::Unknown => self.first_use(name)?,
+            found => found,
+        };
+        match found {
             Lookup::Ready(entry) => Ok(entry.into()),
             Lookup::Loading(waiting) => {
                 let wait = self.limits.load_wait;
@@ -121,6 +125,25 @@ impl AppState {
             }
             Lookup::Unavailable(error) => Err(unavailable(error)),
             Lookup::Unknown => Err(ApiError::unknown_model(name, self.names())),
+        }
+    }
+
+    /// An adapter that nobody added, but which is called as an allowed source is: it is added now.
+    fn first_use(&self, name: &str) -> Result<Lookup, ApiError> {
+        let Ok(at) = self.sources.resolve(name) else {
+            return Ok(Lookup::Unknown);
+        };
+        let source = Source {
+            name: name.to_owned(),
+            at,
+        };
+        match self.registry.add(&source, Adding::default()) {
+            Ok(waiting) => Ok(Lookup::Loading(waiting)),
+            // Another request was a moment earlier.
+            Err(AdapterError::DuplicateName { .. } | AdapterError::BeingLoaded { .. }) => {
+                Ok(self.registry.get(name))
+            }
+            Err(error) => Err(ApiError::not_added(&error)),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, header};
+use multigraft_adapters::AllowedSource;
 use multigraft_server::Limits;
 use serde_json::{Value, json};
 use support::{Answer, BASE, Options, Server, hash, server, server_with, write_adapter};
@@ -15,7 +16,7 @@ use support::{Answer, BASE, Options, Server, hash, server, server_with, write_ad
 /// A server that allows one folder.
 fn allowing(dir: &tempfile::TempDir) -> Server {
     server_with(Options {
-        allowed: vec![dir.path().to_owned()],
+        allowed: vec![AllowedSource::Folder(dir.path().to_owned())],
         ..Options::default()
     })
 }
@@ -336,7 +337,7 @@ async fn requests_wait_for_their_adapter_but_not_for_ever() {
     let path = write_adapter(&dir.path().join("new"), 1);
     let (open, gate) = mpsc::channel();
     let server = server_with(Options {
-        allowed: vec![dir.path().to_owned()],
+        allowed: vec![AllowedSource::Folder(dir.path().to_owned())],
         load_gate: Some(gate),
         limits: Limits {
             load_wait: Duration::from_millis(50),

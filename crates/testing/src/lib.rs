@@ -6,6 +6,7 @@
 //! fetches it instead of returning an `Option` that a test could skip on.
 
 mod gguf;
+mod web;
 
 use std::{
     env,
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use gguf::GgufWriter;
+pub use web::WebServer;
 
 /// The real model that tests run on: 135 million parameters, quantised to Q4_1, 98 MB.
 const MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";

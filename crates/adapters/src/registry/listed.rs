@@ -1,6 +1,5 @@
 //! What there is to say of a name.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +7,7 @@ use multigraft_model::AdapterHash;
 
 use super::LoadError;
 use crate::info::AdapterInfo;
+use crate::source::Reference;
 
 /// Where an adapter is.
 #[derive(Clone, Debug)]
@@ -37,8 +37,10 @@ pub enum Residency {
 pub struct ListedVersion {
     /// The hash of its files; `None` until they are read for the first time.
     pub hash: Option<AdapterHash>,
-    /// Where they are.
-    pub folder: PathBuf,
+    /// Where they come from.
+    pub source: Reference,
+    /// Which state of it they are: a commit of the Hub, or what an object store said of them.
+    pub revision: Option<String>,
     /// When it was added.
     pub added: SystemTime,
     /// Whether requests get this one.

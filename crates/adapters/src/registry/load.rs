@@ -14,7 +14,7 @@ use super::{Entry, Inner, LoadError, State};
 use crate::error::AdapterError;
 use crate::files::AdapterFiles;
 use crate::info::AdapterInfo;
-use crate::source::Source;
+use crate::source::{Fetched, Reference, Source};
 
 /// How often a load that waits for memory looks whether there is some.
 const LOOK: Duration = Duration::from_millis(5);
@@ -26,9 +26,13 @@ const NICENESS: i32 = 10;
 /// Something to load.
 #[derive(Debug)]
 pub(super) struct Job {
-    id: u64,
-    name: String,
-    folder: PathBuf,
+    pub(super) id: u64,
+    pub(super) name: String,
+    /// Where the files come from.
+    pub(super) at: Reference,
+    /// Where they are here, and in which state.
+    pub(super) folder: Option<PathBuf>,
+    pub(super) revision: Option<String>,
     kind: Kind,
 }
 
@@ -45,7 +49,9 @@ impl Job {
         Self {
             id,
             name: name.to_owned(),
+            at: version.source,
             folder: version.folder,
+            revision: version.revision,
             kind: Kind::Active(version.hash),
         }
     }
@@ -54,8 +60,26 @@ impl Job {
         Self {
             id,
             name: source.name.clone(),
-            folder: source.folder.clone(),
+            at: source.at.clone(),
+            folder: match &source.at {
+                Reference::Folder(folder) => Some(folder.clone()),
+                Reference::Hub { .. } | Reference::Url(_) => None,
+            },
+            revision: None,
             kind: Kind::Candidate,
+        }
+    }
+
+    /// Whether its files are elsewhere. What was brought here may have been deleted since.
+    pub(super) fn is_to_be_fetched(&self) -> bool {
+        let is_here = |folder: &PathBuf| folder.is_dir();
+        self.at.is_remote() && !self.folder.as_ref().is_some_and(is_here)
+    }
+
+    fn files(&self, folder: PathBuf) -> Fetched {
+        Fetched {
+            folder,
+            revision: self.revision.clone(),
         }
     }
 }
@@ -90,10 +114,10 @@ fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Job>>) {
 }
 
 /// An adapter that was loaded, not yet in the registry's memory.
-struct Loaded {
+pub(super) struct Loaded {
     hash: AdapterHash,
     /// Where its files stay.
-    folder: PathBuf,
+    files: Fetched,
     packed: Arc<PackedAdapter>,
     info: Arc<AdapterInfo>,
     /// Memory that was promised for it.
@@ -115,7 +139,8 @@ impl Inner {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
             named.begins(job.id);
         }
-        let files = AdapterFiles::read(&job.folder).map_err(failed)?;
+        let from = job.folder.clone().unwrap_or_default();
+        let files = AdapterFiles::read(&from).map_err(failed)?;
         let hash = files.hash;
         if let Kind::Active(Some(known)) = job.kind {
             files.check(known).map_err(failed)?;
@@ -125,7 +150,7 @@ impl Inner {
             Kind::Active(_) => None,
         };
         let Some(store) = store else {
-            return self.prepare(job, files, job.folder.clone());
+            return self.prepare(job, files, from);
         };
         let is_new = store
             .keep(&files)
@@ -143,7 +168,7 @@ impl Inner {
         if let Some(resident) = self.lock().memory.using(hash) {
             return Ok(Loaded {
                 hash,
-                folder,
+                files: job.files(folder),
                 packed: Arc::clone(&resident.packed),
                 info: Arc::clone(&resident.info),
                 promised: 0,
@@ -154,13 +179,13 @@ impl Inner {
         let room = self.make_room(needed)?;
         let packed = (self.packer.pack)(&adapter.weights).map_err(|source| {
             failed(AdapterError::Pack {
-                folder: job.folder.clone(),
+                folder: folder.clone(),
                 source: Box::new(source),
             })
         })?;
         Ok(Loaded {
             hash,
-            folder,
+            files: job.files(folder),
             packed: Arc::new(packed),
             info: Arc::new(adapter.info),
             promised: room.keep(),
@@ -197,7 +222,7 @@ impl Inner {
     }
 
     /// Puts what a job brought where it belongs, in one move, and tells those who wait for it.
-    fn settle(&self, job: Job, loaded: Result<Loaded, LoadError>) {
+    pub(super) fn settle(&self, job: Job, loaded: Result<Loaded, LoadError>) {
         match &loaded {
             Ok(loaded) => {
                 tracing::info!(adapter = job.name, hash = %loaded.hash, "an adapter was loaded");
@@ -222,18 +247,20 @@ impl Inner {
         let Some(named) = names.get_mut(&job.name) else {
             return;
         };
+        let mut files = Fetched::default();
         let outcome = loaded.map(|loaded| {
             let (packed, info) = memory.insert(loaded.hash, loaded.packed, loaded.info);
+            files = loaded.files;
             Entry {
                 name: job.name.clone(),
                 hash: loaded.hash,
-                path: job.folder,
+                at: job.at,
                 packed,
                 info,
             }
         });
         *waiting -= match job.kind {
-            Kind::Active(_) => named.end_load(job.id, &outcome, &self.options),
+            Kind::Active(_) => named.end_load(job.id, files, &outcome, &self.options),
             Kind::Candidate => named.end_candidate(job.id, next, &outcome),
         };
         if !named.is_known() {
@@ -255,7 +282,7 @@ impl Inner {
         let next = {
             let state = self.lock();
             let named = state.names.get(&job.name);
-            named.and_then(|named| Some((named.next(job.id, loaded.hash, &loaded.folder)?, named.stored)))
+            named.and_then(|named| Some((named.next(job.id, loaded.hash, &loaded.files)?, named.stored)))
         };
         let (Some((next, true)), Some(store)) = (&next, &self.store) else {
             return (next.map(|(next, _)| next), Ok(loaded));
@@ -276,7 +303,7 @@ pub(super) fn check_files(folder: &Path, hash: AdapterHash) -> Result<(), Adapte
     AdapterFiles::read(folder)?.check(hash)
 }
 
-fn failed(error: AdapterError) -> LoadError {
+pub(super) fn failed(error: AdapterError) -> LoadError {
     LoadError::Failed(Arc::new(error))
 }
 

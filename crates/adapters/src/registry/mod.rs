@@ -12,6 +12,7 @@
 //! in memory: replacing, removing or dropping it from here changes nothing for requests under way.
 
 mod error;
+mod fetch;
 mod listed;
 mod load;
 mod memory;
@@ -22,7 +23,6 @@ mod store;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Instant;
 
@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 
 use crate::error::AdapterError;
 use crate::info::AdapterInfo;
-use crate::source::Source;
+use crate::source::{Reference, Source};
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use listed::{Listed, ListedVersion, Residency};
 use load::{Job, Jobs};
@@ -49,8 +49,8 @@ pub struct Entry {
     pub name: String,
     /// What the name stood for when it was asked: the hash of files.
     pub hash: AdapterHash,
-    /// The folder that it was read from.
-    pub path: PathBuf,
+    /// Where it came from.
+    pub at: Reference,
     /// The adapter, shared with every other name for the same files.
     pub packed: Arc<PackedAdapter>,
     /// What there is to know about it.
@@ -118,6 +118,8 @@ pub(crate) struct Inner {
     /// Held by whoever changes what names stand for, from the store to the state: lookups never wait for the disk.
     changes: Mutex<()>,
     jobs: Jobs,
+    /// Those whose files must be brought here first.
+    fetches: Jobs,
 }
 
 /// All that changes.
@@ -139,6 +141,7 @@ impl Registry {
     /// If the stored data cannot be read or is in use, or the system has no threads to load on.
     pub fn open(base: &str, packer: Packer, options: RegistryOptions) -> Result<Self, OpenError> {
         let (jobs, inbox) = mpsc::channel();
+        let (fetches, orders) = mpsc::channel();
         let loaders = options.loaders.max(1);
         let mut state = State::default();
         let store = options.data.as_deref().map(Store::open).transpose()?;
@@ -166,8 +169,10 @@ impl Registry {
             store,
             changes: Mutex::default(),
             jobs,
+            fetches,
         });
         load::start(&inner, inbox, loaders)?;
+        fetch::start(&inner, orders)?;
         Ok(Self(inner))
     }
 
@@ -188,7 +193,7 @@ impl Registry {
         if !stored {
             name::check_free(&state.names, &source)?;
         }
-        let named = Named::of(Version::new(source.folder, None));
+        let named = Named::of(Version::new(source.at, None));
         state.names.insert(source.name, named);
         Ok(stored)
     }
@@ -209,22 +214,21 @@ impl Registry {
         let is_stored = self.0.store.is_some();
         let named = state.names.entry(source.name.clone());
         let named = named.or_insert_with(|| Named::begun(is_stored));
-        match named.candidate_from(&source.folder) {
+        match named.candidate_from(&source.at) {
             Some(Ok(candidate)) => {
                 candidate.told.push(told);
                 candidate.pinned = adding.pinned.or(candidate.pinned);
             }
-            Some(Err(folder)) => {
+            Some(Err(at)) => {
                 return Err(AdapterError::BeingLoaded {
                     name: source.name.clone(),
-                    folder,
+                    at: at.to_string(),
                 });
             }
             None => {
                 state.loads += 1;
-                named.begin_candidate(state.loads, &source.folder, adding, told);
-                // Loaders live as long as the registry.
-                let _ = self.0.jobs.send(Job::candidate(state.loads, source));
+                named.begin_candidate(state.loads, &source.at, adding, told);
+                self.0.order(Job::candidate(state.loads, source));
             }
         }
         Ok(Waiting(outcome))
@@ -239,11 +243,11 @@ impl Registry {
         let mut state = self.0.lock();
         let source = Source {
             name: entry.name,
-            folder: entry.path,
+            at: entry.at,
         };
         name::check_free(&state.names, &source)?;
         state.memory.insert(entry.hash, entry.packed, entry.info);
-        let named = Named::of(Version::new(source.folder, Some(entry.hash)));
+        let named = Named::of(Version::new(source.at, Some(entry.hash)));
         state.names.insert(source.name, named);
         Ok(())
     }
@@ -279,7 +283,7 @@ impl Registry {
         }
         let (told, outcome) = oneshot::channel();
         if let Some(version) = named.wait(told, loads) {
-            let _ = self.0.jobs.send(Job::active(*loads, name, version));
+            self.0.order(Job::active(*loads, name, version));
         }
         *waiting += 1;
         Lookup::Loading(Waiting(outcome))
@@ -340,7 +344,8 @@ impl Registry {
         };
         // Files that are not the store's may have changed; then the active version had better stay.
         if store.is_none() && !is_resident {
-            let checked = load::check_files(&version.folder, hash);
+            let folder = version.folder.filter(|_| !version.source.is_remote());
+            let checked = folder.map_or(Ok(()), |folder| load::check_files(&folder, hash));
             checked.map_err(|error| ActivateError::Files(Arc::new(error)))?;
         }
         if let Some(store) = store {
@@ -386,6 +391,15 @@ impl Inner {
     /// A panic elsewhere leaves the state whole: nothing panics between two changes that belong together.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a job done. Its threads live as long as the registry.
+    fn order(&self, job: Job) {
+        let jobs = match job.is_to_be_fetched() {
+            true => &self.fetches,
+            false => &self.jobs,
+        };
+        let _ = jobs.send(job);
     }
 
     fn change(&self) -> MutexGuard<'_, ()> {

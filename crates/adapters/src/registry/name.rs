@@ -46,8 +46,8 @@ pub(super) fn check_free(names: &IndexMap<String, Named>, source: &Source) -> Re
         None => Ok(()),
         Some(named) => Err(AdapterError::DuplicateName {
             name: source.name.clone(),
-            first: named.folder().to_owned(),
-            second: source.folder.clone(),
+            first: named.at().unwrap_or(&source.at).to_string(),
+            second: source.at.to_string(),
         }),
     }
 }

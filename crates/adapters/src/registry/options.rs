@@ -8,6 +8,7 @@ use std::time::Duration;
 use multigraft_model::{AdapterDtype, AdapterWeights, Model, ModelError, PackedAdapter};
 
 use crate::base::BaseShape;
+use crate::source::Fetcher;
 
 /// How a [`Registry`](super::Registry) treats its adapters.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct RegistryOptions {
     pub data: Option<PathBuf>,
     /// Whether sequences are being computed, for which loading gives way.
     pub is_busy: IsBusy,
+    /// Brings files to this machine.
+    pub fetcher: Arc<Fetcher>,
 }
 
 /// Says whether sequences are being computed.
@@ -70,6 +73,7 @@ impl Default for RegistryOptions {
             longest_backoff: Duration::from_secs(60),
             data: None,
             is_busy: IsBusy::default(),
+            fetcher: Arc::default(),
         }
     }
 }

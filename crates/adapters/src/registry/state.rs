@@ -1,6 +1,6 @@
 //! What a name stands for, and what is under way for it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -12,6 +12,7 @@ use super::store::{StoredName, StoredVersion};
 use super::{
     ActivateError, Adding, Entry, Listed, ListedVersion, LoadError, Outcome, RegistryOptions, Residency,
 };
+use crate::source::{Fetched, Reference};
 
 /// Versions of a name that are remembered.
 const VERSIONS: usize = 16;
@@ -42,9 +43,11 @@ pub(super) struct Named {
 #[derive(Clone, Debug)]
 pub(super) struct Version {
     /// Where it came from.
-    pub(super) source: PathBuf,
-    /// Where its files are read from.
-    pub(super) folder: PathBuf,
+    pub(super) source: Reference,
+    /// What brings these files from there again.
+    pub(super) revision: Option<String>,
+    /// Where its files are read from, if they were brought here.
+    pub(super) folder: Option<PathBuf>,
     /// `None` until its files are read for the first time.
     pub(super) hash: Option<AdapterHash>,
     /// Which of the name's versions it is, counted from the first.
@@ -53,10 +56,15 @@ pub(super) struct Version {
 }
 
 impl Version {
-    pub(super) fn new(source: PathBuf, hash: Option<AdapterHash>) -> Self {
+    pub(super) fn new(source: Reference, hash: Option<AdapterHash>) -> Self {
+        let folder = match &source {
+            Reference::Folder(folder) => Some(folder.clone()),
+            Reference::Hub { .. } | Reference::Url(_) => None,
+        };
         Self {
-            folder: source.clone(),
             source,
+            revision: None,
+            folder,
             hash,
             number: 0,
             added: SystemTime::now(),
@@ -71,6 +79,7 @@ impl Version {
             number: self.number,
             hash,
             source: self.source.clone(),
+            revision: self.revision.clone(),
             added: self.added,
         }
     }
@@ -101,7 +110,7 @@ struct Failure {
 #[derive(Debug)]
 pub(super) struct Candidate {
     id: u64,
-    folder: PathBuf,
+    at: Reference,
     /// Whether its files may have been read.
     begun: bool,
     pub(super) pinned: Option<bool>,
@@ -130,8 +139,9 @@ impl Named {
     /// As it was stored; `folder` says where the files of a hash are. `None` if its active version is not among them.
     pub(super) fn restored(stored: StoredName, folder: impl Fn(AdapterHash) -> PathBuf) -> Option<Self> {
         let versions = stored.versions.into_iter().map(|version| Version {
-            folder: folder(version.hash),
+            folder: Some(folder(version.hash)),
             source: version.source,
+            revision: version.revision,
             hash: Some(version.hash),
             number: version.number,
             added: version.added,
@@ -163,14 +173,10 @@ impl Named {
         self.active().and_then(|version| version.hash)
     }
 
-    /// Where its files are, or come from.
-    pub(super) fn folder(&self) -> &Path {
-        let candidate = self
-            .candidate
-            .as_ref()
-            .map(|candidate| candidate.folder.as_path());
-        let active = self.active().map(|version| version.source.as_path());
-        active.or(candidate).unwrap_or(Path::new(""))
+    /// Where its files come from. A name without versions has a candidate.
+    pub(super) fn at(&self) -> Option<&Reference> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.at);
+        self.active().map(|version| &version.source).or(candidate)
     }
 
     /// The active version, if it is in memory.
@@ -181,7 +187,7 @@ impl Named {
         Some(Entry {
             name: name.to_owned(),
             hash,
-            path: version.source.clone(),
+            at: version.source.clone(),
             packed: Arc::clone(&resident.packed),
             info: Arc::clone(&resident.info),
         })
@@ -219,13 +225,13 @@ impl Named {
         Some(version.clone())
     }
 
-    /// The candidate, if it is from `folder` and its files are yet to be read; otherwise where it is from.
-    pub(super) fn candidate_from(&mut self, folder: &Path) -> Option<Result<&mut Candidate, PathBuf>> {
+    /// The candidate, if it is from `at` and its files are yet to be read; otherwise where it is from.
+    pub(super) fn candidate_from(&mut self, at: &Reference) -> Option<Result<&mut Candidate, Reference>> {
         self.candidate
             .as_mut()
-            .map(|candidate| match candidate.folder == folder && !candidate.begun {
+            .map(|candidate| match candidate.at == *at && !candidate.begun {
                 true => Ok(candidate),
-                false => Err(candidate.folder.clone()),
+                false => Err(candidate.at.clone()),
             })
     }
 
@@ -254,10 +260,10 @@ impl Named {
     }
 
     /// Begins to load a new version, as load number `id`.
-    pub(super) fn begin_candidate(&mut self, id: u64, folder: &Path, adding: Adding, told: Told) {
+    pub(super) fn begin_candidate(&mut self, id: u64, at: &Reference, adding: Adding, told: Told) {
         self.candidate = Some(Candidate {
             id,
-            folder: folder.to_owned(),
+            at: at.clone(),
             begun: false,
             pinned: adding.pinned,
             told: vec![told],
@@ -265,8 +271,14 @@ impl Named {
         });
     }
 
-    /// Load number `id` of a known version has ended. Returns how many waited for it.
-    pub(super) fn end_load(&mut self, id: u64, outcome: &Outcome, options: &RegistryOptions) -> usize {
+    /// Load number `id` of a known version has ended; its files were brought to `files`. Returns how many waited for it.
+    pub(super) fn end_load(
+        &mut self,
+        id: u64,
+        files: Fetched,
+        outcome: &Outcome,
+        options: &RegistryOptions,
+    ) -> usize {
         let Some(index) = self.loads.iter().position(|load| load.id == id) else {
             return 0;
         };
@@ -276,7 +288,10 @@ impl Named {
             .iter_mut()
             .position(|version| version.number == load.number);
         if let (Some(index), Ok(entry)) = (version, outcome) {
-            self.versions[index].hash = Some(entry.hash);
+            let version = &mut self.versions[index];
+            version.hash = Some(entry.hash);
+            version.folder = Some(files.folder);
+            version.revision = files.revision;
         }
         if version == Some(self.active) {
             match outcome {
@@ -300,10 +315,11 @@ impl Named {
     }
 
     /// What becomes of the name when load number `id` has brought a version, unless that was given up meanwhile.
-    pub(super) fn next(&self, id: u64, hash: AdapterHash, folder: &Path) -> Option<Next> {
+    pub(super) fn next(&self, id: u64, hash: AdapterHash, files: &Fetched) -> Option<Next> {
         let candidate = self.candidate.as_ref().filter(|candidate| candidate.id == id)?;
-        let mut version = Version::new(candidate.folder.clone(), Some(hash));
-        version.folder = folder.to_owned();
+        let mut version = Version::new(candidate.at.clone(), Some(hash));
+        version.folder = Some(files.folder.clone());
+        version.revision.clone_from(&files.revision);
         // The same files as the active version's are no new one.
         let same = self.active().filter(|active| active.hash == Some(hash));
         let first_kept = match same {
@@ -420,7 +436,8 @@ impl Named {
         let versions = self.versions.iter().enumerate();
         let versions = versions.map(|(index, version)| ListedVersion {
             hash: version.hash,
-            folder: version.source.clone(),
+            source: version.source.clone(),
+            revision: version.revision.clone(),
             added: version.added,
             active: index == self.active,
         });

@@ -15,9 +15,10 @@ use multigraft_model::AdapterHash;
 use rusqlite::{Connection, Transaction, params};
 
 use crate::files::{AdapterFiles, CONFIG, WEIGHTS};
+use crate::source::Reference;
 
 /// The version of the tables.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// How long the data may be in use by a process that is just ending.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -37,9 +38,14 @@ const TABLES: &str = "
         source TEXT NOT NULL,
         -- In milliseconds since 1970.
         added INTEGER NOT NULL,
+        -- Which state of the source it is: a commit of the Hub, or what an object store says of it.
+        revision TEXT,
         PRIMARY KEY (name, number)
     ) STRICT;
 ";
+
+/// From version 1 of the tables to 2.
+const TO_SECOND: &str = "ALTER TABLE version ADD COLUMN revision TEXT;";
 
 /// Why the registry's data could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +98,8 @@ pub(super) struct StoredName {
 pub(super) struct StoredVersion {
     pub(super) number: u32,
     pub(super) hash: AdapterHash,
-    pub(super) source: PathBuf,
+    pub(super) source: Reference,
+    pub(super) revision: Option<String>,
     pub(super) added: SystemTime,
 }
 
@@ -102,6 +109,11 @@ pub(super) struct Store {
     database: Mutex<Connection>,
     path: PathBuf,
     files: PathBuf,
+}
+
+/// A source as it was stored. Folders are stored with their whole path.
+fn written(text: String) -> Reference {
+    Reference::parse(&text).unwrap_or_else(|_| Reference::Folder(text.into()))
 }
 
 impl Store {
@@ -146,6 +158,12 @@ impl Store {
                     .pragma_update(None, "user_version", SCHEMA)
                     .map_err(fail)?;
             }
+            1 => {
+                transaction.execute_batch(TO_SECOND).map_err(fail)?;
+                transaction
+                    .pragma_update(None, "user_version", SCHEMA)
+                    .map_err(fail)?;
+            }
             SCHEMA => {}
             _ => return Err(StoreError::TooNew { path, version }),
         }
@@ -171,15 +189,17 @@ impl Store {
                     })
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
-            let mut versions = database
-                .prepare("SELECT number, hash, source, added FROM version WHERE name = ?1 ORDER BY number")?;
+            let mut versions = database.prepare(
+                "SELECT number, hash, source, added, revision FROM version WHERE name = ?1 ORDER BY number",
+            )?;
             for name in &mut names {
                 let rows = versions.query_map([&name.name], |row| {
                     Ok(StoredVersion {
                         number: row.get(0)?,
                         hash: AdapterHash(row.get(1)?),
-                        source: PathBuf::from(row.get::<_, String>(2)?),
+                        source: written(row.get(2)?),
                         added: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(3)?.unsigned_abs()),
+                        revision: row.get(4)?,
                     })
                 })?;
                 name.versions = rows.collect::<rusqlite::Result<_>>()?;
@@ -204,16 +224,21 @@ impl Store {
                 params![name, pinned, version.number],
             )?;
             transaction.execute(
-                "INSERT OR REPLACE INTO version (name, number, hash, source, added) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR REPLACE INTO version (name, number, hash, source, added, revision)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     name,
                     version.number,
                     version.hash.0,
-                    version.source.to_string_lossy(),
+                    version.source.to_string(),
                     i64::try_from(added.as_millis()).unwrap_or(i64::MAX),
+                    version.revision,
                 ],
             )?;
-            transaction.execute("DELETE FROM version WHERE name = ?1 AND number < ?2", params![name, oldest])?;
+            transaction.execute(
+                "DELETE FROM version WHERE name = ?1 AND number < ?2",
+                params![name, oldest],
+            )?;
             Ok(())
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    iter,
     ops::ControlFlow,
     path::Path,
     process::ExitCode,
@@ -22,7 +23,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cli::GenerateArguments,
     config::{ConfigFile, ModelSettings},
-    load::{Base, load},
+    load::{Base, fetcher, load},
 };
 
 pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result<ExitCode> {
@@ -30,8 +31,9 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     let mut settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
     // One sequence: more room than one context is of no use.
     settings.engine.max_running = 1;
-    let base = Base::open(&settings)?;
-    let registry = base.registry(&settings, None, IsBusy::default())?;
+    let fetcher = fetcher(&settings, iter::empty());
+    let base = Base::open(&settings, &fetcher)?;
+    let registry = base.registry(&settings, None, fetcher, IsBusy::default())?;
     let adapter = choose(&registry, arguments.with.as_deref())?;
     let text = read_prompt(&arguments.prompt)?;
     let prompt = match arguments.raw {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::{AllowedSources, IsBusy, Registry, Residency};
+use multigraft_adapters::{AllowedSource, AllowedSources, IsBusy, Registry, Residency};
 use multigraft_engine::Engine;
 use multigraft_server::{AppState, BaseInfo, Ended, interrupt, serve};
 use tokio::{net::TcpListener, runtime};
@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, runtime};
 use crate::{
     cli::ServeArguments,
     config::{ConfigFile, ModelSettings, ServerSettings},
-    load::{Base, load_all},
+    load::{Base, fetcher, load_all},
     memory::Bytes,
 };
 
@@ -31,24 +31,26 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let server = ServerSettings::resolve(&arguments.server, &file.server)?;
     let settings = ModelSettings::resolve(arguments.model, file.model)?;
 
-    let base = Base::open(&settings)?;
+    let mut allowed = server.allow_source.clone();
+    if allowed.is_empty() {
+        allowed.extend(settings.adapters.clone().map(AllowedSource::Folder));
+    }
+    let sources = AllowedSources::new(&allowed).context("--allow-source")?;
+    let fetcher = fetcher(&settings, sources.hosts());
+    let base = Base::open(&settings, &fetcher)?;
     let engine = base.engine(&settings)?;
     let watched = engine.clone();
     let is_busy = IsBusy::new(move || watched.stats().running > 0);
-    let registry = base.registry(&settings, server.data.clone(), is_busy)?;
+    let registry = base.registry(&settings, server.data.clone(), fetcher, is_busy)?;
     if server.preload {
         load_all(&registry)?;
-    }
-    let mut allowed = server.allow_source.clone();
-    if allowed.is_empty() {
-        allowed.extend(settings.adapters.clone());
     }
     let overview = overview(&base, &registry, &engine, &settings);
     let example = registry.names().into_iter().next().unwrap_or(base.name.clone());
     let state = AppState {
         engine: engine.clone(),
         registry,
-        sources: AllowedSources::new(&allowed).context("--allow-source")?,
+        sources,
         base: BaseInfo {
             architecture: base.model.config().architecture.clone(),
             parameters: base.parameters,

@@ -94,7 +94,8 @@ type Adapters = BTreeMap<String, Result<Arc<PackedAdapter>, String>>;
 fn adapters(model: &Model, folder: &Path) -> Result<(Adapters, Vec<String>)> {
     let found = Source::in_folder(folder)?;
     let open = |source: &Source| {
-        let file = read(&source.folder, model.config()).map_err(|error| error.to_string())?;
+        let folder = source.at.folder().unwrap_or(Path::new(""));
+        let file = read(folder, model.config()).map_err(|error| error.to_string())?;
         let packed = model
             .pack(&file.weights, AdapterDtype::F32)
             .map_err(|error| error.to_string())?;

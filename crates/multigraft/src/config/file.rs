@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use multigraft_adapters::{AllowedSource, Reference};
 use serde::Deserialize;
 
 use super::options::{ModelOptions, ServerOptions};
@@ -41,11 +42,22 @@ impl ConfigFile {
     /// Paths in the file are relative to it, not to where the program was started.
     fn resolve_paths(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        self.model.adapters.iter_mut().for_each(resolve);
+        self.model.adapters.iter_mut().for_each(&resolve);
+        for adapter in &mut self.model.adapter {
+            if let Reference::Folder(path) = &mut adapter.at {
+                resolve(path);
+            }
+        }
+        for source in &mut self.server.allow_source {
+            if let AllowedSource::Folder(path) = source {
+                resolve(path);
+            }
+        }
+        self.server.data.iter_mut().for_each(resolve);
         self.model
-            .adapter
+            .base_alias
             .iter_mut()
-            .for_each(|adapter| resolve(&mut adapter.path));
+            .for_each(|alias| resolve(&mut alias.path));
         if let Some(base) = &mut self.model.base {
             // A base may also be a name; it is a path if there is something there.
             let path = folder.join(&*base);
@@ -102,7 +114,10 @@ mod tests {
         .expect("written");
         let file = ConfigFile::read(Some(&path)).expect("valid");
         assert_eq!(file.model.adapters, Some(folder.path().join("all")));
-        assert_eq!(file.model.adapter[0].path, folder.path().join("x"));
+        assert_eq!(
+            file.model.adapter[0].at,
+            Reference::Folder(folder.path().join("x"))
+        );
         assert_eq!(file.model.base.as_deref(), Some("smollm2"));
     }
 

@@ -6,7 +6,8 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Deserializer};
+use multigraft_adapters::{AllowedSource, Reference};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::memory::Bytes;
 
@@ -15,25 +16,40 @@ use crate::memory::Bytes;
 #[command(next_help_heading = "Model")]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ModelOptions {
-    /// The base model: a GGUF file, a Hugging Face folder, or the name of a model in a local cache (`smollm2`,
-    /// `org/name`).
+    /// The base model: a GGUF file, a Hugging Face folder, the name of a model in a local cache (`smollm2`, `org/name`), or a
+    /// repository of the Hugging Face Hub (`org/name`, `hf://org/name@revision`). [default: the base that the first adapter
+    /// was made for, by its files]
     #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
     pub base: Option<String>,
+
+    /// Where a base is that adapters call by this name, in place of the Hub. Repeatable; commas separate several in the
+    /// environment variable; in a file, `base-alias."org/name" = "PATH"`.
+    #[arg(
+        long,
+        value_name = "NAME=PATH",
+        env = "MULTIGRAFT_BASE_ALIAS",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "base_aliases")]
+    pub base_alias: Vec<BaseAlias>,
 
     /// The name that requests call the base by. [default: the model's own name]
     #[arg(long, value_name = "NAME", env = "MULTIGRAFT_BASE_NAME")]
     pub base_name: Option<String>,
 
-    /// An adapter's folder and the name that requests call it by; without a name, the folder's. Repeatable; commas
-    /// separate several in the environment variable; in a file, `adapter.NAME = "PATH"`.
+    /// An adapter and the name that requests call it by; without a name, its folder's or repository's. It is a folder, a
+    /// repository of the Hugging Face Hub (`org/repo`, `hf://org/repo@revision`), or a folder in an object store or on a web
+    /// server (`s3://`, `gs://`, `az://`, `https://`). Repeatable; commas separate several in the environment variable; in a
+    /// file, `adapter.NAME = "SOURCE"`. TGI's `LORA_ADAPTERS` is understood too.
     #[arg(
         long,
-        value_name = "[NAME=]PATH",
+        alias = "lora-adapters",
+        value_name = "[NAME=]SOURCE",
         env = "MULTIGRAFT_ADAPTER",
         value_delimiter = ','
     )]
-    #[serde(deserialize_with = "named_paths")]
-    pub adapter: Vec<NamedPath>,
+    #[serde(deserialize_with = "named_sources")]
+    pub adapter: Vec<NamedSource>,
 
     /// A folder of adapter folders; each is called by its folder's name.
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_ADAPTERS")]
@@ -48,6 +64,11 @@ pub(crate) struct ModelOptions {
     /// are asked for. [default: as much as they take]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_ADAPTER_MEMORY")]
     pub adapter_memory: Option<Bytes>,
+
+    /// Disk space for adapters that come from object stores and web servers; those that were not used for longest are
+    /// deleted. (What comes from the Hub is kept in the Hub's own cache.) [default: 16GiB]
+    #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_DISK_CACHE")]
+    pub disk_cache: Option<Bytes>,
 
     /// Threads that compute. [default: one per core]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_THREADS")]
@@ -116,15 +137,17 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "ON|OFF", env = "MULTIGRAFT_PRELOAD")]
     pub preload: Option<Switch>,
 
-    /// A folder that adapters may be added from while the server runs, with all that is in it. Repeatable; commas separate
-    /// several in the environment variable. [default: the folder of --adapters, if there is one]
+    /// Where adapters may be added from while the server runs: a folder with all that is in it, or what a reference begins with
+    /// (`hf://`, `hf://org`, `s3://bucket/prefix`, `https://host/path`). A request whose `model` is such a reference adds it.
+    /// Repeatable; commas separate several in the environment variable. [default: the folder of --adapters, if there is one]
     #[arg(
         long,
-        value_name = "FOLDER",
+        value_name = "SOURCE",
         env = "MULTIGRAFT_ALLOW_SOURCE",
         value_delimiter = ','
     )]
-    pub allow_source: Vec<PathBuf>,
+    #[serde(deserialize_with = "allowed_sources")]
+    pub allow_source: Vec<AllowedSource>,
 
     /// A folder for what is to survive a restart: adapters that were added while the server ran, and their files. Every
     /// server needs one of its own. [default: nothing survives]
@@ -182,41 +205,84 @@ impl From<KvDtype> for multigraft_model::KvDtype {
     }
 }
 
-/// `name=path`, or a path whose last part is the name.
+/// `name=source`, or a source whose own name it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamedPath {
+pub(crate) struct NamedSource {
     /// What requests call it.
     pub name: String,
     /// Where it is.
-    pub path: PathBuf,
+    pub at: Reference,
 }
 
-impl FromStr for NamedPath {
+impl FromStr for NamedSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let problem = || format!("`{text}` is not NAME=PATH or a folder, such as support=./adapters/support");
-        let (name, path) = match text.split_once('=') {
-            Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
-            None => {
-                let path = PathBuf::from(text);
-                let name = path.file_name().ok_or_else(problem)?;
-                (name.to_string_lossy().into_owned(), path)
-            }
+        let problem = || {
+            format!(
+                "`{text}` is not NAME=SOURCE or a source, such as support=./adapters/support or hf://org/support"
+            )
         };
-        if name.is_empty() || path.as_os_str().is_empty() {
+        let (name, source) = match text.split_once('=') {
+            Some((name, source)) => (Some(name.to_owned()), source),
+            None => (None, text),
+        };
+        if source.is_empty() {
             return Err(problem());
         }
-        Ok(Self { name, path })
+        let at = Reference::parse(source).map_err(|error| error.to_string())?;
+        let name = name.or_else(|| at.default_name()).filter(|name| !name.is_empty());
+        Ok(Self {
+            name: name.ok_or_else(problem)?,
+            at,
+        })
     }
 }
 
-fn named_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NamedPath>, D::Error> {
+/// A name of a base, and where that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BaseAlias {
+    /// What adapters call it.
+    pub name: String,
+    /// Its file or folder.
+    pub path: PathBuf,
+}
+
+impl FromStr for BaseAlias {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Self {
+                name: name.to_owned(),
+                path: path.into(),
+            }),
+            _ => Err(format!(
+                "`{text}` is not NAME=PATH, such as mistralai/Mistral-7B-v0.1=./mistral.gguf"
+            )),
+        }
+    }
+}
+
+fn named_sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NamedSource>, D::Error> {
+    let table = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let sources = table.into_iter().map(|(name, source)| {
+        let at = Reference::parse(&source).map_err(D::Error::custom)?;
+        Ok(NamedSource { name, at })
+    });
+    sources.collect()
+}
+
+fn base_aliases<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BaseAlias>, D::Error> {
     let table = BTreeMap::<String, PathBuf>::deserialize(deserializer)?;
-    Ok(table
-        .into_iter()
-        .map(|(name, path)| NamedPath { name, path })
-        .collect())
+    let aliases = table.into_iter().map(|(name, path)| BaseAlias { name, path });
+    Ok(aliases.collect())
+}
+
+fn allowed_sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AllowedSource>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let sources = texts.iter().map(|text| text.parse().map_err(D::Error::custom));
+    sources.collect()
 }
 
 #[cfg(test)]
@@ -224,17 +290,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_adapter_is_a_name_and_a_path_or_a_folder() {
-        for (text, name, path) in [
+    fn an_adapter_is_a_name_and_a_source_or_a_source() {
+        for (text, name, source) in [
             ("a=./x=y", "a", "./x=y"),
             ("./adapters/support", "support", "./adapters/support"),
             ("support/", "support", "support/"),
+            // As in TGI's LORA_ADAPTERS.
+            ("org/repo", "org/repo", "hf://org/repo"),
+            ("org/repo@v1", "org/repo", "hf://org/repo@v1"),
+            ("a=org/repo@v1", "a", "hf://org/repo@v1"),
+            ("a=s3://bucket/x", "a", "s3://bucket/x"),
         ] {
-            let named: NamedPath = text.parse().expect(text);
-            assert_eq!((named.name.as_str(), named.path), (name, PathBuf::from(path)));
+            let named: NamedSource = text.parse().expect(text);
+            assert_eq!(
+                (named.name.as_str(), named.at.to_string().as_str()),
+                (name, source)
+            );
         }
-        for bad in ["=x", "a=", "", "..", "/"] {
-            assert!(bad.parse::<NamedPath>().is_err(), "{bad}");
+        for bad in ["=x", "a=", "", "..", "/", "a=ftp://x"] {
+            assert!(bad.parse::<NamedSource>().is_err(), "{bad}");
         }
     }
 }

@@ -1,34 +1,41 @@
 //! What holds after flags, environment, file and defaults were put together.
 
 use std::{
+    collections::BTreeMap,
+    env,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+use multigraft_adapters::AllowedSource;
 use multigraft_engine::EngineOptions;
 use multigraft_server::Limits;
 
-use super::options::{AdapterDtype, KvDtype, ModelOptions, NamedPath, ServerOptions, Switch};
+use super::options::{AdapterDtype, BaseAlias, KvDtype, ModelOptions, NamedSource, ServerOptions, Switch};
 use crate::memory::Bytes;
 
 /// The base model, its adapters, and what they may use.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelSettings {
-    /// The base as it was named: a path or a name.
-    pub base: String,
+    /// The base as it was named: a path or a name. `None`: the one that the first adapter was made for.
+    pub base: Option<String>,
+    /// Where bases are that adapters call by these names.
+    pub base_alias: BTreeMap<String, PathBuf>,
     /// The name that requests call the base by, if not its own.
     pub base_name: Option<String>,
     /// Single adapters, each name once.
-    pub adapter: Vec<NamedPath>,
+    pub adapter: Vec<NamedSource>,
     /// A folder of adapter folders.
     pub adapters: Option<PathBuf>,
     /// How adapters are kept in memory.
     pub adapter_dtype: AdapterDtype,
     /// Memory for adapters, if it is bounded.
     pub adapter_memory: Option<Bytes>,
+    /// Disk space for what is fetched of adapters.
+    pub disk_cache: Bytes,
     /// Threads that compute, at least 1.
     pub threads: usize,
     /// The longest sequence, if not the model's own context.
@@ -54,26 +61,30 @@ pub(crate) struct ServerSettings {
     pub preload: bool,
     /// Where what is to survive a restart is kept.
     pub data: Option<PathBuf>,
-    /// Folders that adapters may be added from; empty if nothing was said.
-    pub allow_source: Vec<PathBuf>,
+    /// Where adapters may be added from; empty if nothing was said.
+    pub allow_source: Vec<AllowedSource>,
 }
 
 impl ModelSettings {
     /// Flags and environment (clap has put these together) over the file over the defaults.
     pub(crate) fn resolve(flags: ModelOptions, file: ModelOptions) -> Result<Self> {
         let engine = EngineOptions::default();
+        let given = match flags.adapter.is_empty() {
+            true => lora_adapters(env::var("LORA_ADAPTERS").ok())?,
+            false => flags.adapter,
+        };
         let settings = Self {
-            base: flags.base.or(file.base).context(
-                "no base model: give one with --base, such as --base model.gguf or --base smollm2",
-            )?,
+            base: flags.base.or(file.base),
+            base_alias: aliases(file.base_alias.into_iter().chain(flags.base_alias)),
             base_name: flags.base_name.or(file.base_name),
-            adapter: merge(flags.adapter, file.adapter)?,
+            adapter: merge(given, file.adapter)?,
             adapters: flags.adapters.or(file.adapters),
             adapter_dtype: flags
                 .adapter_dtype
                 .or(file.adapter_dtype)
                 .unwrap_or(AdapterDtype::Bf16),
             adapter_memory: flags.adapter_memory.or(file.adapter_memory),
+            disk_cache: flags.disk_cache.or(file.disk_cache).unwrap_or(DISK_CACHE),
             threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),
             context: flags.context.or(file.context),
             kv_memory: flags.kv_memory.or(file.kv_memory),
@@ -97,6 +108,11 @@ impl ModelSettings {
                     .map_or(engine.prefix_cache, |switch| switch == Switch::On),
             },
         };
+        ensure!(
+            settings.base.is_some() || !settings.adapter.is_empty() || settings.adapters.is_some(),
+            "no base model: give one with --base, such as --base model.gguf or --base smollm2, or an adapter whose base is to be \
+             served, such as --adapter org/repo",
+        );
         for (name, value) in [
             ("threads", Some(settings.threads)),
             ("context", settings.context),
@@ -156,6 +172,9 @@ impl ServerSettings {
     }
 }
 
+/// Disk space for what is fetched, where nothing is said.
+const DISK_CACHE: Bytes = Bytes(16 << 30);
+
 /// More threads than any machine has cores: a slip of the keyboard.
 const MAX_THREADS: usize = 1024;
 
@@ -164,8 +183,21 @@ pub(crate) fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// TGI's variable: `id[@revision]` or `name=path`, separated by commas.
+fn lora_adapters(variable: Option<String>) -> Result<Vec<NamedSource>> {
+    let text = variable.unwrap_or_default();
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let sources = parts.map(|part| part.parse().map_err(|error| anyhow!("LORA_ADAPTERS: {error}")));
+    sources.collect()
+}
+
+/// Where each name is; the last one counts.
+fn aliases(given: impl Iterator<Item = BaseAlias>) -> BTreeMap<String, PathBuf> {
+    given.map(|alias| (alias.name, alias.path)).collect()
+}
+
 /// The file's adapters and the flags'; where both have a name, the flag's. A name twice in one place is an error.
-fn merge(flags: Vec<NamedPath>, file: Vec<NamedPath>) -> Result<Vec<NamedPath>> {
+fn merge(flags: Vec<NamedSource>, file: Vec<NamedSource>) -> Result<Vec<NamedSource>> {
     for (index, adapter) in flags.iter().enumerate() {
         let name = &adapter.name;
         ensure!(
@@ -173,7 +205,7 @@ fn merge(flags: Vec<NamedPath>, file: Vec<NamedPath>) -> Result<Vec<NamedPath>> 
             "--adapter {name}=… is given twice; every adapter needs a name of its own"
         );
     }
-    let mut merged: Vec<NamedPath> = file
+    let mut merged: Vec<NamedSource> = file
         .into_iter()
         .filter(|adapter| !flags.iter().any(|flag| flag.name == adapter.name))
         .collect();
@@ -185,7 +217,7 @@ fn merge(flags: Vec<NamedPath>, file: Vec<NamedPath>) -> Result<Vec<NamedPath>> 
 mod tests {
     use super::*;
 
-    fn named(text: &str) -> NamedPath {
+    fn named(text: &str) -> NamedSource {
         text.parse().expect("NAME=PATH")
     }
 
@@ -204,7 +236,7 @@ mod tests {
             ..ModelOptions::default()
         };
         let settings = ModelSettings::resolve(flags, file).expect("valid");
-        assert_eq!((settings.base.as_str(), settings.threads), ("flag", 7));
+        assert_eq!((settings.base.as_deref(), settings.threads), (Some("flag"), 7));
         assert_eq!(settings.adapter, [named("b=file"), named("a=flag")]);
         let engine = EngineOptions {
             prefix_cache: false,

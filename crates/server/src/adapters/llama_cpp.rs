@@ -24,7 +24,7 @@ pub(crate) async fn list(State(state): State<Shared>) -> Json<Vec<Adapter>> {
         id,
         path: listed
             .active()
-            .map_or_else(String::new, |version| version.folder.display().to_string()),
+            .map_or_else(String::new, |version| version.source.to_string()),
         scale: 0.0,
         name: listed.name,
     });

@@ -14,13 +14,13 @@ use crate::{error::ApiError, state::AppState};
 impl AppState {
     /// Loads the adapter at `reference` and puts it under `name`.
     async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
-        let folder = self
+        let at = self
             .sources
-            .folder(reference)
+            .resolve(reference)
             .map_err(|error| ApiError::not_added(&error))?;
         let source = Source {
             name: name.to_owned(),
-            folder,
+            at,
         };
         let waiting = self.registry.add(&source, adding);
         let waiting = waiting.map_err(|error| ApiError::not_added(&error))?;

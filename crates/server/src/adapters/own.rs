@@ -25,8 +25,10 @@ pub(crate) struct Adapter {
     state: &'static str,
     /// Content hash of the version that requests get; null until its files are read for the first time.
     hash: Option<String>,
-    /// Where its files are.
+    /// Where its files come from.
     source: Option<String>,
+    /// Which state of the source it is: a commit of the Hub, or what an object store said of it.
+    revision: Option<String>,
     /// Whether it stays in memory.
     pinned: bool,
     /// Whether a newer version is being loaded.
@@ -51,6 +53,7 @@ pub(crate) struct Adapter {
 struct Version {
     hash: Option<String>,
     source: String,
+    revision: Option<String>,
     added: u64,
     active: bool,
 }
@@ -60,7 +63,8 @@ impl From<Listed> for Adapter {
         let active = listed.active();
         let versions = listed.versions.iter().map(|version| Version {
             hash: version.hash.map(|hash| hash.to_string()),
-            source: version.folder.display().to_string(),
+            source: version.source.to_string(),
+            revision: version.revision.clone(),
             added: seconds(version.added),
             active: version.active,
         });
@@ -70,7 +74,8 @@ impl From<Listed> for Adapter {
             hash: active
                 .and_then(|version| version.hash)
                 .map(|hash| hash.to_string()),
-            source: active.map(|version| version.folder.display().to_string()),
+            source: active.map(|version| version.source.to_string()),
+            revision: active.and_then(|version| version.revision.clone()),
             pinned: listed.pinned,
             replacing: listed.replacing,
             requests: listed.requests,

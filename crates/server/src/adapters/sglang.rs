@@ -56,8 +56,8 @@ fn done(state: &AppState, outcome: Result<(), ApiError>) -> Response {
     };
     let listed = state.registry.list();
     let loaded = listed.into_iter().filter_map(|listed| {
-        let folder = listed.active()?.folder.display().to_string();
-        Some((listed.name, folder.into()))
+        let source = listed.active()?.source.to_string();
+        Some((listed.name, source.into()))
     });
     let done = Done {
         success: outcome.is_ok(),

@@ -76,7 +76,7 @@ fn adapter(state: &AppState, listed: &Listed) -> Model {
     Model {
         id: listed.name.clone(),
         created: active.map_or(seconds(state.started), |version| seconds(version.added)),
-        root: active.map_or_else(String::new, |version| version.folder.display().to_string()),
+        root: active.map_or_else(String::new, |version| version.source.to_string()),
         parent: Some(state.registry.base().to_owned()),
         hash: active
             .and_then(|version| version.hash)

@@ -22,7 +22,10 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
-use multigraft_adapters::{AdapterInfo, AllowedSources, BaseShape, Entry, Packer, Registry, RegistryOptions};
+use multigraft_adapters::{
+    AdapterInfo, AllowedSource, AllowedSources, BaseShape, Entry, Packer, Reference, Registry,
+    RegistryOptions,
+};
 use multigraft_engine::{Engine, EngineOptions};
 use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, PackedAdapter,
@@ -144,7 +147,7 @@ pub(crate) struct Options {
     /// Loading an adapter waits for a word from here.
     pub(crate) load_gate: Option<mpsc::Receiver<()>>,
     /// Where adapters may come from.
-    pub(crate) allowed: Vec<PathBuf>,
+    pub(crate) allowed: Vec<AllowedSource>,
 }
 
 impl Default for Options {
@@ -278,7 +281,7 @@ fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
         let entry = Entry {
             name: name.to_owned(),
             hash,
-            path: PathBuf::from("/adapters").join(name),
+            at: Reference::Folder(PathBuf::from("/adapters").join(name)),
             packed: Arc::new(PackedAdapter::empty(hash)),
             info: Arc::new(info),
         };

@@ -3,7 +3,7 @@
 mod cost;
 mod drive;
 
-use std::{path::Path, sync::Arc};
+use std::{iter, path::Path, sync::Arc};
 
 use anyhow::{Result, ensure};
 use multigraft_adapters::IsBusy;
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::{AdapterDtype, ConfigFile, ModelSettings},
-    load::{Base, load_all},
+    load::{Base, fetcher, load_all},
     memory::Bytes,
 };
 use cost::{Cost, Rows};
@@ -84,8 +84,9 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     );
     let file = ConfigFile::read(config)?;
     let settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
-    let base = Base::open(&settings)?;
-    let adapters = load_all(&base.registry(&settings, None, IsBusy::default())?)?;
+    let fetcher = fetcher(&settings, iter::empty());
+    let base = Base::open(&settings, &fetcher)?;
+    let adapters = load_all(&base.registry(&settings, None, fetcher, IsBusy::default())?)?;
     let bench = Bench {
         arguments,
         cost: Cost::of(

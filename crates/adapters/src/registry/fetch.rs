@@ -1,0 +1,59 @@
+//! The threads that bring files from elsewhere, so that no slow server holds up what is to be loaded from the disk.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+
+use super::load::{Job, failed};
+use super::{Inner, LoadError};
+use crate::source::Fetcher;
+
+/// How many downloads may be under way at once.
+const FETCHERS: usize = 4;
+
+/// Starts the threads that take jobs from `orders` and hand them on to the loaders. They end when the registry does.
+pub(super) fn start(registry: &Arc<Inner>, orders: Receiver<Job>) -> std::io::Result<()> {
+    let orders = Arc::new(Mutex::new(orders));
+    for index in 0..FETCHERS {
+        let (registry, orders) = (Arc::downgrade(registry), Arc::clone(&orders));
+        let builder = thread::Builder::new().name(format!("fetcher-{index}"));
+        builder.spawn(move || serve(&registry, &orders))?;
+    }
+    Ok(())
+}
+
+fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(mut job) = job else { return };
+        // Not held while files arrive: the registry may end meanwhile, and nobody waits for them then.
+        let Some(fetcher) = registry.upgrade().map(|registry| registry.begin_fetch(&job)) else {
+            return;
+        };
+        let fetch = || fetcher.fetch(&job.at, job.revision.as_deref());
+        let fetched = catch_unwind(AssertUnwindSafe(fetch));
+        let Some(registry) = registry.upgrade() else {
+            return;
+        };
+        match fetched {
+            Ok(Ok(files)) => {
+                job.folder = Some(files.folder);
+                job.revision = files.revision;
+                // Loaders live as long as the registry.
+                let _ = registry.jobs.send(job);
+            }
+            Ok(Err(error)) => registry.settle(job, Err(failed(error))),
+            Err(_) => registry.settle(job, Err(LoadError::Panicked)),
+        }
+    }
+}
+
+impl Inner {
+    fn begin_fetch(&self, job: &Job) -> Arc<Fetcher> {
+        if let Some(named) = self.lock().names.get_mut(&job.name) {
+            named.begins(job.id);
+        }
+        Arc::clone(&self.options.fetcher)
+    }
+}

@@ -1,0 +1,227 @@
+//! Who may name what: the sources that adapters may be added from while the server runs.
+
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use super::reference::{BadReference, Reference};
+use crate::error::AdapterError;
+use crate::files::{CONFIG, WEIGHTS};
+
+/// A folder, a part of the Hub, of an object store or of a web server, with all that is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedSource {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// What a reference may begin with, up to the end of a part of its path: `hf://org`, `s3://bucket/adapters`.
+    Prefix(String),
+}
+
+impl FromStr for AllowedSource {
+    type Err = BadReference;
+
+    /// `hf://` (the whole Hub), `hf://org`, `hf://org/repo`, `s3://bucket/prefix` and its like, or a folder.
+    fn from_str(text: &str) -> Result<Self, BadReference> {
+        let bare = text.trim_end_matches('*').trim_end_matches('/');
+        match text.split_once("://") {
+            Some(("hf", "" | "*")) => Ok(Self::Prefix("hf:/".to_owned())),
+            Some(("hf", rest)) if !rest.trim_end_matches(['*', '/']).contains('/') => {
+                // Checks the organisation.
+                Reference::parse(&format!("{bare}/x"))?;
+                Ok(Self::Prefix(bare.to_owned()))
+            }
+            Some(_) => {
+                let written = Reference::parse(bare)?.to_string();
+                Ok(Self::Prefix(written.trim_end_matches('/').to_owned()))
+            }
+            None => Ok(Self::Folder(PathBuf::from(text))),
+        }
+    }
+}
+
+/// Where adapters may be added from while the server runs: these folders and what is in them, and references that begin
+/// with these prefixes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedSources {
+    /// Without links.
+    roots: Vec<PathBuf>,
+    prefixes: Vec<String>,
+}
+
+impl AllowedSources {
+    /// Allows `sources`.
+    ///
+    /// # Errors
+    /// If a folder among them cannot be read.
+    pub fn new(sources: &[AllowedSource]) -> Result<Self, AdapterError> {
+        let mut allowed = Self::default();
+        for source in sources {
+            match source {
+                AllowedSource::Folder(folder) => {
+                    allowed
+                        .roots
+                        .push(folder.canonicalize().map_err(|source| AdapterError::Read {
+                            path: folder.clone(),
+                            source,
+                        })?);
+                }
+                AllowedSource::Prefix(prefix) => allowed.prefixes.push(prefix.clone()),
+            }
+        }
+        Ok(allowed)
+    }
+
+    /// The hosts of web servers that were allowed by name: they may be in the local network.
+    pub fn hosts(&self) -> impl Iterator<Item = String> + '_ {
+        let references = self
+            .prefixes
+            .iter()
+            .filter_map(|prefix| Reference::parse(prefix).ok());
+        references.filter_map(|reference| reference.host())
+    }
+
+    /// What `text` means, if adapters may come from there. Links are followed first, so none leads out of a folder.
+    ///
+    /// # Errors
+    /// If it is no reference, not allowed, or a folder that is not there. Of what is not allowed the error does not tell whether it is
+    /// there.
+    pub fn resolve(&self, text: &str) -> Result<Reference, AdapterError> {
+        let reference = Reference::parse(text)?;
+        if let Reference::Folder(folder) = &reference {
+            return self.folder(text, folder).map(Reference::Folder);
+        }
+        let written = reference.to_string();
+        let is_below = |prefix: &String| {
+            let rest = written.strip_prefix(prefix.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@']))
+        };
+        match self.prefixes.iter().any(is_below) {
+            true => Ok(reference),
+            false => Err(self.refused(text)),
+        }
+    }
+
+    fn refused(&self, text: &str) -> AdapterError {
+        let folders = self.roots.iter().map(|root| root.display().to_string());
+        let prefixes = self.prefixes.iter().map(|prefix| match prefix.as_str() {
+            "hf:/" => "hf://".to_owned(),
+            prefix => prefix.to_owned(),
+        });
+        AdapterError::NotAllowed {
+            reference: text.to_owned(),
+            allowed: folders.chain(prefixes).collect(),
+        }
+    }
+
+    fn folder(&self, text: &str, path: &Path) -> Result<PathBuf, AdapterError> {
+        let source = match path.canonicalize() {
+            Ok(folder) => {
+                // Nor may its files be links that lead out.
+                let files = [CONFIG, WEIGHTS].map(|name| folder.join(name).canonicalize());
+                let is_allowed =
+                    self.contain(&folder) && files.iter().flatten().all(|file| self.contain(file));
+                return is_allowed.then_some(folder).ok_or_else(|| self.refused(text));
+            }
+            Err(source) => source,
+        };
+        // What is not there is judged by what is there of its path.
+        let above = path.ancestors().find_map(|above| above.canonicalize().ok());
+        let is_plain = path.components().all(|part| part != Component::ParentDir);
+        match above.is_some_and(|above| self.contain(&above)) && is_plain {
+            true => Err(AdapterError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+            false => Err(self.refused(text)),
+        }
+    }
+
+    fn contain(&self, real: &Path) -> bool {
+        self.roots.iter().any(|root| real.starts_with(root))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn nothing_outside_the_allowed_folders_is_reached_or_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("allowed");
+        fs::create_dir_all(root.join("support")).unwrap();
+        fs::create_dir(dir.path().join("secret")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).unwrap();
+        let allowed = AllowedSources::new(&[AllowedSource::Folder(root.clone())]).unwrap();
+        let at = |path: &str| allowed.resolve(&root.join(path).display().to_string());
+        let support = root.canonicalize().unwrap().join("support");
+        assert_eq!(at("support").unwrap(), Reference::Folder(support));
+        assert!(at("support/../support").is_ok());
+        for outside in [
+            "../secret",
+            "../none",
+            "link",
+            "link/none",
+            "support/../../secret",
+            "support/../../none",
+        ] {
+            let error = at(outside).unwrap_err();
+            assert!(
+                matches!(error, AdapterError::NotAllowed { .. }),
+                "{outside}: {error}"
+            );
+        }
+        assert!(matches!(at("none").unwrap_err(), AdapterError::Read { .. }));
+        let nothing = AllowedSources::default().resolve("/").unwrap_err();
+        assert!(nothing.to_string().contains("--allow-source"), "{nothing}");
+    }
+
+    fn allowed(sources: &[&str]) -> AllowedSources {
+        let sources: Vec<AllowedSource> = sources.iter().map(|text| text.parse().unwrap()).collect();
+        AllowedSources::new(&sources).unwrap()
+    }
+
+    #[test]
+    fn prefixes_end_where_a_part_of_the_path_does() {
+        let few = allowed(&[
+            "hf://team",
+            "hf://other/one",
+            "s3://bucket/adapters/",
+            "https://example.com/a/*",
+        ]);
+        for inside in [
+            "hf://team/x",
+            "team/x@v1",
+            "hf://other/one",
+            "hf://other/one@main",
+            "s3://bucket/adapters/x",
+            "https://example.com/a/x/y",
+        ] {
+            assert!(few.resolve(inside).is_ok(), "{inside}");
+        }
+        for outside in [
+            "hf://team-evil/x",
+            "hf://other/one-more",
+            "s3://bucket/adapters-evil/x",
+            "s3://bucket/adapters/../x",
+            "s3://bucket/x",
+            "s3://other/adapters/x",
+            "gs://bucket/adapters/x",
+            "https://example.com/b",
+            "https://example.com/a/../b",
+            "https://example.com/a/%2e%2e/b",
+            "http://example.com/a/x",
+            "https://example.com.evil/a/x",
+        ] {
+            let error = few.resolve(outside).unwrap_err();
+            assert!(
+                matches!(error, AdapterError::NotAllowed { .. }),
+                "{outside}: {error}"
+            );
+        }
+        assert!(allowed(&["hf://"]).resolve("any/thing").is_ok());
+        assert_eq!(few.hosts().collect::<Vec<_>>(), ["example.com"]);
+        assert!("hf://a/b/c".parse::<AllowedSource>().is_err());
+    }
+}

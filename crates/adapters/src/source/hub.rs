@@ -1,0 +1,488 @@
+//! The Hugging Face Hub: its file protocol, and the cache that Hugging Face's own libraries keep on this machine.
+//!
+//! The cache's layout is that of `huggingface_hub`: a repository has `refs/` (branches, a commit in each), `blobs/` (contents,
+//! called by their ETag) and `snapshots/` (a folder for each commit, with links to blobs). What one library fetched, the others
+//! find.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use futures_util::StreamExt as _;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION, RANGE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode};
+use serde::Deserialize;
+
+use super::cache::lock;
+use super::fetch::{CONNECT, FILES, FetchError, Fetched, REDIRECTS, block_on};
+use super::objects::described;
+use super::save::{Arriving, Expected, Remote, STALL, save};
+
+/// Where the Hub is if nothing else is said.
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// The branch that is meant if none is named.
+const MAIN: &str = "main";
+
+/// The largest file of a base model that is fetched.
+const BASE_LIMIT: u64 = 1 << 40;
+
+/// The Hub, as one user reaches it.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    endpoint: String,
+    token: Option<Token>,
+    cache: PathBuf,
+    offline: bool,
+}
+
+/// Not shown, wherever it is printed.
+#[derive(Clone)]
+struct Token(String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// What the Hub says of a revision.
+#[derive(Debug, Deserialize)]
+struct Info {
+    /// The commit.
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+/// A file to be fetched.
+struct Part {
+    name: String,
+    limit: u64,
+}
+
+impl Hub {
+    /// As Hugging Face's libraries find it: `HF_ENDPOINT`, `HF_TOKEN` (or the file that `hf auth login` writes), `HF_HUB_CACHE`,
+    /// `HF_HOME` and `HF_HUB_OFFLINE`.
+    pub fn from_env() -> Self {
+        let variable = |name| {
+            std::env::var(name)
+                .ok()
+                .filter(|value: &String| !value.is_empty())
+        };
+        let home = variable("HF_HOME").map_or_else(
+            || {
+                let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
+                let user = variable("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+                caches.unwrap_or_else(|| user.join(".cache")).join("huggingface")
+            },
+            PathBuf::from,
+        );
+        let token = variable("HF_TOKEN").or_else(|| {
+            let file = variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
+            let token = fs::read_to_string(file).ok()?;
+            Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+        });
+        let is_offline = |value: String| matches!(value.to_lowercase().as_str(), "1" | "true" | "yes" | "on");
+        Self {
+            endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()),
+            token: token.map(Token),
+            cache: variable("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
+            offline: variable("HF_HUB_OFFLINE").is_some_and(is_offline),
+        }
+    }
+
+    /// One at `endpoint`, with a cache of its own.
+    pub fn at(endpoint: &str, token: Option<&str>, cache: PathBuf) -> Self {
+        Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token: token.map(|token| Token(token.to_owned())),
+            cache,
+            offline: false,
+        }
+    }
+
+    /// The same, without ever asking the network.
+    #[must_use]
+    pub fn offline(mut self) -> Self {
+        self.offline = true;
+        self
+    }
+
+    /// The folder with the adapter's files.
+    pub(super) async fn adapter(&self, repo: &str, revision: Option<&str>) -> Result<Fetched, FetchError> {
+        let required = |snapshot: &Path| {
+            let mut required = FILES.iter().filter(|file| file.required);
+            required.all(|file| snapshot.join(file.name).exists())
+        };
+        let parts = |info: &Info| {
+            let mut parts = Vec::new();
+            for file in FILES {
+                let is_there = info.siblings.iter().any(|sibling| sibling.rfilename == file.name);
+                if is_there {
+                    parts.push(Part {
+                        name: file.name.to_owned(),
+                        limit: file.limit,
+                    });
+                } else if file.required {
+                    return Err(FetchError::Missing { name: file.name });
+                }
+            }
+            Ok(parts)
+        };
+        self.snapshot(repo, revision, required, parts, &|_, _, _| ())
+            .await
+    }
+
+    /// The folder with a base model's files: configuration, tokenizer, chat template and safetensors. `progress` is told which file
+    /// is fetched, how many bytes of it are there, and how many it has. Waits for the network.
+    ///
+    /// # Errors
+    /// If they cannot be brought here.
+    pub fn base(
+        &self,
+        repo: &str,
+        revision: Option<&str>,
+        progress: &(dyn Fn(&str, u64, u64) + Sync),
+    ) -> Result<Fetched, FetchError> {
+        let is_whole = |snapshot: &Path| snapshot.join(WHOLE).exists();
+        let parts = |info: &Info| {
+            let names = info.siblings.iter().map(|sibling| sibling.rfilename.as_str());
+            let wanted: Vec<&str> = names.filter(|name| is_of_a_base(name)).collect();
+            if !wanted.contains(&"config.json") {
+                return Err(FetchError::Missing { name: "config.json" });
+            }
+            if !wanted.iter().any(|name| name.ends_with(".safetensors")) {
+                return Err(FetchError::Missing {
+                    name: "file of weights that ends with .safetensors",
+                });
+            }
+            let part = |name: &str| Part {
+                name: name.to_owned(),
+                limit: BASE_LIMIT,
+            };
+            Ok(wanted.into_iter().map(part).collect())
+        };
+        let fetched = block_on(self.snapshot(repo, revision, is_whole, parts, progress))?;
+        // So that a snapshot of which only a part was fetched, by us or others, is not taken for a whole one.
+        let _ = fs::write(fetched.folder.join(WHOLE), "");
+        Ok(fetched)
+    }
+
+    /// A snapshot of `repo`. One that is here and `is_whole` is taken as it is where nothing newer can be had.
+    async fn snapshot(
+        &self,
+        repo: &str,
+        revision: Option<&str>,
+        is_whole: impl Fn(&Path) -> bool,
+        parts: impl Fn(&Info) -> Result<Vec<Part>, FetchError>,
+        progress: &(dyn Fn(&str, u64, u64) + Sync),
+    ) -> Result<Fetched, FetchError> {
+        let revision = revision.unwrap_or(MAIN);
+        let folder = Folder::new(&self.cache, repo, revision);
+        let here = |commit: &str| {
+            let snapshot = folder.snapshot(commit);
+            is_whole(&snapshot).then(|| Fetched {
+                folder: snapshot,
+                revision: Some(commit.to_owned()),
+            })
+        };
+        if is_commit(revision)
+            && let Some(fetched) = here(revision)
+        {
+            return Ok(fetched);
+        }
+        let known = folder.commit().and_then(|commit| here(&commit));
+        if self.offline {
+            return known.ok_or(FetchError::Offline);
+        }
+        let info = match (self.info(repo, revision).await, known) {
+            (Ok(info), _) => info,
+            (Err(error), Some(fetched)) if error.may_pass() => {
+                tracing::warn!(
+                    "the Hub cannot be asked for `{repo}`, so what is in its cache is used: {error}"
+                );
+                return Ok(fetched);
+            }
+            (Err(error), _) => return Err(error),
+        };
+        if !is_commit(&info.sha) {
+            return Err(FetchError::Transport(format!("`{}` is no commit", info.sha)));
+        }
+        for part in parts(&info)? {
+            self.fetch(&folder, repo, &info.sha, &part, progress).await?;
+        }
+        folder.point_to(&info.sha)?;
+        Ok(Fetched {
+            folder: folder.snapshot(&info.sha),
+            revision: Some(info.sha),
+        })
+    }
+
+    async fn info(&self, repo: &str, revision: &str) -> Result<Info, FetchError> {
+        let revision = revision.replace('/', "%2F");
+        let url = format!("{}/api/models/{repo}/revision/{revision}", self.endpoint);
+        let response = self
+            .client(REDIRECTS)?
+            .get(url)
+            .headers(self.headers())
+            .send()
+            .await;
+        let response = checked(response.map_err(|error| FetchError::Transport(described(&error)))?)?;
+        response
+            .json()
+            .await
+            .map_err(|error| FetchError::Transport(described(&error)))
+    }
+
+    /// Brings one file into the cache.
+    async fn fetch(
+        &self,
+        folder: &Folder,
+        repo: &str,
+        commit: &str,
+        part: &Part,
+        progress: &(dyn Fn(&str, u64, u64) + Sync),
+    ) -> Result<(), FetchError> {
+        let link = folder.snapshot(commit).join(&part.name);
+        if link.exists() {
+            return Ok(());
+        }
+        let url = format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, part.name);
+        let head = self.head(&url).await?;
+        if head.size > part.limit {
+            let known = FILES.iter().find(|file| file.name == part.name);
+            return Err(FetchError::TooLarge {
+                name: known.map_or("a file", |file| file.name),
+                size: head.size,
+                limit: part.limit,
+            });
+        }
+        let blob = folder.blobs().join(&head.etag);
+        let _lock = lock(&folder.lock(&head.etag))?;
+        fs::create_dir_all(folder.blobs()).map_err(|source| FetchError::file(&blob, source))?;
+        let is_here = fs::metadata(&blob).is_ok_and(|blob| blob.len() == head.size);
+        if !is_here {
+            let expected = Expected {
+                size: head.size,
+                // Of large files the ETag is the SHA-256, of others Git's hash.
+                sha256: Some(head.etag.as_str()).filter(|etag| etag.len() == 64),
+            };
+            let unfinished = folder.blobs().join(format!("{}.incomplete", head.etag));
+            let file = HubFile {
+                client: self.client(REDIRECTS)?,
+                headers: self.headers(),
+                url,
+            };
+            let progress = |bytes| progress(&part.name, bytes, head.size);
+            save(&file, expected, &unfinished, &blob, &progress).await?;
+        }
+        place(&blob, &link).map_err(|source| FetchError::file(&link, source))
+    }
+
+    /// Size and ETag of a file. Large ones are elsewhere, but the Hub itself says what they are; so only redirections within it
+    /// are followed.
+    async fn head(&self, url: &str) -> Result<Head, FetchError> {
+        let client = self.client(0)?;
+        let mut url = url.to_owned();
+        for _ in 0..=REDIRECTS {
+            let response = client.head(&url).headers(self.headers()).send().await;
+            let response = response.map_err(|error| FetchError::Transport(described(&error)))?;
+            let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+            let etag = header("x-linked-etag").or_else(|| header(ETAG.as_str()));
+            let size = header("x-linked-size").or_else(|| header(CONTENT_LENGTH.as_str()));
+            if response.status().is_redirection() && header("x-linked-size").is_none() {
+                let to = header(LOCATION.as_str()).filter(|to| to.starts_with('/') && !to.starts_with("//"));
+                if let Some(to) = to {
+                    url = format!("{}{to}", self.endpoint);
+                    continue;
+                }
+            }
+            if !response.status().is_redirection() {
+                checked(response)?;
+            }
+            let etag = etag.unwrap_or_default();
+            let etag = etag.trim_start_matches("W/").trim_matches('"');
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            if etag.is_empty() || etag.len() > 128 || !etag.chars().all(is_plain) {
+                return Err(FetchError::Transport(format!(
+                    "`{url}` was answered without a usable ETag"
+                )));
+            }
+            let size = size.and_then(|size| size.parse().ok());
+            let size =
+                size.ok_or_else(|| FetchError::Transport(format!("`{url}` was answered without a size")))?;
+            return Ok(Head {
+                etag: etag.to_owned(),
+                size,
+            });
+        }
+        Err(FetchError::Transport(format!("`{url}`: too many redirects")))
+    }
+
+    fn client(&self, redirects: usize) -> Result<Client, FetchError> {
+        let policy = match redirects {
+            0 => Policy::none(),
+            most => Policy::limited(most),
+        };
+        let builder = Client::builder().connect_timeout(CONNECT).read_timeout(STALL);
+        let client = builder.redirect(policy).build();
+        client.map_err(|error| FetchError::Transport(described(&error)))
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {}", token.0));
+        if let Some(Ok(mut bearer)) = bearer.map(reqwest::header::HeaderValue::try_from) {
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        headers
+    }
+}
+
+/// What a base's snapshot holds once all of it is there.
+const WHOLE: &str = ".multigraft-whole";
+
+struct Head {
+    etag: String,
+    size: u64,
+}
+
+struct HubFile {
+    client: Client,
+    headers: HeaderMap,
+    url: String,
+}
+
+impl Remote for HubFile {
+    async fn read(&self, start: u64) -> Result<(Arriving, bool), FetchError> {
+        let mut request = self.client.get(&self.url).headers(self.headers.clone());
+        if start > 0 {
+            request = request.header(RANGE, format!("bytes={start}-"));
+        }
+        let response = request.send().await;
+        let response = checked(response.map_err(|error| FetchError::Transport(described(&error)))?)?;
+        let begins_there = start == 0 || response.status() == StatusCode::PARTIAL_CONTENT;
+        let bytes = response.bytes_stream();
+        let arriving = bytes.map(|bytes| bytes.map_err(|error| FetchError::Transport(described(&error))));
+        Ok((arriving.boxed(), begins_there))
+    }
+}
+
+fn checked(response: Response) -> Result<Response, FetchError> {
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED => Err(FetchError::NoRepository),
+        StatusCode::FORBIDDEN => Err(FetchError::Denied {
+            reason: "the Hub answers 403; a gated repository must be asked for on its page first".to_owned(),
+        }),
+        status => Err(FetchError::Transport(format!("the Hub answers {status}"))),
+    }
+}
+
+/// A repository in the Hub's cache.
+struct Folder {
+    cache: PathBuf,
+    /// The repository's folder there, and at the locks.
+    name: String,
+    revision: String,
+}
+
+impl Folder {
+    fn new(cache: &Path, repo: &str, revision: &str) -> Self {
+        Self {
+            cache: cache.to_owned(),
+            name: format!("models--{}", repo.replace('/', "--")),
+            revision: revision.to_owned(),
+        }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.cache.join(&self.name)
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.root().join("blobs")
+    }
+
+    /// Where Hugging Face's libraries lock too.
+    fn lock(&self, etag: &str) -> PathBuf {
+        let locks = self.cache.join(".locks").join(&self.name);
+        locks.join(format!("{etag}.lock"))
+    }
+
+    fn snapshot(&self, commit: &str) -> PathBuf {
+        self.root().join("snapshots").join(commit)
+    }
+
+    /// The commit that the revision was when it was fetched last.
+    fn commit(&self) -> Option<String> {
+        let commit = fs::read_to_string(self.branch()).ok()?;
+        Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
+    }
+
+    fn point_to(&self, commit: &str) -> Result<(), FetchError> {
+        if is_commit(&self.revision) {
+            return Ok(());
+        }
+        let branch = self.branch();
+        let write = || {
+            fs::create_dir_all(branch.parent().unwrap_or(&branch))?;
+            fs::write(&branch, commit)
+        };
+        write().map_err(|source| FetchError::file(&branch, source))
+    }
+
+    /// Where it stands which commit the revision is.
+    fn branch(&self) -> PathBuf {
+        self.root().join("refs").join(&self.revision)
+    }
+}
+
+/// Puts `blob` at `link`.
+fn place(blob: &Path, link: &Path) -> std::io::Result<()> {
+    if let Some(above) = link.parent() {
+        fs::create_dir_all(above)?;
+    }
+    let _ = fs::remove_file(link);
+    #[cfg(unix)]
+    {
+        // Relative, so that the cache can be moved: from snapshots/<commit>/ to blobs/.
+        let name = blob.file_name().unwrap_or_default();
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), link)
+    }
+    #[cfg(not(unix))]
+    fs::copy(blob, link).map(|_| ())
+}
+
+/// Forty hexadecimal digits, as Git's commits have.
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether a file of a repository is needed to serve it as a base.
+fn is_of_a_base(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let is_at_the_top = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+    let is_wanted = matches!(
+        name,
+        "config.json"
+            | "generation_config.json"
+            | "tokenizer.json"
+            | "tokenizer_config.json"
+            | "special_tokens_map.json"
+            | "added_tokens.json"
+            | "chat_template.jinja"
+            | "chat_template.json"
+            | "model.safetensors.index.json"
+    );
+    // Not the copy of all weights in one file that Meta's and Mistral's repositories hold beside the parts.
+    let is_weights = name.ends_with(".safetensors") && !name.starts_with("consolidated");
+    is_at_the_top && (is_wanted || is_weights)
+}

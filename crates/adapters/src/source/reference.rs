@@ -1,0 +1,211 @@
+//! What people type to say where an adapter is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+/// Where an adapter's files are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A repository of the Hugging Face Hub.
+    Hub {
+        /// `organisation/name`.
+        repo: String,
+        /// A branch, tag or commit; `None` is `main`.
+        revision: Option<String>,
+    },
+    /// A folder in an object store (`s3://`, `gs://`, `az://`) or of a web server (`https://`).
+    Url(Url),
+}
+
+/// What is no [`Reference`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no source of an adapter: {reason}")]
+pub struct BadReference {
+    text: String,
+    reason: &'static str,
+}
+
+/// Schemes of object stores and web servers.
+const SCHEMES: [&str; 5] = ["s3", "gs", "az", "https", "http"];
+
+/// What Hub references begin with.
+const HUB: &str = "hf://";
+
+impl Reference {
+    /// `hf://org/repo[@revision]`, `s3://…`, `gs://…`, `az://…`, `https://…`, a folder, or `org/repo[@revision]` where there
+    /// is no such folder.
+    ///
+    /// # Errors
+    /// If it is none of them.
+    pub fn parse(text: &str) -> Result<Self, BadReference> {
+        let bad = |reason| {
+            Err(BadReference {
+                text: text.to_owned(),
+                reason,
+            })
+        };
+        if text.is_empty() {
+            return bad("it is empty");
+        }
+        if let Some(rest) = text.strip_prefix(HUB) {
+            return match hub(rest) {
+                Some(hub) => Ok(hub),
+                None => bad(
+                    "a repository of the Hub is written as hf://organisation/name or hf://organisation/name@revision",
+                ),
+            };
+        }
+        if let Some((scheme, _)) = text.split_once("://") {
+            if !SCHEMES.contains(&scheme) {
+                return bad("it begins with none of hf://, s3://, gs://, az:// and https://");
+            }
+            let Ok(url) = Url::parse(text) else {
+                return bad("it is no URL");
+            };
+            if url.host_str().is_none_or(str::is_empty) {
+                return bad("it names no bucket or host");
+            }
+            if !url.username().is_empty() || url.password().is_some() {
+                return bad("it holds a user or password; credentials belong into the server's environment");
+            }
+            if url.query().is_some() || url.fragment().is_some() {
+                return bad(
+                    "it must be the folder that holds the adapter's files, without a query or fragment",
+                );
+            }
+            return Ok(Self::Url(url));
+        }
+        let path = Path::new(text);
+        let is_path = path.is_absolute() || text.starts_with('.') || path.exists();
+        match hub(text).filter(|_| !is_path) {
+            Some(hub) => Ok(hub),
+            None => Ok(Self::Folder(path.to_owned())),
+        }
+    }
+
+    /// What an adapter from here is called if nothing else is said: the folder's name, or the repository's.
+    pub fn default_name(&self) -> Option<String> {
+        match self {
+            Self::Folder(folder) => Some(folder.file_name()?.to_string_lossy().into_owned()),
+            Self::Hub { repo, .. } => Some(repo.clone()),
+            Self::Url(url) => {
+                let last = url.path_segments()?.rfind(|part| !part.is_empty())?;
+                Some(last.to_owned())
+            }
+        }
+    }
+
+    /// The folder, if it is one of this machine.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Hub { .. } | Self::Url(_) => None,
+        }
+    }
+
+    /// The web server that it is on.
+    pub fn host(&self) -> Option<String> {
+        match self {
+            Self::Url(url) if matches!(url.scheme(), "http" | "https") => url.host_str().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// Whether its files have to be brought to this machine.
+    pub fn is_remote(&self) -> bool {
+        !matches!(self, Self::Folder(_))
+    }
+}
+
+fn hub(text: &str) -> Option<Reference> {
+    let (repo, revision) = match text.split_once('@') {
+        Some((repo, revision)) => (repo, Some(revision)),
+        None => (text, None),
+    };
+    let is_part = |part: &str| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        !part.is_empty() && part.len() <= 96 && !part.starts_with('.') && part.chars().all(is_plain)
+    };
+    let (organisation, name) = repo.split_once('/')?;
+    let is_revision = |revision: &str| {
+        let mut parts = revision.split('/');
+        !revision.is_empty() && parts.all(is_part)
+    };
+    (is_part(organisation) && is_part(name) && revision.is_none_or(is_revision)).then(|| Reference::Hub {
+        repo: repo.to_owned(),
+        revision: revision.map(str::to_owned),
+    })
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
+            Self::Hub { repo, revision: None } => write!(f, "{HUB}{repo}"),
+            Self::Hub {
+                repo,
+                revision: Some(revision),
+            } => write!(f, "{HUB}{repo}@{revision}"),
+            Self::Url(url) => write!(f, "{url}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_told_apart_and_written_as_they_are_read() {
+        for (text, written, name) in [
+            ("/models/support", "/models/support", "support"),
+            ("./org/repo", "./org/repo", "repo"),
+            ("support", "support", "support"),
+            ("a/b/c", "a/b/c", "c"),
+            ("org/repo", "hf://org/repo", "org/repo"),
+            ("org/repo@v1", "hf://org/repo@v1", "org/repo"),
+            ("hf://org/repo@refs/pr/1", "hf://org/repo@refs/pr/1", "org/repo"),
+            ("s3://bucket/team/support", "s3://bucket/team/support", "support"),
+            (
+                "https://example.com/a/support/",
+                "https://example.com/a/support/",
+                "support",
+            ),
+        ] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(reference.to_string(), written);
+            assert_eq!(reference.default_name().as_deref(), Some(name));
+            assert_eq!(Reference::parse(written).unwrap(), reference);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_there_is_no_repository() {
+        assert_eq!(
+            Reference::parse("src/source").unwrap(),
+            Reference::Folder("src/source".into())
+        );
+    }
+
+    #[test]
+    fn what_is_none_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("hf://repo", "hf://organisation/name"),
+            ("hf://org/../x", "hf://organisation/name"),
+            ("hf://org/repo@../../x", "hf://organisation/name"),
+            ("ftp://host/x", "none of"),
+            ("file:///etc", "none of"),
+            ("s3:///x", "bucket"),
+            ("https://user:pass@host/x", "credentials"),
+            ("https://host/x?y", "query"),
+        ] {
+            let error = Reference::parse(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Adapters from the Hub and from web servers: what is fetched, what is checked, and what is found again without a network.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::sync::Arc;
+
+use common::{Adapter, base};
+use multigraft_adapters::{
+    Adding, FetchOptions, Fetcher, Hub, Lookup, Packer, Reference, Registry, RegistryOptions, Source,
+};
+use multigraft_model::PackedAdapter;
+use multigraft_testing::WebServer;
+
+const FIRST: &str = "1111111111111111111111111111111111111111";
+const SECOND: &str = "2222222222222222222222222222222222222222";
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// A web server, a user's caches, and how they are reached.
+struct Place {
+    web: WebServer,
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            web: WebServer::start(),
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// The files of an adapter that differs from others by its alpha.
+    fn files(alpha: u32) -> [Vec<u8>; 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut adapter = Adapter::good();
+        adapter.config["lora_alpha"] = alpha.into();
+        adapter.write(dir.path());
+        [CONFIG, WEIGHTS].map(|name| fs::read(dir.path().join(name)).unwrap())
+    }
+
+    fn commit(&self, repo: &str, commit: &str, alpha: u32) {
+        let [config, weights] = Self::files(alpha);
+        self.web.commit(
+            repo,
+            commit,
+            &[(CONFIG, &config), (WEIGHTS, &weights), ("pickle.bin", b"x")],
+        );
+    }
+
+    fn hub(&self) -> Hub {
+        Hub::at(&self.web.url(), None, self.dir.path().join("hub"))
+    }
+
+    fn fetcher_of(&self, hub: Hub) -> Fetcher {
+        Fetcher::new(FetchOptions {
+            cache: self.dir.path().join("cache"),
+            cache_limit: u64::MAX,
+            trusted_hosts: vec!["127.0.0.1".to_owned()],
+            hub,
+        })
+    }
+
+    fn fetcher(&self) -> Fetcher {
+        self.fetcher_of(self.hub())
+    }
+
+    fn at(&self, path: &str) -> Reference {
+        Reference::parse(&format!("{}{path}", self.web.url())).unwrap()
+    }
+
+    /// What was asked for, without the requests for facts alone.
+    fn downloads(&self) -> Vec<String> {
+        let requests = self.web.requests().into_iter();
+        requests
+            .filter(|request| {
+                request.starts_with("GET") && !request.contains("/api/") && !request.contains(" /org/")
+            })
+            .collect()
+    }
+}
+
+fn hub(text: &str) -> Reference {
+    Reference::parse(text).unwrap()
+}
+
+#[test]
+fn a_repository_is_fetched_once_and_its_revisions_are_told_apart() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    let fetcher = place.fetcher();
+    let first = fetcher.fetch(&hub("hf://org/support"), None).unwrap();
+    assert_eq!(first.revision.as_deref(), Some(FIRST));
+    assert_eq!(fs::read(first.folder.join(WEIGHTS)).unwrap(), Place::files(1)[1]);
+    assert!(!first.folder.join("pickle.bin").exists());
+    place.web.requests();
+    assert_eq!(fetcher.fetch(&hub("hf://org/support"), None).unwrap(), first);
+    assert_eq!(
+        place.web.requests(),
+        ["GET /api/models/org/support/revision/main"],
+        "a branch may have moved, which one question tells"
+    );
+    // It moves; the earlier commit stays what it was, and needs no network at all.
+    place.commit("org/support", SECOND, 2);
+    let second = fetcher.fetch(&hub("hf://org/support"), None).unwrap();
+    assert_eq!(second.revision.as_deref(), Some(SECOND));
+    place.web.requests();
+    let pinned = hub(&format!("org/support@{FIRST}"));
+    assert_eq!(fetcher.fetch(&pinned, None).unwrap(), first);
+    assert_eq!(fetcher.fetch(&hub("org/support"), Some(FIRST)).unwrap(), first);
+    assert_eq!(place.web.requests(), [] as [&str; 0]);
+}
+
+#[test]
+fn what_is_in_the_hubs_cache_is_found_without_a_network() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    let fetched = place.fetcher().fetch(&hub("org/support"), None).unwrap();
+    let gone = Hub::at("http://127.0.0.1:9", None, place.dir.path().join("hub"));
+    let unreachable = place.fetcher_of(gone).fetch(&hub("org/support"), None).unwrap();
+    assert_eq!(unreachable, fetched);
+    place.web.requests();
+    let offline = place.fetcher_of(place.hub().offline());
+    assert_eq!(offline.fetch(&hub("org/support"), None).unwrap(), fetched);
+    let error = offline.fetch(&hub("org/other"), None).unwrap_err().to_string();
+    assert!(error.contains("HF_HUB_OFFLINE"), "{error}");
+    assert_eq!(place.web.requests(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_download_that_is_cut_goes_on_where_it_ended() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    let [config, weights] = Place::files(1);
+    place.web.put("/plain/support/adapter_config.json", &config);
+    place
+        .web
+        .put("/plain/support/adapter_model.safetensors", &weights);
+    for at in [hub("org/support"), place.at("/plain/support")] {
+        // The configuration comes first.
+        place.web.cut(10);
+        let fetched = place.fetcher().fetch(&at, None).unwrap();
+        assert_eq!(fs::read(fetched.folder.join(CONFIG)).unwrap(), config);
+        assert_eq!(fs::read(fetched.folder.join(WEIGHTS)).unwrap(), weights);
+        let requests = place.web.requests();
+        assert!(
+            requests.iter().any(|request| request.contains("bytes=10-")),
+            "{requests:?}"
+        );
+    }
+}
+
+#[test]
+fn what_arrives_damaged_is_not_served_and_not_kept() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    let fetcher = place.fetcher();
+    place.web.spoil("adapter_model.safetensors");
+    let error = fetcher.fetch(&hub("org/support"), None).unwrap_err().to_string();
+    assert!(error.contains("SHA-256"), "{error}");
+    let fetched = fetcher.fetch(&hub("org/support"), None).unwrap();
+    assert_eq!(
+        fs::read(fetched.folder.join(WEIGHTS)).unwrap(),
+        Place::files(1)[1]
+    );
+}
+
+#[test]
+fn a_repository_with_pickled_weights_alone_is_refused() {
+    let place = Place::new();
+    let [config, weights] = Place::files(1);
+    place.web.commit(
+        "org/support",
+        FIRST,
+        &[(CONFIG, &config), ("adapter_model.bin", &weights)],
+    );
+    let error = place
+        .fetcher()
+        .fetch(&hub("org/support"), None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("holds no adapter_model.safetensors"), "{error}");
+    assert_eq!(place.downloads(), [] as [&str; 0]);
+}
+
+#[test]
+fn private_repositories_need_the_token_and_errors_do_not_tell_it() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    place.web.require("hf_secret");
+    let error = place
+        .fetcher()
+        .fetch(&hub("org/support"), None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("HF_TOKEN"), "{error}");
+    let hub_with = Hub::at(&place.web.url(), Some("hf_secret"), place.dir.path().join("hub"));
+    assert!(!format!("{hub_with:?}").contains("secret"));
+    assert!(
+        place
+            .fetcher_of(hub_with)
+            .fetch(&hub("org/support"), None)
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_web_folder_is_fetched_again_only_when_it_has_changed() {
+    let place = Place::new();
+    let put = |alpha| {
+        let [config, weights] = Place::files(alpha);
+        place.web.put("/a/support/adapter_config.json", &config);
+        place.web.put("/a/support/adapter_model.safetensors", &weights);
+    };
+    put(1);
+    let (fetcher, at) = (place.fetcher(), place.at("/a/support/"));
+    let first = fetcher.fetch(&at, None).unwrap();
+    assert_eq!(place.downloads().len(), 2);
+    assert_eq!(fetcher.fetch(&at, None).unwrap(), first);
+    assert_eq!(place.downloads(), [] as [&str; 0]);
+    put(2);
+    let second = fetcher.fetch(&at, None).unwrap();
+    assert_ne!(second.folder, first.folder);
+    // The first is still here for whoever had it.
+    place.web.requests();
+    assert_eq!(fetcher.fetch(&at, first.revision.as_deref()).unwrap(), first);
+    assert_eq!(place.web.requests(), [] as [&str; 0]);
+    let error = fetcher.fetch(&place.at("/none"), None).unwrap_err().to_string();
+    assert!(error.contains("adapter_config.json"), "{error}");
+}
+
+#[test]
+fn a_server_is_not_talked_into_asking_the_local_network() {
+    let place = Place::new();
+    let [config, weights] = Place::files(1);
+    place.web.put("/a/adapter_config.json", &config);
+    place.web.put("/a/adapter_model.safetensors", &weights);
+    let inner = WebServer::start();
+    inner.put("/adapter_config.json", &config);
+    let untrusting = |hosts: &[&str]| {
+        Fetcher::new(FetchOptions {
+            cache: place.dir.path().join("cache"),
+            cache_limit: u64::MAX,
+            trusted_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            hub: place.hub(),
+        })
+    };
+    // An address, a name that leads to one, and a redirection from a host that may be anywhere.
+    let port = place.web.url().rsplit(':').next().unwrap().to_owned();
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+        let at = Reference::parse(&format!("http://{host}:{port}/a")).unwrap();
+        let error = untrusting(&[]).fetch(&at, None).unwrap_err().to_string();
+        assert!(
+            error.contains("no public address") || error.contains("no other unless"),
+            "{error}"
+        );
+    }
+    place.web.redirect(
+        "/b/adapter_config.json",
+        &inner.url().replace("127.0.0.1", "127.0.0.2"),
+    );
+    place.web.requests();
+    let error = untrusting(&["127.0.0.1"])
+        .fetch(&place.at("/b"), None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("redirect"), "{error}");
+    assert_eq!(inner.requests(), [] as [&str; 0]);
+    assert!(untrusting(&["127.0.0.1"]).fetch(&place.at("/a"), None).is_ok());
+}
+
+#[test]
+fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    let packer = Packer {
+        shape: base(false),
+        weight_bytes: 2,
+        pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
+    };
+    let options = RegistryOptions {
+        fetcher: Arc::new(place.fetcher()),
+        // Room for one.
+        memory: 1500,
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::open("acme/tiny", packer, options).unwrap();
+    let source = |name: &str| Source {
+        name: name.to_owned(),
+        at: hub("org/support"),
+    };
+    let load = |name: &str| match registry.get(name) {
+        Lookup::Ready(entry) => entry,
+        Lookup::Loading(waiting) => waiting.block().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    registry.register(source("support")).unwrap();
+    let first = load("support").hash;
+    place.commit("org/support", SECOND, 2);
+    let replacing = Adding {
+        replace: true,
+        pinned: None,
+    };
+    let second = registry
+        .add(&source("support"), replacing)
+        .unwrap()
+        .block()
+        .unwrap()
+        .hash;
+    assert_ne!(first, second);
+    let listed = registry.listed("support").unwrap();
+    let revisions: Vec<_> = listed
+        .versions
+        .iter()
+        .map(|version| version.revision.as_deref())
+        .collect();
+    assert_eq!(revisions, [Some(FIRST), Some(SECOND)]);
+    // Not in memory any more, and the repository has moved on: the commit brings the same files.
+    fs::remove_dir_all(place.dir.path().join("hub")).unwrap();
+    assert_eq!(registry.activate("support", None).unwrap(), first);
+    assert_eq!(load("support").hash, first);
+    // One that cannot be had leaves no name behind.
+    let none = Source {
+        name: "none".to_owned(),
+        at: hub("org/none"),
+    };
+    let error = registry
+        .add(&none, Adding::default())
+        .unwrap()
+        .block()
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no such repository"), "{error}");
+    assert!(!registry.contains("none"));
+}
