@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The server against the clients that people have: `openai` and `huggingface_hub`.
+"""The server against the clients that people have: `openai`, `huggingface_hub`, and with --lorax PYTHON `lorax-client`.
 
     python tests/clients/run.py target/debug/multigraft model.gguf [demo/adapters]
 
@@ -22,13 +22,15 @@ ROOT = HERE.parent.parent
 class Count:
     """A pytest plugin that counts, and leaves the running server where conftest.py finds it."""
 
-    def __init__(self, server):
+    def __init__(self, server, lorax):
         self.running = server
+        self.lorax = lorax
         self.passed = 0
         self.failed = 0
 
     def pytest_configure(self, config):
         config.running_server = self.running
+        config.lorax_python = self.lorax
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
@@ -42,6 +44,7 @@ def main():
     for name, what in [("server", "the program"), ("model", "the base model"), ("adapters", "a folder of adapters")]:
         parser.add_argument(name, nargs="?", type=pathlib.Path, help=what)
         parser.add_argument(f"--{name}", dest=f"{name}_flag", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--lorax", help="a Python that has requirements-lorax.txt; without it that client is left out")
     parser.add_argument("-k", help="only the tests whose names match, as in pytest")
     given = vars(parser.parse_args())
     paths = {name: given[f"{name}_flag"] or given[name] for name in ("server", "model", "adapters")}
@@ -50,8 +53,11 @@ def main():
         parser.error("give the program and the model")
 
     with Server(**paths) as server:
-        count = Count(server)
+        count = Count(server, given["lorax"])
         options = ["-k", given["k"]] if given["k"] else []
+        if not given["lorax"]:
+            print("without --lorax, test_lorax.py is left out")
+            options += ["--ignore", str(HERE / "test_lorax.py")]
         status = pytest.main(["-q", "-p", "no:cacheprovider", str(HERE), *options], plugins=[count])
     if server.process.returncode != 0:
         print(f"the server ended with status {server.process.returncode}")

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 START_LIMIT = 180  # seconds; a slow disk and an unoptimised build take a while
@@ -15,15 +17,17 @@ START_LIMIT = 180  # seconds; a slow disk and an unoptimised build take a while
 class Server:
     """The program on a free port of the loopback interface. A context manager."""
 
-    def __init__(self, server, model, adapters, flags=()):
+    def __init__(self, server, model=None, adapters=None, flags=(), environment=None):
         self.paths = server, model, adapters
+        models = [*(["--base", model] if model else []), *(["--adapters", adapters] if adapters else [])]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [server, "serve", "--base", model, "--adapters", adapters, "--port", str(port), *flags],
+            [server, "serve", *models, "--port", str(port), *flags],
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
@@ -66,9 +70,13 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def another(self, *flags):
+    def another(self, *flags, environment=None):
         """A server of the same program and models with other flags."""
-        return Server(*self.paths, flags)
+        return Server(*self.paths, flags, environment)
+
+    def alone(self, *flags, environment=None):
+        """A server of the same program, with what the flags say alone."""
+        return Server(self.paths[0], flags=flags, environment=environment)
 
     def wait_until_closed(self):
         """Returns once the server takes no more connections."""
@@ -88,6 +96,11 @@ class Server:
         """The JSON at a path."""
         with urllib.request.urlopen(self.url + path, timeout=60) as response:
             return json.loads(response.read() or "null")
+
+    def remove(self, adapter):
+        """Forgets an adapter."""
+        path = urllib.parse.quote(f"/v1/adapters/{adapter}")
+        urllib.request.urlopen(urllib.request.Request(self.url + path, method="DELETE"), timeout=60).close()
 
     def wait_until(self, condition):
         """The server's figures once they meet the condition."""

@@ -89,12 +89,17 @@ fn clients() -> Result<()> {
     let requirements = fs::read_to_string(&requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
     let programs = python::venv("clients", &requirements)?;
+    let lorax = folder.join("requirements-lorax.txt");
+    let lorax = fs::read_to_string(&lorax).with_context(|| format!("cannot read {}", lorax.display()))?;
+    let lorax = python::venv("lorax", &lorax)?;
     let model = model::fetch()?;
     let server = server::build("dev")?;
     execute(
         Command::new(programs.join("python"))
             .arg(folder.join("run.py"))
             .args([server, model])
+            .arg("--lorax")
+            .arg(lorax.join("python"))
             .current_dir(root()),
     )
 }

@@ -149,7 +149,7 @@ impl AppState {
 
     /// The name in an OpenAI request's `model`, which has to be one that is served.
     pub(crate) fn openai_name(&self, fields: &mut Fields) -> Result<String, ApiError> {
-        match fields.string("model")? {
+        match with_source(fields.string("model")?, fields)? {
             Some(name) => self.check_name(&name).map(|()| name),
             None => {
                 let message = format!("`model` is missing. {}", served(&self.names()));
@@ -194,6 +194,26 @@ impl AppState {
         }
         Ok(answers)
     }
+}
+
+/// The name of an adapter, or of its source if LoRAX's `adapter_source` says what kind of source it is.
+pub(crate) fn with_source(name: Option<String>, fields: &mut Fields) -> Result<Option<String>, ApiError> {
+    let source = fields
+        .string("adapter_source")?
+        .filter(|source| !source.is_empty());
+    let (Some(name), Some(source)) = (&name, source) else {
+        return Ok(name);
+    };
+    let scheme = match source.as_str() {
+        "local" => return Ok(Some(name.clone())),
+        "hub" => "hf",
+        "s3" => "s3",
+        _ => return Err(fields.complain("adapter_source", "must be `hub`, `local` or `s3`")),
+    };
+    Ok(Some(match name.contains("://") || name.is_empty() {
+        true => name.clone(),
+        false => format!("{scheme}://{name}"),
+    }))
 }
 
 /// The engine's refusal in the words and field names of the request.

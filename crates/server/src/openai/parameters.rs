@@ -112,8 +112,10 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         ("guided_choice", "guided decoding"),
         ("guided_grammar", "guided decoding"),
         ("structured_outputs", "guided decoding"),
-        ("adapter_source", "fetching adapters by request"),
-        ("api_token", "fetching adapters by request"),
+        (
+            "api_token",
+            "a token of the request's own: the server fetches with its HF_TOKEN",
+        ),
         ("lora", "choosing adapters by number"),
     ] {
         fields.refuse(name, what, |value| value == "")?;

@@ -190,6 +190,7 @@ fn details(state: &AppState, served: &Served, generate: &Generate, answer: &Answ
     let tokens = answer.tokens.iter();
     Details {
         finish_reason: finish_reason(&answer.finish),
+        prompt_tokens: answer.finish.prompt_tokens,
         generated_tokens: answer.finish.completion_tokens,
         seed: (generate.sampling.temperature > 0.0).then_some(answer.finish.seed),
         prefill: answer.prompt.iter().cloned().map(PrefillToken::new).collect(),

@@ -3,7 +3,7 @@
 use multigraft_engine::{Sampling, Stop};
 use serde_json::Value;
 
-use crate::{error::ApiError, fields::Fields, state::Limits};
+use crate::{admission::with_source, error::ApiError, fields::Fields, state::Limits};
 
 /// A request to generate, its values checked as far as that is possible without tokens.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Generate {
             inputs,
             add_special_tokens,
             stream,
-            adapter_id: parameters.string("adapter_id")?,
+            adapter_id: with_source(parameters.string("adapter_id")?, &mut parameters)?,
             sampling: sampling(&mut parameters)?,
             stop: Stop {
                 strings: parameters.strings("stop", limits.stop_strings)?,
@@ -97,9 +97,11 @@ fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
     for (name, what) in [
         ("grammar", "a grammar"),
         ("response_format", "a format"),
-        ("adapter_source", "fetching adapters by request"),
         ("merged_adapters", "merging adapters by request"),
-        ("api_token", "fetching adapters by request"),
+        (
+            "api_token",
+            "a token of the request's own: the server fetches with its HF_TOKEN",
+        ),
     ] {
         parameters.refuse(name, what, |_| false)?;
     }

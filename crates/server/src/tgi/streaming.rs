@@ -84,6 +84,7 @@ impl GenerateStream {
             generated_tokens: finish.completion_tokens,
             seed: self.draws.then_some(finish.seed),
             input_length: finish.prompt_tokens,
+            prompt_tokens: finish.prompt_tokens,
             made_by: self.made_by.clone(),
         });
         event

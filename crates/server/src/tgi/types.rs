@@ -20,6 +20,8 @@ pub(super) struct Answered {
 #[derive(Debug, Serialize)]
 pub(super) struct Details {
     pub finish_reason: &'static str,
+    /// LoRAX's clients ask for it.
+    pub prompt_tokens: usize,
     pub generated_tokens: usize,
     /// The seed of the draws; null if nothing was drawn.
     pub seed: Option<u64>,
@@ -38,6 +40,8 @@ pub(super) struct StreamDetails {
     pub generated_tokens: usize,
     pub seed: Option<u64>,
     pub input_length: usize,
+    /// The same, as LoRAX calls it.
+    pub prompt_tokens: usize,
     #[serde(flatten)]
     pub made_by: MadeBy,
 }

@@ -1,0 +1,33 @@
+"""LoRAX's client, run in an environment of its own: reads calls as JSON from stdin, one a line, and prints what each gave."""
+
+import json
+import sys
+
+from lorax import Client
+from lorax.errors import GenerationError, NotFoundError, UnknownError, ValidationError
+from lorax.types import MergedAdapters
+
+
+def call(client, options):
+    stream = options.pop("stream", False)
+    if "merged_adapters" in options:
+        options["merged_adapters"] = MergedAdapters(**options["merged_adapters"])
+    if stream:
+        tokens = list(client.generate_stream(**options))
+        return {"text": tokens[-1].generated_text, "tokens": len(tokens)}
+    answer = client.generate(**options)
+    return {"text": answer.generated_text, "tokens": answer.details.generated_tokens}
+
+
+def main():
+    client = Client(sys.argv[1], timeout=600, max_session_retries=0)
+    for line in sys.stdin:
+        try:
+            said = call(client, json.loads(line))
+        except (GenerationError, NotFoundError, UnknownError, ValidationError) as error:
+            said = {"error": type(error).__name__, "message": str(error)}
+        print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()
