@@ -78,6 +78,14 @@ pub enum AdapterError {
         /// Why.
         source: Box<ModelError>,
     },
+    /// It does not do what it should.
+    #[error("`{}`: {reason}", folder.display())]
+    SelfTest {
+        /// The adapter's folder.
+        folder: PathBuf,
+        /// What the test found.
+        reason: String,
+    },
     /// A name that cannot be served.
     #[error("{} cannot be the name of an adapter: {reason}", Quoted(name))]
     BadName {

@@ -106,7 +106,7 @@ fn exists(path: &Path) -> Result<bool, AdapterError> {
     })
 }
 
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
     let fail = |source| AdapterError::Read {
         path: path.to_owned(),
         source,

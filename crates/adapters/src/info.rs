@@ -7,10 +7,11 @@ use serde::Serialize;
 use multigraft_model::{AdapterHash, AdapterWeights, LinearId, LowRank};
 
 use crate::config::PeftConfig;
+use crate::self_test::Effect;
 use crate::tensors::Changes;
 
 /// Facts about an adapter that was read and fits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AdapterInfo {
     /// Content hash, hexadecimal.
     pub hash: String,
@@ -34,6 +35,9 @@ pub struct AdapterInfo {
     pub bytes: usize,
     /// Sentences about what may surprise.
     pub warnings: Vec<String>,
+    /// What it does to the base; `None` if it was not tested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
 }
 
 /// Sizes of the files.
@@ -67,6 +71,7 @@ impl AdapterInfo {
             parameters: sizes.parameters,
             bytes: sizes.bytes,
             warnings: config.warnings.iter().chain(&changes.warnings).cloned().collect(),
+            effect: None,
         }
     }
 }

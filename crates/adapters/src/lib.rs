@@ -19,6 +19,7 @@ mod info;
 mod read;
 mod refusal;
 mod registry;
+mod self_test;
 mod source;
 mod tensors;
 
@@ -33,6 +34,7 @@ pub use registry::{
     ActivateError, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup, OpenError,
     Outcome, Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
 };
+pub use self_test::{Agreement, Effect, Encode, OnFailure, SelfTest};
 pub use source::{
     AllowedSource, AllowedSources, BadReference, FetchError, FetchOptions, Fetched, Fetcher, Found, Hub,
     Reference, Source,

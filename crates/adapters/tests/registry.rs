@@ -39,6 +39,7 @@ impl Place {
         let (count, gate) = (Arc::clone(&packed), gate.map(Mutex::new));
         let packer = Packer {
             shape: base(false),
+            self_test: None,
             weight_bytes: 2,
             pack: Box::new(move |weights| {
                 if let Some(gate) = &gate {
@@ -510,6 +511,7 @@ fn so_many_requests_wait_and_no_more() {
 fn a_fault_of_the_packer_is_an_error_and_the_next_load_works() {
     let packer = Packer {
         shape: base(false),
+        self_test: None,
         weight_bytes: 2,
         pack: {
             let calls = AtomicUsize::new(0);

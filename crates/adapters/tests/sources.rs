@@ -278,6 +278,7 @@ fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
     place.commit("org/support", FIRST, 1);
     let packer = Packer {
         shape: base(false),
+        self_test: None,
         weight_bytes: 2,
         pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
     };

@@ -20,6 +20,7 @@ fn open(data: &Path) -> Result<Registry, OpenError> {
 fn open_as(base_name: &str, data: &Path) -> Result<Registry, OpenError> {
     let packer = Packer {
         shape: base(false),
+        self_test: None,
         weight_bytes: 2,
         pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
     };

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use multigraft_adapters::{
-    BaseShape, Entry, FetchOptions, Fetcher, Hub, IsBusy, LoadError, Lookup, Packer, Reference, Registry,
-    RegistryOptions, Source, trained_on,
+    BaseShape, Entry, FetchOptions, Fetcher, Hub, IsBusy, LoadError, Lookup, OnFailure, Packer, Reference,
+    Registry, RegistryOptions, SelfTest, Source, trained_on,
 };
 use multigraft_engine::Engine;
 use multigraft_model::{
@@ -18,7 +18,7 @@ use multigraft_model::{
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
-    config::{AdapterDtype, ModelSettings, NamedSource},
+    config::{AdapterDtype, ModelSettings, NamedSource, SelfTestMode},
     locate::{Located, Places},
     memory::{self, Bytes},
     progress::Progress,
@@ -107,7 +107,8 @@ impl Base {
             fetcher,
             ..RegistryOptions::default()
         };
-        let packer = Packer::new(Arc::clone(&self.model), shape, dtype);
+        let mut packer = Packer::new(Arc::clone(&self.model), shape, dtype);
+        packer.self_test = self.self_test(settings.self_test);
         let registry = Registry::open(&self.name, packer, options)?;
         for source in sources(&settings.adapter, settings.adapters.as_deref())? {
             let name = source.name.clone();
@@ -119,6 +120,18 @@ impl Base {
             }
         }
         Ok(registry)
+    }
+
+    fn self_test(&self, mode: SelfTestMode) -> Option<SelfTest> {
+        let on_failure = match mode {
+            SelfTestMode::Off => return None,
+            SelfTestMode::Warn => OnFailure::Warn,
+            SelfTestMode::Refuse => OnFailure::Refuse,
+        };
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let encode = move |text: &str| tokenizer.encode(text, true).map_err(|error| error.to_string());
+        let model = Arc::clone(&self.model);
+        Some(SelfTest::new(model, Box::new(encode), on_failure))
     }
 
     /// The backend with its KV cache.

@@ -217,7 +217,10 @@ async fn what_cannot_be_done_is_422_and_names_the_field() {
         (json!({"frequency_penalty": 5}), "frequency_penalty"),
         (json!({"max_new_tokens": 100_000}), "max_new_tokens"),
         (json!({"stop": [""]}), "stop"),
-        (json!({"adapter_id": "a", "adapter_source": "pbase"}), "adapter_source"),
+        (
+            json!({"adapter_id": "a", "adapter_source": "pbase"}),
+            "adapter_source",
+        ),
         (json!({"unheard_of": 1}), "unheard_of"),
     ] {
         let answer = server.post("/generate", request("a", parameters)).await;

@@ -14,6 +14,7 @@ use super::{Entry, Inner, LoadError, State};
 use crate::error::AdapterError;
 use crate::files::AdapterFiles;
 use crate::info::AdapterInfo;
+use crate::self_test::Verdict;
 use crate::source::{Fetched, Reference, Source};
 
 /// How often a load that waits for memory looks whether there is some.
@@ -165,6 +166,7 @@ impl Inner {
     /// Checks and packs an adapter, unless it is in memory already.
     fn prepare(&self, job: &Job, files: AdapterFiles, folder: PathBuf) -> Result<Loaded, LoadError> {
         let hash = files.hash;
+        let from = files.folder.clone();
         if let Some(resident) = self.lock().memory.using(hash) {
             return Ok(Loaded {
                 hash,
@@ -183,11 +185,28 @@ impl Inner {
                 source: Box::new(source),
             })
         })?;
+        let packed = Arc::new(packed);
+        let mut info = adapter.info;
+        if let Some(test) = &self.packer.self_test {
+            let refused = |reason| {
+                failed(AdapterError::SelfTest {
+                    folder: from.clone(),
+                    reason,
+                })
+            };
+            let (effect, verdict) = test.run(&from, &adapter.weights, &packed).map_err(refused)?;
+            info.effect = Some(effect);
+            match verdict {
+                Verdict::Fine => {}
+                Verdict::Warning(warning) => info.warnings.push(warning),
+                Verdict::Refused(reason) => return Err(refused(reason)),
+            }
+        }
         Ok(Loaded {
             hash,
             files: job.files(folder),
-            packed: Arc::new(packed),
-            info: Arc::new(adapter.info),
+            packed,
+            info: Arc::new(info),
             promised: room.keep(),
         })
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use multigraft_model::{AdapterDtype, AdapterWeights, Model, ModelError, PackedAdapter};
 
 use crate::base::BaseShape;
+use crate::self_test::SelfTest;
 use crate::source::Fetcher;
 
 /// How a [`Registry`](super::Registry) treats its adapters.
@@ -89,6 +90,8 @@ pub struct Packer {
     pub weight_bytes: usize,
     /// Packs one.
     pub pack: Pack,
+    /// Tests what each does, if it is to be tested.
+    pub self_test: Option<SelfTest>,
 }
 
 impl Packer {
@@ -104,6 +107,7 @@ impl Packer {
             shape,
             weight_bytes,
             pack,
+            self_test: None,
         }
     }
 }

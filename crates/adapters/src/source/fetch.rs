@@ -14,6 +14,7 @@ use super::reference::Reference;
 use crate::config::CONFIG_LIMIT;
 use crate::error::AdapterError;
 use crate::files::{CARD, CONFIG, WEIGHTS, WEIGHTS_LIMIT};
+use crate::self_test::{REFERENCE_FILE, REFERENCE_LIMIT};
 
 /// How long a connection may take to come about.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ pub(super) struct AdapterPart {
 }
 
 /// What is fetched of an adapter; nothing else of its folder is looked at.
-pub(super) const FILES: [AdapterPart; 3] = [
+pub(super) const FILES: [AdapterPart; 4] = [
     AdapterPart {
         name: CONFIG,
         limit: CONFIG_LIMIT as u64,
@@ -48,6 +49,11 @@ pub(super) const FILES: [AdapterPart; 3] = [
     AdapterPart {
         name: CARD,
         limit: CARD_LIMIT,
+        required: false,
+    },
+    AdapterPart {
+        name: REFERENCE_FILE,
+        limit: REFERENCE_LIMIT,
         required: false,
     },
 ];

@@ -6,5 +6,5 @@ mod options;
 mod settings;
 
 pub(crate) use file::ConfigFile;
-pub(crate) use options::{AdapterDtype, ModelOptions, NamedSource, ServerOptions};
+pub(crate) use options::{AdapterDtype, ModelOptions, NamedSource, SelfTestMode, ServerOptions};
 pub(crate) use settings::{ModelSettings, ServerSettings, default_threads};

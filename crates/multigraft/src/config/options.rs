@@ -65,6 +65,11 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_ADAPTER_MEMORY")]
     pub adapter_memory: Option<Bytes>,
 
+    /// What becomes of an adapter that fails its self test when it is first loaded: one that moves no logit of a fixed prompt, or
+    /// does not generate what its `reference.json` expects. `off` tests none. [default: warn]
+    #[arg(long, value_name = "OFF|WARN|REFUSE", env = "MULTIGRAFT_SELF_TEST")]
+    pub self_test: Option<SelfTestMode>,
+
     /// Disk space for adapters that come from object stores and web servers; those that were not used for longest are
     /// deleted. (What comes from the Hub is kept in the Hub's own cache.) [default: 16GiB]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_DISK_CACHE")]
@@ -171,6 +176,18 @@ pub(crate) enum AdapterDtype {
     Bf16,
     /// 32-bit floats.
     F32,
+}
+
+/// What becomes of adapters that fail their self test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SelfTestMode {
+    /// They are not tested.
+    Off,
+    /// They are served, with a warning.
+    Warn,
+    /// They are not served.
+    Refuse,
 }
 
 /// Whether something is done.

@@ -14,7 +14,9 @@ use multigraft_adapters::AllowedSource;
 use multigraft_engine::EngineOptions;
 use multigraft_server::Limits;
 
-use super::options::{AdapterDtype, BaseAlias, KvDtype, ModelOptions, NamedSource, ServerOptions, Switch};
+use super::options::{
+    AdapterDtype, BaseAlias, KvDtype, ModelOptions, NamedSource, SelfTestMode, ServerOptions, Switch,
+};
 use crate::memory::Bytes;
 
 /// The base model, its adapters, and what they may use.
@@ -34,6 +36,8 @@ pub(crate) struct ModelSettings {
     pub adapter_dtype: AdapterDtype,
     /// Memory for adapters, if it is bounded.
     pub adapter_memory: Option<Bytes>,
+    /// What becomes of adapters that fail their self test.
+    pub self_test: SelfTestMode,
     /// Disk space for what is fetched of adapters.
     pub disk_cache: Bytes,
     /// Threads that compute, at least 1.
@@ -84,6 +88,7 @@ impl ModelSettings {
                 .or(file.adapter_dtype)
                 .unwrap_or(AdapterDtype::Bf16),
             adapter_memory: flags.adapter_memory.or(file.adapter_memory),
+            self_test: flags.self_test.or(file.self_test).unwrap_or(SelfTestMode::Warn),
             disk_cache: flags.disk_cache.or(file.disk_cache).unwrap_or(DISK_CACHE),
             threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),
             context: flags.context.or(file.context),

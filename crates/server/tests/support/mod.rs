@@ -254,6 +254,7 @@ fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
     let gate = gate.map(Mutex::new);
     let packer = Packer {
         shape: shape(),
+        self_test: None,
         weight_bytes: 2,
         pack: Box::new(move |weights| {
             if let Some(gate) = &gate {
@@ -266,6 +267,7 @@ fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
     for (name, step) in [("two", 2), ("team/three", 3)] {
         let hash = AdapterHash([step; 32]);
         let info = AdapterInfo {
+            effect: None,
             hash: hash.to_string(),
             base_model: None,
             peft_version: None,

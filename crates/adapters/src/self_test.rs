@@ -1,0 +1,321 @@
+//! Whether an adapter does anything: a fixed prompt through base and adapter, once for each hash.
+//!
+//! An adapter whose tensors all found their places can still be of no effect (PEFT begins with B = 0), or push the numbers out
+//! of what floats hold. And an adapter may bring a `reference.json` that says what it should answer.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use multigraft_model::{
+    AdapterHash, AdapterWeights, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, Model,
+    PackedAdapter, Run, Slot, Step, Wanted,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// Tokens of the fixed prompt.
+const PROMPT: usize = 16;
+
+/// Single token rows that an adapter changes and that are put before the prompt, at most.
+const TOKEN_ROWS: usize = 16;
+
+/// The longest reference, prompt and answer together, in tokens.
+const REFERENCE: usize = 512;
+
+/// What an adapter may bring to be tested by.
+pub(crate) const REFERENCE_FILE: &str = "reference.json";
+
+/// The largest such file.
+pub(crate) const REFERENCE_LIMIT: u64 = 1 << 20;
+
+/// What an adapter does to the base.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Effect {
+    /// Root mean square of what it adds to the logits of the fixed prompt, over that of the base's logits.
+    pub moved: f32,
+    /// Positions of the fixed prompt whose likeliest next token it changes.
+    pub changed: usize,
+    /// Positions of the fixed prompt.
+    pub positions: usize,
+    /// How it agrees with its `reference.json`, if it has one.
+    pub reference: Option<Agreement>,
+}
+
+/// How an adapter agrees with the tokens that it should generate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Agreement {
+    /// Tokens that are the likeliest after what should come before them.
+    pub agree: usize,
+    /// Tokens in all.
+    pub of: usize,
+}
+
+/// What happens to an adapter that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It is served, with a warning.
+    Warn,
+    /// It is not served.
+    Refuse,
+}
+
+/// Turns text into tokens.
+pub type Encode = Box<dyn Fn(&str) -> Result<Vec<u32>, String> + Send + Sync>;
+
+/// Tests adapters of one base.
+pub struct SelfTest {
+    computing: Mutex<Computing>,
+    encode: Encode,
+    on_failure: OnFailure,
+}
+
+struct Computing {
+    backend: CpuBackend,
+    /// The base's logits after each position of the fixed prompt.
+    base: Option<Vec<f32>>,
+    known: HashMap<AdapterHash, Effect>,
+}
+
+/// `reference.json`: `{"prompt": "text" or [ids], "expected": "text"}` or `"expected_tokens": [ids]`.
+#[derive(Debug, Deserialize)]
+struct Reference {
+    prompt: Tokens,
+    expected: Option<String>,
+    expected_tokens: Option<Vec<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Tokens {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+/// Why an adapter is not served, or a warning.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Fine,
+    Warning(String),
+    Refused(String),
+}
+
+impl SelfTest {
+    /// For adapters of `model`, whose tokenizer is `encode`.
+    pub fn new(model: Arc<Model>, encode: Encode, on_failure: OnFailure) -> Self {
+        let options = CpuOptions {
+            // Beside the threads of the step, not instead of them.
+            threads: 1,
+            blocks: REFERENCE.div_ceil(BLOCK_TOKENS),
+            context: REFERENCE.min(model.config().context),
+            step_rows: 64,
+            kv_dtype: KvDtype::Bf16,
+        };
+        Self {
+            computing: Mutex::new(Computing {
+                backend: CpuBackend::new(model, options),
+                base: None,
+                known: HashMap::new(),
+            }),
+            encode,
+            on_failure,
+        }
+    }
+
+    /// Tests an adapter whose files are in `folder`. What it did before is not computed again.
+    pub(crate) fn run(
+        &self,
+        folder: &Path,
+        weights: &AdapterWeights,
+        packed: &Arc<PackedAdapter>,
+    ) -> Result<(Effect, Verdict), String> {
+        // A panic leaves nothing that the next test would not compute anew.
+        let mut computing = self.computing.lock().unwrap_or_else(PoisonError::into_inner);
+        let effect = match computing.known.get(&weights.hash) {
+            Some(known) => *known,
+            None => {
+                let slot = computing
+                    .backend
+                    .admit(packed)
+                    .map_err(|error| error.to_string())?;
+                let effect = self.effect(&mut computing, folder, weights, slot);
+                computing.backend.release(slot);
+                let effect = effect?;
+                computing.known.insert(weights.hash, effect);
+                effect
+            }
+        };
+        Ok((effect, self.judge(effect)))
+    }
+
+    fn judge(&self, effect: Effect) -> Verdict {
+        if !effect.moved.is_finite() {
+            return Verdict::Refused("with it the base's logits are not finite numbers".to_owned());
+        }
+        let said = if effect.moved == 0.0 {
+            "its self test moved no logit of the base: it changes nothing, as if it had never been trained"
+                .to_owned()
+        } else {
+            match effect.reference {
+                Some(Agreement { agree, of }) if agree < of => {
+                    format!(
+                        "{agree} of the {of} tokens that its {REFERENCE_FILE} expects are what it generates"
+                    )
+                }
+                _ => return Verdict::Fine,
+            }
+        };
+        match self.on_failure {
+            OnFailure::Warn => Verdict::Warning(said),
+            OnFailure::Refuse => Verdict::Refused(said),
+        }
+    }
+
+    fn effect(
+        &self,
+        computing: &mut Computing,
+        folder: &Path,
+        weights: &AdapterWeights,
+        slot: Slot,
+    ) -> Result<Effect, String> {
+        let vocab = computing.backend.limits().vocab;
+        let rows = weights.embedding.iter().flat_map(|embedding| &embedding.rows);
+        let mut prompt: Vec<u32> = rows.map(|(token, _)| *token).take(TOKEN_ROWS).collect();
+        let is_plain = prompt.is_empty();
+        prompt.extend(fixed_prompt(vocab));
+        let base = match computing.base.clone().filter(|_| is_plain) {
+            Some(base) => base,
+            None => computing.logits(&prompt, None)?,
+        };
+        let adapted = computing.logits(&prompt, Some(slot))?;
+        let mean_square =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
+        let added = mean_square(&mut base.iter().zip(&adapted).map(|(base, adapted)| adapted - base));
+        let all = mean_square(&mut base.iter().copied());
+        let likeliest = |logits: &[f32]| logits.chunks(vocab).map(argmax).collect::<Vec<_>>();
+        let changed = likeliest(&base)
+            .into_iter()
+            .zip(likeliest(&adapted))
+            .filter(|(a, b)| a != b)
+            .count();
+        if is_plain {
+            computing.base = Some(base);
+        }
+        Ok(Effect {
+            moved: (added / all.max(f64::MIN_POSITIVE)).sqrt() as f32,
+            changed,
+            positions: prompt.len(),
+            reference: self.reference(computing, folder, slot)?,
+        })
+    }
+
+    /// How the adapter agrees with what its folder says that it should answer.
+    fn reference(
+        &self,
+        computing: &mut Computing,
+        folder: &Path,
+        slot: Slot,
+    ) -> Result<Option<Agreement>, String> {
+        let path = folder.join(REFERENCE_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bad = |reason: String| format!("`{}`: {reason}", path.display());
+        let size = fs::metadata(&path).map_err(|error| bad(error.to_string()))?.len();
+        if size > REFERENCE_LIMIT {
+            return Err(bad(format!(
+                "it has {size} bytes, the limit is {REFERENCE_LIMIT}"
+            )));
+        }
+        let bytes = files::read(&path, REFERENCE_LIMIT).map_err(|error| error.to_string())?;
+        let reference: Reference = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        let encode = |text: &str| (self.encode)(text).map_err(bad);
+        let prompt = match reference.prompt {
+            Tokens::Text(text) => encode(&text)?,
+            Tokens::Ids(ids) => ids,
+        };
+        let expected = match (reference.expected_tokens, reference.expected) {
+            (Some(ids), _) => ids,
+            (None, Some(text)) => encode(&text)?,
+            (None, None) => return Err(bad("it says neither `expected_tokens` nor `expected`".to_owned())),
+        };
+        let limits = computing.backend.limits();
+        let length = prompt.len() + expected.len();
+        if prompt.is_empty() || expected.is_empty() || length > limits.context {
+            return Err(bad(format!(
+                "prompt and answer have {} and {} tokens, but must have one at least and {} together at most",
+                prompt.len(),
+                expected.len(),
+                limits.context
+            )));
+        }
+        let mut tokens = prompt.clone();
+        tokens.extend(&expected);
+        if let Some(unknown) = tokens.iter().find(|token| **token as usize >= limits.vocab) {
+            return Err(bad(format!(
+                "{unknown} is no token of the base, which has {}",
+                limits.vocab
+            )));
+        }
+        let logits = computing.logits(&tokens[..length - 1], Some(slot))?;
+        let generated = logits.chunks(limits.vocab).skip(prompt.len() - 1).map(argmax);
+        let agree = generated
+            .zip(&expected)
+            .filter(|(got, want)| *got == **want as usize)
+            .count();
+        Ok(Some(Agreement {
+            agree,
+            of: expected.len(),
+        }))
+    }
+}
+
+impl Computing {
+    /// The logits after every one of `tokens`.
+    fn logits(&mut self, tokens: &[u32], adapter: Option<Slot>) -> Result<Vec<f32>, String> {
+        let limits = self.backend.limits();
+        let blocks: Vec<BlockId> = (0..).take(limits.blocks).map(BlockId).collect();
+        let mut all = Vec::new();
+        let mut start = 0;
+        for tokens in tokens.chunks(limits.step_rows) {
+            let runs = [Run {
+                tokens,
+                start,
+                blocks: &blocks,
+                adapter,
+                wanted: Wanted::All,
+            }];
+            let mut logits = Vec::new();
+            let step = Step { runs: &runs };
+            self.backend
+                .forward(&step, &mut logits)
+                .map_err(|error| error.to_string())?;
+            all.append(&mut logits);
+            start += tokens.len();
+        }
+        Ok(all)
+    }
+}
+
+/// Tokens from all over the vocabulary, always the same.
+fn fixed_prompt(vocab: usize) -> impl Iterator<Item = u32> {
+    /// A prime: its multiples come by every token of a vocabulary before they repeat.
+    const STRIDE: usize = 7919;
+    (1..=PROMPT).filter_map(move |index| u32::try_from(index * STRIDE % vocab).ok())
+}
+
+fn argmax(logits: &[f32]) -> usize {
+    let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    best.map_or(0, |(index, _)| index)
+}
+
+impl fmt::Debug for SelfTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SelfTest")
+            .field("on_failure", &self.on_failure)
+            .finish_non_exhaustive()
+    }
+}
