@@ -102,6 +102,16 @@ impl PackedAdapter {
         self.bytes
     }
 
+    /// What it has that is not multiplied by a scale, being no update but something in the base's stead; `None` if it is
+    /// updates alone.
+    pub fn unscalable(&self) -> Option<&'static str> {
+        let linears = self.linears.iter().flatten().chain(&self.head);
+        linears
+            .filter_map(PackedLinear::unscalable)
+            .chain(self.embedding.as_ref().and_then(PackedEmbedding::unscalable))
+            .next()
+    }
+
     /// An adapter that changes nothing and fits every base: for tests of what stands above the seam.
     #[doc(hidden)]
     pub fn empty(hash: AdapterHash) -> Self {
@@ -129,6 +139,10 @@ impl PackedAdapter {
         self.linears.get(layer * TARGETS + target as usize)?.as_ref()
     }
 }
+
+/// What cannot be scaled, as messages call it.
+const REPLACED: &str = "a whole table in the base's stead (modules_to_save)";
+const TOKEN_ROWS: &str = "trained token rows";
 
 /// Variants of [`Target`].
 const TARGETS: usize = 9;
@@ -207,6 +221,16 @@ impl PackedLinear {
         }
     }
 
+    fn unscalable(&self) -> Option<&'static str> {
+        let all = [
+            (self.gain.is_some(), "DoRA's magnitudes"),
+            (self.bias.is_some(), "biases in the base's stead"),
+            (self.replaced.is_some(), REPLACED),
+            (self.rows.is_some(), TOKEN_ROWS),
+        ];
+        all.into_iter().find_map(|(has, what)| has.then_some(what))
+    }
+
     fn bytes(&self) -> usize {
         let vector = |v: &Option<Vec<f32>>| v.as_ref().map_or(0, |v| size_of_val(v.as_slice()));
         self.lora.as_ref().map_or(0, PackedLora::bytes)
@@ -273,6 +297,14 @@ impl PackedEmbedding {
         }
     }
 
+    fn unscalable(&self) -> Option<&'static str> {
+        let all = [
+            (self.replaced.is_some(), REPLACED),
+            (!self.rows.is_empty(), TOKEN_ROWS),
+        ];
+        all.into_iter().find_map(|(has, what)| has.then_some(what))
+    }
+
     fn bytes(&self) -> usize {
         self.replaced.as_ref().map_or(0, PackedMatrix::bytes)
             + self
@@ -286,14 +318,15 @@ impl PackedEmbedding {
                 .map_or(0, |l| size_of_val(l.a.as_slice()) + size_of_val(l.b.as_slice()))
     }
 
-    /// The embedding of `token`, `[hidden]`, before any scale of the model.
-    pub(crate) fn embed(&self, token: u32, base: &PackedMatrix, to: &mut [f32]) {
+    /// The embedding of `token`, `[hidden]`, before any scale of the model; `scale` is what the update is multiplied by.
+    pub(crate) fn embed(&self, token: u32, scale: f32, base: &PackedMatrix, to: &mut [f32]) {
         match self.rows.get(&token) {
             Some(row) => to.copy_from_slice(row),
             None => self.replaced.as_ref().unwrap_or(base).row(token as usize, to),
         }
         if let Some(EmbeddingLowRank { rank, a, b, scaling }) = &self.low_rank {
             let a = &a[token as usize * rank..][..*rank];
+            let scaling = scaling * scale;
             for (to, b) in to.iter_mut().zip(b.chunks_exact(*rank)) {
                 *to += scaling * a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
             }

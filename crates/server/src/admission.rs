@@ -1,18 +1,17 @@
 //! From a name and tokens to an accepted request: which model answers, and whether there is room.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use multigraft_adapters::{Entry, Lookup};
-use multigraft_engine::{Request, SubmitError};
-use multigraft_model::PackedAdapter;
+use multigraft_engine::{AdapterUse, Request, SubmitError};
 use tokio::time::timeout;
 
 use crate::{
     Dialect,
     answers::{self, Answers},
-    error::{ApiError, served},
-    fields::Fields,
+    asked::Asked,
+    error::ApiError,
     state::AppState,
 };
 
@@ -20,6 +19,8 @@ use crate::{
 pub(crate) const ADAPTER_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter");
 /// The response header with the content hash of that adapter; `base` for the base.
 pub(crate) const HASH_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter-hash");
+/// The response header with what the adapter's updates were multiplied by; the base has none.
+pub(crate) const SCALE_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter-scale");
 
 /// The name that TGI's OpenAI routes and its clients use for whatever base is served.
 const TGI_NAME: &str = "tgi";
@@ -33,7 +34,7 @@ pub(crate) struct Served {
     /// The adapter's content hash in hexadecimal, or `base`.
     pub hash: String,
     /// The adapter; `None` is the base.
-    pub adapter: Option<Arc<PackedAdapter>>,
+    pub adapter: Option<AdapterUse>,
 }
 
 impl fmt::Debug for Served {
@@ -45,7 +46,15 @@ impl fmt::Debug for Served {
 impl Served {
     /// OpenAI's `system_fingerprint`: what computed the answer.
     pub(crate) fn fingerprint(&self) -> String {
-        format!("multigraft-{}", self.hash)
+        match self.scale() {
+            None | Some(1.0) => format!("multigraft-{}", self.hash),
+            Some(scale) => format!("multigraft-{}@{scale}", self.hash),
+        }
+    }
+
+    /// What the adapter's updates are multiplied by; the base has none.
+    pub(crate) fn scale(&self) -> Option<f32> {
+        self.adapter.as_ref().map(|used| used.scale)
     }
 
     /// Says in the headers which model answered.
@@ -57,16 +66,27 @@ impl Served {
         if let Ok(hash) = HeaderValue::from_str(&self.hash) {
             headers.insert(HASH_HEADER, hash);
         }
+        if let Some(scale) = self.scale()
+            && let Ok(scale) = HeaderValue::from_str(&scale.to_string())
+        {
+            headers.insert(SCALE_HEADER, scale);
+        }
     }
 }
 
-impl From<Entry> for Served {
-    fn from(entry: Entry) -> Self {
-        Self {
+impl Served {
+    fn new(entry: Entry, asked: &Asked) -> Result<Self, ApiError> {
+        let used = AdapterUse {
+            adapter: entry.packed,
+            scale: asked.scale,
+        };
+        used.check()
+            .map_err(|error| ApiError::invalid(asked.scale_field.as_str(), error.to_string()))?;
+        Ok(Self {
             hash: entry.hash.to_string(),
             name: entry.name,
-            adapter: Some(entry.packed),
-        }
+            adapter: Some(used),
+        })
     }
 }
 
@@ -88,7 +108,7 @@ impl AppState {
 
     /// Whether the base answers to `name`: to its own, to the empty one, as in LoRAX, and to `tgi`, as in TGI; nothing
     /// else is ever answered by the base.
-    fn is_base(&self, name: &str) -> bool {
+    pub(crate) fn is_base(&self, name: &str) -> bool {
         name == self.registry.base() || name.is_empty() || name == TGI_NAME
     }
 
@@ -100,18 +120,23 @@ impl AppState {
         }
     }
 
-    /// The model that answers to `name`. Waits for an adapter that has to be loaded first.
-    pub(crate) async fn model(&self, name: &str) -> Result<Served, ApiError> {
-        if self.is_base(name) {
-            return Ok(self.base_model());
+    /// The model that a request asks for. Waits for an adapter that has to be loaded first.
+    pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
+        match self.is_base(&asked.name) {
+            true => Ok(self.base_model()),
+            false => Served::new(self.adapter(&asked.name).await?, asked),
         }
+    }
+
+    /// The adapter that is called `name`.
+    async fn adapter(&self, name: &str) -> Result<Entry, ApiError> {
         let unavailable = |error| ApiError::unavailable(name, &error);
         match self.registry.get(name) {
-            Lookup::Ready(entry) => Ok(entry.into()),
+            Lookup::Ready(entry) => Ok(entry),
             Lookup::Loading(waiting) => {
                 let wait = self.limits.load_wait;
                 match timeout(wait, waiting.outcome()).await {
-                    Ok(Ok(entry)) => Ok(entry.into()),
+                    Ok(Ok(entry)) => Ok(entry),
                     Ok(Err(error)) => Err(unavailable(error)),
                     Err(_) => Err(ApiError::StillLoading {
                         name: name.to_owned(),
@@ -121,17 +146,6 @@ impl AppState {
             }
             Lookup::Unavailable(error) => Err(unavailable(error)),
             Lookup::Unknown => Err(ApiError::unknown_model(name, self.names())),
-        }
-    }
-
-    /// The name in an OpenAI request's `model`, which has to be one that is served.
-    pub(crate) fn openai_name(&self, fields: &mut Fields) -> Result<String, ApiError> {
-        match fields.string("model")? {
-            Some(name) => self.check_name(&name).map(|()| name),
-            None => {
-                let message = format!("`model` is missing. {}", served(&self.names()));
-                Err(ApiError::invalid("model", message))
-            }
         }
     }
 
@@ -198,6 +212,9 @@ fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
                  that a sequence may have here"
             );
             ApiError::invalid(max_tokens, message)
+        }
+        SubmitError::Scale { .. } | SubmitError::Unscalable { .. } => {
+            ApiError::invalid(format!("{within}adapter_scale"), message)
         }
         SubmitError::TooManyLogprobs { field, .. } => ApiError::invalid(format!("{within}{field}"), message),
         SubmitError::EmptyStopString

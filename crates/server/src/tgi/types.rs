@@ -47,6 +47,9 @@ pub(super) struct StreamDetails {
 pub(super) struct MadeBy {
     pub adapter_id: String,
     pub adapter_hash: String,
+    /// What the adapter's updates were multiplied by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_scale: Option<f32>,
 }
 
 impl MadeBy {
@@ -54,6 +57,7 @@ impl MadeBy {
         Self {
             adapter_id: served.name.clone(),
             adapter_hash: served.hash.clone(),
+            adapter_scale: served.scale(),
         }
     }
 }
