@@ -1,5 +1,7 @@
 //! Which adapter a request asks for, and how it is used.
 
+use std::collections::BTreeMap;
+
 use crate::{
     error::{ApiError, served},
     fields::Fields,
@@ -8,6 +10,12 @@ use crate::{
 
 /// The field that says what an adapter's updates are multiplied by.
 const SCALE: &str = "adapter_scale";
+
+/// llama.cpp's field: adapters by number, each with its scale.
+const BY_NUMBER: &str = "lora";
+
+/// What is wrong with a number that is no finite 32-bit float.
+const TOO_LARGE: &str = "is larger than a 32-bit float can be";
 
 /// A name and how what it stands for is used.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,15 +29,72 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// `model` and what else chooses an adapter in OpenAI's dialect; `model` has to be there and to be served.
+    /// `model` and what else chooses an adapter in OpenAI's dialect. `model` has to be served; it may be absent where
+    /// llama.cpp's `lora` is there, whose clients have nothing to say in it.
     pub(crate) fn openai(state: &AppState, fields: &mut Fields) -> Result<Self, ApiError> {
-        let Some(name) = fields.string("model")? else {
+        let model = fields.string("model")?;
+        if let Some(entries) = fields.objects(BY_NUMBER)? {
+            let name = model.unwrap_or_default();
+            state.check_name(&name)?;
+            if !state.is_base(&name) {
+                let problem =
+                    format!("chooses adapters, but `model` asks for `{name}` already; leave one of them out");
+                return Err(fields.complain(BY_NUMBER, &problem));
+            }
+            return Self::numbered(state, fields, entries);
+        }
+        let Some(name) = model else {
             let message = format!("`model` is missing. {}", served(&state.names()));
             return Err(ApiError::invalid("model", message));
         };
         let asked = Self::scaled(name, fields)?;
         asked.check(state)?;
         Ok(asked)
+    }
+
+    /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed has the scale 0.
+    fn numbered(state: &AppState, fields: &mut Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
+        if fields.take(SCALE).is_some() {
+            let problem = format!("is not allowed with `{BY_NUMBER}`, which has scales of its own");
+            return Err(fields.complain(SCALE, &problem));
+        }
+        let names = state.registry.names();
+        let mut scales = BTreeMap::new();
+        for mut entry in entries {
+            let Some(id) = entry.count("id")? else {
+                return Err(entry.complain("id", "is missing"));
+            };
+            let Some(scale) = entry.number("scale")? else {
+                return Err(entry.complain("scale", "is missing"));
+            };
+            if !scale.is_finite() {
+                return Err(entry.complain("scale", TOO_LARGE));
+            }
+            let index = usize::try_from(id).ok().filter(|&index| index < names.len());
+            let Some(index) = index else {
+                let count = names.len();
+                let problem =
+                    format!("is {id}, but GET /lora-adapters lists {count} adapters, counted from 0");
+                return Err(entry.complain("id", &problem));
+            };
+            if scales.insert(index, scale).is_some() {
+                return Err(entry.complain("id", &format!("is {id}, as in an entry before it")));
+            }
+            entry.finish()?;
+        }
+        let mut used = scales.into_iter().filter(|&(_, scale)| scale != 0.0);
+        let (name, scale) = match (used.next(), used.next()) {
+            (None, _) => (String::new(), 1.0),
+            (Some((index, scale)), None) => (names[index].clone(), scale),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::unsupported(BY_NUMBER, "using several adapters at once"));
+            }
+        };
+        Ok(Self {
+            name,
+            scale,
+            scale_field: fields.path(BY_NUMBER),
+        })
     }
 
     /// `adapter_id` and what else chooses an adapter in TGI's dialect; without it, the base.
@@ -41,7 +106,7 @@ impl Asked {
     fn scaled(name: String, fields: &mut Fields) -> Result<Self, ApiError> {
         let scale = fields.number(SCALE)?.unwrap_or(1.0);
         if !scale.is_finite() {
-            return Err(fields.complain(SCALE, "is larger than a 32-bit float can be"));
+            return Err(fields.complain(SCALE, TOO_LARGE));
         }
         Ok(Self {
             name,

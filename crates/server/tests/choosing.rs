@@ -97,3 +97,69 @@ async fn a_scale_is_a_number_and_an_adapters() {
         refused.text
     );
 }
+
+#[tokio::test]
+async fn llama_cpps_lora_field_chooses_by_number() {
+    let server = server();
+    for (fields, letter, name) in [
+        (json!({"lora": []}), "b", BASE),
+        (json!({"lora": [{"id": 0, "scale": 0}]}), "b", BASE),
+        (
+            json!({"model": BASE, "lora": [{"id": 1, "scale": 1.0}]}),
+            "d",
+            "team/three",
+        ),
+        (
+            json!({"lora": [{"id": 1, "scale": 0.0}, {"id": 0, "scale": 2.0}]}),
+            "d",
+            "two",
+        ),
+    ] {
+        let answer = complete(&server, fields.clone()).await;
+        assert_eq!(text(&answer), letter, "{fields}");
+        assert_eq!(answer.header("x-multigraft-adapter"), name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_llama_cpps_lora_field_is_named() {
+    let server = server();
+    for (fields, field, message) in [
+        (
+            json!({"model": "two", "lora": []}),
+            "lora",
+            "`lora` chooses adapters, but `model` asks for `two` already; leave one of them out",
+        ),
+        (
+            json!({"lora": [{"id": 2, "scale": 1}]}),
+            "lora[0].id",
+            "`lora[0].id` is 2, but GET /lora-adapters lists 2 adapters, counted from 0",
+        ),
+        (
+            json!({"lora": [{"id": 0, "scale": 1}, {"id": 0, "scale": 1}]}),
+            "lora[1].id",
+            "`lora[1].id` is 0, as in an entry before it",
+        ),
+        (
+            json!({"lora": [{"id": 0}]}),
+            "lora[0].scale",
+            "`lora[0].scale` is missing",
+        ),
+        (
+            json!({"lora": [{"id": 0, "scale": 1, "x": 1}]}),
+            "lora[0].x",
+            "`lora[0].x` is not a field that this server knows",
+        ),
+        (json!({"lora": 1}), "lora", "`lora` is 1, but must be a list"),
+        (
+            json!({"lora": [], "adapter_scale": 2}),
+            "adapter_scale",
+            "`adapter_scale` is not allowed with `lora`, which has scales of its own",
+        ),
+    ] {
+        let refused = refusal(&complete(&server, fields).await);
+        assert_eq!(refused, (field.to_owned(), message.to_owned()));
+    }
+    let nobody = complete(&server, json!({"model": "nobody", "lora": []})).await;
+    assert_eq!(nobody.status, 404);
+}

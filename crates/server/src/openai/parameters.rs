@@ -114,7 +114,6 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         ("structured_outputs", "guided decoding"),
         ("adapter_source", "fetching adapters by request"),
         ("api_token", "fetching adapters by request"),
-        ("lora", "choosing adapters by number"),
     ] {
         fields.refuse(name, what, |value| value == "")?;
     }
