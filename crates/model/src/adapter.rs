@@ -56,7 +56,8 @@ struct EmbeddingLowRank {
     a: Vec<f32>,
     /// `[hidden, rank]`
     b: Vec<f32>,
-    scaling: f32,
+    /// `[rank]`
+    scalings: Vec<f32>,
 }
 
 impl PackedAdapter {
@@ -203,7 +204,7 @@ impl PackedLinear {
             .map(|(row, values)| (*row, values.as_slice()))
             .unzip();
         Self {
-            lora: low_rank.map(|l| PackedLora::new(&l.a.values, &l.b.values, l.a.rows, l.scaling, dtype)),
+            lora: low_rank.map(|l| PackedLora::stacked(&l.a.values, &l.b.values, l.scalings(), dtype)),
             gain: delta.magnitude.as_ref().map(|m| dora_gain(m, base, low_rank)),
             addend: low_rank.and_then(|l| l.bias.as_ref().map(|bias| scaled(bias, l.scaling))),
             bias: delta.base_bias.clone(),
@@ -259,14 +260,15 @@ fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
 /// `m / ‖W + s·B·A‖`, the norm over each output's row.
 fn dora_gain(magnitude: &[f32], base: &PackedMatrix, low_rank: Option<&LowRank>) -> Vec<f32> {
     let mut row = vec![0.0; base.inp()];
+    let scalings = low_rank.map_or_else(Vec::new, LowRank::scalings);
     magnitude
         .iter()
         .enumerate()
         .map(|(o, m)| {
             base.row(o, &mut row);
-            if let Some(LowRank { a, b, scaling, .. }) = low_rank {
+            if let Some(LowRank { a, b, .. }) = low_rank {
                 let b = &b.values[o * b.cols..][..b.cols];
-                for (b, a) in b.iter().zip(a.values.chunks_exact(a.cols)) {
+                for ((b, a), scaling) in b.iter().zip(a.values.chunks_exact(a.cols)).zip(&scalings) {
                     row.iter_mut().zip(a).for_each(|(w, a)| *w += scaling * b * a);
                 }
             }
@@ -291,7 +293,7 @@ impl PackedEmbedding {
                     rank,
                     a,
                     b: l.b.values.clone(),
-                    scaling: l.scaling,
+                    scalings: l.scalings(),
                 }
             }),
         }
@@ -324,11 +326,15 @@ impl PackedEmbedding {
             Some(row) => to.copy_from_slice(row),
             None => self.replaced.as_ref().unwrap_or(base).row(token as usize, to),
         }
-        if let Some(EmbeddingLowRank { rank, a, b, scaling }) = &self.low_rank {
+        if let Some(EmbeddingLowRank { rank, a, b, scalings }) = &self.low_rank {
             let a = &a[token as usize * rank..][..*rank];
-            let scaling = scaling * scale;
+            let h: Vec<f32> = a
+                .iter()
+                .zip(scalings)
+                .map(|(a, scaling)| scaling * scale * a)
+                .collect();
             for (to, b) in to.iter_mut().zip(b.chunks_exact(*rank)) {
-                *to += scaling * a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+                *to += h.iter().zip(b).map(|(h, b)| h * b).sum::<f32>();
             }
         }
     }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{Entry, Lookup};
+use multigraft_adapters::{Entry, LoadError, Lookup};
 use multigraft_engine::{AdapterUse, Request, SubmitError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Dialect,
@@ -74,22 +74,6 @@ impl Served {
     }
 }
 
-impl Served {
-    fn new(entry: Entry, asked: &Asked) -> Result<Self, ApiError> {
-        let used = AdapterUse {
-            adapter: entry.packed,
-            scale: asked.scale,
-        };
-        used.check()
-            .map_err(|error| ApiError::invalid(asked.scale_field.as_str(), error.to_string()))?;
-        Ok(Self {
-            hash: entry.hash.to_string(),
-            name: entry.name,
-            adapter: Some(used),
-        })
-    }
-}
-
 impl AppState {
     /// All names that exist, the base's first.
     pub(crate) fn names(&self) -> Vec<String> {
@@ -120,33 +104,67 @@ impl AppState {
         }
     }
 
-    /// The model that a request asks for. Waits for an adapter that has to be loaded first.
+    /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
     pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
-        match self.is_base(&asked.name) {
-            true => Ok(self.base_model()),
-            false => Served::new(self.adapter(&asked.name).await?, asked),
-        }
+        let deadline = Instant::now() + self.limits.load_wait;
+        let (entry, scale) = match asked {
+            Asked::One { name, .. } if self.is_base(name) => return Ok(self.base_model()),
+            Asked::One { name, scale, .. } => {
+                let found = self.registry.get(name);
+                (self.found(name, found, deadline, asked).await?, *scale)
+            }
+            Asked::Merged { method, parts, .. } => {
+                // All of them are asked for before the first is waited for.
+                let found: Vec<Lookup> = parts.iter().map(|(name, _)| self.registry.get(name)).collect();
+                let mut entries = Vec::with_capacity(parts.len());
+                for ((name, weight), found) in parts.iter().zip(found) {
+                    entries.push((self.found(name, found, deadline, asked).await?, *weight));
+                }
+                let merged = self.registry.merged(*method, &entries);
+                // They need not stay in memory for this.
+                drop(entries);
+                (self.found("merged", merged, deadline, asked).await?, 1.0)
+            }
+        };
+        let used = AdapterUse {
+            adapter: entry.packed,
+            scale,
+        };
+        used.check()
+            .map_err(|error| ApiError::invalid(asked.field(), error.to_string()))?;
+        Ok(Served {
+            hash: entry.hash.to_string(),
+            name: entry.name,
+            adapter: Some(used),
+        })
     }
 
-    /// The adapter that is called `name`.
-    async fn adapter(&self, name: &str) -> Result<Entry, ApiError> {
-        let unavailable = |error| ApiError::unavailable(name, &error);
-        match self.registry.get(name) {
+    /// The adapter that was looked up as `name`, once it is there.
+    async fn found(
+        &self,
+        name: &str,
+        found: Lookup,
+        deadline: Instant,
+        asked: &Asked,
+    ) -> Result<Entry, ApiError> {
+        let outcome = match found {
             Lookup::Ready(entry) => Ok(entry),
-            Lookup::Loading(waiting) => {
-                let wait = self.limits.load_wait;
-                match timeout(wait, waiting.outcome()).await {
-                    Ok(Ok(entry)) => Ok(entry),
-                    Ok(Err(error)) => Err(unavailable(error)),
-                    Err(_) => Err(ApiError::StillLoading {
+            Lookup::Loading(waiting) => match timeout_at(deadline, waiting.outcome()).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    return Err(ApiError::StillLoading {
                         name: name.to_owned(),
-                        waited: wait,
-                    }),
+                        waited: self.limits.load_wait,
+                    });
                 }
-            }
-            Lookup::Unavailable(error) => Err(unavailable(error)),
-            Lookup::Unknown => Err(ApiError::unknown_model(name, self.names())),
-        }
+            },
+            Lookup::Unavailable(error) => Err(error),
+            Lookup::Unknown => return Err(ApiError::unknown_model(name, self.names())),
+        };
+        outcome.map_err(|error| match error {
+            LoadError::Merge(error) => ApiError::invalid(asked.field(), error.to_string()),
+            error => ApiError::unavailable(name, &error),
+        })
     }
 
     /// The tokens to generate where a request does not say how many.

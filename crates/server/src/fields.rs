@@ -96,10 +96,15 @@ impl Fields {
         reason = "sampling parameters are float32; their ranges are checked where they are used"
     )]
     pub(crate) fn number(&mut self, name: &str) -> Result<Option<f32>, ApiError> {
+        Ok(self.precise(name)?.map(|number| number as f32))
+    }
+
+    /// A number in double precision.
+    pub(crate) fn precise(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
-                Some(number) => Ok(Some(number as f32)),
+                Some(number) => Ok(Some(number)),
                 None => Err(self.mismatch(name, &value, "a number")),
             },
         }

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Answer, BASE, Server, hash, server};
+use support::{Answer, BASE, Options, Server, hash, server, server_with, write_adapter};
 
 /// A completion of `a` in one token, with more fields.
 async fn complete(server: &Server, fields: Value) -> Answer {
@@ -154,7 +154,7 @@ async fn what_is_wrong_in_llama_cpps_lora_field_is_named() {
         (
             json!({"lora": [], "adapter_scale": 2}),
             "adapter_scale",
-            "`adapter_scale` is not allowed with `lora`, which has scales of its own",
+            "`adapter_scale` is not allowed with `lora`, which has its own",
         ),
     ] {
         let refused = refusal(&complete(&server, fields).await);
@@ -162,4 +162,179 @@ async fn what_is_wrong_in_llama_cpps_lora_field_is_named() {
     }
     let nobody = complete(&server, json!({"model": "nobody", "lora": []})).await;
     assert_eq!(nobody.status, 404);
+}
+
+/// A server with the adapters `a` and `b` of files, beside `two` and `team/three`.
+async fn with_files() -> (Server, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server_with(Options {
+        allowed: vec![dir.path().to_owned()],
+        ..Options::default()
+    });
+    for (name, alpha) in [("a", 1), ("b", 2)] {
+        let source = write_adapter(&dir.path().join(name), alpha);
+        let added = server
+            .post("/v1/adapters", json!({"name": name, "source": source}))
+            .await;
+        assert_eq!(added.status, 201, "{}", added.text);
+    }
+    (server, dir)
+}
+
+async fn generate(server: &Server, parameters: Value) -> Answer {
+    let mut parameters = parameters;
+    parameters["max_new_tokens"] = 1.into();
+    server
+        .post("/generate", json!({"inputs": "a", "parameters": parameters}))
+        .await
+}
+
+#[tokio::test]
+async fn several_adapters_answer_as_one_that_has_a_hash_of_its_own() {
+    let (server, _dir) = with_files().await;
+    let made_by = |answer: &Answer| {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let header = |name: &str| answer.header(name).to_owned();
+        (
+            header("x-multigraft-adapter"),
+            header("x-multigraft-adapter-hash"),
+        )
+    };
+    let several = json!([{"id": "a", "weight": 0.5}, {"id": "b"}]);
+    let (name, sum) = made_by(&complete(&server, json!({"adapters": several})).await);
+    assert_eq!(name, "a@0.5+b@1");
+    let again = complete(&server, json!({"model": BASE, "adapters": several})).await;
+    assert_eq!(made_by(&again), (name, sum.clone()));
+    // llama.cpp's field is the same sum.
+    let numbered = json!({"lora": [{"id": 2, "scale": 0.5}, {"id": 3, "scale": 1}]});
+    assert_eq!(made_by(&complete(&server, numbered).await).1, sum);
+    assert_eq!(
+        made_by(&generate(&server, json!({"adapters": several})).await).1,
+        sum
+    );
+    let mut hashes = vec![sum];
+    for (more, name) in [
+        (json!({}), "linear(a@1+b@1)"),
+        (json!({"weights": [1, 2]}), "linear(a@1+b@2)"),
+        (json!({"merge_strategy": "ties", "density": 0.5}), "ties(a@1+b@1)"),
+        (
+            json!({"merge_strategy": "ties", "density": 0.25}),
+            "ties(a@1+b@1)",
+        ),
+        (
+            json!({"merge_strategy": "ties", "density": 0.25, "majority_sign_method": "frequency"}),
+            "ties(a@1+b@1)",
+        ),
+        (
+            json!({"merge_strategy": "dare_linear", "density": 0.5}),
+            "dare_linear(a@1+b@1)",
+        ),
+        (
+            json!({"merge_strategy": "dare_ties", "density": 0.5}),
+            "dare_ties(a@1+b@1)",
+        ),
+    ] {
+        let mut merged = more.clone();
+        merged["ids"] = json!(["a", "b"]);
+        let (called, hash) = made_by(&generate(&server, json!({"merged_adapters": merged})).await);
+        assert_eq!(called, name);
+        assert!(!hashes.contains(&hash), "{more}");
+        hashes.push(hash);
+    }
+    // One of them is itself, at that scale.
+    let one = complete(&server, json!({"adapters": [{"id": "a", "weight": 0.5}]})).await;
+    assert_eq!(made_by(&one).0, "a");
+    assert_eq!(one.header("x-multigraft-adapter-scale"), "0.5");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_several_adapters_is_named() {
+    let (server, _dir) = with_files().await;
+    let many: Vec<Value> = (0..17).map(|_| json!({"id": "a"})).collect();
+    for (fields, field, part) in [
+        (json!({"adapters": []}), "adapters", "names no adapter"),
+        (
+            json!({"adapters": many}),
+            "adapters",
+            "names 17 adapters, but at most 16",
+        ),
+        (
+            json!({"adapters": [{"weight": 1}]}),
+            "adapters[0].id",
+            "is missing",
+        ),
+        (
+            json!({"adapters": [{"id": "a", "weight": 1e300}]}),
+            "adapters[0].weight",
+            "is larger than",
+        ),
+        (
+            json!({"adapters": [{"id": BASE}, {"id": "a"}]}),
+            "adapters",
+            "which is the base and no adapter",
+        ),
+        (
+            json!({"model": "a", "adapters": [{"id": "b"}]}),
+            "adapters",
+            "`model` asks for `a` already",
+        ),
+        (
+            json!({"lora": [], "adapters": []}),
+            "adapters",
+            "is not allowed with `lora`",
+        ),
+    ] {
+        let (at, message) = refusal(&complete(&server, fields).await);
+        assert_eq!(at, field, "{message}");
+        assert!(message.contains(part), "{message}");
+    }
+    let nobody = complete(&server, json!({"adapters": [{"id": "a"}, {"id": "nobody"}]})).await;
+    assert_eq!(nobody.status, 404);
+    for (merged, part) in [
+        (
+            json!({"ids": []}),
+            "`parameters.merged_adapters` names no adapter",
+        ),
+        (
+            json!({"ids": ["a", "b"], "weights": [1]}),
+            "`parameters.merged_adapters.weights` has 1 entries, but `ids` has 2",
+        ),
+        (
+            json!({"ids": ["a", "b"], "weights": [1, "x"]}),
+            "`parameters.merged_adapters.weights` must be a list of numbers",
+        ),
+        (
+            json!({"ids": ["a", "b"], "merge_strategy": "svd"}),
+            "`parameters.merged_adapters.merge_strategy` is `svd`, but must be linear, ties",
+        ),
+        (
+            json!({"ids": ["a", "b"], "merge_strategy": "ties"}),
+            "`parameters.merged_adapters.density` is missing",
+        ),
+        (
+            json!({"ids": ["a", "b"], "merge_strategy": "ties", "density": 0}),
+            "`parameters.merged_adapters.density` is 0, but must be above 0, at most 1",
+        ),
+        (
+            json!({"ids": ["a", "b"], "merge_strategy": "dare_ties", "density": 1.5}),
+            "`parameters.merged_adapters.density` is 1.5",
+        ),
+        (
+            json!({"ids": ["a", "b"], "majority_sign_method": "loudest"}),
+            "`parameters.merged_adapters.majority_sign_method` is `loudest`",
+        ),
+    ] {
+        let refused = generate(&server, json!({"merged_adapters": merged})).await;
+        assert_eq!(refused.status, 422, "{}", refused.text);
+        assert!(refused.text.contains(part), "{}", refused.text);
+    }
+    let both = json!({"adapter_id": "a", "merged_adapters": {"ids": ["a", "b"]}});
+    let refused = generate(&server, both).await;
+    assert!(
+        refused
+            .text
+            .contains("is not allowed with `parameters.adapter_id`"),
+        "{}",
+        refused.text
+    );
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multigraft_model::{AdapterHash, PackedAdapter, pace};
+use multigraft_model::{AdapterHash, AdapterWeights, PackedAdapter, pace};
 
+use super::merging::Recipe;
 use super::state::{Next, Version};
 use super::{Entry, Inner, LoadError, State};
 use crate::error::AdapterError;
@@ -22,6 +23,13 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0 steps notice it.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
+
+/// Something for a loader to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    Load(Job),
+    Merge(Recipe),
+}
 
 /// Something to load.
 #[derive(Debug)]
@@ -61,7 +69,7 @@ impl Job {
 }
 
 /// Starts `count` threads that take jobs from `inbox`. They end when the registry does.
-pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Job>, count: usize) -> std::io::Result<()> {
+pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Task>, count: usize) -> std::io::Result<()> {
     let inbox = Arc::new(Mutex::new(inbox));
     for index in 0..count {
         let (registry, inbox) = (Arc::downgrade(registry), Arc::clone(&inbox));
@@ -71,7 +79,7 @@ pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Job>, count: usize) -
     Ok(())
 }
 
-fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Job>>) {
+fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Task>>) {
     step_back();
     let watched = Weak::clone(registry);
     pace::give_way(move || {
@@ -80,24 +88,31 @@ fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Job>>) {
             .is_some_and(|registry| registry.options.is_busy.ask())
     });
     loop {
-        let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let (Ok(job), Some(registry)) = (job, registry.upgrade()) else {
+        let task = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let (Ok(task), Some(registry)) = (task, registry.upgrade()) else {
             return;
         };
-        let loaded = catch_unwind(AssertUnwindSafe(|| registry.load(&job)));
-        registry.settle(job, loaded.unwrap_or(Err(LoadError::Panicked)));
+        let loaded = catch_unwind(AssertUnwindSafe(|| match &task {
+            Task::Load(job) => registry.load(job),
+            Task::Merge(recipe) => registry.make(recipe),
+        }));
+        let loaded = loaded.unwrap_or(Err(LoadError::Panicked));
+        match task {
+            Task::Load(job) => registry.settle(job, loaded),
+            Task::Merge(recipe) => registry.settle_merge(recipe, loaded),
+        }
     }
 }
 
 /// An adapter that was loaded, not yet in the registry's memory.
-struct Loaded {
+pub(super) struct Loaded {
     hash: AdapterHash,
     /// Where its files stay.
     folder: PathBuf,
-    packed: Arc<PackedAdapter>,
-    info: Arc<AdapterInfo>,
+    pub(super) packed: Arc<PackedAdapter>,
+    pub(super) info: Arc<AdapterInfo>,
     /// Memory that was promised for it.
-    promised: usize,
+    pub(super) promised: usize,
 }
 
 /// Lets threads that compute steps go first: they wait for each other, so one that is interrupted holds all of them up.
@@ -150,19 +165,30 @@ impl Inner {
             });
         }
         let adapter = files.parse(&self.packer.shape).map_err(failed)?;
-        let needed = adapter.info.parameters.saturating_mul(self.packer.weight_bytes);
+        let loaded = self.pack(&job.folder, &adapter.weights, adapter.info)?;
+        Ok(Loaded { folder, ..loaded })
+    }
+
+    /// Packs an adapter once there is memory.
+    pub(super) fn pack(
+        &self,
+        folder: &Path,
+        weights: &AdapterWeights,
+        info: AdapterInfo,
+    ) -> Result<Loaded, LoadError> {
+        let needed = info.parameters.saturating_mul(self.packer.weight_bytes);
         let room = self.make_room(needed)?;
-        let packed = (self.packer.pack)(&adapter.weights).map_err(|source| {
+        let packed = (self.packer.pack)(weights).map_err(|source| {
             failed(AdapterError::Pack {
-                folder: job.folder.clone(),
+                folder: folder.to_owned(),
                 source: Box::new(source),
             })
         })?;
         Ok(Loaded {
-            hash,
-            folder,
+            hash: weights.hash,
+            folder: folder.to_owned(),
             packed: Arc::new(packed),
-            info: Arc::new(adapter.info),
+            info: Arc::new(info),
             promised: room.keep(),
         })
     }
@@ -223,7 +249,7 @@ impl Inner {
             return;
         };
         let outcome = loaded.map(|loaded| {
-            let (packed, info) = memory.insert(loaded.hash, loaded.packed, loaded.info);
+            let (packed, info) = memory.insert(loaded.hash, loaded.packed, loaded.info, Vec::new());
             Entry {
                 name: job.name.clone(),
                 hash: loaded.hash,
@@ -276,7 +302,7 @@ pub(super) fn check_files(folder: &Path, hash: AdapterHash) -> Result<(), Adapte
     AdapterFiles::read(folder)?.check(hash)
 }
 
-fn failed(error: AdapterError) -> LoadError {
+pub(super) fn failed(error: AdapterError) -> LoadError {
     LoadError::Failed(Arc::new(error))
 }
 
@@ -301,5 +327,5 @@ impl Drop for Room<'_> {
     }
 }
 
-/// Where jobs are sent.
-pub(super) type Jobs = Sender<Job>;
+/// Where tasks are sent.
+pub(super) type Tasks = Sender<Task>;

@@ -15,12 +15,13 @@ mod error;
 mod listed;
 mod load;
 mod memory;
+mod merging;
 mod name;
 mod options;
 mod state;
 mod store;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -35,10 +36,10 @@ use crate::info::AdapterInfo;
 use crate::source::Source;
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use listed::{Listed, ListedVersion, Residency};
-use load::{Job, Jobs};
+use load::{Job, Task, Tasks};
 use memory::Memory;
 pub use options::{IsBusy, Pack, Packer, RegistryOptions};
-use state::{Named, Version};
+use state::{Named, Told, Version};
 use store::Store;
 pub use store::StoreError;
 
@@ -117,7 +118,7 @@ pub(crate) struct Inner {
     store: Option<Store>,
     /// Held by whoever changes what names stand for, from the store to the state: lookups never wait for the disk.
     changes: Mutex<()>,
-    jobs: Jobs,
+    jobs: Tasks,
 }
 
 /// All that changes.
@@ -126,6 +127,8 @@ struct State {
     /// In the order that they were added.
     names: IndexMap<String, Named>,
     memory: Memory,
+    /// Merged adapters that are being made, and who waits for each.
+    merging: HashMap<AdapterHash, Vec<Told>>,
     /// Requests that wait for loads.
     waiting: usize,
     /// Names each load, so that one that was given up is not taken for a later one.
@@ -224,7 +227,7 @@ impl Registry {
                 state.loads += 1;
                 named.begin_candidate(state.loads, &source.folder, adding, told);
                 // Loaders live as long as the registry.
-                let _ = self.0.jobs.send(Job::candidate(state.loads, source));
+                let _ = self.0.jobs.send(Task::Load(Job::candidate(state.loads, source)));
             }
         }
         Ok(Waiting(outcome))
@@ -242,7 +245,9 @@ impl Registry {
             folder: entry.path,
         };
         name::check_free(&state.names, &source)?;
-        state.memory.insert(entry.hash, entry.packed, entry.info);
+        state
+            .memory
+            .insert(entry.hash, entry.packed, entry.info, Vec::new());
         let named = Named::of(Version::new(source.folder, Some(entry.hash)));
         state.names.insert(source.name, named);
         Ok(())
@@ -251,12 +256,7 @@ impl Registry {
     /// The adapter that a request for `name` gets. One that is not in memory is loaded. The base is none.
     pub fn get(&self, name: &str) -> Lookup {
         let mut state = self.0.lock();
-        let State {
-            names,
-            memory,
-            waiting,
-            loads,
-        } = &mut *state;
+        let State { names, memory, .. } = &mut *state;
         let Some(named) = names.get_mut(name) else {
             return Lookup::Unknown;
         };
@@ -267,9 +267,15 @@ impl Registry {
         if let Some(error) = named.backed_off(Instant::now()) {
             return Lookup::Unavailable(error);
         }
-        if *waiting >= self.0.options.max_waiting {
-            *waiting -= names.values_mut().map(Named::forget_gone).sum::<usize>();
+        if state.waiting >= self.0.options.max_waiting {
+            state.forget_gone();
         }
+        let State {
+            names,
+            waiting,
+            loads,
+            ..
+        } = &mut *state;
         // Again, for all names were just looked through.
         let Some(named) = names.get_mut(name) else {
             return Lookup::Unknown;
@@ -279,7 +285,7 @@ impl Registry {
         }
         let (told, outcome) = oneshot::channel();
         if let Some(version) = named.wait(told, loads) {
-            let _ = self.0.jobs.send(Job::active(*loads, name, version));
+            let _ = self.0.jobs.send(Task::Load(Job::active(*loads, name, version)));
         }
         *waiting += 1;
         Lookup::Loading(Waiting(outcome))
@@ -406,6 +412,19 @@ impl State {
     fn drop_unnamed(&mut self) {
         let named: HashSet<AdapterHash> = self.names.values().filter_map(Named::active_hash).collect();
         self.memory.retain(|hash| named.contains(hash));
+    }
+
+    /// Forgets requests that wait no more.
+    fn forget_gone(&mut self) {
+        let mut gone: usize = self.names.values_mut().map(Named::forget_gone).sum();
+        for waiting in self.merging.values_mut() {
+            let before = waiting.len();
+            // One of them stays, for as long as there are some, the merge is under way.
+            let mut first = true;
+            waiting.retain(|told| std::mem::take(&mut first) || !told.is_closed());
+            gone += before - waiting.len();
+        }
+        self.waiting -= gone;
     }
 
     /// Hashes that must stay in memory.

@@ -16,7 +16,7 @@ use super::{
 /// Versions of a name that are remembered.
 const VERSIONS: usize = 16;
 
-type Told = oneshot::Sender<Outcome>;
+pub(super) type Told = oneshot::Sender<Outcome>;
 
 /// A name.
 #[derive(Debug, Default)]
@@ -161,6 +161,13 @@ impl Named {
 
     pub(super) fn active_hash(&self) -> Option<AdapterHash> {
         self.active().and_then(|version| version.hash)
+    }
+
+    /// Where the files of `hash` are read from, if one of its versions has it.
+    pub(super) fn files_of(&self, hash: AdapterHash) -> Option<&Path> {
+        let mut versions = self.versions.iter();
+        let version = versions.find(|version| version.hash == Some(hash))?;
+        Some(&version.folder)
     }
 
     /// Where its files are, or come from.

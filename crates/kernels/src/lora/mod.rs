@@ -27,7 +27,8 @@ pub enum LoraDtype {
 pub struct PackedLora {
     rank: usize,
     inp: usize,
-    scaling: f32,
+    /// `[rank]`
+    scalings: Vec<f32>,
     a: Shrink,
     /// `[out, rank]`
     b: PackedMatrix,
@@ -39,6 +40,15 @@ impl PackedLora {
     /// # Panics
     /// If the lengths do not fit.
     pub fn new(a: &[f32], b: &[f32], rank: usize, scaling: f32, dtype: LoraDtype) -> Self {
+        Self::stacked(a, b, vec![scaling; rank], dtype)
+    }
+
+    /// Packs a sum of updates that are stacked into one: each rank has its own of the `scalings`, `[rank]`.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn stacked(a: &[f32], b: &[f32], scalings: Vec<f32>, dtype: LoraDtype) -> Self {
+        let rank = scalings.len();
         assert!(
             rank > 0 && a.len().is_multiple_of(rank) && b.len().is_multiple_of(rank),
             "A and B of rank {rank}"
@@ -51,7 +61,7 @@ impl PackedLora {
         Self {
             rank,
             inp,
-            scaling,
+            scalings,
             a: Shrink::new(a, inp, dtype),
             b,
         }
@@ -143,7 +153,8 @@ pub fn add_lora(
             group,
             x: &x[(start + first) * lora.inp..][..height * lora.inp],
             inp: lora.inp,
-            scaling: lora.scaling * scale,
+            scalings: &lora.scalings,
+            scale,
             rank: lora.rank,
             to: shared,
             at: starts[s] + first * lora.rank,
