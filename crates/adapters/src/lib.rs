@@ -16,6 +16,7 @@ mod config;
 mod error;
 mod files;
 mod info;
+mod merge;
 mod read;
 mod refusal;
 mod registry;
@@ -28,6 +29,7 @@ pub use base_name::trained_on;
 pub use config::{CONFIG_LIMIT, FIELDS, Fate, Field, PeftConfig, RANK_LIMIT, parse_config};
 pub use error::AdapterError;
 pub use info::{AdapterFile, AdapterInfo};
+pub use merge::{MERGE_LIMIT, MajoritySign, MergeError, MergeMethod};
 pub use read::{read, read_for};
 pub use refusal::Refusal;
 pub use registry::{

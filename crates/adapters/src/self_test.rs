@@ -286,6 +286,7 @@ impl Computing {
                 start,
                 blocks: &blocks,
                 adapter,
+                scale: 1.0,
                 wanted: Wanted::All,
             }];
             let mut logits = Vec::new();

@@ -17,6 +17,7 @@ use proptest::sample::Index;
 #[derive(Clone, Debug)]
 struct Sequence {
     adapter: Option<usize>,
+    scale: f32,
     tokens: Vec<u32>,
 }
 
@@ -76,6 +77,7 @@ impl Served {
             start: 0,
             blocks: &blocks,
             adapter,
+            scale: sequence.scale,
             wanted: Wanted::All,
         };
         let mut logits = Vec::new();
@@ -117,7 +119,7 @@ impl Served {
                     break;
                 }
             }
-            chunks.sort_by_key(|&(s, _)| sequences[s].adapter);
+            chunks.sort_by_key(|&(s, _)| (sequences[s].adapter, sequences[s].scale.to_bits()));
             let runs: Vec<Run<'_>> = chunks
                 .iter()
                 .map(|&(s, chunk)| {
@@ -127,6 +129,7 @@ impl Served {
                         start,
                         blocks: &tables[s],
                         adapter: sequences[s].adapter.map(|adapter| slots[adapter]),
+                        scale: sequences[s].scale,
                         wanted: Wanted::All,
                     }
                 })
@@ -153,8 +156,24 @@ fn check(architecture: &str, dtype: AdapterDtype) {
     );
     let vocab = u32::try_from(served.model.config().vocab).unwrap();
     let adapter = prop_oneof![1 => Just(None), 4 => (0..served.adapters.len()).prop_map(Some)];
-    let sequence = (adapter, prop::collection::vec(0..vocab, 1..48))
-        .prop_map(|(adapter, tokens)| Sequence { adapter, tokens });
+    let scale = prop::sample::select(vec![1.0, 0.5, -2.0, 0.0]);
+    let scalable: Vec<bool> = served
+        .adapters
+        .iter()
+        .map(|adapter| adapter.unscalable().is_none())
+        .collect();
+    let sequence =
+        (adapter, scale, prop::collection::vec(0..vocab, 1..48)).prop_map(move |(adapter, scale, tokens)| {
+            Sequence {
+                scale: if adapter.is_some_and(|adapter| scalable[adapter]) {
+                    scale
+                } else {
+                    1.0
+                },
+                adapter,
+                tokens,
+            }
+        });
     let sequences = prop::collection::vec(sequence, 1..9);
     let choices = prop::collection::vec((any::<Index>(), 1usize..30), 1..40);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(12));

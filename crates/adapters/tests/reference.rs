@@ -72,6 +72,7 @@ fn step(backend: &mut CpuBackend, cases: &mut [&mut Case<'_>], chunks: &[(usize,
             start: *start,
             blocks: &case.blocks,
             adapter: case.subject.slot,
+            scale: 1.0,
             wanted: Wanted::All,
         })
         .collect();

@@ -63,6 +63,7 @@ fn run(backend: &mut CpuBackend, adapter: Option<Slot>, windows: &[Vec<u32>]) ->
             start: 0,
             blocks: &blocks,
             adapter,
+            scale: 1.0,
             wanted: Wanted::All,
         };
         let mut logits = Vec::new();

@@ -1,7 +1,7 @@
 //! Why a request was not accepted.
 
 /// Why a request was not accepted. Nothing of it was done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SubmitError {
     /// There is no token to go on from.
     #[error("the prompt has no tokens")]
@@ -47,6 +47,23 @@ pub enum SubmitError {
         max_tokens: usize,
         /// What the cache holds, in tokens.
         cache: usize,
+    },
+    /// An adapter's scale is no number.
+    #[error("the adapter's scale is {scale}, but has to be a finite number")]
+    Scale {
+        /// It.
+        scale: f32,
+    },
+    /// An adapter that is not updates alone, at a scale.
+    #[error(
+        "the adapter's scale is {scale}, but this adapter can only be used as it was trained: it has {what}, which a \
+         scale does not apply to"
+    )]
+    Unscalable {
+        /// The scale.
+        scale: f32,
+        /// What it has beside updates.
+        what: &'static str,
     },
     /// More alternatives than are given.
     #[error("{field} is {asked}, but at most {limit} can be given", limit = crate::MAX_LOGPROBS)]

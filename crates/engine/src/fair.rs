@@ -8,10 +8,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::prefix::Namespace;
+use multigraft_model::AdapterHash;
 
-/// Whose request it is.
-pub(crate) type ShareId = Namespace;
+use crate::tenant::Tenant;
+
+/// Whose request it is. At whichever scale it uses its adapter, it takes from the same share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ShareId {
+    pub(crate) adapter: Option<AdapterHash>,
+    pub(crate) tenant: Option<Tenant>,
+}
 
 /// What a token of a prompt counts.
 const PROMPT: u64 = 1;
@@ -89,7 +95,6 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::Tenant;
 
     fn id(name: &str) -> ShareId {
         ShareId {

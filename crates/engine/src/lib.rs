@@ -19,7 +19,7 @@
 //!
 //! What holds at all times:
 //!
-//! - Sequences of one adapter and tenant that begin alike share the blocks of their beginning, at the same time or one
+//! - Sequences of one adapter, scale and tenant that begin alike share the blocks of their beginning, at the same time or one
 //!   after the other; nobody's tokens or log-probabilities change by it, to the bit.
 //! - Sequences of any adapters, and of the base, share a step. None of them can tell: a request's tokens depend on
 //!   its own prompt, adapter, sampling parameters and seed alone.
@@ -58,6 +58,6 @@ mod tests;
 pub use engine::{Engine, EngineOptions};
 pub use error::{SamplingError, SubmitError};
 pub use event::{Event, Finish, FinishReason, PromptToken, RequestId, Sink, Timings, Token};
-pub use request::{MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS, Request, Sampling, Stop};
+pub use request::{AdapterUse, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS, Request, Sampling, Stop};
 pub use stats::{EngineLimits, Stats};
 pub use tenant::Tenant;

@@ -6,13 +6,15 @@ use crate::scheduler::Chunk;
 use crate::sequence::Sequence;
 
 /// A chunk with all that its run needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Planned {
     /// Its sequence's place among those that run.
     pub(crate) index: usize,
     pub(crate) rows: usize,
     /// The adapter's slot; `None` is the base.
     pub(crate) slot: Option<Slot>,
+    /// What the adapter's updates are multiplied by.
+    pub(crate) scale: f32,
     pub(crate) wanted: Wanted,
 }
 
@@ -22,6 +24,7 @@ impl Planned {
             index: chunk.index,
             rows: chunk.rows,
             slot,
+            scale: sequence.adapter().map_or(1.0, |used| used.scale),
             wanted: sequence.wanted(chunk.rows),
         }
     }
@@ -33,14 +36,15 @@ impl Planned {
             start,
             blocks: sequence.blocks(),
             adapter: self.slot,
+            scale: self.scale,
             wanted: self.wanted,
         }
     }
 }
 
-/// Makes the chunks of each adapter neighbours: one segment each, the base first.
+/// Makes the chunks of each adapter and scale neighbours: one segment each, the base first.
 pub(crate) fn order(planned: &mut [Planned]) {
-    planned.sort_by_key(|planned| planned.slot);
+    planned.sort_by_key(|planned| (planned.slot, planned.scale.to_bits()));
 }
 
 /// The runs of the step, in the order of `planned`.

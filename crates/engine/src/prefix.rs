@@ -13,17 +13,35 @@ use std::collections::{BTreeMap, HashMap};
 
 use multigraft_model::{AdapterHash, BLOCK_TOKENS, BlockId};
 
+use crate::request::AdapterUse;
 use crate::tenant::Tenant;
 
 /// Copying a block moves the keys and values of all layers once. For fewer positions than this, computing them in a
 /// step that takes place anyway costs about as little.
 const WORTH_COPYING: usize = 4;
 
-/// Who may share: sequences of one adapter, or of the base, and of one tenant, or of those who name none.
+/// Who may share: sequences of one adapter at one scale, or of the base, and of one tenant, or of those who name none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Namespace {
-    pub(crate) adapter: Option<AdapterHash>,
+    pub(crate) adapter: Option<Applied>,
     pub(crate) tenant: Option<Tenant>,
+}
+
+/// What computed a block's keys and values, beside the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Applied {
+    hash: AdapterHash,
+    /// Bits of the scale.
+    scale: u32,
+}
+
+impl From<&AdapterUse> for Applied {
+    fn from(used: &AdapterUse) -> Self {
+        Self {
+            hash: used.hash(),
+            scale: used.scale.to_bits(),
+        }
+    }
 }
 
 /// What comes before a block.
@@ -224,9 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn nobody_finds_what_belongs_to_another_adapter_or_tenant() {
-        let cache = fork();
-        let adapter = Some(AdapterHash([1; 32]));
+    fn nobody_finds_what_belongs_to_another_adapter_scale_or_tenant() {
+        let mut cache = fork();
+        let hash = AdapterHash([1; 32]);
+        let adapter = Some(Applied { hash, scale: 1 });
         let tenant = Some(Tenant::new("a"));
         for namespace in [
             Namespace { adapter, ..MINE },
@@ -235,6 +254,13 @@ mod tests {
         ] {
             assert_eq!(cache.find(namespace, &block(&[1])), Found::default());
         }
+        let scaled = |scale| Namespace {
+            adapter: Some(Applied { hash, scale }),
+            ..MINE
+        };
+        cache.insert(Parent::Root(scaled(1)), block(&[1]), BlockId(3));
+        assert_eq!(cache.find(scaled(1), &block(&[1])).blocks, [BlockId(3)]);
+        assert_eq!(cache.find(scaled(2), &block(&[1])), Found::default());
         assert_eq!(Tenant::new("a"), Tenant::new("a"));
         assert_ne!(Tenant::new("a"), Tenant::new("b"));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use multigraft_model::PackedAdapter;
+use multigraft_model::{AdapterHash, PackedAdapter};
 
 use crate::error::{SamplingError, SubmitError};
 use crate::fair::ShareId;
@@ -18,13 +18,51 @@ pub const MAX_STOPS: usize = 128;
 /// The most alternatives whose log-probabilities can be asked for at each position.
 pub const MAX_LOGPROBS: usize = 20;
 
+/// An adapter as a request uses it.
+#[derive(Clone, Debug)]
+pub struct AdapterUse {
+    /// The adapter.
+    pub adapter: Arc<PackedAdapter>,
+    /// What its updates are multiplied by. Finite; 1 is as it was trained, 0 answers as the base does. Anything but 1 is
+    /// refused for adapters that are not updates alone ([`PackedAdapter::unscalable`]).
+    pub scale: f32,
+}
+
+impl AdapterUse {
+    pub(crate) fn hash(&self) -> AdapterHash {
+        self.adapter.hash()
+    }
+
+    /// Refuses a scale that the adapter cannot be used at.
+    ///
+    /// # Errors
+    /// If it is no number, or not 1 and the adapter not updates alone.
+    pub fn check(&self) -> Result<(), SubmitError> {
+        let scale = self.scale;
+        if !scale.is_finite() {
+            return Err(SubmitError::Scale { scale });
+        }
+        match self.adapter.unscalable() {
+            Some(what) if scale != 1.0 => Err(SubmitError::Unscalable { scale, what }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<Arc<PackedAdapter>> for AdapterUse {
+    /// As it was trained.
+    fn from(adapter: Arc<PackedAdapter>) -> Self {
+        Self { adapter, scale: 1.0 }
+    }
+}
+
 /// A prompt and how to go on from it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The prompt's tokens, at least one.
     pub prompt: Vec<u32>,
     /// The adapter to apply to every token; `None` is the base model.
-    pub adapter: Option<Arc<PackedAdapter>>,
+    pub adapter: Option<AdapterUse>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// What ends the output early.
@@ -60,7 +98,7 @@ impl Request {
     /// Whose share of the machine it is served from.
     pub(crate) fn share(&self) -> ShareId {
         ShareId {
-            adapter: self.adapter.as_ref().map(|adapter| adapter.hash()),
+            adapter: self.adapter.as_ref().map(AdapterUse::hash),
             tenant: self.tenant,
         }
     }
@@ -87,6 +125,7 @@ impl Request {
             });
         }
         limits.check_room(prompt, max_tokens)?;
+        self.adapter.as_ref().map_or(Ok(()), AdapterUse::check)?;
         for (field, asked) in [
             ("logprobs", self.logprobs),
             ("prompt_logprobs", self.prompt_logprobs),
@@ -274,6 +313,18 @@ mod tests {
     fn a_plain_request_is_accepted() {
         assert!(Request::new(vec![99], 47).check(&limits()).is_ok());
         assert!(Request::new(vec![0; 48], 0).check(&limits()).is_ok());
+    }
+
+    #[test]
+    fn scales_are_numbers() {
+        for scale in [f32::NAN, f32::INFINITY] {
+            let adapter = Arc::new(PackedAdapter::empty(AdapterHash([1; 32])));
+            let refused = refusal(|r| r.adapter = Some(AdapterUse { adapter, scale }));
+            assert_eq!(
+                refused,
+                format!("the adapter's scale is {scale}, but has to be a finite number")
+            );
+        }
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! One request under way.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use multigraft_model::{AdapterHash, BlockId, PackedAdapter, Wanted};
+use multigraft_model::{AdapterHash, BlockId, Wanted};
 
 use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::{Client, State};
 use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
 use crate::fair::ShareId;
 use crate::output::Output;
+use crate::prefix::Namespace;
 use crate::prompt_scores::PromptScores;
+use crate::request::AdapterUse;
 use crate::sampler::{BadLogits, Row, Scratch};
 use crate::vocabulary::Vocabulary;
 use crate::waiting::Place;
@@ -23,7 +24,7 @@ use crate::worker::Submission;
 pub(crate) struct Sequence {
     pub(crate) id: RequestId,
     client: Client,
-    adapter: Option<Arc<PackedAdapter>>,
+    adapter: Option<AdapterUse>,
     /// Whose it is.
     share: ShareId,
     /// The prompt and the output.
@@ -77,6 +78,10 @@ impl Sequence {
         } = submission;
         let output = Output::new(&request, seed, vocabulary);
         let share = request.share();
+        let namespace = Namespace {
+            adapter: request.adapter.as_ref().map(Into::into),
+            tenant: request.tenant,
+        };
         Self {
             id,
             client,
@@ -86,7 +91,7 @@ impl Sequence {
             max_tokens: request.max_tokens,
             computed: 0,
             cached: None,
-            blocks: pool.table(share),
+            blocks: pool.table(namespace),
             place: Some(place),
             output,
             prompt_scores: request.prompt_logprobs.map(PromptScores::new),
@@ -99,12 +104,12 @@ impl Sequence {
         }
     }
 
-    pub(crate) fn adapter(&self) -> Option<&Arc<PackedAdapter>> {
+    pub(crate) fn adapter(&self) -> Option<&AdapterUse> {
         self.adapter.as_ref()
     }
 
     pub(crate) fn adapter_hash(&self) -> Option<AdapterHash> {
-        self.adapter.as_ref().map(|adapter| adapter.hash())
+        self.adapter.as_ref().map(AdapterUse::hash)
     }
 
     pub(crate) fn share(&self) -> ShareId {

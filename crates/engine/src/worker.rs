@@ -149,7 +149,7 @@ impl Worker {
             let sequence = &mut self.scheduler.queues.running[chunk.index];
             let slot = sequence
                 .adapter()
-                .map(|adapter| self.residents.slot(&mut *self.backend, adapter));
+                .map(|used| self.residents.slot(&mut *self.backend, &used.adapter));
             match slot.transpose() {
                 Ok(slot) => planned.push(Planned::new(chunk, sequence, slot)),
                 Err(error) => sequence.fail(&error.to_string()),

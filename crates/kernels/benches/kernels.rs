@@ -84,6 +84,7 @@ fn lora(criterion: &mut Criterion) {
                 rows,
                 lora,
                 at: 0,
+                scale: 1.0,
             })
             .collect();
         let x = noise(segments * rows * HIDDEN);

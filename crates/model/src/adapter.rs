@@ -56,7 +56,8 @@ struct EmbeddingLowRank {
     a: Vec<f32>,
     /// `[hidden, rank]`
     b: Vec<f32>,
-    scaling: f32,
+    /// `[rank]`
+    scalings: Vec<f32>,
 }
 
 impl PackedAdapter {
@@ -102,6 +103,16 @@ impl PackedAdapter {
         self.bytes
     }
 
+    /// What it has that is not multiplied by a scale, being no update but something in the base's stead; `None` if it is
+    /// updates alone.
+    pub fn unscalable(&self) -> Option<&'static str> {
+        let linears = self.linears.iter().flatten().chain(&self.head);
+        linears
+            .filter_map(PackedLinear::unscalable)
+            .chain(self.embedding.as_ref().and_then(PackedEmbedding::unscalable))
+            .next()
+    }
+
     /// An adapter that changes nothing and fits every base: for tests of what stands above the seam.
     #[doc(hidden)]
     pub fn empty(hash: AdapterHash) -> Self {
@@ -129,6 +140,10 @@ impl PackedAdapter {
         self.linears.get(layer * TARGETS + target as usize)?.as_ref()
     }
 }
+
+/// What cannot be scaled, as messages call it.
+const REPLACED: &str = "a whole table in the base's stead (modules_to_save)";
+const TOKEN_ROWS: &str = "trained token rows";
 
 /// Variants of [`Target`].
 const TARGETS: usize = 9;
@@ -189,7 +204,7 @@ impl PackedLinear {
             .map(|(row, values)| (*row, values.as_slice()))
             .unzip();
         Self {
-            lora: low_rank.map(|l| PackedLora::new(&l.a.values, &l.b.values, l.a.rows, l.scaling, dtype)),
+            lora: low_rank.map(|l| PackedLora::stacked(&l.a.values, &l.b.values, l.scalings(), dtype)),
             gain: delta.magnitude.as_ref().map(|m| dora_gain(m, base, low_rank)),
             addend: low_rank.and_then(|l| l.bias.as_ref().map(|bias| scaled(bias, l.scaling))),
             bias: delta.base_bias.clone(),
@@ -205,6 +220,16 @@ impl PackedLinear {
                 )
             }),
         }
+    }
+
+    fn unscalable(&self) -> Option<&'static str> {
+        let all = [
+            (self.gain.is_some(), "DoRA's magnitudes"),
+            (self.bias.is_some(), "biases in the base's stead"),
+            (self.replaced.is_some(), REPLACED),
+            (self.rows.is_some(), TOKEN_ROWS),
+        ];
+        all.into_iter().find_map(|(has, what)| has.then_some(what))
     }
 
     fn bytes(&self) -> usize {
@@ -235,14 +260,15 @@ fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
 /// `m / ‖W + s·B·A‖`, the norm over each output's row.
 fn dora_gain(magnitude: &[f32], base: &PackedMatrix, low_rank: Option<&LowRank>) -> Vec<f32> {
     let mut row = vec![0.0; base.inp()];
+    let scalings = low_rank.map_or_else(Vec::new, LowRank::scalings);
     magnitude
         .iter()
         .enumerate()
         .map(|(o, m)| {
             base.row(o, &mut row);
-            if let Some(LowRank { a, b, scaling, .. }) = low_rank {
+            if let Some(LowRank { a, b, .. }) = low_rank {
                 let b = &b.values[o * b.cols..][..b.cols];
-                for (b, a) in b.iter().zip(a.values.chunks_exact(a.cols)) {
+                for ((b, a), scaling) in b.iter().zip(a.values.chunks_exact(a.cols)).zip(&scalings) {
                     row.iter_mut().zip(a).for_each(|(w, a)| *w += scaling * b * a);
                 }
             }
@@ -267,10 +293,18 @@ impl PackedEmbedding {
                     rank,
                     a,
                     b: l.b.values.clone(),
-                    scaling: l.scaling,
+                    scalings: l.scalings(),
                 }
             }),
         }
+    }
+
+    fn unscalable(&self) -> Option<&'static str> {
+        let all = [
+            (self.replaced.is_some(), REPLACED),
+            (!self.rows.is_empty(), TOKEN_ROWS),
+        ];
+        all.into_iter().find_map(|(has, what)| has.then_some(what))
     }
 
     fn bytes(&self) -> usize {
@@ -286,16 +320,21 @@ impl PackedEmbedding {
                 .map_or(0, |l| size_of_val(l.a.as_slice()) + size_of_val(l.b.as_slice()))
     }
 
-    /// The embedding of `token`, `[hidden]`, before any scale of the model.
-    pub(crate) fn embed(&self, token: u32, base: &PackedMatrix, to: &mut [f32]) {
+    /// The embedding of `token`, `[hidden]`, before any scale of the model; `scale` is what the update is multiplied by.
+    pub(crate) fn embed(&self, token: u32, scale: f32, base: &PackedMatrix, to: &mut [f32]) {
         match self.rows.get(&token) {
             Some(row) => to.copy_from_slice(row),
             None => self.replaced.as_ref().unwrap_or(base).row(token as usize, to),
         }
-        if let Some(EmbeddingLowRank { rank, a, b, scaling }) = &self.low_rank {
+        if let Some(EmbeddingLowRank { rank, a, b, scalings }) = &self.low_rank {
             let a = &a[token as usize * rank..][..*rank];
+            let h: Vec<f32> = a
+                .iter()
+                .zip(scalings)
+                .map(|(a, scaling)| scaling * scale * a)
+                .collect();
             for (to, b) in to.iter_mut().zip(b.chunks_exact(*rank)) {
-                *to += scaling * a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+                *to += h.iter().zip(b).map(|(h, b)| h * b).sum::<f32>();
             }
         }
     }

@@ -119,10 +119,15 @@ impl Backend for CpuBackend {
                 run.start + count <= self.limits.context,
                 "a run ends within the context"
             );
-            match segments.last_mut().filter(|_| last == Some(run.adapter)) {
+            // Without its updates, a row is the base's.
+            let applied = run
+                .adapter
+                .map(|slot| (slot, run.scale))
+                .filter(|&(_, scale)| scale != 0.0);
+            match segments.last_mut().filter(|_| last == Some(applied)) {
                 Some(segment) => segment.rows += count,
                 None => {
-                    let adapter = run.adapter.map(|slot| {
+                    let adapter = applied.map(|(slot, _)| {
                         self.slots[slot.0 as usize]
                             .as_deref()
                             .expect("a run names a slot that was admitted")
@@ -131,10 +136,11 @@ impl Backend for CpuBackend {
                         start,
                         rows: count,
                         adapter,
+                        scale: applied.map_or(1.0, |(_, scale)| scale),
                     });
                 }
             }
-            last = Some(run.adapter);
+            last = Some(applied);
             rows.extend(run.tokens.iter().enumerate().map(|(i, &token)| {
                 assert!(
                     (token as usize) < self.limits.vocab,

@@ -79,7 +79,7 @@ impl<'a> Decoder<'a> {
             let rows = self.rows[segment.start..][..segment.rows].iter();
             for (row, x) in rows.zip(x[segment.start * config.hidden..].chunks_exact_mut(config.hidden)) {
                 match delta {
-                    Some(delta) => delta.embed(row.token, &self.model.embedding, x),
+                    Some(delta) => delta.embed(row.token, segment.scale, &self.model.embedding, x),
                     None => self.model.embedding.row(row.token as usize, x),
                 }
                 x.iter_mut().for_each(|x| *x *= config.embedding_scale);
@@ -276,7 +276,7 @@ impl<'a> Decoder<'a> {
                         row[*token as usize] = *value;
                     }
                 }
-                finish(change, row);
+                finish(change, segment.scale, row);
                 if let Some(bias) = &change.bias {
                     add(row, bias);
                 }
@@ -321,7 +321,7 @@ fn wanted_segments<'a>(segments: &[Segment<'a>], wanted: &[usize]) -> Vec<Segmen
             let found = Segment {
                 start,
                 rows,
-                adapter: segment.adapter,
+                ..*segment
             };
             start += rows;
             (rows > 0).then_some(found)

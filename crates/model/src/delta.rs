@@ -96,6 +96,17 @@ pub struct LowRank {
     pub scaling: f32,
     /// `lora_B.bias`, `[out]`, if trained with `lora_bias`.
     pub bias: Option<Vec<f32>>,
+    /// A scaling for each rank in `scaling`'s stead, `[rank]`: a sum of updates, stacked into one. The bias has `scaling`
+    /// all the same.
+    pub stacked: Option<Vec<f32>>,
+}
+
+impl LowRank {
+    /// The scaling of each rank.
+    pub(crate) fn scalings(&self) -> Vec<f32> {
+        let same = || vec![self.scaling; self.a.rows];
+        self.stacked.clone().unwrap_or_else(same)
+    }
 }
 
 /// What an adapter does to one linear map.

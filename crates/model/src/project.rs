@@ -8,13 +8,15 @@ use smallvec::SmallVec;
 use crate::adapter::{PackedAdapter, PackedLinear};
 use crate::weights::Projection;
 
-/// Neighbouring rows under one adapter.
+/// Neighbouring rows under one adapter, at one scale.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment<'a> {
     pub(crate) start: usize,
     pub(crate) rows: usize,
     /// `None` is the base.
     pub(crate) adapter: Option<&'a PackedAdapter>,
+    /// What its updates are multiplied by.
+    pub(crate) scale: f32,
 }
 
 /// What [`project`] works with beside its input.
@@ -75,7 +77,7 @@ impl Projector<'_> {
                 for row in rows {
                     let row = &mut row[part.at..part.at + outputs];
                     if let Some(change) = change {
-                        finish(change, row);
+                        finish(change, segment.scale, row);
                     }
                     if let Some(bias) = bias {
                         add(row, bias);
@@ -102,6 +104,7 @@ impl Projector<'_> {
                     rows: segment.rows,
                     lora,
                     at: *at,
+                    scale: segment.scale,
                 })
             })
             .collect();
@@ -110,12 +113,12 @@ impl Projector<'_> {
 }
 
 /// What comes after the low-rank update and before the bias: DoRA's gain, LoRA's own bias.
-pub(crate) fn finish(change: &PackedLinear, row: &mut [f32]) {
+pub(crate) fn finish(change: &PackedLinear, scale: f32, row: &mut [f32]) {
     if let Some(gain) = &change.gain {
         row.iter_mut().zip(gain).for_each(|(y, g)| *y *= g);
     }
     if let Some(addend) = &change.addend {
-        add(row, addend);
+        row.iter_mut().zip(addend).for_each(|(y, v)| *y += scale * v);
     }
 }
 

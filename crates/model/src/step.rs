@@ -53,11 +53,14 @@ pub struct Run<'a> {
     pub blocks: &'a [BlockId],
     /// The adapter of all these rows; `None` is the base model.
     pub adapter: Option<Slot>,
+    /// What the adapter's update is multiplied by, finite: 1 is as it was trained, 0 gives the base's bits. Anything else
+    /// is only right if [`PackedAdapter::unscalable`] says nothing.
+    pub scale: f32,
     /// The rows whose logits are returned.
     pub wanted: Wanted,
 }
 
-/// One forward pass. Runs are ordered so that those of one adapter are neighbours: a *segment*.
+/// One forward pass. Runs are ordered so that those of one adapter and scale are neighbours: a *segment*.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// At most one run per sequence.

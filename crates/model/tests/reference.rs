@@ -57,6 +57,7 @@ fn logits(backend: &mut CpuBackend, tokens: &[u32], chunk: usize) -> Vec<f32> {
             start: i * chunk,
             blocks: &blocks,
             adapter: None,
+            scale: 1.0,
             wanted: Wanted::All,
         };
         let mut logits = Vec::new();

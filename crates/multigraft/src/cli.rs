@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use reqwest::Url;
 
 use crate::{
     commands::bench::BenchArguments,
-    config::{ModelOptions, ServerOptions},
+    config::{ModelOptions, NamedSource, ServerOptions},
 };
 
 /// One base model, any number of LoRA adapters, one process.
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Check that adapters answer as they do in PEFT, alone and mixed in one batch.
     Verify(VerifyArguments),
+    /// List, add, replace, remove, pin, roll back and verify the adapters of a running server.
+    Adapters(AdaptersArguments),
     /// Measure this machine, the model on it, the adapters' kernels, or a running server.
     Bench(BenchArguments),
 }
@@ -181,6 +184,80 @@ pub(crate) struct VerifyArguments {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  multigraft adapters ls
+  multigraft adapters add support=./adapters/support
+  multigraft adapters add support=hf://org/support@v2 --replace
+  multigraft adapters rollback support
+  multigraft adapters --server http://10.0.0.5:8080 verify
+
+Sources are resolved by the server, which must allow them (`serve --allow-source`).
+Exit status: 0 done, 1 `verify` found a failing adapter, 2 it could not be done.")]
+pub(crate) struct AdaptersArguments {
+    /// The server's address.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "MULTIGRAFT_SERVER",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub server: Url,
+
+    #[command(subcommand)]
+    pub action: AdaptersAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdaptersAction {
+    /// Show all adapters: state, memory, effect, versions.
+    Ls {
+        /// Print what the server answers.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load an adapter and serve it once it is checked.
+    Add {
+        /// What requests call it, and where it is.
+        #[arg(value_name = "[NAME=]SOURCE")]
+        adapter: NamedSource,
+        /// Take the place of the adapter that has the name; requests under way end on that one.
+        #[arg(long)]
+        replace: bool,
+        /// Keep it in memory.
+        #[arg(long)]
+        pin: bool,
+    },
+    /// Remove an adapter; requests under way end as they would have.
+    Rm {
+        /// Its name.
+        name: String,
+    },
+    /// Keep an adapter in memory.
+    Pin {
+        /// Its name.
+        name: String,
+        /// Keep it no longer.
+        #[arg(long)]
+        off: bool,
+    },
+    /// Serve an earlier version of an adapter.
+    Rollback {
+        /// Its name.
+        name: String,
+        /// The first digits of the version's hash. [default: the version before the active one]
+        #[arg(long, value_name = "HASH")]
+        to: Option<String>,
+    },
+    /// Have adapters answer a request each, and show what their self tests found.
+    Verify {
+        /// Their names; without any, all.
+        names: Vec<String>,
+    },
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
 //! From a name and tokens to an accepted request: which model answers, and whether there is room.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{AdapterError, Adding, Entry, Lookup, Source};
-use multigraft_engine::{Request, SubmitError};
-use multigraft_model::PackedAdapter;
-use tokio::time::timeout;
+use multigraft_adapters::{AdapterError, Adding, Entry, LoadError, Lookup, Source};
+use multigraft_engine::{AdapterUse, Request, SubmitError};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Dialect,
     answers::{self, Answers},
-    error::{ApiError, served},
-    fields::Fields,
+    asked::Asked,
+    error::ApiError,
     state::AppState,
 };
 
@@ -20,6 +19,8 @@ use crate::{
 pub(crate) const ADAPTER_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter");
 /// The response header with the content hash of that adapter; `base` for the base.
 pub(crate) const HASH_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter-hash");
+/// The response header with what the adapter's updates were multiplied by; the base has none.
+pub(crate) const SCALE_HEADER: HeaderName = HeaderName::from_static("x-multigraft-adapter-scale");
 
 /// The name that TGI's OpenAI routes and its clients use for whatever base is served.
 const TGI_NAME: &str = "tgi";
@@ -33,7 +34,7 @@ pub(crate) struct Served {
     /// The adapter's content hash in hexadecimal, or `base`.
     pub hash: String,
     /// The adapter; `None` is the base.
-    pub adapter: Option<Arc<PackedAdapter>>,
+    pub adapter: Option<AdapterUse>,
 }
 
 impl fmt::Debug for Served {
@@ -45,7 +46,15 @@ impl fmt::Debug for Served {
 impl Served {
     /// OpenAI's `system_fingerprint`: what computed the answer.
     pub(crate) fn fingerprint(&self) -> String {
-        format!("multigraft-{}", self.hash)
+        match self.scale() {
+            None | Some(1.0) => format!("multigraft-{}", self.hash),
+            Some(scale) => format!("multigraft-{}@{scale}", self.hash),
+        }
+    }
+
+    /// What the adapter's updates are multiplied by; the base has none.
+    pub(crate) fn scale(&self) -> Option<f32> {
+        self.adapter.as_ref().map(|used| used.scale)
     }
 
     /// Says in the headers which model answered.
@@ -57,15 +66,10 @@ impl Served {
         if let Ok(hash) = HeaderValue::from_str(&self.hash) {
             headers.insert(HASH_HEADER, hash);
         }
-    }
-}
-
-impl From<Entry> for Served {
-    fn from(entry: Entry) -> Self {
-        Self {
-            hash: entry.hash.to_string(),
-            name: entry.name,
-            adapter: Some(entry.packed),
+        if let Some(scale) = self.scale()
+            && let Ok(scale) = HeaderValue::from_str(&scale.to_string())
+        {
+            headers.insert(SCALE_HEADER, scale);
         }
     }
 }
@@ -88,7 +92,7 @@ impl AppState {
 
     /// Whether the base answers to `name`: to its own, to the empty one, as in LoRAX, and to `tgi`, as in TGI; nothing
     /// else is ever answered by the base.
-    fn is_base(&self, name: &str) -> bool {
+    pub(crate) fn is_base(&self, name: &str) -> bool {
         name == self.registry.base() || name.is_empty() || name == TGI_NAME
     }
 
@@ -100,38 +104,50 @@ impl AppState {
         }
     }
 
-    /// The model that answers to `name`. Waits for an adapter that has to be loaded first.
-    pub(crate) async fn model(&self, name: &str) -> Result<Served, ApiError> {
-        if self.is_base(name) {
-            return Ok(self.base_model());
-        }
-        let unavailable = |error| ApiError::unavailable(name, &error);
-        let found = match self.registry.get(name) {
-            Lookup::Unknown => self.first_use(name)?,
-            found => found,
-        };
-        match found {
-            Lookup::Ready(entry) => Ok(entry.into()),
-            Lookup::Loading(waiting) => {
-                let wait = self.limits.load_wait;
-                match timeout(wait, waiting.outcome()).await {
-                    Ok(Ok(entry)) => Ok(entry.into()),
-                    Ok(Err(error)) => Err(unavailable(error)),
-                    Err(_) => Err(ApiError::StillLoading {
-                        name: name.to_owned(),
-                        waited: wait,
-                    }),
-                }
+    /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
+    pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
+        let deadline = Instant::now() + self.limits.load_wait;
+        let (entry, scale) = match asked {
+            Asked::One { name, .. } if self.is_base(name) => return Ok(self.base_model()),
+            Asked::One { name, scale, .. } => {
+                let found = self.look_up(name)?;
+                (self.found(name, found, deadline, asked).await?, *scale)
             }
-            Lookup::Unavailable(error) => Err(unavailable(error)),
-            Lookup::Unknown => Err(ApiError::unknown_model(name, self.names())),
-        }
+            Asked::Merged { method, parts, .. } => {
+                // All of them are asked for before the first is waited for.
+                let found = parts.iter().map(|(name, _)| self.look_up(name));
+                let found = found.collect::<Result<Vec<Lookup>, _>>()?;
+                let mut entries = Vec::with_capacity(parts.len());
+                for ((name, weight), found) in parts.iter().zip(found) {
+                    entries.push((self.found(name, found, deadline, asked).await?, *weight));
+                }
+                let merged = self.registry.merged(*method, &entries);
+                // They need not stay in memory for this.
+                drop(entries);
+                (self.found("merged", merged, deadline, asked).await?, 1.0)
+            }
+        };
+        let used = AdapterUse {
+            adapter: entry.packed,
+            scale,
+        };
+        used.check()
+            .map_err(|error| ApiError::invalid(asked.field(), error.to_string()))?;
+        Ok(Served {
+            hash: entry.hash.to_string(),
+            name: entry.name,
+            adapter: Some(used),
+        })
     }
 
-    /// An adapter that nobody added, but which is called as an allowed source is: it is added now.
-    fn first_use(&self, name: &str) -> Result<Lookup, ApiError> {
-        let Ok(at) = self.sources.resolve(name) else {
-            return Ok(Lookup::Unknown);
+    /// What `name` stands for. An adapter that nobody added, but which is called as an allowed source is, is added now.
+    fn look_up(&self, name: &str) -> Result<Lookup, ApiError> {
+        let at = match self.registry.get(name) {
+            Lookup::Unknown => match self.sources.resolve(name) {
+                Ok(at) => at,
+                Err(_) => return Ok(Lookup::Unknown),
+            },
+            found => return Ok(found),
         };
         let source = Source {
             name: name.to_owned(),
@@ -147,15 +163,32 @@ impl AppState {
         }
     }
 
-    /// The name in an OpenAI request's `model`, which has to be one that is served.
-    pub(crate) fn openai_name(&self, fields: &mut Fields) -> Result<String, ApiError> {
-        match with_source(fields.string("model")?, fields)? {
-            Some(name) => self.check_name(&name).map(|()| name),
-            None => {
-                let message = format!("`model` is missing. {}", served(&self.names()));
-                Err(ApiError::invalid("model", message))
-            }
-        }
+    /// The adapter that was looked up as `name`, once it is there.
+    async fn found(
+        &self,
+        name: &str,
+        found: Lookup,
+        deadline: Instant,
+        asked: &Asked,
+    ) -> Result<Entry, ApiError> {
+        let outcome = match found {
+            Lookup::Ready(entry) => Ok(entry),
+            Lookup::Loading(waiting) => match timeout_at(deadline, waiting.outcome()).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    return Err(ApiError::StillLoading {
+                        name: name.to_owned(),
+                        waited: self.limits.load_wait,
+                    });
+                }
+            },
+            Lookup::Unavailable(error) => Err(error),
+            Lookup::Unknown => return Err(ApiError::unknown_model(name, self.names())),
+        };
+        outcome.map_err(|error| match error {
+            LoadError::Merge(error) => ApiError::invalid(asked.field(), error.to_string()),
+            error => ApiError::unavailable(name, &error),
+        })
     }
 
     /// The tokens to generate where a request does not say how many.
@@ -196,26 +229,6 @@ impl AppState {
     }
 }
 
-/// The name of an adapter, or of its source if LoRAX's `adapter_source` says what kind of source it is.
-pub(crate) fn with_source(name: Option<String>, fields: &mut Fields) -> Result<Option<String>, ApiError> {
-    let source = fields
-        .string("adapter_source")?
-        .filter(|source| !source.is_empty());
-    let (Some(name), Some(source)) = (&name, source) else {
-        return Ok(name);
-    };
-    let scheme = match source.as_str() {
-        "local" => return Ok(Some(name.clone())),
-        "hub" => "hf",
-        "s3" => "s3",
-        _ => return Err(fields.complain("adapter_source", "must be `hub`, `local` or `s3`")),
-    };
-    Ok(Some(match name.contains("://") || name.is_empty() {
-        true => name.clone(),
-        false => format!("{scheme}://{name}"),
-    }))
-}
-
 /// The engine's refusal in the words and field names of the request.
 fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
     let (prompt, max_tokens, within) = match dialect {
@@ -241,6 +254,9 @@ fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
                  that a sequence may have here"
             );
             ApiError::invalid(max_tokens, message)
+        }
+        SubmitError::Scale { .. } | SubmitError::Unscalable { .. } => {
+            ApiError::invalid(format!("{within}adapter_scale"), message)
         }
         SubmitError::TooManyLogprobs { field, .. } => ApiError::invalid(format!("{within}{field}"), message),
         SubmitError::EmptyStopString

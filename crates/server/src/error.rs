@@ -133,7 +133,8 @@ impl ApiError {
                 reason: error.to_string(),
                 retry_after: Some(*retry_after),
             },
-            LoadError::NoRoom { .. }
+            LoadError::Merge(_)
+            | LoadError::NoRoom { .. }
             | LoadError::Failed(_)
             | LoadError::Store(_)
             | LoadError::Panicked

@@ -96,10 +96,15 @@ impl Fields {
         reason = "sampling parameters are float32; their ranges are checked where they are used"
     )]
     pub(crate) fn number(&mut self, name: &str) -> Result<Option<f32>, ApiError> {
+        Ok(self.precise(name)?.map(|number| number as f32))
+    }
+
+    /// A number in double precision.
+    pub(crate) fn precise(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
-                Some(number) => Ok(Some(number as f32)),
+                Some(number) => Ok(Some(number)),
                 None => Err(self.mismatch(name, &value, "a number")),
             },
         }
@@ -155,6 +160,26 @@ impl Fields {
             })),
             Some(other) => Err(self.mismatch(name, &other, "an object")),
         }
+    }
+
+    /// A list of objects.
+    pub(crate) fn objects(&mut self, name: &str) -> Result<Option<Vec<Self>>, ApiError> {
+        let Some(items) = self.list(name)? else {
+            return Ok(None);
+        };
+        let object = |(index, item)| match item {
+            Value::Object(values) => Ok(Self {
+                values,
+                within: format!("{}{name}[{index}].", self.within),
+            }),
+            other => Err(self.mismatch(&format!("{name}[{index}]"), &other, "an object")),
+        };
+        items
+            .into_iter()
+            .enumerate()
+            .map(object)
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     /// A string or a list of at most `most` strings, none of them empty; absent is an empty list.
@@ -314,6 +339,16 @@ mod tests {
         assert_eq!(
             message(inner.number("top_p")),
             "`parameters.top_p` is [1], but must be a number"
+        );
+        let mut body = fields(r#"{"lora":[{"id":"x"}],"adapters":[7]}"#);
+        let mut entries = body.objects("lora").expect("a list").expect("present");
+        assert_eq!(
+            message(entries[0].count("id")),
+            "`lora[0].id` is \"x\", but must be a whole number, 0 or more"
+        );
+        assert_eq!(
+            message(body.objects("adapters")),
+            "`adapters[0]` is 7, but must be an object"
         );
     }
 

@@ -7,6 +7,7 @@
 //!   fields       the body, field by field: nothing wrong or unknown is let through
 //!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
 //!   tokens       text → tokens, long texts on another thread
+//!   asked        which adapter a request asks for, and at which scale
 //!   admission    name → base or adapter as it is now; limits; hand-over to the engine
 //!   answers      the channel that the engine's events come back through
 //!   stream       events → server-sent events; or collected into one answer
@@ -16,7 +17,7 @@
 //!
 //! - A name that is not served is a 404. The base answers to its own name, to the empty one and to `tgi`; nothing
 //!   else is ever answered by the base.
-//! - Every answer says in its headers which adapter made it, and with which content hash.
+//! - Every answer says in its headers which adapter made it, with which content hash, and at which scale.
 //! - A field that would change the answer is applied or refused by name, never ignored.
 //! - A client that hangs up drops its `answers`, which frees its slots in the engine's next step.
 //!
@@ -25,6 +26,7 @@
 mod adapters;
 mod admission;
 mod answers;
+mod asked;
 mod dialect;
 mod error;
 mod fields;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::store::StoreError;
 use crate::error::AdapterError;
+use crate::merge::MergeError;
 
 /// Why an adapter is not there.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,6 +23,9 @@ pub enum LoadError {
         /// How long it is until the next.
         retry_after: Duration,
     },
+    /// Adapters that cannot be merged.
+    #[error("{0}")]
+    Merge(Arc<MergeError>),
     /// Running and pinned adapters leave no memory for it.
     #[error(
         "it needs {needed} bytes, but running and pinned adapters hold {held} of the {memory} bytes that adapters may take"

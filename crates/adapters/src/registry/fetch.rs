@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
-use super::load::{Job, failed};
+use super::load::{Job, Task, failed};
 use super::{Inner, LoadError};
 use crate::source::Fetcher;
 
@@ -41,7 +41,7 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
                 job.folder = Some(files.folder);
                 job.revision = files.revision;
                 // Loaders live as long as the registry.
-                let _ = registry.jobs.send(job);
+                let _ = registry.jobs.send(Task::Load(job));
             }
             Ok(Err(error)) => registry.settle(job, Err(failed(error))),
             Err(_) => registry.settle(job, Err(LoadError::Panicked)),

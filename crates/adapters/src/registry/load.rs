@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multigraft_model::{AdapterHash, PackedAdapter, pace};
+use multigraft_model::{AdapterHash, AdapterWeights, PackedAdapter, pace};
 
+use super::merging::Recipe;
 use super::state::{Next, Version};
 use super::{Entry, Inner, LoadError, State};
 use crate::error::AdapterError;
@@ -23,6 +24,13 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0 steps notice it.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
+
+/// Something for a loader to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    Load(Job),
+    Merge(Recipe),
+}
 
 /// Something to load.
 #[derive(Debug)]
@@ -86,7 +94,7 @@ impl Job {
 }
 
 /// Starts `count` threads that take jobs from `inbox`. They end when the registry does.
-pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Job>, count: usize) -> std::io::Result<()> {
+pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Task>, count: usize) -> std::io::Result<()> {
     let inbox = Arc::new(Mutex::new(inbox));
     for index in 0..count {
         let (registry, inbox) = (Arc::downgrade(registry), Arc::clone(&inbox));
@@ -96,7 +104,7 @@ pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Job>, count: usize) -
     Ok(())
 }
 
-fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Job>>) {
+fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Task>>) {
     step_back();
     let watched = Weak::clone(registry);
     pace::give_way(move || {
@@ -105,24 +113,31 @@ fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Job>>) {
             .is_some_and(|registry| registry.options.is_busy.ask())
     });
     loop {
-        let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let (Ok(job), Some(registry)) = (job, registry.upgrade()) else {
+        let task = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let (Ok(task), Some(registry)) = (task, registry.upgrade()) else {
             return;
         };
-        let loaded = catch_unwind(AssertUnwindSafe(|| registry.load(&job)));
-        registry.settle(job, loaded.unwrap_or(Err(LoadError::Panicked)));
+        let loaded = catch_unwind(AssertUnwindSafe(|| match &task {
+            Task::Load(job) => registry.load(job),
+            Task::Merge(recipe) => registry.make(recipe),
+        }));
+        let loaded = loaded.unwrap_or(Err(LoadError::Panicked));
+        match task {
+            Task::Load(job) => registry.settle(job, loaded),
+            Task::Merge(recipe) => registry.settle_merge(recipe, loaded),
+        }
     }
 }
 
 /// An adapter that was loaded, not yet in the registry's memory.
 pub(super) struct Loaded {
-    hash: AdapterHash,
+    pub(super) hash: AdapterHash,
     /// Where its files stay.
-    files: Fetched,
-    packed: Arc<PackedAdapter>,
-    info: Arc<AdapterInfo>,
+    pub(super) files: Fetched,
+    pub(super) packed: Arc<PackedAdapter>,
+    pub(super) info: Arc<AdapterInfo>,
     /// Memory that was promised for it.
-    promised: usize,
+    pub(super) promised: usize,
 }
 
 /// Lets threads that compute steps go first: they wait for each other, so one that is interrupted holds all of them up.
@@ -177,15 +192,7 @@ impl Inner {
             });
         }
         let adapter = files.parse(&self.packer.shape).map_err(failed)?;
-        let needed = adapter.info.parameters.saturating_mul(self.packer.weight_bytes);
-        let room = self.make_room(needed)?;
-        let packed = (self.packer.pack)(&adapter.weights).map_err(|source| {
-            failed(AdapterError::Pack {
-                folder: folder.clone(),
-                source: Box::new(source),
-            })
-        })?;
-        let packed = Arc::new(packed);
+        let (packed, room) = self.pack(&from, &adapter.weights, adapter.info.parameters)?;
         let mut info = adapter.info;
         if let Some(test) = &self.packer.self_test {
             let refused = |reason| {
@@ -209,6 +216,24 @@ impl Inner {
             info: Arc::new(info),
             promised: room.keep(),
         })
+    }
+
+    /// Packs an adapter once there is memory.
+    pub(super) fn pack(
+        &self,
+        folder: &Path,
+        weights: &AdapterWeights,
+        parameters: usize,
+    ) -> Result<(Arc<PackedAdapter>, Room<'_>), LoadError> {
+        let needed = parameters.saturating_mul(self.packer.weight_bytes);
+        let room = self.make_room(needed)?;
+        let packed = (self.packer.pack)(weights).map_err(|source| {
+            failed(AdapterError::Pack {
+                folder: folder.to_owned(),
+                source: Box::new(source),
+            })
+        })?;
+        Ok((Arc::new(packed), room))
     }
 
     /// Waits until there is memory.
@@ -268,7 +293,7 @@ impl Inner {
         };
         let mut files = Fetched::default();
         let outcome = loaded.map(|loaded| {
-            let (packed, info) = memory.insert(loaded.hash, loaded.packed, loaded.info);
+            let (packed, info) = memory.insert(loaded.hash, loaded.packed, loaded.info, Vec::new());
             files = loaded.files;
             Entry {
                 name: job.name.clone(),
@@ -327,14 +352,14 @@ pub(super) fn failed(error: AdapterError) -> LoadError {
 }
 
 /// Memory that a load was promised, given back if the load fails.
-struct Room<'a> {
+pub(super) struct Room<'a> {
     registry: &'a Inner,
     promised: usize,
 }
 
 impl Room<'_> {
     /// Leaves it to the caller to give it back.
-    fn keep(mut self) -> usize {
+    pub(super) fn keep(mut self) -> usize {
         std::mem::take(&mut self.promised)
     }
 }
@@ -347,5 +372,5 @@ impl Drop for Room<'_> {
     }
 }
 
-/// Where jobs are sent.
-pub(super) type Jobs = Sender<Job>;
+/// Where tasks are sent.
+pub(super) type Tasks = Sender<Task>;

@@ -27,6 +27,8 @@ pub(super) struct Resident {
     pub(super) packed: Arc<PackedAdapter>,
     pub(super) info: Arc<AdapterInfo>,
     bytes: usize,
+    /// What it was merged from; nothing if it is of files.
+    parts: Vec<AdapterHash>,
     /// When it was used last, by the clock.
     used: u64,
 }
@@ -58,6 +60,7 @@ impl Memory {
         hash: AdapterHash,
         packed: Arc<PackedAdapter>,
         info: Arc<AdapterInfo>,
+        parts: Vec<AdapterHash>,
     ) -> (Arc<PackedAdapter>, Arc<AdapterInfo>) {
         let bytes = packed.bytes();
         self.clock += 1;
@@ -69,18 +72,22 @@ impl Memory {
                 packed,
                 info,
                 bytes,
+                parts,
                 used,
             }
         });
         (Arc::clone(&resident.packed), Arc::clone(&resident.info))
     }
 
-    /// Lets all others go.
+    /// Lets all others go. A merged adapter is kept if its parts are.
     pub(super) fn retain(&mut self, keep: impl Fn(&AdapterHash) -> bool) {
         let (bytes, leaving) = (&mut self.bytes, &mut self.leaving);
         leaving.retain(|(adapter, _)| adapter.strong_count() > 0);
         self.adapters.retain(|hash, resident| {
-            let keep = keep(hash);
+            let keep = match resident.parts.is_empty() {
+                true => keep(hash),
+                false => resident.parts.iter().all(&keep),
+            };
             if !keep {
                 *bytes -= resident.bytes;
                 if Arc::strong_count(&resident.packed) > 1 {

@@ -16,14 +16,16 @@ mod fetch;
 mod listed;
 mod load;
 mod memory;
+mod merging;
 mod name;
 mod options;
 mod state;
 mod store;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use indexmap::IndexMap;
@@ -35,10 +37,10 @@ use crate::info::AdapterInfo;
 use crate::source::{Reference, Source};
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use listed::{Listed, ListedVersion, Residency};
-use load::{Job, Jobs};
+use load::{Job, Task, Tasks};
 use memory::Memory;
 pub use options::{IsBusy, Pack, Packer, RegistryOptions};
-use state::{Named, Version};
+use state::{Named, Told, Version};
 use store::Store;
 pub use store::StoreError;
 
@@ -117,9 +119,9 @@ pub(crate) struct Inner {
     store: Option<Store>,
     /// Held by whoever changes what names stand for, from the store to the state: lookups never wait for the disk.
     changes: Mutex<()>,
-    jobs: Jobs,
+    jobs: Tasks,
     /// Those whose files must be brought here first.
-    fetches: Jobs,
+    fetches: Sender<Job>,
 }
 
 /// All that changes.
@@ -128,6 +130,8 @@ struct State {
     /// In the order that they were added.
     names: IndexMap<String, Named>,
     memory: Memory,
+    /// Merged adapters that are being made, and who waits for each.
+    merging: HashMap<AdapterHash, Vec<Told>>,
     /// Requests that wait for loads.
     waiting: usize,
     /// Names each load, so that one that was given up is not taken for a later one.
@@ -246,7 +250,9 @@ impl Registry {
             at: entry.at,
         };
         name::check_free(&state.names, &source)?;
-        state.memory.insert(entry.hash, entry.packed, entry.info);
+        state
+            .memory
+            .insert(entry.hash, entry.packed, entry.info, Vec::new());
         let named = Named::of(Version::new(source.at, Some(entry.hash)));
         state.names.insert(source.name, named);
         Ok(())
@@ -255,12 +261,7 @@ impl Registry {
     /// The adapter that a request for `name` gets. One that is not in memory is loaded. The base is none.
     pub fn get(&self, name: &str) -> Lookup {
         let mut state = self.0.lock();
-        let State {
-            names,
-            memory,
-            waiting,
-            loads,
-        } = &mut *state;
+        let State { names, memory, .. } = &mut *state;
         let Some(named) = names.get_mut(name) else {
             return Lookup::Unknown;
         };
@@ -271,9 +272,15 @@ impl Registry {
         if let Some(error) = named.backed_off(Instant::now()) {
             return Lookup::Unavailable(error);
         }
-        if *waiting >= self.0.options.max_waiting {
-            *waiting -= names.values_mut().map(Named::forget_gone).sum::<usize>();
+        if state.waiting >= self.0.options.max_waiting {
+            state.forget_gone();
         }
+        let State {
+            names,
+            waiting,
+            loads,
+            ..
+        } = &mut *state;
         // Again, for all names were just looked through.
         let Some(named) = names.get_mut(name) else {
             return Lookup::Unknown;
@@ -395,11 +402,10 @@ impl Inner {
 
     /// Has a job done. Its threads live as long as the registry.
     fn order(&self, job: Job) {
-        let jobs = match job.is_to_be_fetched() {
-            true => &self.fetches,
-            false => &self.jobs,
+        let _ = match job.is_to_be_fetched() {
+            true => self.fetches.send(job).is_ok(),
+            false => self.jobs.send(Task::Load(job)).is_ok(),
         };
-        let _ = jobs.send(job);
     }
 
     fn change(&self) -> MutexGuard<'_, ()> {
@@ -420,6 +426,19 @@ impl State {
     fn drop_unnamed(&mut self) {
         let named: HashSet<AdapterHash> = self.names.values().filter_map(Named::active_hash).collect();
         self.memory.retain(|hash| named.contains(hash));
+    }
+
+    /// Forgets requests that wait no more.
+    fn forget_gone(&mut self) {
+        let mut gone: usize = self.names.values_mut().map(Named::forget_gone).sum();
+        for waiting in self.merging.values_mut() {
+            let before = waiting.len();
+            // One of them stays, for as long as there are some, the merge is under way.
+            let mut first = true;
+            waiting.retain(|told| std::mem::take(&mut first) || !told.is_closed());
+            gone += before - waiting.len();
+        }
+        self.waiting -= gone;
     }
 
     /// Hashes that must stay in memory.

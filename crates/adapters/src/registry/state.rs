@@ -17,7 +17,7 @@ use crate::source::{Fetched, Reference};
 /// Versions of a name that are remembered.
 const VERSIONS: usize = 16;
 
-type Told = oneshot::Sender<Outcome>;
+pub(super) type Told = oneshot::Sender<Outcome>;
 
 /// A name.
 #[derive(Debug, Default)]
@@ -177,6 +177,12 @@ impl Named {
     pub(super) fn at(&self) -> Option<&Reference> {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.at);
         self.active().map(|version| &version.source).or(candidate)
+    }
+
+    /// The version with the files of `hash`, if there is one.
+    pub(super) fn version_of(&self, hash: AdapterHash) -> Option<&Version> {
+        let mut versions = self.versions.iter();
+        versions.find(|version| version.hash == Some(hash))
     }
 
     /// The active version, if it is in memory.

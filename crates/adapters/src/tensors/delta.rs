@@ -79,6 +79,7 @@ pub(crate) fn low_rank(slot: &Slot<'_>, config: &PeftConfig) -> Result<Option<Lo
         b: matrix(b)?,
         scaling: config.scaling(&slot.path)?,
         bias: slot.get(Part::LoraBias).map(finite).transpose()?,
+        stacked: None,
     }))
 }
 

@@ -255,6 +255,7 @@ mod tests {
             },
             scaling: 2.0,
             bias: None,
+            stacked: None,
         };
         let new = dora_embedding(table, &update, &[5.0, 0.5]);
         for (column, magnitude) in [5.0, 0.5].into_iter().enumerate() {
@@ -287,6 +288,7 @@ mod tests {
             },
             scaling: 2.0,
             bias: None,
+            stacked: None,
         };
         let new = dora_head(table, &update, &[5.0, 0.5, 1.0]);
         for (row, magnitude) in new.values.chunks(2).zip([5.0, 0.5, 1.0]) {

@@ -13,8 +13,11 @@ use multigraft_model::{
 struct Entry {
     token: u32,
     position: usize,
-    adapter: Option<AdapterHash>,
+    adapter: Option<Scaled>,
 }
+
+/// An adapter and the bits of its scale.
+pub(crate) type Scaled = (AdapterHash, u32);
 
 /// What goes wrong, and when.
 #[derive(Default)]
@@ -75,7 +78,7 @@ impl FakeBackend {
         assert!(rows >= 1 && rows <= self.limits.step_rows, "{rows} rows");
         let mut written: HashSet<BlockId> = HashSet::new();
         let mut read: HashSet<BlockId> = HashSet::new();
-        let mut segments: Vec<Option<Slot>> = Vec::new();
+        let mut segments: Vec<Option<(Slot, u32)>> = Vec::new();
         for run in step.runs {
             let end = run.start + run.tokens.len();
             assert!(!run.tokens.is_empty(), "an empty run");
@@ -91,13 +94,13 @@ impl FakeBackend {
             for &block in own {
                 assert!(written.insert(block), "{block:?} has two owners");
             }
-            if segments.last() != Some(&run.adapter) {
+            let used = run.adapter.map(|slot| (slot, run.scale.to_bits()));
+            if segments.last() != Some(&used) {
                 assert!(
-                    !segments.contains(&run.adapter),
-                    "the segment of {:?} is in two parts",
-                    run.adapter
+                    !segments.contains(&used),
+                    "the segment of {used:?} is in two parts"
                 );
-                segments.push(run.adapter);
+                segments.push(used);
             }
         }
         assert!(
@@ -161,7 +164,7 @@ impl Backend for FakeBackend {
         }
         logits.clear();
         for run in step.runs {
-            let adapter = run.adapter.map(|slot| self.adapter(slot));
+            let adapter = run.adapter.map(|slot| (self.adapter(slot), run.scale.to_bits()));
             for (position, &token) in (run.start..).zip(run.tokens) {
                 let block = run.blocks[position / BLOCK_TOKENS].0 as usize;
                 self.cache[block][position % BLOCK_TOKENS] = Some(Entry {
@@ -180,7 +183,7 @@ impl Backend for FakeBackend {
                 assert_eq!(entry.adapter, adapter, "a block of another adapter");
                 prefix.push(entry.token);
                 if position >= wanted_from {
-                    let broken = adapter.is_some() && adapter == self.faults.broken;
+                    let broken = adapter.is_some() && adapter.map(|(hash, _)| hash) == self.faults.broken;
                     logits.extend(
                         prefix
                             .logits(self.limits.vocab)
@@ -194,7 +197,7 @@ impl Backend for FakeBackend {
 }
 
 /// The logits after `tokens`: what the backend gives, computed from scratch.
-pub(crate) fn logits_after(tokens: &[u32], adapter: Option<AdapterHash>, vocab: usize) -> Vec<f32> {
+pub(crate) fn logits_after(tokens: &[u32], adapter: Option<Scaled>, vocab: usize) -> Vec<f32> {
     let mut prefix = Prefix::new(adapter);
     tokens.iter().for_each(|&token| prefix.push(token));
     prefix.logits(vocab).collect()
@@ -204,8 +207,10 @@ pub(crate) fn logits_after(tokens: &[u32], adapter: Option<AdapterHash>, vocab: 
 struct Prefix(u64);
 
 impl Prefix {
-    fn new(adapter: Option<AdapterHash>) -> Self {
-        let bytes = adapter.iter().flat_map(|hash| hash.0);
+    fn new(adapter: Option<Scaled>) -> Self {
+        let bytes = adapter
+            .iter()
+            .flat_map(|(hash, scale)| hash.0.into_iter().chain(scale.to_le_bytes()));
         Self(bytes.fold(17, |state, byte| mix(state ^ u64::from(byte))))
     }
 

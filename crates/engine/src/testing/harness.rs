@@ -9,7 +9,7 @@ use super::{FakeBackend, FakeVocabulary, Recorder, Recording, VOCAB};
 use crate::engine::{EngineOptions, Shared};
 use crate::error::SubmitError;
 use crate::event::RequestId;
-use crate::request::{Request, Sampling, Stop};
+use crate::request::{AdapterUse, Request, Sampling, Stop};
 use crate::stats::Stats;
 use crate::worker::{Command, Worker};
 
@@ -27,8 +27,13 @@ pub(crate) fn hash(n: u8) -> AdapterHash {
     AdapterHash([n; 32])
 }
 
-pub(crate) fn adapter(n: u8) -> Arc<PackedAdapter> {
-    Arc::new(PackedAdapter::empty(hash(n)))
+pub(crate) fn adapter(n: u8) -> AdapterUse {
+    Arc::new(PackedAdapter::empty(hash(n))).into()
+}
+
+/// The same at a scale.
+pub(crate) fn scaled(n: u8, scale: f32) -> AdapterUse {
+    AdapterUse { scale, ..adapter(n) }
 }
 
 /// The same answer each time, in a given number of tokens.

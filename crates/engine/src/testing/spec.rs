@@ -10,7 +10,10 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     let stop = &request.stop;
     let seed = request.sampling.seed.expect("a repeatable request");
     let mut sampler = Sampler::new(request.sampling.clone(), seed, &request.prompt);
-    let adapter = request.adapter.as_ref().map(|adapter| adapter.hash());
+    let adapter = request
+        .adapter
+        .as_ref()
+        .map(|used| (used.hash(), used.scale.to_bits()));
     let mut output: Vec<u32> = Vec::new();
     while output.len() < request.max_tokens {
         let tokens = [request.prompt.as_slice(), &output].concat();

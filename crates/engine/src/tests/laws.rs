@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use multigraft_model::Limits;
 
 use crate::testing::{
-    FakeBackend, Faults, Harness, Recorder, Recording, VOCAB, adapter, generous, hash, specified,
+    FakeBackend, Faults, Harness, Recorder, Recording, VOCAB, generous, hash, scaled, specified,
 };
 use crate::{EngineOptions, Event, Request, Sampling, Stop};
 
@@ -71,7 +71,7 @@ fn prompt() -> impl Strategy<Value = Vec<u32>> {
 fn request() -> impl Strategy<Value = Request> {
     (
         prompt(),
-        prop::option::of(0_u8..3),
+        prop::option::of((0_u8..3, prop::sample::select(vec![1.0_f32, 0.5, 0.0]))),
         sampling(),
         // Half of the outputs run to their full length, so that there is something to preempt.
         prop_oneof![
@@ -87,7 +87,7 @@ fn request() -> impl Strategy<Value = Request> {
         .prop_map(
             |(prompt, which, sampling, stop, max_tokens, (logprobs, prompt_logprobs))| Request {
                 prompt,
-                adapter: which.map(adapter),
+                adapter: which.map(|(which, scale)| scaled(which, scale)),
                 sampling,
                 stop,
                 max_tokens,

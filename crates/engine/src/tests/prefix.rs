@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::testing::{FakeBackend, Faults, Harness, Recording, VOCAB, adapter, exactly, generous};
+use crate::testing::{FakeBackend, Faults, Harness, Recording, VOCAB, adapter, exactly, generous, scaled};
 use crate::{EngineOptions, Event, Request, Sampling, Stop, Tenant};
 use multigraft_model::{BLOCK_TOKENS, Limits};
 
@@ -82,7 +82,7 @@ fn a_prompt_that_leaves_within_a_block_copies_what_it_has_in_common() {
 }
 
 #[test]
-fn another_adapter_or_tenant_has_no_use_of_it() {
+fn another_adapter_scale_or_tenant_has_no_use_of_it() {
     let plain = exactly(text(40), 2);
     let with = |which: Option<u8>, tenant: Option<&str>| Request {
         adapter: which.map(adapter),
@@ -90,6 +90,10 @@ fn another_adapter_or_tenant_has_no_use_of_it() {
         ..plain.clone()
     };
     let all = [
+        Request {
+            adapter: Some(scaled(1, 0.5)),
+            ..plain.clone()
+        },
         with(None, None),
         with(Some(1), None),
         with(Some(2), None),
@@ -98,8 +102,8 @@ fn another_adapter_or_tenant_has_no_use_of_it() {
         with(Some(1), Some("a")),
     ];
     let mut harness = Harness::new(EngineOptions::default());
-    assert_eq!(hits(&mut harness, &all), [0; 6]);
-    assert_eq!(hits(&mut harness, &all), [32; 6]);
+    assert_eq!(hits(&mut harness, &all), [0; 7]);
+    assert_eq!(hits(&mut harness, &all), [32; 7]);
 }
 
 #[test]
@@ -201,7 +205,7 @@ type Turn = (u8, usize, Vec<u32>, usize);
 
 fn turn() -> impl Strategy<Value = Turn> {
     (
-        0_u8..4,
+        0_u8..12,
         0_usize..200,
         prop::collection::vec(0..VOCAB as u32, 1..30),
         1_usize..40,
@@ -228,8 +232,8 @@ proptest! {
             let requests: Vec<Request> = turns
                 .iter()
                 .map(|(whose, taken, new, max_tokens)| Request {
-                    adapter: (whose % 2 == 1).then(|| adapter(1)),
-                    tenant: (whose / 2 == 1).then(|| Tenant::new("a")),
+                    adapter: (whose % 2 == 1).then(|| scaled(1, 1.0 + f32::from(whose % 3))),
+                    tenant: (whose / 2 % 2 == 1).then(|| Tenant::new("a")),
                     sampling: Sampling { seed: Some(seed), ..Sampling::default() },
                     stop: Stop { ignore_eos: true, ..Stop::default() },
                     logprobs: Some(1),

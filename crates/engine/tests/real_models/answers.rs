@@ -39,7 +39,7 @@ fn greedy_answers_of_all_adapters_in_one_engine_are_those_of_peft() {
                 };
                 let greedy = reference.i64s(&format!("{name}.{prompt}.greedy")).unwrap();
                 let request = Request {
-                    adapter: adapter.clone(),
+                    adapter: adapter.clone().map(Into::into),
                     sampling: Sampling::greedy(),
                     stop: Stop {
                         ignore_eos: true,
@@ -137,7 +137,7 @@ proptest! {
             .into_iter()
             .map(|(which, request)| {
                 let adapter = which.map(|which| Arc::clone(&served.adapters[which % served.adapters.len()].1));
-                Request { adapter, ..request }
+                Request { adapter: adapter.map(Into::into), ..request }
             })
             .collect();
         let tight = EngineOptions { step_tokens, max_running, max_waiting: 100, ..EngineOptions::default() };

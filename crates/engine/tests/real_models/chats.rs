@@ -35,7 +35,7 @@ fn every_turn_is_answered_as_from_a_cold_start() {
                 "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
             )));
             let request = Request {
-                adapter: adapter.clone(),
+                adapter: adapter.clone().map(Into::into),
                 tenant,
                 sampling: Sampling {
                     temperature: 0.7,

@@ -27,7 +27,8 @@ pub enum LoraDtype {
 pub struct PackedLora {
     rank: usize,
     inp: usize,
-    scaling: f32,
+    /// `[rank]`
+    scalings: Vec<f32>,
     a: Shrink,
     /// `[out, rank]`
     b: PackedMatrix,
@@ -39,6 +40,15 @@ impl PackedLora {
     /// # Panics
     /// If the lengths do not fit.
     pub fn new(a: &[f32], b: &[f32], rank: usize, scaling: f32, dtype: LoraDtype) -> Self {
+        Self::stacked(a, b, vec![scaling; rank], dtype)
+    }
+
+    /// Packs a sum of updates that are stacked into one: each rank has its own of the `scalings`, `[rank]`.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn stacked(a: &[f32], b: &[f32], scalings: Vec<f32>, dtype: LoraDtype) -> Self {
+        let rank = scalings.len();
         assert!(
             rank > 0 && a.len().is_multiple_of(rank) && b.len().is_multiple_of(rank),
             "A and B of rank {rank}"
@@ -51,7 +61,7 @@ impl PackedLora {
         Self {
             rank,
             inp,
-            scaling,
+            scalings,
             a: Shrink::new(a, inp, dtype),
             b,
         }
@@ -84,9 +94,11 @@ pub struct LoraSegment<'a> {
     pub lora: &'a PackedLora,
     /// Columns of the output where the map's outputs begin.
     pub at: usize,
+    /// What these rows multiply the update by, beside its own scaling; with 1 the bits are those of the update as it is.
+    pub scale: f32,
 }
 
-/// Adds each segment's update: `out[r, at..] += scaling · B·(A·x[r])`.
+/// Adds each segment's update: `out[r, at..] += scale · scaling · B·(A·x[r])`.
 ///
 /// `x` is `[rows, in]`, `out` is `[rows, stride]`. Segments may cover the same rows if their columns differ (the
 /// maps that share an input). `shrunk` is scratch.
@@ -121,7 +133,11 @@ pub fn add_lora(
     pool.run_chunked(count, |task| {
         let s = tasks.partition_point(|first| *first <= task) - 1;
         let LoraSegment {
-            start, rows, lora, ..
+            start,
+            rows,
+            lora,
+            scale,
+            ..
         } = segments[s];
         let (group, tile) = (
             (task - tasks[s]) / row_tiles(rows),
@@ -137,7 +153,8 @@ pub fn add_lora(
             group,
             x: &x[(start + first) * lora.inp..][..height * lora.inp],
             inp: lora.inp,
-            scaling: lora.scaling,
+            scalings: &lora.scalings,
+            scale,
             rank: lora.rank,
             to: shared,
             at: starts[s] + first * lora.rank,
@@ -155,6 +172,7 @@ pub fn add_lora(
                 rows,
                 lora,
                 at,
+                ..
             } = *segment;
             let its = overlap(&range, first, lora.b.panels());
             first += lora.b.panels();
@@ -214,7 +232,7 @@ mod tests {
             let stride = out + 3;
             let mut start = 0;
             let segments: Vec<LoraSegment<'_>> = shape.iter().zip(&packed).map(|(&(rows, _), lora)| {
-                let segment = LoraSegment { start, rows, lora, at: 2 };
+                let segment = LoraSegment { start, rows, lora, at: 2, scale: rows as f32 - 2.0 };
                 start += rows;
                 segment
             }).collect();
@@ -223,7 +241,7 @@ mod tests {
             for (segment, ((a, b), &(_, rank))) in segments.iter().zip(raw.iter().zip(&shape)) {
                 for row in segment.start..segment.start + segment.rows {
                     for o in 0..out {
-                        let want = 1.0 + 0.5 * (0..rank).map(|r| {
+                        let want = 1.0 + 0.5 * f64::from(segment.scale) * (0..rank).map(|r| {
                             let h: f64 = (0..inp).map(|i| f64::from(a[r * inp + i]) * f64::from(x[row * inp + i])).sum();
                             f64::from(b[o * rank + r]) * h
                         }).sum::<f64>();
@@ -232,7 +250,7 @@ mod tests {
                     }
                     prop_assert_eq!(&got[row * stride..row * stride + 2], &[1.0, 1.0]);
                     // Alone, the row gives the same bits.
-                    let alone = LoraSegment { start: 0, rows: 1, lora: segment.lora, at: 2 };
+                    let alone = LoraSegment { start: 0, rows: 1, ..*segment };
                     let mut single = vec![1.0; stride];
                     add_lora(&Pool::new(1), &[alone], &x[row * inp..][..inp], &mut single, stride, &mut Vec::new());
                     prop_assert_eq!(&single[..], &got[row * stride..][..stride]);

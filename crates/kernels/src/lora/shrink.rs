@@ -67,7 +67,10 @@ pub(super) struct ShrinkTile<'a> {
     /// `[rows, in]`, [`ROWS`] rows or one.
     pub(super) x: &'a [f32],
     pub(super) inp: usize,
-    pub(super) scaling: f32,
+    /// `[rank]`
+    pub(super) scalings: &'a [f32],
+    /// What they are multiplied by.
+    pub(super) scale: f32,
     pub(super) rank: usize,
     /// All segments' results in one row.
     pub(super) to: SharedRows<'a>,
@@ -116,8 +119,8 @@ impl ShrinkTile<'_> {
         let ranks = RANKS.min(self.rank - first);
         for (t, sums) in sums.into_iter().enumerate() {
             let to = self.to.slice(0, self.at + t * self.rank + first, ranks);
-            for (to, sum) in to.iter_mut().zip(sums) {
-                *to = self.scaling * isa.sum(sum);
+            for ((to, scaling), sum) in to.iter_mut().zip(&self.scalings[first..]).zip(sums) {
+                *to = scaling * self.scale * isa.sum(sum);
             }
         }
     }

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     let engine = base.engine(&settings)?;
     let room = engine.limits().room_after(prompt.len());
     let request = Request {
-        adapter,
+        adapter: adapter.map(Into::into),
         sampling: Sampling {
             temperature: arguments.temperature,
             top_p: arguments.top_p,

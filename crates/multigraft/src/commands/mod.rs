@@ -1,5 +1,6 @@
 //! One module for each subcommand. Each returns the exit status; an error is bad input, status 2.
 
+pub(crate) mod adapters;
 pub(crate) mod bench;
 pub(crate) mod generate;
 pub(crate) mod inspect;

@@ -119,6 +119,7 @@ pub(crate) fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<O
                 start: sequence.computed,
                 blocks: &sequence.blocks,
                 adapter: sequence.case.adapter,
+                scale: 1.0,
                 wanted: Wanted::All,
             });
         }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Dialect,
     answers::Answer,
+    asked::Asked,
     error::ApiError,
     fields::Fields,
     state::{AppState, Shared},
@@ -63,7 +64,7 @@ struct DeltaMessage {
 
 /// The handler.
 pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
-    let name = state.openai_name(&mut fields)?;
+    let asked = Asked::openai(&state, &mut fields)?;
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
     let text = templated(&state, &mut fields)?;
@@ -77,7 +78,7 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
         return Err(no_room(&state, prompt.len(), parameters.max_tokens));
     }
     state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
-    let served = state.model(&name).await?;
+    let served = state.model(&asked).await?;
     let choices = (0..parameters.n)
         .map(|index| Request {
             prompt: prompt.clone(),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     Dialect,
     answers::Answer,
+    asked::Asked,
     error::ApiError,
     fields::{Fields, whole},
     state::{AppState, Shared},
@@ -48,7 +49,7 @@ pub(crate) async fn completions(
     State(state): State<Shared>,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
-    let name = state.openai_name(&mut fields)?;
+    let asked = Asked::openai(&state, &mut fields)?;
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
@@ -65,7 +66,7 @@ pub(crate) async fn completions(
         );
         return Err(ApiError::invalid("prompt", message));
     }
-    let served = state.model(&name).await?;
+    let served = state.model(&asked).await?;
     let mut requests = Vec::with_capacity(choices);
     for prompt in &prompts {
         let max_tokens = parameters

@@ -116,7 +116,6 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
             "api_token",
             "a token of the request's own: the server fetches with its HF_TOKEN",
         ),
-        ("lora", "choosing adapters by number"),
     ] {
         fields.refuse(name, what, |value| value == "")?;
     }

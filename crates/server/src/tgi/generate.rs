@@ -86,8 +86,7 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
         let message = format!("`{field}` is only given with answers in one piece, not in streams");
         return Err(ApiError::invalid(field, message));
     }
-    let name = generate.adapter_id.as_deref().unwrap_or_default();
-    state.check_name(name)?;
+    generate.asked.check(state)?;
     let inputs = &generate.inputs;
     let mut prompt = encode(&state.tokenizer, "inputs", inputs, generate.add_special_tokens).await?;
     if let Some(keep) = generate.truncate {
@@ -98,7 +97,7 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
     let max_tokens = generate
         .max_new_tokens
         .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
-    let served = state.model(name).await?;
+    let served = state.model(&generate.asked).await?;
     // Streams carry the log-probability of every token, answers in one piece only in their details.
     let logprobs = stream || generate.details;
     let request = Request {

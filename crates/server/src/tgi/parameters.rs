@@ -3,7 +3,7 @@
 use multigraft_engine::{Sampling, Stop};
 use serde_json::Value;
 
-use crate::{admission::with_source, error::ApiError, fields::Fields, state::Limits};
+use crate::{asked::Asked, error::ApiError, fields::Fields, state::Limits};
 
 /// A request to generate, its values checked as far as that is possible without tokens.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub(super) struct Generate {
     pub add_special_tokens: bool,
     /// Whether the answer is streamed.
     pub stream: Option<bool>,
-    /// The adapter; `None` is the base.
-    pub adapter_id: Option<String>,
+    /// The model that is to answer.
+    pub asked: Asked,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// What ends the answer.
@@ -57,7 +57,7 @@ impl Generate {
             inputs,
             add_special_tokens,
             stream,
-            adapter_id: with_source(parameters.string("adapter_id")?, &mut parameters)?,
+            asked: Asked::tgi(&mut parameters)?,
             sampling: sampling(&mut parameters)?,
             stop: Stop {
                 strings: parameters.strings("stop", limits.stop_strings)?,
@@ -97,7 +97,6 @@ fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
     for (name, what) in [
         ("grammar", "a grammar"),
         ("response_format", "a format"),
-        ("merged_adapters", "merging adapters by request"),
         (
             "api_token",
             "a token of the request's own: the server fetches with its HF_TOKEN",
@@ -189,7 +188,7 @@ mod tests {
         let json = r#"{"inputs":"x","stream":false,"parameters":{"adapter_id":null,"best_of":null,"grammar":null,
             "watermark":false,"details":false,"do_sample":false,"decoder_input_details":false,"stop":[]}}"#;
         let generate = take(json).expect("valid");
-        assert_eq!(generate.adapter_id, None);
+        assert!(matches!(generate.asked, Asked::One { name, scale: 1.0, .. } if name.is_empty()));
         assert_eq!(generate.stream, Some(false));
         assert_eq!(generate.max_new_tokens, None);
     }

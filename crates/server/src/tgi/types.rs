@@ -51,6 +51,9 @@ pub(super) struct StreamDetails {
 pub(super) struct MadeBy {
     pub adapter_id: String,
     pub adapter_hash: String,
+    /// What the adapter's updates were multiplied by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_scale: Option<f32>,
 }
 
 impl MadeBy {
@@ -58,6 +61,7 @@ impl MadeBy {
         Self {
             adapter_id: served.name.clone(),
             adapter_hash: served.hash.clone(),
+            adapter_scale: served.scale(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A server over a backend that does no arithmetic, so that every answer is known.
 //!
 //! Tokens are bytes. The base answers to a letter with the next one of the alphabet, an adapter with a later one
-//! (how much later is the first byte of its hash); after z the turn ends. Anything but a letter is answered with
+//! (how much later is the first byte of its hash, and its scale scales what is beyond the base's step); after z the turn ends. Anything but a letter is answered with
 //! `a`. So the base goes on from `w` with `xyz`, and an adapter of step 2 with `y`.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
@@ -73,9 +73,10 @@ impl Backend for Alphabet {
         }
         logits.clear();
         for run in step.runs {
-            let stride = run
-                .adapter
-                .map_or(1, |slot| u32::from(self.slots[slot.0 as usize]));
+            let stride = run.adapter.map_or(1.0, |slot| {
+                1.0 + (f32::from(self.slots[slot.0 as usize]) - 1.0) * run.scale
+            });
+            let stride = stride as u32;
             let skipped = run.tokens.len() - run.wanted.count(run.tokens.len());
             for &token in &run.tokens[skipped..] {
                 let letters = u32::from(b'a')..=u32::from(b'z');

@@ -102,6 +102,7 @@ fn measure(
                 rows,
                 lora,
                 at: 0,
+                scale: 1.0,
             })
             .collect();
         let begin = Instant::now();

@@ -94,6 +94,7 @@ impl Sequence {
             start: self.computed,
             blocks: &self.blocks,
             adapter: self.adapter,
+            scale: 1.0,
             wanted,
         }
     }

@@ -1,0 +1,284 @@
+//! Several adapters as one: the exact weighted sum of their updates, or what PEFT's `add_weighted_adapter` makes of them.
+//!
+//! A merged adapter is an adapter of its own. Its hash says what it was made of and how, so the same request always
+//! gets the same weights.
+
+mod tensors;
+
+use std::collections::BTreeMap;
+
+use multigraft_model::{AdapterHash, AdapterWeights, EmbeddingDelta, LinearDelta, LinearId, LowRank, pace};
+use sha2::{Digest, Sha256};
+
+use tensors::Random;
+
+/// The most adapters that are merged into one.
+pub const MERGE_LIMIT: usize = 16;
+
+/// What a hash begins with, so that it never equals one of files.
+const HASH_DOMAIN: &[u8] = b"multigraft merge 1\0";
+
+/// How adapters become one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MergeMethod {
+    /// The weighted sum of what they change: their ranks are stacked, and nothing is lost. PEFT calls it `cat`.
+    Sum,
+    /// PEFT's `linear`: A and B are summed separately, each with the root of its weight times scaling. Not the sum of the
+    /// updates; ranks have to be equal, as for all that follow.
+    Linear,
+    /// TIES (Yadav et al. 2023, arXiv 2306.01708), of A and of B separately, as in PEFT.
+    Ties {
+        /// The fraction of each tensor's numbers that is kept, the largest; above 0, at most 1.
+        density: f64,
+        /// How signs are elected.
+        majority: MajoritySign,
+    },
+    /// DARE (Yu et al. 2023, arXiv 2311.03099), then as `Linear`. What is dropped is drawn from the merge's hash.
+    DareLinear {
+        /// The fraction that is kept, at random; above 0, at most 1.
+        density: f64,
+    },
+    /// DARE, then as `Ties`.
+    DareTies {
+        /// The fraction that is kept, at random; above 0, at most 1.
+        density: f64,
+        /// How signs are elected.
+        majority: MajoritySign,
+    },
+}
+
+/// How TIES elects the sign of a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MajoritySign {
+    /// By the sum.
+    #[default]
+    Total,
+    /// By how many have it.
+    Frequency,
+}
+
+impl MergeMethod {
+    /// As LoRAX calls it; its density and majority for the hash.
+    fn parts(self) -> (&'static str, f64, MajoritySign) {
+        match self {
+            Self::Sum => ("sum", 1.0, MajoritySign::Total),
+            Self::Linear => ("linear", 1.0, MajoritySign::Total),
+            Self::Ties { density, majority } => ("ties", density, majority),
+            Self::DareLinear { density } => ("dare_linear", density, MajoritySign::Total),
+            Self::DareTies { density, majority } => ("dare_ties", density, majority),
+        }
+    }
+
+    /// As LoRAX calls it.
+    pub fn name(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// What a merge of parts with these hashes and weights is called by.
+    pub(crate) fn hash(self, parts: impl Iterator<Item = (AdapterHash, f64)>) -> AdapterHash {
+        let (name, density, majority) = self.parts();
+        let mut hasher = Sha256::new();
+        hasher.update(HASH_DOMAIN);
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name);
+        hasher.update(density.to_le_bytes());
+        hasher.update([majority as u8]);
+        for (hash, weight) in parts {
+            hasher.update(hash.0);
+            hasher.update(weight.to_le_bytes());
+        }
+        AdapterHash(hasher.finalize().into())
+    }
+}
+
+/// Why adapters cannot be merged.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MergeError {
+    /// One is more than updates.
+    #[error("adapter `{name}` cannot be merged with others: it has {what}, and only updates are merged")]
+    NotUpdates {
+        /// Its name.
+        name: String,
+        /// What it has.
+        what: &'static str,
+    },
+    /// Two of different ranks.
+    #[error("{method} needs equal ranks, but of {module} `{first}` has rank {rank} and `{second}` {other}")]
+    Ranks {
+        /// The method.
+        method: &'static str,
+        /// The module.
+        module: String,
+        /// An adapter.
+        first: String,
+        /// Its rank.
+        rank: usize,
+        /// Another.
+        second: String,
+        /// Its rank.
+        other: usize,
+    },
+    /// One was trained with `lora_bias`.
+    #[error("{method} does not merge adapters with lora_bias, which `{name}` has")]
+    Bias {
+        /// The method.
+        method: &'static str,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// An adapter to be merged.
+#[derive(Debug)]
+pub(crate) struct Ingredient {
+    pub(crate) name: String,
+    pub(crate) weight: f64,
+    pub(crate) weights: AdapterWeights,
+}
+
+/// One adapter's update of a map, and whose it is.
+type Update<'a> = (&'a Ingredient, &'a LowRank);
+
+/// Merges adapters that are updates alone: tables that they bring along are copies of the base's. `hash` is
+/// [`MergeMethod::hash`] of the parts.
+pub(crate) fn merge(
+    method: MergeMethod,
+    hash: AdapterHash,
+    parts: &[Ingredient],
+) -> Result<AdapterWeights, MergeError> {
+    let mut linears: BTreeMap<LinearId, Vec<Update<'_>>> = BTreeMap::new();
+    let mut embedding: Vec<Update<'_>> = Vec::new();
+    for part in parts {
+        for (id, delta) in &part.weights.linears {
+            if let Some(update) = &delta.low_rank {
+                linears.entry(*id).or_default().push((part, update));
+            }
+        }
+        let table = part.weights.embedding.as_ref();
+        embedding.extend(table.and_then(|delta| Some((part, delta.low_rank.as_ref()?))));
+    }
+    // PEFT merges a single adapter in this way, whatever it is asked for.
+    let method = match (method, parts.len()) {
+        (MergeMethod::Sum, _) => MergeMethod::Sum,
+        (_, 1) => MergeMethod::Linear,
+        (method, _) => method,
+    };
+    let one = |module: &str, updates: &[Update<'_>]| {
+        pace::pause();
+        match method {
+            MergeMethod::Sum => Ok(sum(updates)),
+            _ => combined(method, hash, module, updates),
+        }
+    };
+    let merged_linears = linears.iter().map(|(id, updates)| {
+        let low_rank = Some(one(&format!("{id:?}"), updates)?);
+        let delta = LinearDelta {
+            low_rank,
+            ..LinearDelta::default()
+        };
+        Ok((*id, delta))
+    });
+    let linears = merged_linears.collect::<Result<_, MergeError>>()?;
+    let embedding = match embedding.is_empty() {
+        true => None,
+        false => Some(EmbeddingDelta {
+            low_rank: Some(one("embed_tokens", &embedding)?),
+            ..EmbeddingDelta::default()
+        }),
+    };
+    Ok(AdapterWeights {
+        hash,
+        linears,
+        embedding,
+    })
+}
+
+/// Stacks updates into one: rows of A below each other, columns of B beside each other.
+fn sum(updates: &[Update<'_>]) -> LowRank {
+    let (first, rank) = (
+        updates[0].1,
+        updates.iter().map(|(_, update)| update.a.rows).sum(),
+    );
+    let mut a = Vec::with_capacity(rank * first.a.cols);
+    let mut b = Vec::with_capacity(rank * first.b.rows);
+    let mut scalings = Vec::with_capacity(rank);
+    let mut bias: Option<Vec<f32>> = None;
+    for (part, update) in updates {
+        let scaling = update.scaling * part.weight as f32;
+        a.extend(&update.a.values);
+        scalings.extend(std::iter::repeat_n(scaling, update.a.rows));
+        if let Some(its) = &update.bias {
+            let bias = bias.get_or_insert_with(|| vec![0.0; its.len()]);
+            bias.iter_mut().zip(its).for_each(|(sum, b)| *sum += scaling * b);
+        }
+    }
+    for out in 0..first.b.rows {
+        for (_, LowRank { b: its, .. }) in updates {
+            b.extend(&its.values[out * its.cols..][..its.cols]);
+        }
+    }
+    LowRank {
+        a: tensors::matrix(rank, first.a.cols, a),
+        b: tensors::matrix(first.b.rows, rank, b),
+        scaling: 1.0,
+        bias,
+        stacked: Some(scalings),
+    }
+}
+
+/// Merges A and B separately, with the roots of the weights; a negative weight's sign goes to A.
+fn combined(
+    method: MergeMethod,
+    hash: AdapterHash,
+    module: &str,
+    updates: &[Update<'_>],
+) -> Result<LowRank, MergeError> {
+    let (of, first) = updates[0];
+    for (part, update) in updates {
+        if update.a.rows != first.a.rows {
+            return Err(MergeError::Ranks {
+                method: method.name(),
+                module: module.to_owned(),
+                first: of.name.clone(),
+                rank: first.a.rows,
+                second: part.name.clone(),
+                other: update.a.rows,
+            });
+        }
+        if update.bias.is_some() {
+            return Err(MergeError::Bias {
+                method: method.name(),
+                name: part.name.clone(),
+            });
+        }
+    }
+    let weighted = updates
+        .iter()
+        .map(|(part, update)| part.weight * f64::from(update.scaling));
+    let roots: Vec<f32> = weighted
+        .clone()
+        .map(|weight| weight.abs().sqrt() as f32)
+        .collect();
+    let signed: Vec<f32> = weighted
+        .zip(&roots)
+        .map(|(weight, root)| if weight >= 0.0 { *root } else { -root })
+        .collect();
+    let random = |half: &str| Random::new(hash, module, half);
+    let a: Vec<&[f32]> = updates
+        .iter()
+        .map(|(_, update)| update.a.values.as_slice())
+        .collect();
+    let b: Vec<&[f32]> = updates
+        .iter()
+        .map(|(_, update)| update.b.values.as_slice())
+        .collect();
+    let a = tensors::combine(method, &a, &signed, &mut random("A"));
+    let b = tensors::combine(method, &b, &roots, &mut random("B"));
+    Ok(LowRank {
+        a: tensors::matrix(first.a.rows, first.a.cols, a),
+        b: tensors::matrix(first.b.rows, first.b.cols, b),
+        scaling: 1.0,
+        bias: None,
+        stacked: None,
+    })
+}

@@ -1,0 +1,264 @@
+//! `multigraft adapters`: the adapters of a running server, over its HTTP API.
+
+use std::{
+    io::{self, Write as _},
+    path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use comfy_table::{Table, presets};
+use multigraft_adapters::Reference;
+use reqwest::{Client, Method, StatusCode, Url};
+use serde_json::{Value, json};
+use tokio::runtime;
+
+use crate::{
+    cli::{AdaptersAction, AdaptersArguments},
+    memory::Bytes,
+};
+
+/// How long a connection may take to come about. Answers take as long as loading does.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Digits of a hash that people are shown.
+const DIGITS: usize = 12;
+
+pub(crate) fn run(arguments: &AdaptersArguments) -> Result<ExitCode> {
+    // What TLS is made of; a second time it changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let server = Server {
+        client: Client::builder().connect_timeout(CONNECT).build()?,
+        url: arguments.server.clone(),
+    };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(act(&server, &arguments.action))
+}
+
+async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
+    match action {
+        AdaptersAction::Ls { json } => {
+            let listed = server.send(Method::GET, &[], None).await?;
+            match json {
+                true => say(&serde_json::to_string_pretty(&listed)?)?,
+                false => say(&table(&listed))?,
+            }
+        }
+        AdaptersAction::Add { adapter, replace, pin } => {
+            // The server was started elsewhere.
+            let source = match &adapter.at {
+                Reference::Folder(folder) => path::absolute(folder)?.display().to_string(),
+                at => at.to_string(),
+            };
+            let mut body = json!({"name": adapter.name, "source": source, "replace": replace});
+            if *pin {
+                body["pinned"] = true.into();
+            }
+            let added = server.send(Method::POST, &[], Some(body)).await?;
+            say(&format!("`{}` is served: {}", adapter.name, summary(&added)))?;
+            warn(&added)?;
+        }
+        AdaptersAction::Rm { name } => {
+            server.send(Method::DELETE, &[name], None).await?;
+            say(&format!("`{name}` is removed; requests under way end as they would have"))?;
+        }
+        AdaptersAction::Pin { name, off } => {
+            server.send(Method::PATCH, &[name], Some(json!({"pinned": !off}))).await?;
+            let what = if *off { "may make room for others" } else { "stays in memory once it is there" };
+            say(&format!("`{name}` {what}"))?;
+        }
+        AdaptersAction::Rollback { name, to } => {
+            let active = to.as_deref().unwrap_or("previous");
+            let hash = match active {
+                "previous" => active.to_owned(),
+                start => server.hash(name, start).await?,
+            };
+            let changed = server.send(Method::PATCH, &[name], Some(json!({"active": hash}))).await?;
+            say(&format!("`{name}` is {} from now on", summary(&changed)))?;
+        }
+        AdaptersAction::Verify { names } => return verify(server, names).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has each adapter answer a request, and shows what its self test found. Status 1 if one fails.
+async fn verify(server: &Server, names: &[String]) -> Result<ExitCode> {
+    let names = match names.is_empty() {
+        false => names.to_vec(),
+        true => {
+            let listed = server.send(Method::GET, &[], None).await?;
+            let all = listed["data"].as_array().into_iter().flatten();
+            all.filter_map(|adapter| adapter["name"].as_str().map(str::to_owned)).collect()
+        }
+    };
+    let mut failed = 0;
+    for name in names {
+        let verdict = match server.ask(&name).await {
+            Ok(()) => {
+                let adapter = server.send(Method::GET, &[&name], None).await?;
+                let warnings = adapter["info"]["warnings"].as_array();
+                let warnings: Vec<String> = warnings.into_iter().flatten().filter_map(text).collect();
+                match warnings.is_empty() {
+                    true => Ok(summary(&adapter)),
+                    false => Err(warnings.join("; ")),
+                }
+            }
+            Err(error) => Err(format!("{error:#}")),
+        };
+        failed += usize::from(verdict.is_err());
+        match verdict {
+            Ok(summary) => say(&format!("ok    {name}: {summary}"))?,
+            Err(problem) => say(&format!("fails {name}: {problem}"))?,
+        }
+    }
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+/// A running server.
+struct Server {
+    client: Client,
+    url: Url,
+}
+
+impl Server {
+    /// Asks `/v1/adapters` or what `path` leads to below it.
+    async fn send(&self, method: Method, path: &[&str], body: Option<Value>) -> Result<Value> {
+        let url = self.at(&[&["v1", "adapters"], path].concat())?;
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        self.answer(request).await
+    }
+
+    /// Has the model `name` answer with one token.
+    async fn ask(&self, name: &str) -> Result<()> {
+        let url = self.at(&["v1", "completions"])?;
+        let body = json!({"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0});
+        self.answer(self.client.post(url).json(&body)).await.map(|_| ())
+    }
+
+    /// The hash of a version of `name` that begins with `start`.
+    async fn hash(&self, name: &str, start: &str) -> Result<String> {
+        let adapter = self.send(Method::GET, &[name], None).await?;
+        let versions = adapter["versions"].as_array().into_iter().flatten();
+        let mut hashes: Vec<String> = versions.filter_map(|version| text(&version["hash"])).collect();
+        hashes.retain(|hash| hash.starts_with(start));
+        match hashes.as_slice() {
+            [one] => Ok(one.clone()),
+            [] => bail!("`{name}` has no version whose hash begins with {start}; `multigraft adapters ls --json` shows them"),
+            _ => bail!("`{name}` has {} versions whose hashes begin with {start}: give more digits", hashes.len()),
+        }
+    }
+
+    fn at(&self, path: &[&str]) -> Result<Url> {
+        let mut url = self.url.clone();
+        let Ok(mut segments) = url.path_segments_mut() else {
+            bail!("`{}` is no address of a server, such as http://127.0.0.1:8080", self.url);
+        };
+        segments.pop_if_empty().extend(path);
+        drop(segments);
+        Ok(url)
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Value> {
+        let response = request.send().await.map_err(reqwest::Error::without_url);
+        let response = response.with_context(|| {
+            format!("no server answers at {}: start one with `multigraft serve`, or name another with --server", self.url)
+        })?;
+        let status = response.status();
+        if status == StatusCode::NO_CONTENT {
+            return Ok(Value::Null);
+        }
+        let body: Value = response.json().await.map_err(reqwest::Error::without_url)?;
+        match status.is_success() {
+            true => Ok(body),
+            false => Err(anyhow!(text(&body["error"]["message"]).unwrap_or_else(|| format!("{status}: {body}")))),
+        }
+    }
+}
+
+fn table(listed: &Value) -> String {
+    let adapters = listed["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if adapters.is_empty() {
+        return "no adapters are served".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "source"]);
+    for adapter in adapters {
+        let state = match (adapter["state"].as_str(), adapter["replacing"].as_bool()) {
+            (Some(state), Some(true)) => format!("{state}, replacing"),
+            (state, _) => state.unwrap_or("?").to_owned(),
+        };
+        table.add_row([
+            text(&adapter["name"]).unwrap_or_default(),
+            state,
+            rank(adapter),
+            adapter["bytes"].as_u64().map_or_else(String::new, |bytes| Bytes(bytes).to_string()),
+            moved(adapter).unwrap_or_default(),
+            if adapter["pinned"] == true { "yes".to_owned() } else { String::new() },
+            adapter["requests"].to_string(),
+            adapter["versions"].as_array().map_or(0, Vec::len).to_string(),
+            short(&adapter["hash"]),
+            text(&adapter["source"]).unwrap_or_default(),
+        ]);
+    }
+    let memory = &listed["memory"];
+    let used = Bytes(memory["bytes"].as_u64().unwrap_or(0));
+    let limit = memory["limit"].as_u64().map_or_else(String::new, |limit| format!(" of {}", Bytes(limit)));
+    let failed = adapters.iter().filter_map(|adapter| {
+        let error = text(&adapter["error"])?;
+        Some(format!("\n{}: {error}", text(&adapter["name"])?))
+    });
+    format!("{table}\n\nmemory {used}{limit}{}", failed.collect::<String>())
+}
+
+/// An adapter in a few words.
+fn summary(adapter: &Value) -> String {
+    let mut parts = vec![format!("version {}", short(&adapter["hash"]))];
+    let known = [("rank", Some(rank(adapter))), ("moves the logits by", moved(adapter))];
+    for (what, value) in known {
+        parts.extend(value.filter(|value| !value.is_empty()).map(|value| format!("{what} {value}")));
+    }
+    let reference = &adapter["info"]["effect"]["reference"];
+    if let (Some(agree), Some(of)) = (reference["agree"].as_u64(), reference["of"].as_u64()) {
+        parts.push(format!("{agree} of {of} tokens of its reference"));
+    }
+    parts.join(", ")
+}
+
+fn warn(adapter: &Value) -> Result<()> {
+    let warnings = adapter["info"]["warnings"].as_array();
+    for warning in warnings.into_iter().flatten().filter_map(text) {
+        say(&format!("warning: {warning}"))?;
+    }
+    Ok(())
+}
+
+fn rank(adapter: &Value) -> String {
+    let ranks = &adapter["info"]["ranks"];
+    match (ranks[0].as_u64(), ranks[1].as_u64()) {
+        (Some(least), Some(most)) if least == most => least.to_string(),
+        (Some(least), Some(most)) => format!("{least}-{most}"),
+        _ => String::new(),
+    }
+}
+
+fn moved(adapter: &Value) -> Option<String> {
+    let moved = adapter["info"]["effect"]["moved"].as_f64()?;
+    Some(format!("{:.1} %", 100.0 * moved))
+}
+
+fn short(hash: &Value) -> String {
+    hash.as_str().map_or_else(|| "-".to_owned(), |hash| hash.chars().take(DIGITS).collect())
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn say(line: &str) -> Result<()> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}

@@ -1,0 +1,345 @@
+//! Which adapters a request asks for, and how they are used.
+
+use std::collections::BTreeMap;
+
+use multigraft_adapters::{MERGE_LIMIT, MajoritySign, MergeMethod};
+
+use crate::{
+    error::{ApiError, served},
+    fields::Fields,
+    state::AppState,
+};
+
+/// What an adapter's updates are multiplied by.
+const SCALE: &str = "adapter_scale";
+/// Several adapters, each with its weight.
+const SEVERAL: &str = "adapters";
+/// llama.cpp's field: adapters by number, each with its scale.
+const BY_NUMBER: &str = "lora";
+/// LoRAX's field: adapters that are merged as PEFT does it.
+const MERGED: &str = "merged_adapters";
+
+/// What is wrong with a number that is no finite 32-bit float.
+const TOO_LARGE: &str = "is larger than a 32-bit float can be";
+
+/// The model that is to answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Asked {
+    /// The base or an adapter.
+    One {
+        /// Its name.
+        name: String,
+        /// What the adapter's updates are multiplied by.
+        scale: f32,
+        /// The field that says so, as messages spell it.
+        field: String,
+    },
+    /// Several adapters that become one.
+    Merged {
+        /// How.
+        method: MergeMethod,
+        /// Their names and weights.
+        parts: Vec<(String, f64)>,
+        /// The field that names them, as messages spell it.
+        field: String,
+    },
+}
+
+impl Asked {
+    /// The base.
+    pub(crate) fn base() -> Self {
+        Self::One {
+            name: String::new(),
+            scale: 1.0,
+            field: "model".to_owned(),
+        }
+    }
+
+    /// The field that is at fault if what is asked for cannot be had.
+    pub(crate) fn field(&self) -> &str {
+        match self {
+            Self::One { field, .. } | Self::Merged { field, .. } => field,
+        }
+    }
+
+    /// `model` and what else chooses adapters in OpenAI's dialect. `model` has to be served. Where another field chooses, it
+    /// names the base or is left out, as llama.cpp's clients do.
+    pub(crate) fn openai(state: &AppState, fields: &mut Fields) -> Result<Self, ApiError> {
+        let model = with_source(fields.string("model")?, fields)?;
+        let numbered = fields.objects(BY_NUMBER)?;
+        let several = fields.objects(SEVERAL)?;
+        let field = match (&numbered, &several) {
+            (Some(_), Some(_)) => return Err(both(fields, SEVERAL, BY_NUMBER)),
+            (Some(_), None) => BY_NUMBER,
+            (None, Some(_)) => SEVERAL,
+            (None, None) => {
+                let Some(name) = model else {
+                    let message = format!("`model` is missing. {}", served(&state.names()));
+                    return Err(ApiError::invalid("model", message));
+                };
+                let asked = Self::scaled(name, fields)?;
+                asked.check(state)?;
+                return Ok(asked);
+            }
+        };
+        let name = model.unwrap_or_default();
+        state.check_name(&name)?;
+        if !state.is_base(&name) {
+            let problem =
+                format!("chooses adapters, but `model` asks for `{name}` already; leave one of them out");
+            return Err(fields.complain(field, &problem));
+        }
+        refuse_scale(fields, field)?;
+        let asked = match (numbered, several) {
+            (Some(entries), _) => Self::numbered(state, fields, entries)?,
+            (None, entries) => Self::several(fields, entries.unwrap_or_default())?,
+        };
+        asked.check(state)?;
+        Ok(asked)
+    }
+
+    /// `adapter_id` and what else chooses adapters in TGI's dialect; without any, the base.
+    pub(crate) fn tgi(parameters: &mut Fields) -> Result<Self, ApiError> {
+        let name = with_source(parameters.string("adapter_id")?, parameters)?.unwrap_or_default();
+        let several = parameters.objects(SEVERAL)?;
+        let merged = parameters.object(MERGED)?;
+        let field = match (&several, &merged) {
+            (Some(_), Some(_)) => return Err(both(parameters, SEVERAL, MERGED)),
+            (Some(_), None) => SEVERAL,
+            (None, Some(_)) => MERGED,
+            (None, None) => return Self::scaled(name, parameters),
+        };
+        if !name.is_empty() {
+            return Err(both(parameters, field, "adapter_id"));
+        }
+        refuse_scale(parameters, field)?;
+        match merged {
+            Some(merged) => Self::merged(parameters, merged),
+            None => Self::several(parameters, several.unwrap_or_default()),
+        }
+    }
+
+    fn scaled(name: String, fields: &mut Fields) -> Result<Self, ApiError> {
+        let scale = fields.number(SCALE)?.unwrap_or(1.0);
+        if !scale.is_finite() {
+            return Err(fields.complain(SCALE, TOO_LARGE));
+        }
+        Ok(Self::One {
+            name,
+            scale,
+            field: fields.path(SCALE),
+        })
+    }
+
+    /// The exact weighted sum of what adapters change.
+    fn sum(fields: &Fields, field: &str, mut parts: Vec<(String, f64)>) -> Result<Self, ApiError> {
+        check_count(fields, field, parts.len())?;
+        let field = fields.path(field);
+        match (parts.pop(), parts.is_empty()) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "weights are checked to be finite then"
+            )]
+            (Some((name, weight)), true) => Ok(Self::One {
+                name,
+                scale: weight as f32,
+                field,
+            }),
+            (last, _) => {
+                parts.extend(last);
+                let method = MergeMethod::Sum;
+                Ok(Self::Merged { method, parts, field })
+            }
+        }
+    }
+
+    fn several(fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
+        let mut parts = Vec::with_capacity(entries.len());
+        for mut entry in entries {
+            let name = entry.required("id")?;
+            let weight = entry.precise("weight")?.unwrap_or(1.0);
+            if !fits(weight) {
+                return Err(entry.complain("weight", TOO_LARGE));
+            }
+            entry.finish()?;
+            parts.push((name, weight));
+        }
+        Self::sum(fields, SEVERAL, parts)
+    }
+
+    /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed has the scale 0.
+    fn numbered(state: &AppState, fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
+        let names = state.registry.names();
+        let mut scales = BTreeMap::new();
+        for mut entry in entries {
+            let Some(id) = entry.count("id")? else {
+                return Err(entry.complain("id", "is missing"));
+            };
+            let Some(scale) = entry.precise("scale")? else {
+                return Err(entry.complain("scale", "is missing"));
+            };
+            if !fits(scale) {
+                return Err(entry.complain("scale", TOO_LARGE));
+            }
+            let index = usize::try_from(id).ok().filter(|&index| index < names.len());
+            let Some(index) = index else {
+                let count = names.len();
+                let problem =
+                    format!("is {id}, but GET /lora-adapters lists {count} adapters, counted from 0");
+                return Err(entry.complain("id", &problem));
+            };
+            if scales.insert(index, scale).is_some() {
+                return Err(entry.complain("id", &format!("is {id}, as in an entry before it")));
+            }
+            entry.finish()?;
+        }
+        let used = scales.into_iter().filter(|&(_, scale)| scale != 0.0);
+        let parts: Vec<(String, f64)> = used.map(|(index, scale)| (names[index].clone(), scale)).collect();
+        match parts.is_empty() {
+            true => Ok(Self::base()),
+            false => Self::sum(fields, BY_NUMBER, parts),
+        }
+    }
+
+    /// LoRAX's way: the numbers that PEFT's `add_weighted_adapter` gives. Without weights, all are 1.
+    fn merged(parameters: &Fields, mut merged: Fields) -> Result<Self, ApiError> {
+        let names = merged.strings("ids", MERGE_LIMIT)?;
+        check_count(parameters, MERGED, names.len())?;
+        let weights = match merged.list("weights")? {
+            None => vec![1.0; names.len()],
+            Some(weights) => {
+                let weights = weights
+                    .iter()
+                    .map(|weight| weight.as_f64().filter(|&weight| fits(weight)));
+                let weights: Option<Vec<f64>> = weights.collect();
+                weights.ok_or_else(|| merged.complain("weights", "must be a list of numbers"))?
+            }
+        };
+        if weights.len() != names.len() {
+            let problem = format!("has {} entries, but `ids` has {}", weights.len(), names.len());
+            return Err(merged.complain("weights", &problem));
+        }
+        let density = merged.precise("density")?;
+        let majority = match merged.string("majority_sign_method")?.as_deref() {
+            None | Some("total") => MajoritySign::Total,
+            Some("frequency") => MajoritySign::Frequency,
+            Some(other) => {
+                let problem = format!("is `{other}`, but must be total or frequency");
+                return Err(merged.complain("majority_sign_method", &problem));
+            }
+        };
+        let strategy = merged.string("merge_strategy")?;
+        let dense = || match density {
+            Some(density) if density > 0.0 && density <= 1.0 => Ok(density),
+            Some(density) => {
+                let problem = format!("is {density}, but must be above 0, at most 1");
+                Err(merged.complain("density", &problem))
+            }
+            None => Err(merged.complain(
+                "density",
+                "is missing: the fraction that is kept, above 0, at most 1",
+            )),
+        };
+        let method = match strategy.as_deref() {
+            None | Some("linear") => MergeMethod::Linear,
+            Some("ties") => MergeMethod::Ties {
+                density: dense()?,
+                majority,
+            },
+            Some("dare_linear") => MergeMethod::DareLinear { density: dense()? },
+            Some("dare_ties") => MergeMethod::DareTies {
+                density: dense()?,
+                majority,
+            },
+            Some(other) => {
+                let problem = format!("is `{other}`, but must be linear, ties, dare_linear or dare_ties");
+                return Err(merged.complain("merge_strategy", &problem));
+            }
+        };
+        merged.finish()?;
+        Ok(Self::Merged {
+            method,
+            parts: names.into_iter().zip(weights).collect(),
+            field: parameters.path(MERGED),
+        })
+    }
+
+    /// Whether all that is asked for is there, and what has a scale or weight is an adapter.
+    pub(crate) fn check(&self, state: &AppState) -> Result<(), ApiError> {
+        let not_the_base = |name: &str, field: &str, problem: String| match state.is_base(name) {
+            true => Err(ApiError::invalid(field, format!("`{field}` {problem}"))),
+            false => Ok(()),
+        };
+        match self {
+            Self::One { name, scale, field } => {
+                state.check_name(name)?;
+                if *scale != 1.0 {
+                    let problem =
+                        format!("is {scale}, but the request asks for the base, which has no scale");
+                    not_the_base(name, field, problem)?;
+                }
+            }
+            Self::Merged { parts, field, .. } => {
+                for (name, _) in parts {
+                    state.check_name(name)?;
+                    not_the_base(
+                        name,
+                        field,
+                        format!("names `{name}`, which is the base and no adapter"),
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "that is the question")]
+fn fits(number: f64) -> bool {
+    (number as f32).is_finite()
+}
+
+fn both(fields: &Fields, one: &str, other: &str) -> ApiError {
+    fields.complain(one, &format!("is not allowed with `{}`", fields.path(other)))
+}
+
+fn refuse_scale(fields: &mut Fields, field: &str) -> Result<(), ApiError> {
+    match fields.take(SCALE) {
+        None => Ok(()),
+        Some(_) => {
+            let problem = format!("is not allowed with `{}`, which has its own", fields.path(field));
+            Err(fields.complain(SCALE, &problem))
+        }
+    }
+}
+
+fn check_count(fields: &Fields, field: &str, count: usize) -> Result<(), ApiError> {
+    match count {
+        0 => Err(fields.complain(field, "names no adapter")),
+        1..=MERGE_LIMIT => Ok(()),
+        _ => Err(fields.complain(
+            field,
+            &format!("names {count} adapters, but at most {MERGE_LIMIT} can be used together"),
+        )),
+    }
+}
+
+/// The name of an adapter, or of its source if LoRAX's `adapter_source` says what kind of source it is.
+fn with_source(name: Option<String>, fields: &mut Fields) -> Result<Option<String>, ApiError> {
+    let source = fields
+        .string("adapter_source")?
+        .filter(|source| !source.is_empty());
+    let (Some(name), Some(source)) = (&name, source) else {
+        return Ok(name);
+    };
+    let scheme = match source.as_str() {
+        "local" => return Ok(Some(name.clone())),
+        "hub" => "hf",
+        "s3" => "s3",
+        _ => return Err(fields.complain("adapter_source", "must be `hub`, `local` or `s3`")),
+    };
+    Ok(Some(match name.contains("://") || name.is_empty() {
+        true => name.clone(),
+        false => format!("{scheme}://{name}"),
+    }))
+}
