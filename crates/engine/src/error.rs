@@ -1,5 +1,7 @@
 //! Why a request was not accepted.
 
+use std::time::Duration;
+
 /// Why a request was not accepted. Nothing of it was done.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SubmitError {
@@ -102,6 +104,8 @@ pub enum SubmitError {
         waiting: usize,
         /// The most that may.
         limit: usize,
+        /// When they will all have been started, at the rate of late; `None` if that is not known.
+        retry_after: Option<Duration>,
     },
     /// The engine was shut down, or stopped by a fault.
     #[error("the engine has stopped")]

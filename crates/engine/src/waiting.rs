@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::SubmitError;
 use crate::fair::ShareId;
@@ -20,9 +21,43 @@ pub(crate) struct WaitingRoom {
 
 #[derive(Debug, Default)]
 struct Occupied {
-    all: usize,
+    all: Queue,
     /// Of those that have any.
-    by_share: BTreeMap<ShareId, usize>,
+    by_share: BTreeMap<ShareId, Queue>,
+}
+
+/// Requests that wait, and how fast they leave.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    waiting: usize,
+    /// When the last one left.
+    left: Option<Instant>,
+    /// Between two that leave: a running mean.
+    interval: Option<Duration>,
+}
+
+/// The newest interval's part in the running mean.
+const NEWEST: f64 = 0.125;
+
+impl Queue {
+    fn leave(&mut self, now: Instant) {
+        self.waiting -= 1;
+        if let Some(left) = self.left.replace(now) {
+            let newest = now.saturating_duration_since(left);
+            self.interval = Some(match self.interval {
+                None => newest,
+                Some(mean) => mean.mul_f64(1.0 - NEWEST) + newest.mul_f64(NEWEST),
+            });
+        }
+    }
+
+    /// How long it takes until all that wait will have left, at the rate at which they did; `None` if too few have.
+    fn time(&self, now: Instant) -> Option<Duration> {
+        // Nobody leaves at the moment: it takes longer than it did.
+        let idle = now.saturating_duration_since(self.left?);
+        let interval = self.interval?.max(idle);
+        Some(interval.saturating_mul(u32::try_from(self.waiting).unwrap_or(u32::MAX)))
+    }
 }
 
 /// A request's place; dropping it makes room for another.
@@ -44,17 +79,21 @@ impl WaitingRoom {
     /// Takes a place.
     pub(crate) fn enter(room: &Arc<Self>, share: ShareId) -> Result<Place, SubmitError> {
         let mut occupied = room.lock();
-        let its = occupied.by_share.get(&share).copied().unwrap_or(0);
+        let its = occupied.by_share.get(&share).copied().unwrap_or_default();
         let all = room.limit.saturating_mul(SHARES);
-        if its >= room.limit || occupied.all >= all {
-            let (waiting, limit) = match its >= room.limit {
+        if its.waiting >= room.limit || occupied.all.waiting >= all {
+            let (queue, limit) = match its.waiting >= room.limit {
                 true => (its, room.limit),
                 false => (occupied.all, all),
             };
-            return Err(SubmitError::QueueFull { waiting, limit });
+            return Err(SubmitError::QueueFull {
+                waiting: queue.waiting,
+                limit,
+                retry_after: queue.time(Instant::now()),
+            });
         }
-        occupied.all += 1;
-        *occupied.by_share.entry(share).or_default() += 1;
+        occupied.all.waiting += 1;
+        occupied.by_share.entry(share).or_default().waiting += 1;
         Ok(Place {
             room: Arc::clone(room),
             share,
@@ -62,7 +101,7 @@ impl WaitingRoom {
     }
 
     pub(crate) fn occupied(&self) -> usize {
-        self.lock().all
+        self.lock().all.waiting
     }
 
     /// Nothing panics between two counts that belong together.
@@ -74,10 +113,11 @@ impl WaitingRoom {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut occupied = self.room.lock();
-        occupied.all -= 1;
+        let now = Instant::now();
+        occupied.all.leave(now);
         if let Some(its) = occupied.by_share.get_mut(&self.share) {
-            *its -= 1;
-            if *its == 0 {
+            its.leave(now);
+            if its.waiting == 0 {
                 occupied.by_share.remove(&self.share);
             }
         }
@@ -104,12 +144,33 @@ mod tests {
         let _second = enter().unwrap();
         assert_eq!(
             enter().unwrap_err(),
-            SubmitError::QueueFull { waiting: 2, limit: 2 }
+            SubmitError::QueueFull {
+                waiting: 2,
+                limit: 2,
+                retry_after: None
+            }
         );
         assert_eq!(room.occupied(), 2);
         drop(first);
         let _third = enter().unwrap();
         assert_eq!(room.occupied(), 2);
+    }
+
+    #[test]
+    fn who_is_refused_is_told_how_long_those_that_wait_will_take() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut queue = Queue {
+            waiting: 12,
+            ..Queue::default()
+        };
+        assert_eq!(queue.time(at(0)), None);
+        for seconds in [0, 2, 4, 6] {
+            queue.leave(at(seconds));
+        }
+        assert_eq!(queue.time(at(7)), Some(Duration::from_secs(8 * 2)));
+        // Nobody left for ten seconds.
+        assert_eq!(queue.time(at(16)), Some(Duration::from_secs(8 * 10)));
     }
 
     #[test]
@@ -121,7 +182,11 @@ mod tests {
         let others: Vec<Place> = (1..SHARES).map(|i| enter(&i.to_string()).unwrap()).collect();
         assert_eq!(
             enter("one more").unwrap_err(),
-            SubmitError::QueueFull { waiting: 8, limit: 8 }
+            SubmitError::QueueFull {
+                waiting: 8,
+                limit: 8,
+                retry_after: None
+            }
         );
         drop(others);
         assert_eq!(room.lock().by_share.len(), 1, "nothing is kept of those who left");

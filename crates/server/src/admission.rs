@@ -267,7 +267,7 @@ fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             let message = format!("`{field}` is {}, but must be {}", error.value, error.range);
             ApiError::invalid(field, message)
         }
-        SubmitError::QueueFull { .. } => ApiError::Overloaded(message),
+        SubmitError::QueueFull { retry_after, .. } => ApiError::Overloaded { message, retry_after },
         SubmitError::Stopped => ApiError::ShuttingDown,
     }
 }

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_says_when_to_come_back() {
-        let response = Dialect::OpenAi.error_response(&ApiError::Overloaded("full".into()));
+        let response = Dialect::OpenAi.error_response(&ApiError::overloaded("full".into()));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "1");
     }

@@ -16,6 +16,8 @@ const LISTED_NAMES: usize = 20;
 /// How long a client should wait before it tries again when the queue is full. The queue moves at the pace of
 /// whole answers, so anything shorter only adds load.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest that clients are told to stay away.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Why a request got no answer. [`Dialect::error_response`] words it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -62,8 +64,13 @@ pub enum ApiError {
     #[error("the body must be JSON and be declared so: send the header `content-type: application/json`")]
     NotJson,
     /// The queue is full.
-    #[error("{0}")]
-    Overloaded(String),
+    #[error("{message}")]
+    Overloaded {
+        /// What is full.
+        message: String,
+        /// When there may be room, if that is known.
+        retry_after: Option<Duration>,
+    },
     /// The adapter that was asked for cannot be had.
     #[error("adapter `{name}` is not available: {reason}")]
     Unavailable {
@@ -126,7 +133,7 @@ impl ApiError {
     /// Adapter `name` could not be loaded.
     pub(crate) fn unavailable(name: &str, error: &LoadError) -> Self {
         match error {
-            LoadError::TooManyWait { .. } => Self::Overloaded(error.to_string()),
+            LoadError::TooManyWait { .. } => Self::overloaded(error.to_string()),
             LoadError::Stopped => Self::ShuttingDown,
             LoadError::BackedOff { retry_after, .. } => Self::Unavailable {
                 name: name.to_owned(),
@@ -186,7 +193,7 @@ impl ApiError {
             (Self::MethodNotAllowed { .. }, _) => StatusCode::METHOD_NOT_ALLOWED,
             (Self::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
             (Self::NotJson, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            (Self::Overloaded(_), _) => StatusCode::TOO_MANY_REQUESTS,
+            (Self::Overloaded { .. }, _) => StatusCode::TOO_MANY_REQUESTS,
             (Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown, _) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -205,7 +212,7 @@ impl ApiError {
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "NotFoundError",
             Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
             Self::TooLarge { .. } => "PayloadTooLargeError",
-            Self::Overloaded(_) => "RateLimitError",
+            Self::Overloaded { .. } => "RateLimitError",
             Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown => {
                 "ServiceUnavailableError"
             }
@@ -223,7 +230,7 @@ impl ApiError {
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
             Self::Forbidden(_) => "forbidden",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::Overloaded(_)
+            Self::Overloaded { .. }
             | Self::Unavailable { .. }
             | Self::StillLoading { .. }
             | Self::ShuttingDown => "overloaded",
@@ -231,10 +238,21 @@ impl ApiError {
         }
     }
 
+    /// Something is full, and nobody knows for how long.
+    pub(crate) fn overloaded(message: String) -> Self {
+        Self::Overloaded {
+            message,
+            retry_after: None,
+        }
+    }
+
     /// How long to wait before trying again, if trying again can help.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded(_) | Self::ShuttingDown | Self::StillLoading { .. } => Some(RETRY_AFTER),
+            Self::Overloaded { retry_after, .. } => {
+                Some(retry_after.map_or(RETRY_AFTER, |after| after.clamp(RETRY_AFTER, LONGEST)))
+            }
+            Self::ShuttingDown | Self::StillLoading { .. } => Some(RETRY_AFTER),
             Self::Unavailable { retry_after, .. } => *retry_after,
             _ => None,
         }

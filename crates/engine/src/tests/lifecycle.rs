@@ -99,7 +99,14 @@ fn a_full_queue_refuses_and_says_how_full_it_is() {
     let running = submit(&engine, lasting(3));
     running.wait_started();
     let waiting = [submit(&engine, lasting(3)), submit(&engine, lasting(3))];
-    assert_eq!(refusal(&engine), SubmitError::QueueFull { waiting: 2, limit: 2 });
+    assert_eq!(
+        refusal(&engine),
+        SubmitError::QueueFull {
+            waiting: 2,
+            limit: 2,
+            retry_after: None
+        }
+    );
     assert_eq!(engine.stats().waiting, 2);
     drop(gate);
     running.wait();

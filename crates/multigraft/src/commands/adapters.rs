@@ -45,7 +45,11 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 false => say(&table(&listed))?,
             }
         }
-        AdaptersAction::Add { adapter, replace, pin } => {
+        AdaptersAction::Add {
+            adapter,
+            replace,
+            pin,
+        } => {
             // The server was started elsewhere.
             let source = match &adapter.at {
                 Reference::Folder(folder) => path::absolute(folder)?.display().to_string(),
@@ -61,11 +65,19 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
         }
         AdaptersAction::Rm { name } => {
             server.send(Method::DELETE, &[name], None).await?;
-            say(&format!("`{name}` is removed; requests under way end as they would have"))?;
+            say(&format!(
+                "`{name}` is removed; requests under way end as they would have"
+            ))?;
         }
         AdaptersAction::Pin { name, off } => {
-            server.send(Method::PATCH, &[name], Some(json!({"pinned": !off}))).await?;
-            let what = if *off { "may make room for others" } else { "stays in memory once it is there" };
+            server
+                .send(Method::PATCH, &[name], Some(json!({"pinned": !off})))
+                .await?;
+            let what = if *off {
+                "may make room for others"
+            } else {
+                "stays in memory once it is there"
+            };
             say(&format!("`{name}` {what}"))?;
         }
         AdaptersAction::Rollback { name, to } => {
@@ -74,7 +86,9 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 "previous" => active.to_owned(),
                 start => server.hash(name, start).await?,
             };
-            let changed = server.send(Method::PATCH, &[name], Some(json!({"active": hash}))).await?;
+            let changed = server
+                .send(Method::PATCH, &[name], Some(json!({"active": hash})))
+                .await?;
             say(&format!("`{name}` is {} from now on", summary(&changed)))?;
         }
         AdaptersAction::Verify { names } => return verify(server, names).await,
@@ -89,7 +103,8 @@ async fn verify(server: &Server, names: &[String]) -> Result<ExitCode> {
         true => {
             let listed = server.send(Method::GET, &[], None).await?;
             let all = listed["data"].as_array().into_iter().flatten();
-            all.filter_map(|adapter| adapter["name"].as_str().map(str::to_owned)).collect()
+            all.filter_map(|adapter| adapter["name"].as_str().map(str::to_owned))
+                .collect()
         }
     };
     let mut failed = 0;
@@ -147,15 +162,23 @@ impl Server {
         hashes.retain(|hash| hash.starts_with(start));
         match hashes.as_slice() {
             [one] => Ok(one.clone()),
-            [] => bail!("`{name}` has no version whose hash begins with {start}; `multigraft adapters ls --json` shows them"),
-            _ => bail!("`{name}` has {} versions whose hashes begin with {start}: give more digits", hashes.len()),
+            [] => bail!(
+                "`{name}` has no version whose hash begins with {start}; `multigraft adapters ls --json` shows them"
+            ),
+            _ => bail!(
+                "`{name}` has {} versions whose hashes begin with {start}: give more digits",
+                hashes.len()
+            ),
         }
     }
 
     fn at(&self, path: &[&str]) -> Result<Url> {
         let mut url = self.url.clone();
         let Ok(mut segments) = url.path_segments_mut() else {
-            bail!("`{}` is no address of a server, such as http://127.0.0.1:8080", self.url);
+            bail!(
+                "`{}` is no address of a server, such as http://127.0.0.1:8080",
+                self.url
+            );
         };
         segments.pop_if_empty().extend(path);
         drop(segments);
@@ -165,7 +188,10 @@ impl Server {
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Value> {
         let response = request.send().await.map_err(reqwest::Error::without_url);
         let response = response.with_context(|| {
-            format!("no server answers at {}: start one with `multigraft serve`, or name another with --server", self.url)
+            format!(
+                "no server answers at {}: start one with `multigraft serve`, or name another with --server",
+                self.url
+            )
         })?;
         let status = response.status();
         if status == StatusCode::NO_CONTENT {
@@ -174,7 +200,9 @@ impl Server {
         let body: Value = response.json().await.map_err(reqwest::Error::without_url)?;
         match status.is_success() {
             true => Ok(body),
-            false => Err(anyhow!(text(&body["error"]["message"]).unwrap_or_else(|| format!("{status}: {body}")))),
+            false => Err(anyhow!(
+                text(&body["error"]["message"]).unwrap_or_else(|| format!("{status}: {body}"))
+            )),
         }
     }
 }
@@ -186,7 +214,9 @@ fn table(listed: &Value) -> String {
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "source"]);
+    table.set_header([
+        "name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "source",
+    ]);
     for adapter in adapters {
         let state = match (adapter["state"].as_str(), adapter["replacing"].as_bool()) {
             (Some(state), Some(true)) => format!("{state}, replacing"),
@@ -196,9 +226,15 @@ fn table(listed: &Value) -> String {
             text(&adapter["name"]).unwrap_or_default(),
             state,
             rank(adapter),
-            adapter["bytes"].as_u64().map_or_else(String::new, |bytes| Bytes(bytes).to_string()),
+            adapter["bytes"]
+                .as_u64()
+                .map_or_else(String::new, |bytes| Bytes(bytes).to_string()),
             moved(adapter).unwrap_or_default(),
-            if adapter["pinned"] == true { "yes".to_owned() } else { String::new() },
+            if adapter["pinned"] == true {
+                "yes".to_owned()
+            } else {
+                String::new()
+            },
             adapter["requests"].to_string(),
             adapter["versions"].as_array().map_or(0, Vec::len).to_string(),
             short(&adapter["hash"]),
@@ -207,7 +243,9 @@ fn table(listed: &Value) -> String {
     }
     let memory = &listed["memory"];
     let used = Bytes(memory["bytes"].as_u64().unwrap_or(0));
-    let limit = memory["limit"].as_u64().map_or_else(String::new, |limit| format!(" of {}", Bytes(limit)));
+    let limit = memory["limit"]
+        .as_u64()
+        .map_or_else(String::new, |limit| format!(" of {}", Bytes(limit)));
     let failed = adapters.iter().filter_map(|adapter| {
         let error = text(&adapter["error"])?;
         Some(format!("\n{}: {error}", text(&adapter["name"])?))
@@ -218,9 +256,16 @@ fn table(listed: &Value) -> String {
 /// An adapter in a few words.
 fn summary(adapter: &Value) -> String {
     let mut parts = vec![format!("version {}", short(&adapter["hash"]))];
-    let known = [("rank", Some(rank(adapter))), ("moves the logits by", moved(adapter))];
+    let known = [
+        ("rank", Some(rank(adapter))),
+        ("moves the logits by", moved(adapter)),
+    ];
     for (what, value) in known {
-        parts.extend(value.filter(|value| !value.is_empty()).map(|value| format!("{what} {value}")));
+        parts.extend(
+            value
+                .filter(|value| !value.is_empty())
+                .map(|value| format!("{what} {value}")),
+        );
     }
     let reference = &adapter["info"]["effect"]["reference"];
     if let (Some(agree), Some(of)) = (reference["agree"].as_u64(), reference["of"].as_u64()) {
@@ -252,7 +297,8 @@ fn moved(adapter: &Value) -> Option<String> {
 }
 
 fn short(hash: &Value) -> String {
-    hash.as_str().map_or_else(|| "-".to_owned(), |hash| hash.chars().take(DIGITS).collect())
+    hash.as_str()
+        .map_or_else(|| "-".to_owned(), |hash| hash.chars().take(DIGITS).collect())
 }
 
 fn text(value: &Value) -> Option<String> {

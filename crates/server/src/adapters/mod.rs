@@ -27,7 +27,7 @@ impl AppState {
         waiting.outcome().await.map_err(|error| match error {
             LoadError::Failed(error) => ApiError::not_added(&error),
             LoadError::NoRoom { .. } => {
-                ApiError::Overloaded(format!("adapter `{name}` was not added: {error}"))
+                ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
             }
             error => ApiError::unavailable(name, &error),
         })
