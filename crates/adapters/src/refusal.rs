@@ -74,6 +74,21 @@ pub enum Refusal {
         /// Its value as JSON.
         found: String,
     },
+    /// A field that must be there.
+    #[error("it has no {0}")]
+    MissingField(&'static str),
+    /// A GGUF adapter for another architecture.
+    #[error(
+        "it is for the architecture {} but the base is {}",
+        Quoted(found),
+        Quoted(base)
+    )]
+    Architecture {
+        /// `general.architecture` in the file.
+        found: String,
+        /// GGUF's name of the base's architecture.
+        base: String,
+    },
     /// A regular expression that does not compile or takes too long.
     #[error("{field}: the pattern {} cannot be used: {reason}", Quoted(pattern))]
     Pattern {

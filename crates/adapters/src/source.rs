@@ -4,14 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::AdapterError;
-use crate::files::{CONFIG, WEIGHTS};
+use crate::files::{self, CONFIG, WEIGHTS};
+use crate::read::is_adapter;
 
 /// An adapter to be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The name to serve it under.
     pub name: String,
-    /// Where its files are.
+    /// Where its files are: a folder, or a `.gguf` file.
     pub folder: PathBuf,
 }
 
@@ -20,13 +21,14 @@ pub struct Source {
 pub struct Found {
     /// The adapters, by name.
     pub sources: Vec<Source>,
-    /// Sentences about the sub-folders that are none.
+    /// Sentences about the sub-folders and `.gguf` files that are none.
     pub skipped: Vec<String>,
 }
 
 impl Source {
-    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json`, called as the sub-folder is. Links
-    /// that lead out of the folder are not followed.
+    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json` or one `.gguf` file, called as the
+    /// sub-folder is, and every `.gguf` file that is an adapter, called as it is without the end. Links that lead out of the
+    /// folder are not followed.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -42,20 +44,28 @@ impl Source {
         }
         paths.sort();
         let mut found = Found::default();
-        for path in paths.into_iter().filter(|path| path.is_dir()) {
+        let is_gguf = |path: &Path| path.extension().is_some_and(|end| end == "gguf");
+        for path in paths.into_iter().filter(|path| path.is_dir() || is_gguf(path)) {
             let mut skip = |why: &str| {
                 found
                     .skipped
                     .push(format!("`{}` was skipped: {why}", path.display()))
             };
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            let name = match path.is_dir() {
+                true => path.file_name(),
+                false => path.file_stem(),
+            };
+            let Some(name) = name.and_then(|name| name.to_str()) else {
                 skip("its name is not UTF-8");
                 continue;
             };
-            if !path.join(CONFIG).exists() {
-                skip("it holds no adapter_config.json");
-            } else if !path.canonicalize().is_ok_and(|target| target.starts_with(&root)) {
+            let is_inside = |path: &Path| path.canonicalize().is_ok_and(|target| target.starts_with(&root));
+            if !is_inside(&path) {
                 skip("it is a link that leads out of the folder");
+            } else if !path.is_dir() && !is_adapter(&path) {
+                skip("it is no adapter: its general.type is not adapter");
+            } else if path.is_dir() && !path.join(CONFIG).exists() && !is_adapter(&path) {
+                skip("it holds no adapter_config.json, nor one .gguf file that is an adapter");
             } else {
                 found.sources.push(Self {
                     name: name.to_owned(),
@@ -91,7 +101,7 @@ impl AllowedSources {
         })
     }
 
-    /// The folder that `reference` means, if adapters may come from there. Links are followed first, so none leads out.
+    /// The folder or file that `reference` means, if adapters may come from there. Links are followed first, so none leads out.
     ///
     /// # Errors
     /// If it is not allowed, or not there. Of what is not allowed the error does not tell whether it is there.
@@ -104,9 +114,13 @@ impl AllowedSources {
         let source = match path.canonicalize() {
             Ok(folder) => {
                 // Nor may its files be links that lead out.
-                let files = [CONFIG, WEIGHTS].map(|name| folder.join(name).canonicalize());
-                let is_allowed =
-                    self.contain(&folder) && files.iter().flatten().all(|file| self.contain(file));
+                let is_allowed = self.contain(&folder) && {
+                    let files = [CONFIG, WEIGHTS].map(|name| folder.join(name)).into_iter();
+                    let mut files = files.chain(files::ggufs(&folder).unwrap_or_default());
+                    files.all(|file| {
+                        file.canonicalize().is_ok_and(|file| self.contain(&file)) || !file.exists()
+                    })
+                };
                 return is_allowed.then_some(folder).ok_or_else(refused);
             }
             Err(source) => source,

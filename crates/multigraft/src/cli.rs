@@ -134,7 +134,7 @@ Examples:
   multigraft inspect model.gguf
   multigraft inspect ./adapters/support --base model.gguf")]
 pub(crate) struct InspectArguments {
-    /// A GGUF file, a model folder, or an adapter folder.
+    /// A model (a GGUF file or a folder) or an adapter (a folder, or llama.cpp's GGUF file).
     pub path: PathBuf,
 
     /// The base that the adapter should fit: a file, a folder, or a name as for `serve`.

@@ -122,6 +122,11 @@ fn inspect_says_whether_an_adapter_fits_and_why_not() {
     let alone = run(&["inspect", text(&adapter)]);
     assert_eq!(alone.status, 0);
     assert!(alone.stdout.contains("rank          8"), "{}", alone.stdout);
+    let gguf = fixtures().join("gguf_adapters/llama/all_r8.bf16.gguf");
+    let fits = run(&["inspect", text(&gguf), "--base", text(&peft.join("llama/model"))]);
+    assert!(fits.stdout.contains("read from GGUF"), "{}", fits.stdout);
+    let alone = run(&["inspect", text(&gguf)]);
+    assert!(alone.stdout.contains("architecture  llama"), "{}", alone.stdout);
     assert_eq!(run(&["inspect", "/no/such/thing"]).status, 2);
 }
 

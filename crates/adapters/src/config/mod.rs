@@ -8,6 +8,8 @@ mod pattern;
 mod targets;
 mod value;
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use multigraft_model::ModuleKind;
@@ -64,16 +66,65 @@ pub struct PeftConfig {
     ranks: Overrides<usize>,
     alphas: Overrides<f64>,
     targets: Targets,
+    /// Of updates that were not made by PEFT's LoRA: what they were, and rank and scaling by path.
+    converted: Option<Converted>,
+}
+
+/// What stands in for the rules of rank and scaling in an adapter that was turned into LoRA.
+#[derive(Clone, Debug)]
+pub(crate) struct Converted {
+    /// What it was, for people.
+    pub(crate) from: &'static str,
+    /// Rank and scaling of each module, by its path as PEFT knew it.
+    pub(crate) updates: HashMap<String, (usize, f32)>,
 }
 
 impl PeftConfig {
+    /// What the tensors of an adapter in llama.cpp's format are read by.
+    pub(crate) fn of_gguf(converted: Converted, base_model: Option<String>, warnings: Vec<String>) -> Self {
+        Self {
+            base_model,
+            peft_version: None,
+            rslora: false,
+            dora: false,
+            lora_bias: false,
+            bias: Bias::None,
+            modules_to_save: Vec::new(),
+            token_indices: None,
+            ensure_weight_tying: false,
+            warnings,
+            rank: DEFAULT_RANK,
+            alpha: DEFAULT_ALPHA,
+            ranks: Overrides::default(),
+            alphas: Overrides::default(),
+            targets: Targets::default(),
+            converted: Some(converted),
+        }
+    }
+
+    /// What the adapter was before it was turned into LoRA.
+    pub(crate) fn converted_from(&self) -> Option<&'static str> {
+        self.converted.as_ref().map(|converted| converted.from)
+    }
+
+    /// Rank and scaling, where they do not follow from the config.
+    fn update(&self, path: &str) -> Option<(usize, f32)> {
+        self.converted.as_ref()?.updates.get(path).copied()
+    }
+
     /// The rank of the module at `path`.
     pub(crate) fn rank(&self, path: &str) -> Result<usize, Refusal> {
+        if let Some((rank, _)) = self.update(path) {
+            return Ok(rank);
+        }
         Ok(self.ranks.get(path)?.unwrap_or(self.rank))
     }
 
     /// `alpha/r`, or `alpha/√r` with rsLoRA, both the module's own.
     pub(crate) fn scaling(&self, path: &str) -> Result<f32, Refusal> {
+        if let Some((_, scaling)) = self.update(path) {
+            return Ok(scaling);
+        }
         let (rank, alpha) = (self.rank(path)?, self.alphas.get(path)?.unwrap_or(self.alpha));
         let divisor = if self.rslora {
             (rank as f64).sqrt()
@@ -169,6 +220,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
         ranks: overrides(fields, "rank_pattern", rank)?,
         alphas: overrides(fields, "alpha_pattern", value::number)?,
         targets: Targets::parse(fields, &modules_to_save)?,
+        converted: None,
         modules_to_save,
     };
     if config.dora && config.lora_bias {
