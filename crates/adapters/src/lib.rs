@@ -22,6 +22,7 @@ mod made;
 mod read;
 mod refusal;
 mod registry;
+mod relatives;
 mod source;
 mod tensors;
 

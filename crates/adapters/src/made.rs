@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use multigraft_model::Matrix;
 use multigraft_weights::{BlockType, Tensor};
 
 use crate::tensors::Named;
@@ -27,6 +28,23 @@ impl<'a> Made<'a> {
             shape: tensor.shape.to_vec(),
             block_type: tensor.block_type,
             bytes: Cow::Borrowed(tensor.bytes),
+        }
+    }
+
+    /// A matrix that was made from the tensor `name` and others.
+    pub(crate) fn of(matrix: &Matrix, place: String, name: &'a str) -> Self {
+        Self {
+            place,
+            name: Cow::Borrowed(name),
+            shape: vec![matrix.rows, matrix.cols],
+            block_type: BlockType::F32,
+            bytes: Cow::Owned(
+                matrix
+                    .values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect(),
+            ),
         }
     }
 

@@ -13,7 +13,9 @@ use crate::error::AdapterError;
 use crate::files::{self, AdapterFiles, Contents};
 use crate::gguf;
 use crate::info::{AdapterFile, AdapterInfo, Sizes};
+use crate::made::Made;
 use crate::refusal::Refusal;
+use crate::relatives;
 use crate::tensors::{self, Changes, Named};
 
 /// Reads the adapter at `path` and checks it against the base that `config` describes: a folder as PEFT saves it, a folder with
@@ -66,7 +68,7 @@ fn peft(
         }),
         reason,
     };
-    let config = parse_config(config_bytes).map_err(|reason| AdapterError::Refused {
+    let mut config = parse_config(config_bytes).map_err(|reason| AdapterError::Refused {
         path: folder.join(files::CONFIG),
         reason,
     })?;
@@ -80,12 +82,8 @@ fn peft(
             dtype: dtype.to_owned(),
         }));
     }
-    let named = || {
-        checkpoint.tensors().map(|tensor| Named {
-            place: tensor.name,
-            tensor,
-        })
-    };
+    let made = relatives::updates(&checkpoint, &mut config, base).map_err(refused)?;
+    let named = || made.iter().map(Made::named);
     let changes = tensors::read(named(), &config, base).map_err(refused)?;
     Ok(adapter(hash, &config, changes, named(), bytes, base))
 }
@@ -104,7 +102,7 @@ fn llama_cpp(
         reason,
     };
     let (config, made) = gguf::updates(&file, base).map_err(refused)?;
-    let named = || made.iter().map(|made| made.named());
+    let named = || made.iter().map(Made::named);
     let changes = tensors::read(named(), &config, base).map_err(refused)?;
     Ok(adapter(hash, &config, changes, named(), size, base))
 }

@@ -225,6 +225,11 @@ fn what_the_twelve_kinds_leave_out_answers_as_in_peft() {
     check("peft_extra", 9);
 }
 
+#[test]
+fn relatives_of_lora_answer_as_in_peft() {
+    check("relatives", 3);
+}
+
 /// The reference numbers are those of float32.
 fn exact() -> LoadOptions<'static> {
     LoadOptions {

@@ -9,9 +9,12 @@
 mod agree;
 mod delta;
 mod name;
+mod scales;
 mod slots;
 mod tables;
 mod tokens;
+
+pub(crate) use delta::{finite, matrix};
 
 use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId};
 use multigraft_weights::Tensor;

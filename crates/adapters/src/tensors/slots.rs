@@ -202,7 +202,9 @@ fn located<'a>(place: &'a str, name: &str, base: &BaseShape) -> Result<(TensorNa
                 module: module.path.clone(),
             });
         }
-        (ModuleKind::Embedding, Part::A | Part::B | Part::LoraBias | Part::Bias) => "an embedding",
+        (ModuleKind::Embedding, Part::A | Part::B | Part::LoraBias | Part::Bias | Part::Scale) => {
+            "an embedding"
+        }
         (ModuleKind::Linear(_), Part::EmbeddingA | Part::EmbeddingB) => "a linear map",
         (ModuleKind::Linear(LinearId::Layer { .. }), Part::TokenRows) => "a linear map",
         (ModuleKind::Linear(LinearId::Layer { .. }), Part::Saved | Part::BaseWeight) => {
