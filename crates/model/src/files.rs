@@ -98,8 +98,9 @@ impl ModelFiles {
         }
     }
 
-    /// The tensor that transformers calls `name`.
-    pub(crate) fn tensor(&self, name: &str, config: &Config) -> Option<Tensor<'_>> {
+    /// The tensor that transformers calls `name`, of a model that is described by `config`. Rows of queries and keys are in the file's
+    /// own order.
+    pub fn tensor(&self, name: &str, config: &Config) -> Option<Tensor<'_>> {
         match self {
             Self::Gguf(_) => self.find(&config.gguf_name(name)?),
             Self::Folder { .. } => self.find(name),

@@ -131,6 +131,42 @@ fn inspect_says_whether_an_adapter_fits_and_why_not() {
 }
 
 #[test]
+fn export_writes_an_adapter_in_another_form_and_overwrites_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let base = fixtures().join("peft/llama/model");
+    let (gguf, peft) = (
+        fixtures().join("gguf_adapters/llama/qv_r4.f32.gguf"),
+        dir.path().join("peft"),
+    );
+    let export = |to: &str, out: &std::path::Path| {
+        run(&[
+            "export",
+            "--base",
+            text(&base),
+            "--adapter",
+            text(&gguf),
+            "--to",
+            to,
+            "--out",
+            text(out),
+        ])
+    };
+    let written = export("peft", &peft);
+    assert_eq!(written.status, 0, "{}", written.stderr);
+    let fits = run(&["inspect", text(&peft), "--base", text(&base)]);
+    assert!(fits.stdout.contains("rank        4"), "{}", fits.stdout);
+    let again = export("peft", &peft);
+    assert!(
+        again.status == 2 && again.stderr.contains("nothing is overwritten"),
+        "{}",
+        again.stderr
+    );
+    let merged = dir.path().join("merged");
+    assert_eq!(export("merged", &merged).status, 0);
+    assert_eq!(run(&["inspect", text(&merged)]).status, 0);
+}
+
+#[test]
 fn generate_answers_on_stdout_alone() {
     let model = smollm2();
     let arguments = [

@@ -1,6 +1,7 @@
 //! One module for each subcommand. Each returns the exit status; an error is bad input, status 2.
 
 pub(crate) mod bench;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod serve;
