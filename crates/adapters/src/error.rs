@@ -25,7 +25,7 @@ pub enum AdapterError {
         path: PathBuf,
     },
     /// Neither `adapter_config.json` nor a `.gguf` file.
-    #[error("`{}` is no adapter: it holds no adapter_config.json{hint}", folder.display())]
+    #[error("`{}` is no adapter: it holds neither adapter_config.json nor a .gguf file{hint}", folder.display())]
     NoConfig {
         /// The folder.
         folder: PathBuf,

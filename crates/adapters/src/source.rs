@@ -65,7 +65,7 @@ impl Source {
             } else if !path.is_dir() && !is_adapter(&path) {
                 skip("it is no adapter: its general.type is not adapter");
             } else if path.is_dir() && !path.join(CONFIG).exists() && !is_adapter(&path) {
-                skip("it holds no adapter_config.json, nor one .gguf file that is an adapter");
+                skip("it holds neither adapter_config.json nor one .gguf file that is an adapter");
             } else {
                 found.sources.push(Self {
                     name: name.to_owned(),

@@ -238,6 +238,22 @@ fn every_truncation_is_refused() {
     }
 }
 
+/// A flipped bit is an error or another adapter, under another hash; never a panic.
+#[test]
+fn no_flipped_bit_keeps_the_hash() {
+    let dir = tempdir().unwrap();
+    let config = config("llama");
+    let from = "llama/qv_r4.f16.gguf";
+    let hash = read(&gguf(from), &config).unwrap().weights.hash;
+    let bits = 8 * fs::metadata(gguf(from)).unwrap().len() as usize;
+    for bit in (0..bits).step_by(23) {
+        let path = changed(dir.path(), from, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        if let Ok(file) = read(&path, &config) {
+            assert_ne!(file.weights.hash, hash, "bit {bit}");
+        }
+    }
+}
+
 #[test]
 fn folders_of_adapters_hold_files_too() {
     let dir = tempdir().unwrap();

@@ -108,7 +108,7 @@ impl<'a> Parts<'a> {
             let prefix = format!("base_model.model.{}", module.path);
             if delta.gain.is_some() {
                 return Err(cannot(format!(
-                    "it scales the outputs of {} (IA³); merged into its base it can be",
+                    "it scales the outputs of {} (IA³); export it merged into its base",
                     module.path
                 )));
             }
