@@ -164,7 +164,7 @@ pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "MODEL")]
     pub base: PathBuf,
 
-    /// A folder of adapter folders.
+    /// A folder of adapters.
     #[arg(long, value_name = "FOLDER")]
     pub adapters: PathBuf,
 

@@ -24,8 +24,8 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "NAME", env = "MULTIGRAFT_BASE_NAME")]
     pub base_name: Option<String>,
 
-    /// An adapter's folder and the name that requests call it by; without a name, the folder's. Repeatable; commas
-    /// separate several in the environment variable; in a file, `adapter.NAME = "PATH"`.
+    /// An adapter's folder or .gguf file and the name that requests call it by; without a name, the folder's or the file's.
+    /// Repeatable; commas separate several in the environment variable; in a file, `adapter.NAME = "PATH"`.
     #[arg(
         long,
         value_name = "[NAME=]PATH",
@@ -35,7 +35,7 @@ pub(crate) struct ModelOptions {
     #[serde(deserialize_with = "named_paths")]
     pub adapter: Vec<NamedPath>,
 
-    /// A folder of adapter folders; each is called by its folder's name.
+    /// A folder of adapters: folders and .gguf files, each called by its name.
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_ADAPTERS")]
     pub adapters: Option<PathBuf>,
 
@@ -195,13 +195,13 @@ impl FromStr for NamedPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let problem = || format!("`{text}` is not NAME=PATH or a folder, such as support=./adapters/support");
+        let problem = || format!("`{text}` is not NAME=PATH or a path, such as support=./adapters/support");
         let (name, path) = match text.split_once('=') {
             Some((name, path)) => (name.to_owned(), PathBuf::from(path)),
             None => {
                 let path = PathBuf::from(text);
-                let name = path.file_name().ok_or_else(problem)?;
-                (name.to_string_lossy().into_owned(), path)
+                let name = path.file_name().ok_or_else(problem)?.to_string_lossy();
+                (name.strip_suffix(".gguf").unwrap_or(&name).to_owned(), path)
             }
         };
         if name.is_empty() || path.as_os_str().is_empty() {
@@ -229,6 +229,7 @@ mod tests {
             ("a=./x=y", "a", "./x=y"),
             ("./adapters/support", "support", "./adapters/support"),
             ("support/", "support", "support/"),
+            ("./support.gguf", "support", "./support.gguf"),
         ] {
             let named: NamedPath = text.parse().expect(text);
             assert_eq!((named.name.as_str(), named.path), (name, PathBuf::from(path)));
