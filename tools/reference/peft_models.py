@@ -3,6 +3,7 @@
 
     python peft_models.py ../../fixtures/peft                    # 13 architectures x 12 kinds
     python peft_models.py ../../fixtures/peft_extra --set extra  # what those leave out
+    python peft_models.py ../../fixtures/relatives --set relatives  # kinds beside LoRA
 
 For every model it writes
 
@@ -12,7 +13,7 @@ For every model it writes
         prompt.<p>                  i64 [n]            token ids
         <adapter>.<p>.logits        f32 [n, vocab]     logits of every prompt position
         <adapter>.<p>.greedy        i64 [16]           greedy continuation
-    OUT/<name>/kinds.json        the LoraConfig of each adapter, or why PEFT refused it
+    OUT/<name>/kinds.json        the config of each adapter (a LoraConfig if no peft_type is said), or why PEFT refused it
 
 <adapter> is `base` or the kind. Everything is computed in float32 on the CPU with eager
 attention, from the weights as stored (those stored in 16 bits are rounded first).
@@ -31,7 +32,8 @@ import sys
 import warnings
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -154,6 +156,39 @@ EXTRA = {
 }
 
 
+def relatives(attn, mlp, ia3):
+    """Kinds beside LoRA on all matrices; `ia3` are those of which IA³ scales the outputs."""
+    both, down = attn + mlp, mlp[-1]
+    return {
+        "adalora": dict(peft_type="ADALORA", init_r=4, lora_alpha=8, total_step=10, target_modules=both),
+        "adalora_no_alpha": dict(peft_type="ADALORA", init_r=4, lora_alpha=0, total_step=10, target_modules=attn),
+        "loha": dict(peft_type="LOHA", r=4, alpha=2, target_modules=both),
+        "loha_patterns": dict(peft_type="LOHA", r=2, alpha=3, target_modules=both, rank_pattern={attn[0]: 3},
+                              alpha_pattern={down: 5}),
+        "lokr": dict(peft_type="LOKR", r=2, alpha=4, target_modules=both),
+        "lokr_both": dict(peft_type="LOKR", r=1, alpha=2, decompose_both=True, target_modules=both),
+        "lokr_factor": dict(peft_type="LOKR", r=3, alpha=4, decompose_factor=2, target_modules=[attn[0], down]),
+        "vera": dict(peft_type="VERA", r=6, target_modules=both),
+        "vera_save_head": dict(peft_type="VERA", r=6, target_modules=[attn[0]], modules_to_save=["lm_head"]),
+        "ia3": dict(peft_type="IA3", target_modules=[*ia3, down], feedforward_modules=[down]),
+        "ia3_all": dict(peft_type="IA3", target_modules=both, feedforward_modules=[down]),
+        "ia3_down": dict(peft_type="IA3", target_modules=[down], feedforward_modules=[down]),
+        "ia3_outputs": dict(peft_type="IA3", target_modules=both, feedforward_modules=[]),
+    }
+
+
+RELATIVES = {
+    "llama": (dict(), relatives(ATTN, MLP, ["k_proj", "v_proj"]), {}),
+    "qwen2": (dict(model_type="qwen2", tie_word_embeddings=True), relatives(ATTN, MLP, ["k_proj", "v_proj"]), {}),
+    "phi3": (dict(model_type="phi3"), relatives(["qkv_proj", "o_proj"], ["gate_up_proj", "down_proj"], ["qkv_proj"]), {}),
+}
+
+
+def new_config(conf):
+    conf = copy.deepcopy(conf)
+    return PEFT_TYPE_TO_CONFIG_MAPPING[conf.pop("peft_type", "LORA")](task_type="CAUSAL_LM", **conf)
+
+
 def new_base(cfg, g):
     """A model whose attention is peaked, whose logits are spread and whose norms are not 1."""
     base = AutoModelForCausalLM.from_config(cfg).float().eval()
@@ -179,6 +214,10 @@ def randomise(model, g):
             p.data.copy_(0.2 * noise)
         elif "lora_A" in name or "lora_embedding_A" in name:
             p.data.copy_(0.3 * noise)
+        elif "lora_E" in name or "vera_lambda" in name:
+            p.data.copy_(noise)
+        elif "hada_" in name or "lokr_" in name:
+            p.data.copy_(0.4 * noise)
         elif "magnitude" in name:
             p.data.mul_((1 + 0.2 * noise).abs())
         elif p.requires_grad:                     # modules_to_save, token rows, biases
@@ -327,7 +366,7 @@ def build(d, model_type, config, kinds, seed, lengths, dtype=torch.float32, shar
         stored = torch.bfloat16 if kind in small else dtype
 
         def make(g):
-            m = get_peft_model(copy.deepcopy(base), LoraConfig(task_type="CAUSAL_LM", **copy.deepcopy(conf)))
+            m = get_peft_model(copy.deepcopy(base), new_config(conf))
             randomise(m, g)
             if stored != torch.float32:
                 for p in m.parameters():
@@ -356,7 +395,7 @@ def build(d, model_type, config, kinds, seed, lengths, dtype=torch.float32, shar
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("out", type=pathlib.Path)
-    ap.add_argument("--set", choices=["main", "extra"], default="main")
+    ap.add_argument("--set", choices=["main", "extra", "relatives"], default="main")
     ap.add_argument("--only", help="comma separated names, default all of the set")
     ap.add_argument("--full", action="store_true", help="every adapter in float32, rank 48 on every matrix")
     ap.add_argument("--seed", type=int, default=0)
@@ -366,7 +405,7 @@ def main():
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     common = dict(COMMON, vocab_size=a.vocab)
-    names = a.only.split(",") if a.only else list(ARCHS if a.set == "main" else EXTRA)
+    names = a.only.split(",") if a.only else list({"main": ARCHS, "extra": EXTRA, "relatives": RELATIVES}[a.set])
     for name in names:
         if a.set == "main":
             lengths = a.prompts or "1,7,15"       # the last two reach past the sliding window with greedy's 16
@@ -375,7 +414,7 @@ def main():
             store = dict(small=() if a.full else SMALL)
         else:
             lengths = a.prompts or "1,11"
-            config, kinds, store = EXTRA[name]
+            config, kinds, store = (EXTRA if a.set == "extra" else RELATIVES)[name]
             over = {**common, "num_hidden_layers": 2, **config}
             args = (over.pop("model_type", "llama"), over, kinds)
         build(a.out / name, *args, a.seed, [int(n) for n in lengths.split(",")], **store)

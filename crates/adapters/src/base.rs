@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use multigraft_model::{Config, LinearId, Module, ModuleKind};
+use multigraft_model::{Config, LinearId, Module, ModuleKind, Target};
 
 /// What a base model is called and made of. Made once, to check any number of adapters against.
 #[derive(Clone, Debug)]
@@ -14,12 +14,30 @@ pub struct BaseShape {
     hidden: usize,
     layers: usize,
     name: Option<String>,
+    gguf: Option<Gguf>,
+}
+
+/// The base as GGUF describes it.
+#[derive(Clone, Debug)]
+struct Gguf {
+    config: Config,
+    architecture: &'static str,
+    /// GGUF's name of a weight → position of its module.
+    by_name: HashMap<String, usize>,
 }
 
 impl BaseShape {
     /// The base that `config` describes.
     pub fn new(config: &Config) -> Self {
-        Self::from_modules(config.modules(), config.tied_embeddings)
+        let mut shape = Self::from_modules(config.modules(), config.tied_embeddings);
+        let name =
+            |(i, module): (usize, &Module)| Some((config.gguf_name(&format!("{}.weight", module.path))?, i));
+        shape.gguf = config.gguf_architecture().map(|architecture| Gguf {
+            config: config.clone(),
+            architecture,
+            by_name: shape.modules.iter().enumerate().filter_map(name).collect(),
+        });
+        shape
     }
 
     /// A base of these modules; `tied` if the lm_head is the embedding table.
@@ -38,6 +56,7 @@ impl BaseShape {
                 .map_or(0, |m| m.inp),
             layers: modules.iter().filter_map(layer).max().unwrap_or(0),
             name: None,
+            gguf: None,
             modules,
         }
     }
@@ -55,6 +74,32 @@ impl BaseShape {
 
     pub(crate) fn find(&self, key: &str) -> Option<usize> {
         self.by_key.get(key).copied()
+    }
+
+    /// GGUF's name of the base's architecture, if GGUF has one.
+    pub(crate) fn gguf_architecture(&self) -> Option<&'static str> {
+        self.gguf.as_ref().map(|gguf| gguf.architecture)
+    }
+
+    /// The module whose weight GGUF calls `name`.
+    pub(crate) fn find_gguf(&self, name: &str) -> Option<&Module> {
+        let position = *self.gguf.as_ref()?.by_name.get(name)?;
+        self.modules.get(position)
+    }
+
+    /// Where GGUF stores output `row` of a module.
+    pub(crate) fn gguf_row(&self, module: &Module, row: usize) -> usize {
+        let turns = matches!(
+            module.kind,
+            ModuleKind::Linear(LinearId::Layer {
+                target: Target::Q | Target::K,
+                ..
+            })
+        );
+        match &self.gguf {
+            Some(gguf) if turns => gguf.config.gguf_rotary_row(row),
+            _ => row,
+        }
     }
 
     /// Whether the lm_head is the embedding table.

@@ -25,13 +25,26 @@ pub enum AdapterError {
         /// What was found.
         path: PathBuf,
     },
-    /// No `adapter_config.json`.
-    #[error("`{}` is no adapter: it holds no adapter_config.json{hint}", folder.display())]
+    /// Neither `adapter_config.json` nor a `.gguf` file.
+    #[error("`{}` is no adapter: it holds neither adapter_config.json nor a .gguf file{hint}", folder.display())]
     NoConfig {
         /// The folder.
         folder: PathBuf,
         /// A further clause if a sub-folder holds one, or nothing.
         hint: String,
+    },
+    /// Several files in llama.cpp's format, of which one would have to be chosen.
+    #[error(
+        "`{}` holds no adapter_config.json and more than one .gguf file (`{}`, `{}`): name one of them",
+        folder.display(), first.display(), second.display()
+    )]
+    SeveralGgufs {
+        /// The folder.
+        folder: PathBuf,
+        /// One of them.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
     },
     /// A config without tensors.
     #[error("`{}` holds adapter_config.json but no adapter_model.safetensors", folder.display())]
@@ -59,7 +72,7 @@ pub enum AdapterError {
         /// The limit.
         limit: u64,
     },
-    /// `adapter_model.safetensors` is not a safetensors file, or damaged.
+    /// `adapter_model.safetensors` is not a safetensors file, or a `.gguf` no GGUF, or damaged.
     #[error(transparent)]
     Weights(Box<WeightsError>),
     /// The adapter says something that cannot be applied to this base.

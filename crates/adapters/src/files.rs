@@ -1,4 +1,4 @@
-//! An adapter's two files on disk, read whole and hashed before anything believes them.
+//! An adapter's files on disk (PEFT's two, or one of llama.cpp), read whole and hashed before anything believes them.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -27,44 +27,51 @@ const PIECE: usize = 256 << 10;
 /// What a hash begins with, so that it never equals one made for another purpose.
 const HASH_DOMAIN: &[u8] = b"multigraft adapter 1\0";
 
+/// An adapter in llama.cpp's format is hashed and kept under this name, whatever its file is called.
+const GGUF: &str = "adapter.gguf";
+/// How such files end.
+const GGUF_END: &str = "gguf";
+
 /// The bytes of an adapter. They are read once: what is hashed is what is parsed, even if the files change meanwhile.
 pub(crate) struct AdapterFiles {
+    /// Its folder, or its file.
     pub(crate) folder: PathBuf,
-    pub(crate) config: Vec<u8>,
-    pub(crate) weights: Vec<u8>,
+    pub(crate) contents: Contents,
     pub(crate) hash: AdapterHash,
 }
 
+/// What was read, by format.
+pub(crate) enum Contents {
+    /// `adapter_config.json` and `adapter_model.safetensors`.
+    Peft { config: Vec<u8>, weights: Vec<u8> },
+    /// The one file of llama.cpp's format, and where it was.
+    Gguf { path: PathBuf, bytes: Vec<u8> },
+}
+
+impl Contents {
+    /// The files by the names that they are hashed and kept under.
+    pub(crate) fn files(&self) -> Vec<(&'static str, &[u8])> {
+        match self {
+            Self::Peft { config, weights } => vec![(CONFIG, config), (WEIGHTS, weights)],
+            Self::Gguf { bytes, .. } => vec![(GGUF, bytes)],
+        }
+    }
+}
+
 impl AdapterFiles {
-    /// Reads the files of the adapter in `folder`.
-    pub(crate) fn read(folder: &Path) -> Result<Self, AdapterError> {
-        let config_path = folder.join(CONFIG);
-        if !exists(&config_path)? {
-            return Err(AdapterError::NoConfig {
-                folder: folder.to_owned(),
-                hint: hint(folder),
-            });
-        }
-        let weights_path = folder.join(WEIGHTS);
-        if !exists(&weights_path)? {
-            for name in PICKLED {
-                let path = folder.join(name);
-                if exists(&path)? {
-                    return Err(AdapterError::Pickled { path });
-                }
-            }
-            return Err(AdapterError::NoWeights {
-                folder: folder.to_owned(),
-            });
-        }
-        let config = read(&config_path, CONFIG_LIMIT as u64)?;
-        let weights = read(&weights_path, WEIGHTS_LIMIT)?;
-        let hash = hash(&[(CONFIG, &config), (WEIGHTS, &weights)]);
+    /// Reads the files of the adapter at `path`: PEFT's folder, a folder with one `.gguf` file, or such a file.
+    pub(crate) fn read(path: &Path) -> Result<Self, AdapterError> {
+        let contents = match gguf(path)? {
+            Some(path) => Contents::Gguf {
+                bytes: read(&path, WEIGHTS_LIMIT)?,
+                path,
+            },
+            None => peft(path)?,
+        };
         Ok(Self {
-            folder: folder.to_owned(),
-            config,
-            weights,
-            hash,
+            folder: path.to_owned(),
+            hash: hash(&contents.files()),
+            contents,
         })
     }
 
@@ -79,6 +86,73 @@ impl AdapterFiles {
             }),
         }
     }
+}
+
+/// Reads PEFT's two files.
+fn peft(folder: &Path) -> Result<Contents, AdapterError> {
+    let config_path = folder.join(CONFIG);
+    if !exists(&config_path)? {
+        return Err(AdapterError::NoConfig {
+            folder: folder.to_owned(),
+            hint: hint(folder),
+        });
+    }
+    let weights_path = folder.join(WEIGHTS);
+    if !exists(&weights_path)? {
+        for name in PICKLED {
+            let path = folder.join(name);
+            if exists(&path)? {
+                return Err(AdapterError::Pickled { path });
+            }
+        }
+        return Err(AdapterError::NoWeights {
+            folder: folder.to_owned(),
+        });
+    }
+    Ok(Contents::Peft {
+        config: read(&config_path, CONFIG_LIMIT as u64)?,
+        weights: read(&weights_path, WEIGHTS_LIMIT)?,
+    })
+}
+
+/// The file in llama.cpp's format that `path` means: itself, or the only one in a folder without PEFT's config; `None` if
+/// there is none.
+///
+/// # Errors
+/// If the folder cannot be read or holds several.
+pub fn gguf(path: &Path) -> Result<Option<PathBuf>, AdapterError> {
+    if path.is_file() {
+        return Ok(Some(path.to_owned()));
+    }
+    if !path.is_dir() || exists(&path.join(CONFIG))? {
+        return Ok(None);
+    }
+    let mut found = ggufs(path)?.into_iter();
+    match (found.next(), found.next()) {
+        (Some(first), Some(second)) => Err(AdapterError::SeveralGgufs {
+            folder: path.to_owned(),
+            first,
+            second,
+        }),
+        (one, _) => Ok(one),
+    }
+}
+
+/// The `.gguf` files in a folder, by name.
+pub(crate) fn ggufs(folder: &Path) -> Result<Vec<PathBuf>, AdapterError> {
+    let fail = |source| AdapterError::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.extension().is_some_and(|end| end == GGUF_END) && !path.is_dir() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// SHA-256 of the domain, then for each file the length of its name (64 bits, little-endian), its name, the length of its

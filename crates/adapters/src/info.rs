@@ -115,6 +115,7 @@ fn features(config: &PeftConfig, changes: &Changes) -> Vec<String> {
     all.into_iter()
         .filter(|(is_there, _)| *is_there)
         .map(|(_, name)| name)
+        .chain(config.converted_from().map(|from| format!("read from {from}")))
         .collect()
 }
 

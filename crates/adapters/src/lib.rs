@@ -1,8 +1,9 @@
-//! Adapters: from PEFT's files to what the base can pack, and the names that they are served under.
+//! Adapters: from PEFT's files, or llama.cpp's, to what the base can pack, and the names that they are served under.
 //!
 //! ```text
-//! folder ─ files (read once, hashed) ─┬─ config ──┐
-//!                                     └─ tensors ─┴─ checked against the base ─ AdapterFile
+//! files (read once, hashed) ─┬─ PEFT's ─┬─ config ──┐
+//!                            │          └─ tensors ─┴─ checked against the base ─ AdapterFile
+//!                            └─ llama.cpp's GGUF ─ as PEFT would have it ┘
 //! names and folders ─ Registry ─ AdapterFile ─ packed by the base ─ Entry
 //! ```
 //!
@@ -14,12 +15,16 @@ mod base;
 mod base_name;
 mod config;
 mod error;
+mod export;
 mod files;
+mod gguf;
 mod info;
+mod made;
 mod merge;
 mod read;
 mod refusal;
 mod registry;
+mod relatives;
 mod self_test;
 mod source;
 mod tensors;
@@ -28,9 +33,11 @@ pub use base::BaseShape;
 pub use base_name::trained_on;
 pub use config::{CONFIG_LIMIT, FIELDS, Fate, Field, PeftConfig, RANK_LIMIT, parse_config};
 pub use error::AdapterError;
+pub use export::{ExportError, Form, export};
+pub use files::gguf as gguf_file;
 pub use info::{AdapterFile, AdapterInfo};
 pub use merge::{MERGE_LIMIT, MajoritySign, MergeError, MergeMethod};
-pub use read::{read, read_for};
+pub use read::{is_adapter, read, read_for};
 pub use refusal::Refusal;
 pub use registry::{
     ActivateError, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup, OpenError,

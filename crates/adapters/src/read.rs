@@ -1,25 +1,31 @@
-//! From a folder to a checked adapter.
+//! From files to a checked adapter.
 
 use std::path::Path;
 
-use multigraft_model::{AdapterWeights, Config};
+use multigraft_model::{AdapterHash, AdapterWeights, Config};
+use multigraft_weights::gguf::Gguf;
 use multigraft_weights::safetensors::Checkpoint;
 
 use crate::base::BaseShape;
 use crate::base_name;
-use crate::config::parse_config;
+use crate::config::{PeftConfig, parse_config};
 use crate::error::AdapterError;
-use crate::files::{self, AdapterFiles};
+use crate::files::{self, AdapterFiles, Contents};
+use crate::gguf;
 use crate::info::{AdapterFile, AdapterInfo, Sizes};
-use crate::tensors;
+use crate::made::Made;
+use crate::refusal::Refusal;
+use crate::relatives;
+use crate::tensors::{self, Changes, Named};
 
-/// Reads the PEFT adapter in `folder` and checks it against the base that `config` describes.
+/// Reads the adapter at `path` and checks it against the base that `config` describes: a folder as PEFT saves it, a folder with
+/// one `.gguf` file as llama.cpp's converter writes it, or such a file.
 ///
 /// # Errors
 /// If files are missing, damaged or pickled, or if anything in them cannot be applied to the base; the error names the
 /// file, and the field or tensor. Nothing is ever left out in silence.
-pub fn read(folder: &Path, config: &Config) -> Result<AdapterFile, AdapterError> {
-    read_for(folder, &BaseShape::new(config))
+pub fn read(path: &Path, config: &Config) -> Result<AdapterFile, AdapterError> {
+    read_for(path, &BaseShape::new(config))
 }
 
 /// [`read`] for a base that was described before, perhaps with a name: then [`AdapterInfo::warnings`] says if the
@@ -27,43 +33,105 @@ pub fn read(folder: &Path, config: &Config) -> Result<AdapterFile, AdapterError>
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_for(folder: &Path, base: &BaseShape) -> Result<AdapterFile, AdapterError> {
-    AdapterFiles::read(folder)?.parse(base)
+pub fn read_for(path: &Path, base: &BaseShape) -> Result<AdapterFile, AdapterError> {
+    AdapterFiles::read(path)?.parse(base)
+}
+
+/// Whether there is something at `path` that [`read`] would try to read: an adapter's folder or file rather than a model's.
+pub fn is_adapter(path: &Path) -> bool {
+    path.join(files::CONFIG).is_file()
+        || files::gguf(path).is_ok_and(|file| {
+            file.is_some_and(|file| Gguf::open(&file).is_ok_and(|gguf| gguf::is_adapter(&gguf)))
+        })
 }
 
 impl AdapterFiles {
     pub(crate) fn parse(self, base: &BaseShape) -> Result<AdapterFile, AdapterError> {
-        let refused = |file: &str, reason| AdapterError::Refused {
-            path: self.folder.join(file),
-            reason,
-        };
-        let config = parse_config(&self.config).map_err(|reason| refused(files::CONFIG, reason))?;
-        let bytes = self.config.len() + self.weights.len();
-        let weights_path = self.folder.join(files::WEIGHTS);
-        let checkpoint = Checkpoint::from_bytes(&weights_path.display().to_string(), self.weights)
-            .map_err(|error| AdapterError::Weights(Box::new(error)))?;
-        let mut changes = tensors::read(&checkpoint, &config, base).map_err(|reason| {
-            let file = if reason.blames_config() {
-                files::CONFIG
-            } else {
-                files::WEIGHTS
-            };
-            refused(file, reason)
-        })?;
-        changes
-            .warnings
-            .extend(base_name::verdict(config.base_model.as_deref(), base.name()));
-        let sizes = Sizes {
-            tensors: checkpoint.tensors().count(),
-            parameters: checkpoint.tensors().map(|tensor| tensor.len()).sum(),
-            bytes,
-        };
-        let info = AdapterInfo::new(self.hash, &config, &changes, &sizes);
-        let weights = AdapterWeights {
-            hash: self.hash,
-            linears: changes.linears,
-            embedding: changes.embedding,
-        };
-        Ok(AdapterFile { weights, info })
+        match self.contents {
+            Contents::Peft { config, weights } => peft(&self.folder, self.hash, &config, weights, base),
+            Contents::Gguf { path, bytes } => llama_cpp(&path, self.hash, bytes, base),
+        }
     }
+}
+
+fn peft(
+    folder: &Path,
+    hash: AdapterHash,
+    config_bytes: &[u8],
+    weights: Vec<u8>,
+    base: &BaseShape,
+) -> Result<AdapterFile, AdapterError> {
+    let refused = |reason: Refusal| AdapterError::Refused {
+        path: folder.join(match reason.blames_config() {
+            true => files::CONFIG,
+            false => files::WEIGHTS,
+        }),
+        reason,
+    };
+    let mut config = parse_config(config_bytes).map_err(|reason| AdapterError::Refused {
+        path: folder.join(files::CONFIG),
+        reason,
+    })?;
+    let bytes = config_bytes.len() + weights.len();
+    let weights_path = folder.join(files::WEIGHTS);
+    let checkpoint = Checkpoint::from_bytes(&weights_path.display().to_string(), weights)
+        .map_err(|error| AdapterError::Weights(Box::new(error)))?;
+    if let Some((tensor, dtype, _)) = checkpoint.others().next() {
+        return Err(refused(Refusal::Dtype {
+            tensor: tensor.to_owned(),
+            dtype: dtype.to_owned(),
+        }));
+    }
+    let made = relatives::updates(&checkpoint, &mut config, base).map_err(refused)?;
+    let named = || made.iter().map(Made::named);
+    let changes = tensors::read(named(), &config, base).map_err(refused)?;
+    Ok(adapter(hash, &config, changes, named(), bytes, base))
+}
+
+fn llama_cpp(
+    path: &Path,
+    hash: AdapterHash,
+    bytes: Vec<u8>,
+    base: &BaseShape,
+) -> Result<AdapterFile, AdapterError> {
+    let size = bytes.len();
+    let file = Gguf::from_bytes(&path.display().to_string(), bytes)
+        .map_err(|error| AdapterError::Weights(Box::new(error)))?;
+    let refused = |reason| AdapterError::Refused {
+        path: path.to_owned(),
+        reason,
+    };
+    let (config, made) = gguf::updates(&file, base).map_err(refused)?;
+    let named = || made.iter().map(Made::named);
+    let changes = tensors::read(named(), &config, base).map_err(refused)?;
+    Ok(adapter(hash, &config, changes, named(), size, base))
+}
+
+fn adapter<'a>(
+    hash: AdapterHash,
+    config: &PeftConfig,
+    mut changes: Changes,
+    tensors: impl Iterator<Item = Named<'a>>,
+    bytes: usize,
+    base: &BaseShape,
+) -> AdapterFile {
+    changes
+        .warnings
+        .extend(base_name::verdict(config.base_model.as_deref(), base.name()));
+    let mut sizes = Sizes {
+        tensors: 0,
+        parameters: 0,
+        bytes,
+    };
+    for Named { tensor, .. } in tensors {
+        sizes.tensors += 1;
+        sizes.parameters += tensor.len();
+    }
+    let info = AdapterInfo::new(hash, config, &changes, &sizes);
+    let weights = AdapterWeights {
+        hash,
+        linears: changes.linears,
+        embedding: changes.embedding,
+    };
+    AdapterFile { weights, info }
 }

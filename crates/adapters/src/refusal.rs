@@ -23,12 +23,53 @@ pub enum Refusal {
     /// No `peft_type`: not a PEFT config.
     #[error("it has no peft_type, so it is not the config of a PEFT adapter")]
     NoPeftType,
-    /// A kind of adapter other than LoRA.
+    /// A kind of adapter that is not served.
     #[error(
-        "peft_type is {}; only LORA is served (PEFT's `save_as_lora` turns many other kinds into LoRA)",
-        Quoted(.0)
+        "peft_type is {}, which is not served: {reason} (PEFT's `save_as_lora` turns many kinds into LoRA)",
+        Quoted(found)
     )]
-    PeftType(String),
+    PeftType {
+        /// The kind.
+        found: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// An adapter of another kind whose LoRA would be as large as the base's matrix, or larger.
+    #[error(
+        "{kind} on {module} is of rank {rank} as LoRA, but its matrix is {out}x{inp}, so the limit is {limit}: it would take as \
+         much memory as the matrix (PEFT's `save_as_lora` approximates it with a smaller rank)"
+    )]
+    RelativeRank {
+        /// The kind.
+        kind: &'static str,
+        /// The module.
+        module: String,
+        /// The rank.
+        rank: usize,
+        /// Rows of the base's matrix.
+        out: usize,
+        /// Columns of the base's matrix.
+        inp: usize,
+        /// The largest rank that is taken.
+        limit: usize,
+    },
+    /// VeRA without its shared matrices.
+    #[error(
+        "it holds no {0}: VeRA's shared matrices were not saved, and what PyTorch draws from projection_prng_key cannot be \
+         drawn here; save the adapter with `save_projection=True`"
+    )]
+    NoProjection(&'static str),
+    /// IA³ on the inputs of a module for which no outputs can be scaled in their place.
+    #[error(
+        "tensor {} scales the inputs of {module}; of inputs only those of down_proj can be scaled here",
+        Quoted(tensor)
+    )]
+    ScaledInputs {
+        /// The tensor.
+        tensor: String,
+        /// The module.
+        module: String,
+    },
     /// An adapter for a model that is no language model.
     #[error("task_type is {}; only adapters for CAUSAL_LM are served", Quoted(.0))]
     TaskType(String),
@@ -73,6 +114,21 @@ pub enum Refusal {
         field: String,
         /// Its value as JSON.
         found: String,
+    },
+    /// A field that must be there.
+    #[error("it has no {0}")]
+    MissingField(&'static str),
+    /// A GGUF adapter for another architecture.
+    #[error(
+        "it is for the architecture {} but the base is {}",
+        Quoted(found),
+        Quoted(base)
+    )]
+    Architecture {
+        /// `general.architecture` in the file.
+        found: String,
+        /// GGUF's name of the base's architecture.
+        base: String,
     },
     /// A regular expression that does not compile or takes too long.
     #[error("{field}: the pattern {} cannot be used: {reason}", Quoted(pattern))]

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use multigraft_adapters::Form;
 use multigraft_model::{
     AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
     Precision, Run, Slot, Step, Wanted,
@@ -224,6 +225,62 @@ fn every_architecture_and_kind_answers_as_in_peft_alone_and_mixed() {
 #[test]
 fn what_the_twelve_kinds_leave_out_answers_as_in_peft() {
     check("peft_extra", 9);
+}
+
+#[test]
+fn relatives_of_lora_answer_as_in_peft() {
+    check("relatives", 3);
+}
+
+/// Every adapter merged into its base, against the numbers of the adapter: a base that answers as it does.
+#[test]
+fn merged_models_answer_as_their_adapters_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["peft", "peft_extra", "relatives"].into_iter().flat_map(folders);
+    // Rounded to 16 bits, a merged weight is not that of the reference.
+    let exact = sets.filter(|folder| !folder.ends_with("f16") && !folder.ends_with("bf16"));
+    let mut merged = 0;
+    for folder in exact {
+        let (base, name) = (
+            folder.join("model"),
+            folder.file_name().unwrap().to_str().unwrap(),
+        );
+        let config = multigraft_model::ModelFiles::open(&base)
+            .unwrap()
+            .config()
+            .unwrap();
+        let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
+        for kind in std::fs::read_dir(folder.join("adapters")).unwrap() {
+            let kind = kind.unwrap().path();
+            let out = dir.path().join(format!("{name}.{merged}"));
+            let adapter = multigraft_adapters::read(&kind, &config).unwrap();
+            match multigraft_adapters::export(&adapter, &base, Form::Merged, &out) {
+                Ok(()) => {}
+                // Biases of LoRA's own have no place in a base without.
+                Err(error) if error.to_string().contains("adds a bias") => continue,
+                Err(error) => panic!("{}: {error}", kind.display()),
+            }
+            let subjects = [Subject {
+                name: kind.file_name().unwrap().to_str().unwrap().to_owned(),
+                slot: None,
+            }];
+            let model = Arc::new(Model::open(&out, &self::exact()).unwrap());
+            let options = CpuOptions {
+                threads: 2,
+                blocks: 64,
+                context: model.default_context(),
+                step_rows: 2048,
+                kv_dtype: KvDtype::F32,
+            };
+            let mut backend = CpuBackend::new(model, options);
+            let greedy = reference.i64s("base.0.greedy").unwrap().len();
+            let mut cases = cases(&subjects, &reference, greedy);
+            run(&mut backend, cases.iter_mut().collect(), greedy);
+            judge(&folder, "merged", &cases, &reference);
+            merged += 1;
+        }
+    }
+    assert!(merged > 200, "only {merged} were merged");
 }
 
 /// The reference numbers are those of float32.

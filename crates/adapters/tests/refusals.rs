@@ -53,10 +53,6 @@ fn configs() {
         ("a list", |a| a.raw_config = Some(b"[]".to_vec())),
         ("too large", |a| a.raw_config = Some(vec![b' '; (1 << 20) + 1])),
         ("no peft_type", |a| set(a, "peft_type", Value::Null)),
-        (
-            "IA3",
-            |a| a.config = json!({"peft_type": "IA3", "feedforward_modules": ["down_proj"]}),
-        ),
         ("X-LoRA", |a| set(a, "peft_type", json!("XLORA"))),
         ("task", |a| set(a, "task_type", json!("SEQ_CLS"))),
         ("type of a flag", |a| set(a, "use_rslora", json!("yes"))),
@@ -463,6 +459,138 @@ fn files() {
     insta::assert_snapshot!(text);
 }
 
+/// A relative on the first q_proj.
+fn relative(adapter: &mut Adapter, kind: &str, tensors: &[(&str, &[usize])]) {
+    *adapter = Adapter::empty();
+    adapter.config = json!({"peft_type": kind, "r": 2, "alpha": 2, "target_modules": [Q]});
+    if kind == "IA3" {
+        adapter.config = json!({"peft_type": kind, "target_modules": [Q]});
+    }
+    for (part, shape) in tensors {
+        adapter.tensor(&format!("{Q}.{part}"), shape);
+    }
+}
+
+/// LoHa of this rank.
+fn loha(adapter: &mut Adapter, rank: usize) {
+    let (left, right) = ([HIDDEN, rank], [rank, HIDDEN]);
+    let parts: [(&str, &[usize]); 4] = [
+        ("hada_w1_a", &left),
+        ("hada_w1_b", &right),
+        ("hada_w2_a", &left),
+        ("hada_w2_b", &right),
+    ];
+    relative(adapter, "LOHA", &parts);
+    set(adapter, "r", json!(rank));
+}
+
+/// VeRA with its shared matrices.
+fn vera(adapter: &mut Adapter) {
+    relative(
+        adapter,
+        "VERA",
+        &[("vera_lambda_b", &[HIDDEN]), ("vera_lambda_d", &[2])],
+    );
+    adapter.config = json!({"peft_type": "VERA", "r": 2, "target_modules": [Q]});
+    adapter.raw_tensor("base_model.vera_A", &[2, WIDTH]);
+    adapter.raw_tensor("base_model.vera_B", &[WIDTH, 2]);
+}
+
+#[test]
+fn relatives_of_lora() {
+    for make in [|a: &mut Adapter| loha(a, 2), vera] {
+        let mut adapter = Adapter::empty();
+        make(&mut adapter);
+        adapter.read(&base(false)).unwrap();
+    }
+    let cases: &[Case] = &[
+        ("LoHa beside LoRA", |a| set(a, "peft_type", json!("LOHA"))),
+        ("LoHa of too large a rank", |a| loha(a, 3)),
+        ("LoHa without a part", |a| {
+            loha(a, 2);
+            a.remove("hada_w2_b");
+        }),
+        ("LoHa of another rank than the config says", |a| {
+            loha(a, 2);
+            set(a, "r", json!(1));
+        }),
+        ("LoHa of another base", |a| {
+            loha(a, 2);
+            a.reshape("hada_w1_b", &[2, HIDDEN + 1]);
+        }),
+        ("LoHa of a convolution", |a| {
+            loha(a, 2);
+            a.tensor(&format!("{Q}.hada_t1"), &[2, 2, 3, 3]);
+        }),
+        ("LoHa for no module", |a| {
+            loha(a, 2);
+            a.rename("q_proj", "z_proj");
+        }),
+        ("LoHa for a norm", |a| {
+            loha(a, 2);
+            a.rename("self_attn.q_proj", "input_layernorm");
+        }),
+        ("LoHa whose product is infinite", |a| {
+            loha(a, 2);
+            a.find("hada_w1_b").2 = vec![1e30; 2 * HIDDEN];
+            a.find("hada_w2_b").2 = vec![1e30; 2 * HIDDEN];
+        }),
+        ("LoHa with a field of LoKr's that nobody knows", |a| {
+            loha(a, 2);
+            set(a, "use_tucker", json!(true));
+        }),
+        ("LoKr of two whole matrices", |a| {
+            relative(a, "LOKR", &[("lokr_w1", &[2, 2]), ("lokr_w2", &[3, 3])])
+        }),
+        ("LoKr of another base", |a| {
+            relative(a, "LOKR", &[("lokr_w1", &[2, 2]), ("lokr_w2", &[4, 3])])
+        }),
+        ("LoKr that is larger than the base", |a| {
+            relative(a, "LOKR", &[("lokr_w1", &[HIDDEN + 1, 2]), ("lokr_w2", &[1, 3])])
+        }),
+        ("LoKr whole and as a product", |a| {
+            relative(
+                a,
+                "LOKR",
+                &[("lokr_w1", &[2, 2]), ("lokr_w1_a", &[2, 2]), ("lokr_w2", &[3, 3])],
+            )
+        }),
+        ("VeRA without projections", |a| {
+            vera(a);
+            a.remove("vera_A");
+        }),
+        ("VeRA with projections that are too small", |a| {
+            vera(a);
+            a.reshape("vera_B", &[HIDDEN - 1, 2]);
+        }),
+        ("VeRA with other scales", |a| {
+            vera(a);
+            a.reshape("vera_lambda_d", &[3]);
+        }),
+        ("IA3 beside LoRA", |a| {
+            relative(
+                a,
+                "IA3",
+                &[("ia3_l", &[HIDDEN, 1]), ("lora_A.weight", &[2, HIDDEN])],
+            )
+        }),
+        ("IA3 in a LoRA", |a| a.tensor(&format!("{Q}.ia3_l"), &[HIDDEN, 1])),
+        ("IA3 on inputs that nothing scales", |a| {
+            relative(a, "IA3", &[("ia3_l", &[1, HIDDEN])])
+        }),
+        ("IA3 of another base", |a| {
+            relative(a, "IA3", &[("ia3_l", &[HIDDEN + 1, 1])])
+        }),
+        ("IA3 that is not there", |a| {
+            relative(a, "IA3", &[("ia3_l", &[HIDDEN, 1])]);
+            set(a, "target_modules", json!(["q_proj"]));
+        }),
+        ("OFT", |a| set(a, "peft_type", json!("OFT"))),
+        ("prompt tuning", |a| set(a, "peft_type", json!("PROMPT_TUNING"))),
+    ];
+    insta::assert_snapshot!(refusals(false, cases));
+}
+
 /// Whatever is cut off, the rest is no adapter, and nothing panics.
 #[test]
 fn every_truncation_is_refused() {
@@ -500,6 +628,28 @@ fn no_flipped_bit_keeps_the_hash() {
         };
         if let Ok(file) = flipped.read(&base) {
             assert_ne!(file.weights.hash, hash, "bit {position}");
+        }
+    }
+}
+
+/// The same for the kinds that are turned into LoRA.
+#[test]
+fn no_flipped_bit_of_a_relative_panics() {
+    let base = base(false);
+    for make in [|a: &mut Adapter| loha(a, 2), vera] {
+        let mut good = Adapter::empty();
+        make(&mut good);
+        let tensors = good.safetensors();
+        for bit in (0..tensors.len() * 8).step_by(3) {
+            let mut bytes = tensors.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let flipped = Adapter {
+                raw_tensors: Some(bytes),
+                ..good.clone()
+            };
+            if let Ok(file) = flipped.read(&base) {
+                assert!(file.weights.linears.len() <= 1, "bit {bit}");
+            }
         }
     }
 }

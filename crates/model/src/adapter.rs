@@ -29,7 +29,7 @@ pub struct PackedAdapter {
 #[derive(Debug, Default)]
 pub(crate) struct PackedLinear {
     pub(crate) lora: Option<PackedLora>,
-    /// DoRA's `m / ‖W + s·B·A‖`, `[out]`.
+    /// DoRA's `m / ‖W + s·B·A‖`, IA³'s scales, or both, `[out]`.
     pub(crate) gain: Option<Vec<f32>>,
     /// `s · lora_B.bias`, `[out]`.
     pub(crate) addend: Option<Vec<f32>>,
@@ -75,11 +75,11 @@ impl PackedAdapter {
                 .map(|delta| PackedEmbedding::new(delta, &model.embedding)),
         };
         for (id, delta) in &weights.linears {
-            let (base, _) = model
+            let (base, bias) = model
                 .linear(*id)
                 .ok_or_else(|| ModelError::AdapterMismatch(format!("{id:?}")))?;
             check(delta, base).map_err(|what| ModelError::AdapterMismatch(format!("{id:?}: {what}")))?;
-            let linear = PackedLinear::new(delta, base, dtype);
+            let linear = PackedLinear::new(delta, base, bias, dtype);
             pace::pause();
             packed.bytes += linear.bytes();
             match *id {
@@ -164,6 +164,7 @@ fn check(delta: &LinearDelta, base: &PackedMatrix) -> Result<(), String> {
     }
     check_len("magnitude", delta.magnitude.as_ref(), out)?;
     check_len("bias", delta.base_bias.as_ref(), out)?;
+    check_len("gain", delta.gain.as_ref(), out)?;
     if let Some(Matrix { rows, cols, .. }) = delta.replaced
         && (rows, cols) != (out, inp)
     {
@@ -195,8 +196,22 @@ fn pack_matrix(values: &[f32], out: usize, inp: usize, dtype: LoraDtype) -> Pack
 }
 
 impl PackedLinear {
-    fn new(delta: &LinearDelta, base: &PackedMatrix, dtype: LoraDtype) -> Self {
+    fn new(delta: &LinearDelta, base: &PackedMatrix, base_bias: Option<&[f32]>, dtype: LoraDtype) -> Self {
         let low_rank = delta.low_rank.as_ref();
+        let gained = |mut values: Vec<f32>| {
+            let gain = delta.gain.iter().flatten();
+            values
+                .iter_mut()
+                .zip(gain)
+                .for_each(|(value, gain)| *value *= gain);
+            values
+        };
+        let dora = delta.magnitude.as_ref().map(|m| dora_gain(m, base, low_rank));
+        // The base's own bias is only taken over where it is scaled.
+        let bias = delta
+            .base_bias
+            .clone()
+            .or_else(|| delta.gain.as_ref().and(base_bias).map(<[f32]>::to_vec));
         let scaled = |bias: &Vec<f32>, scaling: f32| bias.iter().map(|b| b * scaling).collect();
         let rows: (Vec<u32>, Vec<&[f32]>) = delta
             .rows
@@ -205,9 +220,9 @@ impl PackedLinear {
             .unzip();
         Self {
             lora: low_rank.map(|l| PackedLora::stacked(&l.a.values, &l.b.values, l.scalings(), dtype)),
-            gain: delta.magnitude.as_ref().map(|m| dora_gain(m, base, low_rank)),
-            addend: low_rank.and_then(|l| l.bias.as_ref().map(|bias| scaled(bias, l.scaling))),
-            bias: delta.base_bias.clone(),
+            gain: dora.map(gained).or_else(|| delta.gain.clone()),
+            addend: low_rank.and_then(|l| l.bias.as_ref().map(|bias| gained(scaled(bias, l.scaling)))),
+            bias: bias.map(gained),
             replaced: delta
                 .replaced
                 .as_ref()

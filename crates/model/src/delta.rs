@@ -119,6 +119,9 @@ pub struct LinearDelta {
     pub magnitude: Option<Vec<f32>>,
     /// Replaces the base's bias (PEFT's `bias` = `all` or `lora_only`), `[out]`.
     pub base_bias: Option<Vec<f32>>,
+    /// Factors of all outputs, `[out]` (IA³, Liu et al. 2022, arXiv 2205.05638): `gain ∘ y`, where y is what comes of all the
+    /// other changes, the bias included.
+    pub gain: Option<Vec<f32>>,
     /// Replaces the base's weight (PEFT's `modules_to_save`; the lm_head only), `[out, in]`.
     pub replaced: Option<Matrix>,
     /// Rows of the base's weight that are replaced: trained tokens where the lm_head is tied to the embedding.

@@ -7,7 +7,7 @@ use multigraft_weights::Tensor;
 use multigraft_weights::gguf::Gguf;
 use multigraft_weights::safetensors::Checkpoint;
 
-use crate::config::{Config, NormPlacement};
+use crate::config::Config;
 use crate::error::ModelError;
 
 /// Open files of a base model.
@@ -98,10 +98,11 @@ impl ModelFiles {
         }
     }
 
-    /// The tensor that transformers calls `name`.
-    pub(crate) fn tensor(&self, name: &str, config: &Config) -> Option<Tensor<'_>> {
+    /// The tensor that transformers calls `name`, of a model that is described by `config`. Rows of queries and keys are in the file's
+    /// own order.
+    pub fn tensor(&self, name: &str, config: &Config) -> Option<Tensor<'_>> {
         match self {
-            Self::Gguf(_) => self.find(&gguf_name(name, config)?),
+            Self::Gguf(_) => self.find(&config.gguf_name(name)?),
             Self::Folder { .. } => self.find(name),
         }
     }
@@ -115,7 +116,7 @@ impl ModelFiles {
     ) -> Result<Tensor<'_>, ModelError> {
         let tensor = self.tensor(name, config).ok_or_else(|| {
             let theirs = matches!(self, Self::Gguf(_))
-                .then(|| gguf_name(name, config))
+                .then(|| config.gguf_name(name))
                 .flatten();
             ModelError::MissingTensor(theirs.unwrap_or_else(|| name.to_owned()))
         })?;
@@ -129,55 +130,11 @@ impl ModelFiles {
         Ok(tensor)
     }
 
-    /// Where row `row` of a query or key projection lies in the file. GGUF stores the pairs of a head that turn
-    /// together as neighbours for these architectures; transformers half a head apart.
+    /// Where row `row` of a query or key projection lies in the file.
     pub(crate) fn rotary_row(&self, row: usize, config: &Config) -> usize {
-        let interleaved = matches!(self, Self::Gguf(_))
-            && ["llama", "mistral", "mixtral", "granite", "smollm3"].contains(&config.architecture.as_str());
-        if !interleaved {
-            return row;
+        match self {
+            Self::Gguf(_) => config.gguf_rotary_row(row),
+            Self::Folder { .. } => row,
         }
-        let (head, within) = (row / config.head_dim, row % config.head_dim);
-        let half = config.head_dim / 2;
-        head * config.head_dim + 2 * (within % half) + within / half
     }
-}
-
-/// GGUF's name of a tensor that transformers calls `name` (`…weight` or `…bias`).
-fn gguf_name(name: &str, config: &Config) -> Option<String> {
-    let (module, kind) = name.rsplit_once('.')?;
-    let whole = match module {
-        "model.embed_tokens" => Some("token_embd"),
-        "model.norm" => Some("output_norm"),
-        "lm_head" => Some("output"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return Some(format!("{whole}.{kind}"));
-    }
-    let (layer, part) = module.strip_prefix("model.layers.")?.split_once('.')?;
-    let after = config.norms != NormPlacement::Before;
-    let part = match part {
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.qkv_proj" => "attn_qkv",
-        "self_attn.o_proj" => "attn_output",
-        "self_attn.q_norm" => "attn_q_norm",
-        "self_attn.k_norm" => "attn_k_norm",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" | "mlp.gate_up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" if after => "post_attention_norm",
-        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
-        "post_feedforward_layernorm" => "post_ffw_norm",
-        "mlp.gate" | "block_sparse_moe.gate" => "ffn_gate_inp",
-        // All experts of a layer in one tensor; not a name of transformers.
-        "experts.gate" => "ffn_gate_exps",
-        "experts.up" => "ffn_up_exps",
-        "experts.down" => "ffn_down_exps",
-        _ => return None,
-    };
-    Some(format!("blk.{layer}.{part}.{kind}"))
 }

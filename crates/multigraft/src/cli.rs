@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use reqwest::Url;
 
 use crate::{
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// List, add, replace, remove, pin, roll back and verify the adapters of a running server.
     Adapters(AdaptersArguments),
+    /// Write an adapter in another form: PEFT's folder, llama.cpp's GGUF, or merged into its base.
+    Export(ExportArguments),
     /// Measure this machine, the model on it, the adapters' kernels, or a running server.
     Bench(BenchArguments),
 }
@@ -137,7 +139,7 @@ Examples:
   multigraft inspect model.gguf
   multigraft inspect ./adapters/support --base model.gguf")]
 pub(crate) struct InspectArguments {
-    /// A GGUF file, a model folder, or an adapter folder.
+    /// A model (a GGUF file or a folder) or an adapter (a folder, or llama.cpp's GGUF file).
     pub path: PathBuf,
 
     /// The base that the adapter should fit: a file, a folder, or a name as for `serve`.
@@ -165,7 +167,7 @@ pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "MODEL")]
     pub base: PathBuf,
 
-    /// A folder of adapter folders.
+    /// A folder of adapters.
     #[arg(long, value_name = "FOLDER")]
     pub adapters: PathBuf,
 
@@ -258,6 +260,43 @@ pub(crate) enum AdaptersAction {
         /// Their names; without any, all.
         names: Vec<String>,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is overwritten, and what is written appears whole or not at all.
+
+Examples:
+  multigraft export --base ./llama --adapter ./support.gguf --to peft --out ./support
+  multigraft export --base model.gguf --adapter ./support --to gguf --out support.gguf
+  multigraft export --base ./llama --adapter ./support --to merged --out ./llama-support")]
+pub(crate) struct ExportArguments {
+    /// The base that the adapter is for: a file, a folder, or a name as for `serve`. For `merged` a safetensors folder.
+    #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
+    pub base: String,
+
+    /// The adapter: a folder, or llama.cpp's GGUF file; any that can be served.
+    #[arg(long, value_name = "PATH")]
+    pub adapter: PathBuf,
+
+    /// The form to write.
+    #[arg(long, value_name = "FORM")]
+    pub to: ExportForm,
+
+    /// Where to write it: a folder, for `gguf` a file. It must not exist.
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+}
+
+/// What `export` writes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExportForm {
+    /// A folder with adapter_config.json and adapter_model.safetensors.
+    Peft,
+    /// A file as llama.cpp's convert_lora_to_gguf.py writes it: low-rank updates and nothing else.
+    Gguf,
+    /// A model folder: the base's with the adapter in its weights, in the base's types.
+    Merged,
 }
 
 #[cfg(test)]

@@ -324,7 +324,7 @@ pub(crate) fn sources(single: &[NamedSource], folder: Option<&Path>) -> Result<V
         }
         ensure!(
             !found.sources.is_empty(),
-            "there are no adapters in {}: it should have a sub-folder with an adapter_config.json for each",
+            "there are no adapters in {}: it should have a sub-folder with an adapter_config.json or a .gguf file for each",
             folder.display()
         );
         sources = found.sources;

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Adapters(arguments) => commands::adapters::run(&arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments, cli.config.as_deref()),
     };
     outcome.unwrap_or_else(|error| fail(&error))

@@ -122,7 +122,48 @@ fn inspect_says_whether_an_adapter_fits_and_why_not() {
     let alone = run(&["inspect", text(&adapter)]);
     assert_eq!(alone.status, 0);
     assert!(alone.stdout.contains("rank          8"), "{}", alone.stdout);
+    let gguf = fixtures().join("gguf_adapters/llama/all_r8.bf16.gguf");
+    let fits = run(&["inspect", text(&gguf), "--base", text(&peft.join("llama/model"))]);
+    assert!(fits.stdout.contains("read from GGUF"), "{}", fits.stdout);
+    let alone = run(&["inspect", text(&gguf)]);
+    assert!(alone.stdout.contains("architecture  llama"), "{}", alone.stdout);
     assert_eq!(run(&["inspect", "/no/such/thing"]).status, 2);
+}
+
+#[test]
+fn export_writes_an_adapter_in_another_form_and_overwrites_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let base = fixtures().join("peft/llama/model");
+    let (gguf, peft) = (
+        fixtures().join("gguf_adapters/llama/qv_r4.f32.gguf"),
+        dir.path().join("peft"),
+    );
+    let export = |to: &str, out: &std::path::Path| {
+        run(&[
+            "export",
+            "--base",
+            text(&base),
+            "--adapter",
+            text(&gguf),
+            "--to",
+            to,
+            "--out",
+            text(out),
+        ])
+    };
+    let written = export("peft", &peft);
+    assert_eq!(written.status, 0, "{}", written.stderr);
+    let fits = run(&["inspect", text(&peft), "--base", text(&base)]);
+    assert!(fits.stdout.contains("rank        4"), "{}", fits.stdout);
+    let again = export("peft", &peft);
+    assert!(
+        again.status == 2 && again.stderr.contains("nothing is overwritten"),
+        "{}",
+        again.stderr
+    );
+    let merged = dir.path().join("merged");
+    assert_eq!(export("merged", &merged).status, 0);
+    assert_eq!(run(&["inspect", text(&merged)]).status, 0);
 }
 
 #[test]

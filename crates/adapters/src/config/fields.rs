@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::relatives::Kind;
 use crate::refusal::Refusal;
 
 /// What becomes of a field.
@@ -26,7 +27,7 @@ pub struct Field {
     pub note: &'static str,
 }
 
-const fn applied(name: &'static str, note: &'static str) -> Field {
+pub(super) const fn applied(name: &'static str, note: &'static str) -> Field {
     Field {
         name,
         fate: Fate::Applied,
@@ -34,7 +35,7 @@ const fn applied(name: &'static str, note: &'static str) -> Field {
     }
 }
 
-const fn inert(name: &'static str, note: &'static str) -> Field {
+pub(super) const fn inert(name: &'static str, note: &'static str) -> Field {
     Field {
         name,
         fate: Fate::Inert,
@@ -42,7 +43,7 @@ const fn inert(name: &'static str, note: &'static str) -> Field {
     }
 }
 
-const fn refused(name: &'static str, note: &'static str) -> Field {
+pub(super) const fn refused(name: &'static str, note: &'static str) -> Field {
     Field {
         name,
         fate: Fate::Refused,
@@ -54,7 +55,7 @@ const fn refused(name: &'static str, note: &'static str) -> Field {
 /// this table is refused unless it is null, false or empty.
 pub const FIELDS: &[Field] = &[
     // PeftConfigMixin, PeftConfig
-    applied("peft_type", "must be LORA"),
+    applied("peft_type", "LORA, or a kind that is turned into LoRA on loading"),
     applied("task_type", "must be CAUSAL_LM or null"),
     applied(
         "base_model_name_or_path",
@@ -139,9 +140,9 @@ pub const FIELDS: &[Field] = &[
 ];
 
 /// Refuses what is set and not applied. Which value an applied field has is not looked at.
-pub(super) fn check(config: &Map<String, Value>) -> Result<(), Refusal> {
+pub(super) fn check(config: &Map<String, Value>, kind: Kind) -> Result<(), Refusal> {
     for (name, value) in config.iter().filter(|(_, value)| is_set(value)) {
-        match FIELDS.iter().find(|field| field.name == name) {
+        match kind.field(name) {
             Some(Field {
                 fate: Fate::Applied | Fate::Inert,
                 ..
@@ -193,6 +194,6 @@ mod tests {
     #[test]
     fn unset_values_of_unknown_fields_pass() {
         let config = serde_json::json!({"a": null, "b": false, "c": "", "d": [], "e": {}});
-        assert_eq!(check(config.as_object().unwrap()), Ok(()));
+        assert_eq!(check(config.as_object().unwrap(), Kind::Lora), Ok(()));
     }
 }

@@ -5,14 +5,18 @@
 
 mod fields;
 mod pattern;
+mod relatives;
 mod targets;
 mod value;
+
+use std::collections::HashMap;
 
 use serde_json::Value;
 
 use multigraft_model::ModuleKind;
 
 pub use fields::{FIELDS, Fate, Field};
+pub(crate) use relatives::Kind;
 
 use crate::refusal::Refusal;
 use pattern::Overrides;
@@ -48,6 +52,7 @@ pub(crate) enum TokenIndices {
 /// What `adapter_config.json` says, all of it known and in range.
 #[derive(Clone, Debug)]
 pub struct PeftConfig {
+    pub(crate) kind: Kind,
     pub(crate) base_model: Option<String>,
     pub(crate) peft_version: Option<String>,
     pub(crate) rslora: bool,
@@ -64,16 +69,76 @@ pub struct PeftConfig {
     ranks: Overrides<usize>,
     alphas: Overrides<f64>,
     targets: Targets,
+    /// Of updates that were not made by PEFT's LoRA: what they were, and rank and scaling by path.
+    converted: Option<Converted>,
+}
+
+/// What stands in for the rules of rank and scaling in an adapter that was turned into LoRA.
+#[derive(Clone, Debug)]
+pub(crate) struct Converted {
+    /// What it was, for people.
+    pub(crate) from: &'static str,
+    /// Rank and scaling of each module, by its path as PEFT knew it.
+    pub(crate) updates: HashMap<String, (usize, f32)>,
 }
 
 impl PeftConfig {
+    /// What the tensors of an adapter in llama.cpp's format are read by.
+    pub(crate) fn of_gguf(converted: Converted, base_model: Option<String>, warnings: Vec<String>) -> Self {
+        Self {
+            kind: Kind::Lora,
+            base_model,
+            peft_version: None,
+            rslora: false,
+            dora: false,
+            lora_bias: false,
+            bias: Bias::None,
+            modules_to_save: Vec::new(),
+            token_indices: None,
+            ensure_weight_tying: false,
+            warnings,
+            rank: DEFAULT_RANK,
+            alpha: DEFAULT_ALPHA,
+            ranks: Overrides::default(),
+            alphas: Overrides::default(),
+            targets: Targets::default(),
+            converted: Some(converted),
+        }
+    }
+
+    /// What the adapter was before it was turned into what is served.
+    pub(crate) fn converted_from(&self) -> Option<&'static str> {
+        match (&self.converted, self.kind) {
+            (Some(converted), _) => Some(converted.from),
+            (None, Kind::Lora) => None,
+            (None, kind) => Some(kind.as_str()),
+        }
+    }
+
+    /// Says what the updates are that take the place of those in the files.
+    pub(crate) fn convert(&mut self, updates: HashMap<String, (usize, f32)>) {
+        let from = self.kind.as_str();
+        self.converted = Some(Converted { from, updates });
+    }
+
+    /// Rank and scaling, where they do not follow from the config.
+    fn update(&self, path: &str) -> Option<(usize, f32)> {
+        self.converted.as_ref()?.updates.get(path).copied()
+    }
+
     /// The rank of the module at `path`.
     pub(crate) fn rank(&self, path: &str) -> Result<usize, Refusal> {
+        if let Some((rank, _)) = self.update(path) {
+            return Ok(rank);
+        }
         Ok(self.ranks.get(path)?.unwrap_or(self.rank))
     }
 
     /// `alpha/r`, or `alpha/√r` with rsLoRA, both the module's own.
     pub(crate) fn scaling(&self, path: &str) -> Result<f32, Refusal> {
+        if let Some((_, scaling)) = self.update(path) {
+            return Ok(scaling);
+        }
         let (rank, alpha) = (self.rank(path)?, self.alphas.get(path)?.unwrap_or(self.alpha));
         let divisor = if self.rslora {
             (rank as f64).sqrt()
@@ -123,7 +188,7 @@ impl PeftConfig {
 /// Parses the contents of `adapter_config.json`.
 ///
 /// # Errors
-/// If it is not JSON, not the config of a LoRA for a causal language model, or holds a setting that is out of range, not
+/// If it is not JSON, not the config of a LoRA or of a kind that is turned into LoRA, for a causal language model, or holds a setting that is out of range, not
 /// supported or not known.
 pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
     if bytes.len() > CONFIG_LIMIT {
@@ -135,19 +200,22 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
     let value: Value = serde_json::from_slice(bytes).map_err(|e| Refusal::NotJson(e.to_string()))?;
     let map = value.as_object().ok_or(Refusal::NotAnObject)?;
     let fields = Fields(map);
-    match fields.text("peft_type")? {
-        Some("LORA") => {}
-        Some(other) => return Err(Refusal::PeftType(other.to_owned())),
-        None => return Err(Refusal::NoPeftType),
-    }
+    let peft_type = fields.text("peft_type")?.ok_or(Refusal::NoPeftType)?;
+    let kind = Kind::of(peft_type).ok_or_else(|| Refusal::PeftType {
+        found: peft_type.to_owned(),
+        reason: relatives::why_not(peft_type),
+    })?;
     match fields.text("task_type")? {
         None | Some("CAUSAL_LM") => {}
         Some(other) => return Err(Refusal::TaskType(other.to_owned())),
     }
-    fields::check(map)?;
-    check_init(fields)?;
+    fields::check(map, kind)?;
+    if kind == Kind::Lora {
+        check_init(fields)?;
+    }
     let modules_to_save = fields.texts("modules_to_save")?;
     let config = PeftConfig {
+        kind,
         base_model: fields
             .text("base_model_name_or_path")?
             .filter(|name| !name.is_empty())
@@ -160,15 +228,18 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
         token_indices: token_indices(fields)?,
         ensure_weight_tying: fields.flag("ensure_weight_tying")?,
         warnings: warnings(fields),
-        rank: fields
-            .get("r")
-            .map_or(Ok(DEFAULT_RANK), |value| rank("r", value))?,
+        rank: default_rank(fields, kind)?,
         alpha: fields
-            .get("lora_alpha")
-            .map_or(Ok(DEFAULT_ALPHA), |value| value::number("lora_alpha", value))?,
-        ranks: overrides(fields, "rank_pattern", rank)?,
+            .get(kind.alpha())
+            .map_or(Ok(DEFAULT_ALPHA), |value| value::number(kind.alpha(), value))?,
+        ranks: match kind {
+            // There it says which ranks were kept, and not how many.
+            Kind::AdaLora => Overrides::default(),
+            _ => overrides(fields, "rank_pattern", rank)?,
+        },
         alphas: overrides(fields, "alpha_pattern", value::number)?,
         targets: Targets::parse(fields, &modules_to_save)?,
+        converted: None,
         modules_to_save,
     };
     if config.dora && config.lora_bias {
@@ -177,6 +248,16 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
         ));
     }
     Ok(config)
+}
+
+/// The rank of modules for which no pattern says another.
+fn default_rank(fields: Fields<'_>, kind: Kind) -> Result<usize, Refusal> {
+    let (field, default) = match kind {
+        Kind::AdaLora => ("init_r", 12),
+        Kind::Vera => ("r", 256),
+        _ => ("r", DEFAULT_RANK),
+    };
+    fields.get(field).map_or(Ok(default), |value| rank(field, value))
 }
 
 fn rank(field: &str, value: &Value) -> Result<usize, Refusal> {
@@ -211,7 +292,7 @@ fn bias(fields: Fields<'_>) -> Result<Bias, Refusal> {
     match fields.text("bias")? {
         None | Some("none" | "") => Ok(Bias::None),
         Some("all") => Ok(Bias::All),
-        Some("lora_only") => Ok(Bias::LoraOnly),
+        Some("lora_only" | "vera_only") => Ok(Bias::LoraOnly),
         Some(other) => Err(value::wrong(
             "bias",
             &Value::from(other),

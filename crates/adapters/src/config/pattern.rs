@@ -117,7 +117,7 @@ impl Suffixes {
 }
 
 /// `rank_pattern` or `alpha_pattern`: values by module, the first key that matches wins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Overrides<T>(Vec<(Key, T)>);
 
 /// A key, meaning the paths that match it or end with `.` and a match: `^(.*\.)?(KEY)$`.

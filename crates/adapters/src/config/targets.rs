@@ -27,8 +27,8 @@ enum Choice {
     AllLinear,
 }
 
-/// Where the low-rank updates are.
-#[derive(Clone, Debug)]
+/// Where the low-rank updates are. By default, wherever there are tensors.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Targets {
     /// `None`: the config leaves it to PEFT's list of architectures; the tensors are believed.
     targets: Option<Choice>,

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use multigraft_model::AdapterHash;
 use rusqlite::{Connection, Transaction, params};
 
-use crate::files::{AdapterFiles, CONFIG, WEIGHTS};
+use crate::files::AdapterFiles;
 use crate::source::Reference;
 
 /// The version of the tables.
@@ -282,12 +282,9 @@ impl Store {
     pub(super) fn keep(&self, adapter: &AdapterFiles) -> Result<bool, StoreError> {
         let folder = self.folder(adapter.hash);
         let is_whole =
-            |(name, bytes): (&str, &[u8])| fs::read(folder.join(name)).is_ok_and(|kept| kept == bytes);
-        let files = [
-            (CONFIG, adapter.config.as_slice()),
-            (WEIGHTS, adapter.weights.as_slice()),
-        ];
-        if files.into_iter().all(is_whole) {
+            |(name, bytes): &(&str, &[u8])| fs::read(folder.join(name)).is_ok_and(|kept| kept == *bytes);
+        let files = adapter.contents.files();
+        if files.iter().all(is_whole) {
             return Ok(false);
         }
         let unfinished = self.files.join(format!("{}.new", adapter.hash));
@@ -296,7 +293,7 @@ impl Store {
                 fs::remove_dir_all(&unfinished)?;
             }
             fs::create_dir(&unfinished)?;
-            for (name, bytes) in files {
+            for (name, bytes) in &files {
                 let mut file = File::create_new(unfinished.join(name))?;
                 file.write_all(bytes)?;
                 file.sync_all()?;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::reference::{BadReference, Reference};
 use crate::error::AdapterError;
-use crate::files::{CONFIG, WEIGHTS};
+use crate::files::{self, CONFIG, WEIGHTS};
 
 /// A folder, a part of the Hub, of an object store or of a web server, with all that is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,9 +116,13 @@ impl AllowedSources {
         let source = match path.canonicalize() {
             Ok(folder) => {
                 // Nor may its files be links that lead out.
-                let files = [CONFIG, WEIGHTS].map(|name| folder.join(name).canonicalize());
-                let is_allowed =
-                    self.contain(&folder) && files.iter().flatten().all(|file| self.contain(file));
+                let is_allowed = self.contain(&folder) && {
+                    let files = [CONFIG, WEIGHTS].map(|name| folder.join(name)).into_iter();
+                    let mut files = files.chain(files::ggufs(&folder).unwrap_or_default());
+                    files.all(|file| {
+                        file.canonicalize().is_ok_and(|file| self.contain(&file)) || !file.exists()
+                    })
+                };
                 return is_allowed.then_some(folder).ok_or_else(|| self.refused(text));
             }
             Err(source) => source,

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use crate::error::AdapterError;
 use crate::files::CONFIG;
+use crate::read::is_adapter;
 
 pub use allowed::{AllowedSource, AllowedSources};
 pub use fetch::{FetchError, FetchOptions, Fetched, Fetcher};
@@ -34,13 +35,14 @@ pub struct Source {
 pub struct Found {
     /// The adapters, by name.
     pub sources: Vec<Source>,
-    /// Sentences about the sub-folders that are none.
+    /// Sentences about the sub-folders and `.gguf` files that are none.
     pub skipped: Vec<String>,
 }
 
 impl Source {
-    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json`, called as the sub-folder is. Links
-    /// that lead out of the folder are not followed.
+    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json` or one `.gguf` file, called as the
+    /// sub-folder is, and every `.gguf` file that is an adapter, called as it is without the end. Links that lead out of the
+    /// folder are not followed.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -56,20 +58,28 @@ impl Source {
         }
         paths.sort();
         let mut found = Found::default();
-        for path in paths.into_iter().filter(|path| path.is_dir()) {
+        let is_gguf = |path: &Path| path.extension().is_some_and(|end| end == "gguf");
+        for path in paths.into_iter().filter(|path| path.is_dir() || is_gguf(path)) {
             let mut skip = |why: &str| {
                 found
                     .skipped
                     .push(format!("`{}` was skipped: {why}", path.display()))
             };
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            let name = match path.is_dir() {
+                true => path.file_name(),
+                false => path.file_stem(),
+            };
+            let Some(name) = name.and_then(|name| name.to_str()) else {
                 skip("its name is not UTF-8");
                 continue;
             };
-            if !path.join(CONFIG).exists() {
-                skip("it holds no adapter_config.json");
-            } else if !path.canonicalize().is_ok_and(|target| target.starts_with(&root)) {
+            let is_inside = |path: &Path| path.canonicalize().is_ok_and(|target| target.starts_with(&root));
+            if !is_inside(&path) {
                 skip("it is a link that leads out of the folder");
+            } else if !path.is_dir() && !is_adapter(&path) {
+                skip("it is no adapter: its general.type is not adapter");
+            } else if path.is_dir() && !path.join(CONFIG).exists() && !is_adapter(&path) {
+                skip("it holds neither adapter_config.json nor one .gguf file that is an adapter");
             } else {
                 found.sources.push(Self {
                     name: name.to_owned(),

@@ -8,7 +8,7 @@ use url::Url;
 /// Where an adapter's files are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {
-    /// A folder of this machine.
+    /// A folder of this machine, or a `.gguf` file.
     Folder(PathBuf),
     /// A repository of the Hugging Face Hub.
     Hub {
@@ -90,7 +90,10 @@ impl Reference {
     /// What an adapter from here is called if nothing else is said: the folder's name, or the repository's.
     pub fn default_name(&self) -> Option<String> {
         match self {
-            Self::Folder(folder) => Some(folder.file_name()?.to_string_lossy().into_owned()),
+            Self::Folder(folder) => {
+                let name = folder.file_name()?.to_string_lossy();
+                Some(name.strip_suffix(".gguf").unwrap_or(&name).to_owned())
+            }
             Self::Hub { repo, .. } => Some(repo.clone()),
             Self::Url(url) => {
                 let last = url.path_segments()?.rfind(|part| !part.is_empty())?;

@@ -6,10 +6,11 @@ use multigraft_model::{LinearId, Module, ModuleKind};
 use multigraft_weights::Tensor;
 
 use super::name::Part;
+use super::scales;
 use super::slots::{Slot, Slots};
 use super::tokens::{self, TokenRows};
 use crate::base::BaseShape;
-use crate::config::{Bias, PeftConfig, RANK_LIMIT};
+use crate::config::{Bias, Kind, PeftConfig, RANK_LIMIT};
 use crate::refusal::Refusal;
 
 /// How many times larger than its matrix an update's rank may be. Beyond the matrix's size a rank adds nothing, but
@@ -39,6 +40,7 @@ pub(crate) struct Agreed {
 pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Agreed, Refusal> {
     let unknown_saved = saved(slots, config, base)?;
     for slot in slots.iter() {
+        kind(slot, config)?;
         update(slot, config)?;
         shapes(slot, config)?;
     }
@@ -106,7 +108,7 @@ fn saved(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result
         if let Some((part, _)) = slots
             .get(position)
             .filter(|_| is_meant)
-            .and_then(|slot| slot.any(&UPDATE))
+            .and_then(|slot| slot.any(&UPDATE).or(slot.any(&[Part::Scale])))
         {
             let (module, first) = (module.path.clone(), "modules_to_save");
             return Err(Refusal::TwoWays {
@@ -124,6 +126,18 @@ fn is_table(module: &Module) -> bool {
         module.kind,
         ModuleKind::Embedding | ModuleKind::Linear(LinearId::LmHead)
     )
+}
+
+/// That nothing is there that another kind of adapter would have.
+fn kind(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
+    let others: &[Part] = match config.kind {
+        Kind::Ia3 => &UPDATE,
+        _ => &[Part::Scale],
+    };
+    match slot.any(others) {
+        Some((_, tensor)) => Err(not_asked_for(tensor, "peft_type")),
+        None => Ok(()),
+    }
 }
 
 /// That an update is whole, of the kind that the config says.
@@ -196,6 +210,8 @@ fn shapes(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
             Part::Magnitude if is_embedding => (vec![inp], None),
             Part::LoraBias | Part::Magnitude | Part::Bias => (vec![out], None),
             Part::Saved | Part::BaseWeight => (vec![out, inp], None),
+            Part::Scale if scales::scales_inputs(tensor.shape, slot.module) => (vec![1, inp], None),
+            Part::Scale => (vec![out, 1], None),
             Part::TokenRows => continue,
         };
         if matches!(part, Part::Saved | Part::BaseWeight)
@@ -261,10 +277,13 @@ fn targets(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(
         let named =
             (ties && is_table(module)) || config.covers(&slots.path(position, module), module.kind)?;
         let slot = slots.get(position);
-        let (a, b) = halves(module.kind);
+        let (a, b, lacks) = match config.kind {
+            Kind::Ia3 => (Part::Scale, Part::Scale, "ia3_l"),
+            _ => (halves(module.kind).0, halves(module.kind).1, "lora_A and lora_B"),
+        };
         match (named, slot.and_then(|slot| slot.any(&[a, b]))) {
             (true, None) => {
-                let (field, module, lacks) = ("target_modules", module.path.clone(), "lora_A and lora_B");
+                let (field, module) = ("target_modules", module.path.clone());
                 return Err(Refusal::MissingTensor { field, module, lacks });
             }
             (false, Some((_, tensor))) => return Err(not_asked_for(tensor, "target_modules")),

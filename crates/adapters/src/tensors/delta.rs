@@ -6,7 +6,7 @@ use multigraft_weights::Tensor;
 use super::agree::{Agreed, halves};
 use super::name::Part;
 use super::slots::{Slot, Slots};
-use super::{Changes, tables};
+use super::{Changes, scales, tables};
 use crate::base::BaseShape;
 use crate::config::PeftConfig;
 use crate::refusal::{Quoted, Refusal};
@@ -40,6 +40,8 @@ pub(crate) fn changes(
     if let Some(head) = tables.head {
         linears.push((LinearId::LmHead, head));
     }
+    scales::add(slots, base, &mut linears)?;
+    linears.retain(|(_, delta)| *delta != LinearDelta::default());
     linears.sort_by_key(|(id, _)| *id);
     let changes = Changes {
         linears,
@@ -63,6 +65,7 @@ pub(crate) fn linear(slot: &Slot<'_>, config: &PeftConfig) -> Result<LinearDelta
         low_rank: low_rank(slot, config)?,
         magnitude: slot.get(Part::Magnitude).map(finite).transpose()?,
         base_bias: slot.get(Part::Bias).map(finite).transpose()?,
+        gain: None,
         replaced: None,
         rows: Vec::new(),
     })
@@ -112,6 +115,7 @@ fn warn_if_idle(mut changes: Changes) -> Changes {
     let idle = updates.chain(embedding).all(|update| update.is_some_and(is_zero));
     let nothing_else = changes.linears.iter().all(|(_, delta)| {
         delta.magnitude.is_none()
+            && delta.gain.is_none()
             && delta.base_bias.is_none()
             && delta.replaced.is_none()
             && delta.rows.is_empty()

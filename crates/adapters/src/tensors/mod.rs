@@ -1,4 +1,4 @@
-//! From the tensors of `adapter_model.safetensors` to what they change.
+//! From an adapter's tensors to what they change.
 //!
 //! ```text
 //! names ─ slots (tensors by module) ─ agree (with the config and the base) ─ delta (numbers, judged)
@@ -9,12 +9,15 @@
 mod agree;
 mod delta;
 mod name;
+mod scales;
 mod slots;
 mod tables;
 mod tokens;
 
+pub(crate) use delta::{finite, matrix};
+
 use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId};
-use multigraft_weights::safetensors::Checkpoint;
+use multigraft_weights::Tensor;
 
 use crate::base::BaseShape;
 use crate::config::PeftConfig;
@@ -34,16 +37,25 @@ pub(crate) struct Changes {
     pub(crate) warnings: Vec<String>,
 }
 
+/// A tensor of an adapter, and where it belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct Named<'a> {
+    /// The name that PEFT gives such a tensor. The tensor's own is its name in the file, which messages show.
+    pub(crate) place: &'a str,
+    /// The tensor.
+    pub(crate) tensor: Tensor<'a>,
+}
+
 /// Reads all tensors of an adapter.
 ///
 /// # Errors
 /// If they do not fit the base or the config, or hold numbers that are none.
-pub(crate) fn read(
-    checkpoint: &Checkpoint,
+pub(crate) fn read<'a>(
+    tensors: impl Iterator<Item = Named<'a>>,
     config: &PeftConfig,
-    base: &BaseShape,
+    base: &'a BaseShape,
 ) -> Result<Changes, Refusal> {
-    let mut slots = Slots::collect(checkpoint, base)?;
+    let mut slots = Slots::collect(tensors, base)?;
     let agreed = agree::agree(&mut slots, config, base)?;
     delta::changes(&slots, &agreed, config, base)
 }

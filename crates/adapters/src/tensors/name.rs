@@ -26,6 +26,8 @@ pub(crate) enum Part {
     BaseWeight,
     /// Trained rows of a table, `[tokens, hidden]`.
     TokenRows,
+    /// IA³'s scales of outputs, `[out, 1]`, or of inputs, `[1, in]`.
+    Scale,
 }
 
 impl Part {
@@ -42,6 +44,7 @@ impl Part {
             Self::Saved => "saved weight",
             Self::BaseWeight => "weight",
             Self::TokenRows => "trainable_tokens_delta",
+            Self::Scale => "ia3_l",
         }
     }
 }
@@ -75,7 +78,7 @@ impl<'a> TensorName<'a> {
 
 /// The path of the module, the part, and the adapter's name.
 fn split(name: &str) -> Option<(&str, Part, Option<&str>)> {
-    const MARKERS: [&str; 8] = [
+    const MARKERS: [&str; 9] = [
         "lora_A",
         "lora_B",
         "lora_embedding_A",
@@ -84,6 +87,7 @@ fn split(name: &str) -> Option<(&str, Part, Option<&str>)> {
         "token_adapter",
         "modules_to_save",
         "base_layer",
+        "ia3_l",
     ];
     let mut start = 0;
     for segment in name.split('.') {
@@ -122,6 +126,8 @@ fn part<'a>(marker: &str, tail: &[&'a str]) -> Option<(Part, Option<&'a str>)> {
         ("token_adapter", ["base_layer", "weight"]) => (Part::BaseWeight, None),
         ("modules_to_save", [adapter, "weight"]) => (Part::Saved, Some(adapter)),
         ("modules_to_save", [adapter, "bias"]) => (Part::Bias, Some(adapter)),
+        ("ia3_l", [] | ["weight"]) => (Part::Scale, None),
+        ("ia3_l", [adapter]) => (Part::Scale, Some(adapter)),
         ("base_layer", ["weight"]) => (Part::BaseWeight, None),
         ("base_layer", ["bias"]) => (Part::Bias, None),
         _ => return None,

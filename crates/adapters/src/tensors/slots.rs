@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use multigraft_model::{LinearId, Module, ModuleKind, Target};
 use multigraft_weights::Tensor;
-use multigraft_weights::safetensors::Checkpoint;
 
+use super::Named;
 use super::name::{Part, TensorName};
 use crate::base::{BaseShape, without_peft};
 use crate::refusal::Refusal;
@@ -74,25 +74,22 @@ impl<'a> Slots<'a> {
     /// # Errors
     /// If a tensor is for no module or for one that cannot be changed, is a second one of its kind, is of a dtype that is not read, or
     /// if all agree on another hidden size.
-    pub(crate) fn collect(checkpoint: &'a Checkpoint, base: &'a BaseShape) -> Result<Self, Refusal> {
-        if let Some((tensor, dtype, _)) = checkpoint.others().next() {
-            return Err(Refusal::Dtype {
-                tensor: tensor.to_owned(),
-                dtype: dtype.to_owned(),
-            });
-        }
+    pub(crate) fn collect(
+        tensors: impl Iterator<Item = Named<'a>>,
+        base: &'a BaseShape,
+    ) -> Result<Self, Refusal> {
         let mut found = Self {
             slots: BTreeMap::new(),
             body: None,
             head: None,
         };
         let (mut count, mut first, mut adapter, mut stray) = (0, "", None, None);
-        for tensor in checkpoint.tensors() {
+        for Named { place, tensor } in tensors {
             if count == 0 {
                 first = tensor.name;
             }
             count += 1;
-            match located(tensor.name, base) {
+            match located(place, tensor.name, base) {
                 Ok((name, position)) => {
                     one_adapter(&mut adapter, name.adapter)?;
                     found.put(&name, position, tensor, base)?;
@@ -190,8 +187,8 @@ fn is_head(module: &Module) -> bool {
 }
 
 /// A tensor's name and the position of its module in the base.
-fn located<'a>(name: &'a str, base: &BaseShape) -> Result<(TensorName<'a>, usize), Refusal> {
-    let Some(parsed) = TensorName::parse(name) else {
+fn located<'a>(place: &'a str, name: &str, base: &BaseShape) -> Result<(TensorName<'a>, usize), Refusal> {
+    let Some(parsed) = TensorName::parse(place) else {
         return Err(Refusal::UnknownPart(name.to_owned()));
     };
     let Some(position) = base.find(parsed.key) else {
@@ -205,7 +202,9 @@ fn located<'a>(name: &'a str, base: &BaseShape) -> Result<(TensorName<'a>, usize
                 module: module.path.clone(),
             });
         }
-        (ModuleKind::Embedding, Part::A | Part::B | Part::LoraBias | Part::Bias) => "an embedding",
+        (ModuleKind::Embedding, Part::A | Part::B | Part::LoraBias | Part::Bias | Part::Scale) => {
+            "an embedding"
+        }
         (ModuleKind::Linear(_), Part::EmbeddingA | Part::EmbeddingB) => "a linear map",
         (ModuleKind::Linear(LinearId::Layer { .. }), Part::TokenRows) => "a linear map",
         (ModuleKind::Linear(LinearId::Layer { .. }), Part::Saved | Part::BaseWeight) => {

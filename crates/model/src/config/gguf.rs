@@ -8,7 +8,7 @@ use super::raw::Raw;
 use crate::error::ModelError;
 
 /// GGUF's architecture names and those of `config.json`.
-const ARCHITECTURES: [(&str, &str); 10] = [
+pub(super) const ARCHITECTURES: [(&str, &str); 10] = [
     ("llama", "llama"),
     ("qwen2", "qwen2"),
     ("qwen3", "qwen3"),

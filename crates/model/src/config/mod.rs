@@ -5,6 +5,7 @@
 
 mod build;
 mod gguf;
+mod gguf_names;
 mod modules;
 mod raw;
 mod rope;

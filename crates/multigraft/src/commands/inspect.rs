@@ -16,7 +16,7 @@ use crate::{cli::InspectArguments, locate::Places};
 pub(crate) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
     let places = Places::of_this_user();
     let path = places.find(&arguments.path.to_string_lossy())?.path;
-    let (text, status) = if path.join("adapter_config.json").is_file() {
+    let (text, status) = if multigraft_adapters::is_adapter(&path) {
         let base = arguments
             .base
             .as_deref()
@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
         (render(arguments.json, &report)?, status)
     } else {
         let files = ModelFiles::open(&path)
-            .with_context(|| format!("{} is neither a model nor an adapter folder", path.display()))?;
+            .with_context(|| format!("{} is neither a model nor an adapter", path.display()))?;
         (render(arguments.json, &base::report(&path, &files)?)?, 0)
     };
     io::stdout().write_all(text.as_bytes())?;

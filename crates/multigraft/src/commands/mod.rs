@@ -2,6 +2,7 @@
 
 pub(crate) mod adapters;
 pub(crate) mod bench;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod serve;

@@ -37,10 +37,10 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "NAME", env = "MULTIGRAFT_BASE_NAME")]
     pub base_name: Option<String>,
 
-    /// An adapter and the name that requests call it by; without a name, its folder's or repository's. It is a folder, a
-    /// repository of the Hugging Face Hub (`org/repo`, `hf://org/repo@revision`), or a folder in an object store or on a web
-    /// server (`s3://`, `gs://`, `az://`, `https://`). Repeatable; commas separate several in the environment variable; in a
-    /// file, `adapter.NAME = "SOURCE"`. TGI's `LORA_ADAPTERS` is understood too.
+    /// An adapter and the name that requests call it by; without a name, its folder's, file's or repository's. It is a folder, a
+    /// .gguf file, a repository of the Hugging Face Hub (`org/repo`, `hf://org/repo@revision`), or a folder in an object store or
+    /// on a web server (`s3://`, `gs://`, `az://`, `https://`). Repeatable; commas separate several in the environment variable;
+    /// in a file, `adapter.NAME = "SOURCE"`. TGI's `LORA_ADAPTERS` is understood too.
     #[arg(
         long,
         alias = "lora-adapters",
@@ -51,7 +51,7 @@ pub(crate) struct ModelOptions {
     #[serde(deserialize_with = "named_sources")]
     pub adapter: Vec<NamedSource>,
 
-    /// A folder of adapter folders; each is called by its folder's name.
+    /// A folder of adapters: folders and .gguf files, each called by its name.
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_ADAPTERS")]
     pub adapters: Option<PathBuf>,
 
@@ -317,6 +317,7 @@ mod tests {
             ("org/repo@v1", "org/repo", "hf://org/repo@v1"),
             ("a=org/repo@v1", "a", "hf://org/repo@v1"),
             ("a=s3://bucket/x", "a", "s3://bucket/x"),
+            ("./support.gguf", "support", "./support.gguf"),
         ] {
             let named: NamedSource = text.parse().expect(text);
             assert_eq!(

@@ -30,7 +30,7 @@ pub(crate) struct ModelSettings {
     pub base_name: Option<String>,
     /// Single adapters, each name once.
     pub adapter: Vec<NamedSource>,
-    /// A folder of adapter folders.
+    /// A folder of adapters.
     pub adapters: Option<PathBuf>,
     /// How adapters are kept in memory.
     pub adapter_dtype: AdapterDtype,

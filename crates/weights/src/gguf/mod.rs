@@ -7,6 +7,7 @@ mod cursor;
 mod header;
 mod metadata;
 mod value;
+mod write;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use metadata::Metadata;
 pub use value::{Array, Value};
+pub use write::{Pair, write};
 
 use crate::bytes::{Access, FileBytes};
 use crate::error::WeightsError;

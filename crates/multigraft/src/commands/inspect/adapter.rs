@@ -3,11 +3,11 @@
 use std::{fmt, fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::{AdapterInfo, BaseShape, parse_config, read_for};
+use multigraft_adapters::{AdapterInfo, BaseShape, gguf_file, parse_config, read_for};
 use multigraft_model::ModelFiles;
-use multigraft_weights::safetensors::Checkpoint;
+use multigraft_weights::{gguf::Gguf, safetensors::Checkpoint};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{locate::Located, memory::Bytes};
 
@@ -50,26 +50,56 @@ pub(super) fn report(path: &Path, base: Option<&Located>) -> Result<Report> {
                 Err(error) => report.refusal = Some(error.to_string()),
             }
         }
-        None => {
-            let config = path.join("adapter_config.json");
-            let text =
-                fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
-            report.refusal = parse_config(text.as_bytes())
-                .err()
-                .map(|refusal| refusal.to_string());
-            report.config = Some(
-                serde_json::from_str(&text).with_context(|| format!("{} is not JSON", config.display()))?,
-            );
-            let weights = Checkpoint::open_file(&path.join("adapter_model.safetensors"))?;
-            report.tensors = weights.tensors().count();
-            report.parameters = weights.tensors().map(|tensor| tensor.len()).sum();
-        }
+        None => match gguf_file(path)? {
+            Some(file) => llama_cpp(&mut report, &Gguf::open(&file)?),
+            None => peft(&mut report, path)?,
+        },
     }
     Ok(report)
 }
 
+/// What an adapter in llama.cpp's format says of itself.
+fn llama_cpp(report: &mut Report, gguf: &Gguf) {
+    let metadata = gguf.metadata();
+    let mut said = Map::new();
+    for key in [
+        "general.name",
+        "general.architecture",
+        "general.base_model.0.name",
+    ] {
+        if let Some(text) = metadata.str(key) {
+            said.insert(key.to_owned(), text.into());
+        }
+    }
+    if let Some(alpha) = metadata.f32("adapter.lora.alpha") {
+        said.insert("adapter.lora.alpha".to_owned(), alpha.into());
+    }
+    report.config = Some(said.into());
+    report.tensors = gguf.tensors().count();
+    report.parameters = gguf.tensors().map(|tensor| tensor.len()).sum();
+}
+
+/// What PEFT's files say of themselves.
+fn peft(report: &mut Report, path: &Path) -> Result<()> {
+    let config = path.join("adapter_config.json");
+    let text = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+    report.refusal = parse_config(text.as_bytes())
+        .err()
+        .map(|refusal| refusal.to_string());
+    report.config =
+        Some(serde_json::from_str(&text).with_context(|| format!("{} is not JSON", config.display()))?);
+    let weights = Checkpoint::open_file(&path.join("adapter_model.safetensors"))?;
+    report.tensors = weights.tensors().count();
+    report.parameters = weights.tensors().map(|tensor| tensor.len()).sum();
+    Ok(())
+}
+
 /// The fields of the config that say what kind of adapter it is.
-const TELLING: [(&str, &str); 8] = [
+const TELLING: [(&str, &str); 12] = [
+    ("general.name", "called"),
+    ("general.architecture", "architecture"),
+    ("general.base_model.0.name", "trained on"),
+    ("adapter.lora.alpha", "alpha"),
     ("base_model_name_or_path", "trained on"),
     ("peft_version", "saved by PEFT"),
     ("r", "rank"),

@@ -1,0 +1,370 @@
+//! Merged into its base: `W + s·B·A` and what else the adapter does, in the base's own types.
+//!
+//! Each weight is made while it is written, row by row in float64, so this takes the memory of one matrix. If the embedding is the lm_head
+//! in the base, and the adapter changes either, they are two matrices in what is written.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use multigraft_model::{
+    Config, EmbeddingDelta, LinearDelta, LinearId, LowRank, ModelFiles, Module, ModuleKind,
+};
+use multigraft_weights::Tensor;
+use multigraft_weights::safetensors::Checkpoint;
+use safetensors::tensor::View;
+use serde_json::Value;
+
+use super::plain::{dtype, encode};
+use super::{ExportError, failed};
+use crate::base::{BaseShape, module_key};
+use crate::info::AdapterFile;
+
+const CONFIG: &str = "config.json";
+/// The files of a model that are copied: tokenizer, chat template, settings, licence. Weights and adapters are not.
+const COPIED: [&str; 5] = ["json", "txt", "model", "jinja", "tiktoken"];
+
+pub(super) fn write(
+    adapter: &AdapterFile,
+    base: &Path,
+    files: &ModelFiles,
+    config: &Config,
+    shape: &BaseShape,
+    folder: &Path,
+) -> Result<(), ExportError> {
+    let ModelFiles::Folder {
+        checkpoint,
+        config: text,
+    } = files
+    else {
+        return Err(cannot(
+            "the base is a GGUF file, whose weights would have to be quantised a second time; merge into the safetensors folder that \
+             it was made from, or export as gguf and let llama.cpp apply it",
+        ));
+    };
+    if let Some((name, dtype, _)) = checkpoint.others().next() {
+        return Err(cannot(format!(
+            "tensor `{name}` of the base is of type {dtype}, which is not written"
+        )));
+    }
+    let linears: HashMap<LinearId, &LinearDelta> = adapter
+        .weights
+        .linears
+        .iter()
+        .map(|(id, delta)| (*id, delta))
+        .collect();
+    let embedding = adapter.weights.embedding.as_ref();
+    let parts = config.tied_embeddings && (embedding.is_some() || linears.contains_key(&LinearId::LmHead));
+    let broken = Mutex::new(None);
+    let mut weights = Vec::new();
+    for tensor in checkpoint.tensors() {
+        let found = located(tensor.name, shape);
+        let change = match found {
+            Some((module, "weight")) => match module.kind {
+                ModuleKind::Linear(LinearId::LmHead) if parts => continue,
+                ModuleKind::Linear(id) => linears.get(&id).map(|delta| Change::Linear(delta)),
+                ModuleKind::Embedding => embedding.map(Change::Embedding),
+                ModuleKind::Fixed => None,
+            },
+            Some((module, "bias")) => match module.kind {
+                ModuleKind::Linear(id) => linears.get(&id).map(|delta| Change::Bias(delta)),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let (Some((module, _)), Some(change)) = (found, &change) {
+            check(&tensor, module, change)?;
+        }
+        if let Some((module, _)) = found.filter(|(module, _)| parts && module.kind == ModuleKind::Embedding) {
+            let change = linears.get(&LinearId::LmHead).map(|delta| Change::Linear(delta));
+            let wrapper = tensor.name.starts_with("language_model.");
+            let name = if wrapper {
+                "language_model.lm_head.weight"
+            } else {
+                "lm_head.weight"
+            };
+            check(&tensor, module, &Change::Linear(&LinearDelta::default()))?;
+            weights.push(Weight {
+                name: name.to_owned(),
+                tensor,
+                change,
+                broken: &broken,
+            });
+        }
+        weights.push(Weight {
+            name: tensor.name.to_owned(),
+            tensor,
+            change,
+            broken: &broken,
+        });
+    }
+    biases(&linears, shape, checkpoint)?;
+
+    fs::create_dir(folder).map_err(failed(folder))?;
+    copy(base, folder)?;
+    let path = folder.join(CONFIG);
+    fs::write(&path, untied(text, parts)?).map_err(failed(&path))?;
+    let path = folder.join("model.safetensors");
+    let views: Vec<(String, &Weight<'_>)> = weights
+        .iter()
+        .map(|weight| (weight.name.clone(), weight))
+        .collect();
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(metadata), &path).map_err(|source| {
+        ExportError::Safetensors {
+            path: path.clone(),
+            source,
+        }
+    })?;
+    if let Some(name) = broken
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    {
+        return Err(cannot(format!(
+            "a number in `{name}` is beyond what the base's type holds"
+        )));
+    }
+    let mut expected = config.clone();
+    expected.tied_embeddings &= !parts;
+    match ModelFiles::open(folder)?.config()? == expected {
+        true => Ok(()),
+        false => Err(cannot(
+            "its config.json does not say that the embedding and the lm_head are two",
+        )),
+    }
+}
+
+fn cannot(reason: impl Into<String>) -> ExportError {
+    ExportError::Cannot {
+        form: "a merged model",
+        reason: reason.into(),
+    }
+}
+
+/// The module that a tensor of the base belongs to, and its last word.
+fn located<'a>(name: &'a str, shape: &'a BaseShape) -> Option<(&'a Module, &'a str)> {
+    let (path, last) = name.rsplit_once('.')?;
+    let position = shape.find(module_key(path).1)?;
+    Some((&shape.modules()[position], last))
+}
+
+/// That a tensor of the base has the shape that the adapter was checked against.
+fn check(tensor: &Tensor<'_>, module: &Module, change: &Change<'_>) -> Result<(), ExportError> {
+    let expected: &[usize] = match change {
+        Change::Bias(_) => &[module.out],
+        _ => &[module.out, module.inp],
+    };
+    match tensor.shape == expected {
+        true => Ok(()),
+        false => Err(cannot(format!(
+            "tensor `{}` of the base has shape {:?}, not {expected:?}",
+            tensor.name, tensor.shape
+        ))),
+    }
+}
+
+/// That there is a bias wherever one is changed.
+fn biases(
+    linears: &HashMap<LinearId, &LinearDelta>,
+    shape: &BaseShape,
+    checkpoint: &Checkpoint,
+) -> Result<(), ExportError> {
+    let has = |module: &Module| {
+        checkpoint.tensors().any(|tensor| {
+            located(tensor.name, shape).is_some_and(|(other, last)| other == module && last == "bias")
+        })
+    };
+    for module in shape.modules() {
+        let ModuleKind::Linear(id) = module.kind else {
+            continue;
+        };
+        let adds = linears.get(&id).is_some_and(|delta| {
+            delta.base_bias.is_some()
+                || delta
+                    .low_rank
+                    .as_ref()
+                    .is_some_and(|update| update.bias.is_some())
+        });
+        if adds && !has(module) {
+            return Err(cannot(format!(
+                "it adds a bias to {}, which has none in the base",
+                module.path
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `config.json`, which says that embedding and lm_head are two if they are now.
+fn untied(text: &str, parts: bool) -> Result<String, ExportError> {
+    if !parts {
+        return Ok(text.to_owned());
+    }
+    let mut config: Value = serde_json::from_str(text)
+        .map_err(|error| cannot(format!("the base's config.json is no JSON: {error}")))?;
+    if let Some(inner) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+        inner.insert("tie_word_embeddings".to_owned(), false.into());
+    }
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("tie_word_embeddings".to_owned(), false.into());
+    }
+    Ok(format!("{config:#}\n"))
+}
+
+fn copy(base: &Path, folder: &Path) -> Result<(), ExportError> {
+    for entry in fs::read_dir(base).map_err(failed(base))? {
+        let path = entry.map_err(failed(base))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let wanted = path
+            .extension()
+            .and_then(OsStr::to_str)
+            .is_some_and(|end| COPIED.contains(&end))
+            || name.starts_with("LICENSE");
+        let other = name.starts_with("adapter_") || name.ends_with(".index.json") || name == CONFIG;
+        if wanted && !other && path.is_file() {
+            fs::copy(&path, folder.join(name.as_ref())).map_err(failed(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of a tensor of the base.
+enum Change<'a> {
+    Linear(&'a LinearDelta),
+    Embedding(&'a EmbeddingDelta),
+    /// Of a linear map.
+    Bias(&'a LinearDelta),
+}
+
+/// A tensor to write, made when it is asked for.
+struct Weight<'a> {
+    name: String,
+    tensor: Tensor<'a>,
+    change: Option<Change<'a>>,
+    /// The first tensor with a number that its type cannot hold.
+    broken: &'a Mutex<Option<String>>,
+}
+
+impl View for &Weight<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        dtype(self.tensor.block_type)
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.tensor.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let Some(change) = &self.change else {
+            return Cow::Borrowed(self.tensor.bytes);
+        };
+        let cols = self.tensor.cols();
+        let values = self.tensor.to_f32();
+        let mut bytes = Vec::with_capacity(self.tensor.bytes.len());
+        if let Change::Bias(delta) = change {
+            bytes = encode(bias(delta, &values), self.tensor.block_type);
+        } else {
+            for (row, values) in values.chunks_exact(cols).enumerate() {
+                let new = match change {
+                    Change::Linear(delta) => linear_row(delta, row, values),
+                    Change::Embedding(delta) => embedding_row(delta, row, values),
+                    Change::Bias(_) => continue,
+                };
+                bytes.extend(encode(
+                    new.into_iter().map(|value| value as f32),
+                    self.tensor.block_type,
+                ));
+            }
+        }
+        let mut written = vec![0.0; values.len()];
+        self.tensor.block_type.decode(&bytes, &mut written);
+        if !written.iter().all(|value| value.is_finite()) {
+            let mut broken = self
+                .broken
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            broken.get_or_insert_with(|| self.name.clone());
+        }
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.bytes.len()
+    }
+}
+
+/// An output's weights.
+fn linear_row(delta: &LinearDelta, row: usize, base: &[f32]) -> Vec<f64> {
+    let replaced = delta
+        .replaced
+        .as_ref()
+        .map(|table| &table.values[row * table.cols..][..table.cols]);
+    let mut values: Vec<f64> = replaced.unwrap_or(base).iter().copied().map(f64::from).collect();
+    if let Some(LowRank { a, b, scaling, .. }) = &delta.low_rank {
+        for (b, a) in b.values[row * b.cols..][..b.cols]
+            .iter()
+            .zip(a.values.chunks_exact(a.cols))
+        {
+            let factor = f64::from(*scaling) * f64::from(*b);
+            values
+                .iter_mut()
+                .zip(a)
+                .for_each(|(value, a)| *value += factor * f64::from(*a));
+        }
+    }
+    if let Some((_, row)) = delta.rows.iter().find(|(token, _)| *token as usize == row) {
+        values = row.iter().copied().map(f64::from).collect();
+    }
+    let mut gain = delta.gain.as_ref().map_or(1.0, |gain| f64::from(gain[row]));
+    if let Some(magnitude) = &delta.magnitude {
+        let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
+        gain *= f64::from(magnitude[row]) / norm;
+    }
+    values.iter_mut().for_each(|value| *value *= gain);
+    values
+}
+
+/// A token's embedding.
+fn embedding_row(delta: &EmbeddingDelta, row: usize, base: &[f32]) -> Vec<f64> {
+    let replaced = delta
+        .replaced
+        .as_ref()
+        .map(|table| &table.values[row * table.cols..][..table.cols]);
+    let trained = delta
+        .rows
+        .iter()
+        .find(|(token, _)| *token as usize == row)
+        .map(|(_, row)| row.as_slice());
+    let mut values: Vec<f64> = trained
+        .or(replaced)
+        .unwrap_or(base)
+        .iter()
+        .copied()
+        .map(f64::from)
+        .collect();
+    if let Some(LowRank { a, b, scaling, .. }) = &delta.low_rank {
+        for (value, b) in values.iter_mut().zip(b.values.chunks_exact(b.cols)) {
+            let column = a.values[row..].iter().step_by(a.cols);
+            let sum: f64 = column.zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            *value += f64::from(*scaling) * sum;
+        }
+    }
+    values
+}
+
+/// The bias of a linear map.
+fn bias<'a>(delta: &'a LinearDelta, base: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
+    let bias = delta.base_bias.as_deref().unwrap_or(base);
+    let own = delta
+        .low_rank
+        .as_ref()
+        .and_then(|update| Some((update.bias.as_ref()?, update.scaling)));
+    bias.iter().enumerate().map(move |(row, bias)| {
+        let own = own.map_or(0.0, |(own, scaling)| f64::from(scaling) * f64::from(own[row]));
+        let gain = delta.gain.as_ref().map_or(1.0, |gain| f64::from(gain[row]));
+        ((f64::from(*bias) + own) * gain) as f32
+    })
+}

@@ -1,0 +1,112 @@
+//! LoRA's relatives as PEFT saves them, turned into LoRA: each is an update of the base's weights that is exactly a product
+//! `s · B·A` of matrices that its own can be put together to.
+//!
+//! | kind | update | rank as LoRA |
+//! |---|---|---|
+//! | AdaLoRA | `B · diag(e) · A` | as saved |
+//! | LoHa | `(w1a·w1b) ∘ (w2a·w2b)` | `r²` |
+//! | LoKr | `w1 ⊗ w2`, each whole or a product | the product of both ranks |
+//! | VeRA | `diag(b) · B · diag(d) · A`, A and B shared by all modules | as saved |
+//!
+//! IA³ has no low rank; it scales outputs, see `tensors/scales.rs`. The largest matrices are made once more in float32 while an adapter
+//! is loaded; no rank is larger than the base's matrix.
+
+mod adalora;
+mod loha;
+mod lokr;
+mod parts;
+mod vera;
+
+use std::collections::{BTreeMap, HashMap};
+
+use multigraft_model::{LinearId, Module, ModuleKind, pace};
+use multigraft_weights::Tensor;
+use multigraft_weights::safetensors::Checkpoint;
+
+use crate::base::{BaseShape, module_key, without_peft};
+use crate::config::{Kind, PeftConfig, RANK_LIMIT};
+use crate::made::Made;
+use crate::refusal::Refusal;
+use parts::Parts;
+
+/// The adapter's tensors, those of a relative with LoRA's in their place, and in `config` the ranks and scalings of these.
+pub(crate) fn updates<'a>(
+    checkpoint: &'a Checkpoint,
+    config: &mut PeftConfig,
+    base: &BaseShape,
+) -> Result<Vec<Made<'a>>, Refusal> {
+    let names: &[&'static str] = match config.kind {
+        Kind::Lora | Kind::Ia3 => return Ok(checkpoint.tensors().map(Made::borrowed).collect()),
+        Kind::AdaLora => &adalora::PARTS,
+        Kind::Loha => &loha::PARTS,
+        Kind::Lokr => &lokr::PARTS,
+        Kind::Vera => &vera::PARTS,
+    };
+    let mut made = Vec::new();
+    let mut modules: BTreeMap<&str, Vec<(&str, Tensor<'a>)>> = BTreeMap::new();
+    for tensor in checkpoint.tensors() {
+        match parts::split(tensor.name, names) {
+            Some((path, part)) => modules.entry(path).or_default().push((part, tensor)),
+            None => made.push(Made::borrowed(tensor)),
+        }
+    }
+    let shared = match config.kind {
+        Kind::Vera => Some(vera::Shared::take(&mut modules)?),
+        _ => None,
+    };
+    let mut updates = HashMap::new();
+    for (path, found) in modules {
+        let tensor = found[0].1;
+        let (wrappers, key) = module_key(path);
+        let Some(module) = base
+            .find(key)
+            .map(|position| &base.modules()[position])
+            .filter(|m| is_linear(m))
+        else {
+            // Whoever places LoRA's tensors knows what to say of it.
+            made.push(Made::borrowed(tensor).at(format!("{path}.lora_A.weight")));
+            continue;
+        };
+        let parts = Parts::new(module, found)?;
+        let known_as = format!("{}{key}", without_peft(wrappers));
+        let rank = config.rank(&known_as)?;
+        let (factors, scaling) = match (config.kind, &shared) {
+            (Kind::AdaLora, _) => (
+                adalora::factors(&parts, rank)?,
+                adalora::scaling(config, &known_as)?,
+            ),
+            (Kind::Loha, _) => (loha::factors(&parts, rank)?, config.scaling(&known_as)?),
+            (Kind::Vera, Some(shared)) => (shared.factors(&parts, rank)?, 1.0),
+            _ => (lokr::factors(&parts, rank)?, config.scaling(&known_as)?),
+        };
+        updates.insert(known_as, (factors.a.rows, scaling));
+        made.push(Made::of(&factors.a, format!("{path}.lora_A.weight"), tensor.name));
+        made.push(Made::of(&factors.b, format!("{path}.lora_B.weight"), tensor.name));
+        pace::pause();
+    }
+    config.convert(updates);
+    Ok(made)
+}
+
+fn is_linear(module: &Module) -> bool {
+    matches!(
+        module.kind,
+        ModuleKind::Linear(LinearId::Layer { .. } | LinearId::LmHead)
+    )
+}
+
+/// Refuses a rank that makes the update as large as the matrix.
+fn check_rank(kind: Kind, module: &Module, rank: usize, limit: usize) -> Result<(), Refusal> {
+    let limit = limit.min(RANK_LIMIT);
+    if rank <= limit {
+        return Ok(());
+    }
+    Err(Refusal::RelativeRank {
+        kind: kind.as_str(),
+        module: module.path.clone(),
+        rank,
+        out: module.out,
+        inp: module.inp,
+        limit,
+    })
+}

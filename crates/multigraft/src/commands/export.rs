@@ -1,0 +1,27 @@
+//! `multigraft export`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use multigraft_adapters::{BaseShape, Form, export, read_for};
+use multigraft_model::ModelFiles;
+
+use crate::cli::{ExportArguments, ExportForm};
+use crate::locate::Places;
+
+pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode> {
+    let base = Places::of_this_user().find(&arguments.base)?;
+    let config = ModelFiles::open(&base.path)?.config()?;
+    let adapter = read_for(&arguments.adapter, &BaseShape::new(&config).named(&base.title))?;
+    for warning in &adapter.info.warnings {
+        tracing::warn!("{warning}");
+    }
+    let form = match arguments.to {
+        ExportForm::Peft => Form::Peft,
+        ExportForm::Gguf => Form::Gguf,
+        ExportForm::Merged => Form::Merged,
+    };
+    export(&adapter, &base.path, form, &arguments.out)?;
+    tracing::info!("wrote {}", arguments.out.display());
+    Ok(ExitCode::SUCCESS)
+}
