@@ -7,7 +7,7 @@ use multigraft_weights::safetensors::Checkpoint;
 
 use crate::base::BaseShape;
 use crate::base_name;
-use crate::config::parse_config;
+use crate::config::{self, parse_config};
 use crate::error::AdapterError;
 use crate::files::{self, AdapterFiles};
 use crate::info::{AdapterFile, AdapterInfo, Sizes};
@@ -50,6 +50,9 @@ impl AdapterFiles {
             };
             refused(file, reason)
         })?;
+        if !config.invocation.is_empty() && changes.embedding.is_some() {
+            return Err(refused(files::CONFIG, config::INVOKED_ALONE));
+        }
         changes
             .warnings
             .extend(base_name::verdict(config.base_model.as_deref(), base.name()));
@@ -63,6 +66,7 @@ impl AdapterFiles {
             hash: self.hash,
             linears: changes.linears,
             embedding: changes.embedding,
+            invocation: config.invocation.clone(),
         };
         Ok(AdapterFile { weights, info })
     }

@@ -259,6 +259,13 @@ fn what_cannot_be_merged_is_named() {
         refused(MergeMethod::Sum, ["all_r8", "dora"]),
         "adapter `dora` cannot be merged with others: it has DoRA's magnitudes, and only updates are merged"
     );
+    let folder = multigraft_testing::fixtures().join("peft_activated/adapters/activated");
+    let name = "activated".to_owned();
+    place.registry.register(Source { name, folder }).unwrap();
+    assert_eq!(
+        refused(MergeMethod::Sum, ["all_r8", "activated"]),
+        "adapter `activated` cannot be merged with others: it has invocation tokens (aLoRA), and only updates are merged"
+    );
     let ranks = refused(MergeMethod::Linear, ["all_r8", "qv_r4"]);
     assert!(
         ranks.starts_with("linear needs equal ranks, but of ")
