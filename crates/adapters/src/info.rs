@@ -111,6 +111,10 @@ fn features(config: &PeftConfig, changes: &Changes) -> Vec<String> {
             "lm_head replaced".to_owned(),
         ),
         (rows > 0, format!("{rows} token rows")),
+        (
+            !config.invocation.is_empty(),
+            format!("aLoRA, invoked by {} tokens", config.invocation.len()),
+        ),
     ];
     all.into_iter()
         .filter(|(is_there, _)| *is_there)

@@ -8,7 +8,7 @@ use multigraft_weights::safetensors::Checkpoint;
 
 use crate::base::BaseShape;
 use crate::base_name;
-use crate::config::{PeftConfig, parse_config};
+use crate::config::{INVOKED_ALONE, PeftConfig, parse_config};
 use crate::error::AdapterError;
 use crate::files::{self, AdapterFiles, Contents};
 use crate::gguf;
@@ -85,6 +85,9 @@ fn peft(
     let made = relatives::updates(&checkpoint, &mut config, base).map_err(refused)?;
     let named = || made.iter().map(Made::named);
     let changes = tensors::read(named(), &config, base).map_err(refused)?;
+    if !config.invocation.is_empty() && changes.embedding.is_some() {
+        return Err(refused(INVOKED_ALONE));
+    }
     Ok(adapter(hash, &config, changes, named(), bytes, base))
 }
 
@@ -132,6 +135,7 @@ fn adapter<'a>(
         hash,
         linears: changes.linears,
         embedding: changes.embedding,
+        invocation: config.invocation.clone(),
     };
     AdapterFile { weights, info }
 }

@@ -241,3 +241,20 @@ fn a_merged_model_brings_the_files_of_its_base() {
         ]
     );
 }
+
+#[test]
+fn what_sets_in_within_a_sequence_stays_so_for_peft_and_is_refused_elsewhere() {
+    let dir = tempdir().unwrap();
+    let base = fixture("peft/llama/model");
+    let adapter = open(&base, &fixture("peft_activated/adapters/activated"));
+    let to = |form, name: &str| export(&adapter, &base, form, &dir.path().join(name));
+    to(Form::Peft, "peft").unwrap();
+    let read = open(&base, &dir.path().join("peft"));
+    assert!(!read.weights.invocation.is_empty());
+    assert_eq!(read.weights.invocation, adapter.weights.invocation);
+    for form in [Form::Gguf, Form::Merged] {
+        let error = to(form, "other").unwrap_err().to_string();
+        assert!(error.contains("alora_invocation_tokens"), "{error}");
+        assert!(!dir.path().join("other").exists());
+    }
+}

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_adapters::{
-    BaseShape, Entry, LoadError, Lookup, MajoritySign, MergeMethod, Packer, Registry, RegistryOptions, Source,
+    BaseShape, Entry, LoadError, Lookup, MajoritySign, MergeMethod, Packer, Reference, Registry,
+    RegistryOptions, Source,
 };
 use multigraft_model::{
     AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
@@ -257,7 +258,20 @@ fn what_cannot_be_merged_is_named() {
     };
     assert_eq!(
         refused(MergeMethod::Sum, ["all_r8", "dora"]),
-        "adapter `dora` cannot be merged with others: it has DoRA's magnitudes, and only updates are merged"
+        "adapter `dora` cannot be merged with others: it has scaled outputs (of DoRA or IA³), and only updates are merged"
+    );
+    let folder = multigraft_testing::fixtures().join("peft_activated/adapters/activated");
+    let name = "activated".to_owned();
+    place
+        .registry
+        .register(Source {
+            name,
+            at: Reference::Folder(folder),
+        })
+        .unwrap();
+    assert_eq!(
+        refused(MergeMethod::Sum, ["all_r8", "activated"]),
+        "adapter `activated` cannot be merged with others: it has invocation tokens (aLoRA), and only updates are merged"
     );
     let ranks = refused(MergeMethod::Linear, ["all_r8", "qv_r4"]);
     assert!(

@@ -79,7 +79,23 @@ fn configs() {
             set(a, "target_parameters", json!(["mlp.experts.down_proj"]))
         }),
         ("PiSSA", |a| set(a, "init_lora_weights", json!("pissa_niter_4"))),
-        ("aLoRA", |a| set(a, "alora_invocation_tokens", json!([1, 2]))),
+        ("aLoRA", |a| set(a, "alora_invocation_tokens", json!("x"))),
+        ("aLoRA of too many tokens", |a| {
+            set(a, "alora_invocation_tokens", json!(vec![1; 1025]));
+        }),
+        ("aLoRA with biases", |a| {
+            set(a, "alora_invocation_tokens", json!([1]));
+            set(a, "bias", json!("all"));
+        }),
+        ("aLoRA on the embedding", |a| {
+            set(a, "alora_invocation_tokens", json!([1]));
+            set(
+                a,
+                "target_modules",
+                json!(["q_proj", "down_proj", "embed_tokens"]),
+            );
+            a.lora_embedding();
+        }),
         ("Megatron", |a| {
             set(a, "megatron_config", json!({"tensor_model_parallel_size": 2}))
         }),

@@ -89,7 +89,7 @@ fn what_stands_in_the_bases_stead_has_no_scale() {
     };
     let table = Some("a whole table in the base's stead (modules_to_save)");
     for (set, kind, what) in [
-        ("peft/llama", "dora", Some("DoRA's magnitudes")),
+        ("peft/llama", "dora", Some("scaled outputs (of DoRA or IA³)")),
         ("peft/llama", "save_head", table),
         ("peft/llama", "tokens", Some("trained token rows")),
         ("peft_extra/tied", "save_embed", table),

@@ -67,6 +67,15 @@ pub enum SubmitError {
         /// What it has beside updates.
         what: &'static str,
     },
+    /// An activated LoRA that the prompt does not invoke.
+    #[error(
+        "the prompt does not hold the adapter's invocation tokens {tokens:?}, without which the adapter has no effect; \
+         to be answered by the base, ask for the base"
+    )]
+    NotInvoked {
+        /// The tokens.
+        tokens: Vec<u32>,
+    },
     /// More alternatives than are given.
     #[error("{field} is {asked}, but at most {limit} can be given", limit = crate::MAX_LOGPROBS)]
     TooManyLogprobs {

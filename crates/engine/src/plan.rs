@@ -24,7 +24,7 @@ impl Planned {
             index: chunk.index,
             rows: chunk.rows,
             slot,
-            scale: sequence.adapter().map_or(1.0, |used| used.scale),
+            scale: sequence.applied().map_or(1.0, |used| used.scale),
             wanted: sequence.wanted(chunk.rows),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A tree. A path from a root spells the tokens of a sequence, one full block per node; blocks of a sequence depend on
 //! all tokens before them and on the adapter, so each node belongs to one path. There is a root for each
-//! [`Namespace`]. Tokens and namespaces are compared themselves, never by a hash: a hit cannot be somebody else's
+//! [`Namespace`]; an adapter that sets in within a sequence branches off the base's path there ([`Lineage`]). Tokens and namespaces are compared themselves, never by a hash: a hit cannot be somebody else's
 //! block.
 //!
 //! Who holds a block holds all blocks above it, and lets go of the lower ones first ([`crate::blocks`]). So blocks
@@ -33,13 +33,67 @@ pub(crate) struct Applied {
     hash: AdapterHash,
     /// Bits of the scale.
     scale: u32,
+    /// The position that it sets in at.
+    from: usize,
 }
 
-impl From<&AdapterUse> for Applied {
-    fn from(used: &AdapterUse) -> Self {
-        Self {
+/// Which namespaces a sequence's blocks belong to: those that end before its adapter sets in are the base's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lineage {
+    base: Namespace,
+    own: Namespace,
+    /// Where `own` begins.
+    from: usize,
+}
+
+impl Lineage {
+    /// Of a sequence of `tenant` whose adapter sets in at `from`.
+    pub(crate) fn new(used: Option<&AdapterUse>, from: usize, tenant: Option<Tenant>) -> Self {
+        let adapter = used.map(|used| Applied {
             hash: used.hash(),
             scale: used.scale.to_bits(),
+            from,
+        });
+        let base = Namespace {
+            adapter: None,
+            tenant,
+        };
+        let own = Namespace { adapter, tenant };
+        Self { base, own, from }
+    }
+
+    fn of(&self, index: usize) -> Namespace {
+        match (index + 1) * BLOCK_TOKENS <= self.from {
+            true => self.base,
+            false => self.own,
+        }
+    }
+
+    /// What comes before block number `index`, which is behind `before`.
+    pub(crate) fn parent(&self, index: usize, before: Option<BlockId>) -> Parent {
+        let namespace = self.of(index);
+        match before {
+            None => Parent::Root(namespace),
+            Some(before) if index > 0 && self.of(index - 1) != namespace => Parent::Turn(before, namespace),
+            Some(before) => Parent::Block(before),
+        }
+    }
+
+    /// What comes before the base's block that begins as block number `index` does, and how many positions of it are the
+    /// same, if the adapter sets in within it.
+    fn alike(&self, index: usize, before: Option<BlockId>) -> Option<(Parent, usize)> {
+        let same = self.from.checked_sub(index * BLOCK_TOKENS)?;
+        let parent = before.map_or(Parent::Root(self.base), Parent::Block);
+        (1..BLOCK_TOKENS).contains(&same).then_some((parent, same))
+    }
+}
+
+impl From<Namespace> for Lineage {
+    fn from(own: Namespace) -> Self {
+        Self {
+            base: own,
+            own,
+            from: 0,
         }
     }
 }
@@ -51,6 +105,8 @@ pub(crate) enum Parent {
     Root(Namespace),
     /// This block, and what comes before that.
     Block(BlockId),
+    /// The same, but behind it another namespace begins: an adapter sets in.
+    Turn(BlockId, Namespace),
 }
 
 /// A place in the tree. In order, the children of a parent are neighbours, sorted by their tokens.
@@ -87,20 +143,25 @@ pub(crate) struct PrefixCache {
 
 impl PrefixCache {
     /// Blocks that hold the beginning of `tokens`.
-    pub(crate) fn find(&self, namespace: Namespace, tokens: &[u32]) -> Found {
+    pub(crate) fn find(&self, lineage: impl Into<Lineage>, tokens: &[u32]) -> Found {
+        let lineage = lineage.into();
         let mut found = Found::default();
-        let mut parent = Parent::Root(namespace);
         let (chunks, mut rest) = tokens.as_chunks::<BLOCK_TOKENS>();
-        for &tokens in chunks {
+        for tokens in chunks {
+            let parent = lineage.parent(found.blocks.len(), found.blocks.last().copied());
+            let tokens = *tokens;
             let Some(&block) = self.tree.get(&Place { parent, tokens }) else {
-                rest = tokens.as_slice();
-                found.partial = self.nearest(parent, rest);
-                return found;
+                rest = &chunks[found.blocks.len()];
+                break;
             };
             found.blocks.push(block);
-            parent = Parent::Block(block);
         }
-        found.partial = self.nearest(parent, rest);
+        let (index, before) = (found.blocks.len(), found.blocks.last().copied());
+        let own = self.nearest(lineage.parent(index, before), rest);
+        let base = lineage
+            .alike(index, before)
+            .and_then(|(parent, same)| self.nearest(parent, &rest[..same.min(rest.len())]));
+        found.partial = own.into_iter().chain(base).max_by_key(|&(_, common)| common);
         found
     }
 
@@ -190,10 +251,14 @@ impl PrefixCache {
     }
 
     fn has_children(&self, block: BlockId) -> bool {
-        let parent = Parent::Block(block);
         let tokens = [0; BLOCK_TOKENS];
-        let first = self.tree.range(Place { parent, tokens }..).next();
-        first.is_some_and(|(place, _)| place.parent == parent)
+        let least = [Parent::Block(block), Parent::Turn(block, Namespace::default())];
+        let first = |parent| self.tree.range(Place { parent, tokens }..).next();
+        let mut firsts = least.into_iter().filter_map(first);
+        firsts.any(|(place, _)| match place.parent {
+            Parent::Block(above) | Parent::Turn(above, _) => above == block,
+            Parent::Root(_) => false,
+        })
     }
 }
 
@@ -245,7 +310,11 @@ mod tests {
     fn nobody_finds_what_belongs_to_another_adapter_scale_or_tenant() {
         let mut cache = fork();
         let hash = AdapterHash([1; 32]);
-        let adapter = Some(Applied { hash, scale: 1 });
+        let adapter = Some(Applied {
+            hash,
+            scale: 1,
+            from: 0,
+        });
         let tenant = Some(Tenant::new("a"));
         for namespace in [
             Namespace { adapter, ..MINE },
@@ -255,7 +324,7 @@ mod tests {
             assert_eq!(cache.find(namespace, &block(&[1])), Found::default());
         }
         let scaled = |scale| Namespace {
-            adapter: Some(Applied { hash, scale }),
+            adapter: Some(Applied { hash, scale, from: 0 }),
             ..MINE
         };
         cache.insert(Parent::Root(scaled(1)), block(&[1]), BlockId(3));

@@ -61,7 +61,7 @@ impl From<Arc<PackedAdapter>> for AdapterUse {
 pub struct Request {
     /// The prompt's tokens, at least one.
     pub prompt: Vec<u32>,
-    /// The adapter to apply to every token; `None` is the base model.
+    /// The adapter to apply to every token, or from where the prompt invokes it; `None` is the base model.
     pub adapter: Option<AdapterUse>,
     /// How tokens are chosen.
     pub sampling: Sampling,
@@ -125,7 +125,13 @@ impl Request {
             });
         }
         limits.check_room(prompt, max_tokens)?;
-        self.adapter.as_ref().map_or(Ok(()), AdapterUse::check)?;
+        if let Some(used) = &self.adapter {
+            used.check()?;
+            if used.adapter.sets_in(&self.prompt).is_none() {
+                let tokens = used.adapter.invocation().to_vec();
+                return Err(SubmitError::NotInvoked { tokens });
+            }
+        }
         for (field, asked) in [
             ("logprobs", self.logprobs),
             ("prompt_logprobs", self.prompt_logprobs),

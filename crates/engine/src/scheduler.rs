@@ -214,7 +214,7 @@ impl Left {
         } else {
             self.rows
         };
-        let rows = sequence.remaining().min(most);
+        let rows = sequence.most_rows().min(most);
         self.rows -= rows;
         if scored {
             self.scored -= rows;

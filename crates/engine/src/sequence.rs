@@ -9,7 +9,7 @@ use crate::client::{Client, State};
 use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
 use crate::fair::ShareId;
 use crate::output::Output;
-use crate::prefix::Namespace;
+use crate::prefix::Lineage;
 use crate::prompt_scores::PromptScores;
 use crate::request::AdapterUse;
 use crate::sampler::{BadLogits, Row, Scratch};
@@ -25,6 +25,8 @@ pub(crate) struct Sequence {
     pub(crate) id: RequestId,
     client: Client,
     adapter: Option<AdapterUse>,
+    /// The position from which on the adapter applies.
+    sets_in: usize,
     /// Whose it is.
     share: ShareId,
     /// The prompt and the output.
@@ -78,20 +80,23 @@ impl Sequence {
         } = submission;
         let output = Output::new(&request, seed, vocabulary);
         let share = request.share();
-        let namespace = Namespace {
-            adapter: request.adapter.as_ref().map(Into::into),
-            tenant: request.tenant,
-        };
+        let used = request.adapter.as_ref();
+        // Those that are not invoked were refused.
+        let sets_in = used
+            .and_then(|used| used.adapter.sets_in(&request.prompt))
+            .unwrap_or(0);
+        let lineage = Lineage::new(used, sets_in, request.tenant);
         Self {
             id,
             client,
             adapter: request.adapter,
+            sets_in,
             share,
             prompt: request.prompt.len(),
             max_tokens: request.max_tokens,
             computed: 0,
             cached: None,
-            blocks: pool.table(namespace),
+            blocks: pool.table(lineage),
             place: Some(place),
             output,
             prompt_scores: request.prompt_logprobs.map(PromptScores::new),
@@ -104,8 +109,17 @@ impl Sequence {
         }
     }
 
-    pub(crate) fn adapter(&self) -> Option<&AdapterUse> {
-        self.adapter.as_ref()
+    /// What applies to the next rows: the base's before the adapter sets in.
+    pub(crate) fn applied(&self) -> Option<&AdapterUse> {
+        self.adapter.as_ref().filter(|_| self.computed >= self.sets_in)
+    }
+
+    /// How many rows may be computed together: none are on both sides of where the adapter sets in.
+    pub(crate) fn most_rows(&self) -> usize {
+        match self.sets_in.checked_sub(self.computed) {
+            None | Some(0) => self.remaining(),
+            Some(before) => self.remaining().min(before),
+        }
     }
 
     pub(crate) fn adapter_hash(&self) -> Option<AdapterHash> {

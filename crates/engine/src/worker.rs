@@ -148,7 +148,7 @@ impl Worker {
         for &chunk in chunks {
             let sequence = &mut self.scheduler.queues.running[chunk.index];
             let slot = sequence
-                .adapter()
+                .applied()
                 .map(|used| self.residents.slot(&mut *self.backend, &used.adapter));
             match slot.transpose() {
                 Ok(slot) => planned.push(Planned::new(chunk, sequence, slot)),

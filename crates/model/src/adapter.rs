@@ -23,6 +23,8 @@ pub struct PackedAdapter {
     linears: Vec<Option<PackedLinear>>,
     pub(crate) head: Option<PackedLinear>,
     pub(crate) embedding: Option<PackedEmbedding>,
+    /// [`AdapterWeights::invocation`]
+    invocation: Vec<u32>,
 }
 
 /// What an adapter does to one linear map: `gain · (W·x + s·B·A·x) + addend + bias`.
@@ -73,6 +75,7 @@ impl PackedAdapter {
                 .embedding
                 .as_ref()
                 .map(|delta| PackedEmbedding::new(delta, &model.embedding)),
+            invocation: weights.invocation.clone(),
         };
         for (id, delta) in &weights.linears {
             let (base, bias) = model
@@ -103,6 +106,23 @@ impl PackedAdapter {
         self.bytes
     }
 
+    /// The tokens at which it sets in; none if it applies to every position.
+    pub fn invocation(&self) -> &[u32] {
+        &self.invocation
+    }
+
+    /// The position of a prompt from which on it applies, to the end of what is generated; positions before it are the
+    /// base's. `None` if the prompt does not invoke it, so that it would have no effect.
+    pub fn sets_in(&self, prompt: &[u32]) -> Option<usize> {
+        let length = self.invocation.len();
+        match length {
+            0 => Some(0),
+            _ => prompt
+                .windows(length)
+                .rposition(|tokens| tokens == self.invocation),
+        }
+    }
+
     /// What it has that is not multiplied by a scale, being no update but something in the base's stead; `None` if it is
     /// updates alone.
     pub fn unscalable(&self) -> Option<&'static str> {
@@ -129,7 +149,16 @@ impl PackedAdapter {
             linears: Vec::new(),
             head: None,
             embedding: None,
+            invocation: Vec::new(),
         }
+    }
+
+    /// The same, which sets in at `invocation`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn invoked_by(mut self, invocation: &[u32]) -> Self {
+        self.invocation = invocation.to_vec();
+        self
     }
 
     pub(crate) fn fits(&self, model: &Model) -> bool {
@@ -239,7 +268,7 @@ impl PackedLinear {
 
     fn unscalable(&self) -> Option<&'static str> {
         let all = [
-            (self.gain.is_some(), "DoRA's magnitudes"),
+            (self.gain.is_some(), "scaled outputs (of DoRA or IA³)"),
             (self.bias.is_some(), "biases in the base's stead"),
             (self.replaced.is_some(), REPLACED),
             (self.rows.is_some(), TOKEN_ROWS),

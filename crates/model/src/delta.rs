@@ -148,4 +148,7 @@ pub struct AdapterWeights {
     pub linears: Vec<(LinearId, LinearDelta)>,
     /// Change of the token embedding.
     pub embedding: Option<EmbeddingDelta>,
+    /// Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397): the adapter sets in where these tokens begin for the last
+    /// time in the prompt. Empty for one that applies to every position.
+    pub invocation: Vec<u32>,
 }

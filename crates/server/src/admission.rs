@@ -237,7 +237,9 @@ fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
     };
     let message = error.to_string();
     match error {
-        SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } => ApiError::invalid(prompt, message),
+        SubmitError::EmptyPrompt | SubmitError::UnknownToken { .. } | SubmitError::NotInvoked { .. } => {
+            ApiError::invalid(prompt, message)
+        }
         SubmitError::UnknownBiasToken { .. } => ApiError::invalid(format!("{within}logit_bias"), message),
         SubmitError::TooLongForContext {
             prompt,

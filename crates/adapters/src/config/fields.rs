@@ -77,6 +77,10 @@ pub const FIELDS: &[Field] = &[
         "bias",
         "none, all or lora_only: biases in the file replace the base's",
     ),
+    applied(
+        "alora_invocation_tokens",
+        "the adapter sets in where they begin for the last time in the prompt",
+    ),
     // LoraConfig: where it is
     applied(
         "target_modules",
@@ -114,10 +118,6 @@ pub const FIELDS: &[Field] = &[
     ),
     refused("layer_replication", "it changes the number of the base's layers"),
     refused("target_parameters", "LoRA on stacked parameters (routed experts)"),
-    refused(
-        "alora_invocation_tokens",
-        "aLoRA, an adapter that sets in at a token sequence",
-    ),
     refused("megatron_config", "LoRA on Megatron's parallel layers"),
     refused("use_qalora", "QALoRA pools the inputs of each update"),
     refused("use_bdlora", "BD-LoRA stores block-diagonal matrices"),

@@ -62,6 +62,8 @@ pub struct PeftConfig {
     pub(crate) modules_to_save: Vec<String>,
     pub(crate) token_indices: Option<TokenIndices>,
     pub(crate) ensure_weight_tying: bool,
+    /// aLoRA's invocation tokens; none if it is a plain one.
+    pub(crate) invocation: Vec<u32>,
     /// Sentences about settings that are honoured as far as they can be.
     pub(crate) warnings: Vec<String>,
     rank: usize,
@@ -87,6 +89,7 @@ impl PeftConfig {
     pub(crate) fn of_gguf(converted: Converted, base_model: Option<String>, warnings: Vec<String>) -> Self {
         Self {
             kind: Kind::Lora,
+            invocation: Vec::new(),
             base_model,
             peft_version: None,
             rslora: false,
@@ -227,6 +230,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
         bias: bias(fields)?,
         token_indices: token_indices(fields)?,
         ensure_weight_tying: fields.flag("ensure_weight_tying")?,
+        invocation: invocation(fields)?,
         warnings: warnings(fields),
         rank: default_rank(fields, kind)?,
         alpha: fields
@@ -247,6 +251,14 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
             "use_dora and lora_bias are both set, which PEFT does not allow",
         ));
     }
+    let is_more = config.dora
+        || config.bias != Bias::None
+        || config.token_indices.is_some()
+        || !config.modules_to_save.is_empty()
+        || kind != Kind::Lora;
+    if !config.invocation.is_empty() && is_more {
+        return Err(INVOKED_ALONE);
+    }
     Ok(config)
 }
 
@@ -258,6 +270,30 @@ fn default_rank(fields: Fields<'_>, kind: Kind) -> Result<usize, Refusal> {
         _ => ("r", DEFAULT_RANK),
     };
     fields.get(field).map_or(Ok(default), |value| rank(field, value))
+}
+
+/// The most invocation tokens; they are looked for in every prompt.
+const INVOCATION_LIMIT: usize = 1024;
+
+/// What sets in within a sequence can only be an update of linear maps: PEFT too switches nothing else.
+pub(crate) const INVOKED_ALONE: Refusal = Refusal::Contradiction(
+    "alora_invocation_tokens is set, which goes with low-rank updates of linear maps alone: not with use_dora, bias, \
+     modules_to_save, trainable_token_indices or an update of the embedding",
+);
+
+fn invocation(fields: Fields<'_>) -> Result<Vec<u32>, Refusal> {
+    let field = "alora_invocation_tokens";
+    let tokens = fields
+        .get(field)
+        .map_or(Ok(Vec::new()), |value| value::indices(field, value))?;
+    match tokens.len() > INVOCATION_LIMIT {
+        true => Err(Refusal::FieldRange {
+            field: field.to_owned(),
+            found: format!("{} tokens", tokens.len()),
+            range: format!("at most {INVOCATION_LIMIT} tokens"),
+        }),
+        false => Ok(tokens),
+    }
 }
 
 fn rank(field: &str, value: &Value) -> Result<usize, Refusal> {

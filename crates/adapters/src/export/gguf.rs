@@ -98,6 +98,11 @@ fn updates<'a>(
     config: &Config,
     base: &'a BaseShape,
 ) -> Result<Vec<(&'a Module, &'a LowRank)>, ExportError> {
+    if !adapter.weights.invocation.is_empty() {
+        return Err(cannot(
+            "it sets in within a sequence (alora_invocation_tokens), which is not written for llama.cpp",
+        ));
+    }
     let mut updates = Vec::new();
     let is_copy = |name: &str, table: &Matrix| {
         let own = files.tensor(name, config);

@@ -45,6 +45,11 @@ pub(super) fn write(
              it was made from, or export as gguf and let llama.cpp apply it",
         ));
     };
+    if !adapter.weights.invocation.is_empty() {
+        return Err(cannot(
+            "it sets in within a sequence (alora_invocation_tokens), which weights cannot",
+        ));
+    }
     if let Some((name, dtype, _)) = checkpoint.others().next() {
         return Err(cannot(format!(
             "tensor `{name}` of the base is of type {dtype}, which is not written"

@@ -42,6 +42,7 @@ pub(super) fn write(adapter: &AdapterFile, base: &BaseShape, folder: &Path) -> R
     let read = read_for(folder, base).map_err(|error| ExportError::Written(Box::new(error)))?;
     match read.weights.linears == adapter.weights.linears
         && read.weights.embedding == adapter.weights.embedding
+        && read.weights.invocation == adapter.weights.invocation
     {
         true => Ok(()),
         false => Err(cannot(
@@ -215,6 +216,7 @@ impl<'a> Parts<'a> {
             "target_modules": self.targets(base),
             "modules_to_save": self.saved,
             "trainable_token_indices": if self.tokens.is_empty() { Value::Null } else { self.tokens.clone().into() },
+            "alora_invocation_tokens": if adapter.weights.invocation.is_empty() { Value::Null } else { json!(adapter.weights.invocation) },
             "lora_dropout": 0.0,
             "fan_in_fan_out": false,
             "init_lora_weights": true,

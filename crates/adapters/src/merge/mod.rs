@@ -190,6 +190,7 @@ pub(crate) fn merge(
         hash,
         linears,
         embedding,
+        invocation: Vec::new(),
     })
 }
 

@@ -43,7 +43,9 @@ impl Registry {
     /// tells what it is made of.
     pub fn merged(&self, method: MergeMethod, parts: &[(Entry, f64)]) -> Lookup {
         for (part, _) in parts {
-            if let Some(what) = part.packed.unscalable() {
+            let invoked = !part.packed.invocation().is_empty();
+            let what = part.packed.unscalable();
+            if let Some(what) = what.or(invoked.then_some("invocation tokens (aLoRA)")) {
                 let name = part.name.clone();
                 return unavailable(MergeError::NotUpdates { name, what });
             }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use multigraft_model::{BLOCK_TOKENS, BlockId};
 
-use crate::prefix::{Namespace, Parent, PrefixCache};
+use crate::prefix::{Lineage, PrefixCache};
 
 /// The backend's KV blocks. Clones are handles to the same pool, which lives on the engine's thread.
 #[derive(Clone, Debug)]
@@ -90,12 +90,12 @@ impl BlockPool {
         self.shared.borrow().cache.idle()
     }
 
-    /// A table without blocks, for a sequence of `namespace`.
-    pub(crate) fn table(&self, namespace: Namespace) -> BlockTable {
+    /// A table without blocks, for a sequence of `lineage`.
+    pub(crate) fn table(&self, lineage: impl Into<Lineage>) -> BlockTable {
         BlockTable {
             blocks: Vec::new(),
             cached: 0,
-            namespace,
+            lineage: lineage.into(),
             pool: self.clone(),
         }
     }
@@ -107,7 +107,7 @@ pub(crate) struct BlockTable {
     blocks: Vec<BlockId>,
     /// How many of them, from the first, are in the cache. Never written to again, since others may hold them too.
     cached: usize,
-    namespace: Namespace,
+    lineage: Lineage,
     pool: BlockPool,
 }
 
@@ -141,7 +141,7 @@ impl BlockTable {
     pub(crate) fn fill(&mut self, tokens: &[u32], reusable: usize, reserve: usize) -> Option<Prefix> {
         let mut blocks = self.pool.shared.borrow_mut();
         let found = if self.pool.sharing {
-            blocks.cache.find(self.namespace, &tokens[..reusable])
+            blocks.cache.find(self.lineage, &tokens[..reusable])
         } else {
             Default::default()
         };
@@ -189,10 +189,8 @@ impl BlockTable {
         }
         let mut blocks = self.pool.shared.borrow_mut();
         for &tokens in computed.as_chunks::<BLOCK_TOKENS>().0.iter().skip(self.cached) {
-            let parent = match self.cached.checked_sub(1) {
-                Some(before) => Parent::Block(self.blocks[before]),
-                None => Parent::Root(self.namespace),
-            };
+            let before = self.cached.checked_sub(1).map(|before| self.blocks[before]);
+            let parent = self.lineage.parent(self.cached, before);
             let own = &mut self.blocks[self.cached];
             if let Some(twin) = blocks.cache.insert(parent, tokens, *own) {
                 blocks.hold(twin);

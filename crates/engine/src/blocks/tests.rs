@@ -1,5 +1,6 @@
 //! Who holds what, over all ways to fill, grow, share and give back.
 
+use crate::prefix::Namespace;
 use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;

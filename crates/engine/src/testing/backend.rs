@@ -175,13 +175,17 @@ impl Backend for FakeBackend {
             }
             let end = run.start + run.tokens.len();
             let wanted_from = end - run.wanted.count(run.tokens.len());
-            let mut prefix = Prefix::new(adapter);
+            let mut prefix = Prefix::new();
             for position in 0..end {
                 let block = run.blocks[position / BLOCK_TOKENS].0 as usize;
                 let entry = self.cache[block][position % BLOCK_TOKENS].expect("a position that was computed");
                 assert_eq!(entry.position, position, "a block of another place");
-                assert_eq!(entry.adapter, adapter, "a block of another adapter");
-                prefix.push(entry.token);
+                // An adapter may have set in within the sequence; the logits tell where.
+                assert!(
+                    entry.adapter == adapter || entry.adapter.is_none(),
+                    "a block of another adapter"
+                );
+                prefix.push(entry.token, entry.adapter);
                 if position >= wanted_from {
                     let broken = adapter.is_some() && adapter.map(|(hash, _)| hash) == self.faults.broken;
                     logits.extend(
@@ -196,26 +200,28 @@ impl Backend for FakeBackend {
     }
 }
 
-/// The logits after `tokens`: what the backend gives, computed from scratch.
-pub(crate) fn logits_after(tokens: &[u32], adapter: Option<Scaled>, vocab: usize) -> Vec<f32> {
-    let mut prefix = Prefix::new(adapter);
-    tokens.iter().for_each(|&token| prefix.push(token));
+/// The logits after `tokens`, the adapter having set in at `from`: what the backend gives, computed from scratch.
+pub(crate) fn logits_after(tokens: &[u32], adapter: Option<Scaled>, from: usize, vocab: usize) -> Vec<f32> {
+    let mut prefix = Prefix::new();
+    for (position, &token) in tokens.iter().enumerate() {
+        prefix.push(token, adapter.filter(|_| position >= from));
+    }
     prefix.logits(vocab).collect()
 }
 
-/// A hash of an adapter and the tokens so far.
+/// A hash of the tokens so far and of what applied to each.
 struct Prefix(u64);
 
 impl Prefix {
-    fn new(adapter: Option<Scaled>) -> Self {
-        let bytes = adapter
-            .iter()
-            .flat_map(|(hash, scale)| hash.0.into_iter().chain(scale.to_le_bytes()));
-        Self(bytes.fold(17, |state, byte| mix(state ^ u64::from(byte))))
+    fn new() -> Self {
+        Self(17)
     }
 
-    fn push(&mut self, token: u32) {
-        self.0 = mix(self.0.rotate_left(7) ^ u64::from(token));
+    fn push(&mut self, token: u32, adapter: Option<Scaled>) {
+        let adapter = adapter.map_or(0, |(hash, scale)| {
+            u64::from(hash.0[0]) << 32 ^ u64::from(scale).rotate_left(40) ^ 1 << 31
+        });
+        self.0 = mix(self.0.rotate_left(7) ^ u64::from(token) ^ adapter);
     }
 
     /// In steps of 1/8 between -4 and 4, so that equal ones are common.

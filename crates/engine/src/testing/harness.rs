@@ -36,6 +36,11 @@ pub(crate) fn scaled(n: u8, scale: f32) -> AdapterUse {
     AdapterUse { scale, ..adapter(n) }
 }
 
+/// An activated one, which sets in at these tokens.
+pub(crate) fn invoked(n: u8, invocation: &[u32]) -> AdapterUse {
+    Arc::new(PackedAdapter::empty(hash(n)).invoked_by(invocation)).into()
+}
+
 /// The same answer each time, in a given number of tokens.
 pub(crate) fn exactly(prompt: Vec<u32>, output: usize) -> Request {
     Request {

@@ -14,10 +14,14 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
         .adapter
         .as_ref()
         .map(|used| (used.hash(), used.scale.to_bits()));
+    let from = request.adapter.as_ref();
+    let from = from
+        .and_then(|used| used.adapter.sets_in(&request.prompt))
+        .unwrap_or(0);
     let mut output: Vec<u32> = Vec::new();
     while output.len() < request.max_tokens {
         let tokens = [request.prompt.as_slice(), &output].concat();
-        let logits = logits_after(&tokens, adapter, VOCAB);
+        let logits = logits_after(&tokens, adapter, from, VOCAB);
         let row = Row::new(&logits).unwrap();
         let id = sampler.choose(output.len(), &row, &mut Scratch::default());
         sampler.note(id);

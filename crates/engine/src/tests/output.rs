@@ -191,7 +191,7 @@ fn logprobs_are_the_models_own_whatever_the_sampling() {
     let answer = Harness::alone(request).answer();
     let mut tokens = vec![B, C];
     for token in &answer.tokens {
-        let logits = logits_after(&tokens, None, VOCAB);
+        let logits = logits_after(&tokens, None, 0, VOCAB);
         let row = Row::new(&logits).unwrap();
         let expected = Logprobs::new(&row);
         assert_eq!(token.logprob, Some(expected.of(A)));
@@ -222,7 +222,7 @@ fn prompt_logprobs_tell_how_likely_each_token_was_after_those_before_it() {
     assert_eq!((scored[0].logprob, scored[0].top.len()), (None, 0));
     assert_eq!(scored[7].text, "<7>");
     for position in 1..prompt.len() {
-        let logits = logits_after(&prompt[..position], Some((hash(1), 1.0_f32.to_bits())), VOCAB);
+        let logits = logits_after(&prompt[..position], Some((hash(1), 1.0_f32.to_bits())), 0, VOCAB);
         let row = Row::new(&logits).unwrap();
         let expected = Logprobs::new(&row);
         assert_eq!(scored[position].logprob, Some(expected.of(prompt[position])));

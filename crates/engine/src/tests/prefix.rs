@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use crate::testing::{FakeBackend, Faults, Harness, Recording, VOCAB, adapter, exactly, generous, scaled};
+use crate::testing::{
+    FakeBackend, Faults, Harness, Recording, VOCAB, adapter, exactly, generous, invoked, scaled,
+};
 use crate::{EngineOptions, Event, Request, Sampling, Stop, Tenant};
 use multigraft_model::{BLOCK_TOKENS, Limits};
 
@@ -200,6 +202,45 @@ fn who_was_preempted_resumes_where_the_cache_goes_on() {
     }
 }
 
+#[test]
+fn what_comes_before_an_adapter_sets_in_is_shared_with_the_base_both_ways() {
+    // Within a block, at a block's beginning, in the first block, at the very beginning.
+    for at in [41, 48, 5, 0] {
+        let mut prompt = text(60);
+        prompt[at..at + 2].copy_from_slice(&[21, 22]);
+        let base = exactly(prompt.clone(), 3);
+        let with = |which| Request {
+            adapter: Some(invoked(which, &[21, 22])),
+            ..base.clone()
+        };
+        let before = if at < 4 { 0 } else { at };
+        // The base has whole blocks; what an adapter computed of a block that it sets in within is its own.
+        let whole = at / BLOCK_TOKENS * BLOCK_TOKENS;
+        let mut harness = Harness::new(EngineOptions::default());
+        assert_eq!(
+            hits(&mut harness, &[base.clone(), with(1), with(2), with(1)]),
+            [0, before, before, 48],
+            "{at}"
+        );
+        let mut harness = Harness::new(EngineOptions::default());
+        assert_eq!(hits(&mut harness, &[with(1), base.clone()]), [0, whole], "{at}");
+    }
+}
+
+#[test]
+fn another_place_to_set_in_is_another_prefix() {
+    let mut first = text(60);
+    first[10..12].copy_from_slice(&[21, 22]);
+    let mut second = first.clone();
+    second[50..52].copy_from_slice(&[21, 22]);
+    let of = |prompt: &[u32]| Request {
+        adapter: Some(invoked(1, &[21, 22])),
+        ..exactly(prompt.to_vec(), 3)
+    };
+    let mut harness = Harness::new(EngineOptions::default());
+    assert_eq!(hits(&mut harness, &[of(&first), of(&second)]), [0, 0]);
+}
+
 /// A turn of a chat: whose, how much of the common history it takes up again, what it adds, how long the answer is.
 type Turn = (u8, usize, Vec<u32>, usize);
 
@@ -232,7 +273,11 @@ proptest! {
             let requests: Vec<Request> = turns
                 .iter()
                 .map(|(whose, taken, new, max_tokens)| Request {
-                    adapter: (whose % 2 == 1).then(|| scaled(1, 1.0 + f32::from(whose % 3))),
+                    adapter: match whose % 4 {
+                        1 => Some(scaled(1, 1.0 + f32::from(whose % 3))),
+                        3 => Some(invoked(1, &new[..1])),
+                        _ => None,
+                    },
                     tenant: (whose / 2 % 2 == 1).then(|| Tenant::new("a")),
                     sampling: Sampling { seed: Some(seed), ..Sampling::default() },
                     stop: Stop { ignore_eos: true, ..Stop::default() },

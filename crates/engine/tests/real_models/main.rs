@@ -1,6 +1,7 @@
 //! The engine over the real backend and real models.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod activated;
 mod answers;
 mod chats;
 mod served;

@@ -23,6 +23,16 @@ impl Served {
         Self::open(&folder.join("model"), &folder.join("adapters"), 128)
     }
 
+    /// The tiny llama with the adapter of `fixtures/peft_activated`.
+    pub(crate) fn activated() -> Self {
+        let fixtures = multigraft_testing::fixtures();
+        Self::open(
+            &fixtures.join("peft/llama/model"),
+            &fixtures.join("peft_activated/adapters"),
+            128,
+        )
+    }
+
     /// SmolLM2 with the demo's adapters.
     pub(crate) fn smollm2() -> Self {
         let adapters = multigraft_testing::fixtures().join("../demo/adapters");

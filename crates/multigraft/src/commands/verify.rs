@@ -202,13 +202,17 @@ fn verdicts(
     let cases: Vec<Vec<Case<'_>>> = compared
         .iter()
         .zip(&slots)
-        .map(|((name, _), &adapter)| {
+        .map(|((name, packed), &adapter)| {
             let expected = &reference.expected[*name];
             let with = reference.prompts.iter().zip(expected);
             with.map(|(prompt, expected)| Case {
                 prompt,
                 generate: expected.greedy.len(),
                 adapter,
+                // One that is not invoked has no effect, in PEFT too.
+                sets_in: packed
+                    .as_ref()
+                    .map_or(0, |packed| packed.sets_in(prompt).unwrap_or(usize::MAX)),
             })
             .collect()
         })

@@ -12,6 +12,8 @@ pub(crate) struct Case<'a> {
     pub generate: usize,
     /// The adapter; `None` is the base.
     pub adapter: Option<Slot>,
+    /// The position from which on it applies.
+    pub sets_in: usize,
 }
 
 /// What came out.
@@ -37,7 +39,9 @@ impl Sequence<'_> {
     fn next(&self, room: usize) -> &[u32] {
         let prompt = self.case.prompt;
         if self.computed < prompt.len() {
-            let end = prompt.len().min(self.computed + room);
+            let before = self.case.sets_in.checked_sub(self.computed);
+            let most = before.filter(|&before| before > 0).unwrap_or(usize::MAX);
+            let end = prompt.len().min(self.computed + room.min(most));
             return &prompt[self.computed..end];
         }
         let generated = self.outcome.greedy.len();
@@ -45,6 +49,11 @@ impl Sequence<'_> {
             return &[];
         }
         &self.outcome.greedy[generated - 1..]
+    }
+
+    /// What applies to them.
+    fn adapter(&self) -> Option<Slot> {
+        self.case.adapter.filter(|_| self.computed >= self.case.sets_in)
     }
 
     /// Takes the logits of the rows that [`Sequence::next`] asked for.
@@ -99,10 +108,10 @@ pub(crate) fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<O
     }
     // The seam wants the rows of an adapter side by side.
     let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&index| sequences[index].case.adapter);
 
     let mut logits = Vec::new();
     loop {
+        order.sort_by_key(|&index| sequences[index].adapter());
         let mut room = limits.step_rows;
         let mut runs = Vec::new();
         let mut of = Vec::new();
@@ -118,7 +127,7 @@ pub(crate) fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<O
                 tokens,
                 start: sequence.computed,
                 blocks: &sequence.blocks,
-                adapter: sequence.case.adapter,
+                adapter: sequence.adapter(),
                 scale: 1.0,
                 wanted: Wanted::All,
             });
@@ -201,6 +210,7 @@ mod tests {
             prompt,
             generate,
             adapter: None,
+            sets_in: 0,
         }
     }
 
