@@ -271,6 +271,22 @@ fn folders_of_adapters_hold_files_too() {
     let names: Vec<&str> = found.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["billing", "support"]);
     assert!(found.skipped[0].contains("base.gguf"), "{:?}", found.skipped);
+    // What was converted often lies beside what it was made of.
+    fs::create_dir(dir.path().join("billing")).unwrap();
+    fs::copy(&adapter, dir.path().join("billing/adapter.gguf")).unwrap();
+    let found = Source::in_folder(dir.path()).unwrap();
+    let at: Vec<&Path> = found
+        .sources
+        .iter()
+        .filter_map(|source| source.at.folder())
+        .collect();
+    assert!(at.contains(&dir.path().join("billing").as_path()), "{at:?}");
+    assert!(
+        found.skipped.iter().any(|skipped| skipped.contains("goes first")),
+        "{:?}",
+        found.skipped
+    );
+    fs::remove_dir_all(dir.path().join("billing")).unwrap();
 
     let allowed = AllowedSources::new(&[AllowedSource::Folder(dir.path().to_owned())]).unwrap();
     let file = dir.path().join("billing.gguf");

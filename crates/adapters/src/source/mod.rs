@@ -41,8 +41,8 @@ pub struct Found {
 
 impl Source {
     /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json` or one `.gguf` file, called as the
-    /// sub-folder is, and every `.gguf` file that is an adapter, called as it is without the end. Links that lead out of the
-    /// folder are not followed.
+    /// sub-folder is, and every `.gguf` file that is an adapter, called as it is without the end, unless a sub-folder has that
+    /// name. Links that lead out of the folder are not followed.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -74,7 +74,9 @@ impl Source {
                 continue;
             };
             let is_inside = |path: &Path| path.canonicalize().is_ok_and(|target| target.starts_with(&root));
-            if !is_inside(&path) {
+            if found.sources.iter().any(|source| source.name == name) {
+                skip("a folder beside it has its name, and goes first");
+            } else if !is_inside(&path) {
                 skip("it is a link that leads out of the folder");
             } else if !path.is_dir() && !is_adapter(&path) {
                 skip("it is no adapter: its general.type is not adapter");
