@@ -110,3 +110,29 @@ def test_what_was_added_is_there_after_a_crash(server):
         with server.another("--data", data) as own:
             assert answer(own, "kept") == before
             assert own.get("/v1/adapters/kept")["pinned"]
+
+
+def test_defaults_of_an_adapter_hold_where_a_request_says_nothing(server):
+    send(server, "POST", "/v1/adapters", {"name": "with-defaults", "source": source(server, "topic")})
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=600)
+
+    def chat(**options):
+        question = [{"role": "user", "content": PROMPT}]
+        return client.chat.completions.create(model="with-defaults", messages=question, temperature=0, **options)
+
+    system = "Answer with one word."
+    spoken = client.chat.completions.create(
+        model="topic", messages=[{"role": "system", "content": system}, {"role": "user", "content": PROMPT}], max_tokens=4,
+        temperature=0,
+    )
+    assert chat(max_tokens=4).usage.prompt_tokens != spoken.usage.prompt_tokens
+    defaults = {"system": system, "max_tokens": 4}
+    status, text = send(server, "PATCH", "/v1/adapters/with-defaults", {"defaults": defaults})
+    assert status == 200 and json.loads(text)["defaults"] == defaults
+    said = chat()
+    assert said.usage.prompt_tokens == spoken.usage.prompt_tokens and said.usage.completion_tokens <= 4
+    assert said.choices[0].message.content == spoken.choices[0].message.content
+    template = {"chat_template": "{{ messages[0]['content'] }}"}
+    assert send(server, "PATCH", "/v1/adapters/with-defaults", {"defaults": template})[0] == 200
+    assert chat(max_tokens=4).usage.prompt_tokens < spoken.usage.prompt_tokens
+    server.remove("with-defaults")

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 
 /// Tokens of the fixed prompt.
-const PROMPT: usize = 16;
+const PROMPT: usize = 8;
 
 /// Single token rows that an adapter changes and that are put before the prompt, at most.
 const TOKEN_ROWS: usize = 16;

@@ -72,7 +72,7 @@ fn every_kind_of_adapter_is_found_to_do_something() {
         let info = load(&registry, &fixture().join("adapters").join(&kind)).unwrap();
         let effect = info.effect.unwrap();
         assert!(effect.moved > 1e-4 && effect.moved < 10.0, "{kind}: {effect:?}");
-        assert!(effect.positions >= 16 && effect.changed <= effect.positions);
+        assert!(effect.positions >= 8 && effect.changed <= effect.positions);
     }
 }
 

@@ -85,6 +85,8 @@ fn names_versions_and_pins_survive_and_their_files_with_them() {
     add(&registry, "gone", &source).unwrap();
     registry.remove("gone").unwrap();
     registry.pin("b", true).unwrap();
+    let defaults: serde_json::Map<_, _> = [("temperature".to_owned(), 0.5.into())].into_iter().collect();
+    registry.set_defaults("b", defaults.clone()).unwrap();
     registry.activate("a", Some(hashes[0])).unwrap();
     let before = state(&registry);
     std::fs::remove_dir_all(&source).unwrap();
@@ -102,6 +104,23 @@ fn names_versions_and_pins_survive_and_their_files_with_them() {
         "files of an earlier version are kept"
     );
     assert_eq!(get(&registry, "b").hash, hashes[2]);
+    assert_eq!(registry.defaults("b").as_deref(), Some(&defaults));
+    assert_eq!(registry.defaults("a"), None);
+}
+
+#[test]
+fn data_of_the_first_version_is_read_and_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, source) = (dir.path().join("data"), dir.path().join("source"));
+    write(source.clone(), 1);
+    let hash = add(&open(&data).unwrap(), "a", &source).unwrap().hash;
+    let database = rusqlite::Connection::open(data.join("registry.sqlite")).unwrap();
+    let back = "ALTER TABLE version DROP COLUMN revision; ALTER TABLE adapter DROP COLUMN defaults; PRAGMA user_version = 1;";
+    database.execute_batch(back).unwrap();
+    drop(database);
+    for _ in 0..2 {
+        assert_eq!(get(&open(&data).unwrap(), "a").hash, hash);
+    }
 }
 
 #[test]

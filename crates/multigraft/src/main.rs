@@ -11,6 +11,7 @@ mod locate;
 mod logging;
 mod memory;
 mod progress;
+mod reconcile;
 mod verify;
 
 use std::process::ExitCode;

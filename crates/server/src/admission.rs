@@ -230,7 +230,7 @@ impl AppState {
 }
 
 /// The engine's refusal in the words and field names of the request.
-fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
+pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
     let (prompt, max_tokens, within) = match dialect {
         Dialect::OpenAi => ("prompt", "max_tokens", ""),
         Dialect::Tgi => ("inputs", "parameters.max_new_tokens", "parameters."),

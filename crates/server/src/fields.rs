@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::{error::ApiError, state::Shared};
 
 /// The fields of a JSON object that were not read yet. Null counts as absent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fields {
     values: Map<String, Value>,
     /// What stands before a field's name in messages: empty, or `parameters.`.
@@ -41,6 +41,16 @@ impl Fields {
             values: Map::new(),
             within: format!("{within}."),
         }
+    }
+
+    /// Whether the field is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Gives the field a value.
+    pub(crate) fn set(&mut self, name: &str, value: Value) {
+        self.values.insert(name.to_owned(), value);
     }
 
     /// The field's value, unchecked.

@@ -27,6 +27,7 @@ mod adapters;
 mod admission;
 mod answers;
 mod asked;
+mod defaults;
 mod dialect;
 mod error;
 mod fields;

@@ -361,3 +361,51 @@ async fn requests_wait_for_their_adapter_but_not_for_ever() {
     let (added, ()) = tokio::join!(add, asks);
     assert_eq!(added.status, 201);
 }
+
+#[tokio::test]
+async fn defaults_are_checked_kept_and_used_where_a_request_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    let server = allowing(&dir);
+    let add = json!({"name": "a", "source": path, "defaults": {"max_tokens": 1, "temperature": 0}});
+    assert_eq!(server.post("/v1/adapters", add).await.status, 201);
+    let length = async |body: Value| {
+        let answer = server.post("/v1/completions", body).await;
+        answer.json()["usage"]["completion_tokens"].clone()
+    };
+    assert_eq!(length(json!({"model": "a", "prompt": "a"})).await, 1);
+    assert_eq!(
+        length(json!({"model": "a", "prompt": "a", "max_tokens": 2})).await,
+        2
+    );
+    assert_ne!(length(json!({"model": "two", "prompt": "a"})).await, 1);
+    let parameters = json!({"adapter_id": "a", "details": true});
+    let answer = server
+        .post("/generate", json!({"inputs": "a", "parameters": parameters}))
+        .await;
+    assert_eq!(answer.json()["details"]["generated_tokens"], 1, "{}", answer.text);
+    for (defaults, reason) in [
+        (json!({"temperature": 9}), "temperature"),
+        (json!({"top_p": 1.5}), "top_p"),
+        (json!({"colour": 1}), "`defaults.colour` has no default"),
+        (json!({"max_tokens": 1_u64 << 40}), "max_tokens"),
+        (json!({"stop": [""]}), "stop"),
+        (json!({"chat_template": "{% if %}"}), "defaults.chat_template"),
+        (json!({"system": 1}), "defaults.system"),
+        (json!("x"), "an object"),
+    ] {
+        let answer = send(
+            &server,
+            Method::PATCH,
+            "/v1/adapters/a",
+            json!({"defaults": defaults}),
+        )
+        .await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains(reason), "{reason}: {}", answer.text);
+    }
+    let shown = server.get("/v1/adapters/a").await.json();
+    assert_eq!(shown["defaults"], json!({"max_tokens": 1, "temperature": 0}));
+    let cleared = send(&server, Method::PATCH, "/v1/adapters/a", json!({"defaults": {}})).await;
+    assert_eq!(cleared.json()["defaults"], Value::Null);
+}

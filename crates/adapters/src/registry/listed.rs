@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use multigraft_model::AdapterHash;
+use serde_json::{Map, Value};
 
 use super::LoadError;
 use crate::info::AdapterInfo;
@@ -62,6 +63,8 @@ pub struct Listed {
     pub pinned: bool,
     /// Whether it survives a restart.
     pub stored: bool,
+    /// What its requests get where they say nothing; the server gives it its meaning.
+    pub defaults: Option<Arc<Map<String, Value>>>,
     /// How often it was asked for since the start.
     pub requests: u64,
     /// When it was asked for last, since the start.

@@ -30,6 +30,7 @@ use std::time::Instant;
 
 use indexmap::IndexMap;
 use multigraft_model::{AdapterHash, PackedAdapter};
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::error::AdapterError;
@@ -333,6 +334,27 @@ impl Registry {
             named.pinned = pinned;
         }
         Ok(())
+    }
+
+    /// What requests for a name get where they say nothing; empty ones are none.
+    ///
+    /// # Errors
+    /// As [`Registry::remove`].
+    pub fn set_defaults(&self, name: &str, defaults: Map<String, Value>) -> Result<(), ChangeError> {
+        let _changing = self.0.change();
+        let defaults = Some(defaults).filter(|defaults| !defaults.is_empty());
+        if let Some(store) = self.0.store_of(name)? {
+            store.set_defaults(name, defaults.as_ref())?;
+        }
+        if let Some(named) = self.0.lock().names.get_mut(name) {
+            named.defaults = defaults.map(Arc::new);
+        }
+        Ok(())
+    }
+
+    /// What [`Registry::set_defaults`] set.
+    pub fn defaults(&self, name: &str) -> Option<Arc<Map<String, Value>>> {
+        self.0.lock().names.get(name)?.defaults.clone()
     }
 
     /// Makes another version of a name the active one: the one with `hash`, or the one before the active. Returns its hash.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use multigraft_model::AdapterHash;
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::memory::Memory;
@@ -35,6 +36,7 @@ pub(super) struct Named {
     pub(super) pinned: bool,
     /// Whether it is in the store.
     pub(super) stored: bool,
+    pub(super) defaults: Option<Arc<Map<String, Value>>>,
     requests: u64,
     last_used: Option<SystemTime>,
 }
@@ -154,6 +156,7 @@ impl Named {
             active,
             versions,
             pinned: stored.pinned,
+            defaults: stored.defaults.map(Arc::new),
             stored: true,
             ..Self::default()
         })
@@ -454,6 +457,7 @@ impl Named {
             stored: self.stored,
             replacing: self.candidate.is_some() && !self.versions.is_empty(),
             pinned: self.pinned,
+            defaults: self.defaults.clone(),
             requests: self.requests,
             last_used: self.last_used,
         }

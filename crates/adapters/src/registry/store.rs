@@ -13,12 +13,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use multigraft_model::AdapterHash;
 use rusqlite::{Connection, Transaction, params};
+use serde_json::{Map, Value};
 
 use crate::files::AdapterFiles;
 use crate::source::Reference;
 
 /// The version of the tables.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 /// How long the data may be in use by a process that is just ending.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -28,7 +29,9 @@ const TABLES: &str = "
         name TEXT PRIMARY KEY,
         pinned INTEGER NOT NULL,
         -- Of the version that requests get.
-        active INTEGER NOT NULL
+        active INTEGER NOT NULL,
+        -- What requests get where they say nothing, as JSON.
+        defaults TEXT
     ) STRICT;
     CREATE TABLE version (
         name TEXT NOT NULL REFERENCES adapter (name) ON DELETE CASCADE,
@@ -44,8 +47,11 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
-/// From version 1 of the tables to 2.
-const TO_SECOND: &str = "ALTER TABLE version ADD COLUMN revision TEXT;";
+/// From each version of the tables to the next, the first's first.
+const STEPS: [&str; 2] = [
+    "ALTER TABLE version ADD COLUMN revision TEXT;",
+    "ALTER TABLE adapter ADD COLUMN defaults TEXT;",
+];
 
 /// Why the registry's data could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +93,8 @@ pub enum StoreError {
 pub(super) struct StoredName {
     pub(super) name: String,
     pub(super) pinned: bool,
+    /// What requests get where they say nothing.
+    pub(super) defaults: Option<Map<String, Value>>,
     /// Number of the active version.
     pub(super) active: u32,
     /// The newest last.
@@ -158,8 +166,10 @@ impl Store {
                     .pragma_update(None, "user_version", SCHEMA)
                     .map_err(fail)?;
             }
-            1 => {
-                transaction.execute_batch(TO_SECOND).map_err(fail)?;
+            1..SCHEMA => {
+                for step in STEPS.iter().skip(usize::try_from(version - 1).unwrap_or(0)) {
+                    transaction.execute_batch(step).map_err(fail)?;
+                }
                 transaction
                     .pragma_update(None, "user_version", SCHEMA)
                     .map_err(fail)?;
@@ -179,12 +189,15 @@ impl Store {
     pub(super) fn names(&self) -> Result<Vec<StoredName>, StoreError> {
         self.read(|database| {
             let mut names = database
-                .prepare("SELECT name, pinned, active FROM adapter ORDER BY rowid")?
+                .prepare("SELECT name, pinned, active, defaults FROM adapter ORDER BY rowid")?
                 .query_map([], |row| {
                     Ok(StoredName {
                         name: row.get(0)?,
                         pinned: row.get(1)?,
                         active: row.get(2)?,
+                        defaults: row
+                            .get::<_, Option<String>>(3)?
+                            .and_then(|text| serde_json::from_str(&text).ok()),
                         versions: Vec::new(),
                     })
                 })?
@@ -260,6 +273,22 @@ impl Store {
             transaction.execute(
                 "UPDATE adapter SET pinned = ?2 WHERE name = ?1",
                 params![name, pinned],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Sets what requests for a name get where they say nothing.
+    pub(super) fn set_defaults(
+        &self,
+        name: &str,
+        defaults: Option<&Map<String, Value>>,
+    ) -> Result<(), StoreError> {
+        let text = defaults.map(|defaults| Value::Object(defaults.clone()).to_string());
+        self.change(|transaction| {
+            transaction.execute(
+                "UPDATE adapter SET defaults = ?2 WHERE name = ?1",
+                params![name, text],
             )?;
             Ok(())
         })

@@ -9,6 +9,7 @@ mod objects;
 mod reference;
 mod save;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -58,6 +59,7 @@ impl Source {
         }
         paths.sort();
         let mut found = Found::default();
+        let mut names = HashSet::new();
         let is_gguf = |path: &Path| path.extension().is_some_and(|end| end == "gguf");
         for path in paths.into_iter().filter(|path| path.is_dir() || is_gguf(path)) {
             let mut skip = |why: &str| {
@@ -74,7 +76,7 @@ impl Source {
                 continue;
             };
             let is_inside = |path: &Path| path.canonicalize().is_ok_and(|target| target.starts_with(&root));
-            if found.sources.iter().any(|source| source.name == name) {
+            if !names.insert(name.to_owned()) {
                 skip("a folder beside it has its name, and goes first");
             } else if !is_inside(&path) {
                 skip("it is a link that leads out of the folder");

@@ -42,6 +42,14 @@ impl Reference {
     /// # Errors
     /// If it is none of them.
     pub fn parse(text: &str) -> Result<Self, BadReference> {
+        Self::parse_in(text, Path::new(""))
+    }
+
+    /// The same where paths are relative to `base`.
+    ///
+    /// # Errors
+    /// As [`Reference::parse`].
+    pub fn parse_in(text: &str, base: &Path) -> Result<Self, BadReference> {
         let bad = |reason| {
             Err(BadReference {
                 text: text.to_owned(),
@@ -79,11 +87,11 @@ impl Reference {
             }
             return Ok(Self::Url(url));
         }
-        let path = Path::new(text);
-        let is_path = path.is_absolute() || text.starts_with('.') || path.exists();
+        let path = base.join(text);
+        let is_path = Path::new(text).is_absolute() || text.starts_with('.') || path.exists();
         match hub(text).filter(|_| !is_path) {
             Some(hub) => Ok(hub),
-            None => Ok(Self::Folder(path.to_owned())),
+            None => Ok(Self::Folder(path)),
         }
     }
 
@@ -191,6 +199,23 @@ mod tests {
         assert_eq!(
             Reference::parse("src/source").unwrap(),
             Reference::Folder("src/source".into())
+        );
+    }
+
+    #[test]
+    fn paths_are_relative_to_where_they_are_written() {
+        let base = Path::new("src");
+        assert_eq!(
+            Reference::parse_in("source/mod.rs", base).unwrap(),
+            Reference::Folder("src/source/mod.rs".into())
+        );
+        assert_eq!(
+            Reference::parse_in("source/none", base).unwrap().to_string(),
+            "hf://source/none"
+        );
+        assert_eq!(
+            Reference::parse_in("./none", base).unwrap(),
+            Reference::Folder("src/./none".into())
         );
     }
 

@@ -21,6 +21,7 @@ use crate::{
     config::{ConfigFile, ModelSettings, ServerSettings},
     load::{Base, fetcher, load_all},
     memory::Bytes,
+    reconcile::Reconciler,
 };
 
 /// Threads for HTTP. They only parse, tokenise and write: the computing threads are the engine's.
@@ -44,6 +45,9 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let registry = base.registry(&settings, server.data.clone(), fetcher, is_busy)?;
     if server.preload {
         load_all(&registry)?;
+    }
+    if let Some(file) = &server.adapters_file {
+        Reconciler::new(file, registry.clone()).start()?;
     }
     let overview = overview(&base, &registry, &engine, &settings);
     let example = registry.names().into_iter().next().unwrap_or(base.name.clone());

@@ -44,8 +44,13 @@ impl ConfigFile {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         self.model.adapters.iter_mut().for_each(&resolve);
         for adapter in &mut self.model.adapter {
-            if let Reference::Folder(path) = &mut adapter.at {
-                resolve(path);
+            match &mut adapter.at {
+                Reference::Folder(path) => resolve(path),
+                // `org/repo` is a folder if there is one.
+                Reference::Hub { repo, revision: None } if folder.join(&*repo).exists() => {
+                    adapter.at = Reference::Folder(folder.join(&*repo));
+                }
+                _ => {}
             }
         }
         for source in &mut self.server.allow_source {
@@ -54,6 +59,7 @@ impl ConfigFile {
             }
         }
         self.server.data.iter_mut().for_each(resolve);
+        self.server.adapters_file.iter_mut().for_each(resolve);
         self.model
             .base_alias
             .iter_mut()

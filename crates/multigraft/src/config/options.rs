@@ -154,6 +154,11 @@ pub(crate) struct ServerOptions {
     #[serde(deserialize_with = "allowed_sources")]
     pub allow_source: Vec<AllowedSource>,
 
+    /// A TOML file that says which adapters are served, read again whenever it changes: tables `[adapters.NAME]` with `source` and
+    /// `pinned`. See docs/adapters.md.
+    #[arg(long, value_name = "FILE", env = "MULTIGRAFT_ADAPTERS_FILE")]
+    pub adapters_file: Option<PathBuf>,
+
     /// A folder for what is to survive a restart: adapters that were added while the server ran, and their files. Every
     /// server needs one of its own. [default: nothing survives]
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]

@@ -65,6 +65,8 @@ pub(crate) struct ServerSettings {
     pub preload: bool,
     /// Where what is to survive a restart is kept.
     pub data: Option<PathBuf>,
+    /// A file that says which adapters are served.
+    pub adapters_file: Option<PathBuf>,
     /// Where adapters may be added from; empty if nothing was said.
     pub allow_source: Vec<AllowedSource>,
 }
@@ -167,6 +169,7 @@ impl ServerSettings {
                 .preload
                 .or(file.preload)
                 .is_none_or(|switch| switch == Switch::On),
+            adapters_file: flags.adapters_file.clone().or_else(|| file.adapters_file.clone()),
             data: flags.data.clone().or_else(|| file.data.clone()),
             allow_source: match flags.allow_source.is_empty() {
                 true => file.allow_source.clone(),

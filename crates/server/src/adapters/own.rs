@@ -8,8 +8,10 @@ use axum::{
 use multigraft_adapters::{ActivateError, AdapterInfo, Adding, ChangeError, Listed, Residency};
 use multigraft_model::AdapterHash;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::{
+    defaults,
     error::ApiError,
     fields::Fields,
     openai::seconds,
@@ -45,6 +47,8 @@ pub(crate) struct Adapter {
     error: Option<String>,
     /// Seconds until the next load is tried.
     retry_after: Option<f64>,
+    /// What its requests get where they say nothing.
+    defaults: Option<Value>,
     /// The newest last.
     versions: Vec<Version>,
 }
@@ -84,6 +88,7 @@ impl From<Listed> for Adapter {
             info: None,
             error: None,
             retry_after: None,
+            defaults: listed.defaults.map(|defaults| Value::Object((*defaults).clone())),
             versions: versions.collect(),
             name: listed.name,
         };
@@ -141,7 +146,7 @@ pub(crate) async fn get(
     shown(&state, &name)
 }
 
-/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?}`. Answers when requests get it.
+/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?}`. Answers when requests get it.
 pub(crate) async fn add(
     State(state): State<Shared>,
     mut fields: Fields,
@@ -152,16 +157,23 @@ pub(crate) async fn add(
         replace: fields.flag("replace")?.unwrap_or(false),
         pinned: fields.flag("pinned")?,
     };
+    let defaults = fields.object("defaults")?;
+    let defaults = defaults
+        .map(|defaults| defaults::check(defaults, &state))
+        .transpose()?;
     fields.finish()?;
     let status = match state.registry.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
     state.add_adapter(&name, &source, adding).await?;
+    if let Some(defaults) = defaults {
+        set_defaults(&state, &name, defaults).await?;
+    }
     Ok((status, shown(&state, &name)?))
 }
 
-/// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?}`, where `active` is the hash of one of its versions, or
+/// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?}`, where `active` is the hash of one of its versions, or
 /// `previous`.
 pub(crate) async fn change(
     State(state): State<Shared>,
@@ -179,9 +191,16 @@ pub(crate) async fn change(
             }
         },
     };
+    let defaults = fields.object("defaults")?;
+    let defaults = defaults
+        .map(|defaults| defaults::check(defaults, &state))
+        .transpose()?;
     fields.finish()?;
     if state.registry.listed(&name).is_none() {
         return Err(unknown(&name));
+    }
+    if let Some(defaults) = defaults {
+        set_defaults(&state, &name, defaults).await?;
     }
     if active.is_some() {
         let of = name.clone();
@@ -208,6 +227,14 @@ pub(crate) async fn remove(
 ) -> Result<StatusCode, ApiError> {
     state.remove_adapter(&name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set_defaults(state: &AppState, name: &str, defaults: Map<String, Value>) -> Result<(), ApiError> {
+    let of = name.to_owned();
+    let done = state
+        .change(move |registry| registry.set_defaults(&of, defaults))
+        .await?;
+    done.map_err(|error| not_changed(&error, name))
 }
 
 fn shown(state: &AppState, name: &str) -> Result<Json<Adapter>, ApiError> {

@@ -10,7 +10,7 @@ use axum::{
 use multigraft_engine::{Event, Request};
 use multigraft_text::{ChatInput, Tokenizer};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     logprobs::ChatLogprobs,
@@ -22,6 +22,7 @@ use crate::{
     Dialect,
     answers::Answer,
     asked::Asked,
+    defaults::Defaults,
     error::ApiError,
     fields::Fields,
     state::{AppState, Shared},
@@ -65,9 +66,11 @@ struct DeltaMessage {
 /// The handler.
 pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
     let asked = Asked::openai(&state, &mut fields)?;
+    let defaults = state.defaults(&asked);
+    defaults.fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
-    let text = templated(&state, &mut fields)?;
+    let text = templated(&state, &mut fields, &defaults)?;
     fields.finish()?;
 
     let prompt = encode(&state.tokenizer, "messages", &text, false).await?;
@@ -150,8 +153,13 @@ fn logprobs(fields: &mut Fields, state: &AppState) -> Result<Option<usize>, ApiE
 }
 
 /// The conversation as the model's chat template writes it.
-pub(crate) fn templated(state: &AppState, fields: &mut Fields) -> Result<String, ApiError> {
-    let Some(template) = &state.template else {
+pub(crate) fn templated(
+    state: &AppState,
+    fields: &mut Fields,
+    defaults: &Defaults,
+) -> Result<String, ApiError> {
+    let own = defaults.template();
+    let Some(template) = own.as_ref().or(state.template.as_ref()) else {
         let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
         return Err(ApiError::invalid("messages", message));
     };
@@ -165,10 +173,14 @@ pub(crate) fn templated(state: &AppState, fields: &mut Fields) -> Result<String,
     fields.refuse("add_special_tokens", "adding tokens to the template's", |value| {
         value == false
     })?;
-    let messages = match fields.list("messages")? {
+    let mut messages = match fields.list("messages")? {
         Some(messages) => normalise(messages)?,
         None => return Err(fields.complain("messages", "is missing")),
     };
+    let has_system = messages.iter().any(|message| message["role"] == "system");
+    if let Some(system) = defaults.system().filter(|_| !has_system) {
+        messages.insert(0, json!({"role": "system", "content": system}));
+    }
     let extra = fields
         .object("chat_template_kwargs")?
         .map_or_else(Map::<String, Value>::new, Fields::into_rest);

@@ -50,6 +50,7 @@ pub(crate) async fn completions(
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     let asked = Asked::openai(&state, &mut fields)?;
+    state.defaults(&asked).fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);

@@ -11,4 +11,5 @@ pub(crate) mod models;
 mod parameters;
 mod types;
 
+pub(crate) use parameters::Parameters;
 pub(crate) use types::seconds;

@@ -17,7 +17,7 @@ const MAX_TEMPERATURE: f32 = 2.0;
 
 /// What both kinds of completion take.
 #[derive(Debug)]
-pub(super) struct Parameters {
+pub(crate) struct Parameters {
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// What ends an answer.
@@ -35,7 +35,7 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    pub(super) fn take(fields: &mut Fields, limits: &Limits) -> Result<Self, ApiError> {
+    pub(crate) fn take(fields: &mut Fields, limits: &Limits) -> Result<Self, ApiError> {
         refuse_unsupported(fields)?;
         fields.ignore(HARMLESS);
         let stream = fields.flag("stream")?.unwrap_or(false);
@@ -51,7 +51,7 @@ impl Parameters {
     }
 
     /// The sampling of choice `index` of one prompt: with a seed, each its own.
-    pub(super) fn sampling_of(&self, index: usize) -> Sampling {
+    pub(crate) fn sampling_of(&self, index: usize) -> Sampling {
         let mut sampling = self.sampling.clone();
         sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(index as u64));
         sampling

@@ -45,7 +45,7 @@ struct Accepted {
 
 /// `POST /generate`: the answer in one piece.
 pub(crate) async fn generate(State(state): State<Shared>, fields: Fields) -> Result<Response, ApiError> {
-    let generate = Generate::take(fields, &state.limits)?;
+    let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
     if generate.stream == Some(true) {
         let message = "`stream` is true, but /generate answers in one piece; use /generate_stream or /";
         return Err(ApiError::invalid("stream", message));
@@ -59,7 +59,7 @@ pub(crate) async fn generate_stream(
     State(state): State<Shared>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let generate = Generate::take(fields, &state.limits)?;
+    let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
     if generate.stream == Some(false) {
         let message = "`stream` is false, but /generate_stream streams; use /generate or /";
         return Err(ApiError::invalid("stream", message));
@@ -70,7 +70,7 @@ pub(crate) async fn generate_stream(
 
 /// `POST /`: either of them, by `stream`; in one piece it is a list of one answer.
 pub(crate) async fn compatible(State(state): State<Shared>, fields: Fields) -> Result<Response, ApiError> {
-    let generate = Generate::take(fields, &state.limits)?;
+    let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
     if generate.stream == Some(true) {
         let accepted = accept(&state, generate, true).await?;
         return Ok(streamed(&state, accepted));

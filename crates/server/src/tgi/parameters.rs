@@ -3,7 +3,7 @@
 use multigraft_engine::{Sampling, Stop};
 use serde_json::Value;
 
-use crate::{asked::Asked, error::ApiError, fields::Fields, state::Limits};
+use crate::{asked::Asked, defaults::Defaults, error::ApiError, fields::Fields, state::Limits};
 
 /// A request to generate, its values checked as far as that is possible without tokens.
 #[derive(Debug)]
@@ -35,7 +35,12 @@ pub(super) struct Generate {
 }
 
 impl Generate {
-    pub(super) fn take(mut fields: Fields, limits: &Limits) -> Result<Self, ApiError> {
+    /// `defaults` says what is meant where an adapter's request says nothing.
+    pub(super) fn take(
+        mut fields: Fields,
+        limits: &Limits,
+        defaults: impl Fn(&Asked) -> Defaults,
+    ) -> Result<Self, ApiError> {
         let inputs = match fields.string("inputs")? {
             Some(inputs) if inputs.is_empty() => return Err(fields.complain("inputs", "is empty")),
             Some(inputs) => inputs,
@@ -52,12 +57,14 @@ impl Generate {
         fields.finish()?;
 
         refuse_unsupported(&mut parameters)?;
+        let asked = Asked::tgi(&mut parameters)?;
+        defaults(&asked).fill_tgi(&mut parameters);
         let details = parameters.flag("details")?.unwrap_or(false);
         let generate = Self {
             inputs,
             add_special_tokens,
             stream,
-            asked: Asked::tgi(&mut parameters)?,
+            asked,
             sampling: sampling(&mut parameters)?,
             stop: Stop {
                 strings: parameters.strings("stop", limits.stop_strings)?,
@@ -153,7 +160,9 @@ mod tests {
     use super::*;
 
     fn take(json: &str) -> Result<Generate, ApiError> {
-        Generate::take(Fields::from_json(json.as_bytes())?, &Limits::default())
+        Generate::take(Fields::from_json(json.as_bytes())?, &Limits::default(), |_| {
+            Defaults::default()
+        })
     }
 
     fn sampling_of(parameters: &str) -> Sampling {

@@ -5,6 +5,7 @@ use multigraft_text::Detokenizer;
 use serde::Serialize;
 
 use crate::{
+    defaults::Defaults,
     error::ApiError,
     fields::Fields,
     openai::chat::templated,
@@ -51,7 +52,7 @@ pub(crate) async fn chat_tokenize(
     if let Some(name) = fields.string("model")? {
         state.check_name(&name)?;
     }
-    let templated_text = templated(&state, &mut fields)?;
+    let templated_text = templated(&state, &mut fields, &Defaults::default())?;
     fields.finish()?;
     Ok(Json(ChatTokenized {
         tokenize_response: pieces(&state, "messages", &templated_text, false).await?,

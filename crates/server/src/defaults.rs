@@ -1,0 +1,125 @@
+//! What requests for an adapter get where they say nothing: sampling, stop strings, length, system message, chat template.
+
+use std::sync::Arc;
+
+use multigraft_engine::Request;
+use multigraft_text::ChatTemplate;
+use serde_json::{Map, Value};
+
+use crate::{
+    Dialect, admission::refusal, asked::Asked, error::ApiError, fields::Fields, openai::Parameters,
+    state::AppState,
+};
+
+/// Fields of requests, as OpenAI calls them.
+const REQUEST: [&str; 8] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "max_tokens",
+    "stop",
+];
+/// The system message of chats that have none.
+const SYSTEM: &str = "system";
+/// The chat template in place of the base's.
+const TEMPLATE: &str = "chat_template";
+
+/// Defaults of one adapter; they were checked when they were set.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Defaults(Option<Arc<Map<String, Value>>>);
+
+impl Defaults {
+    /// The system message.
+    pub(crate) fn system(&self) -> Option<&str> {
+        self.0.as_ref()?.get(SYSTEM)?.as_str()
+    }
+
+    /// The chat template.
+    pub(crate) fn template(&self) -> Option<ChatTemplate> {
+        let source = self.0.as_ref()?.get(TEMPLATE)?.as_str()?;
+        // It was compiled before, so it is right.
+        ChatTemplate::new(source).ok()
+    }
+
+    /// Fills in what an OpenAI request leaves out.
+    pub(crate) fn fill(&self, fields: &mut Fields) {
+        for (name, value) in self.request() {
+            let is_given = fields.has(name) || (name == "max_tokens" && fields.has("max_completion_tokens"));
+            if !is_given {
+                fields.set(name, value.clone());
+            }
+        }
+    }
+
+    /// The same for TGI's `parameters`, which has names of its own, and in which a temperature of 0 is left out.
+    pub(crate) fn fill_tgi(&self, parameters: &mut Fields) {
+        for (name, value) in self.request() {
+            let name = match name {
+                "max_tokens" => "max_new_tokens",
+                "presence_penalty" => continue,
+                "temperature" if value.as_f64() == Some(0.0) => continue,
+                name => name,
+            };
+            if !parameters.has(name) {
+                let is_one = name == "stop" && value.is_string();
+                let value = if is_one {
+                    Value::from(vec![value.clone()])
+                } else {
+                    value.clone()
+                };
+                parameters.set(name, value);
+            }
+        }
+    }
+
+    fn request(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        REQUEST
+            .into_iter()
+            .filter_map(|name| Some((name, self.0.as_ref()?.get(name)?)))
+    }
+}
+
+impl AppState {
+    /// The defaults of the adapter that a request asks for; several together have none.
+    pub(crate) fn defaults(&self, asked: &Asked) -> Defaults {
+        match asked {
+            Asked::One { name, .. } => Defaults(self.registry.defaults(name)),
+            Asked::Merged { .. } => Defaults::default(),
+        }
+    }
+}
+
+/// Checks defaults as a request's fields are checked.
+pub(crate) fn check(mut fields: Fields, state: &AppState) -> Result<Map<String, Value>, ApiError> {
+    let values = fields.clone().into_rest();
+    fields.string(SYSTEM)?;
+    if let Some(source) = fields.string(TEMPLATE)? {
+        let compiled = ChatTemplate::new(&source);
+        compiled.map_err(|error| fields.complain(TEMPLATE, &format!("cannot be used: {error}")))?;
+    }
+    for name in values.keys() {
+        if ![SYSTEM, TEMPLATE].contains(&name.as_str()) && !REQUEST.contains(&name.as_str()) {
+            return Err(fields.complain(
+                name,
+                &format!(
+                    "has no default; these can: {}, {SYSTEM}, {TEMPLATE}",
+                    REQUEST.join(", ")
+                ),
+            ));
+        }
+    }
+    let parameters = Parameters::take(&mut fields, &state.limits)?;
+    fields.finish()?;
+    // As every request will be.
+    let request = Request {
+        sampling: parameters.sampling_of(0),
+        stop: parameters.stop,
+        ..Request::new(vec![0], parameters.max_tokens.unwrap_or(1))
+    };
+    let checked = request.check(&state.engine.limits());
+    checked.map_err(|error| refusal(error, Dialect::OpenAi))?;
+    Ok(values.into_iter().filter(|(_, value)| !value.is_null()).collect())
+}
