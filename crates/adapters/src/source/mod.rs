@@ -61,13 +61,18 @@ impl Source {
         let mut found = Found::default();
         let mut names = HashSet::new();
         let is_gguf = |path: &Path| path.extension().is_some_and(|end| end == "gguf");
-        for path in paths.into_iter().filter(|path| path.is_dir() || is_gguf(path)) {
+        for path in paths {
+            // Asked once: there may be many.
+            let is_dir = path.is_dir();
+            if !is_dir && !is_gguf(&path) {
+                continue;
+            }
             let mut skip = |why: &str| {
                 found
                     .skipped
                     .push(format!("`{}` was skipped: {why}", path.display()))
             };
-            let name = match path.is_dir() {
+            let name = match is_dir {
                 true => path.file_name(),
                 false => path.file_stem(),
             };
@@ -80,9 +85,9 @@ impl Source {
                 skip("a folder beside it has its name, and goes first");
             } else if !is_inside(&path) {
                 skip("it is a link that leads out of the folder");
-            } else if !path.is_dir() && !is_adapter(&path) {
+            } else if !is_dir && !is_adapter(&path) {
                 skip("it is no adapter: its general.type is not adapter");
-            } else if path.is_dir() && !path.join(CONFIG).exists() && !is_adapter(&path) {
+            } else if is_dir && !path.join(CONFIG).exists() && !is_adapter(&path) {
                 skip("it holds neither adapter_config.json nor one .gguf file that is an adapter");
             } else {
                 found.sources.push(Self {
