@@ -24,10 +24,10 @@ const BACKOFF: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// The file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(default)]
+    // Has to be there: a file that is just being written is empty, which must not remove everything.
     adapters: BTreeMap<String, Wanted>,
 }
 
@@ -258,7 +258,8 @@ mod tests {
         assert_eq!(now, [other.clone(), of("a", 2, true)]);
         let (_, now) = says("[adapters.a]\nsource = \"adapters/all_r8\"\n", 0);
         assert_eq!(now, [other.clone(), of("a", 2, false)]);
-        // What is not right changes nothing.
+        // What is not right, or empty, changes nothing.
+        assert_eq!(says("", 0).1, [other.clone(), of("a", 2, false)]);
         let (read, now) = says("[adapters.a]\nsorce = \"x\"\n", 0);
         assert!(read.expect_err("a typing error").contains("sorce"));
         assert_eq!(now, [other.clone(), of("a", 2, false)]);

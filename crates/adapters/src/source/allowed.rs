@@ -92,7 +92,11 @@ impl AllowedSources {
         let written = reference.to_string();
         let is_below = |prefix: &String| {
             let rest = written.strip_prefix(prefix.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@']))
+            // Only the Hub's references have revisions.
+            let is_hub = prefix.starts_with("hf:");
+            rest.is_some_and(|rest| {
+                rest.is_empty() || rest.starts_with('/') || (is_hub && rest.starts_with('@'))
+            })
         };
         match self.prefixes.iter().any(is_below) {
             true => Ok(reference),
@@ -208,6 +212,7 @@ mod tests {
             "hf://team-evil/x",
             "hf://other/one-more",
             "s3://bucket/adapters-evil/x",
+            "s3://bucket/adapters@evil/x",
             "s3://bucket/adapters/../x",
             "s3://bucket/x",
             "s3://other/adapters/x",
