@@ -285,3 +285,23 @@ fn what_cannot_be_merged_is_named() {
         "dare_linear does not merge adapters with lora_bias, which `lora_bias` has"
     );
 }
+
+#[test]
+fn weights_that_vary_from_request_to_request_do_not_fill_the_memory() {
+    let place = Place::new(AdapterDtype::F32, RegistryOptions::default());
+    let merged = |weight: f64| {
+        place
+            .merged(MergeMethod::Sum, &[("all_r8", weight), ("qv_r4", 1.0)])
+            .unwrap()
+    };
+    let one = merged(0.5).packed.bytes();
+    let before = place.registry.memory().0 - one;
+    for step in 1..=40 {
+        drop(merged(f64::from(step)));
+    }
+    let more = place.registry.memory().0 - before;
+    assert!((8 * one..=16 * one).contains(&more), "{more} for merges of {one}");
+    // Of those in use none is dropped.
+    let held: Vec<Entry> = (1..=20).map(|step| merged(f64::from(100 + step))).collect();
+    assert!(place.registry.memory().0 - before >= held.len() * one);
+}

@@ -79,6 +79,24 @@ impl Memory {
         (Arc::clone(&resident.packed), Arc::clone(&resident.info))
     }
 
+    /// Drops idle merged adapters, those first that were not used for longest, until there are `most`. Requests make them, so
+    /// there may be many even where nothing else bounds the memory.
+    pub(super) fn bound_merged(&mut self, most: usize) {
+        let merged = self
+            .adapters
+            .iter()
+            .filter(|(_, resident)| !resident.parts.is_empty());
+        let excess = merged.clone().count().saturating_sub(most);
+        let idle = merged.filter(|(_, resident)| Arc::strong_count(&resident.packed) == 1);
+        let mut idle: Vec<(u64, AdapterHash)> = idle.map(|(hash, resident)| (resident.used, *hash)).collect();
+        idle.sort_unstable();
+        for (_, hash) in idle.into_iter().take(excess) {
+            if let Some(resident) = self.adapters.remove(&hash) {
+                self.bytes -= resident.bytes;
+            }
+        }
+    }
+
     /// Lets all others go. A merged adapter is kept if its parts are.
     pub(super) fn retain(&mut self, keep: impl Fn(&AdapterHash) -> bool) {
         let (bytes, leaving) = (&mut self.bytes, &mut self.leaving);

@@ -15,6 +15,9 @@ use crate::info::AdapterInfo;
 use crate::merge::{Ingredient, MergeError, MergeMethod, merge};
 use crate::source::{Fetched, Reference};
 
+/// Merged adapters that are kept, at most, unless more are in use.
+const MERGED: usize = 16;
+
 /// What a merged adapter is made of.
 #[derive(Debug)]
 pub(super) struct Recipe {
@@ -169,6 +172,7 @@ impl Inner {
             state.memory.unreserve(made.promised);
             let parts = recipe.hashes();
             let (packed, info) = state.memory.insert(hash, made.packed, made.info, parts);
+            state.memory.bound_merged(MERGED);
             Entry {
                 name: recipe.name,
                 hash,

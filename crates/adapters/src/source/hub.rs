@@ -90,7 +90,10 @@ impl Hub {
         });
         let is_offline = |value: String| matches!(value.to_lowercase().as_str(), "1" | "true" | "yes" | "on");
         Self {
-            endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()),
+            endpoint: variable("HF_ENDPOINT").map_or_else(
+                || ENDPOINT.to_owned(),
+                |endpoint| endpoint.trim_end_matches('/').to_owned(),
+            ),
             token: token.map(Token),
             cache: variable("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
             offline: variable("HF_HUB_OFFLINE").is_some_and(is_offline),
