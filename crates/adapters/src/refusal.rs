@@ -53,6 +53,14 @@ pub enum Refusal {
         /// The largest rank that is taken.
         limit: usize,
     },
+    /// A relative that becomes far more than it is.
+    #[error("as a LoRA this {kind} adapter would have more than {limit} weights")]
+    RelativeSize {
+        /// The kind.
+        kind: &'static str,
+        /// The most weights that are taken.
+        limit: usize,
+    },
     /// VeRA without its shared matrices.
     #[error(
         "it holds no {0}: VeRA's shared matrices were not saved, and what PyTorch draws from projection_prng_key cannot be \

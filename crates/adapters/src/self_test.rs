@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +13,7 @@ use multigraft_model::{
     PackedAdapter, Run, Slot, Step, Wanted,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::files;
 
@@ -24,7 +24,7 @@ const PROMPT: usize = 8;
 const TOKEN_ROWS: usize = 16;
 
 /// The longest reference, prompt and answer together, in tokens.
-const REFERENCE: usize = 512;
+const REFERENCE: usize = 128;
 
 /// What an adapter may bring to be tested by.
 pub(crate) const REFERENCE_FILE: &str = "reference.json";
@@ -77,8 +77,12 @@ struct Computing {
     backend: CpuBackend,
     /// The base's logits after each position of the fixed prompt.
     base: Option<Vec<f32>>,
-    known: HashMap<AdapterHash, Effect>,
+    /// By the adapter and the reference that it brought.
+    known: HashMap<Key, (Effect, Option<String>)>,
 }
+
+/// An adapter, and the digest of what its reference is read as.
+type Key = (AdapterHash, Option<[u8; 32]>);
 
 /// `reference.json`: `{"prompt": "text" or [ids], "expected": "text"}` or `"expected_tokens": [ids]`.
 #[derive(Debug, Deserialize)]
@@ -132,26 +136,56 @@ impl SelfTest {
         weights: &AdapterWeights,
         packed: &Arc<PackedAdapter>,
     ) -> Result<(Effect, Verdict), String> {
+        let reference = read_reference(folder);
         // A panic leaves nothing that the next test would not compute anew.
         let mut computing = self.computing.lock().unwrap_or_else(PoisonError::into_inner);
-        let effect = match computing.known.get(&weights.hash) {
-            Some(known) => *known,
+        let digest = |read: &Result<Vec<u8>, String>| match read {
+            Ok(bytes) => Sha256::digest(bytes),
+            Err(why) => Sha256::digest(why),
+        };
+        let key = (weights.hash, reference.as_ref().map(|read| digest(read).into()));
+        let (effect, unusable) = match computing.known.get(&key) {
+            Some(known) => known.clone(),
             None => {
                 let slot = computing
                     .backend
                     .admit(packed)
                     .map_err(|error| error.to_string())?;
-                let effect = self.effect(&mut computing, folder, weights, slot);
+                let tested = self.test(&mut computing, weights, reference, slot);
                 computing.backend.release(slot);
-                let effect = effect?;
-                computing.known.insert(weights.hash, effect);
-                effect
+                let tested = tested?;
+                computing.known.insert(key, tested.clone());
+                tested
             }
         };
-        Ok((effect, self.judge(effect)))
+        Ok((effect, self.judge(effect, unusable)))
     }
 
-    fn judge(&self, effect: Effect) -> Verdict {
+    /// The effect, and why there is none to say of the reference if there should be.
+    fn test(
+        &self,
+        computing: &mut Computing,
+        weights: &AdapterWeights,
+        reference: Option<Result<Vec<u8>, String>>,
+        slot: Slot,
+    ) -> Result<(Effect, Option<String>), String> {
+        let mut effect = computing.effect(weights, slot)?;
+        let agreement = reference
+            .map(|bytes| self.reference(computing, &bytes?, slot))
+            .transpose();
+        match agreement {
+            Ok(agreement) => {
+                effect.reference = agreement;
+                Ok((effect, None))
+            }
+            Err(why) => Ok((
+                effect,
+                Some(format!("its {REFERENCE_FILE} cannot be used: {why}")),
+            )),
+        }
+    }
+
+    fn judge(&self, effect: Effect, unusable: Option<String>) -> Verdict {
         if !effect.moved.is_finite() {
             return Verdict::Refused("with it the base's logits are not finite numbers".to_owned());
         }
@@ -165,7 +199,10 @@ impl SelfTest {
                         "{agree} of the {of} tokens that its {REFERENCE_FILE} expects are what it generates"
                     )
                 }
-                _ => return Verdict::Fine,
+                _ => match unusable {
+                    Some(why) => why,
+                    None => return Verdict::Fine,
+                },
             }
         };
         match self.on_failure {
@@ -174,23 +211,61 @@ impl SelfTest {
         }
     }
 
-    fn effect(
-        &self,
-        computing: &mut Computing,
-        folder: &Path,
-        weights: &AdapterWeights,
-        slot: Slot,
-    ) -> Result<Effect, String> {
-        let vocab = computing.backend.limits().vocab;
+    /// How the adapter agrees with what its folder says that it should answer.
+    fn reference(&self, computing: &mut Computing, bytes: &[u8], slot: Slot) -> Result<Agreement, String> {
+        let reference: Reference = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let prompt = match reference.prompt {
+            Tokens::Text(text) => (self.encode)(&text)?,
+            Tokens::Ids(ids) => ids,
+        };
+        let expected = match (reference.expected_tokens, reference.expected) {
+            (Some(ids), _) => ids,
+            (None, Some(text)) => (self.encode)(&text)?,
+            (None, None) => return Err("it says neither `expected_tokens` nor `expected`".to_owned()),
+        };
+        let limits = computing.backend.limits();
+        let length = prompt.len() + expected.len();
+        if prompt.is_empty() || expected.is_empty() || length > limits.context {
+            return Err(format!(
+                "prompt and answer have {} and {} tokens, but must have one at least and {} together at most",
+                prompt.len(),
+                expected.len(),
+                limits.context
+            ));
+        }
+        let mut tokens = prompt.clone();
+        tokens.extend(&expected);
+        if let Some(unknown) = tokens.iter().find(|token| **token as usize >= limits.vocab) {
+            return Err(format!(
+                "{unknown} is no token of the base, which has {}",
+                limits.vocab
+            ));
+        }
+        let logits = computing.logits(&tokens[..length - 1], Some(slot))?;
+        let generated = logits.chunks(limits.vocab).skip(prompt.len() - 1).map(argmax);
+        let agree = generated
+            .zip(&expected)
+            .filter(|(got, want)| *got == **want as usize)
+            .count();
+        Ok(Agreement {
+            agree,
+            of: expected.len(),
+        })
+    }
+}
+
+impl Computing {
+    fn effect(&mut self, weights: &AdapterWeights, slot: Slot) -> Result<Effect, String> {
+        let vocab = self.backend.limits().vocab;
         let rows = weights.embedding.iter().flat_map(|embedding| &embedding.rows);
         let mut prompt: Vec<u32> = rows.map(|(token, _)| *token).take(TOKEN_ROWS).collect();
         let is_plain = prompt.is_empty();
         prompt.extend(fixed_prompt(vocab));
-        let base = match computing.base.clone().filter(|_| is_plain) {
+        let base = match self.base.clone().filter(|_| is_plain) {
             Some(base) => base,
-            None => computing.logits(&prompt, None)?,
+            None => self.logits(&prompt, None)?,
         };
-        let adapted = computing.logits(&prompt, Some(slot))?;
+        let adapted = self.logits(&prompt, Some(slot))?;
         let mean_square =
             |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
         let added = mean_square(&mut base.iter().zip(&adapted).map(|(base, adapted)| adapted - base));
@@ -202,78 +277,16 @@ impl SelfTest {
             .filter(|(a, b)| a != b)
             .count();
         if is_plain {
-            computing.base = Some(base);
+            self.base = Some(base);
         }
         Ok(Effect {
             moved: (added / all.max(f64::MIN_POSITIVE)).sqrt() as f32,
             changed,
             positions: prompt.len(),
-            reference: self.reference(computing, folder, slot)?,
+            reference: None,
         })
     }
 
-    /// How the adapter agrees with what its folder says that it should answer.
-    fn reference(
-        &self,
-        computing: &mut Computing,
-        folder: &Path,
-        slot: Slot,
-    ) -> Result<Option<Agreement>, String> {
-        let path = folder.join(REFERENCE_FILE);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let bad = |reason: String| format!("`{}`: {reason}", path.display());
-        let size = fs::metadata(&path).map_err(|error| bad(error.to_string()))?.len();
-        if size > REFERENCE_LIMIT {
-            return Err(bad(format!(
-                "it has {size} bytes, the limit is {REFERENCE_LIMIT}"
-            )));
-        }
-        let bytes = files::read(&path, REFERENCE_LIMIT).map_err(|error| error.to_string())?;
-        let reference: Reference = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-        let encode = |text: &str| (self.encode)(text).map_err(bad);
-        let prompt = match reference.prompt {
-            Tokens::Text(text) => encode(&text)?,
-            Tokens::Ids(ids) => ids,
-        };
-        let expected = match (reference.expected_tokens, reference.expected) {
-            (Some(ids), _) => ids,
-            (None, Some(text)) => encode(&text)?,
-            (None, None) => return Err(bad("it says neither `expected_tokens` nor `expected`".to_owned())),
-        };
-        let limits = computing.backend.limits();
-        let length = prompt.len() + expected.len();
-        if prompt.is_empty() || expected.is_empty() || length > limits.context {
-            return Err(bad(format!(
-                "prompt and answer have {} and {} tokens, but must have one at least and {} together at most",
-                prompt.len(),
-                expected.len(),
-                limits.context
-            )));
-        }
-        let mut tokens = prompt.clone();
-        tokens.extend(&expected);
-        if let Some(unknown) = tokens.iter().find(|token| **token as usize >= limits.vocab) {
-            return Err(bad(format!(
-                "{unknown} is no token of the base, which has {}",
-                limits.vocab
-            )));
-        }
-        let logits = computing.logits(&tokens[..length - 1], Some(slot))?;
-        let generated = logits.chunks(limits.vocab).skip(prompt.len() - 1).map(argmax);
-        let agree = generated
-            .zip(&expected)
-            .filter(|(got, want)| *got == **want as usize)
-            .count();
-        Ok(Some(Agreement {
-            agree,
-            of: expected.len(),
-        }))
-    }
-}
-
-impl Computing {
     /// The logits after every one of `tokens`.
     fn logits(&mut self, tokens: &[u32], adapter: Option<Slot>) -> Result<Vec<f32>, String> {
         let limits = self.backend.limits();
@@ -299,6 +312,13 @@ impl Computing {
         }
         Ok(all)
     }
+}
+
+/// The reference that an adapter brings, as it is, or why it cannot be read.
+fn read_reference(folder: &Path) -> Option<Result<Vec<u8>, String>> {
+    let path = folder.join(REFERENCE_FILE);
+    let read = || files::read(&path, REFERENCE_LIMIT).map_err(|error| error.to_string());
+    path.exists().then(read)
 }
 
 /// Tokens from all over the vocabulary, always the same.

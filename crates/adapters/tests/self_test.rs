@@ -129,6 +129,18 @@ fn an_adapter_is_held_to_the_reference_that_it_brings() {
         error.contains(&format!("{} of the {of} tokens", of - 1)),
         "{error}"
     );
+    // One that says nothing of use is a warning where no more is asked for.
+    let dir = tempfile::tempdir().unwrap();
+    copy(dir.path(), "all_r8", |_| ());
+    fs::write(dir.path().join("reference.json"), r#"{"references": []}"#).unwrap();
+    let info = load(&registry(OnFailure::Warn), dir.path()).unwrap();
+    assert!(
+        info.warnings
+            .iter()
+            .any(|warning| warning.contains("cannot be used")),
+        "{:?}",
+        info.warnings
+    );
     for (bad, reason) in [
         (vec![], "at least"),
         (vec![1 << 40], "reference.json"),

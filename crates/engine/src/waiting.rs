@@ -49,6 +49,10 @@ impl Queue {
                 Some(mean) => mean.mul_f64(1.0 - NEWEST) + newest.mul_f64(NEWEST),
             });
         }
+        if self.waiting == 0 {
+            // The time until the next one comes says nothing of how fast they leave.
+            self.left = None;
+        }
     }
 
     /// How long it takes until all that wait will have left, at the rate at which they did; `None` if too few have.
@@ -171,6 +175,14 @@ mod tests {
         assert_eq!(queue.time(at(7)), Some(Duration::from_secs(8 * 2)));
         // Nobody left for ten seconds.
         assert_eq!(queue.time(at(16)), Some(Duration::from_secs(8 * 10)));
+        // An idle night between is no interval.
+        queue.waiting = 1;
+        queue.leave(at(17));
+        let night = 30_000;
+        queue.waiting = 2;
+        queue.leave(at(night));
+        queue.leave(at(night + 1));
+        assert!(queue.interval < Some(Duration::from_secs(20)), "{queue:?}");
     }
 
     #[test]

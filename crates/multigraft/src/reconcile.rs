@@ -50,8 +50,10 @@ pub(crate) struct Reconciler {
     /// What of it holds.
     made: BTreeMap<String, Wanted>,
     failed: BTreeMap<String, Failure>,
-    /// The file as it was read last.
+    /// The file as it was when it was taken at its word last.
     text: Option<String>,
+    /// The file as it was read last: it is taken at its word if it stays so for a while, for it may be half written.
+    seen: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,19 +71,21 @@ impl Reconciler {
             made: BTreeMap::new(),
             failed: BTreeMap::new(),
             text: None,
+            seen: None,
         }
     }
 
-    /// Makes true what the file says now, and goes on to do so on a thread of its own until the process ends.
+    /// Makes true what the file says, on a thread of its own until the process ends.
     ///
     /// # Errors
     /// If the file cannot be read or is not right. Later that is only logged, and what held goes on to hold.
     pub(crate) fn start(mut self) -> Result<()> {
         self.read()?;
-        self.make(Instant::now());
         thread::Builder::new()
             .name("reconciler".to_owned())
             .spawn(move || {
+                // The server answers meanwhile: requests for what is being loaded wait for it.
+                self.make(Instant::now());
                 loop {
                     thread::sleep(INTERVAL);
                     if let Err(error) = self.read() {
@@ -97,7 +101,9 @@ impl Reconciler {
     fn read(&mut self) -> Result<()> {
         let of = || format!("the file of adapters {}", self.path.display());
         let text = fs::read_to_string(&self.path).with_context(of)?;
-        if self.text.as_ref() == Some(&text) {
+        let is_settled = self.text.is_none() || self.seen.as_ref() == Some(&text);
+        self.seen = Some(text.clone());
+        if self.text.as_ref() == Some(&text) || !is_settled {
             return Ok(());
         }
         // Also if it is not right: then it is complained of once.
@@ -239,6 +245,8 @@ mod tests {
         let mut reconciler = Reconciler::new(&path, registry.clone());
         let mut says = |text: &str, later: u64| {
             fs::write(&path, text).expect("written");
+            // Once for its being new, once for its staying so.
+            let _ = reconciler.read();
             let read = reconciler.read().map_err(|error| format!("{error:#}"));
             reconciler.make(Instant::now() + Duration::from_secs(later));
             (read, served(&registry))
@@ -270,5 +278,29 @@ mod tests {
         std::os::unix::fs::symlink(adapters.join("qv_r4"), dir.path().join("late")).expect("a link");
         assert_eq!(says(text, 0).1.len(), 3, "not before its time");
         assert!(says(text, 60).1.contains(&of("c", 1, false)));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_taken_at_its_word() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("adapters.toml");
+        let adapter = multigraft_testing::fixtures().join("peft/llama/adapters/qv_r4");
+        let registry = registry();
+        let mut reconciler = Reconciler::new(&path, registry.clone());
+        let mut reads = |text: &str| {
+            fs::write(&path, text).expect("written");
+            reconciler.read().expect("valid");
+            reconciler.make(Instant::now());
+            registry.names()
+        };
+        let whole = format!(
+            "[adapters]\na = {{ source = {:?} }}\n",
+            adapter.display().to_string()
+        );
+        assert_eq!(reads(&whole), ["a"]);
+        assert_eq!(reads("[adapters]\n"), ["a"]);
+        assert_eq!(reads(&whole), ["a"]);
+        assert_eq!(reads("[adapters]\n"), ["a"]);
+        assert_eq!(reads("[adapters]\n"), [] as [&str; 0]);
     }
 }

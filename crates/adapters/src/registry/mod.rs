@@ -373,7 +373,9 @@ impl Registry {
         };
         // Files that are not the store's may have changed; then the active version had better stay.
         if store.is_none() && !is_resident {
-            let folder = version.folder.filter(|_| !version.source.is_remote());
+            // Only a commit of the Hub brings the same files again.
+            let is_of_the_hub = matches!(version.source, Reference::Hub { .. });
+            let folder = version.folder.filter(|_| !is_of_the_hub);
             let checked = folder.map_or(Ok(()), |folder| load::check_files(&folder, hash));
             checked.map_err(|error| ActivateError::Files(Arc::new(error)))?;
         }

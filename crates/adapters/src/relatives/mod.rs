@@ -29,6 +29,9 @@ use crate::made::Made;
 use crate::refusal::Refusal;
 use parts::Parts;
 
+/// The most weights that an adapter becomes: 4 GiB in float32. A few kilobytes of LoKr can say as much as whole matrices.
+const MADE_LIMIT: usize = 1 << 30;
+
 /// The adapter's tensors, those of a relative with LoRA's in their place, and in `config` the ranks and scalings of these.
 pub(crate) fn updates<'a>(
     checkpoint: &'a Checkpoint,
@@ -55,6 +58,7 @@ pub(crate) fn updates<'a>(
         _ => None,
     };
     let mut updates = HashMap::new();
+    let mut weights = 0;
     for (path, found) in modules {
         let tensor = found[0].1;
         let (wrappers, key) = module_key(path);
@@ -79,6 +83,14 @@ pub(crate) fn updates<'a>(
             (Kind::Vera, Some(shared)) => (shared.factors(&parts, rank)?, 1.0),
             _ => (lokr::factors(&parts, rank)?, config.scaling(&known_as)?),
         };
+        // No module's are larger than its matrix, so this is in time.
+        weights += factors.a.values.len() + factors.b.values.len();
+        if weights > MADE_LIMIT {
+            return Err(Refusal::RelativeSize {
+                kind: config.kind.as_str(),
+                limit: MADE_LIMIT,
+            });
+        }
         updates.insert(known_as, (factors.a.rows, scaling));
         made.push(Made::of(&factors.a, format!("{path}.lora_A.weight"), tensor.name));
         made.push(Made::of(&factors.b, format!("{path}.lora_B.weight"), tensor.name));

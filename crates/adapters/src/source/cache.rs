@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
@@ -14,6 +14,8 @@ use super::save::hex;
 const UNFINISHED: &str = ".part";
 /// What its lock's name ends with.
 const LOCK: &str = ".lock";
+/// How long a load waits for its turn at most, for what may be expected.
+const GRACE: Duration = Duration::from_secs(600);
 /// Digits of a hash in a folder's name.
 const DIGITS: usize = 32;
 
@@ -22,6 +24,8 @@ pub(super) struct Cache {
     folder: PathBuf,
     /// Bytes that it may hold.
     limit: u64,
+    /// What was used more recently than this ago may be waiting to be read.
+    grace: Duration,
 }
 
 /// A folder that is being filled by whoever holds this: other processes and threads wait.
@@ -34,7 +38,11 @@ pub(super) struct Filling {
 
 impl Cache {
     pub(super) fn new(folder: PathBuf, limit: u64) -> Self {
-        Self { folder, limit }
+        Self {
+            folder,
+            limit,
+            grace: GRACE,
+        }
     }
 
     /// The folder of what is at `url` in the state `tag`, if it is here.
@@ -74,8 +82,9 @@ impl Cache {
             .collect();
         folders.sort();
         let mut all: u64 = folders.iter().map(|(_, _, bytes)| bytes).sum();
-        for (_, path, bytes) in folders {
-            if all <= self.limit {
+        let now = SystemTime::now();
+        for (used, path, bytes) in folders {
+            if all <= self.limit || now.duration_since(used).is_ok_and(|ago| ago < self.grace) {
                 break;
             }
             let is_locked = || {
@@ -150,7 +159,8 @@ mod tests {
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(dir.path().join("cache"), 250);
+        let mut cache = Cache::new(dir.path().join("cache"), 250);
+        cache.grace = Duration::ZERO;
         let fill = |url: &str| {
             let filling = cache.fill(url, "1").unwrap();
             fs::write(filling.part.join("x"), [0; 100]).unwrap();

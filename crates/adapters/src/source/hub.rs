@@ -64,6 +64,7 @@ struct Sibling {
 struct Part {
     name: String,
     limit: u64,
+    required: bool,
 }
 
 impl Hub {
@@ -131,6 +132,7 @@ impl Hub {
                     parts.push(Part {
                         name: file.name.to_owned(),
                         limit: file.limit,
+                        required: file.required,
                     });
                 } else if file.required {
                     return Err(FetchError::Missing { name: file.name });
@@ -168,6 +170,7 @@ impl Hub {
             let part = |name: &str| Part {
                 name: name.to_owned(),
                 limit: BASE_LIMIT,
+                required: true,
             };
             Ok(wanted.into_iter().map(part).collect())
         };
@@ -258,6 +261,10 @@ impl Hub {
         }
         let url = format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, part.name);
         let head = self.head(&url).await?;
+        if head.size > part.limit && !part.required {
+            tracing::warn!("`{repo}`: {} has {} bytes and is left out", part.name, head.size);
+            return Ok(());
+        }
         if head.size > part.limit {
             let known = FILES.iter().find(|file| file.name == part.name);
             return Err(FetchError::TooLarge {

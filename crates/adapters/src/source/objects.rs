@@ -1,6 +1,7 @@
 //! Adapters in object stores (S3, Google Cloud Storage, Azure) and on web servers.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -42,6 +43,9 @@ pub(super) async fn fetch(
     for file in FILES {
         let path = prefix.clone().join(file.name);
         match store.head(&path).await {
+            Ok(meta) if meta.size > file.limit && !file.required => {
+                tracing::warn!("`{url}`: {} has {} bytes and is left out", file.name, meta.size);
+            }
             Ok(meta) if meta.size > file.limit => {
                 return Err(FetchError::TooLarge {
                     name: file.name,
@@ -89,8 +93,12 @@ pub(super) async fn fetch(
 
 /// What the server says of a file's state.
 fn state(name: &str, meta: &ObjectMeta) -> String {
-    let tag = meta.e_tag.clone();
-    let tag = tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
+    let tag = match &meta.e_tag {
+        Some(tag) => tag.clone(),
+        None if meta.last_modified.timestamp() > 0 => meta.last_modified.to_rfc3339(),
+        // Nothing tells this state from another: it is fetched each time.
+        None => format!("{:?}", SystemTime::now()),
+    };
     format!("{name}:{tag}:{}", meta.size)
 }
 
@@ -104,7 +112,7 @@ impl Remote for Object {
     async fn read(&self, start: u64) -> Result<(Arriving, bool), FetchError> {
         let options = GetOptions {
             // Not another file's rest.
-            if_match: self.meta.e_tag.clone(),
+            if_match: self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/")),
             range: (start > 0).then_some(GetRange::Offset(start)),
             ..GetOptions::default()
         };
