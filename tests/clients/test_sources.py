@@ -116,7 +116,11 @@ def test_an_adapter_of_the_hub_is_loaded_when_a_request_names_it(server, hub, tm
         status, text = send(other, "POST", "/v1/completions", {"model": "evil/topic", "prompt": "x"})
         assert status == 404 and "evil/topic" in text
         status, text = send(other, "POST", "/v1/adapters", {"name": "x", "source": "hf://acme/none"})
-        assert status == 400 and "no such repository" in text, text
+        assert status == 404 and "no such repository" in text, text
+        status, text = send(other, "POST", "/v1/completions", {"model": "acme/none", "prompt": "x"})
+        assert status == 404 and "no such repository" in text, text
+        assert answer(other, "hf://acme/topic") == answer(server, "topic")
+        assert "hf://acme/topic" not in [model["id"] for model in other.get("/v1/models")["data"]]
     assert not any("evil" in path for path in hub.asked)
     # What was fetched is where Hugging Face's own library finds it.
     found = huggingface_hub.hf_hub_download("acme/topic", FILES[1], cache_dir=tmp_path / "hub", local_files_only=True)
@@ -158,4 +162,4 @@ def test_an_adapter_of_s3_is_added_and_nothing_beside_it(server, s3, tmp_path):
         status, text = send(other, "POST", "/v1/adapters", {"name": "x", "source": f"s3://{BUCKET}/other"})
         assert status == 403 and "may not be added" in text, text
         status, text = send(other, "POST", "/v1/adapters", {"name": "x", "source": f"{source}/none"})
-        assert status == 400 and "adapter_config.json" in text, text
+        assert status == 404 and "adapter_config.json" in text, text

@@ -337,3 +337,43 @@ fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
     assert!(error.contains("no such repository"), "{error}");
     assert!(!registry.contains("none"));
 }
+
+#[test]
+fn what_requests_name_is_bounded_not_stored_and_not_asked_for_again_and_again() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    let open = || {
+        let packer = Packer {
+            self_test: None,
+            shape: base(false),
+            weight_bytes: 2,
+            pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
+        };
+        let options = RegistryOptions {
+            fetcher: Arc::new(place.fetcher()),
+            data: Some(place.dir.path().join("data")),
+            ..RegistryOptions::default()
+        };
+        Registry::open("acme/tiny", packer, options).unwrap()
+    };
+    let registry = open();
+    let first_use = |name: &str| {
+        let source = Source {
+            name: name.to_owned(),
+            at: hub(name),
+        };
+        match registry.first_use(&source).unwrap() {
+            Lookup::Loading(waiting) => waiting.block(),
+            Lookup::Unavailable(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    };
+    first_use("org/support").unwrap();
+    let error = first_use("org/none").unwrap_err().to_string();
+    place.web.requests();
+    assert_eq!(first_use("org/none").unwrap_err().to_string(), error);
+    assert_eq!(place.web.requests(), [] as [&str; 0]);
+    assert_eq!(registry.names(), ["org/support"]);
+    drop(registry);
+    assert_eq!(open().names(), [] as [&str; 0]);
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{AdapterError, Adding, Entry, LoadError, Lookup, Source};
+use multigraft_adapters::{Entry, LoadError, Lookup, Source};
 use multigraft_engine::{AdapterUse, Request, SubmitError};
 use tokio::time::{Instant, timeout_at};
 
@@ -149,18 +149,20 @@ impl AppState {
             },
             found => return Ok(found),
         };
-        let source = Source {
-            name: name.to_owned(),
-            at,
+        // However it is spelt, it has one name.
+        let name = match at.to_string() {
+            written if at.is_remote() => written
+                .strip_prefix("hf://")
+                .map(str::to_owned)
+                .unwrap_or(written),
+            written => written,
         };
-        match self.registry.add(&source, Adding::default()) {
-            Ok(waiting) => Ok(Lookup::Loading(waiting)),
-            // Another request was a moment earlier.
-            Err(AdapterError::DuplicateName { .. } | AdapterError::BeingLoaded { .. }) => {
-                Ok(self.registry.get(name))
-            }
-            Err(error) => Err(ApiError::not_added(&error)),
+        match self.registry.get(&name) {
+            Lookup::Unknown => {}
+            found => return Ok(found),
         }
+        let used = self.registry.first_use(&Source { name, at });
+        used.map_err(|error| ApiError::not_added(&error))
     }
 
     /// The adapter that was looked up as `name`, once it is there.
@@ -187,6 +189,8 @@ impl AppState {
         };
         outcome.map_err(|error| match error {
             LoadError::Merge(error) => ApiError::invalid(asked.field(), error.to_string()),
+            // It was the name's first use.
+            LoadError::Failed(error) if !self.registry.contains(name) => ApiError::not_added(&error),
             error => ApiError::unavailable(name, &error),
         })
     }

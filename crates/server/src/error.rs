@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use multigraft_adapters::{AdapterError, LoadError};
+use multigraft_adapters::{AdapterError, FetchError, LoadError};
 
 use crate::Dialect;
 
@@ -158,7 +158,12 @@ impl ApiError {
         let message = error.to_string();
         match error {
             AdapterError::NotAllowed { .. } => Self::Forbidden(message),
-            AdapterError::NoConfig { .. } | AdapterError::NoWeights { .. } => Self::NoAdapter(message),
+            AdapterError::NoConfig { .. }
+            | AdapterError::NoWeights { .. }
+            | AdapterError::Fetch {
+                reason: FetchError::NoRepository | FetchError::Missing { .. },
+                ..
+            } => Self::NoAdapter(message),
             AdapterError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Self::NoAdapter(message)
             }

@@ -18,6 +18,9 @@ use crate::info::AdapterInfo;
 use crate::self_test::Verdict;
 use crate::source::{Fetched, Reference, Source};
 
+/// How long the failure of a name that is forgotten is remembered, in first back-offs.
+const FORGET: u32 = 10;
+
 /// How often a load that waits for memory looks whether there is some.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -283,6 +286,7 @@ impl Inner {
             names,
             memory,
             waiting,
+            failed,
             ..
         } = &mut *state;
         if let Ok(loaded) = &loaded {
@@ -309,6 +313,9 @@ impl Inner {
         };
         if !named.is_known() {
             names.shift_remove(&job.name);
+            if let Err(error) = outcome {
+                failed.insert(job.name, (error, Instant::now() + self.options.backoff * FORGET));
+            }
         }
         state.drop_unnamed();
     }

@@ -60,6 +60,9 @@ pub struct Entry {
     pub info: Arc<AdapterInfo>,
 }
 
+/// Names that nobody added and that are being loaded, at most.
+const FIRST_USES: usize = 64;
+
 /// What became of a load.
 pub type Outcome = Result<Entry, LoadError>;
 
@@ -135,6 +138,8 @@ struct State {
     merging: HashMap<AdapterHash, Vec<Told>>,
     /// Requests that wait for loads.
     waiting: usize,
+    /// Names that requests used and that could not be loaded, why, and until when that is not tried again.
+    failed: HashMap<String, (LoadError, Instant)>,
     /// Names each load, so that one that was given up is not taken for a later one.
     loads: u64,
 }
@@ -203,12 +208,45 @@ impl Registry {
         Ok(stored)
     }
 
+    /// As [`Registry::add`] for a name that a request used and nobody added. It is not stored, and what failed a moment ago is
+    /// not tried again: whoever sends requests decides neither what survives a restart nor how often a source is asked.
+    ///
+    /// # Errors
+    /// If its name cannot be served.
+    pub fn first_use(&self, source: &Source) -> Result<Lookup, AdapterError> {
+        {
+            let mut state = self.0.lock();
+            let now = Instant::now();
+            state.failed.retain(|_, (_, until)| *until > now);
+            if let Some((error, _)) = state.failed.get(&source.name) {
+                return Ok(Lookup::Unavailable(error.clone()));
+            }
+            let unsettled = state.names.values().filter(|named| !named.has_versions()).count();
+            if unsettled >= FIRST_USES {
+                return Ok(Lookup::Unavailable(LoadError::TooManyWait { waiting: unsettled }));
+            }
+        }
+        match self.begin(source, Adding::default(), false) {
+            Ok(waiting) => Ok(Lookup::Loading(waiting)),
+            // Another request was a moment earlier.
+            Err(AdapterError::DuplicateName { .. } | AdapterError::BeingLoaded { .. }) => {
+                Ok(self.get(&source.name))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Loads an adapter and then puts it under its name, at once for all requests from then on. If it cannot be loaded,
     /// nothing has changed.
     ///
     /// # Errors
     /// If its name cannot be served, is taken and may not be replaced, or is just being loaded from elsewhere.
     pub fn add(&self, source: &Source, adding: Adding) -> Result<Waiting, AdapterError> {
+        self.begin(source, adding, true)
+    }
+
+    /// `stored` is for a name that is new.
+    fn begin(&self, source: &Source, adding: Adding, stored: bool) -> Result<Waiting, AdapterError> {
         name::check(&self.0.base, &source.name)?;
         let mut state = self.0.lock();
         if !adding.replace {
@@ -216,7 +254,7 @@ impl Registry {
         }
         let (told, outcome) = oneshot::channel();
         let state = &mut *state;
-        let is_stored = self.0.store.is_some();
+        let is_stored = stored && self.0.store.is_some();
         let named = state.names.entry(source.name.clone());
         let named = named.or_insert_with(|| Named::begun(is_stored));
         match named.candidate_from(&source.at) {

@@ -372,6 +372,11 @@ impl Named {
             .is_none_or(|version| self.loads.iter().any(|load| load.number == version.number))
     }
 
+    /// Whether it stands for something, or stood.
+    pub(super) fn has_versions(&self) -> bool {
+        !self.versions.is_empty()
+    }
+
     /// Whether it has versions, or may have some.
     pub(super) fn is_known(&self) -> bool {
         !self.versions.is_empty() || self.candidate.is_some()
