@@ -310,7 +310,7 @@ fn a_file_added_while_the_server_runs_is_there_after_a_restart() {
         let packer = Packer {
             self_test: None,
             shape: BaseShape::new(&config("llama")),
-            weight_bytes: 2,
+            size: Box::new(|_| 16),
             pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
         };
         let data = Some(dir.path().join("data"));

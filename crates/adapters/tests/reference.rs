@@ -54,6 +54,11 @@ fn subjects(folder: &Path, backend: &mut CpuBackend, model: &Model) -> Vec<Subje
     for kind in kinds {
         let file = multigraft_adapters::read(&kind, model.config())
             .unwrap_or_else(|e| panic!("{}: {e}", kind.display()));
+        for dtype in [AdapterDtype::Bf16, AdapterDtype::F32] {
+            let packed = model.pack(&file.weights, dtype).unwrap();
+            let known = model.packed_bytes(&file.weights, dtype);
+            assert_eq!(known, packed.bytes(), "{}: memory as {dtype:?}", kind.display());
+        }
         let packed = model.pack(&file.weights, AdapterDtype::F32).unwrap();
         let slot = backend.admit(&Arc::new(packed)).unwrap();
         subjects.push(Subject {

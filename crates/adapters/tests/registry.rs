@@ -4,120 +4,16 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::place::{BYTES, Place, loading, ready, source};
 use common::{Adapter, base};
 use multigraft_adapters::{
-    Adding, Entry, LoadError, Lookup, Outcome, Packer, Reference, Registry, RegistryOptions, Residency,
-    Source, Waiting,
+    Adding, LoadError, Lookup, Packer, Reference, Registry, RegistryOptions, Residency, Source,
 };
 use multigraft_model::{ModelError, PackedAdapter};
-
-/// What an adapter of these tests takes in memory.
-const BYTES: usize = 1000;
-
-/// A registry, the folders of its adapters, and how it packs.
-struct Place {
-    registry: Registry,
-    dir: tempfile::TempDir,
-    /// How often something was packed.
-    packed: Arc<AtomicUsize>,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self::with(RegistryOptions::default(), None)
-    }
-
-    /// With a `gate`, packing waits for a word from there.
-    fn with(options: RegistryOptions, gate: Option<Receiver<()>>) -> Self {
-        let packed = Arc::new(AtomicUsize::new(0));
-        let (count, gate) = (Arc::clone(&packed), gate.map(Mutex::new));
-        let packer = Packer {
-            shape: base(false),
-            self_test: None,
-            weight_bytes: 2,
-            pack: Box::new(move |weights| {
-                if let Some(gate) = &gate {
-                    let _ = gate.lock().unwrap().recv();
-                }
-                count.fetch_add(1, Ordering::SeqCst);
-                Ok(PackedAdapter::claiming(weights.hash, BYTES))
-            }),
-        };
-        Self {
-            registry: Registry::open("acme/tiny", packer, options).unwrap(),
-            dir: tempfile::tempdir().unwrap(),
-            packed,
-        }
-    }
-
-    fn gated(options: RegistryOptions) -> (Self, Sender<()>) {
-        let (open, gate) = mpsc::channel();
-        (Self::with(options, Some(gate)), open)
-    }
-
-    /// Writes an adapter that differs from others by its alpha.
-    fn write(&self, folder: &str, alpha: u32) -> PathBuf {
-        let mut adapter = Adapter::good();
-        adapter.config["lora_alpha"] = alpha.into();
-        let folder = self.dir.path().join(folder);
-        adapter.write(&folder);
-        folder
-    }
-
-    fn register(&self, name: &str, alpha: u32) {
-        let folder = self.write(name, alpha);
-        self.registry.register(source(name, &folder)).unwrap();
-    }
-
-    fn replace(&self, name: &str, folder: &Path) -> Outcome {
-        let adding = Adding {
-            replace: true,
-            pinned: None,
-        };
-        self.registry.add(&source(name, folder), adding).unwrap().block()
-    }
-
-    fn get(&self, name: &str) -> Outcome {
-        match self.registry.get(name) {
-            Lookup::Ready(entry) => Ok(entry),
-            Lookup::Loading(waiting) => waiting.block(),
-            Lookup::Unavailable(error) => Err(error),
-            Lookup::Unknown => panic!("{name} is unknown"),
-        }
-    }
-
-    fn is_resident(&self, name: &str) -> bool {
-        let listed = self.registry.listed(name).unwrap();
-        matches!(listed.residency, Residency::Resident { .. })
-    }
-}
-
-fn source(name: &str, folder: &Path) -> Source {
-    Source {
-        name: name.to_owned(),
-        at: Reference::Folder(folder.to_owned()),
-    }
-}
-
-fn loading(lookup: Lookup) -> Waiting {
-    match lookup {
-        Lookup::Loading(waiting) => waiting,
-        other => panic!("not loading: {other:?}"),
-    }
-}
-
-fn ready(lookup: Lookup) -> Entry {
-    match lookup {
-        Lookup::Ready(entry) => entry,
-        other => panic!("not ready: {other:?}"),
-    }
-}
 
 #[test]
 fn a_name_finds_its_adapter_and_nothing_else() {
@@ -406,70 +302,6 @@ fn a_failed_load_backs_off_says_why_and_is_tried_again() {
 }
 
 #[test]
-fn those_unused_for_longest_make_room_but_never_one_that_runs_or_is_pinned() {
-    let options = RegistryOptions {
-        memory: 3 * BYTES,
-        room_timeout: Duration::from_millis(30),
-        ..RegistryOptions::default()
-    };
-    let place = Place::with(options, None);
-    for (alpha, name) in (1..).zip(["a", "b", "c", "d", "e", "f"]) {
-        place.register(name, alpha);
-    }
-    let running = place.get("a").unwrap();
-    place.get("b").unwrap();
-    place.get("c").unwrap();
-    place.registry.pin("b", true).unwrap();
-    place.get("d").unwrap();
-    let resident = || ["a", "b", "c", "d", "e", "f"].map(|name| place.is_resident(name));
-    assert_eq!(resident(), [true, true, false, true, false, false]);
-    place.get("e").unwrap();
-    assert_eq!(resident(), [true, true, false, false, true, false]);
-    let also_running = place.get("e").unwrap();
-    let error = place.get("f").unwrap_err();
-    assert!(matches!(error, LoadError::NoRoom { held: 3000, .. }), "{error}");
-    assert_eq!(place.registry.memory(), (3 * BYTES, 3 * BYTES));
-    drop((running, also_running));
-}
-
-#[test]
-fn a_load_waits_for_room_that_running_adapters_give_back() {
-    let options = RegistryOptions {
-        memory: BYTES,
-        ..RegistryOptions::default()
-    };
-    let place = Place::with(options, None);
-    place.register("a", 1);
-    place.register("b", 2);
-    let running = place.get("a").unwrap();
-    let waiting = loading(place.registry.get("b"));
-    std::thread::sleep(Duration::from_millis(20));
-    drop(running);
-    waiting.block().unwrap();
-    assert!(!place.is_resident("a") && place.is_resident("b"));
-}
-
-#[test]
-fn what_was_replaced_and_still_runs_counts_against_the_memory() {
-    let options = RegistryOptions {
-        memory: 2 * BYTES,
-        room_timeout: Duration::from_millis(30),
-        ..RegistryOptions::default()
-    };
-    let place = Place::with(options, None);
-    place.register("a", 1);
-    let first = place.get("a").unwrap();
-    let second = place.replace("a", &place.write("second", 2)).unwrap();
-    let third = place.replace("a", &place.write("third", 3));
-    assert!(
-        matches!(third, Err(LoadError::NoRoom { held: 2000, .. })),
-        "{third:?}"
-    );
-    drop((first, second));
-    place.replace("a", &place.dir.path().join("third")).unwrap();
-}
-
-#[test]
 fn those_who_went_away_make_room_for_others_that_wait() {
     let options = RegistryOptions {
         max_waiting: 2,
@@ -512,7 +344,7 @@ fn a_fault_of_the_packer_is_an_error_and_the_next_load_works() {
     let packer = Packer {
         shape: base(false),
         self_test: None,
-        weight_bytes: 2,
+        size: Box::new(|_| 16),
         pack: {
             let calls = AtomicUsize::new(0);
             Box::new(move |weights| match calls.fetch_add(1, Ordering::SeqCst) {

@@ -279,7 +279,7 @@ fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
     let packer = Packer {
         shape: base(false),
         self_test: None,
-        weight_bytes: 2,
+        size: Box::new(|_| 16),
         pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
     };
     let options = RegistryOptions {
@@ -346,7 +346,7 @@ fn what_requests_name_is_bounded_not_stored_and_not_asked_for_again_and_again() 
         let packer = Packer {
             self_test: None,
             shape: base(false),
-            weight_bytes: 2,
+            size: Box::new(|_| 16),
             pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
         };
         let options = RegistryOptions {

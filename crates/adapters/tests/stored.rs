@@ -21,7 +21,7 @@ fn open_as(base_name: &str, data: &Path) -> Result<Registry, OpenError> {
     let packer = Packer {
         shape: base(false),
         self_test: None,
-        weight_bytes: 2,
+        size: Box::new(|_| 16),
         pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
     };
     let options = RegistryOptions {

@@ -58,6 +58,8 @@ impl Backend for Canned {
         Limits {
             vocab: self.vocab,
             blocks: 1024,
+            block_bytes: 1,
+            extent: 1,
             context: 1024,
             step_rows: 256,
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use multigraft_model::{BLOCK_TOKENS, Backend, Limits};
+use multigraft_model::{BLOCK_TOKENS, Backend, Limits, MemoryBudget};
 use multigraft_text::Tokenizer;
 
 use crate::client::Client;
@@ -66,7 +66,7 @@ impl EngineOptions {
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
-    inbox: Sender<Command>,
+    inbox: Arc<Sender<Command>>,
     /// Taken by the first who shuts the engine down.
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -127,20 +127,38 @@ impl Engine {
     /// Starts an engine on its own thread. If the system has no thread to give, every submission answers
     /// [`SubmitError::Stopped`].
     pub fn start(backend: Box<dyn Backend>, tokenizer: Arc<Tokenizer>, options: EngineOptions) -> Self {
-        Self::start_with(backend, Arc::new(tokenizer), options)
+        Self::start_with(backend, Arc::new(tokenizer), options, Arc::default())
+    }
+
+    /// The same with keys and values that take memory from a budget, whose floor holds a sequence as long as the context.
+    pub fn start_within(
+        backend: Box<dyn Backend>,
+        tokenizer: Arc<Tokenizer>,
+        options: EngineOptions,
+        budget: Arc<MemoryBudget>,
+    ) -> Self {
+        Self::start_with(backend, Arc::new(tokenizer), options, budget)
     }
 
     pub(crate) fn start_with(
         backend: Box<dyn Backend>,
         vocabulary: Arc<dyn Vocabulary>,
         options: EngineOptions,
+        budget: Arc<MemoryBudget>,
     ) -> Self {
         let shared = Arc::new(Shared::new(options.limits(&backend.limits())));
         let (inbox, commands) = mpsc::channel();
+        let inbox = Arc::new(inbox);
+        // The budget must not keep an engine going whose handles are gone.
+        let wake = Arc::downgrade(&inbox);
+        budget.on_kv_wanted(move || {
+            let sent = wake.upgrade().map(|inbox| inbox.send(Command::MakeRoom));
+            sent.is_some_and(|sent| sent.is_ok())
+        });
         let for_worker = Arc::clone(&shared);
         let spawned = thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || Worker::new(backend, vocabulary, for_worker, commands).run());
+            .spawn(move || Worker::new(backend, vocabulary, for_worker, commands, budget).run());
         let thread = match spawned {
             Ok(thread) => Some(thread),
             Err(error) => {

@@ -250,15 +250,42 @@ impl PrefixCache {
         Some(block)
     }
 
-    fn has_children(&self, block: BlockId) -> bool {
+    /// Gives up a block that nobody holds and all that follow it, which nobody can hold either. Returns them.
+    pub(crate) fn evict_path(&mut self, block: BlockId) -> Vec<BlockId> {
+        let mut path = vec![block];
+        let mut index = 0;
+        while let Some(&above) = path.get(index) {
+            path.extend(self.children(above));
+            index += 1;
+        }
+        for block in &path {
+            if let Some(Node { place, released }) = self.nodes.remove(block) {
+                self.tree.remove(&place);
+                let idle = released.and_then(|released| self.idle.remove(&released));
+                debug_assert!(idle.is_some(), "{block:?} is held, but not what comes before it");
+            }
+        }
+        path
+    }
+
+    /// The blocks right behind `block`.
+    fn children(&self, block: BlockId) -> impl Iterator<Item = BlockId> {
         let tokens = [0; BLOCK_TOKENS];
         let least = [Parent::Block(block), Parent::Turn(block, Namespace::default())];
-        let first = |parent| self.tree.range(Place { parent, tokens }..).next();
-        let mut firsts = least.into_iter().filter_map(first);
-        firsts.any(|(place, _)| match place.parent {
-            Parent::Block(above) | Parent::Turn(above, _) => above == block,
-            Parent::Root(_) => false,
+        least.into_iter().flat_map(move |parent| {
+            let turns = matches!(parent, Parent::Turn(..));
+            let behind = self.tree.range(Place { parent, tokens }..);
+            let of_this = move |(place, _): &(&Place, &BlockId)| match place.parent {
+                Parent::Block(above) => !turns && above == block,
+                Parent::Turn(above, _) => turns && above == block,
+                Parent::Root(_) => false,
+            };
+            behind.take_while(of_this).map(|(_, &child)| child)
         })
+    }
+
+    fn has_children(&self, block: BlockId) -> bool {
+        self.children(block).next().is_some()
     }
 }
 
@@ -357,6 +384,23 @@ mod tests {
         let twin = cache.insert(Parent::Block(BlockId(0)), block(&[3]), BlockId(9));
         assert_eq!(twin, Some(BlockId(2)));
         assert!(!cache.rest(BlockId(9)));
+    }
+
+    #[test]
+    fn a_block_goes_with_all_that_follow_it() {
+        let mut cache = fork();
+        let tenant = Some(Tenant::new("a"));
+        let turn = Parent::Turn(BlockId(1), Namespace { tenant, ..MINE });
+        cache.insert(turn, block(&[4]), BlockId(3));
+        cache.insert(Parent::Block(BlockId(3)), block(&[5]), BlockId(4));
+        for id in [4, 3, 2, 1, 0] {
+            assert!(cache.rest(BlockId(id)));
+        }
+        assert_eq!(cache.evict_path(BlockId(1)), [1, 3, 4].map(BlockId));
+        let found = cache.find(MINE, &[block(&[1]), block(&[3])].concat());
+        assert_eq!(found.blocks, [BlockId(0), BlockId(2)], "others stay");
+        assert_eq!(cache.evict_path(BlockId(0)), [0, 2].map(BlockId));
+        assert!(cache.tree.is_empty() && cache.nodes.is_empty() && cache.idle.is_empty());
     }
 
     #[test]

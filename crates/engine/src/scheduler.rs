@@ -1,6 +1,9 @@
 //! Who computes how many rows in the next step.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use multigraft_model::{Limits, MemoryBudget};
 
 use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::State;
@@ -52,10 +55,10 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(limits: &EngineLimits, blocks: usize) -> Self {
+    pub(crate) fn new(limits: &EngineLimits, backend: &Limits, budget: Arc<MemoryBudget>) -> Self {
         Self {
             queues: Queues::default(),
-            pool: BlockPool::new(blocks, limits.prefix_cache),
+            pool: BlockPool::new(backend, limits.prefix_cache, budget),
             shares: Shares::default(),
             step_tokens: limits.step_tokens,
             max_running: limits.max_running,

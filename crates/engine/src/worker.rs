@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
-use multigraft_model::{AdapterHash, Backend, Step};
+use multigraft_model::{AdapterHash, Backend, MemoryBudget, Step};
 
 use crate::client::Client;
 use crate::engine::Shared;
@@ -26,6 +26,8 @@ use crate::waiting::Place;
 /// What the handles ask of the worker.
 pub(crate) enum Command {
     Submit(Box<Submission>),
+    /// An adapter wants memory of the budget.
+    MakeRoom,
     /// End when everything accepted is done.
     Drain,
     /// End now.
@@ -62,8 +64,9 @@ impl Worker {
         vocabulary: Arc<dyn Vocabulary>,
         shared: Arc<Shared>,
         inbox: Receiver<Command>,
+        budget: Arc<MemoryBudget>,
     ) -> Self {
-        let scheduler = Scheduler::new(&shared.limits, backend.limits().blocks);
+        let scheduler = Scheduler::new(&shared.limits, &backend.limits(), budget);
         let mut worker = Self {
             backend,
             vocabulary,
@@ -124,6 +127,13 @@ impl Worker {
                 Ok(Command::Submit(submission)) => {
                     let sequence = Sequence::new(*submission, &self.scheduler.pool, &*self.vocabulary);
                     self.scheduler.enter(sequence);
+                }
+                Ok(Command::MakeRoom) => {
+                    let backend = &mut *self.backend;
+                    self.scheduler
+                        .pool
+                        .make_room(|first, count| backend.forget(first, count));
+                    self.publish();
                 }
                 Ok(Command::Drain) => self.draining = true,
                 Ok(Command::Abort) => {

@@ -18,6 +18,7 @@ mod norm;
 mod pool;
 mod rope;
 mod shared;
+mod unused;
 
 pub use activation::{Activation, gated, softcap};
 pub use attention::{

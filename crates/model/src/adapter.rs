@@ -289,13 +289,12 @@ impl PackedLinear {
 
 /// Whether a matrix that an adapter brings along is the base's own, as PEFT saves it beside LoRA on tables. Such a copy
 /// would cost an adapter many times its size.
-fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
+pub(crate) fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
     let mut row = vec![0.0; base.inp()];
-    matrix
-        .values
-        .chunks_exact(matrix.cols)
-        .enumerate()
-        .all(|(o, values)| {
+    let same_shape = (matrix.rows, matrix.cols) == (base.out(), base.inp());
+    let mut rows = matrix.values.chunks_exact(matrix.cols).enumerate();
+    same_shape
+        && rows.all(|(o, values)| {
             base.row(o, &mut row);
             row == values
         })

@@ -45,6 +45,8 @@ impl CpuBackend {
         let limits = Limits {
             vocab: config.vocab,
             blocks: options.blocks,
+            block_bytes: Self::block_bytes(&model, options.kv_dtype),
+            extent: Self::extent(&model, options.kv_dtype),
             context: options.context,
             step_rows: options.step_rows,
         };
@@ -61,6 +63,15 @@ impl CpuBackend {
             scratch: Scratch::default(),
             model,
         }
+    }
+
+    /// Blocks whose memory is given back together: where they border on others, a page may stay.
+    pub fn extent(model: &Model, dtype: KvDtype) -> usize {
+        /// Of one layer's keys or values.
+        const BYTES: usize = 64 << 10;
+        let config = model.config();
+        let layer = KvLayer::block_bytes(config.kv_heads, config.head_dim, dtype) / 2;
+        BYTES.div_ceil(layer.max(1)).next_power_of_two()
     }
 
     /// Memory of one KV block of a model, in bytes.
@@ -97,6 +108,12 @@ impl Backend for CpuBackend {
             kv.copy_block(from.0, to.0);
         }
         true
+    }
+
+    fn forget(&mut self, first: BlockId, count: usize) {
+        for kv in &mut self.kv {
+            kv.forget(first.0, count);
+        }
     }
 
     fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {

@@ -10,6 +10,7 @@
 //! format. This crate knows nothing of requests, sampling, names of adapters, or HTTP.
 
 mod adapter;
+mod budget;
 pub mod config;
 mod cpu;
 mod decoder;
@@ -22,10 +23,12 @@ mod model;
 mod modules;
 pub mod pace;
 mod project;
+mod size;
 mod step;
 mod weights;
 
 pub use adapter::PackedAdapter;
+pub use budget::{MemoryBudget, Want};
 pub use config::Config;
 pub use cpu::{CpuBackend, CpuOptions};
 pub use delta::{

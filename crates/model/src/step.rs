@@ -74,6 +74,10 @@ pub struct Limits {
     pub vocab: usize,
     /// KV blocks.
     pub blocks: usize,
+    /// What a block takes in memory, in bytes.
+    pub block_bytes: usize,
+    /// How many neighbouring blocks, at least 1, are best forgotten together.
+    pub extent: usize,
     /// The longest sequence, in tokens.
     pub context: usize,
     /// The most rows that one step may have.
@@ -104,6 +108,12 @@ pub trait Backend: Send {
     fn copy_block(&mut self, from: BlockId, to: BlockId, positions: usize) -> bool {
         let _ = (from, to, positions);
         false
+    }
+
+    /// What `count` blocks from `first` on hold is of no more use: a backend may give their memory back until they are
+    /// written again.
+    fn forget(&mut self, first: BlockId, count: usize) {
+        let _ = (first, count);
     }
 
     /// Computes the step and writes the wanted rows' logits, in the order of the runs, `[wanted, vocab]` row-major

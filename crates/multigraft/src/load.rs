@@ -12,8 +12,8 @@ use multigraft_adapters::{
 };
 use multigraft_engine::Engine;
 use multigraft_model::{
-    AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, Model, ModelFiles,
-    Precision,
+    AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, MemoryBudget, Model,
+    ModelFiles, Precision,
 };
 use multigraft_text::{ChatTemplate, Tokenizer};
 
@@ -91,6 +91,7 @@ impl Base {
         data: Option<PathBuf>,
         fetcher: Arc<Fetcher>,
         is_busy: IsBusy,
+        budget: Arc<MemoryBudget>,
     ) -> Result<Registry> {
         let shape = BaseShape::new(self.model.config()).named(&self.title);
         let dtype = match settings.adapter_dtype {
@@ -102,6 +103,7 @@ impl Base {
             .map_or(Ok(usize::MAX), |bytes| usize::try_from(bytes.0))?;
         let options = RegistryOptions {
             memory,
+            budget,
             data,
             is_busy,
             fetcher,
@@ -139,22 +141,20 @@ impl Base {
         let context = self.context(settings)?;
         let kv_dtype = settings.kv_dtype.into();
         let block = Bytes::from(CpuBackend::block_bytes(&self.model, kv_dtype));
-        let blocks = match settings.kv_memory {
-            Some(memory) => memory.0 / block.0,
-            None => {
-                let all = settings
-                    .engine
-                    .max_running
-                    .saturating_mul(context.div_ceil(BLOCK_TOKENS));
+        let all = settings
+            .engine
+            .max_running
+            .saturating_mul(context.div_ceil(BLOCK_TOKENS)) as u64;
+        let blocks = match (settings.memory, settings.kv_memory) {
+            (Some(memory), kv) => (memory.min(kv.unwrap_or(memory)).0 / block.0).min(all),
+            (None, Some(memory)) => memory.0 / block.0,
+            (None, None) => {
                 // A single context fits, if the machine has the memory: a model that cannot use its own is of little use.
                 let least = context.div_ceil(BLOCK_TOKENS) as u64;
                 let most = memory::available()
                     .map_or(u64::MAX, |free| free.0 / 2 / block.0)
                     .max(1);
-                (DEFAULT_KV_MEMORY.0 / block.0)
-                    .min(all as u64)
-                    .max(least)
-                    .min(most)
+                (DEFAULT_KV_MEMORY.0 / block.0).min(all).max(least).min(most)
             }
         };
         ensure!(
@@ -170,6 +170,28 @@ impl Base {
             kv_dtype,
         };
         Ok(CpuBackend::new(Arc::clone(&self.model), options))
+    }
+
+    /// What adapters and keys and values take together.
+    pub(crate) fn budget(&self, settings: &ModelSettings) -> Result<Arc<MemoryBudget>> {
+        let Some(memory) = settings.memory else {
+            return Ok(Arc::default());
+        };
+        let kv_dtype = settings.kv_dtype.into();
+        let context = self.context(settings)?;
+        let extent = CpuBackend::extent(&self.model, kv_dtype);
+        let blocks = context.div_ceil(BLOCK_TOKENS).next_multiple_of(extent);
+        let floor = blocks * CpuBackend::block_bytes(&self.model, kv_dtype);
+        ensure!(
+            floor as u64 <= memory.min(settings.kv_memory.unwrap_or(memory)).0,
+            "memory is {memory}{}, but the keys and values of one context of {context} tokens take {}: give more, or lower \
+             --context",
+            settings
+                .kv_memory
+                .map_or_else(String::new, |kv| format!(" and kv-memory {kv}")),
+            Bytes::from(floor)
+        );
+        Ok(Arc::new(MemoryBudget::new(usize::try_from(memory.0)?, floor)))
     }
 
     /// The longest sequence.
@@ -189,12 +211,14 @@ impl Base {
     }
 
     /// The engine on its own thread.
-    pub(crate) fn engine(&self, settings: &ModelSettings) -> Result<Engine> {
+    pub(crate) fn engine(&self, settings: &ModelSettings, budget: Arc<MemoryBudget>) -> Result<Engine> {
         let backend = self.backend(settings)?;
-        Ok(Engine::start(
+        let tokenizer = Arc::clone(&self.tokenizer);
+        Ok(Engine::start_within(
             Box::new(backend),
-            Arc::clone(&self.tokenizer),
+            tokenizer,
             settings.engine,
+            budget,
         ))
     }
 }
@@ -285,7 +309,12 @@ pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
         }
         match load(registry, name) {
             Ok(entry) => entries.push(entry),
-            Err(error) if matches!(error.downcast_ref(), Some(LoadError::NoRoom { .. })) => {
+            Err(error)
+                if matches!(
+                    error.downcast_ref(),
+                    Some(LoadError::NoRoom { .. } | LoadError::NoBudget { .. })
+                ) =>
+            {
                 tracing::info!("{error:#}; the others are loaded when they are used");
                 break;
             }

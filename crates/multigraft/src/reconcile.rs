@@ -211,7 +211,7 @@ mod tests {
             .expect("the fixture");
         let packer = Packer {
             shape: BaseShape::new(&config),
-            weight_bytes: 2,
+            size: Box::new(|_| 16),
             pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
             self_test: None,
         };

@@ -142,6 +142,7 @@ impl ApiError {
             },
             LoadError::Merge(_)
             | LoadError::NoRoom { .. }
+            | LoadError::NoBudget { .. }
             | LoadError::Failed(_)
             | LoadError::Store(_)
             | LoadError::Panicked

@@ -38,6 +38,19 @@ pub enum LoadError {
         /// What all adapters may take.
         memory: usize,
     },
+    /// Running requests and pinned adapters leave no memory for it.
+    #[error(
+        "it needs {needed} bytes, of which {lacking} lack: running requests' keys and values and pinned adapters hold the rest of \
+         the {memory} bytes that all may take"
+    )]
+    NoBudget {
+        /// What it needs.
+        needed: usize,
+        /// What is not there.
+        lacking: usize,
+        /// The budget.
+        memory: usize,
+    },
     /// Too many requests wait for adapters already.
     #[error("{waiting} requests are waiting for adapters already, the most that may")]
     TooManyWait {

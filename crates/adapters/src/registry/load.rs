@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use multigraft_model::{AdapterHash, AdapterWeights, PackedAdapter, pace};
 
 use super::merging::Recipe;
+use super::room::Room;
 use super::state::{Next, Version};
 use super::{Entry, Inner, LoadError, State};
 use crate::error::AdapterError;
@@ -20,9 +21,6 @@ use crate::source::{Fetched, Reference, Source};
 
 /// How long the failure of a name that is forgotten is remembered, in first back-offs.
 const FORGET: u32 = 10;
-
-/// How often a load that waits for memory looks whether there is some.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0 steps notice it.
 #[cfg(target_os = "linux")]
@@ -195,7 +193,7 @@ impl Inner {
             });
         }
         let adapter = files.parse(&self.packer.shape).map_err(failed)?;
-        let (packed, room) = self.pack(&from, &adapter.weights, adapter.info.parameters)?;
+        let (packed, room) = self.pack(&from, &adapter.weights)?;
         let mut info = adapter.info;
         if let Some(test) = &self.packer.self_test {
             let refused = |reason| {
@@ -226,10 +224,8 @@ impl Inner {
         &self,
         folder: &Path,
         weights: &AdapterWeights,
-        parameters: usize,
     ) -> Result<(Arc<PackedAdapter>, Room<'_>), LoadError> {
-        let needed = parameters.saturating_mul(self.packer.weight_bytes);
-        let room = self.make_room(needed)?;
+        let room = self.make_room((self.packer.size)(weights))?;
         let packed = (self.packer.pack)(weights).map_err(|source| {
             failed(AdapterError::Pack {
                 folder: folder.to_owned(),
@@ -237,35 +233,6 @@ impl Inner {
             })
         })?;
         Ok((Arc::new(packed), room))
-    }
-
-    /// Waits until there is memory.
-    fn make_room(&self, needed: usize) -> Result<Room<'_>, LoadError> {
-        let deadline = Instant::now() + self.options.room_timeout;
-        let all = self.options.memory;
-        loop {
-            let mut state = self.lock();
-            let pinned = state.pinned();
-            match state.memory.reserve(needed, all, &pinned) {
-                Ok(()) => {
-                    return Ok(Room {
-                        registry: self,
-                        promised: needed,
-                    });
-                }
-                Err(full) if needed > all || Instant::now() >= deadline => {
-                    return Err(LoadError::NoRoom {
-                        needed,
-                        held: full.held,
-                        memory: all,
-                    });
-                }
-                Err(_) => {
-                    drop(state);
-                    thread::sleep(LOOK);
-                }
-            }
-        }
     }
 
     /// Puts what a job brought where it belongs, in one move, and tells those who wait for it.
@@ -317,7 +284,9 @@ impl Inner {
                 failed.insert(job.name, (error, Instant::now() + self.options.backoff * FORGET));
             }
         }
-        state.drop_unnamed();
+        let dropped = state.drop_unnamed();
+        drop(state);
+        drop(dropped);
     }
 
     /// Stores a new version, which is then as good as there. If that fails, so does the load.
@@ -356,27 +325,6 @@ pub(super) fn check_files(folder: &Path, hash: AdapterHash) -> Result<(), Adapte
 
 pub(super) fn failed(error: AdapterError) -> LoadError {
     LoadError::Failed(Arc::new(error))
-}
-
-/// Memory that a load was promised, given back if the load fails.
-pub(super) struct Room<'a> {
-    registry: &'a Inner,
-    promised: usize,
-}
-
-impl Room<'_> {
-    /// Leaves it to the caller to give it back.
-    pub(super) fn keep(mut self) -> usize {
-        std::mem::take(&mut self.promised)
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        if self.promised > 0 {
-            self.registry.lock().memory.unreserve(self.promised);
-        }
-    }
 }
 
 /// Where tasks are sent.

@@ -2,21 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
-use multigraft_model::{AdapterHash, PackedAdapter};
+use multigraft_model::{AdapterHash, MemoryBudget, PackedAdapter};
 
 use crate::info::AdapterInfo;
 
 /// Adapters by the hash of their files.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// Where keys and values take from too.
+    budget: Arc<MemoryBudget>,
     adapters: HashMap<AdapterHash, Resident>,
     /// Of all adapters together.
     bytes: usize,
     /// What loads under way were promised.
     reserved: usize,
-    /// Counts uses.
-    clock: u64,
     /// Adapters that were let go while somebody used them, and their bytes.
     leaving: Vec<(Weak<PackedAdapter>, usize)>,
 }
@@ -29,23 +30,52 @@ pub(super) struct Resident {
     bytes: usize,
     /// What it was merged from; nothing if it is of files.
     parts: Vec<AdapterHash>,
-    /// When it was used last, by the clock.
-    used: u64,
+    /// When it was used last.
+    used: Instant,
 }
 
-/// There is not enough room, and no idle adapter left that could make it.
+/// Adapters that were dropped for room. They take long to free, which is for whoever has locked nothing.
+pub(super) type Dropped = Vec<Arc<PackedAdapter>>;
+
+/// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full {
-    /// What cannot be dropped, in bytes.
-    pub(super) held: usize,
+pub(super) enum Full {
+    /// Adapters that cannot be dropped take too much of what adapters may take.
+    Adapters {
+        /// In bytes.
+        held: usize,
+    },
+    /// Keys and values have it.
+    KeysAndValues {
+        /// What lacks, in bytes.
+        lacking: usize,
+        /// When the idle adapter was used that would be dropped next.
+        idle_since: Option<Instant>,
+    },
+}
+
+/// What may be dropped to make room in the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropping {
+    /// Nothing, for keys and values may be idle for longer.
+    Nothing,
+    /// Idle adapters.
+    Idle,
 }
 
 impl Memory {
+    /// Nothing yet, in a budget.
+    pub(super) fn within(budget: Arc<MemoryBudget>) -> Self {
+        Self {
+            budget,
+            ..Self::default()
+        }
+    }
+
     /// An adapter, which counts as used.
     pub(super) fn using(&mut self, hash: AdapterHash) -> Option<&Resident> {
         let resident = self.adapters.get_mut(&hash)?;
-        self.clock += 1;
-        resident.used = self.clock;
+        resident.used = Instant::now();
         Some(resident)
     }
 
@@ -63,8 +93,7 @@ impl Memory {
         parts: Vec<AdapterHash>,
     ) -> (Arc<PackedAdapter>, Arc<AdapterInfo>) {
         let bytes = packed.bytes();
-        self.clock += 1;
-        let used = self.clock;
+        let used = Instant::now();
         let total = &mut self.bytes;
         let resident = self.adapters.entry(hash).or_insert_with(|| {
             *total += bytes;
@@ -76,44 +105,74 @@ impl Memory {
                 used,
             }
         });
-        (Arc::clone(&resident.packed), Arc::clone(&resident.info))
+        let inserted = (Arc::clone(&resident.packed), Arc::clone(&resident.info));
+        self.tell();
+        inserted
+    }
+
+    /// Tells the budget what adapters take.
+    pub(super) fn tell(&self) {
+        self.budget.set_adapters(self.taken());
+    }
+
+    /// Of all adapters together, and of loads under way.
+    fn taken(&self) -> usize {
+        self.bytes() + self.reserved
+    }
+
+    /// Adapters that nobody uses, those first that were not used for longest, and when that was.
+    fn idle(&self, pinned: &[AdapterHash]) -> Vec<(Instant, AdapterHash)> {
+        let idle = self
+            .adapters
+            .iter()
+            .filter(|(hash, resident)| Arc::strong_count(&resident.packed) == 1 && !pinned.contains(hash));
+        let mut idle: Vec<_> = idle.map(|(hash, resident)| (resident.used, *hash)).collect();
+        idle.sort_unstable();
+        idle
+    }
+
+    fn drop(&mut self, hash: AdapterHash) -> Option<Arc<PackedAdapter>> {
+        let resident = self.adapters.remove(&hash)?;
+        self.bytes -= resident.bytes;
+        Some(resident.packed)
     }
 
     /// Drops idle merged adapters, those first that were not used for longest, until there are `most`. Requests make them, so
     /// there may be many even where nothing else bounds the memory.
-    pub(super) fn bound_merged(&mut self, most: usize) {
+    #[must_use]
+    pub(super) fn bound_merged(&mut self, most: usize) -> Dropped {
         let merged = self
             .adapters
             .iter()
             .filter(|(_, resident)| !resident.parts.is_empty());
         let excess = merged.clone().count().saturating_sub(most);
         let idle = merged.filter(|(_, resident)| Arc::strong_count(&resident.packed) == 1);
-        let mut idle: Vec<(u64, AdapterHash)> = idle.map(|(hash, resident)| (resident.used, *hash)).collect();
+        let mut idle: Vec<_> = idle.map(|(hash, resident)| (resident.used, *hash)).collect();
         idle.sort_unstable();
-        for (_, hash) in idle.into_iter().take(excess) {
-            if let Some(resident) = self.adapters.remove(&hash) {
-                self.bytes -= resident.bytes;
-            }
-        }
+        let dropped = idle.into_iter().take(excess);
+        let dropped = dropped.filter_map(|(_, hash)| self.drop(hash)).collect();
+        self.tell();
+        dropped
     }
 
     /// Lets all others go. A merged adapter is kept if its parts are.
-    pub(super) fn retain(&mut self, keep: impl Fn(&AdapterHash) -> bool) {
-        let (bytes, leaving) = (&mut self.bytes, &mut self.leaving);
-        leaving.retain(|(adapter, _)| adapter.strong_count() > 0);
-        self.adapters.retain(|hash, resident| {
-            let keep = match resident.parts.is_empty() {
-                true => keep(hash),
-                false => resident.parts.iter().all(&keep),
-            };
-            if !keep {
-                *bytes -= resident.bytes;
-                if Arc::strong_count(&resident.packed) > 1 {
-                    leaving.push((Arc::downgrade(&resident.packed), resident.bytes));
-                }
-            }
-            keep
-        });
+    #[must_use]
+    pub(super) fn retain(&mut self, keep: impl Fn(&AdapterHash) -> bool) -> Dropped {
+        self.leaving.retain(|(adapter, _)| adapter.strong_count() > 0);
+        let gone = self
+            .adapters
+            .iter()
+            .filter(|(hash, resident)| match resident.parts.is_empty() {
+                true => !keep(hash),
+                false => !resident.parts.iter().all(&keep),
+            });
+        let gone: Vec<AdapterHash> = gone.map(|(hash, _)| *hash).collect();
+        let dropped: Dropped = gone.into_iter().filter_map(|hash| self.drop(hash)).collect();
+        let used = dropped.iter().filter(|adapter| Arc::strong_count(adapter) > 1);
+        self.leaving
+            .extend(used.map(|adapter| (Arc::downgrade(adapter), adapter.bytes())));
+        self.tell();
+        dropped
     }
 
     /// Of all adapters together, those included that were let go and are still used.
@@ -125,37 +184,69 @@ impl Memory {
         self.bytes + leaving.map(|(_, bytes)| bytes).sum::<usize>()
     }
 
-    /// Promises `needed` of the `all` bytes that adapters may take. Idle adapters that are not `pinned` are dropped for it,
-    /// those first that were not used for longest; one that anybody else holds is not idle.
-    pub(super) fn reserve(&mut self, needed: usize, all: usize, pinned: &[AdapterHash]) -> Result<(), Full> {
-        let mut idle: Vec<(u64, AdapterHash, usize)> = self
-            .adapters
-            .iter()
-            .filter(|(hash, resident)| Arc::strong_count(&resident.packed) == 1 && !pinned.contains(hash))
-            .map(|(hash, resident)| (resident.used, *hash, resident.bytes))
-            .collect();
-        let idle_bytes: usize = idle.iter().map(|(_, _, bytes)| bytes).sum();
-        let taken = self.bytes() + self.reserved;
-        let held = taken - idle_bytes;
+    /// Promises `needed` of the `all` bytes that adapters may take and the budget has. Idle adapters that are not `pinned` are
+    /// dropped for it into `dropped`, those first that were not used for longest; one that anybody else holds is not idle.
+    /// What the budget lacks is made room for as `dropping` says.
+    pub(super) fn reserve(
+        &mut self,
+        needed: usize,
+        all: usize,
+        pinned: &[AdapterHash],
+        dropping: Dropping,
+        dropped: &mut Dropped,
+    ) -> Result<(), Full> {
+        let idle = self.idle(pinned);
+        let idle_bytes: usize = idle.iter().map(|(_, hash)| self.adapters[hash].bytes).sum();
+        let held = self.taken() - idle_bytes;
         if held.saturating_add(needed) > all {
-            return Err(Full { held });
+            return Err(Full::Adapters { held });
         }
-        idle.sort_unstable();
-        let mut freed = 0;
-        for (_, hash, bytes) in idle {
-            if taken - freed + needed <= all {
-                break;
+        let mut idle = idle.into_iter().peekable();
+        loop {
+            let taken = self.taken();
+            let beyond = taken.saturating_add(needed) > all;
+            let full = match beyond {
+                true => None,
+                false => match self.budget.take_for_adapters(taken, needed) {
+                    Ok(()) => break,
+                    Err(lacking) => Some(Full::KeysAndValues {
+                        lacking,
+                        idle_since: idle.peek().map(|&(used, _)| used),
+                    }),
+                },
+            };
+            match (full, idle.peek()) {
+                (Some(full), None) => return Err(full),
+                (Some(full), Some(_)) if dropping == Dropping::Nothing => return Err(full),
+                (None, None) => return Err(Full::Adapters { held }),
+                (_, Some(&(_, hash))) => {
+                    dropped.extend(self.drop(hash));
+                    idle.next();
+                }
             }
-            self.adapters.remove(&hash);
-            freed += bytes;
         }
-        self.bytes -= freed;
         self.reserved += needed;
         Ok(())
+    }
+
+    /// Drops idle adapters that are not pinned until sequences have the memory that they lack.
+    #[must_use]
+    pub(super) fn make_room(&mut self, pinned: &[AdapterHash]) -> Dropped {
+        let mut dropped = Vec::new();
+        self.tell();
+        for (_, hash) in self.idle(pinned) {
+            if self.budget.wanted_of_adapters() == 0 {
+                break;
+            }
+            dropped.extend(self.drop(hash));
+            self.tell();
+        }
+        dropped
     }
 
     /// Takes back a promise: the load has ended.
     pub(super) fn unreserve(&mut self, promised: usize) {
         self.reserved -= promised;
+        self.tell();
     }
 }

@@ -136,7 +136,7 @@ impl Inner {
         let weights = weights.map_err(|error| LoadError::Merge(Arc::new(error)))?;
         drop(ingredients);
         let info = info(recipe, &weights);
-        let (packed, room) = self.pack(&PathBuf::from(&recipe.name), &weights, info.parameters)?;
+        let (packed, room) = self.pack(&PathBuf::from(&recipe.name), &weights)?;
         Ok(Loaded {
             hash: recipe.hash,
             files: Fetched::default(),
@@ -168,11 +168,12 @@ impl Inner {
         }
         let mut state = self.lock();
         let hash = recipe.hash;
+        let mut dropped = Vec::new();
         let outcome: Outcome = made.map(|made| {
             state.memory.unreserve(made.promised);
             let parts = recipe.hashes();
             let (packed, info) = state.memory.insert(hash, made.packed, made.info, parts);
-            state.memory.bound_merged(MERGED);
+            dropped = state.memory.bound_merged(MERGED);
             Entry {
                 name: recipe.name,
                 hash,
@@ -186,7 +187,9 @@ impl Inner {
         for told in told {
             let _ = told.send(outcome.clone());
         }
-        state.drop_unnamed();
+        dropped.extend(state.drop_unnamed());
+        drop(state);
+        drop(dropped);
     }
 }
 

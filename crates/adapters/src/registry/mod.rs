@@ -19,6 +19,7 @@ mod memory;
 mod merging;
 mod name;
 mod options;
+mod room;
 mod state;
 mod store;
 
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use indexmap::IndexMap;
-use multigraft_model::{AdapterHash, PackedAdapter};
+use multigraft_model::{AdapterHash, MemoryBudget, PackedAdapter};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
@@ -39,8 +40,8 @@ use crate::source::{Reference, Source};
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use listed::{Listed, ListedVersion, Residency};
 use load::{Job, Task, Tasks};
-use memory::Memory;
-pub use options::{IsBusy, Pack, Packer, RegistryOptions};
+use memory::{Dropped, Memory};
+pub use options::{IsBusy, Pack, Packer, RegistryOptions, Size};
 use state::{Named, Told, Version};
 use store::Store;
 pub use store::StoreError;
@@ -153,7 +154,10 @@ impl Registry {
         let (jobs, inbox) = mpsc::channel();
         let (fetches, orders) = mpsc::channel();
         let loaders = options.loaders.max(1);
-        let mut state = State::default();
+        let mut state = State {
+            memory: Memory::within(Arc::clone(&options.budget)),
+            ..State::default()
+        };
         let store = options.data.as_deref().map(Store::open).transpose()?;
         if let Some(store) = &store {
             store.sweep()?;
@@ -183,6 +187,7 @@ impl Registry {
         });
         load::start(&inner, inbox, loaders)?;
         fetch::start(&inner, orders)?;
+        room::start(&inner)?;
         Ok(Self(inner))
     }
 
@@ -355,7 +360,9 @@ impl Registry {
         if let Some(named) = state.names.shift_remove(name) {
             state.waiting -= named.tell_all(&LoadError::Removed);
         }
-        state.drop_unnamed();
+        let dropped = state.drop_unnamed();
+        drop(state);
+        drop(dropped);
         Ok(())
     }
 
@@ -424,7 +431,9 @@ impl Registry {
         if let Some(named) = state.names.get_mut(name) {
             named.activate(version.number);
         }
-        state.drop_unnamed();
+        let dropped = state.drop_unnamed();
+        drop(state);
+        drop(dropped);
         Ok(hash)
     }
 
@@ -450,9 +459,14 @@ impl Registry {
         Some(named.listed(name, &state.memory, Instant::now()))
     }
 
+    /// What adapters and keys and values take from together, if they do.
+    pub fn budget(&self) -> Option<&MemoryBudget> {
+        Some(&*self.0.options.budget).filter(|budget| budget.total() < usize::MAX)
+    }
+
     /// Memory that adapters take and may take, in bytes.
     pub fn memory(&self) -> (usize, usize) {
-        (self.0.lock().memory.bytes(), self.0.options.memory)
+        (self.0.lock().memory.bytes(), self.0.most())
     }
 }
 
@@ -470,6 +484,12 @@ impl Inner {
         };
     }
 
+    /// What all adapters may take.
+    fn most(&self) -> usize {
+        let budget = self.options.budget.most_for_adapters();
+        self.options.memory.min(budget)
+    }
+
     fn change(&self) -> MutexGuard<'_, ()> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -485,9 +505,10 @@ impl Inner {
 
 impl State {
     /// Lets go of adapters that no name stands for: whoever uses them still holds them.
-    fn drop_unnamed(&mut self) {
+    #[must_use]
+    fn drop_unnamed(&mut self) -> Dropped {
         let named: HashSet<AdapterHash> = self.names.values().filter_map(Named::active_hash).collect();
-        self.memory.retain(|hash| named.contains(hash));
+        self.memory.retain(|hash| named.contains(hash))
     }
 
     /// Forgets requests that wait no more.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multigraft_model::{AdapterDtype, AdapterWeights, Model, ModelError, PackedAdapter};
+use multigraft_model::{AdapterDtype, AdapterWeights, MemoryBudget, Model, ModelError, PackedAdapter};
 
 use crate::base::BaseShape;
 use crate::self_test::SelfTest;
@@ -17,6 +17,8 @@ pub struct RegistryOptions {
     /// Memory for adapters, in bytes: those that were not used for longest make room for others. One that runs or is
     /// pinned never does.
     pub memory: usize,
+    /// Where keys and values take from too.
+    pub budget: Arc<MemoryBudget>,
     /// How many loads may be under way at once.
     pub loaders: usize,
     /// The most requests that wait for adapters to be loaded, all together.
@@ -67,6 +69,7 @@ impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
             memory: usize::MAX,
+            budget: Arc::default(),
             loaders: 1,
             max_waiting: 1024,
             room_timeout: Duration::from_secs(10),
@@ -79,6 +82,9 @@ impl Default for RegistryOptions {
     }
 }
 
+/// Says what an adapter takes in memory.
+pub type Size = Box<dyn Fn(&AdapterWeights) -> usize + Send + Sync>;
+
 /// Packs an adapter.
 pub type Pack = Box<dyn Fn(&AdapterWeights) -> Result<PackedAdapter, ModelError> + Send + Sync>;
 
@@ -86,8 +92,8 @@ pub type Pack = Box<dyn Fn(&AdapterWeights) -> Result<PackedAdapter, ModelError>
 pub struct Packer {
     /// What adapters are checked against.
     pub shape: BaseShape,
-    /// Bytes in memory of a weight.
-    pub weight_bytes: usize,
+    /// What one takes in memory once it is packed, in bytes.
+    pub size: Size,
     /// Packs one.
     pub pack: Pack,
     /// Tests what each does, if it is to be tested.
@@ -98,14 +104,12 @@ impl Packer {
     /// For adapters of `model`, which are kept as `dtype`. `shape` is the model's, under the name by which adapters call
     /// it.
     pub fn new(model: Arc<Model>, shape: BaseShape, dtype: AdapterDtype) -> Self {
-        let weight_bytes = match dtype {
-            AdapterDtype::F32 => 4,
-            AdapterDtype::Bf16 => 2,
-        };
+        let of = Arc::clone(&model);
+        let size = Box::new(move |weights: &AdapterWeights| of.packed_bytes(weights, dtype));
         let pack = Box::new(move |weights: &AdapterWeights| model.pack(weights, dtype));
         Self {
             shape,
-            weight_bytes,
+            size,
             pack,
             self_test: None,
         }

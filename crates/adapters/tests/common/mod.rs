@@ -1,6 +1,8 @@
 //! Adapters made by hand, for a small base made by hand.
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
+pub(crate) mod place;
+
 use std::path::Path;
 
 use multigraft_adapters::{AdapterError, AdapterFile, BaseShape, read_for};

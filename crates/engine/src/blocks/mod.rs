@@ -2,13 +2,20 @@
 //!
 //! A full block may be held by several sequences that begin alike. What nobody holds any more but the prefix cache
 //! knows counts as free: it stays until a block is needed and no other is left.
+//!
+//! Blocks have memory by [`extents`], which is taken from a budget that adapters take from too.
+
+mod extents;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use multigraft_model::{BLOCK_TOKENS, BlockId};
+use multigraft_model::{BLOCK_TOKENS, BlockId, Limits, MemoryBudget};
 
 use crate::prefix::{Lineage, PrefixCache};
+use extents::Extents;
 
 /// The backend's KV blocks. Clones are handles to the same pool, which lives on the engine's thread.
 #[derive(Clone, Debug)]
@@ -19,55 +26,96 @@ pub(crate) struct BlockPool {
     sharing: bool,
 }
 
-/// Every block is free, idle in the cache, or held.
+/// Every block is without memory, free, idle in the cache, or held.
 #[derive(Debug)]
 struct Blocks {
-    /// Those that hold nothing of use.
-    free: Vec<BlockId>,
+    /// Those that hold nothing of use. The first are taken first, so that the last extents are free as a whole.
+    free: BTreeSet<BlockId>,
     /// How many tables hold each.
     holders: Vec<u32>,
     cache: PrefixCache,
+    extents: Extents,
+    /// Blocks that tables hold.
+    held: usize,
 }
 
 impl Blocks {
+    /// Sees to it that `count` blocks can be had, those that only the cache knows included; takes memory for them if need be.
+    #[must_use]
+    fn secure(&mut self, count: usize) -> bool {
+        while self.available() < count {
+            let Some(more) = self.extents.take() else {
+                self.extents.ask(count - self.available());
+                return false;
+            };
+            self.free.extend(more);
+        }
+        true
+    }
+
+    /// Blocks that can be had without more memory.
     fn available(&self) -> usize {
         self.free.len() + self.cache.idle()
     }
 
-    /// A block that nobody else holds; none if all are held.
+    /// A block that nobody else holds; none if all are held. What the cache knows is given up last.
     fn fresh(&mut self) -> Option<BlockId> {
-        let block = self.free.pop().or_else(|| self.cache.evict())?;
+        if self.free.is_empty()
+            && let Some(more) = self.extents.take_spare()
+        {
+            self.free.extend(more);
+        }
+        let block = self.free.pop_first().or_else(|| self.cache.evict())?;
         self.holders[block.0 as usize] = 1;
+        self.held += 1;
+        self.extents.hold(block);
         Some(block)
     }
 
     fn hold(&mut self, block: BlockId) {
-        self.holders[block.0 as usize] += 1;
+        let holders = &mut self.holders[block.0 as usize];
+        *holders += 1;
+        if *holders == 1 {
+            self.held += 1;
+            self.extents.hold(block);
+        }
         self.cache.wake(block);
     }
 
     fn release(&mut self, block: BlockId) {
         let holders = &mut self.holders[block.0 as usize];
         *holders -= 1;
-        if *holders == 0 && !self.cache.rest(block) {
-            self.free.push(block);
+        if *holders > 0 {
+            return;
+        }
+        self.held -= 1;
+        self.extents.let_go(block);
+        if !self.cache.rest(block) {
+            self.free.insert(block);
         }
     }
 }
 
 impl BlockPool {
-    /// `total` free blocks, with or without a prefix cache.
-    pub(crate) fn new(total: usize, sharing: bool) -> Self {
+    /// The blocks of a backend, with or without a prefix cache. All are free; they take memory from `budget`.
+    pub(crate) fn new(limits: &Limits, sharing: bool, budget: Arc<MemoryBudget>) -> Self {
         // Ids are 32 bits wide; a backend has far fewer.
-        let count = u32::try_from(total).unwrap_or(u32::MAX);
+        let total = limits.blocks.min(u32::MAX as usize);
+        let limits = Limits {
+            blocks: total,
+            ..*limits
+        };
+        let extents = Extents::new(&limits, budget);
         let blocks = Blocks {
-            free: (0..count).rev().map(BlockId).collect(),
-            holders: vec![0; count as usize],
+            free: extents.with_memory().collect(),
+            holders: vec![0; total],
             cache: PrefixCache::default(),
+            extents,
+            held: 0,
         };
         Self {
             shared: Rc::new(RefCell::new(blocks)),
-            total: count as usize,
+            total,
             sharing,
         }
     }
@@ -76,18 +124,37 @@ impl BlockPool {
         self.total
     }
 
-    /// Blocks that can be had, those that only the cache knows included.
-    pub(crate) fn free(&self) -> usize {
-        self.shared.borrow().available()
-    }
-
+    /// Blocks that tables hold.
     pub(crate) fn used(&self) -> usize {
-        self.total - self.free()
+        self.shared.borrow().held
     }
 
     /// Blocks that nobody holds and the cache knows.
     pub(crate) fn cached(&self) -> usize {
         self.shared.borrow().cache.idle()
+    }
+
+    /// Gives back memory that an adapter wants and no table needs, cached blocks included, and calls `forget` for each extent
+    /// of it with its first block and how many they are.
+    pub(crate) fn make_room(&self, mut forget: impl FnMut(BlockId, usize)) {
+        let blocks = &mut *self.shared.borrow_mut();
+        let Some(want) = blocks.extents.budget().wanted_of_kv() else {
+            return;
+        };
+        for index in blocks.extents.unused(want.bytes, want.unused_since) {
+            for block in blocks.extents.members(index) {
+                if blocks.cache.is_idle(block) {
+                    // What follows a block lies anywhere.
+                    blocks.free.extend(blocks.cache.evict_path(block));
+                }
+            }
+            for block in blocks.extents.members(index) {
+                blocks.free.remove(&block);
+            }
+            let (first, count) = blocks.extents.give_back(index);
+            forget(first, count);
+        }
+        blocks.extents.budget().answer();
     }
 
     /// A table without blocks, for a sequence of `lineage`.
@@ -148,7 +215,7 @@ impl BlockTable {
         // Those that somebody holds cost nothing; the idle ones are among those that are available.
         let held = found.blocks.iter().filter(|&&block| !blocks.cache.is_idle(block));
         let taken = Self::needed(tokens.len()) - held.count();
-        if taken + reserve > blocks.available() {
+        if !blocks.secure(taken + reserve) {
             return None;
         }
         for &block in &found.blocks {
@@ -174,7 +241,7 @@ impl BlockTable {
     pub(crate) fn grow(&mut self, tokens: usize) -> bool {
         let more = Self::needed(tokens).saturating_sub(self.blocks.len());
         let mut blocks = self.pool.shared.borrow_mut();
-        if more > blocks.available() {
+        if more > 0 && !blocks.secure(more) {
             return false;
         }
         self.blocks.extend((0..more).map_while(|_| blocks.fresh()));

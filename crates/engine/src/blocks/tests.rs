@@ -2,7 +2,9 @@
 
 use crate::prefix::Namespace;
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
+use multigraft_model::Want;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,6 +14,27 @@ const MINE: Namespace = Namespace {
     adapter: None,
     tenant: None,
 };
+
+/// `blocks` of a byte each, in extents of two.
+fn limits(blocks: usize) -> Limits {
+    Limits {
+        vocab: 1,
+        blocks,
+        block_bytes: 1,
+        extent: 2,
+        context: 1,
+        step_rows: 1,
+    }
+}
+
+fn pool(blocks: usize, sharing: bool) -> BlockPool {
+    BlockPool::new(&limits(blocks), sharing, Arc::default())
+}
+
+/// Blocks that can be had without more memory.
+fn free(pool: &BlockPool) -> usize {
+    pool.shared.borrow().available()
+}
 
 /// A table that holds `tokens`, which are computed.
 fn computed(pool: &BlockPool, tokens: &[u32]) -> BlockTable {
@@ -27,7 +50,7 @@ fn tokens(blocks: usize) -> Vec<u32> {
 
 #[test]
 fn a_table_covers_its_tokens_and_no_more() {
-    let pool = BlockPool::new(4, true);
+    let pool = self::pool(4, true);
     let mut table = pool.table(MINE);
     for (tokens, blocks) in [(0, 0), (1, 1), (BLOCK_TOKENS, 1), (BLOCK_TOKENS + 1, 2), (1, 2)] {
         assert!(table.grow(tokens));
@@ -37,14 +60,14 @@ fn a_table_covers_its_tokens_and_no_more() {
 
 #[test]
 fn growing_beyond_the_pool_takes_nothing() {
-    let pool = BlockPool::new(2, true);
+    let pool = self::pool(2, true);
     let mut table = pool.table(MINE);
     assert!(!table.grow(2 * BLOCK_TOKENS + 1));
-    assert_eq!((pool.free(), table.blocks().len()), (2, 0));
+    assert_eq!((free(&pool), table.blocks().len()), (2, 0));
     assert!(table.grow(2 * BLOCK_TOKENS));
     drop(table);
     assert_eq!(
-        (pool.free(), pool.cached()),
+        (free(&pool), pool.cached()),
         (2, 0),
         "what was never shared is not kept"
     );
@@ -52,7 +75,7 @@ fn growing_beyond_the_pool_takes_nothing() {
 
 #[test]
 fn what_was_computed_is_found_while_held_and_after() {
-    let pool = BlockPool::new(8, true);
+    let pool = self::pool(8, true);
     let first = computed(&pool, &tokens(3));
     let mut second = pool.table(MINE);
     let prefix = second.fill(&tokens(3), 3 * BLOCK_TOKENS - 1, 0).unwrap();
@@ -74,15 +97,15 @@ fn what_was_computed_is_found_while_held_and_after() {
     assert_eq!(second.blocks(), first.blocks());
     assert_eq!(pool.used(), 3);
     drop((first, second));
-    assert_eq!((pool.used(), pool.free(), pool.cached()), (0, 8, 3));
+    assert_eq!((pool.used(), free(&pool), pool.cached()), (0, 8, 3));
     let third = computed(&pool, &tokens(2));
-    assert_eq!((pool.used(), pool.free(), pool.cached()), (2, 6, 1));
+    assert_eq!((pool.used(), free(&pool), pool.cached()), (2, 6, 1));
     drop(third);
 }
 
 #[test]
 fn without_sharing_nothing_is_kept() {
-    let pool = BlockPool::new(8, false);
+    let pool = self::pool(8, false);
     let _first = computed(&pool, &tokens(3));
     let mut second = pool.table(MINE);
     assert_eq!(second.fill(&tokens(3), 40, 0), Some(Prefix::default()));
@@ -91,7 +114,7 @@ fn without_sharing_nothing_is_kept() {
 
 #[test]
 fn idle_blocks_are_counted_once_when_they_are_taken_again() {
-    let pool = BlockPool::new(4, true);
+    let pool = self::pool(4, true);
     drop(computed(&pool, &tokens(3)));
     let (mut table, four) = (pool.table(MINE), tokens(4));
     assert_eq!(
@@ -99,14 +122,14 @@ fn idle_blocks_are_counted_once_when_they_are_taken_again() {
         None,
         "none would be left"
     );
-    assert_eq!((pool.free(), pool.cached()), (4, 3));
+    assert_eq!((free(&pool), pool.cached()), (4, 3));
     let prefix = table.fill(&four, 4 * BLOCK_TOKENS - 1, 0).unwrap();
-    assert_eq!((prefix.positions, pool.free()), (3 * BLOCK_TOKENS, 0));
+    assert_eq!((prefix.positions, free(&pool)), (3 * BLOCK_TOKENS, 0));
 }
 
 #[test]
 fn a_full_pool_takes_the_least_recently_used_leaf() {
-    let pool = BlockPool::new(4, true);
+    let pool = self::pool(4, true);
     let other: Vec<u32> = tokens(2).into_iter().rev().collect();
     drop(computed(&pool, &tokens(2)));
     drop(computed(&pool, &other));
@@ -121,6 +144,103 @@ fn a_full_pool_takes_the_least_recently_used_leaf() {
     assert!(!newcomer.grow(5 * BLOCK_TOKENS));
 }
 
+fn want(bytes: usize, unused_since: Option<Instant>) -> Want {
+    Want { bytes, unused_since }
+}
+
+/// What the pool gives back for a load that wants so much.
+fn given(pool: &BlockPool, budget: &MemoryBudget, want: Want) -> Vec<(u32, usize)> {
+    let mut given = Vec::new();
+    // Nobody is told, so nobody is waited for.
+    budget.ask_kv(want, Instant::now());
+    pool.make_room(|first, count| given.push((first.0, count)));
+    assert_eq!(budget.wanted_of_kv(), None, "it was answered");
+    given
+}
+
+/// A budget of `total` blocks, of which 4 are keys' and values' anyway, and a pool of 32 that takes from it.
+fn budgeted(total: usize) -> (Arc<MemoryBudget>, BlockPool) {
+    let budget = Arc::new(MemoryBudget::new(total, 4));
+    budget.on_kv_wanted(|| true);
+    let pool = BlockPool::new(&limits(32), true, Arc::clone(&budget));
+    (budget, pool)
+}
+
+#[test]
+fn keys_and_values_take_what_adapters_leave_and_no_more() {
+    let (budget, pool) = budgeted(16);
+    assert_eq!((budget.taken(), free(&pool)), ((4, 0), 4), "the floor is there");
+    budget.take_for_adapters(0, 7).unwrap();
+    let mut table = pool.table(MINE);
+    assert!(table.grow(8 * BLOCK_TOKENS));
+    assert_eq!(budget.taken(), (8, 7));
+    assert!(
+        !table.grow(9 * BLOCK_TOKENS),
+        "another extent of two would be one too many"
+    );
+    assert_eq!(table.blocks().len(), 8, "nothing was taken");
+    assert_eq!(
+        budget.wanted_of_adapters(),
+        1,
+        "and adapters are asked for what lacks"
+    );
+    budget.set_adapters(0);
+    assert!(table.grow(12 * BLOCK_TOKENS));
+    assert_eq!(budget.taken(), (12, 0));
+}
+
+#[test]
+fn what_is_held_or_of_the_floor_makes_no_room_and_the_oldest_goes_first() {
+    let (budget, pool) = budgeted(100);
+    let first = computed(&pool, &tokens(5));
+    let others: Vec<u32> = tokens(5).into_iter().map(|token| token + 1000).collect();
+    let second = computed(&pool, &others);
+    assert_eq!(budget.taken(), (10, 0));
+    let ids = |table: &BlockTable| table.blocks().iter().map(|block| block.0).collect::<Vec<_>>();
+    assert_eq!(
+        (ids(&first), ids(&second)),
+        (vec![0, 1, 2, 3, 4], vec![5, 6, 7, 8, 9])
+    );
+    assert_eq!(given(&pool, &budget, want(100, None)), [], "all are held");
+    drop(first);
+    let between = Instant::now();
+    drop(second);
+    // Blocks 4 and 5 are an extent of both.
+    assert_eq!(given(&pool, &budget, want(100, Some(between))), [(2, 2), (0, 2)]);
+    assert_eq!(budget.taken(), (6, 0));
+    assert_eq!(
+        pool.shared.borrow().cache.find(MINE, &tokens(5)).blocks,
+        [],
+        "its beginning is gone"
+    );
+    assert_eq!(pool.shared.borrow().cache.find(MINE, &others).blocks.len(), 5);
+    assert_eq!(
+        given(&pool, &budget, want(1, None)),
+        [(8, 2)],
+        "no more than wanted, and whole extents"
+    );
+    assert_eq!(given(&pool, &budget, want(100, None)), [], "the floor stays");
+    assert_eq!((pool.used(), pool.cached(), free(&pool)), (0, 3, 4));
+    // What was given back is taken again.
+    let mut table = pool.table(MINE);
+    assert!(table.grow(32 * BLOCK_TOKENS));
+    assert_eq!(budget.taken(), (32, 0));
+}
+
+#[test]
+fn the_prefix_cache_leaves_a_sixteenth_for_loads_and_sequences_take_it() {
+    let (budget, pool) = budgeted(64);
+    let pool_of_64 = BlockPool::new(&limits(64), true, Arc::clone(&budget));
+    drop(pool);
+    for start in 0..20 {
+        let tokens: Vec<u32> = (0..4 * BLOCK_TOKENS as u32).map(|n| n + 1000 * start).collect();
+        drop(computed(&pool_of_64, &tokens));
+    }
+    assert_eq!(budget.taken().0, 60);
+    assert!(pool_of_64.table(MINE).grow(64 * BLOCK_TOKENS));
+    assert_eq!(budget.taken().0, 64);
+}
+
 /// What a sequence does to its table.
 #[derive(Clone, Debug)]
 enum Act {
@@ -129,6 +249,8 @@ enum Act {
     /// It computes all its tokens, and generates so many of one kind.
     Generate(u32, usize),
     Clear,
+    /// An adapter comes that takes so much, and keys and values make room for it, or one goes.
+    Adapter(usize),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -136,6 +258,7 @@ fn act() -> impl Strategy<Value = Act> {
         (0_usize..60, 0_u32..3, 1_usize..40).prop_map(|(common, kind, rest)| Act::Fill(common, kind, rest)),
         (0_u32..3, 1_usize..20).prop_map(|(kind, count)| Act::Generate(kind, count)),
         Just(Act::Clear),
+        (0_usize..12).prop_map(Act::Adapter),
     ]
 }
 
@@ -151,10 +274,17 @@ proptest! {
     #[test]
     fn every_block_is_in_one_place_and_holds_what_its_finders_expect(
         total in 0_usize..24,
+        bounded in any::<bool>(),
         sharing in prop::bool::weighted(0.9),
         script in prop::collection::vec((0_usize..6, act()), 0..60),
     ) {
-        let pool = BlockPool::new(total, sharing);
+        let budget = match bounded {
+            true => MemoryBudget::new(total + 2, total.min(4) / 2 * 2),
+            false => MemoryBudget::default(),
+        };
+        let budget = Arc::new(budget);
+        budget.on_kv_wanted(|| true);
+        let pool = BlockPool::new(&limits(total), sharing, Arc::clone(&budget));
         let mut tables: Vec<(BlockTable, Vec<u32>)> =
             (0..6).map(|index| (pool.table(namespace(index)), Vec::new())).collect();
         // What each block was computed for, by whom.
@@ -167,6 +297,14 @@ proptest! {
                 Act::Clear => {
                     table.clear();
                     tokens.clear();
+                }
+                Act::Adapter(bytes) => {
+                    let had = budget.taken().1;
+                    if let Err(bytes) = budget.take_for_adapters(had, bytes) {
+                        given(&pool, &budget, want(bytes, None));
+                        budget.set_adapters(0);
+                    }
+                    from = tokens.len().div_ceil(BLOCK_TOKENS);
                 }
                 Act::Fill(common, kind, rest) => {
                     table.clear();
@@ -217,7 +355,7 @@ proptest! {
                     prop_assert_eq!(&written[block], &(namespace(index), tokens[..end].to_vec()));
                 }
             }
-            // Free, idle and held are all there is, and each is counted.
+            // Free, idle and held are all that have memory, and each is counted.
             let held: Vec<BlockId> = tables.iter().flat_map(|(table, _)| table.blocks().to_vec()).collect();
             let distinct: HashSet<BlockId> = held.iter().copied().collect();
             let blocks = pool.shared.borrow();
@@ -228,7 +366,15 @@ proptest! {
             prop_assert_eq!(free.len(), blocks.free.len());
             prop_assert_eq!(idle.len(), blocks.cache.idle());
             prop_assert!(free.is_disjoint(&idle) && free.is_disjoint(&distinct) && idle.is_disjoint(&distinct));
-            prop_assert_eq!(free.len() + idle.len() + distinct.len(), total);
+            let with_memory: HashSet<_> = blocks.extents.with_memory().collect();
+            prop_assert!(free.iter().chain(&idle).chain(&distinct).all(|block| with_memory.contains(block)));
+            prop_assert_eq!(free.len() + idle.len() + distinct.len(), with_memory.len());
+            prop_assert_eq!(blocks.held, distinct.len());
+            if bounded {
+                let (kv, adapters) = budget.taken();
+                prop_assert!(kv + adapters <= budget.total());
+                prop_assert!(kv + 1 >= with_memory.len(), "{} blocks in {} bytes", with_memory.len(), kv);
+            }
             for block in (0..total as u32).map(BlockId) {
                 let holders = held.iter().filter(|&&other| other == block).count();
                 prop_assert_eq!(blocks.holders[block.0 as usize] as usize, holders);
@@ -238,7 +384,8 @@ proptest! {
             }
         }
         drop(tables);
-        prop_assert_eq!((pool.free(), pool.used()), (total, 0));
+        budget.set_adapters(0);
+        prop_assert_eq!(pool.used(), 0);
         prop_assert!(pool.shared.borrow().holders.iter().all(|&holders| holders == 0));
         // Everything can be had again.
         let mut all = pool.table(MINE);

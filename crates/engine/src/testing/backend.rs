@@ -144,6 +144,10 @@ impl Backend for FakeBackend {
         !self.faults.cannot_copy
     }
 
+    fn forget(&mut self, first: BlockId, count: usize) {
+        self.cache[first.0 as usize..][..count].fill([None; BLOCK_TOKENS]);
+    }
+
     fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
         if let Some(gate) = &self.faults.gate {
             // Once nobody holds the other end, steps are free to go.

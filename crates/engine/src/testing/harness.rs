@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use multigraft_model::{AdapterHash, Backend, Limits, PackedAdapter};
+use multigraft_model::{AdapterHash, Backend, Limits, MemoryBudget, PackedAdapter};
 
 use super::{FakeBackend, FakeVocabulary, Recorder, Recording, VOCAB};
 use crate::engine::{EngineOptions, Shared};
@@ -18,6 +18,8 @@ pub(crate) fn generous() -> Limits {
     Limits {
         vocab: VOCAB,
         blocks: 64,
+        block_bytes: 1,
+        extent: 1,
         context: 1024,
         step_rows: 1024,
     }
@@ -72,6 +74,10 @@ impl Harness {
     }
 
     pub(crate) fn over(backend: FakeBackend, options: EngineOptions) -> Self {
+        Self::within(backend, options, Arc::default())
+    }
+
+    pub(crate) fn within(backend: FakeBackend, options: EngineOptions, budget: Arc<MemoryBudget>) -> Self {
         let shared = Arc::new(Shared::new(options.limits(&backend.limits())));
         let (inbox, commands) = mpsc::channel();
         // An engine that drains never sleeps: a turn without work says so instead.
@@ -81,6 +87,7 @@ impl Harness {
             Arc::new(FakeVocabulary),
             Arc::clone(&shared),
             commands,
+            budget,
         );
         Self {
             worker,
@@ -101,6 +108,11 @@ impl Harness {
         let (sink, recording) = Recorder::new();
         self.try_submit(request, sink).unwrap();
         recording
+    }
+
+    /// An adapter wants memory, for which there is room at the next turn.
+    pub(crate) fn make_room(&self) {
+        assert!(self.inbox.send(Command::MakeRoom).is_ok());
     }
 
     /// Orders it to end at the next turn.

@@ -1,10 +1,12 @@
 //! What holds for all requests, arrivals, budgets and cache sizes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
 
 use proptest::prelude::*;
 
-use multigraft_model::Limits;
+use multigraft_model::{Limits, MemoryBudget, Want};
 
 use crate::testing::{
     FakeBackend, Faults, Harness, Recorder, Recording, VOCAB, generous, hash, scaled, specified,
@@ -194,6 +196,41 @@ proptest! {
     fn mixed_equals_alone((limits, options) in tight(), arrivals in arrivals(Just(None))) {
         let mut harness = Harness::over(FakeBackend::new(limits), options);
         let recordings = serve(&mut harness, &arrivals)?;
+        for (recording, (request, ..)) in recordings.iter().zip(arrivals) {
+            prop_assert_eq!(recording.answer(), Harness::alone(request).answer());
+        }
+        nothing_is_left(&harness)?;
+    }
+
+    #[test]
+    fn adapters_that_take_memory_change_no_answer(
+        (limits, options) in tight(),
+        extent in 1_usize..5,
+        adapters in prop::collection::vec(0_usize..20, 1..8),
+        arrivals in arrivals(Just(None)),
+    ) {
+        // The floor holds the longest request.
+        let floor = LONGEST.next_multiple_of(extent);
+        let budget = Arc::new(MemoryBudget::new(floor + 12, floor));
+        let limits = Limits { blocks: limits.blocks.max(floor), extent, ..limits };
+        let mut harness = Harness::within(FakeBackend::new(limits), options, Arc::clone(&budget));
+        budget.on_kv_wanted(|| true);
+        let recordings: Vec<Recording> =
+            arrivals.iter().map(|(request, ..)| harness.submit(request.clone())).collect();
+        let mut sizes = adapters.iter().cycle();
+        loop {
+            // One adapter after the other comes, and goes a turn later.
+            budget.set_adapters(0);
+            if let Err(bytes) = budget.take_for_adapters(0, *sizes.next().unwrap()) {
+                budget.ask_kv(Want { bytes, unused_since: None }, Instant::now());
+                harness.make_room();
+            }
+            if !harness.turn() {
+                break;
+            }
+            let (kv, adapters) = budget.taken();
+            prop_assert!(kv + adapters <= budget.total());
+        }
         for (recording, (request, ..)) in recordings.iter().zip(arrivals) {
             prop_assert_eq!(recording.answer(), Harness::alone(request).answer());
         }

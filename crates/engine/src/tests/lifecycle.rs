@@ -15,7 +15,12 @@ fn lasting(max_tokens: usize) -> Request {
 
 fn start(faults: Faults, options: EngineOptions) -> Engine {
     let backend = FakeBackend::with_faults(generous(), faults);
-    Engine::start_with(Box::new(backend), Arc::new(FakeVocabulary), options)
+    Engine::start_with(
+        Box::new(backend),
+        Arc::new(FakeVocabulary),
+        options,
+        Arc::default(),
+    )
 }
 
 /// An engine whose steps wait for a word each; once the sender is dropped they run freely.
@@ -297,6 +302,8 @@ fn limits_are_those_of_options_and_backend_together() {
     let backend = Limits {
         vocab: 24,
         blocks: 3,
+        block_bytes: 1,
+        extent: 1,
         context: 40,
         step_rows: 16,
     };
@@ -309,6 +316,7 @@ fn limits_are_those_of_options_and_backend_together() {
             max_waiting: 0,
             ..EngineOptions::default()
         },
+        Arc::default(),
     );
     let limits = engine.limits();
     assert_eq!((limits.vocab, limits.context, limits.cache_tokens), (24, 40, 48));

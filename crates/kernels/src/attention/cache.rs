@@ -3,6 +3,7 @@
 use super::format::{Bf16, F32, Format, Int8, KvDtype};
 use crate::isa::LANES;
 use crate::shared::SharedRows;
+use crate::unused;
 
 /// Positions of a block of the cache.
 pub const BLOCK_POSITIONS: usize = LANES;
@@ -103,6 +104,23 @@ impl KvLayer {
         with_store!(&self.store, store => store.keys.len() / (self.shape.kv_heads * self.shape.keys()))
     }
 
+    /// What `count` blocks from `first` on hold is of no more use: gives their memory back where the system can. They may be
+    /// written again.
+    ///
+    /// # Panics
+    /// If one of them does not exist.
+    pub fn forget(&mut self, first: u32, count: usize) {
+        let shape = self.shape;
+        with_store!(&mut self.store, store => {
+            forget(&mut store.keys, shape.kv_heads * shape.keys(), first, count);
+            forget(&mut store.values, shape.kv_heads * shape.values(), first, count);
+            if !store.key_scales.is_empty() {
+                forget(&mut store.key_scales, shape.kv_heads * BLOCK_POSITIONS, first, count);
+                forget(&mut store.value_scales, shape.kv_heads * BLOCK_POSITIONS, first, count);
+            }
+        });
+    }
+
     /// Copies all sixteen positions of a block.
     ///
     /// # Panics
@@ -118,6 +136,11 @@ impl KvLayer {
             }
         });
     }
+}
+
+/// Forgets `count` of `data`'s pieces of `len`, from `first` on.
+fn forget<T: bytemuck::AnyBitPattern>(data: &mut [T], len: usize, first: u32, count: usize) {
+    unused::forget(&mut data[first as usize * len..][..count * len]);
 }
 
 /// Copies one of `data`'s pieces of `len`.

@@ -1,5 +1,6 @@
 //! How the numbers of a KV cache are stored.
 
+use bytemuck::AnyBitPattern;
 use half::bf16;
 
 use crate::isa::{Isa, LANES};
@@ -18,7 +19,7 @@ pub enum KvDtype {
 
 /// A stored form. `SCALED` forms have one scale for each head of each position.
 pub(super) trait Format: Copy + Send + Sync + 'static {
-    type Raw: Copy + Default + Send + Sync + std::fmt::Debug;
+    type Raw: AnyBitPattern + Default + Send + Sync + std::fmt::Debug;
     const SCALED: bool;
 
     /// Widens sixteen numbers; scales are applied elsewhere.

@@ -22,6 +22,16 @@ pub enum LoraDtype {
     Bf16,
 }
 
+impl LoraDtype {
+    /// Of one number.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::Bf16 => size_of::<half::bf16>(),
+        }
+    }
+}
+
 /// A low-rank update of one linear map, packed.
 #[derive(Debug)]
 pub struct PackedLora {
@@ -65,6 +75,11 @@ impl PackedLora {
             a: Shrink::new(a, inp, dtype),
             b,
         }
+    }
+
+    /// Memory that an update takes once it is packed, in bytes.
+    pub fn size(rank: usize, inp: usize, out: usize, dtype: LoraDtype) -> usize {
+        Shrink::size(rank, inp, dtype) + PackedMatrix::float_size(out, rank, dtype)
     }
 
     /// The rank.

@@ -31,6 +31,11 @@ impl Shrink {
         }
     }
 
+    /// What [`Shrink::new`] takes, in bytes.
+    pub(super) fn size(rank: usize, inp: usize, dtype: LoraDtype) -> usize {
+        rank.next_multiple_of(RANKS) * inp.next_multiple_of(LANES) * dtype.bytes()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::F32(a) => size_of_val(a.as_slice()),

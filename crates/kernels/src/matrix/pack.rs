@@ -7,6 +7,7 @@ use super::int8::{Bits, Nibbles, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8, Scales
 use super::panels::Panels;
 use crate::blocks::{BlockType, k_scale_min};
 use crate::isa::LANES;
+use crate::lora::LoraDtype;
 
 /// Why a matrix could not be packed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +102,11 @@ impl PackedMatrix {
         let bytes = bytemuck::cast_slice(weights);
         Self::pack(BlockType::F32, bytes, out, inp, Precision::Exact)
             .expect("the caller gives out x in weights")
+    }
+
+    /// Memory that float weights `[out, in]` take once they are packed as `dtype`, in bytes.
+    pub fn float_size(out: usize, inp: usize, dtype: LoraDtype) -> usize {
+        out.next_multiple_of(LANES) * inp * dtype.bytes()
     }
 
     /// Packs float weights `[out, in]`, row-major, rounded to bf16; activations stay in float32.

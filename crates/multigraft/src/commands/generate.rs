@@ -33,7 +33,8 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     settings.engine.max_running = 1;
     let fetcher = fetcher(&settings, iter::empty());
     let base = Base::open(&settings, &fetcher)?;
-    let registry = base.registry(&settings, None, fetcher, IsBusy::default())?;
+    let budget = base.budget(&settings)?;
+    let registry = base.registry(&settings, None, fetcher, IsBusy::default(), Arc::clone(&budget))?;
     let adapter = choose(&registry, arguments.with.as_deref())?;
     let text = read_prompt(&arguments.prompt)?;
     let prompt = match arguments.raw {
@@ -42,7 +43,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
             .tokenizer
             .encode(&templated(&base, arguments.system.as_deref(), &text)?, false)?,
     };
-    let engine = base.engine(&settings)?;
+    let engine = base.engine(&settings, budget)?;
     let room = engine.limits().room_after(prompt.len());
     let request = Request {
         adapter: adapter.map(Into::into),

@@ -39,10 +39,11 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let sources = AllowedSources::new(&allowed).context("--allow-source")?;
     let fetcher = fetcher(&settings, sources.hosts());
     let base = Base::open(&settings, &fetcher)?;
-    let engine = base.engine(&settings)?;
+    let budget = base.budget(&settings)?;
+    let engine = base.engine(&settings, Arc::clone(&budget))?;
     let watched = engine.clone();
     let is_busy = IsBusy::new(move || watched.stats().running > 0);
-    let registry = base.registry(&settings, server.data.clone(), fetcher, is_busy)?;
+    let registry = base.registry(&settings, server.data.clone(), fetcher, is_busy, budget)?;
     if server.preload {
         load_all(&registry)?;
     }
@@ -102,21 +103,26 @@ fn overview(base: &Base, registry: &Registry, engine: &Engine, settings: &ModelS
             * limits.cache_tokens
             / multigraft_model::BLOCK_TOKENS,
     );
-    let up_to = settings
-        .adapter_memory
-        .map_or_else(String::new, |most| format!(" of up to {most}"));
+    let (adapter_bytes, most) = registry.memory();
+    let up_to = match most {
+        usize::MAX => String::new(),
+        most => format!(" of up to {}", Bytes::from(most)),
+    };
+    let together = settings
+        .memory
+        .map_or_else(String::new, |memory| format!(", {memory} together"));
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
         "base      {} ({}, {} parameters)\nfile      {}\nmemory    weights {}, adapters {}{up_to}, keys and values up \
-         to {} ({} tokens)\ncontext   {} tokens\nthreads   {}\nadapters  {}",
+         to {} ({} tokens){together}\ncontext   {} tokens\nthreads   {}\nadapters  {}",
         base.name,
         config.architecture,
         count(base.parameters),
         base.path.display(),
         Bytes::from(base.model.bytes()),
-        Bytes::from(registry.memory().0),
+        Bytes::from(adapter_bytes),
         kv_bytes,
         limits.cache_tokens,
         limits.context,

@@ -65,6 +65,12 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_ADAPTER_MEMORY")]
     pub adapter_memory: Option<Bytes>,
 
+    /// Memory for adapters and for keys and values together: what one of them does not use is the other's, and whoever was idle
+    /// for longest makes room. What one whole context takes is always there for keys and values. `--adapter-memory` and
+    /// `--kv-memory` bound each of them further. [default: none, each has its own]
+    #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_MEMORY")]
+    pub memory: Option<Bytes>,
+
     /// What becomes of an adapter that fails its self test when it is first loaded: one that moves no logit of a fixed prompt, or
     /// does not generate what its `reference.json` expects. `off` tests none. [default: warn]
     #[arg(long, value_name = "OFF|WARN|REFUSE", env = "MULTIGRAFT_SELF_TEST")]
@@ -84,7 +90,7 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_CONTEXT")]
     pub context: Option<usize>,
 
-    /// Memory for the keys and values of all running sequences together. Taken as it is used. [default: 1GiB, less
+    /// Memory for the keys and values of all running sequences together. Taken as it is used. [default: `--memory`, or else 1GiB; less
     /// if all running sequences can take no more; at least one whole context, at most half of the free memory]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_KV_MEMORY")]
     pub kv_memory: Option<Bytes>,

@@ -36,6 +36,8 @@ pub(crate) struct ModelSettings {
     pub adapter_dtype: AdapterDtype,
     /// Memory for adapters, if it is bounded.
     pub adapter_memory: Option<Bytes>,
+    /// Memory for adapters and keys and values together, if they have one budget.
+    pub memory: Option<Bytes>,
     /// What becomes of adapters that fail their self test.
     pub self_test: SelfTestMode,
     /// Disk space for what is fetched of adapters.
@@ -90,6 +92,7 @@ impl ModelSettings {
                 .or(file.adapter_dtype)
                 .unwrap_or(AdapterDtype::Bf16),
             adapter_memory: flags.adapter_memory.or(file.adapter_memory),
+            memory: flags.memory.or(file.memory),
             self_test: flags.self_test.or(file.self_test).unwrap_or(SelfTestMode::Warn),
             disk_cache: flags.disk_cache.or(file.disk_cache).unwrap_or(DISK_CACHE),
             threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),

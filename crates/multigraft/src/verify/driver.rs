@@ -178,6 +178,8 @@ mod tests {
             Limits {
                 vocab: VOCAB,
                 blocks: 4,
+                block_bytes: 1,
+                extent: 1,
                 context: 32,
                 step_rows: self.step_rows,
             }

@@ -26,7 +26,7 @@ impl AppState {
         let waiting = waiting.map_err(|error| ApiError::not_added(&error))?;
         waiting.outcome().await.map_err(|error| match error {
             LoadError::Failed(error) => ApiError::not_added(&error),
-            LoadError::NoRoom { .. } => {
+            LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => {
                 ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
             }
             error => ApiError::unavailable(name, &error),

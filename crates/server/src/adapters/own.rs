@@ -123,6 +123,16 @@ struct Memory {
     bytes: usize,
     /// What they may take; null if it is not bounded.
     limit: Option<usize>,
+    /// What they share with keys and values; null if each has its own.
+    budget: Option<Budget>,
+}
+
+/// Memory of adapters and of keys and values together.
+#[derive(Debug, Serialize)]
+struct Budget {
+    limit: usize,
+    keys_and_values: usize,
+    adapters: usize,
 }
 
 /// `GET /v1/adapters`.
@@ -134,6 +144,14 @@ pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
         memory: Memory {
             bytes,
             limit: (limit < usize::MAX).then_some(limit),
+            budget: state.registry.budget().map(|budget| {
+                let (keys_and_values, adapters) = budget.taken();
+                Budget {
+                    limit: budget.total(),
+                    keys_and_values,
+                    adapters,
+                }
+            }),
         },
     })
 }

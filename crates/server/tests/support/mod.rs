@@ -55,6 +55,8 @@ impl Backend for Alphabet {
         BackendLimits {
             vocab: VOCAB,
             blocks: 4096,
+            block_bytes: 1,
+            extent: 1,
             context: self.context,
             step_rows: 256,
         }
@@ -256,7 +258,7 @@ fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
     let packer = Packer {
         shape: shape(),
         self_test: None,
-        weight_bytes: 2,
+        size: Box::new(|_| 16),
         pack: Box::new(move |weights| {
             if let Some(gate) = &gate {
                 let _ = gate.lock().expect("one thread").recv();

@@ -142,6 +142,8 @@ mod tests {
             Limits {
                 vocab: 7,
                 blocks: 100,
+                block_bytes: 1,
+                extent: 1,
                 context: 1000,
                 step_rows: 20,
             }

@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     let settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
     let fetcher = fetcher(&settings, iter::empty());
     let base = Base::open(&settings, &fetcher)?;
-    let adapters = load_all(&base.registry(&settings, None, fetcher, IsBusy::default())?)?;
+    let adapters = load_all(&base.registry(&settings, None, fetcher, IsBusy::default(), Arc::default())?)?;
     let bench = Bench {
         arguments,
         cost: Cost::of(
@@ -177,6 +177,7 @@ impl Bench<'_> {
             .chain(self.prefills().iter().map(|length| blocks(1, *length)))
             .max();
         let block = CpuBackend::block_bytes(&self.base.model, settings.kv_dtype.into());
+        settings.memory = None;
         settings.kv_memory = Some(Bytes::from(needed.unwrap_or(1) * block));
         let mut backend = self.base.backend(&settings)?;
         let slots = self

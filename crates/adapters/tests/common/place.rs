@@ -1,0 +1,117 @@
+//! A registry over folders of adapters that are packed at once.
+#![allow(dead_code, reason = "not every test file uses all of it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+
+use multigraft_adapters::{
+    Adding, Entry, Lookup, Outcome, Packer, Reference, Registry, RegistryOptions, Residency, Source, Waiting,
+};
+use multigraft_model::PackedAdapter;
+
+use super::{Adapter, base};
+
+/// What an adapter of these tests takes in memory.
+pub(crate) const BYTES: usize = 1000;
+
+/// A registry, the folders of its adapters, and how it packs.
+pub(crate) struct Place {
+    pub(crate) registry: Registry,
+    pub(crate) dir: tempfile::TempDir,
+    /// How often something was packed.
+    pub(crate) packed: Arc<AtomicUsize>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self::with(RegistryOptions::default(), None)
+    }
+
+    /// With a `gate`, packing waits for a word from there.
+    pub(crate) fn with(options: RegistryOptions, gate: Option<Receiver<()>>) -> Self {
+        let packed = Arc::new(AtomicUsize::new(0));
+        let (count, gate) = (Arc::clone(&packed), gate.map(Mutex::new));
+        let packer = Packer {
+            shape: base(false),
+            self_test: None,
+            size: Box::new(|_| BYTES),
+            pack: Box::new(move |weights| {
+                if let Some(gate) = &gate {
+                    let _ = gate.lock().unwrap().recv();
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(PackedAdapter::claiming(weights.hash, BYTES))
+            }),
+        };
+        Self {
+            registry: Registry::open("acme/tiny", packer, options).unwrap(),
+            dir: tempfile::tempdir().unwrap(),
+            packed,
+        }
+    }
+
+    pub(crate) fn gated(options: RegistryOptions) -> (Self, Sender<()>) {
+        let (open, gate) = mpsc::channel();
+        (Self::with(options, Some(gate)), open)
+    }
+
+    /// Writes an adapter that differs from others by its alpha.
+    pub(crate) fn write(&self, folder: &str, alpha: u32) -> PathBuf {
+        let mut adapter = Adapter::good();
+        adapter.config["lora_alpha"] = alpha.into();
+        let folder = self.dir.path().join(folder);
+        adapter.write(&folder);
+        folder
+    }
+
+    pub(crate) fn register(&self, name: &str, alpha: u32) {
+        let folder = self.write(name, alpha);
+        self.registry.register(source(name, &folder)).unwrap();
+    }
+
+    pub(crate) fn replace(&self, name: &str, folder: &Path) -> Outcome {
+        let adding = Adding {
+            replace: true,
+            pinned: None,
+        };
+        self.registry.add(&source(name, folder), adding).unwrap().block()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Outcome {
+        match self.registry.get(name) {
+            Lookup::Ready(entry) => Ok(entry),
+            Lookup::Loading(waiting) => waiting.block(),
+            Lookup::Unavailable(error) => Err(error),
+            Lookup::Unknown => panic!("{name} is unknown"),
+        }
+    }
+
+    pub(crate) fn is_resident(&self, name: &str) -> bool {
+        let listed = self.registry.listed(name).unwrap();
+        matches!(listed.residency, Residency::Resident { .. })
+    }
+}
+
+pub(crate) fn source(name: &str, folder: &Path) -> Source {
+    Source {
+        name: name.to_owned(),
+        at: Reference::Folder(folder.to_owned()),
+    }
+}
+
+pub(crate) fn loading(lookup: Lookup) -> Waiting {
+    match lookup {
+        Lookup::Loading(waiting) => waiting,
+        other => panic!("not loading: {other:?}"),
+    }
+}
+
+pub(crate) fn ready(lookup: Lookup) -> Entry {
+    match lookup {
+        Lookup::Ready(entry) => entry,
+        other => panic!("not ready: {other:?}"),
+    }
+}
