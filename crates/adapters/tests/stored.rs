@@ -3,12 +3,13 @@
 
 mod common;
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use common::{Adapter, base};
 use multigraft_adapters::{
-    Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Reference, Registry, RegistryOptions,
-    Source,
+    AdapterLimits, Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Reference, Registry,
+    RegistryOptions, Source,
 };
 use multigraft_model::{AdapterHash, PackedAdapter};
 
@@ -87,6 +88,12 @@ fn names_versions_and_pins_survive_and_their_files_with_them() {
     registry.pin("b", true).unwrap();
     let defaults: serde_json::Map<_, _> = [("temperature".to_owned(), 0.5.into())].into_iter().collect();
     registry.set_defaults("b", defaults.clone()).unwrap();
+    let limits = AdapterLimits {
+        weight: 2.5,
+        requests_per_minute: NonZeroU32::new(60),
+        ..AdapterLimits::default()
+    };
+    registry.set_limits("b", limits).unwrap();
     registry.activate("a", Some(hashes[0])).unwrap();
     let before = state(&registry);
     std::fs::remove_dir_all(&source).unwrap();
@@ -106,6 +113,8 @@ fn names_versions_and_pins_survive_and_their_files_with_them() {
     assert_eq!(get(&registry, "b").hash, hashes[2]);
     assert_eq!(registry.defaults("b").as_deref(), Some(&defaults));
     assert_eq!(registry.defaults("a"), None);
+    assert_eq!(registry.limits("b"), limits);
+    assert_eq!(registry.limits("a"), AdapterLimits::default());
 }
 
 #[test]
@@ -115,7 +124,8 @@ fn data_of_the_first_version_is_read_and_brought_up_to_date() {
     write(source.clone(), 1);
     let hash = add(&open(&data).unwrap(), "a", &source).unwrap().hash;
     let database = rusqlite::Connection::open(data.join("registry.sqlite")).unwrap();
-    let back = "ALTER TABLE version DROP COLUMN revision; ALTER TABLE adapter DROP COLUMN defaults; PRAGMA user_version = 1;";
+    let back = "ALTER TABLE version DROP COLUMN revision; ALTER TABLE adapter DROP COLUMN defaults; \
+                ALTER TABLE adapter DROP COLUMN limits; PRAGMA user_version = 1;";
     database.execute_batch(back).unwrap();
     drop(database);
     for _ in 0..2 {

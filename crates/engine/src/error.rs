@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::request::WEIGHTS;
+
 /// Why a request was not accepted. Nothing of it was done.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SubmitError {
@@ -106,6 +108,12 @@ pub enum SubmitError {
     /// A sampling parameter is out of its range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The weight of a share is out of range.
+    #[error("the weight of a share is {weight}, but must be {} to {}", WEIGHTS.start(), WEIGHTS.end())]
+    Weight {
+        /// What was given.
+        weight: f32,
+    },
     /// Too many requests of the same adapter and tenant, or of all, wait already; try again later.
     #[error("{waiting} requests are waiting already, and the queue holds {limit}; try again later")]
     QueueFull {

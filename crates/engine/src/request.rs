@@ -1,5 +1,6 @@
 //! What a client asks for.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use multigraft_model::{AdapterHash, PackedAdapter};
@@ -14,6 +15,9 @@ pub const MAX_STOP_BYTES: usize = 1024;
 
 /// The most stop strings, and the most stop tokens.
 pub const MAX_STOPS: usize = 128;
+
+/// Weights of shares.
+pub const WEIGHTS: RangeInclusive<f32> = 0.01..=100.0;
 
 /// The most alternatives whose log-probabilities can be asked for at each position.
 pub const MAX_LOGPROBS: usize = 20;
@@ -78,6 +82,9 @@ pub struct Request {
     pub prompt_logprobs: Option<usize>,
     /// Whose computed prefixes it may use, and who may use its own. `None`: those of all who name nobody.
     pub tenant: Option<Tenant>,
+    /// How much of the machine its share (its adapter and tenant) gets where there is not enough for all: twice the weight is
+    /// twice the tokens. Within [`WEIGHTS`]; of a share's requests the newest one's counts.
+    pub weight: f32,
 }
 
 impl Request {
@@ -92,6 +99,7 @@ impl Request {
             logprobs: None,
             prompt_logprobs: None,
             tenant: None,
+            weight: 1.0,
         }
     }
 
@@ -125,6 +133,9 @@ impl Request {
             });
         }
         limits.check_room(prompt, max_tokens)?;
+        if !WEIGHTS.contains(&self.weight) {
+            return Err(SubmitError::Weight { weight: self.weight });
+        }
         if let Some(used) = &self.adapter {
             used.check()?;
             if used.adapter.sets_in(&self.prompt).is_none() {

@@ -69,7 +69,7 @@ impl Scheduler {
 
     /// Takes a request that was accepted.
     pub(crate) fn enter(&mut self, sequence: Sequence) {
-        self.shares.enter(sequence.share());
+        self.shares.enter(sequence.share(), sequence.weight());
         self.queues.waiting.push_back(sequence);
     }
 

@@ -29,6 +29,7 @@ pub(crate) struct Sequence {
     sets_in: usize,
     /// Whose it is.
     share: ShareId,
+    weight: f32,
     /// The prompt and the output.
     tokens: Vec<u32>,
     /// How many of them are the prompt.
@@ -92,6 +93,7 @@ impl Sequence {
             adapter: request.adapter,
             sets_in,
             share,
+            weight: request.weight,
             prompt: request.prompt.len(),
             max_tokens: request.max_tokens,
             computed: 0,
@@ -128,6 +130,11 @@ impl Sequence {
 
     pub(crate) fn share(&self) -> ShareId {
         self.share
+    }
+
+    /// The weight of its share.
+    pub(crate) fn weight(&self) -> f32 {
+        self.weight
     }
 
     /// Prompt and output.

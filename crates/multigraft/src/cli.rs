@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use reqwest::Url;
@@ -246,6 +246,23 @@ pub(crate) enum AdaptersAction {
         /// Keep it no longer.
         #[arg(long)]
         off: bool,
+    },
+    /// Say what an adapter's requests may take; what is left out is not limited.
+    Limit {
+        /// Its name.
+        name: String,
+        /// Its share where there is not enough for all: twice the weight is twice the tokens. 0.01 to 100.
+        #[arg(long, value_name = "WEIGHT", default_value_t = 1.0)]
+        weight: f32,
+        /// Requests that are accepted in a minute.
+        #[arg(long, value_name = "COUNT")]
+        requests_per_minute: Option<NonZeroU32>,
+        /// Tokens in a minute, of prompts and answers together.
+        #[arg(long, value_name = "COUNT")]
+        tokens_per_minute: Option<NonZeroU32>,
+        /// Requests that wait or run at once.
+        #[arg(long, value_name = "COUNT")]
+        concurrent_requests: Option<NonZeroU32>,
     },
     /// Serve an earlier version of an adapter.
     Rollback {

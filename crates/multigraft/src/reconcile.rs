@@ -11,8 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
-use multigraft_adapters::{Adding, Reference, Registry, Source};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use multigraft_adapters::{AdapterLimits, Adding, Reference, Registry, Source, Waiting};
+use multigraft_engine::WEIGHTS;
 use serde::Deserialize;
 
 /// How often the file is read.
@@ -32,12 +33,14 @@ struct File {
 }
 
 /// An adapter as it is to be.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     source: String,
     #[serde(default)]
     pinned: bool,
+    #[serde(default)]
+    limits: AdapterLimits,
 }
 
 /// Makes true what a file says.
@@ -109,7 +112,18 @@ impl Reconciler {
         // Also if it is not right: then it is complained of once.
         let parsed = toml::from_str::<File>(&text).with_context(of);
         self.text = Some(text);
-        self.wanted = parsed?.adapters;
+        let adapters = parsed?.adapters;
+        for (name, Wanted { limits, .. }) in &adapters {
+            ensure!(
+                WEIGHTS.contains(&limits.weight),
+                "the file of adapters {}: `{name}` has the weight {}, but weights are {} to {}",
+                self.path.display(),
+                limits.weight,
+                WEIGHTS.start(),
+                WEIGHTS.end()
+            );
+        }
+        self.wanted = adapters;
         self.failed.clear();
         Ok(())
     }
@@ -145,9 +159,9 @@ impl Reconciler {
             .map(|(name, wanted)| self.begin(name, wanted))
             .collect();
         for ((name, wanted), begun) in open.into_iter().zip(begun) {
-            let outcome = begun.and_then(|waiting| match waiting {
-                Some(waiting) => waiting.block().map(|_| ()).map_err(anyhow::Error::from),
-                None => Ok(()),
+            let outcome = begun.and_then(|waiting| {
+                waiting.map(Waiting::block).transpose()?;
+                Ok(self.registry.set_limits(&name, wanted.limits)?)
             });
             match outcome {
                 Ok(()) => {
@@ -171,8 +185,8 @@ impl Reconciler {
         }
     }
 
-    /// Begins to load an adapter, unless only its pin is another.
-    fn begin(&self, name: &str, wanted: &Wanted) -> Result<Option<multigraft_adapters::Waiting>> {
+    /// Begins to load an adapter, unless only its pin or its limits are others.
+    fn begin(&self, name: &str, wanted: &Wanted) -> Result<Option<Waiting>> {
         let made = self.made.get(name).filter(|_| self.registry.contains(name));
         if made.is_some_and(|made| made.source == wanted.source) {
             self.registry
@@ -199,6 +213,8 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use multigraft_adapters::{BaseShape, Packer, RegistryOptions};
     use multigraft_model::{ModelFiles, PackedAdapter};
 
@@ -264,8 +280,19 @@ mod tests {
             0,
         );
         assert_eq!(now, [other.clone(), of("a", 2, true)]);
+        let limited = "[adapters.a]\nsource = \"adapters/all_r8\"\nlimits = { weight = 2.0, concurrent_requests = 4 }\n";
+        assert_eq!(says(limited, 0).1, [other.clone(), of("a", 2, false)]);
+        let limits = registry.limits("a");
+        assert_eq!(
+            (limits.weight, limits.concurrent_requests),
+            (2.0, NonZeroU32::new(4))
+        );
+        let (read, _) = says(&limited.replace("2.0", "0.0"), 0);
+        assert!(read.expect_err("no weight").contains("weight 0"));
+        assert_eq!(registry.limits("a"), limits);
         let (_, now) = says("[adapters.a]\nsource = \"adapters/all_r8\"\n", 0);
         assert_eq!(now, [other.clone(), of("a", 2, false)]);
+        assert_eq!(registry.limits("a"), AdapterLimits::default());
         // What is not right, or empty, changes nothing.
         assert_eq!(says("", 0).1, [other.clone(), of("a", 2, false)]);
         let (read, now) = says("[adapters.a]\nsorce = \"x\"\n", 0);

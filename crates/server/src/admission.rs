@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{Entry, LoadError, Lookup, Source};
+use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, Source};
 use multigraft_engine::{AdapterUse, Request, SubmitError};
 use tokio::time::{Instant, timeout_at};
 
@@ -35,6 +35,8 @@ pub(crate) struct Served {
     pub hash: String,
     /// The adapter; `None` is the base.
     pub adapter: Option<AdapterUse>,
+    /// The names whose limits it counts against: its own, or those of its parts.
+    names: Vec<String>,
 }
 
 impl fmt::Debug for Served {
@@ -87,6 +89,7 @@ impl AppState {
             name: self.registry.base().to_owned(),
             hash: "base".to_owned(),
             adapter: None,
+            names: Vec::new(),
         }
     }
 
@@ -107,11 +110,14 @@ impl AppState {
     /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
     pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
         let deadline = Instant::now() + self.limits.load_wait;
+        let mut names = Vec::new();
         let (entry, scale) = match asked {
             Asked::One { name, .. } if self.is_base(name) => return Ok(self.base_model()),
             Asked::One { name, scale, .. } => {
                 let found = self.look_up(name)?;
-                (self.found(name, found, deadline, asked).await?, *scale)
+                let entry = self.found(name, found, deadline, asked).await?;
+                names.push(entry.name.clone());
+                (entry, *scale)
             }
             Asked::Merged { method, parts, .. } => {
                 // All of them are asked for before the first is waited for.
@@ -123,7 +129,7 @@ impl AppState {
                 }
                 let merged = self.registry.merged(*method, &entries);
                 // They need not stay in memory for this.
-                drop(entries);
+                names.extend(entries.into_iter().map(|(entry, _)| entry.name));
                 (self.found("merged", merged, deadline, asked).await?, 1.0)
             }
         };
@@ -137,6 +143,7 @@ impl AppState {
             hash: entry.hash.to_string(),
             name: entry.name,
             adapter: Some(used),
+            names,
         })
     }
 
@@ -216,13 +223,27 @@ impl AppState {
             .map_err(|error| refusal(error, dialect))
     }
 
-    /// Hands the choices to the engine, all or none.
-    pub(crate) fn submit(&self, choices: Vec<Request>, dialect: Dialect) -> Result<Answers, ApiError> {
+    /// Hands the choices of a request for `served` to the engine, all or none.
+    pub(crate) fn submit(
+        &self,
+        served: &Served,
+        mut choices: Vec<Request>,
+        dialect: Dialect,
+    ) -> Result<Answers, ApiError> {
+        let names = served.names.iter();
+        let names: Vec<(String, AdapterLimits)> = names
+            .map(|name| (name.clone(), self.registry.limits(name)))
+            .collect();
+        // Of several the least: none of them gets more than it may.
+        let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
         let limits = self.engine.limits();
-        for request in &choices {
+        for request in &mut choices {
+            request.weight = weight.unwrap_or(1.0);
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
         }
-        let (sinks, answers) = answers::channel(choices.len());
+        let prompt = choices.iter().map(|request| request.prompt.len()).sum();
+        let ticket = self.meters.admit(names, prompt, std::time::Instant::now())?;
+        let (sinks, answers) = answers::channel(choices.len(), ticket);
         for (request, sink) in choices.into_iter().zip(sinks) {
             // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
             self.engine
@@ -273,6 +294,8 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             let message = format!("`{field}` is {}, but must be {}", error.value, error.range);
             ApiError::invalid(field, message)
         }
+        // Weights are checked where they are set.
+        SubmitError::Weight { .. } => ApiError::Failed(message),
         SubmitError::QueueFull { retry_after, .. } => ApiError::Overloaded { message, retry_after },
         SubmitError::Stopped => ApiError::ShuttingDown,
     }

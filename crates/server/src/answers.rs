@@ -4,12 +4,12 @@
 //! [`Answers`] (the client hung up, a handler failed) closes the channel; the engine sees that in its next step
 //! and frees the slots.
 
-use std::{mem, ops::ControlFlow};
+use std::{mem, ops::ControlFlow, time::Instant};
 
 use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, metering::Ticket};
 
 /// The engine's end: one choice of one request.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(crate) struct Answers {
     events: UnboundedReceiver<(usize, Event)>,
     /// Choices that have neither finished nor failed.
     open: usize,
+    /// Where its tokens are counted, if they are.
+    ticket: Option<Ticket>,
 }
 
 /// One choice, complete.
@@ -73,8 +75,8 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for `choices` choices.
-pub(crate) fn channel(choices: usize) -> (Vec<ChannelSink>, Answers) {
+/// The two ends of a channel for `choices` choices. A `ticket` is held until the answers are dropped.
+pub(crate) fn channel(choices: usize, ticket: Option<Ticket>) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
     let sinks = (0..choices)
         .map(|choice| ChannelSink {
@@ -87,6 +89,7 @@ pub(crate) fn channel(choices: usize) -> (Vec<ChannelSink>, Answers) {
         Answers {
             events,
             open: choices,
+            ticket,
         },
     )
 }
@@ -102,6 +105,7 @@ impl Answers {
             (0, Event::Failed(message.to_owned()))
         });
         match &next.1 {
+            Event::Token(_) => self.ticket.iter().for_each(|ticket| ticket.token(Instant::now())),
             Event::Finished(_) => self.open -= 1,
             Event::Failed(_) => self.open = 0,
             _ => {}

@@ -31,6 +31,7 @@ mod defaults;
 mod dialect;
 mod error;
 mod fields;
+mod metering;
 mod openai;
 mod routes;
 mod serve;
@@ -41,6 +42,7 @@ mod tokens;
 
 pub use dialect::Dialect;
 pub use error::ApiError;
+pub use metering::Meters;
 pub use routes::router;
 pub use serve::{Ended, interrupt, serve};
 pub use state::{AppState, BaseInfo, Limits};

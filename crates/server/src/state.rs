@@ -10,6 +10,8 @@ use multigraft_adapters::{AllowedSources, Registry};
 use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
+use crate::metering::Meters;
+
 /// The state as handlers get it.
 pub(crate) type Shared = Arc<AppState>;
 
@@ -32,6 +34,8 @@ pub struct AppState {
     pub limits: Limits,
     /// When the server started; `created` of every model.
     pub started: SystemTime,
+    /// What is left of what adapters' requests may take.
+    pub meters: Meters,
 }
 
 /// Facts about the base model that answers report.

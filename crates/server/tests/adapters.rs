@@ -212,7 +212,10 @@ async fn our_own_routes_add_show_and_remove() {
         .map(|adapter| &adapter["name"])
         .collect();
     assert_eq!(names, ["two", "team/three", "team/new"]);
-    assert_eq!(listed["memory"], json!({"bytes": 16, "limit": null}));
+    assert_eq!(
+        listed["memory"],
+        json!({"bytes": 16, "limit": null, "budget": null})
+    );
     assert_eq!(
         send(&server, Method::DELETE, "/v1/adapters/team/new", json!({}))
             .await
@@ -408,4 +411,98 @@ async fn defaults_are_checked_kept_and_used_where_a_request_says_nothing() {
     assert_eq!(shown["defaults"], json!({"max_tokens": 1, "temperature": 0}));
     let cleared = send(&server, Method::PATCH, "/v1/adapters/a", json!({"defaults": {}})).await;
     assert_eq!(cleared.json()["defaults"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_adapter_has_no_more_than_its_limits_allow_and_others_do_not_notice() {
+    let server = server();
+    let set = async |limits: Value| {
+        let body = json!({"limits": limits});
+        send(&server, Method::PATCH, "/v1/adapters/two", body).await
+    };
+    let usual = json!({"weight": 1.0, "requests_per_minute": null, "tokens_per_minute": null, "concurrent_requests": null});
+    assert_eq!(server.get("/v1/adapters/two").await.json()["limits"], usual);
+
+    let changed = set(json!({"weight": 2, "requests_per_minute": 2})).await;
+    assert_eq!(
+        changed.json()["limits"]["requests_per_minute"],
+        2,
+        "{}",
+        changed.text
+    );
+    for status in [200, 200, 429] {
+        assert_eq!(complete(&server, "two").await.status, status);
+    }
+    let refused = complete(&server, "two").await;
+    assert_eq!(refused.json()["error"]["type"], "RateLimitError");
+    assert!(refused.text.contains("2 requests a minute"), "{}", refused.text);
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait} s");
+    assert_eq!(
+        complete(&server, "team/three").await.status,
+        200,
+        "another adapter"
+    );
+    // Nor do they become more by naming it with others.
+    let several = json!({"model": "alphabet", "prompt": "a", "adapters": [{"id": "two"}]});
+    assert_eq!(server.post("/v1/completions", several).await.status, 429);
+    let tgi = json!({"inputs": "a", "parameters": {"adapter_id": "two"}});
+    assert_eq!(server.post("/generate", tgi).await.status, 429);
+
+    // Answers count too: the next request waits until they are paid for.
+    assert_eq!(set(json!({"tokens_per_minute": 5})).await.status, 200);
+    let long = json!({"model": "two", "prompt": "a", "max_tokens": 20, "ignore_eos": true});
+    assert_eq!(server.post("/v1/completions", long).await.status, 200);
+    let refused = complete(&server, "two").await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.text.contains("5 tokens a minute"), "{}", refused.text);
+
+    // What makes no sense is refused, and nothing has changed.
+    for (limits, reason) in [
+        (json!({"weight": 0}), "weight"),
+        (json!({"weight": -1}), "weight"),
+        (json!({"requests_per_minute": 0}), "limits"),
+        (json!({"requests": 3}), "requests"),
+        (json!(7), "an object"),
+    ] {
+        let refused = set(limits).await;
+        assert_eq!(refused.status, 400, "{}", refused.text);
+        assert!(refused.text.contains(reason), "{}", refused.text);
+    }
+    assert_eq!(
+        server.get("/v1/adapters/two").await.json()["limits"]["tokens_per_minute"],
+        5
+    );
+    assert_eq!(set(json!({})).await.json()["limits"], usual);
+    assert_eq!(complete(&server, "two").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_adapter_has_no_more_requests_at_once_than_it_may() {
+    let (open, gate) = mpsc::channel();
+    let server = server_with(Options {
+        gate: Some(gate),
+        ..Options::default()
+    });
+    let body = json!({"limits": {"concurrent_requests": 1}});
+    assert_eq!(
+        send(&server, Method::PATCH, "/v1/adapters/two", body)
+            .await
+            .status,
+        200
+    );
+    let first = complete(&server, "two");
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let refused = complete(&server, "two").await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.header("retry-after")),
+            (429, "1")
+        );
+        assert!(refused.text.contains("1 at once"), "{}", refused.text);
+        drop(open);
+    };
+    let (first, ()) = tokio::join!(first, others);
+    assert_eq!(first.status, 200);
+    assert_eq!(complete(&server, "two").await.status, 200, "the first has ended");
 }

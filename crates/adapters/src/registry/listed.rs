@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use multigraft_model::AdapterHash;
 use serde_json::{Map, Value};
 
-use super::LoadError;
+use super::{AdapterLimits, LoadError};
 use crate::info::AdapterInfo;
 use crate::source::Reference;
 
@@ -65,6 +65,8 @@ pub struct Listed {
     pub stored: bool,
     /// What its requests get where they say nothing; the server gives it its meaning.
     pub defaults: Option<Arc<Map<String, Value>>>,
+    /// What its requests may take.
+    pub limits: AdapterLimits,
     /// How often it was asked for since the start.
     pub requests: u64,
     /// When it was asked for last, since the start.

@@ -13,6 +13,7 @@
 
 mod error;
 mod fetch;
+mod limits;
 mod listed;
 mod load;
 mod memory;
@@ -38,6 +39,7 @@ use crate::error::AdapterError;
 use crate::info::AdapterInfo;
 use crate::source::{Reference, Source};
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
+pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Residency};
 use load::{Job, Task, Tasks};
 use memory::{Dropped, Memory};
@@ -395,6 +397,28 @@ impl Registry {
             named.defaults = defaults.map(Arc::new);
         }
         Ok(())
+    }
+
+    /// What requests for a name may take.
+    ///
+    /// # Errors
+    /// As [`Registry::remove`].
+    pub fn set_limits(&self, name: &str, limits: AdapterLimits) -> Result<(), ChangeError> {
+        let _changing = self.0.change();
+        let limits = Some(limits).filter(|limits| *limits != AdapterLimits::default());
+        if let Some(store) = self.0.store_of(name)? {
+            store.set_limits(name, limits.as_ref())?;
+        }
+        if let Some(named) = self.0.lock().names.get_mut(name) {
+            named.limits = limits.map(Box::new);
+        }
+        Ok(())
+    }
+
+    /// What [`Registry::set_limits`] set, or the usual ones.
+    pub fn limits(&self, name: &str) -> AdapterLimits {
+        let state = self.0.lock();
+        state.names.get(name).map_or_else(Default::default, Named::limits)
     }
 
     /// What [`Registry::set_defaults`] set.

@@ -8,6 +8,7 @@ use multigraft_model::AdapterHash;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use super::limits::AdapterLimits;
 use super::memory::Memory;
 use super::store::{StoredName, StoredVersion};
 use super::{
@@ -37,6 +38,8 @@ pub(super) struct Named {
     /// Whether it is in the store.
     pub(super) stored: bool,
     pub(super) defaults: Option<Arc<Map<String, Value>>>,
+    /// `None` are the usual ones.
+    pub(super) limits: Option<Box<AdapterLimits>>,
     requests: u64,
     last_used: Option<SystemTime>,
 }
@@ -157,9 +160,15 @@ impl Named {
             versions,
             pinned: stored.pinned,
             defaults: stored.defaults.map(Arc::new),
+            limits: stored.limits.map(Box::new),
             stored: true,
             ..Self::default()
         })
+    }
+
+    /// What its requests may take.
+    pub(super) fn limits(&self) -> AdapterLimits {
+        self.limits.as_deref().copied().unwrap_or_default()
     }
 
     /// Counts a request.
@@ -463,6 +472,7 @@ impl Named {
             replacing: self.candidate.is_some() && !self.versions.is_empty(),
             pinned: self.pinned,
             defaults: self.defaults.clone(),
+            limits: self.limits(),
             requests: self.requests,
             last_used: self.last_used,
         }

@@ -15,11 +15,12 @@ use multigraft_model::AdapterHash;
 use rusqlite::{Connection, Transaction, params};
 use serde_json::{Map, Value};
 
+use super::limits::AdapterLimits;
 use crate::files::AdapterFiles;
 use crate::source::Reference;
 
 /// The version of the tables.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 
 /// How long the data may be in use by a process that is just ending.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -31,7 +32,9 @@ const TABLES: &str = "
         -- Of the version that requests get.
         active INTEGER NOT NULL,
         -- What requests get where they say nothing, as JSON.
-        defaults TEXT
+        defaults TEXT,
+        -- What requests may take, as JSON.
+        limits TEXT
     ) STRICT;
     CREATE TABLE version (
         name TEXT NOT NULL REFERENCES adapter (name) ON DELETE CASCADE,
@@ -48,9 +51,10 @@ const TABLES: &str = "
 ";
 
 /// From each version of the tables to the next, the first's first.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "ALTER TABLE version ADD COLUMN revision TEXT;",
     "ALTER TABLE adapter ADD COLUMN defaults TEXT;",
+    "ALTER TABLE adapter ADD COLUMN limits TEXT;",
 ];
 
 /// Why the registry's data could not be read or written.
@@ -89,12 +93,14 @@ pub enum StoreError {
 }
 
 /// A name as it was stored.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct StoredName {
     pub(super) name: String,
     pub(super) pinned: bool,
     /// What requests get where they say nothing.
     pub(super) defaults: Option<Map<String, Value>>,
+    /// What requests may take.
+    pub(super) limits: Option<AdapterLimits>,
     /// Number of the active version.
     pub(super) active: u32,
     /// The newest last.
@@ -189,7 +195,7 @@ impl Store {
     pub(super) fn names(&self) -> Result<Vec<StoredName>, StoreError> {
         self.read(|database| {
             let mut names = database
-                .prepare("SELECT name, pinned, active, defaults FROM adapter ORDER BY rowid")?
+                .prepare("SELECT name, pinned, active, defaults, limits FROM adapter ORDER BY rowid")?
                 .query_map([], |row| {
                     Ok(StoredName {
                         name: row.get(0)?,
@@ -197,6 +203,9 @@ impl Store {
                         active: row.get(2)?,
                         defaults: row
                             .get::<_, Option<String>>(3)?
+                            .and_then(|text| serde_json::from_str(&text).ok()),
+                        limits: row
+                            .get::<_, Option<String>>(4)?
                             .and_then(|text| serde_json::from_str(&text).ok()),
                         versions: Vec::new(),
                     })
@@ -285,11 +294,26 @@ impl Store {
         defaults: Option<&Map<String, Value>>,
     ) -> Result<(), StoreError> {
         let text = defaults.map(|defaults| Value::Object(defaults.clone()).to_string());
+        self.set_text(
+            "UPDATE adapter SET defaults = ?2 WHERE name = ?1",
+            name,
+            text.as_deref(),
+        )
+    }
+
+    /// Sets what requests for a name may take.
+    pub(super) fn set_limits(&self, name: &str, limits: Option<&AdapterLimits>) -> Result<(), StoreError> {
+        let text = limits.and_then(|limits| serde_json::to_string(limits).ok());
+        self.set_text(
+            "UPDATE adapter SET limits = ?2 WHERE name = ?1",
+            name,
+            text.as_deref(),
+        )
+    }
+
+    fn set_text(&self, statement: &str, name: &str, text: Option<&str>) -> Result<(), StoreError> {
         self.change(|transaction| {
-            transaction.execute(
-                "UPDATE adapter SET defaults = ?2 WHERE name = ?1",
-                params![name, text],
-            )?;
+            transaction.execute(statement, params![name, text])?;
             Ok(())
         })
     }

@@ -64,6 +64,25 @@ fn tenants_of_one_adapter_have_shares_of_their_own() {
 }
 
 #[test]
+fn shares_are_by_weight() {
+    // Both have always some waiting; one is to get three times as much.
+    let mut harness = Harness::over(FakeBackend::new(generous()), options(64, 1));
+    let weighted = |which, weight| Request {
+        weight,
+        ..request(which, 4, 4)
+    };
+    let light: Vec<Recording> = (0..100).map(|_| harness.submit(weighted(1, 1.0))).collect();
+    let heavy: Vec<Recording> = (0..100).map(|_| harness.submit(weighted(2, 3.0))).collect();
+    for _ in 0..320 {
+        harness.turn();
+    }
+    let [light, heavy] =
+        [light, heavy].map(|recordings| recordings.iter().map(Recording::tokens).sum::<usize>());
+    let ratio = heavy as f64 / light as f64;
+    assert!((2.8..3.2).contains(&ratio), "{heavy} over {light} tokens");
+}
+
+#[test]
 fn shares_are_of_tokens_not_of_requests() {
     // Adapter 1 sends long requests, adapter 2 short ones; both have always some waiting.
     let mut harness = Harness::over(FakeBackend::new(generous()), options(64, 1));

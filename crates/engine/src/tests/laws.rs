@@ -96,6 +96,7 @@ fn request() -> impl Strategy<Value = Request> {
                 logprobs,
                 prompt_logprobs,
                 tenant: None,
+                weight: 1.0,
             },
         )
 }

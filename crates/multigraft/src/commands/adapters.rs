@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Table, presets};
-use multigraft_adapters::Reference;
+use multigraft_adapters::{AdapterLimits, Reference};
 use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::runtime;
@@ -79,6 +79,23 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 "stays in memory once it is there"
             };
             say(&format!("`{name}` {what}"))?;
+        }
+        AdaptersAction::Limit {
+            name,
+            weight,
+            requests_per_minute,
+            tokens_per_minute,
+            concurrent_requests,
+        } => {
+            let limits = AdapterLimits {
+                weight: *weight,
+                requests_per_minute: *requests_per_minute,
+                tokens_per_minute: *tokens_per_minute,
+                concurrent_requests: *concurrent_requests,
+            };
+            let body = json!({"limits": limits});
+            server.send(Method::PATCH, &[name], Some(body)).await?;
+            say(&format!("`{name}` {}", allowed(limits)))?;
         }
         AdaptersAction::Rollback { name, to } => {
             let active = to.as_deref().unwrap_or("previous");
@@ -272,6 +289,24 @@ fn summary(adapter: &Value) -> String {
         parts.push(format!("{agree} of {of} tokens of its reference"));
     }
     parts.join(", ")
+}
+
+/// What limits allow, as the rest of a sentence.
+fn allowed(limits: AdapterLimits) -> String {
+    let bounds = [
+        ("requests a minute", limits.requests_per_minute),
+        ("tokens a minute", limits.tokens_per_minute),
+        ("requests at once", limits.concurrent_requests),
+    ];
+    let bounds: Vec<String> = bounds
+        .into_iter()
+        .filter_map(|(what, most)| most.map(|most| format!("{most} {what}")))
+        .collect();
+    let bounds = match bounds.is_empty() {
+        true => "any number of requests".to_owned(),
+        false => bounds.join(", "),
+    };
+    format!("has the weight {} and may have {bounds}", limits.weight)
 }
 
 fn warn(adapter: &Value) -> Result<()> {

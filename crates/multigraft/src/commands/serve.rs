@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use multigraft_adapters::{AllowedSource, AllowedSources, IsBusy, Registry, Residency};
 use multigraft_engine::Engine;
-use multigraft_server::{AppState, BaseInfo, Ended, interrupt, serve};
+use multigraft_server::{AppState, BaseInfo, Ended, Meters, interrupt, serve};
 use tokio::{net::TcpListener, runtime};
 
 use crate::{
@@ -67,6 +67,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         template: base.template,
         limits: server.limits.clone(),
         started: SystemTime::now(),
+        meters: Meters::default(),
     };
 
     let runtime = runtime::Builder::new_multi_thread()

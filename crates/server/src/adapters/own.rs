@@ -5,7 +5,10 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
-use multigraft_adapters::{ActivateError, AdapterInfo, Adding, ChangeError, Listed, Residency};
+use multigraft_adapters::{
+    ActivateError, AdapterInfo, AdapterLimits, Adding, ChangeError, Listed, Residency,
+};
+use multigraft_engine::WEIGHTS;
 use multigraft_model::AdapterHash;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -49,6 +52,8 @@ pub(crate) struct Adapter {
     retry_after: Option<f64>,
     /// What its requests get where they say nothing.
     defaults: Option<Value>,
+    /// What its requests may take.
+    limits: AdapterLimits,
     /// The newest last.
     versions: Vec<Version>,
 }
@@ -89,6 +94,7 @@ impl From<Listed> for Adapter {
             error: None,
             retry_after: None,
             defaults: listed.defaults.map(|defaults| Value::Object((*defaults).clone())),
+            limits: listed.limits,
             versions: versions.collect(),
             name: listed.name,
         };
@@ -164,7 +170,7 @@ pub(crate) async fn get(
     shown(&state, &name)
 }
 
-/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?}`. Answers when requests get it.
+/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`. Answers when requests get it.
 pub(crate) async fn add(
     State(state): State<Shared>,
     mut fields: Fields,
@@ -179,6 +185,7 @@ pub(crate) async fn add(
     let defaults = defaults
         .map(|defaults| defaults::check(defaults, &state))
         .transpose()?;
+    let limits = limits(&mut fields)?;
     fields.finish()?;
     let status = match state.registry.contains(&name) {
         true => StatusCode::OK,
@@ -188,10 +195,13 @@ pub(crate) async fn add(
     if let Some(defaults) = defaults {
         set_defaults(&state, &name, defaults).await?;
     }
+    if let Some(limits) = limits {
+        set_limits(&state, &name, limits).await?;
+    }
     Ok((status, shown(&state, &name)?))
 }
 
-/// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?}`, where `active` is the hash of one of its versions, or
+/// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?, "limits"?}`, where `active` is the hash of one of its versions, or
 /// `previous`.
 pub(crate) async fn change(
     State(state): State<Shared>,
@@ -213,12 +223,16 @@ pub(crate) async fn change(
     let defaults = defaults
         .map(|defaults| defaults::check(defaults, &state))
         .transpose()?;
+    let limits = limits(&mut fields)?;
     fields.finish()?;
     if state.registry.listed(&name).is_none() {
         return Err(unknown(&name));
     }
     if let Some(defaults) = defaults {
         set_defaults(&state, &name, defaults).await?;
+    }
+    if let Some(limits) = limits {
+        set_limits(&state, &name, limits).await?;
     }
     if active.is_some() {
         let of = name.clone();
@@ -253,6 +267,36 @@ async fn set_defaults(state: &AppState, name: &str, defaults: Map<String, Value>
         .change(move |registry| registry.set_defaults(&of, defaults))
         .await?;
     done.map_err(|error| not_changed(&error, name))
+}
+
+async fn set_limits(state: &AppState, name: &str, limits: AdapterLimits) -> Result<(), ApiError> {
+    let of = name.to_owned();
+    let done = state
+        .change(move |registry| registry.set_limits(&of, limits))
+        .await?;
+    done.map_err(|error| not_changed(&error, name))
+}
+
+/// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?}`: what is left out is not limited.
+fn limits(fields: &mut Fields) -> Result<Option<AdapterLimits>, ApiError> {
+    let Some(given) = fields.object("limits")? else {
+        return Ok(None);
+    };
+    let values = Value::Object(given.into_rest());
+    let limits: AdapterLimits = serde_json::from_value(values)
+        .map_err(|error| fields.complain("limits", &format!("cannot be used: {error}")))?;
+    match WEIGHTS.contains(&limits.weight) {
+        true => Ok(Some(limits)),
+        false => Err(fields.complain(
+            "limits",
+            &format!(
+                "has the weight {}, but weights are {} to {}",
+                limits.weight,
+                WEIGHTS.start(),
+                WEIGHTS.end()
+            ),
+        )),
+    }
 }
 
 fn shown(state: &AppState, name: &str) -> Result<Json<Adapter>, ApiError> {

@@ -92,9 +92,10 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
             logprobs,
             prompt_logprobs: None,
             tenant: parameters.tenant,
+            weight: 1.0,
         })
         .collect();
-    let answers = state.submit(choices, Dialect::OpenAi)?;
+    let answers = state.submit(&served, choices, Dialect::OpenAi)?;
 
     let mut response = if parameters.stream {
         let wording = ChatStream {

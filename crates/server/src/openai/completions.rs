@@ -88,9 +88,10 @@ pub(crate) async fn completions(
             logprobs,
             prompt_logprobs: logprobs.filter(|_| echo),
             tenant: parameters.tenant,
+            weight: 1.0,
         }));
     }
-    let answers = state.submit(requests, Dialect::OpenAi)?;
+    let answers = state.submit(&served, requests, Dialect::OpenAi)?;
     let head = Head::new("cmpl", "text_completion", &served);
     let echoes: Vec<String> = prompts
         .into_iter()

@@ -109,8 +109,9 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
         logprobs: logprobs.then_some(generate.top_n_tokens.unwrap_or(0)),
         prompt_logprobs: generate.decoder_input_details.then_some(0),
         tenant: None,
+        weight: 1.0,
     };
-    let answers = state.submit(vec![request], Dialect::Tgi)?;
+    let answers = state.submit(&served, vec![request], Dialect::Tgi)?;
     Ok(Accepted {
         generate,
         served,
