@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A Llama-like model of any shape with random Q4_0 weights, as GGUF: for speed, where no real weights are at hand.
+"""A Llama-like model of any shape with random Q4_0 or BF16 weights, as GGUF: for speed and memory, where no real weights are at hand.
 
     python random_model.py --vocabulary SmolLM2.gguf --out mistral-7b-random.Q4_0.gguf      (Mistral-7B's shape)
 
@@ -32,6 +32,15 @@ def random_q4_0(random, rows, columns):
     scales = random.uniform(0.8, 1.2, blocks) / (NIBBLE_STD * columns**0.5)
     data[:, :2] = scales.astype("<f2").view(np.uint8).reshape(blocks, 2)
     return data.reshape(rows, -1)
+
+
+def random_bf16(random, rows, columns):
+    """[rows, columns * 2] bytes, weights of standard deviation about 1 / sqrt(columns): a sign and 0.5 to 1 times a power of two."""
+    bits = np.frombuffer(bytearray(random.bytes(rows * columns * 2)), np.uint16)
+    exponent = round(np.log2(1.3 / columns**0.5)) - 1
+    bits &= 0x807F
+    bits |= np.uint16((127 + exponent) << 7)
+    return bits.view(np.uint8).reshape(rows, -1)
 
 
 def tensors(args):
@@ -82,6 +91,7 @@ def main():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--context", type=int, default=32768)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="BF16 in place of Q4_0")
     args = parser.parse_args()
 
     writer = gguf.GGUFWriter(args.out, "llama")
@@ -96,7 +106,8 @@ def main():
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(args.vocab)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
+    kind = gguf.GGMLQuantizationType.BF16 if args.bf16 else gguf.GGMLQuantizationType.Q4_0
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16 if args.bf16 else gguf.LlamaFileType.MOSTLY_Q4_0)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     copy_tokenizer(writer, args.vocabulary, args.vocab)
 
@@ -104,16 +115,16 @@ def main():
         if columns is None:
             writer.add_tensor_info(name, (rows,), np.dtype(np.float32), rows * 4)
         else:
-            width = columns // BLOCK * BLOCK_BYTES
-            writer.add_tensor_info(
-                name, (rows, width), np.dtype(np.uint8), rows * width, gguf.GGMLQuantizationType.Q4_0)
+            width = 2 * columns if args.bf16 else columns // BLOCK * BLOCK_BYTES
+            writer.add_tensor_info(name, (rows, width), np.dtype(np.uint8), rows * width, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     random = np.random.default_rng(args.seed)
+    matrix = random_bf16 if args.bf16 else random_q4_0
     for name, rows, columns in tensors(args):
         norm = columns is None
-        writer.write_tensor_data(np.ones(rows, np.float32) if norm else random_q4_0(random, rows, columns))
+        writer.write_tensor_data(np.ones(rows, np.float32) if norm else matrix(random, rows, columns))
     writer.close()
 
 

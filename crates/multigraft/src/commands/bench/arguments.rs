@@ -60,10 +60,12 @@ pub(super) enum LifeGroup {
     Fair,
     /// Ending the server within changes.
     Crash,
+    /// What adapters add to the base.
+    Memory,
 }
 
 impl LifeGroup {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Registered,
         Self::Cold,
         Self::Storm,
@@ -71,6 +73,7 @@ impl LifeGroup {
         Self::Swap,
         Self::Fair,
         Self::Crash,
+        Self::Memory,
     ];
 }
 

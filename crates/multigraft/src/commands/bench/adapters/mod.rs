@@ -6,6 +6,7 @@ mod crash;
 mod fair;
 mod load;
 mod made;
+mod memory;
 mod own;
 mod registered;
 mod swap;
@@ -78,6 +79,7 @@ pub(super) fn run(arguments: &AdaptersArguments) -> Result<()> {
                 LifeGroup::Swap => swap::measure(&bench).await,
                 LifeGroup::Fair => fair::measure(&bench).await,
                 LifeGroup::Crash => crash::measure(&bench).await,
+                LifeGroup::Memory => memory::measure(&bench).await,
             }
         })?);
     }
