@@ -1,5 +1,5 @@
-//! Giving memory back to the system that is allocated and not used for now.
-#![expect(unsafe_code, reason = "the system's call for it")]
+//! Giving memory back to the system that is not used for now.
+#![expect(unsafe_code, reason = "the system's and the allocator's calls for it")]
 
 /// What `numbers` are is of no more use. Whole pages of them are given back where the system can do that (Linux), and are
 /// zeros then; the system gives memory again as they are written. Elsewhere nothing changes.
@@ -26,6 +26,16 @@ pub(crate) fn forget<T: bytemuck::AnyBitPattern>(numbers: &mut [T]) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = numbers;
+}
+
+/// Has the allocator give back what it kept of memory that was freed, where it can be told to (glibc). Other threads that allocate
+/// wait for it, a few milliseconds.
+pub fn return_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes a number and touches nothing but free memory of the allocator, which locks it.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use multigraft_model::{AdapterHash, AdapterWeights, PackedAdapter, pace};
+use multigraft_model::{AdapterHash, AdapterWeights, PackedAdapter, pace, return_freed};
 
 use super::merging::Recipe;
 use super::room::Room;
@@ -21,6 +21,9 @@ use crate::source::{Fetched, Reference, Source};
 
 /// How long the failure of a name that is forgotten is remembered, in first back-offs.
 const FORGET: u32 = 10;
+
+/// After so long without a load, memory that loading took is given back to the system.
+const REST: Duration = Duration::from_secs(1);
 
 /// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0 steps notice it.
 #[cfg(target_os = "linux")]
@@ -113,11 +116,24 @@ fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Task>>) {
             .upgrade()
             .is_some_and(|registry| registry.options.is_busy.ask())
     });
+    // Reading and packing take several times what stays.
+    let mut has_left_overs = false;
     loop {
-        let task = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = match has_left_overs {
+            true => inbox.recv_timeout(REST),
+            false => inbox.recv().map_err(RecvTimeoutError::from),
+        };
+        drop(inbox);
+        if let Err(RecvTimeoutError::Timeout) = task {
+            return_freed();
+            has_left_overs = false;
+            continue;
+        }
         let (Ok(task), Some(registry)) = (task, registry.upgrade()) else {
             return;
         };
+        has_left_overs = true;
         let loaded = catch_unwind(AssertUnwindSafe(|| match &task {
             Task::Load(job) => registry.load(job),
             Task::Merge(recipe) => registry.make(recipe),
