@@ -41,7 +41,7 @@ pub use read::{is_adapter, read, read_for};
 pub use refusal::Refusal;
 pub use registry::{
     ActivateError, AdapterLimits, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError,
-    Lookup, OpenError, Outcome, Pack, Packer, Registry, RegistryOptions, Residency, Size, StoreError,
+    Lookup, OnLoad, OpenError, Outcome, Pack, Packer, Registry, RegistryOptions, Residency, Size, StoreError,
     Waiting,
 };
 pub use self_test::{Agreement, Effect, Encode, OnFailure, SelfTest};

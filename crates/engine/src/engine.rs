@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use multigraft_model::{BLOCK_TOKENS, Backend, Limits, MemoryBudget};
+use multigraft_model::{AdapterHash, BLOCK_TOKENS, Backend, Limits, MemoryBudget};
 use multigraft_text::Tokenizer;
 
 use crate::client::Client;
@@ -203,6 +203,11 @@ impl Engine {
             waiting: self.shared.waiting.occupied(),
             ..self.shared.stats().clone()
         }
+    }
+
+    /// Adapters of requests that wait to be started.
+    pub fn waiting_adapters(&self) -> Vec<AdapterHash> {
+        self.shared.waiting.adapters()
     }
 
     /// Whether it accepts requests no more: it was shut down or aborted, or a fault ended it.

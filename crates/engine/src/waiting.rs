@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use multigraft_model::AdapterHash;
+
 use crate::error::SubmitError;
 use crate::fair::ShareId;
 
@@ -102,6 +104,19 @@ impl WaitingRoom {
             room: Arc::clone(room),
             share,
         })
+    }
+
+    /// Adapters of those that wait, each once.
+    pub(crate) fn adapters(&self) -> Vec<AdapterHash> {
+        let occupied = self.lock();
+        let mut adapters: Vec<AdapterHash> = occupied
+            .by_share
+            .keys()
+            .filter_map(|share| share.adapter)
+            .collect();
+        // In the order of shares, those of one adapter are neighbours.
+        adapters.dedup();
+        adapters
     }
 
     pub(crate) fn occupied(&self) -> usize {

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use multigraft_adapters::{
-    BaseShape, Entry, FetchOptions, Fetcher, Hub, IsBusy, LoadError, Lookup, OnFailure, Packer, Reference,
-    Registry, RegistryOptions, SelfTest, Source, trained_on,
+    BaseShape, Entry, FetchOptions, Fetcher, Hub, LoadError, Lookup, OnFailure, Packer, Reference, Registry,
+    RegistryOptions, SelfTest, Source, trained_on,
 };
 use multigraft_engine::Engine;
 use multigraft_model::{
@@ -83,16 +83,8 @@ impl Base {
         })
     }
 
-    /// The base and its adapters, none of which is loaded yet. What survives a restart is in `data`; loading gives way while
-    /// `is_busy`.
-    pub(crate) fn registry(
-        &self,
-        settings: &ModelSettings,
-        data: Option<PathBuf>,
-        fetcher: Arc<Fetcher>,
-        is_busy: IsBusy,
-        budget: Arc<MemoryBudget>,
-    ) -> Result<Registry> {
+    /// The base and its adapters, none of which is loaded yet. The settings say how much memory they have.
+    pub(crate) fn registry(&self, settings: &ModelSettings, options: RegistryOptions) -> Result<Registry> {
         let shape = BaseShape::new(self.model.config()).named(&self.title);
         let dtype = match settings.adapter_dtype {
             AdapterDtype::Bf16 => ModelDtype::Bf16,
@@ -101,14 +93,7 @@ impl Base {
         let memory = settings
             .adapter_memory
             .map_or(Ok(usize::MAX), |bytes| usize::try_from(bytes.0))?;
-        let options = RegistryOptions {
-            memory,
-            budget,
-            data,
-            is_busy,
-            fetcher,
-            ..RegistryOptions::default()
-        };
+        let options = RegistryOptions { memory, ..options };
         let mut packer = Packer::new(Arc::clone(&self.model), shape, dtype);
         packer.self_test = self.self_test(settings.self_test);
         let registry = Registry::open(&self.name, packer, options)?;

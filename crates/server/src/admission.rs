@@ -242,13 +242,21 @@ impl AppState {
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
         }
         let prompt = choices.iter().map(|request| request.prompt.len()).sum();
-        let ticket = self.meters.admit(names, prompt, std::time::Instant::now())?;
-        let (sinks, answers) = answers::channel(choices.len(), ticket);
+        let label = match served.names.as_slice() {
+            [] => Some(self.registry.base()),
+            [name] => Some(name.as_str()),
+            _ => None,
+        };
+        let ticket = self.meters.admit(names, prompt, std::time::Instant::now());
+        let ticket = ticket.inspect_err(|_| self.metrics.refused(label))?;
+        let watches = choices.iter().map(|_| self.metrics.watch(label)).collect();
+        let (sinks, answers) = answers::channel(watches, ticket);
         for (request, sink) in choices.into_iter().zip(sinks) {
             // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
-            self.engine
-                .submit(request, Box::new(sink))
-                .map_err(|error| refusal(error, dialect))?;
+            self.engine.submit(request, Box::new(sink)).map_err(|error| {
+                self.metrics.refused(label);
+                refusal(error, dialect)
+            })?;
         }
         Ok(answers)
     }

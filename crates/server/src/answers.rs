@@ -9,18 +9,20 @@ use std::{mem, ops::ControlFlow, time::Instant};
 use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{error::ApiError, metering::Ticket};
+use crate::{error::ApiError, metering::Ticket, metrics::Watch};
 
 /// The engine's end: one choice of one request.
 #[derive(Debug)]
 pub(crate) struct ChannelSink {
     choice: usize,
+    watch: Watch,
     // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
     events: UnboundedSender<(usize, Event)>,
 }
 
 impl Sink for ChannelSink {
     fn emit(&mut self, event: Event) -> ControlFlow<()> {
+        self.watch.event(&event);
         match self.events.send((self.choice, event)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
@@ -75,12 +77,16 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for `choices` choices. A `ticket` is held until the answers are dropped.
-pub(crate) fn channel(choices: usize, ticket: Option<Ticket>) -> (Vec<ChannelSink>, Answers) {
+/// The two ends of a channel for the choices that are watched. A `ticket` is held until the answers are dropped.
+pub(crate) fn channel(watches: Vec<Watch>, ticket: Option<Ticket>) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
-    let sinks = (0..choices)
-        .map(|choice| ChannelSink {
+    let choices = watches.len();
+    let sinks = watches
+        .into_iter()
+        .enumerate()
+        .map(|(choice, watch)| ChannelSink {
             choice,
+            watch,
             events: sender.clone(),
         })
         .collect();

@@ -21,6 +21,7 @@ use crate::{
     adapters::{llama_cpp, own, sglang, vllm},
     dialect,
     error::ApiError,
+    metrics,
     openai::{chat, completions, models},
     state::{AppState, Shared},
     tgi::{generate, info, tokenize},
@@ -68,10 +69,12 @@ pub fn router(state: Arc<AppState>) -> Router {
         // For those who run it
         .route("/health", get(health))
         .route("/stats", get(info::stats))
+        .route("/metrics", get(metrics::metrics))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(dialect::word_errors))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::count))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(DefaultMakeSpan::new().level(Level::INFO))

@@ -10,7 +10,7 @@ use multigraft_adapters::{AllowedSources, Registry};
 use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
-use crate::metering::Meters;
+use crate::{metering::Meters, metrics::Metrics};
 
 /// The state as handlers get it.
 pub(crate) type Shared = Arc<AppState>;
@@ -36,6 +36,8 @@ pub struct AppState {
     pub started: SystemTime,
     /// What is left of what adapters' requests may take.
     pub meters: Meters,
+    /// What is counted for Prometheus.
+    pub metrics: Metrics,
 }
 
 /// Facts about the base model that answers report.

@@ -47,6 +47,7 @@ pub(super) struct Job {
     pub(super) folder: Option<PathBuf>,
     pub(super) revision: Option<String>,
     kind: Kind,
+    ordered: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,7 @@ impl Job {
             folder: version.folder,
             revision: version.revision,
             kind: Kind::Active(version.hash),
+            ordered: Instant::now(),
         }
     }
 
@@ -80,6 +82,7 @@ impl Job {
             },
             revision: None,
             kind: Kind::Candidate,
+            ordered: Instant::now(),
         }
     }
 
@@ -264,6 +267,7 @@ impl Inner {
         }
         let _changing = self.change();
         let (next, loaded) = self.store_next(&job, loaded);
+        self.options.on_load.tell(job.ordered.elapsed(), loaded.is_ok());
         let mut state = self.lock();
         let State {
             names,

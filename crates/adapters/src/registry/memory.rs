@@ -18,6 +18,8 @@ pub(super) struct Memory {
     bytes: usize,
     /// What loads under way were promised.
     reserved: usize,
+    /// How many were dropped for room since the start.
+    evictions: u64,
     /// Adapters that were let go while somebody used them, and their bytes.
     leaving: Vec<(Weak<PackedAdapter>, usize)>,
 }
@@ -150,9 +152,15 @@ impl Memory {
         let mut idle: Vec<_> = idle.map(|(hash, resident)| (resident.used, *hash)).collect();
         idle.sort_unstable();
         let dropped = idle.into_iter().take(excess);
-        let dropped = dropped.filter_map(|(_, hash)| self.drop(hash)).collect();
+        let dropped: Dropped = dropped.filter_map(|(_, hash)| self.drop(hash)).collect();
+        self.evictions += dropped.len() as u64;
         self.tell();
         dropped
+    }
+
+    /// How many adapters were dropped for room.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
     }
 
     /// Lets all others go. A merged adapter is kept if its parts are.
@@ -220,6 +228,7 @@ impl Memory {
                 (Some(full), Some(_)) if dropping == Dropping::Nothing => return Err(full),
                 (None, None) => return Err(Full::Adapters { held }),
                 (_, Some(&(_, hash))) => {
+                    self.evictions += 1;
                     dropped.extend(self.drop(hash));
                     idle.next();
                 }
@@ -238,6 +247,7 @@ impl Memory {
             if self.budget.wanted_of_adapters() == 0 {
                 break;
             }
+            self.evictions += 1;
             dropped.extend(self.drop(hash));
             self.tell();
         }

@@ -43,7 +43,7 @@ pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Residency};
 use load::{Job, Task, Tasks};
 use memory::{Dropped, Memory};
-pub use options::{IsBusy, Pack, Packer, RegistryOptions, Size};
+pub use options::{IsBusy, OnLoad, Pack, Packer, RegistryOptions, Size};
 use state::{Named, Told, Version};
 use store::Store;
 pub use store::StoreError;
@@ -486,6 +486,11 @@ impl Registry {
     /// What adapters and keys and values take from together, if they do.
     pub fn budget(&self) -> Option<&MemoryBudget> {
         Some(&*self.0.options.budget).filter(|budget| budget.total() < usize::MAX)
+    }
+
+    /// How many adapters were dropped from memory for room, for others or for sequences, since the start.
+    pub fn evictions(&self) -> u64 {
+        self.0.lock().memory.evictions()
     }
 
     /// Memory that adapters take and may take, in bytes.

@@ -35,6 +35,36 @@ pub struct RegistryOptions {
     pub is_busy: IsBusy,
     /// Brings files to this machine.
     pub fetcher: Arc<Fetcher>,
+    /// Hears of every load.
+    pub on_load: OnLoad,
+}
+
+/// Is told of a load: how long it took from its order, and whether it brought an adapter.
+#[derive(Clone)]
+pub struct OnLoad(Arc<dyn Fn(Duration, bool) + Send + Sync>);
+
+impl OnLoad {
+    /// `hear` is called on the loaders' threads.
+    pub fn new(hear: impl Fn(Duration, bool) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+
+    pub(super) fn tell(&self, time: Duration, loaded: bool) {
+        (self.0)(time, loaded);
+    }
+}
+
+impl Default for OnLoad {
+    /// Nobody hears.
+    fn default() -> Self {
+        Self::new(|_, _| {})
+    }
+}
+
+impl fmt::Debug for OnLoad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnLoad")
+    }
 }
 
 /// Says whether sequences are being computed.
@@ -78,6 +108,7 @@ impl Default for RegistryOptions {
             data: None,
             is_busy: IsBusy::default(),
             fetcher: Arc::default(),
+            on_load: OnLoad::default(),
         }
     }
 }

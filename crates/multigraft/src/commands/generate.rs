@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use multigraft_adapters::{IsBusy, Registry};
+use multigraft_adapters::{Registry, RegistryOptions};
 use multigraft_engine::{Event, Finish, Request, Sampling, Sink, Stop};
 use multigraft_model::PackedAdapter;
 use multigraft_text::ChatInput;
@@ -34,7 +34,12 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     let fetcher = fetcher(&settings, iter::empty());
     let base = Base::open(&settings, &fetcher)?;
     let budget = base.budget(&settings)?;
-    let registry = base.registry(&settings, None, fetcher, IsBusy::default(), Arc::clone(&budget))?;
+    let options = RegistryOptions {
+        fetcher,
+        budget: Arc::clone(&budget),
+        ..RegistryOptions::default()
+    };
+    let registry = base.registry(&settings, options)?;
     let adapter = choose(&registry, arguments.with.as_deref())?;
     let text = read_prompt(&arguments.prompt)?;
     let prompt = match arguments.raw {

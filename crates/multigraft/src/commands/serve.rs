@@ -11,9 +11,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::{AllowedSource, AllowedSources, IsBusy, Registry, Residency};
+use multigraft_adapters::{
+    AllowedSource, AllowedSources, IsBusy, OnLoad, Registry, RegistryOptions, Residency,
+};
 use multigraft_engine::Engine;
-use multigraft_server::{AppState, BaseInfo, Ended, Meters, interrupt, serve};
+use multigraft_server::{AppState, BaseInfo, Ended, Meters, Metrics, interrupt, serve};
 use tokio::{net::TcpListener, runtime};
 
 use crate::{
@@ -43,7 +45,18 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let engine = base.engine(&settings, Arc::clone(&budget))?;
     let watched = engine.clone();
     let is_busy = IsBusy::new(move || watched.stats().running > 0);
-    let registry = base.registry(&settings, server.data.clone(), fetcher, is_busy, budget)?;
+    let metrics = Metrics::default();
+    let counted = metrics.clone();
+    let on_load = OnLoad::new(move |time, loaded| counted.loaded(time, loaded));
+    let options = RegistryOptions {
+        data: server.data.clone(),
+        is_busy,
+        fetcher,
+        budget,
+        on_load,
+        ..RegistryOptions::default()
+    };
+    let registry = base.registry(&settings, options)?;
     if server.preload {
         load_all(&registry)?;
     }
@@ -68,6 +81,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         limits: server.limits.clone(),
         started: SystemTime::now(),
         meters: Meters::default(),
+        metrics,
     };
 
     let runtime = runtime::Builder::new_multi_thread()

@@ -31,7 +31,7 @@ use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, PackedAdapter,
     Slot, Step, Target,
 };
-use multigraft_server::{AppState, BaseInfo, Limits, Meters, router};
+use multigraft_server::{AppState, BaseInfo, Limits, Meters, Metrics, router};
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -209,6 +209,7 @@ pub(crate) fn server_with(options: Options) -> Server {
         limits: options.limits,
         started: SystemTime::now(),
         meters: Meters::default(),
+        metrics: Metrics::default(),
     };
     Server {
         router: router(Arc::new(state)),

@@ -6,7 +6,7 @@ mod drive;
 use std::{iter, path::Path, sync::Arc};
 
 use anyhow::{Result, ensure};
-use multigraft_adapters::IsBusy;
+use multigraft_adapters::RegistryOptions;
 use multigraft_kernels::machine::Machine;
 use multigraft_model::{Backend, CpuBackend, ModelFiles, PackedAdapter, Slot};
 use serde_json::{Value, json};
@@ -86,7 +86,11 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     let settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
     let fetcher = fetcher(&settings, iter::empty());
     let base = Base::open(&settings, &fetcher)?;
-    let adapters = load_all(&base.registry(&settings, None, fetcher, IsBusy::default(), Arc::default())?)?;
+    let options = RegistryOptions {
+        fetcher,
+        ..RegistryOptions::default()
+    };
+    let adapters = load_all(&base.registry(&settings, options)?)?;
     let bench = Bench {
         arguments,
         cost: Cost::of(

@@ -1,0 +1,313 @@
+//! `GET /metrics`: what was counted, and what there is just now.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use multigraft_adapters::{Listed, Residency};
+use multigraft_model::BLOCK_TOKENS;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::{counter::ConstCounter, family::Family, gauge::Gauge, info::Info};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::MOST_ADAPTERS;
+use crate::{error::ApiError, state::Shared};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Model {
+    model_name: String,
+}
+
+/// The Gateway API inference extension's labels of adapters; lists are separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lora {
+    max_lora: usize,
+    running_lora_adapters: String,
+    waiting_lora_adapters: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Loaded {
+    adapter_name: String,
+    level: &'static str,
+    pinned: String,
+    rank: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheConfig {
+    block_size: usize,
+    num_gpu_blocks: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+    base: String,
+}
+
+/// The handler.
+pub(crate) async fn metrics(State(state): State<Shared>) -> Result<Response, ApiError> {
+    let adapters = state.registry.list();
+    let names: HashSet<&str> = adapters.iter().map(|listed| listed.name.as_str()).collect();
+    let base = state.registry.base();
+    state.metrics.retain(|name| name == base || names.contains(name));
+    let mut text = String::new();
+    let encoded = encode_registry(&mut text, &state.metrics.0.registry)
+        .and_then(|()| encode_registry(&mut text, &own(&state, &adapters)))
+        .and_then(|()| encode_registry(&mut text, &as_vllm(&state, &adapters)))
+        .and_then(|()| encode_eof(&mut text));
+    encoded.map_err(|fmt::Error| ApiError::Failed("the figures cannot be written".to_owned()))?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+/// Counts responses. Paths that lead nowhere are one route.
+pub(crate) async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let route = path.map_or("none", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    state.metrics.responded(&route, response.status().as_u16());
+    response
+}
+
+/// Gauges, and counters that others keep.
+fn own(state: &Shared, adapters: &[Listed]) -> Registry {
+    let mut registry = Registry::with_prefix("multigraft");
+    let stats = state.engine.stats();
+    let build = Build {
+        version: env!("CARGO_PKG_VERSION"),
+        base: state.registry.base().to_owned(),
+    };
+    registry.register("build", "What runs and what it serves", Info::new(build));
+
+    gauge(
+        &mut registry,
+        "running_requests",
+        "Answers that are computed",
+        stats.running,
+    );
+    gauge(
+        &mut registry,
+        "waiting_requests",
+        "Answers that wait to be started, those that gave way included",
+        stats.waiting + stats.preempted,
+    );
+    by_kind(
+        &mut registry,
+        "kv_blocks",
+        "Blocks of keys and values: held by requests, kept for those that begin alike, all there can be",
+        None,
+        [
+            ("used", stats.blocks_used),
+            ("cached", stats.blocks_cached),
+            ("total", stats.blocks_total),
+        ],
+    );
+    let (adapter_bytes, limit) = state.registry.memory();
+    let limit = (limit < usize::MAX).then_some(("adapters_limit", limit));
+    let budget = state
+        .registry
+        .budget()
+        .map(|budget| [("budget", budget.total()), ("keys_and_values", budget.taken().0)]);
+    by_kind(
+        &mut registry,
+        "memory",
+        "Memory of adapters, and what adapters and keys and values may take",
+        Some(Unit::Bytes),
+        [("adapters", adapter_bytes)]
+            .into_iter()
+            .chain(limit)
+            .chain(budget.into_iter().flatten()),
+    );
+    let in_state = |wanted: &str| {
+        adapters
+            .iter()
+            .filter(|listed| name_of(&listed.residency) == wanted)
+            .count()
+    };
+    by_kind(
+        &mut registry,
+        "adapters",
+        "Adapters by where they are",
+        None,
+        ["resident", "cold", "loading", "failed"].map(|state| (state, in_state(state))),
+    );
+
+    for (name, help, value) in [
+        ("steps", "Steps that were computed", stats.steps),
+        (
+            "prefill_rows",
+            "Rows of steps that computed prompts",
+            stats.prefill_rows,
+        ),
+        (
+            "decode_rows",
+            "Rows of steps that each generated a token",
+            stats.decode_rows,
+        ),
+        (
+            "preemptions",
+            "Times that a request gave way to an older one",
+            stats.preemptions,
+        ),
+        (
+            "adapter_evictions",
+            "Adapters that were dropped from memory for others or for requests",
+            state.registry.evictions(),
+        ),
+    ] {
+        registry.register(name, help, ConstCounter::new(value));
+    }
+    registry.register_with_unit(
+        "step_time",
+        "Time spent computing steps",
+        Unit::Seconds,
+        ConstCounter::new(stats.step_time.as_secs_f64()),
+    );
+    registry
+}
+
+/// The figures that the Gateway API's inference extension and llm-d read, under vLLM's names and in their own meaning: what
+/// runs is what is in memory and ready, what waits is queued.
+fn as_vllm(state: &Shared, adapters: &[Listed]) -> Registry {
+    let mut registry = Registry::default();
+    let stats = state.engine.stats();
+    let model = Model {
+        model_name: state.registry.base().to_owned(),
+    };
+    let used = stats.blocks_used as f64 / stats.blocks_total.max(1) as f64;
+    for (name, help, value) in [
+        (
+            "vllm:num_requests_running",
+            "Answers that are computed",
+            stats.running as f64,
+        ),
+        (
+            "vllm:num_requests_waiting",
+            "Answers that wait to be started",
+            (stats.waiting + stats.preempted) as f64,
+        ),
+        (
+            "vllm:kv_cache_usage_perc",
+            "Blocks of keys and values in use, from 0 to 1",
+            used,
+        ),
+    ] {
+        let family = Family::<Model, Gauge<f64, AtomicU64>>::default();
+        family.get_or_create(&model).set(value);
+        registry.register(name, help, family);
+    }
+    registry.register(
+        "vllm:cache_config",
+        "Blocks of keys and values",
+        Info::new(CacheConfig {
+            block_size: BLOCK_TOKENS,
+            num_gpu_blocks: stats.blocks_total,
+        }),
+    );
+
+    let waiting: HashSet<_> = state.engine.waiting_adapters().into_iter().collect();
+    let mut running_names = Vec::new();
+    let mut waiting_names = Vec::new();
+    let loaded = Family::<Loaded, Gauge>::default();
+    let mut resident = 0;
+    for listed in adapters {
+        match &listed.residency {
+            Residency::Resident { info, .. } => {
+                resident += 1;
+                if running_names.len() < MOST_ADAPTERS {
+                    running_names.push(listed.name.as_str());
+                    let series = Loaded {
+                        adapter_name: listed.name.clone(),
+                        // Where the model is computed, which is what routers ask.
+                        level: "gpu",
+                        pinned: listed.pinned.to_string(),
+                        rank: info.ranks.map_or(0, |(_, most)| most),
+                    };
+                    loaded.get_or_create(&series).set(1);
+                }
+            }
+            Residency::Loading if waiting_names.len() < MOST_ADAPTERS => {
+                waiting_names.push(listed.name.as_str())
+            }
+            Residency::Loading | Residency::Cold | Residency::Failed { .. } => {}
+        }
+        let hash = listed.active().and_then(|version| version.hash);
+        if hash.is_some_and(|hash| waiting.contains(&hash)) && waiting_names.len() < MOST_ADAPTERS {
+            waiting_names.push(listed.name.as_str());
+        }
+    }
+    // No slots to run out of: memory bounds how many are in it.
+    let lora = Lora {
+        max_lora: adapters.len(),
+        running_lora_adapters: running_names.join(","),
+        waiting_lora_adapters: waiting_names.join(","),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let info = Family::<Lora, Gauge<f64, AtomicU64>>::default();
+    info.get_or_create(&lora).set(now.as_secs_f64());
+    registry.register(
+        "vllm:lora_requests_info",
+        "Adapters in memory and those that are waited for; the value is the time",
+        info,
+    );
+    registry.register("vllm:lora_adapter_loaded", "Adapters in memory", loaded);
+    gauge(
+        &mut registry,
+        "vllm:num_gpu_loaded_lora_adapters",
+        "How many adapters are in memory",
+        resident,
+    );
+    gauge(
+        &mut registry,
+        "vllm:max_gpu_lora_adapters",
+        "How many adapters there are: memory alone bounds those in it",
+        adapters.len(),
+    );
+    registry
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: usize) {
+    let gauge = Gauge::<f64, AtomicU64>::default();
+    gauge.set(value as f64);
+    registry.register(name, help, gauge);
+}
+
+fn by_kind(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+    values: impl IntoIterator<Item = (&'static str, usize)>,
+) {
+    let family = Family::<Kind, Gauge<f64, AtomicU64>>::default();
+    for (kind, value) in values {
+        family.get_or_create(&Kind { kind }).set(value as f64);
+    }
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, family),
+        None => registry.register(name, help, family),
+    }
+}
+
+fn name_of(residency: &Residency) -> &'static str {
+    match residency {
+        Residency::Resident { .. } => "resident",
+        Residency::Cold => "cold",
+        Residency::Loading => "loading",
+        Residency::Failed { .. } => "failed",
+    }
+}

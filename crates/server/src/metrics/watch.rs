@@ -1,0 +1,92 @@
+//! One answer as it is measured.
+
+use std::time::Instant;
+
+use multigraft_engine::{Event, Finish};
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+
+use super::{Ended, Metrics, OfAdapter};
+
+/// Counts what becomes of an answer, on the engine's thread. Dropped before its end, its client hung up.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    metrics: Metrics,
+    label: OfAdapter,
+    began: Instant,
+    last_token: Option<Instant>,
+    ended: bool,
+    // Looked up once: tokens come often.
+    generated: Counter,
+    between_tokens: Histogram,
+}
+
+impl Watch {
+    pub(super) fn new(metrics: &Metrics, adapter: String) -> Self {
+        let label = OfAdapter { adapter };
+        Self {
+            generated: metrics.0.generated_tokens.get_or_create_owned(&label),
+            between_tokens: metrics.0.between_tokens.get_or_create_owned(&label),
+            metrics: metrics.clone(),
+            label,
+            began: Instant::now(),
+            last_token: None,
+            ended: false,
+        }
+    }
+
+    /// Something happened to the answer.
+    pub(crate) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { queue_time } => {
+                let queue = self.metrics.0.queue.get_or_create(&self.label);
+                queue.observe(queue_time.as_secs_f64());
+            }
+            Event::Prompt(_) => {}
+            Event::Token(_) => self.token(Instant::now()),
+            Event::Finished(finish) => self.finished(finish),
+            Event::Failed(_) => self.end("failed"),
+        }
+    }
+
+    fn token(&mut self, now: Instant) {
+        self.generated.inc();
+        match self.last_token.replace(now) {
+            Some(last) => self.between_tokens.observe((now - last).as_secs_f64()),
+            None => {
+                let first = self.metrics.0.first_token.get_or_create(&self.label);
+                first.observe((now - self.began).as_secs_f64());
+            }
+        }
+    }
+
+    fn finished(&mut self, finish: &Finish) {
+        let inner = &self.metrics.0;
+        for (counter, tokens) in [
+            (&inner.prompt_tokens, finish.prompt_tokens),
+            (&inner.cached_tokens, finish.cached_tokens),
+        ] {
+            counter.get_or_create(&self.label).inc_by(tokens as u64);
+        }
+        let whole = inner.whole.get_or_create(&self.label);
+        whole.observe(self.began.elapsed().as_secs_f64());
+        drop(whole);
+        self.end("finished");
+    }
+
+    fn end(&mut self, outcome: &'static str) {
+        self.ended = true;
+        let ended = Ended {
+            adapter: self.label.adapter.clone(),
+            outcome,
+        };
+        self.metrics.0.requests.get_or_create(&ended).inc();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end("cancelled");
+        }
+    }
+}

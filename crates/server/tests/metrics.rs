@@ -1,0 +1,130 @@
+//! What Prometheus reads.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use serde_json::json;
+use support::{Server, server};
+
+/// The value of a series; none if there is no such.
+async fn value(server: &Server, series: &str) -> Option<f64> {
+    let text = server.get("/metrics").await.text;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
+}
+
+async fn ask(server: &Server, model: &str, tokens: usize) -> u16 {
+    let body = json!({"model": model, "prompt": "abcd", "max_tokens": tokens, "ignore_eos": true});
+    server.post("/v1/completions", body).await.status.as_u16()
+}
+
+#[tokio::test]
+async fn requests_tokens_and_times_are_counted_for_each_adapter() {
+    let server = server();
+    for (model, tokens) in [("two", 3), ("two", 5), ("team/three", 2), ("alphabet", 1)] {
+        assert_eq!(ask(&server, model, tokens).await, 200);
+    }
+    assert_eq!(ask(&server, "nobody", 1).await, 404);
+    let answer = server.get("/metrics").await;
+    assert_eq!(
+        answer.header("content-type"),
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    assert!(answer.text.ends_with("# EOF\n"));
+    for (series, expected) in [
+        (
+            "multigraft_requests_total{adapter=\"two\",outcome=\"finished\"}",
+            2.0,
+        ),
+        ("multigraft_generated_tokens_total{adapter=\"two\"}", 8.0),
+        ("multigraft_generated_tokens_total{adapter=\"team/three\"}", 2.0),
+        ("multigraft_generated_tokens_total{adapter=\"alphabet\"}", 1.0),
+        ("multigraft_prompt_tokens_total{adapter=\"two\"}", 8.0),
+        (
+            "multigraft_time_to_first_token_seconds_count{adapter=\"two\"}",
+            2.0,
+        ),
+        (
+            "multigraft_inter_token_latency_seconds_count{adapter=\"two\"}",
+            6.0,
+        ),
+        ("multigraft_queue_seconds_count{adapter=\"two\"}", 2.0),
+        (
+            "multigraft_request_duration_seconds_count{adapter=\"team/three\"}",
+            1.0,
+        ),
+        (
+            "multigraft_http_responses_total{route=\"/v1/completions\",status=\"200\"}",
+            4.0,
+        ),
+        (
+            "multigraft_http_responses_total{route=\"/v1/completions\",status=\"404\"}",
+            1.0,
+        ),
+        ("multigraft_adapters{kind=\"resident\"}", 2.0),
+        ("multigraft_running_requests", 0.0),
+        ("vllm:num_requests_running{model_name=\"alphabet\"}", 0.0),
+        ("vllm:num_gpu_loaded_lora_adapters", 2.0),
+    ] {
+        assert_eq!(
+            value(&server, series).await,
+            Some(expected),
+            "{series}\n{}",
+            answer.text
+        );
+    }
+    assert!(value(&server, "multigraft_steps_total").await.unwrap() >= 5.0);
+    let info = "vllm:lora_requests_info{max_lora=\"2\",running_lora_adapters=\"two,team/three\",waiting_lora_adapters=\"\"}";
+    assert!(value(&server, info).await.is_some(), "{}", answer.text);
+    assert!(
+        !answer.text.contains("nobody"),
+        "what clients make up is no label"
+    );
+}
+
+#[tokio::test]
+async fn what_is_refused_and_who_hangs_up_is_counted_too() {
+    let server = server();
+    let body = json!({"limits": {"requests_per_minute": 1}});
+    let limit = support::post("/v1/adapters/two", &body);
+    let (mut parts, body) = limit.into_parts();
+    parts.method = axum::http::Method::PATCH;
+    assert_eq!(
+        server
+            .send(axum::http::Request::from_parts(parts, body))
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        [ask(&server, "two", 1).await, ask(&server, "two", 1).await],
+        [200, 429]
+    );
+    let refused = "multigraft_requests_total{adapter=\"two\",outcome=\"refused\"}";
+    assert_eq!(value(&server, refused).await, Some(1.0));
+    // A stream that is dropped.
+    let body =
+        json!({"model": "team/three", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "stream": true});
+    let request = support::post("/v1/completions", &body);
+    let response = tower::ServiceExt::oneshot(server.router.clone(), request)
+        .await
+        .unwrap();
+    drop(response);
+    let cancelled = "multigraft_requests_total{adapter=\"team/three\",outcome=\"cancelled\"}";
+    for _ in 0..500 {
+        if value(&server, cancelled).await == Some(1.0) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    assert_eq!(value(&server, cancelled).await, Some(1.0));
+    // Who is removed has no series any more.
+    let request = axum::http::Request::delete("/v1/adapters/two");
+    let removed = server
+        .send(request.body(axum::body::Body::empty()).unwrap())
+        .await;
+    assert_eq!(removed.status, 204);
+    assert!(!server.get("/metrics").await.text.contains("adapter=\"two\""));
+}
