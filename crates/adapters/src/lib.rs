@@ -40,8 +40,8 @@ pub use merge::{MERGE_LIMIT, MajoritySign, MergeError, MergeMethod};
 pub use read::{is_adapter, read, read_for};
 pub use refusal::Refusal;
 pub use registry::{
-    ActivateError, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup, OpenError,
-    Outcome, Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
+    ActivateError, AddedBy, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup,
+    OpenError, Outcome, Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
 };
 pub use self_test::{Agreement, Effect, Encode, OnFailure, SelfTest};
 pub use source::{

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use multigraft_adapters::{Adding, Reference, Registry, Source};
+use multigraft_adapters::{AddedBy, Adding, Reference, Registry, Source};
 use serde::Deserialize;
 
 /// How often the file is read.
@@ -192,6 +192,7 @@ impl Reconciler {
         let adding = Adding {
             replace: true,
             pinned: Some(wanted.pinned),
+            by: AddedBy::AdaptersFile,
         };
         Ok(Some(self.registry.add(&source, adding)?))
     }

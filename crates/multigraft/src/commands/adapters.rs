@@ -215,7 +215,8 @@ fn table(listed: &Value) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "source",
+        "name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "added by",
+        "source",
     ]);
     for adapter in adapters {
         let state = match (adapter["state"].as_str(), adapter["replacing"].as_bool()) {
@@ -238,6 +239,7 @@ fn table(listed: &Value) -> String {
             adapter["requests"].to_string(),
             adapter["versions"].as_array().map_or(0, Vec::len).to_string(),
             short(&adapter["hash"]),
+            text(&adapter["added_by"]).unwrap_or_default(),
             text(&adapter["source"]).unwrap_or_default(),
         ]);
     }

@@ -5,7 +5,7 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
-use multigraft_adapters::{ActivateError, AdapterInfo, Adding, ChangeError, Listed, Residency};
+use multigraft_adapters::{ActivateError, AdapterInfo, AddedBy, Adding, ChangeError, Listed, Residency};
 use multigraft_model::AdapterHash;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -29,6 +29,8 @@ pub(crate) struct Adapter {
     hash: Option<String>,
     /// Where its files come from.
     source: Option<String>,
+    /// Who added the version that requests get; as in `versions`.
+    added_by: Option<&'static str>,
     /// Which state of the source it is: a commit of the Hub, or what an object store said of it.
     revision: Option<String>,
     /// Whether it stays in memory.
@@ -41,7 +43,7 @@ pub(crate) struct Adapter {
     last_used: Option<u64>,
     /// What it takes in memory; null if it is not there.
     bytes: Option<usize>,
-    /// What its files hold; null if it is not in memory.
+    /// What its files hold; null if they were never read.
     info: Option<AdapterInfo>,
     /// Why its last load failed.
     error: Option<String>,
@@ -59,6 +61,8 @@ struct Version {
     source: String,
     revision: Option<String>,
     added: u64,
+    /// `command line`, `adapters file`, `request` or `http`; null if it was added before this was written down.
+    added_by: Option<&'static str>,
     active: bool,
 }
 
@@ -70,6 +74,7 @@ impl From<Listed> for Adapter {
             source: version.source.to_string(),
             revision: version.revision.clone(),
             added: seconds(version.added),
+            added_by: version.added_by.map(AddedBy::as_str),
             active: version.active,
         });
         let mut adapter = Self {
@@ -79,13 +84,14 @@ impl From<Listed> for Adapter {
                 .and_then(|version| version.hash)
                 .map(|hash| hash.to_string()),
             source: active.map(|version| version.source.to_string()),
+            added_by: active.and_then(|version| version.added_by).map(AddedBy::as_str),
             revision: active.and_then(|version| version.revision.clone()),
             pinned: listed.pinned,
             replacing: listed.replacing,
             requests: listed.requests,
             last_used: listed.last_used.map(seconds),
             bytes: None,
-            info: None,
+            info: active.and_then(|version| version.info.as_deref()).cloned(),
             error: None,
             retry_after: None,
             defaults: listed.defaults.map(|defaults| Value::Object((*defaults).clone())),
@@ -156,6 +162,7 @@ pub(crate) async fn add(
     let adding = Adding {
         replace: fields.flag("replace")?.unwrap_or(false),
         pinned: fields.flag("pinned")?,
+        by: AddedBy::Http,
     };
     let defaults = fields.object("defaults")?;
     let defaults = defaults
