@@ -9,7 +9,7 @@ use std::{mem, ops::ControlFlow};
 use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, underway::Ticket};
 
 /// The engine's end: one choice of one request.
 #[derive(Debug)]
@@ -36,8 +36,10 @@ impl Sink for ChannelSink {
 #[derive(Debug)]
 pub(crate) struct Answers {
     events: UnboundedReceiver<(usize, Event)>,
-    /// Choices that have neither finished nor failed.
+    /// Choices that have not ended.
     open: usize,
+    /// Goes with them.
+    _ticket: Option<Ticket>,
 }
 
 /// One choice, complete.
@@ -87,12 +89,21 @@ pub(crate) fn channel(choices: usize) -> (Vec<ChannelSink>, Answers) {
         Answers {
             events,
             open: choices,
+            _ticket: None,
         },
     )
 }
 
 impl Answers {
-    /// The next event and the choice it belongs to; `None` after every choice has finished or one has failed.
+    /// The same, of a request that is found by its ticket as long as they are waited for.
+    pub(crate) fn under(self, ticket: Option<Ticket>) -> Self {
+        Self {
+            _ticket: ticket,
+            ..self
+        }
+    }
+
+    /// The next event and the choice it belongs to; `None` after every choice has finished or one has failed or was cancelled.
     pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
         if self.open == 0 {
             return None;
@@ -103,7 +114,7 @@ impl Answers {
         });
         match &next.1 {
             Event::Finished(_) => self.open -= 1,
-            Event::Failed(_) => self.open = 0,
+            Event::Failed(_) | Event::Cancelled(_) => self.open = 0,
             _ => {}
         }
         Some(next)
@@ -124,6 +135,7 @@ impl Answers {
                 }
                 Event::Finished(finish) => answers[choice] = Some(mem::take(so_far).finish(finish)),
                 Event::Failed(message) => return Err(ApiError::Failed(message)),
+                Event::Cancelled(message) => return Err(ApiError::Gone(message)),
             }
         }
         Ok(answers.into_iter().flatten().collect())

@@ -38,9 +38,11 @@ mod state;
 mod stream;
 mod tgi;
 mod tokens;
+mod underway;
 
 pub use dialect::Dialect;
 pub use error::ApiError;
 pub use routes::router;
 pub use serve::{Ended, interrupt, serve};
 pub use state::{AppState, BaseInfo, Limits};
+pub use underway::Underway;

@@ -63,11 +63,13 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
             say(&format!("`{}` is served: {}", adapter.name, summary(&added)))?;
             warn(&added)?;
         }
-        AdaptersAction::Rm { name } => {
-            server.send(Method::DELETE, &[name], None).await?;
-            say(&format!(
-                "`{name}` is removed; requests under way end as they would have"
-            ))?;
+        AdaptersAction::Rm { name, now } => {
+            server.remove(name, *now).await?;
+            let under_way = match now {
+                true => "were ended",
+                false => "end as they would have",
+            };
+            say(&format!("`{name}` is removed; requests under way {under_way}"))?;
         }
         AdaptersAction::Pin { name, off } => {
             server
@@ -145,6 +147,15 @@ impl Server {
             request = request.json(&body);
         }
         self.answer(request).await
+    }
+
+    /// Removes an adapter, with its requests or without.
+    async fn remove(&self, name: &str, now: bool) -> Result<Value> {
+        let mut url = self.at(&["v1", "adapters", name])?;
+        if now {
+            url.query_pairs_mut().append_pair("now", "true");
+        }
+        self.answer(self.client.delete(url)).await
     }
 
     /// Has the model `name` answer with one token.

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use multigraft_adapters::{AllowedSource, AllowedSources, IsBusy, Registry, Residency};
 use multigraft_engine::Engine;
-use multigraft_server::{AppState, BaseInfo, Ended, interrupt, serve};
+use multigraft_server::{AppState, BaseInfo, Ended, Underway, interrupt, serve};
 use tokio::{net::TcpListener, runtime};
 
 use crate::{
@@ -55,6 +55,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         engine: engine.clone(),
         registry,
         sources,
+        underway: Underway::default(),
         base: BaseInfo {
             architecture: base.model.config().architecture.clone(),
             parameters: base.parameters,

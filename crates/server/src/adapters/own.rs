@@ -2,12 +2,12 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
 };
 use multigraft_adapters::{ActivateError, AdapterInfo, AddedBy, Adding, ChangeError, Listed, Residency};
 use multigraft_model::AdapterHash;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -227,12 +227,24 @@ pub(crate) async fn change(
     shown(&state, &name)
 }
 
-/// `DELETE /v1/adapters/{name}`: new requests do not find it any more, those under way end as they would have.
+/// How an adapter is removed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Removal {
+    /// Whether its requests end with it.
+    #[serde(default)]
+    now: bool,
+}
+
+/// `DELETE /v1/adapters/{name}`: new requests do not find it any more; those under way end as they would have, or with
+/// `?now=true` in an error.
 pub(crate) async fn remove(
     State(state): State<Shared>,
     Path(name): Path<String>,
+    removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
-    state.remove_adapter(&name).await?;
+    let Query(removal) = removal.map_err(|error| ApiError::malformed(error.body_text()))?;
+    state.remove_adapter(&name, removal.now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -44,7 +44,7 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
 pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
     let name = fields.required("lora_name")?;
     fields.finish()?;
-    let removed = state.remove_adapter(&name).await;
+    let removed = state.remove_adapter(&name, false).await;
     Ok(done(&state, removed))
 }
 

@@ -52,6 +52,6 @@ pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> R
             "'lora_name' needs to be provided to unload a LoRA adapter.".to_owned(),
         ));
     };
-    state.remove_adapter(&name).await?;
+    state.remove_adapter(&name, false).await?;
     Ok(format!("Success: LoRA adapter '{name}' removed successfully."))
 }

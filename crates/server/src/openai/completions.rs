@@ -67,7 +67,7 @@ pub(crate) async fn completions(
         );
         return Err(ApiError::invalid("prompt", message));
     }
-    let served = state.model(&asked).await?;
+    let mut served = state.model(&asked).await?;
     let mut requests = Vec::with_capacity(choices);
     for prompt in &prompts {
         let max_tokens = parameters
@@ -90,7 +90,7 @@ pub(crate) async fn completions(
             tenant: parameters.tenant,
         }));
     }
-    let answers = state.submit(requests, Dialect::OpenAi)?;
+    let answers = state.submit(requests, &mut served, Dialect::OpenAi)?;
     let head = Head::new("cmpl", "text_completion", &served);
     let echoes: Vec<String> = prompts
         .into_iter()

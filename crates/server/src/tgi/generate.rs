@@ -97,7 +97,7 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
     let max_tokens = generate
         .max_new_tokens
         .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
-    let served = state.model(&generate.asked).await?;
+    let mut served = state.model(&generate.asked).await?;
     // Streams carry the log-probability of every token, answers in one piece only in their details.
     let logprobs = stream || generate.details;
     let request = Request {
@@ -110,7 +110,7 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
         prompt_logprobs: generate.decoder_input_details.then_some(0),
         tenant: None,
     };
-    let answers = state.submit(vec![request], Dialect::Tgi)?;
+    let answers = state.submit(vec![request], &mut served, Dialect::Tgi)?;
     Ok(Accepted {
         generate,
         served,
