@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use multigraft_model::{AdapterHash, AdapterWeights, LinearId, LowRank};
 
@@ -11,7 +11,7 @@ use crate::self_test::Effect;
 use crate::tensors::Changes;
 
 /// Facts about an adapter that was read and fits.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterInfo {
     /// Content hash, hexadecimal.
     pub hash: String,

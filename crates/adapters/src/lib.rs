@@ -40,9 +40,9 @@ pub use merge::{MERGE_LIMIT, MajoritySign, MergeError, MergeMethod};
 pub use read::{is_adapter, read, read_for};
 pub use refusal::Refusal;
 pub use registry::{
-    ActivateError, AdapterLimits, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError,
-    Lookup, OnLoad, OpenError, Outcome, Pack, Packer, Registry, RegistryOptions, Residency, Size, StoreError,
-    Waiting,
+    ActivateError, AdapterLimits, AddedBy, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion,
+    LoadError, Lookup, OnLoad, OpenError, Outcome, Pack, Packer, Registry, RegistryOptions, Residency, Size,
+    StoreError, Waiting,
 };
 pub use self_test::{Agreement, Effect, Encode, OnFailure, SelfTest};
 pub use source::{

@@ -33,7 +33,7 @@ pub(crate) const REFERENCE_FILE: &str = "reference.json";
 pub(crate) const REFERENCE_LIMIT: u64 = 1 << 20;
 
 /// What an adapter does to the base.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// Root mean square of what it adds to the logits of the fixed prompt, over that of the base's logits.
     pub moved: f32,
@@ -46,7 +46,7 @@ pub struct Effect {
 }
 
 /// How an adapter agrees with the tokens that it should generate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreement {
     /// Tokens that are the likeliest after what should come before them.
     pub agree: usize,

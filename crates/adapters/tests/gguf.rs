@@ -332,6 +332,7 @@ fn a_file_added_while_the_server_runs_is_there_after_a_restart() {
     let adding = Adding {
         replace: false,
         pinned: None,
+        ..Adding::default()
     };
     let hash = registry.add(&source, adding).unwrap().block().unwrap().hash;
     drop(registry);

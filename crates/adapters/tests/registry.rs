@@ -115,6 +115,7 @@ fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
     let replace = Adding {
         replace: true,
         pinned: Some(true),
+        ..Adding::default()
     };
     let mut again = Vec::new();
     let error = loop {
@@ -145,6 +146,7 @@ fn a_new_version_takes_over_at_once_and_the_old_one_is_freed_with_its_last_user(
     let adding = Adding {
         replace: true,
         pinned: None,
+        ..Adding::default()
     };
     let added = place.registry.add(&source("a", &folder), adding).unwrap();
     // Until it is there, requests get the old one.

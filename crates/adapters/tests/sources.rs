@@ -304,6 +304,7 @@ fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
     let replacing = Adding {
         replace: true,
         pinned: None,
+        ..Adding::default()
     };
     let second = registry
         .add(&source("support"), replacing)

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use common::{Adapter, base};
 use multigraft_adapters::{
-    AdapterLimits, Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Reference, Registry,
-    RegistryOptions, Source,
+    AdapterLimits, AddedBy, Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Reference,
+    Registry, RegistryOptions, Residency, Source,
 };
 use multigraft_model::{AdapterHash, PackedAdapter};
 
@@ -47,6 +47,7 @@ fn add(registry: &Registry, name: &str, folder: &Path) -> Outcome {
     let adding = Adding {
         replace: true,
         pinned: None,
+        ..Adding::default()
     };
     registry.add(&source, adding).unwrap().block()
 }
@@ -124,13 +125,54 @@ fn data_of_the_first_version_is_read_and_brought_up_to_date() {
     write(source.clone(), 1);
     let hash = add(&open(&data).unwrap(), "a", &source).unwrap().hash;
     let database = rusqlite::Connection::open(data.join("registry.sqlite")).unwrap();
-    let back = "ALTER TABLE version DROP COLUMN revision; ALTER TABLE adapter DROP COLUMN defaults; \
-                ALTER TABLE adapter DROP COLUMN limits; PRAGMA user_version = 1;";
+    let back = "
+        ALTER TABLE version DROP COLUMN revision;
+        ALTER TABLE version DROP COLUMN info;
+        ALTER TABLE version DROP COLUMN added_by;
+        ALTER TABLE adapter DROP COLUMN defaults;
+        ALTER TABLE adapter DROP COLUMN limits;
+        PRAGMA user_version = 1;";
     database.execute_batch(back).unwrap();
     drop(database);
-    for _ in 0..2 {
-        assert_eq!(get(&open(&data).unwrap(), "a").hash, hash);
+    for loaded_before in [false, true] {
+        let registry = open(&data).unwrap();
+        let listed = registry.listed("a").unwrap();
+        let version = &listed.versions[0];
+        assert_eq!((version.added_by, version.info.is_some()), (None, loaded_before));
+        assert_eq!(get(&registry, "a").hash, hash);
     }
+}
+
+#[test]
+fn what_was_found_of_an_adapter_is_known_while_it_is_cold() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let registry = open(&data).unwrap();
+    let entry = add(&registry, "a", &write(dir.path().join("1"), 1)).unwrap();
+    let other = add(&registry, "a", &write(dir.path().join("2"), 2)).unwrap();
+    drop(registry);
+
+    let registry = open(&data).unwrap();
+    let listed = registry.listed("a").unwrap();
+    assert!(matches!(listed.residency, Residency::Cold));
+    let known: Vec<_> = listed
+        .versions
+        .iter()
+        .map(|version| version.info.clone())
+        .collect();
+    assert_eq!(known, [Some(entry.info), Some(other.info)]);
+    let by: Vec<_> = listed.versions.iter().map(|version| version.added_by).collect();
+    assert_eq!(by, [Some(AddedBy::Http); 2]);
+
+    // What cannot be read is as if it had never been known.
+    drop(registry);
+    let database = rusqlite::Connection::open(data.join("registry.sqlite")).unwrap();
+    let damage = "UPDATE version SET info = '{}', added_by = 'nobody'";
+    database.execute_batch(damage).unwrap();
+    drop(database);
+    let registry = open(&data).unwrap();
+    let version = registry.listed("a").unwrap().versions.remove(0);
+    assert_eq!((version.info, version.added_by), (None, None));
 }
 
 #[test]

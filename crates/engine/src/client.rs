@@ -21,6 +21,8 @@ pub(crate) enum State {
     Finished,
     /// It heard `Failed`.
     Failed,
+    /// It heard `Cancelled`.
+    Cancelled,
 }
 
 impl Client {
@@ -47,6 +49,7 @@ impl Client {
         let end = match &event {
             Event::Finished(_) => Some(State::Finished),
             Event::Failed(_) => Some(State::Failed),
+            Event::Cancelled(_) => Some(State::Cancelled),
             _ => None,
         };
         // A sink that panics has lost its own request, nobody else's.

@@ -1,5 +1,6 @@
 //! The handle that the rest of the program holds.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::time::Instant;
 
 use multigraft_model::{AdapterHash, BLOCK_TOKENS, Backend, Limits, MemoryBudget};
 use multigraft_text::Tokenizer;
+use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::error::SubmitError;
@@ -190,6 +192,19 @@ impl Engine {
                 SubmitError::Stopped
             })?;
         Ok(id)
+    }
+
+    /// Ends requests with [`Event::Cancelled`](crate::Event::Cancelled) and `reason`, wherever they are; those that have ended
+    /// already do not matter. What comes back resolves once they are ended and hold neither blocks nor adapters, which is
+    /// before anything more is computed; an error says that the engine has stopped, and with it all requests.
+    pub fn cancel(&self, requests: HashSet<RequestId>, reason: String) -> oneshot::Receiver<()> {
+        let (done, ended) = oneshot::channel();
+        let _ = self.inbox.send(Command::Cancel {
+            requests,
+            reason,
+            done,
+        });
+        ended
     }
 
     /// What it can take on.

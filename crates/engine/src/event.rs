@@ -25,7 +25,7 @@ pub trait Sink: Send {
 }
 
 /// What happens to a request, in this order: `Started`, `Prompt` if asked for, `Token`s, then `Finished`; or at any
-/// point `Failed`. Nothing follows `Finished` or `Failed`.
+/// point `Failed` or `Cancelled`. Nothing follows `Finished`, `Failed` or `Cancelled`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// It left the queue.
@@ -42,6 +42,8 @@ pub enum Event {
     Finished(Finish),
     /// It cannot be done; a sentence that says why.
     Failed(String),
+    /// It was ended by [`Engine::cancel`](crate::Engine::cancel); the sentence that it was given.
+    Cancelled(String),
 }
 
 /// A generated token.

@@ -179,7 +179,7 @@ impl Scheduler {
         let mut stays = |sequence: &Sequence| {
             match sequence.state() {
                 State::Live => return true,
-                State::Gone => departed.gone += 1,
+                State::Gone | State::Cancelled => departed.gone += 1,
                 State::Finished => departed.finished += 1,
                 State::Failed => departed.failed += 1,
             }

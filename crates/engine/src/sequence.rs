@@ -238,6 +238,12 @@ impl Sequence {
         self.client.send(Event::Failed(reason.to_owned()));
     }
 
+    /// Ends it because somebody else wants it to.
+    pub(crate) fn cancel(&mut self, reason: &str) {
+        tracing::info!(request = %self.id, "cancelled: {reason}");
+        self.client.send(Event::Cancelled(reason.to_owned()));
+    }
+
     /// Takes note of a step's result: scores of the prompt, and a token if all rows are computed. Says whether one was
     /// generated.
     pub(crate) fn advance(&mut self, outcome: Outcome<'_>) -> bool {

@@ -92,6 +92,6 @@ pub struct Stats {
     pub finished: u64,
     /// Requests that ended in [`Event::Failed`](crate::Event::Failed).
     pub failed: u64,
-    /// Requests whose client hung up.
+    /// Requests whose client hung up, or that were ended by [`Engine::cancel`](crate::Engine::cancel).
     pub cancelled: u64,
 }

@@ -1,7 +1,7 @@
 //! The engine's thread: one turn after the other, each with one step.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use multigraft_model::{AdapterHash, Backend, MemoryBudget, Step};
+use tokio::sync::oneshot::Sender;
 
 use crate::client::Client;
 use crate::engine::Shared;
@@ -28,6 +29,12 @@ pub(crate) enum Command {
     Submit(Box<Submission>),
     /// An adapter wants memory of the budget.
     MakeRoom,
+    /// End these requests with an event that gives the reason, and answer when all that they held is free.
+    Cancel {
+        requests: HashSet<RequestId>,
+        reason: String,
+        done: Sender<()>,
+    },
     /// End when everything accepted is done.
     Drain,
     /// End now.
@@ -135,6 +142,15 @@ impl Worker {
                         .make_room(|first, count| backend.forget(first, count));
                     self.publish();
                 }
+                Ok(Command::Cancel {
+                    requests,
+                    reason,
+                    done,
+                }) => {
+                    self.cancel(&requests, &reason);
+                    // Who asked may have gone away.
+                    let _ = done.send(());
+                }
                 Ok(Command::Drain) => self.draining = true,
                 Ok(Command::Abort) => {
                     self.fail_all("the server is shutting down");
@@ -150,6 +166,16 @@ impl Worker {
     fn drop_the_gone(&mut self) {
         self.scheduler.all_mut().for_each(Sequence::poll_client);
         self.reap();
+    }
+
+    /// Ends requests, before anything more is computed for them.
+    fn cancel(&mut self, requests: &HashSet<RequestId>, reason: &str) {
+        let all = self.scheduler.all_mut();
+        all.filter(|sequence| requests.contains(&sequence.id))
+            .for_each(|sequence| sequence.cancel(reason));
+        self.drop_the_gone();
+        self.release_adapters();
+        self.publish();
     }
 
     /// Sees to it that every scheduled sequence's adapter is resident; fails those whose adapter the backend refuses.

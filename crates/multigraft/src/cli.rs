@@ -238,6 +238,9 @@ pub(crate) enum AdaptersAction {
     Rm {
         /// Its name.
         name: String,
+        /// End its requests, those that run and those that wait, with an error.
+        #[arg(long)]
+        now: bool,
     },
     /// Keep an adapter in memory.
     Pin {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use multigraft_adapters::{AdapterLimits, Adding, Reference, Registry, Source, Waiting};
+use multigraft_adapters::{AdapterLimits, AddedBy, Adding, Reference, Registry, Source, Waiting};
 use multigraft_engine::WEIGHTS;
 use serde::Deserialize;
 
@@ -206,6 +206,7 @@ impl Reconciler {
         let adding = Adding {
             replace: true,
             pinned: Some(wanted.pinned),
+            by: AddedBy::AdaptersFile,
         };
         Ok(Some(self.registry.add(&source, adding)?))
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, Source};
-use multigraft_engine::{AdapterUse, Request, SubmitError};
+use multigraft_engine::{AdapterUse, Request, RequestId, SubmitError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     asked::Asked,
     error::ApiError,
     state::AppState,
+    underway::Ticket,
 };
 
 /// The response header that names the adapter (or the base) that answered.
@@ -27,16 +28,19 @@ const TGI_NAME: &str = "tgi";
 
 /// The model that answers a request: the base or an adapter as it was when the request came in. Replacing or
 /// removing the name afterwards does not change it.
-#[derive(Clone)]
 pub(crate) struct Served {
     /// Its name.
     pub name: String,
     /// The adapter's content hash in hexadecimal, or `base`.
     pub hash: String,
-    /// The adapter; `None` is the base.
+    /// What the adapter's updates are multiplied by; the base has none.
+    pub scale: Option<f32>,
+    /// The adapter, until the request is submitted, so that it is held by the engine alone; `None` is the base.
     pub adapter: Option<AdapterUse>,
     /// The names whose limits it counts against: its own, or those of its parts.
     names: Vec<String>,
+    /// By which whoever removes the adapter finds the request.
+    ticket: Option<Ticket>,
 }
 
 impl fmt::Debug for Served {
@@ -48,15 +52,10 @@ impl fmt::Debug for Served {
 impl Served {
     /// OpenAI's `system_fingerprint`: what computed the answer.
     pub(crate) fn fingerprint(&self) -> String {
-        match self.scale() {
+        match self.scale {
             None | Some(1.0) => format!("multigraft-{}", self.hash),
             Some(scale) => format!("multigraft-{}@{scale}", self.hash),
         }
-    }
-
-    /// What the adapter's updates are multiplied by; the base has none.
-    pub(crate) fn scale(&self) -> Option<f32> {
-        self.adapter.as_ref().map(|used| used.scale)
     }
 
     /// Says in the headers which model answered.
@@ -68,7 +67,7 @@ impl Served {
         if let Ok(hash) = HeaderValue::from_str(&self.hash) {
             headers.insert(HASH_HEADER, hash);
         }
-        if let Some(scale) = self.scale()
+        if let Some(scale) = self.scale
             && let Ok(scale) = HeaderValue::from_str(&scale.to_string())
         {
             headers.insert(SCALE_HEADER, scale);
@@ -88,8 +87,10 @@ impl AppState {
         Served {
             name: self.registry.base().to_owned(),
             hash: "base".to_owned(),
+            scale: None,
             adapter: None,
             names: Vec::new(),
+            ticket: None,
         }
     }
 
@@ -109,29 +110,14 @@ impl AppState {
 
     /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
     pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
-        let deadline = Instant::now() + self.limits.load_wait;
-        let mut names = Vec::new();
-        let (entry, scale) = match asked {
+        match asked {
             Asked::One { name, .. } if self.is_base(name) => return Ok(self.base_model()),
-            Asked::One { name, scale, .. } => {
-                let found = self.look_up(name)?;
-                let entry = self.found(name, found, deadline, asked).await?;
-                names.push(entry.name.clone());
-                (entry, *scale)
-            }
-            Asked::Merged { method, parts, .. } => {
-                // All of them are asked for before the first is waited for.
-                let found = parts.iter().map(|(name, _)| self.look_up(name));
-                let found = found.collect::<Result<Vec<Lookup>, _>>()?;
-                let mut entries = Vec::with_capacity(parts.len());
-                for ((name, weight), found) in parts.iter().zip(found) {
-                    entries.push((self.found(name, found, deadline, asked).await?, *weight));
-                }
-                let merged = self.registry.merged(*method, &entries);
-                // They need not stay in memory for this.
-                names.extend(entries.into_iter().map(|(entry, _)| entry.name));
-                (self.found("merged", merged, deadline, asked).await?, 1.0)
-            }
+            _ => {}
+        }
+        let ticket = self.underway.enter();
+        let (entry, scale, names) = tokio::select! {
+            adapter = self.adapter(asked, &ticket) => adapter?,
+            name = ticket.removed() => return Err(ApiError::removed(&name)),
         };
         let used = AdapterUse {
             adapter: entry.packed,
@@ -142,13 +128,42 @@ impl AppState {
         Ok(Served {
             hash: entry.hash.to_string(),
             name: entry.name,
+            scale: Some(scale),
             adapter: Some(used),
             names,
+            ticket: Some(ticket),
         })
     }
 
+    /// The adapter that a request asks for, its scale, and the names that it counts against.
+    async fn adapter(&self, asked: &Asked, ticket: &Ticket) -> Result<(Entry, f32, Vec<String>), ApiError> {
+        let deadline = Instant::now() + self.limits.load_wait;
+        match asked {
+            Asked::One { name, scale, .. } => {
+                let found = self.look_up(name, ticket)?;
+                let entry = self.found(name, found, deadline, asked).await?;
+                let names = vec![entry.name.clone()];
+                Ok((entry, *scale, names))
+            }
+            Asked::Merged { method, parts, .. } => {
+                // All of them are asked for before the first is waited for.
+                let found = parts.iter().map(|(name, _)| self.look_up(name, ticket));
+                let found = found.collect::<Result<Vec<Lookup>, _>>()?;
+                let mut entries = Vec::with_capacity(parts.len());
+                for ((name, weight), found) in parts.iter().zip(found) {
+                    entries.push((self.found(name, found, deadline, asked).await?, *weight));
+                }
+                let merged = self.registry.merged(*method, &entries);
+                // They need not stay in memory for this.
+                let names = entries.into_iter().map(|(entry, _)| entry.name).collect();
+                Ok((self.found("merged", merged, deadline, asked).await?, 1.0, names))
+            }
+        }
+    }
+
     /// What `name` stands for. An adapter that nobody added, but which is called as an allowed source is, is added now.
-    fn look_up(&self, name: &str) -> Result<Lookup, ApiError> {
+    fn look_up(&self, name: &str, ticket: &Ticket) -> Result<Lookup, ApiError> {
+        ticket.names(name);
         let at = match self.registry.get(name) {
             Lookup::Unknown => match self.sources.resolve(name) {
                 Ok(at) => at,
@@ -164,6 +179,7 @@ impl AppState {
                 .unwrap_or(written),
             written => written,
         };
+        ticket.names(&name);
         match self.registry.get(&name) {
             Lookup::Unknown => {}
             found => return Ok(found),
@@ -223,11 +239,11 @@ impl AppState {
             .map_err(|error| refusal(error, dialect))
     }
 
-    /// Hands the choices of a request for `served` to the engine, all or none.
+    /// Hands the choices, which `served` is to answer, to the engine, all or none.
     pub(crate) fn submit(
         &self,
-        served: &Served,
         mut choices: Vec<Request>,
+        served: &mut Served,
         dialect: Dialect,
     ) -> Result<Answers, ApiError> {
         let names = served.names.iter();
@@ -247,18 +263,31 @@ impl AppState {
             [name] => Some(name.as_str()),
             _ => None,
         };
-        let ticket = self.meters.admit(names, prompt, std::time::Instant::now());
-        let ticket = ticket.inspect_err(|_| self.metrics.refused(label))?;
+        let metered = self.meters.admit(names, prompt, std::time::Instant::now());
+        let metered = metered.inspect_err(|_| self.metrics.refused(label))?;
+        served.adapter = None;
+        let ticket = served.ticket.take();
         let watches = choices.iter().map(|_| self.metrics.watch(label)).collect();
-        let (sinks, answers) = answers::channel(watches, ticket);
-        for (request, sink) in choices.into_iter().zip(sinks) {
-            // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
-            self.engine.submit(request, Box::new(sink)).map_err(|error| {
-                self.metrics.refused(label);
-                refusal(error, dialect)
-            })?;
-        }
-        Ok(answers)
+        let (sinks, answers) = answers::channel(watches, metered);
+        let submit = |accepted: &mut Vec<RequestId>| {
+            for (request, sink) in choices.into_iter().zip(sinks) {
+                // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
+                accepted.push(self.engine.submit(request, Box::new(sink))?);
+            }
+            Ok(())
+        };
+        let submitted = match &ticket {
+            Some(ticket) => {
+                let submitted = ticket.submit(submit);
+                submitted.map_err(|name| ApiError::removed(&name))?
+            }
+            None => submit(&mut Vec::new()),
+        };
+        submitted.map_err(|error| {
+            self.metrics.refused(label);
+            refusal(error, dialect)
+        })?;
+        Ok(answers.under(ticket))
     }
 }
 

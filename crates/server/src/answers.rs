@@ -9,7 +9,7 @@ use std::{mem, ops::ControlFlow, time::Instant};
 use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{error::ApiError, metering::Ticket, metrics::Watch};
+use crate::{error::ApiError, metering::Metered, metrics::Watch, underway::Ticket};
 
 /// The engine's end: one choice of one request.
 #[derive(Debug)]
@@ -38,10 +38,12 @@ impl Sink for ChannelSink {
 #[derive(Debug)]
 pub(crate) struct Answers {
     events: UnboundedReceiver<(usize, Event)>,
-    /// Choices that have neither finished nor failed.
+    /// Choices that have not ended.
     open: usize,
     /// Where its tokens are counted, if they are.
-    ticket: Option<Ticket>,
+    metered: Option<Metered>,
+    /// Goes with them.
+    _ticket: Option<Ticket>,
 }
 
 /// One choice, complete.
@@ -77,8 +79,8 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched. A `ticket` is held until the answers are dropped.
-pub(crate) fn channel(watches: Vec<Watch>, ticket: Option<Ticket>) -> (Vec<ChannelSink>, Answers) {
+/// The two ends of a channel for the choices that are watched. `metered` is held until the answers are dropped.
+pub(crate) fn channel(watches: Vec<Watch>, metered: Option<Metered>) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
     let choices = watches.len();
     let sinks = watches
@@ -95,13 +97,22 @@ pub(crate) fn channel(watches: Vec<Watch>, ticket: Option<Ticket>) -> (Vec<Chann
         Answers {
             events,
             open: choices,
-            ticket,
+            metered,
+            _ticket: None,
         },
     )
 }
 
 impl Answers {
-    /// The next event and the choice it belongs to; `None` after every choice has finished or one has failed.
+    /// The same, of a request that is found by its ticket as long as they are waited for.
+    pub(crate) fn under(self, ticket: Option<Ticket>) -> Self {
+        Self {
+            _ticket: ticket,
+            ..self
+        }
+    }
+
+    /// The next event and the choice it belongs to; `None` after every choice has finished or one has failed or was cancelled.
     pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
         if self.open == 0 {
             return None;
@@ -111,9 +122,12 @@ impl Answers {
             (0, Event::Failed(message.to_owned()))
         });
         match &next.1 {
-            Event::Token(_) => self.ticket.iter().for_each(|ticket| ticket.token(Instant::now())),
+            Event::Token(_) => self
+                .metered
+                .iter()
+                .for_each(|metered| metered.token(Instant::now())),
             Event::Finished(_) => self.open -= 1,
-            Event::Failed(_) => self.open = 0,
+            Event::Failed(_) | Event::Cancelled(_) => self.open = 0,
             _ => {}
         }
         Some(next)
@@ -134,6 +148,7 @@ impl Answers {
                 }
                 Event::Finished(finish) => answers[choice] = Some(mem::take(so_far).finish(finish)),
                 Event::Failed(message) => return Err(ApiError::Failed(message)),
+                Event::Cancelled(message) => return Err(ApiError::Gone(message)),
             }
         }
         Ok(answers.into_iter().flatten().collect())

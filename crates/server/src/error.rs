@@ -98,6 +98,9 @@ pub enum ApiError {
     /// There is no adapter of that name, or none at that place.
     #[error("{0}")]
     NoAdapter(String),
+    /// The adapter was removed, and its requests with it.
+    #[error("{0}")]
+    Gone(String),
     /// The server is shutting down.
     #[error("the server is shutting down and takes no new requests")]
     ShuttingDown,
@@ -135,6 +138,7 @@ impl ApiError {
         match error {
             LoadError::TooManyWait { .. } => Self::overloaded(error.to_string()),
             LoadError::Stopped => Self::ShuttingDown,
+            LoadError::Removed => Self::removed(name),
             LoadError::BackedOff { retry_after, .. } => Self::Unavailable {
                 name: name.to_owned(),
                 reason: error.to_string(),
@@ -145,13 +149,19 @@ impl ApiError {
             | LoadError::NoBudget { .. }
             | LoadError::Failed(_)
             | LoadError::Store(_)
-            | LoadError::Panicked
-            | LoadError::Removed => Self::Unavailable {
+            | LoadError::Panicked => Self::Unavailable {
                 name: name.to_owned(),
                 reason: error.to_string(),
                 retry_after: None,
             },
         }
+    }
+
+    /// Adapter `name` was removed while a request for it was under way.
+    pub(crate) fn removed(name: &str) -> Self {
+        Self::Gone(format!(
+            "adapter `{name}` was removed before this request was done"
+        ))
     }
 
     /// Why an adapter was not added.
@@ -206,6 +216,7 @@ impl ApiError {
             (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
             (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
             (Self::NoAdapter(_), _) => StatusCode::NOT_FOUND,
+            (Self::Gone(_), _) => StatusCode::GONE,
             (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
             (Self::Failed(_), Dialect::Tgi) => StatusCode::FAILED_DEPENDENCY,
         }
@@ -224,6 +235,7 @@ impl ApiError {
             }
             Self::Forbidden(_) => "PermissionDeniedError",
             Self::Unusable(_) => "InvalidUserInput",
+            Self::Gone(_) => "GoneError",
             Self::Failed(_) => "InternalServerError",
         }
     }
@@ -235,6 +247,7 @@ impl ApiError {
             Self::Invalid { .. } | Self::NotJson | Self::TooLarge { .. } | Self::Unusable(_) => "validation",
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
             Self::Forbidden(_) => "forbidden",
+            Self::Gone(_) => "gone",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Overloaded { .. }
             | Self::Unavailable { .. }

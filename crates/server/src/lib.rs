@@ -40,6 +40,7 @@ mod state;
 mod stream;
 mod tgi;
 mod tokens;
+mod underway;
 
 pub use dialect::Dialect;
 pub use error::ApiError;
@@ -48,3 +49,4 @@ pub use metrics::Metrics;
 pub use routes::router;
 pub use serve::{Ended, interrupt, serve};
 pub use state::{AppState, BaseInfo, Limits};
+pub use underway::Underway;

@@ -58,7 +58,7 @@ impl Bucket {
 
 /// An accepted request of some names. Dropping it says that it has ended.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct Metered {
     meters: Meters,
     names: Vec<(String, AdapterLimits)>,
 }
@@ -70,7 +70,7 @@ impl Meters {
         names: Vec<(String, AdapterLimits)>,
         prompt: usize,
         now: Instant,
-    ) -> Result<Option<Ticket>, ApiError> {
+    ) -> Result<Option<Metered>, ApiError> {
         let names: Vec<(String, AdapterLimits)> = names
             .into_iter()
             .filter(|(_, limits)| limits.is_bounded())
@@ -92,7 +92,7 @@ impl Meters {
             }
         }
         drop(meters);
-        Ok(Some(Ticket {
+        Ok(Some(Metered {
             meters: self.clone(),
             names,
         }))
@@ -144,7 +144,7 @@ impl Meter {
     }
 }
 
-impl Ticket {
+impl Metered {
     /// A token was generated.
     pub(crate) fn token(&self, now: Instant) {
         let mut meters = self.meters.lock();
@@ -156,7 +156,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Metered {
     fn drop(&mut self) {
         let mut meters = self.meters.lock();
         for (name, _) in &self.names {
@@ -187,7 +187,7 @@ mod tests {
         limits: AdapterLimits,
         prompt: usize,
         now: Instant,
-    ) -> Result<Ticket, Option<Duration>> {
+    ) -> Result<Metered, Option<Duration>> {
         let admitted = meters.admit(vec![("a".to_owned(), limits)], prompt, now);
         admitted
             .map(|ticket| ticket.expect("it is bounded"))

@@ -10,7 +10,7 @@ use multigraft_adapters::{AllowedSources, Registry};
 use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
-use crate::{metering::Meters, metrics::Metrics};
+use crate::{metering::Meters, metrics::Metrics, underway::Underway};
 
 /// The state as handlers get it.
 pub(crate) type Shared = Arc<AppState>;
@@ -28,6 +28,8 @@ pub struct AppState {
     pub registry: Registry,
     /// Where adapters may be added from over HTTP.
     pub sources: AllowedSources,
+    /// The requests that adapters answer.
+    pub underway: Underway,
     /// Facts about the base model.
     pub base: BaseInfo,
     /// What a request may ask for.

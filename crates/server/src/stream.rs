@@ -45,7 +45,7 @@ pub(crate) trait Wording: Send + 'static {
     /// Chunks before anything was generated.
     fn open(&mut self, chunks: &mut Chunks);
 
-    /// Chunks for an event of a choice; never called with [`Event::Failed`].
+    /// Chunks for an event of a choice; never called with [`Event::Failed`] or [`Event::Cancelled`].
     fn event(&mut self, choice: usize, event: Event, chunks: &mut Chunks);
 
     /// Chunks after the last choice has finished.
@@ -85,20 +85,22 @@ impl<W: Wording> Streaming<W> {
 
     async fn advance(&mut self) {
         match self.answers.next().await {
-            Some((_, Event::Failed(message))) => {
-                self.chunks
-                    .push(&W::DIALECT.error_body(&ApiError::Failed(message)));
-                if W::DIALECT == Dialect::OpenAi {
-                    self.chunks.done();
-                }
-                self.state = Progress::Closed;
-            }
+            Some((_, Event::Failed(message))) => self.break_off(&ApiError::Failed(message)),
+            Some((_, Event::Cancelled(message))) => self.break_off(&ApiError::Gone(message)),
             Some((choice, event)) => self.wording.event(choice, event, &mut self.chunks),
             None => {
                 self.wording.close(&mut self.chunks);
                 self.state = Progress::Closed;
             }
         }
+    }
+
+    fn break_off(&mut self, error: &ApiError) {
+        self.chunks.push(&W::DIALECT.error_body(error));
+        if W::DIALECT == Dialect::OpenAi {
+            self.chunks.done();
+        }
+        self.state = Progress::Closed;
     }
 }
 

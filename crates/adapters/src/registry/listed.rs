@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use multigraft_model::AdapterHash;
 use serde_json::{Map, Value};
 
-use super::{AdapterLimits, LoadError};
+use super::{AdapterLimits, AddedBy, LoadError};
 use crate::info::AdapterInfo;
 use crate::source::Reference;
 
@@ -44,6 +44,10 @@ pub struct ListedVersion {
     pub revision: Option<String>,
     /// When it was added.
     pub added: SystemTime,
+    /// Who added it; `None` if that was before this was written down.
+    pub added_by: Option<AddedBy>,
+    /// What was found when it was loaded last; `None` if it never was.
+    pub info: Option<Arc<AdapterInfo>>,
     /// Whether requests get this one.
     pub active: bool,
 }

@@ -317,12 +317,21 @@ impl Inner {
     ) -> (Option<Next>, Result<Loaded, LoadError>) {
         let loaded = match (job.kind, loaded) {
             (Kind::Candidate, Ok(loaded)) => loaded,
+            (Kind::Active(_), Ok(loaded)) => {
+                self.store_info(job, &loaded.info);
+                return (None, Ok(loaded));
+            }
             (_, loaded) => return (None, loaded),
         };
         let next = {
             let state = self.lock();
             let named = state.names.get(&job.name);
-            named.and_then(|named| Some((named.next(job.id, loaded.hash, &loaded.files)?, named.stored)))
+            named.and_then(|named| {
+                Some((
+                    named.next(job.id, loaded.hash, &loaded.files, &loaded.info)?,
+                    named.stored,
+                ))
+            })
         };
         let (Some((next, true)), Some(store)) = (&next, &self.store) else {
             return (next.map(|(next, _)| next), Ok(loaded));
@@ -334,6 +343,22 @@ impl Inner {
                 self.lock().memory.unreserve(loaded.promised);
                 (None, Err(LoadError::Store(Arc::new(error))))
             }
+        }
+    }
+}
+
+impl Inner {
+    /// Stores what was found of a version, if that is new. It is for people alone, so a failure is no reason not to serve it.
+    fn store_info(&self, job: &Job, info: &AdapterInfo) {
+        let number = {
+            let state = self.lock();
+            let named = state.names.get(&job.name).filter(|named| named.stored);
+            named.and_then(|named| named.news(job.id, info))
+        };
+        if let (Some(number), Some(store)) = (number, &self.store)
+            && let Err(error) = store.set_info(&job.name, number, info)
+        {
+            tracing::warn!(adapter = job.name, "what is known of it was not stored: {error}");
         }
     }
 }

@@ -11,6 +11,7 @@
 //! and nothing that a request or another adapter needs is locked meanwhile. Whoever holds an [`Entry`] keeps its adapter
 //! in memory: replacing, removing or dropping it from here changes nothing for requests under way.
 
+mod added_by;
 mod error;
 mod fetch;
 mod limits;
@@ -38,6 +39,7 @@ use tokio::sync::oneshot;
 use crate::error::AdapterError;
 use crate::info::AdapterInfo;
 use crate::source::{Reference, Source};
+pub use added_by::AddedBy;
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Residency};
@@ -111,6 +113,8 @@ pub struct Adding {
     pub replace: bool,
     /// Whether it stays in memory; `None` leaves it as it was, at first not.
     pub pinned: Option<bool>,
+    /// Who adds it.
+    pub by: AddedBy,
 }
 
 /// The base's name and its adapters. Clones are handles to the same one.
@@ -210,7 +214,7 @@ impl Registry {
         if !stored {
             name::check_free(&state.names, &source)?;
         }
-        let named = Named::of(Version::new(source.at, None));
+        let named = Named::of(Version::new(source.at, None, AddedBy::CommandLine));
         state.names.insert(source.name, named);
         Ok(stored)
     }
@@ -233,7 +237,11 @@ impl Registry {
                 return Ok(Lookup::Unavailable(LoadError::TooManyWait { waiting: unsettled }));
             }
         }
-        match self.begin(source, Adding::default(), false) {
+        let adding = Adding {
+            by: AddedBy::Request,
+            ..Adding::default()
+        };
+        match self.begin(source, adding, false) {
             Ok(waiting) => Ok(Lookup::Loading(waiting)),
             // Another request was a moment earlier.
             Err(AdapterError::DuplicateName { .. } | AdapterError::BeingLoaded { .. }) => {
@@ -296,10 +304,12 @@ impl Registry {
             at: entry.at,
         };
         name::check_free(&state.names, &source)?;
+        let mut version = Version::new(source.at, Some(entry.hash), AddedBy::CommandLine);
+        version.info = Some(Arc::clone(&entry.info));
         state
             .memory
             .insert(entry.hash, entry.packed, entry.info, Vec::new());
-        let named = Named::of(Version::new(source.at, Some(entry.hash)));
+        let named = Named::of(version);
         state.names.insert(source.name, named);
         Ok(())
     }

@@ -12,8 +12,10 @@ use super::limits::AdapterLimits;
 use super::memory::Memory;
 use super::store::{StoredName, StoredVersion};
 use super::{
-    ActivateError, Adding, Entry, Listed, ListedVersion, LoadError, Outcome, RegistryOptions, Residency,
+    ActivateError, AddedBy, Adding, Entry, Listed, ListedVersion, LoadError, Outcome, RegistryOptions,
+    Residency,
 };
+use crate::info::AdapterInfo;
 use crate::source::{Fetched, Reference};
 
 /// Versions of a name that are remembered.
@@ -58,10 +60,14 @@ pub(super) struct Version {
     /// Which of the name's versions it is, counted from the first.
     pub(super) number: u32,
     added: SystemTime,
+    /// Who added it; `None` if that was not written down.
+    added_by: Option<AddedBy>,
+    /// What was found when it was loaded last.
+    pub(super) info: Option<Arc<AdapterInfo>>,
 }
 
 impl Version {
-    pub(super) fn new(source: Reference, hash: Option<AdapterHash>) -> Self {
+    pub(super) fn new(source: Reference, hash: Option<AdapterHash>, by: AddedBy) -> Self {
         let folder = match &source {
             Reference::Folder(folder) => Some(folder.clone()),
             Reference::Hub { .. } | Reference::Url(_) => None,
@@ -73,6 +79,8 @@ impl Version {
             hash,
             number: 0,
             added: SystemTime::now(),
+            added_by: Some(by),
+            info: None,
         }
     }
 }
@@ -86,6 +94,8 @@ impl Version {
             source: self.source.clone(),
             revision: self.revision.clone(),
             added: self.added,
+            added_by: self.added_by,
+            info: self.info.clone(),
         }
     }
 }
@@ -119,7 +129,8 @@ pub(super) struct Candidate {
     /// Whether its files may have been read.
     begun: bool,
     pub(super) pinned: Option<bool>,
-    /// Who added it.
+    by: AddedBy,
+    /// Who waits for it to be added.
     pub(super) told: Vec<Told>,
     /// Requests that have no version to go on with.
     waiting: Vec<Told>,
@@ -150,6 +161,8 @@ impl Named {
             hash: Some(version.hash),
             number: version.number,
             added: version.added,
+            added_by: version.added_by,
+            info: version.info,
         });
         let versions: Vec<Version> = versions.collect();
         let active = versions
@@ -284,6 +297,7 @@ impl Named {
             at: at.clone(),
             begun: false,
             pinned: adding.pinned,
+            by: adding.by,
             told: vec![told],
             waiting: Vec::new(),
         });
@@ -310,6 +324,7 @@ impl Named {
             version.hash = Some(entry.hash);
             version.folder = Some(files.folder);
             version.revision = files.revision;
+            version.info = Some(Arc::clone(&entry.info));
         }
         if version == Some(self.active) {
             match outcome {
@@ -332,10 +347,25 @@ impl Named {
         });
     }
 
+    /// The version that load number `id` is of, if what was found of it is not known yet.
+    pub(super) fn news(&self, id: u64, info: &AdapterInfo) -> Option<u32> {
+        let load = self.loads.iter().find(|load| load.id == id)?;
+        let mut versions = self.versions.iter();
+        let version = versions.find(|version| version.number == load.number)?;
+        (version.info.as_deref() != Some(info)).then_some(load.number)
+    }
+
     /// What becomes of the name when load number `id` has brought a version, unless that was given up meanwhile.
-    pub(super) fn next(&self, id: u64, hash: AdapterHash, files: &Fetched) -> Option<Next> {
+    pub(super) fn next(
+        &self,
+        id: u64,
+        hash: AdapterHash,
+        files: &Fetched,
+        info: &Arc<AdapterInfo>,
+    ) -> Option<Next> {
         let candidate = self.candidate.as_ref().filter(|candidate| candidate.id == id)?;
-        let mut version = Version::new(candidate.at.clone(), Some(hash));
+        let mut version = Version::new(candidate.at.clone(), Some(hash), candidate.by);
+        version.info = Some(Arc::clone(info));
         version.folder = Some(files.folder.clone());
         version.revision.clone_from(&files.revision);
         // The same files as the active version's are no new one.
@@ -462,6 +492,8 @@ impl Named {
             source: version.source.clone(),
             revision: version.revision.clone(),
             added: version.added,
+            added_by: version.added_by,
+            info: version.info.clone(),
             active: index == self.active,
         });
         Listed {

@@ -8,19 +8,21 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use multigraft_model::AdapterHash;
 use rusqlite::{Connection, Transaction, params};
 use serde_json::{Map, Value};
 
+use super::AddedBy;
 use super::limits::AdapterLimits;
 use crate::files::AdapterFiles;
+use crate::info::AdapterInfo;
 use crate::source::Reference;
 
 /// The version of the tables.
-const SCHEMA: i64 = 4;
+const SCHEMA: i64 = 5;
 
 /// How long the data may be in use by a process that is just ending.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -46,15 +48,20 @@ const TABLES: &str = "
         added INTEGER NOT NULL,
         -- Which state of the source it is: a commit of the Hub, or what an object store says of it.
         revision TEXT,
+        -- What was found when it was loaded, as JSON.
+        info TEXT,
+        -- Who added it; NULL if that was before this was written down.
+        added_by TEXT,
         PRIMARY KEY (name, number)
     ) STRICT;
 ";
 
 /// From each version of the tables to the next, the first's first.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "ALTER TABLE version ADD COLUMN revision TEXT;",
     "ALTER TABLE adapter ADD COLUMN defaults TEXT;",
     "ALTER TABLE adapter ADD COLUMN limits TEXT;",
+    "ALTER TABLE version ADD COLUMN info TEXT; ALTER TABLE version ADD COLUMN added_by TEXT;",
 ];
 
 /// Why the registry's data could not be read or written.
@@ -108,13 +115,16 @@ pub(super) struct StoredName {
 }
 
 /// A version as it was stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct StoredVersion {
     pub(super) number: u32,
     pub(super) hash: AdapterHash,
     pub(super) source: Reference,
     pub(super) revision: Option<String>,
     pub(super) added: SystemTime,
+    pub(super) added_by: Option<AddedBy>,
+    /// What was found when it was loaded.
+    pub(super) info: Option<Arc<AdapterInfo>>,
 }
 
 /// The data folder, which this process alone uses.
@@ -128,6 +138,10 @@ pub(super) struct Store {
 /// A source as it was stored. Folders are stored with their whole path.
 fn written(text: String) -> Reference {
     Reference::parse(&text).unwrap_or_else(|_| Reference::Folder(text.into()))
+}
+
+fn json(info: &AdapterInfo) -> Option<String> {
+    serde_json::to_string(info).ok()
 }
 
 impl Store {
@@ -212,7 +226,8 @@ impl Store {
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             let mut versions = database.prepare(
-                "SELECT number, hash, source, added, revision FROM version WHERE name = ?1 ORDER BY number",
+                "SELECT number, hash, source, added, revision, info, added_by FROM version
+                 WHERE name = ?1 ORDER BY number",
             )?;
             for name in &mut names {
                 let rows = versions.query_map([&name.name], |row| {
@@ -222,6 +237,14 @@ impl Store {
                         source: written(row.get(2)?),
                         added: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(3)?.unsigned_abs()),
                         revision: row.get(4)?,
+                        // What cannot be read is found out again when the adapter is loaded.
+                        info: row
+                            .get::<_, Option<String>>(5)?
+                            .and_then(|text| serde_json::from_str(&text).ok())
+                            .map(Arc::new),
+                        added_by: row
+                            .get::<_, Option<String>>(6)?
+                            .and_then(|text| AddedBy::parse(&text)),
                     })
                 })?;
                 name.versions = rows.collect::<rusqlite::Result<_>>()?;
@@ -246,8 +269,8 @@ impl Store {
                 params![name, pinned, version.number],
             )?;
             transaction.execute(
-                "INSERT OR REPLACE INTO version (name, number, hash, source, added, revision)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO version (name, number, hash, source, added, revision, info, added_by)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     name,
                     version.number,
@@ -255,11 +278,24 @@ impl Store {
                     version.source.to_string(),
                     i64::try_from(added.as_millis()).unwrap_or(i64::MAX),
                     version.revision,
+                    version.info.as_deref().and_then(json),
+                    version.added_by.map(AddedBy::as_str),
                 ],
             )?;
             transaction.execute(
                 "DELETE FROM version WHERE name = ?1 AND number < ?2",
                 params![name, oldest],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// What was found when a version was loaded.
+    pub(super) fn set_info(&self, name: &str, number: u32, info: &AdapterInfo) -> Result<(), StoreError> {
+        self.change(|transaction| {
+            transaction.execute(
+                "UPDATE version SET info = ?3 WHERE name = ?1 AND number = ?2",
+                params![name, number, json(info)],
             )?;
             Ok(())
         })

@@ -76,6 +76,7 @@ impl Place {
         let adding = Adding {
             replace: true,
             pinned: None,
+            ..Adding::default()
         };
         self.registry.add(&source(name, folder), adding).unwrap().block()
     }

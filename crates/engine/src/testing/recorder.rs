@@ -134,7 +134,8 @@ impl Recording {
 
     /// How often the request ended.
     pub(crate) fn ends(&self) -> usize {
-        let end = |event: &&Event| matches!(event, Event::Finished(_) | Event::Failed(_));
+        let end =
+            |event: &&Event| matches!(event, Event::Finished(_) | Event::Failed(_) | Event::Cancelled(_));
         self.events().iter().filter(end).count()
     }
 

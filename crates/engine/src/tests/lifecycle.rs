@@ -1,12 +1,13 @@
 //! The engine on its own thread: starting, ending, breaking.
 
+use std::collections::HashSet;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 
 use crate::testing::{
     FakeBackend, FakeVocabulary, Faults, Harness, Recorder, Recording, adapter, exactly, generous,
 };
-use crate::{Engine, EngineOptions, Event, Request, SubmitError};
+use crate::{Engine, EngineOptions, Event, Request, RequestId, SubmitError};
 use multigraft_model::Limits;
 
 fn lasting(max_tokens: usize) -> Request {
@@ -295,6 +296,49 @@ fn hanging_up_while_waiting_or_in_prefill_frees_everything_before_the_next_step(
     );
     assert_eq!(stats.resident, []);
     assert_eq!(steps.lock().unwrap().len(), 1, "a step was computed for nobody");
+}
+
+#[test]
+fn cancelled_requests_hear_why_and_hold_nothing_when_that_is_done() {
+    let (engine, gate) = gated(EngineOptions {
+        max_running: 2,
+        ..EngineOptions::default()
+    });
+    let with = |which| Request {
+        adapter: Some(adapter(which)),
+        ..lasting(20)
+    };
+    let submit = |request| {
+        let (sink, recording) = Recorder::new();
+        (engine.submit(request, sink).unwrap(), recording)
+    };
+    let ((running, ended), (_, other)) = (submit(with(1)), submit(with(2)));
+    // Of an adapter that has one running, so it waits behind the other.
+    let (waiting, unstarted) = submit(with(1));
+    gate.send(()).unwrap();
+    ended.wait_started();
+    other.wait_started();
+    let requests = HashSet::from([running, waiting, RequestId(99)]);
+    let cancelled = engine.cancel(requests, "not wanted".to_owned());
+    // The step under way is computed to its end.
+    gate.send(()).unwrap();
+    cancelled.blocking_recv().unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.running, stats.waiting, stats.cancelled), (1, 0, 2));
+    assert_eq!(stats.blocks_used, 1);
+    for recording in [&ended, &unstarted] {
+        let last = recording.events().pop();
+        assert_eq!(last, Some(Event::Cancelled("not wanted".to_owned())));
+        assert_eq!(recording.ends(), 1);
+        assert!(recording.is_dropped());
+    }
+    // The others go on, and an engine that has nothing to do does not mind.
+    drop(gate);
+    other.wait();
+    assert_eq!(other.answer().tokens.len(), 20);
+    let again = engine.cancel(HashSet::from([running]), String::new());
+    again.blocking_recv().unwrap();
+    assert_eq!(engine.stats().resident, []);
 }
 
 #[test]

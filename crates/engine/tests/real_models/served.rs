@@ -139,7 +139,7 @@ pub(crate) fn answer_and_cached(events: &Receiver<Event>) -> (Answer, usize) {
                     ..finish
                 });
             }
-            Event::Failed(reason) => panic!("{reason}"),
+            Event::Failed(reason) | Event::Cancelled(reason) => panic!("{reason}"),
         }
     }
     assert!(answer.finish.is_some());

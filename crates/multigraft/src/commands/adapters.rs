@@ -63,11 +63,13 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
             say(&format!("`{}` is served: {}", adapter.name, summary(&added)))?;
             warn(&added)?;
         }
-        AdaptersAction::Rm { name } => {
-            server.send(Method::DELETE, &[name], None).await?;
-            say(&format!(
-                "`{name}` is removed; requests under way end as they would have"
-            ))?;
+        AdaptersAction::Rm { name, now } => {
+            server.remove(name, *now).await?;
+            let under_way = match now {
+                true => "were ended",
+                false => "end as they would have",
+            };
+            say(&format!("`{name}` is removed; requests under way {under_way}"))?;
         }
         AdaptersAction::Pin { name, off } => {
             server
@@ -164,6 +166,15 @@ impl Server {
         self.answer(request).await
     }
 
+    /// Removes an adapter, with its requests or without.
+    async fn remove(&self, name: &str, now: bool) -> Result<Value> {
+        let mut url = self.at(&["v1", "adapters", name])?;
+        if now {
+            url.query_pairs_mut().append_pair("now", "true");
+        }
+        self.answer(self.client.delete(url)).await
+    }
+
     /// Has the model `name` answer with one token.
     async fn ask(&self, name: &str) -> Result<()> {
         let url = self.at(&["v1", "completions"])?;
@@ -232,7 +243,8 @@ fn table(listed: &Value) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "source",
+        "name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "added by",
+        "source",
     ]);
     for adapter in adapters {
         let state = match (adapter["state"].as_str(), adapter["replacing"].as_bool()) {
@@ -255,6 +267,7 @@ fn table(listed: &Value) -> String {
             adapter["requests"].to_string(),
             adapter["versions"].as_array().map_or(0, Vec::len).to_string(),
             short(&adapter["hash"]),
+            text(&adapter["added_by"]).unwrap_or_default(),
             text(&adapter["source"]).unwrap_or_default(),
         ]);
     }

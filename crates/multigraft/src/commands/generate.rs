@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
                 writeln!(out, "{}", finish.text)?;
                 report(&finish);
             }
-            Event::Failed(message) => bail!(message),
+            Event::Failed(message) | Event::Cancelled(message) => bail!(message),
             Event::Started { .. } | Event::Prompt(_) => {}
         }
     }

@@ -15,7 +15,7 @@ use multigraft_adapters::{
     AllowedSource, AllowedSources, IsBusy, OnLoad, Registry, RegistryOptions, Residency,
 };
 use multigraft_engine::Engine;
-use multigraft_server::{AppState, BaseInfo, Ended, Meters, Metrics, interrupt, serve};
+use multigraft_server::{AppState, BaseInfo, Ended, Meters, Metrics, Underway, interrupt, serve};
 use tokio::{net::TcpListener, runtime};
 
 use crate::{
@@ -69,6 +69,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         engine: engine.clone(),
         registry,
         sources,
+        underway: Underway::default(),
         base: BaseInfo {
             architecture: base.model.config().architecture.clone(),
             parameters: base.parameters,

@@ -43,8 +43,9 @@ impl AppState {
         changed.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))
     }
 
-    /// Forgets an adapter; requests under way end as they would have.
-    async fn remove_adapter(&self, name: &str) -> Result<(), ApiError> {
+    /// Forgets an adapter. Requests under way that named it end as they would have, or `now`, with an error: then they hold
+    /// nothing any more when this is done. Those that named others of the same files go on.
+    async fn remove_adapter(&self, name: &str, now: bool) -> Result<(), ApiError> {
         if name == self.registry.base() {
             let message = format!("`{name}` is the base, which cannot be removed");
             return Err(ApiError::Unusable(message));
@@ -56,6 +57,13 @@ impl AppState {
                 ApiError::NoAdapter(format!("The lora adapter '{name}' cannot be found."))
             }
             ChangeError::Store(_) => ApiError::Failed(error.to_string()),
-        })
+        })?;
+        if now {
+            let requests = self.underway.remove(name);
+            let reason = ApiError::removed(name).to_string();
+            // An engine that has stopped has ended them.
+            let _ = self.engine.cancel(requests, reason).await;
+        }
+        Ok(())
     }
 }

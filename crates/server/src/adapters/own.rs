@@ -2,15 +2,15 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
 };
 use multigraft_adapters::{
-    ActivateError, AdapterInfo, AdapterLimits, Adding, ChangeError, Listed, Residency,
+    ActivateError, AdapterInfo, AdapterLimits, AddedBy, Adding, ChangeError, Listed, Residency,
 };
 use multigraft_engine::WEIGHTS;
 use multigraft_model::AdapterHash;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -32,6 +32,8 @@ pub(crate) struct Adapter {
     hash: Option<String>,
     /// Where its files come from.
     source: Option<String>,
+    /// Who added the version that requests get; as in `versions`.
+    added_by: Option<&'static str>,
     /// Which state of the source it is: a commit of the Hub, or what an object store said of it.
     revision: Option<String>,
     /// Whether it stays in memory.
@@ -44,7 +46,7 @@ pub(crate) struct Adapter {
     last_used: Option<u64>,
     /// What it takes in memory; null if it is not there.
     bytes: Option<usize>,
-    /// What its files hold; null if it is not in memory.
+    /// What its files hold; null if they were never read.
     info: Option<AdapterInfo>,
     /// Why its last load failed.
     error: Option<String>,
@@ -64,6 +66,8 @@ struct Version {
     source: String,
     revision: Option<String>,
     added: u64,
+    /// `command line`, `adapters file`, `request` or `http`; null if it was added before this was written down.
+    added_by: Option<&'static str>,
     active: bool,
 }
 
@@ -75,6 +79,7 @@ impl From<Listed> for Adapter {
             source: version.source.to_string(),
             revision: version.revision.clone(),
             added: seconds(version.added),
+            added_by: version.added_by.map(AddedBy::as_str),
             active: version.active,
         });
         let mut adapter = Self {
@@ -84,13 +89,14 @@ impl From<Listed> for Adapter {
                 .and_then(|version| version.hash)
                 .map(|hash| hash.to_string()),
             source: active.map(|version| version.source.to_string()),
+            added_by: active.and_then(|version| version.added_by).map(AddedBy::as_str),
             revision: active.and_then(|version| version.revision.clone()),
             pinned: listed.pinned,
             replacing: listed.replacing,
             requests: listed.requests,
             last_used: listed.last_used.map(seconds),
             bytes: None,
-            info: None,
+            info: active.and_then(|version| version.info.as_deref()).cloned(),
             error: None,
             retry_after: None,
             defaults: listed.defaults.map(|defaults| Value::Object((*defaults).clone())),
@@ -180,6 +186,7 @@ pub(crate) async fn add(
     let adding = Adding {
         replace: fields.flag("replace")?.unwrap_or(false),
         pinned: fields.flag("pinned")?,
+        by: AddedBy::Http,
     };
     let defaults = fields.object("defaults")?;
     let defaults = defaults
@@ -252,12 +259,24 @@ pub(crate) async fn change(
     shown(&state, &name)
 }
 
-/// `DELETE /v1/adapters/{name}`: new requests do not find it any more, those under way end as they would have.
+/// How an adapter is removed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Removal {
+    /// Whether its requests end with it.
+    #[serde(default)]
+    now: bool,
+}
+
+/// `DELETE /v1/adapters/{name}`: new requests do not find it any more; those under way end as they would have, or with
+/// `?now=true` in an error.
 pub(crate) async fn remove(
     State(state): State<Shared>,
     Path(name): Path<String>,
+    removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
-    state.remove_adapter(&name).await?;
+    let Query(removal) = removal.map_err(|error| ApiError::malformed(error.body_text()))?;
+    state.remove_adapter(&name, removal.now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

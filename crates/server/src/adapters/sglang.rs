@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use multigraft_adapters::Adding;
+use multigraft_adapters::{AddedBy, Adding};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -33,6 +33,7 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
     let adding = Adding {
         replace: false,
         pinned: fields.flag("pinned")?,
+        by: AddedBy::Http,
     };
     fields.finish()?;
     let added = state.add_adapter(&name, &path, adding).await;
@@ -43,7 +44,7 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
 pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
     let name = fields.required("lora_name")?;
     fields.finish()?;
-    let removed = state.remove_adapter(&name).await;
+    let removed = state.remove_adapter(&name, false).await;
     Ok(done(&state, removed))
 }
 

@@ -2,7 +2,7 @@
 //! API's inference extension, call.
 
 use axum::extract::State;
-use multigraft_adapters::Adding;
+use multigraft_adapters::{AddedBy, Adding};
 
 use crate::{error::ApiError, fields::Fields, state::Shared};
 
@@ -35,6 +35,7 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
     let adding = Adding {
         replace,
         pinned: None,
+        by: AddedBy::Http,
     };
     state.add_adapter(&name, &path, adding).await?;
     Ok(format!("Success: LoRA adapter '{name}' added successfully."))
@@ -51,6 +52,6 @@ pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> R
             "'lora_name' needs to be provided to unload a LoRA adapter.".to_owned(),
         ));
     };
-    state.remove_adapter(&name).await?;
+    state.remove_adapter(&name, false).await?;
     Ok(format!("Success: LoRA adapter '{name}' removed successfully."))
 }

@@ -45,6 +45,7 @@ impl Watch {
             Event::Token(_) => self.token(Instant::now()),
             Event::Finished(finish) => self.finished(finish),
             Event::Failed(_) => self.end("failed"),
+            Event::Cancelled(_) => self.end("cancelled"),
         }
     }
 

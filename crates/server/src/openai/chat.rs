@@ -81,7 +81,7 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
         return Err(no_room(&state, prompt.len(), parameters.max_tokens));
     }
     state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
-    let served = state.model(&asked).await?;
+    let mut served = state.model(&asked).await?;
     let choices = (0..parameters.n)
         .map(|index| Request {
             prompt: prompt.clone(),
@@ -95,7 +95,7 @@ pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Res
             weight: 1.0,
         })
         .collect();
-    let answers = state.submit(&served, choices, Dialect::OpenAi)?;
+    let answers = state.submit(choices, &mut served, Dialect::OpenAi)?;
 
     let mut response = if parameters.stream {
         let wording = ChatStream {

@@ -67,7 +67,7 @@ pub(crate) async fn completions(
         );
         return Err(ApiError::invalid("prompt", message));
     }
-    let served = state.model(&asked).await?;
+    let mut served = state.model(&asked).await?;
     let mut requests = Vec::with_capacity(choices);
     for prompt in &prompts {
         let max_tokens = parameters
@@ -91,7 +91,7 @@ pub(crate) async fn completions(
             weight: 1.0,
         }));
     }
-    let answers = state.submit(&served, requests, Dialect::OpenAi)?;
+    let answers = state.submit(requests, &mut served, Dialect::OpenAi)?;
     let head = Head::new("cmpl", "text_completion", &served);
     let echoes: Vec<String> = prompts
         .into_iter()

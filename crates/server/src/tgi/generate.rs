@@ -97,7 +97,7 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
     let max_tokens = generate
         .max_new_tokens
         .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
-    let served = state.model(&generate.asked).await?;
+    let mut served = state.model(&generate.asked).await?;
     // Streams carry the log-probability of every token, answers in one piece only in their details.
     let logprobs = stream || generate.details;
     let request = Request {
@@ -111,7 +111,7 @@ async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Ac
         tenant: None,
         weight: 1.0,
     };
-    let answers = state.submit(&served, vec![request], Dialect::Tgi)?;
+    let answers = state.submit(vec![request], &mut served, Dialect::Tgi)?;
     Ok(Accepted {
         generate,
         served,

@@ -61,7 +61,7 @@ impl MadeBy {
         Self {
             adapter_id: served.name.clone(),
             adapter_hash: served.hash.clone(),
-            adapter_scale: served.scale(),
+            adapter_scale: served.scale,
         }
     }
 }

@@ -31,7 +31,7 @@ use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, PackedAdapter,
     Slot, Step, Target,
 };
-use multigraft_server::{AppState, BaseInfo, Limits, Meters, Metrics, router};
+use multigraft_server::{AppState, BaseInfo, Limits, Meters, Metrics, Underway, router};
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -168,9 +168,11 @@ impl Default for Options {
 }
 
 /// A server with the adapters `two` (step 2) and `team/three` (step 3).
+#[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) engine: Engine,
+    pub(crate) registry: Registry,
 }
 
 /// The hash of an adapter of that step, in hexadecimal.
@@ -190,6 +192,7 @@ pub(crate) fn server_with(options: Options) -> Server {
     };
     let tokenizer = tokenizer();
     let engine = Engine::start(Box::new(backend), Arc::clone(&tokenizer), options.engine);
+    let registry = registry(options.load_gate);
     let template = "{% for m in messages %}<start>{{ m.role }}:{{ m.content }}<end>{% endfor %}<start>";
     let state = AppState {
         engine: engine.clone(),
@@ -197,8 +200,9 @@ pub(crate) fn server_with(options: Options) -> Server {
         template: options
             .chat
             .then(|| ChatTemplate::new(template).expect("a template")),
-        registry: registry(options.load_gate),
+        registry: registry.clone(),
         sources: AllowedSources::new(&options.allowed).expect("folders"),
+        underway: Underway::default(),
         base: BaseInfo {
             path: PathBuf::from("/models/alphabet"),
             architecture: "alphabet".to_owned(),
@@ -214,6 +218,7 @@ pub(crate) fn server_with(options: Options) -> Server {
     Server {
         router: router(Arc::new(state)),
         engine,
+        registry,
     }
 }
 
