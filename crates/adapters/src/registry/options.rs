@@ -100,7 +100,8 @@ impl Packer {
     pub fn new(model: Arc<Model>, shape: BaseShape, dtype: AdapterDtype) -> Self {
         let weight_bytes = match dtype {
             AdapterDtype::F32 => 4,
-            AdapterDtype::Bf16 => 2,
+            // In eight bits, replaced tables and token rows still take brain floats.
+            AdapterDtype::Bf16 | AdapterDtype::Int8 => 2,
         };
         let pack = Box::new(move |weights: &AdapterWeights| model.pack(weights, dtype));
         Self {
