@@ -197,6 +197,7 @@ macro_rules! architectures {
         fn $name() {
             check(stringify!($name), AdapterDtype::F32);
             check(stringify!($name), AdapterDtype::Bf16);
+            check(stringify!($name), AdapterDtype::Int8);
         })*
     };
 }

@@ -54,7 +54,7 @@ fn subjects(folder: &Path, backend: &mut CpuBackend, model: &Model) -> Vec<Subje
     for kind in kinds {
         let file = multigraft_adapters::read(&kind, model.config())
             .unwrap_or_else(|e| panic!("{}: {e}", kind.display()));
-        for dtype in [AdapterDtype::Bf16, AdapterDtype::F32] {
+        for dtype in [AdapterDtype::Bf16, AdapterDtype::F32, AdapterDtype::Int8] {
             let packed = model.pack(&file.weights, dtype).unwrap();
             let known = model.packed_bytes(&file.weights, dtype);
             assert_eq!(known, packed.bytes(), "{}: memory as {dtype:?}", kind.display());

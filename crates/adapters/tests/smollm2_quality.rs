@@ -3,11 +3,12 @@
 //! transformers' and llama.cpp's; we must be close to the first, and no further from it than the second.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, Run,
-    Slot, Step, Wanted,
+    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
+    Precision, Run, Slot, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -44,70 +45,105 @@ impl Said {
         same as f64 / self.top1.len() as f64
     }
 
+    /// Takes in the logits of a window.
+    fn hear(&mut self, tokens: &[u32], logits: &[f32]) {
+        let vocab = logits.len() / tokens.len();
+        for (position, logits) in logits.chunks_exact(vocab).enumerate() {
+            let best = (0..vocab)
+                .max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)))
+                .unwrap();
+            self.top1.push(best as i64);
+            if let Some(&next) = tokens.get(position + 1) {
+                let largest = f64::from(logits[best]);
+                let total: f64 = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
+                self.nll
+                    .push((largest + total.ln() - f64::from(logits[next as usize])) as f32);
+            }
+        }
+    }
+
     fn extend(&mut self, other: Self) {
         self.top1.extend(other.top1);
         self.nll.extend(other.nll);
     }
 }
 
-/// Runs windows of tokens through the backend.
-fn run(backend: &mut CpuBackend, adapter: Option<Slot>, windows: &[Vec<u32>]) -> Said {
-    let vocab = backend.limits().vocab;
-    let mut said = Said::default();
-    for tokens in windows {
-        let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(BLOCK_TOKENS) as u32)
-            .map(BlockId)
-            .collect();
-        let run = Run {
-            tokens,
-            start: 0,
-            blocks: &blocks,
-            adapter,
-            scale: 1.0,
-            wanted: Wanted::All,
-        };
-        let mut logits = Vec::new();
-        backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
-        for (position, logits) in logits.chunks_exact(vocab).enumerate() {
-            let best = (0..vocab)
-                .max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)))
-                .unwrap();
-            said.top1.push(best as i64);
-            if let Some(&next) = tokens.get(position + 1) {
-                let largest = f64::from(logits[best]);
-                let total: f64 = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
-                said.nll
-                    .push((largest + total.ln() - f64::from(logits[next as usize])) as f32);
-            }
-        }
-    }
-    said
+/// The logits of a window's positions, `[positions, vocab]`.
+fn forward(backend: &mut CpuBackend, adapter: Option<Slot>, tokens: &[u32]) -> Vec<f32> {
+    let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(BLOCK_TOKENS) as u32)
+        .map(BlockId)
+        .collect();
+    let run = Run {
+        tokens,
+        start: 0,
+        blocks: &blocks,
+        adapter,
+        scale: 1.0,
+        wanted: Wanted::All,
+    };
+    let mut logits = Vec::new();
+    backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
+    logits
 }
 
-#[test]
-fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() {
-    let fixtures = multigraft_testing::fixtures();
-    let reference = Checkpoint::open_file(&fixtures.join("smollm2/quality.safetensors")).unwrap();
-    let model = Arc::new(Model::open(&multigraft_testing::smollm2(), &LoadOptions::default()).unwrap());
+fn open(precision: Precision, kv_dtype: KvDtype) -> (Arc<Model>, CpuBackend) {
+    let options = LoadOptions {
+        precision,
+        ..LoadOptions::default()
+    };
+    let model = Arc::new(Model::open(&multigraft_testing::smollm2(), &options).unwrap());
     let options = CpuOptions {
         threads: 2,
         blocks: 64,
         context: 1024,
         step_rows: 1024,
-        kv_dtype: KvDtype::default(),
+        kv_dtype,
     };
-    let mut backend = CpuBackend::new(Arc::clone(&model), options);
+    let backend = CpuBackend::new(Arc::clone(&model), options);
+    (model, backend)
+}
 
+fn reference() -> Checkpoint {
+    Checkpoint::open_file(&multigraft_testing::fixtures().join("smollm2/quality.safetensors")).unwrap()
+}
+
+/// Folders of the demo's adapters, and their names.
+fn adapters() -> Vec<(String, PathBuf)> {
+    let folders = std::fs::read_dir(multigraft_testing::fixtures().join("../demo/adapters")).unwrap();
+    let mut adapters: Vec<(String, PathBuf)> = folders
+        .map(|entry| entry.unwrap().path())
+        .map(|folder| (folder.file_name().unwrap().to_str().unwrap().to_owned(), folder))
+        .collect();
+    adapters.sort();
+    assert_eq!(adapters.len(), 5, "the demo's adapters");
+    adapters
+}
+
+/// The windows of a set that the reference has for `name`; none if it has not.
+fn windows(reference: &Checkpoint, name: &str, set: &str) -> Vec<Vec<u32>> {
+    let ids = match set {
+        "prose" => "prose.ids".to_owned(),
+        _ => format!("{name}.{set}.ids"),
+    };
+    let Some(tokens) = reference.i64s(&ids) else {
+        return Vec::new();
+    };
+    let tokens: Vec<u32> = tokens.iter().map(|&t| u32::try_from(t).unwrap()).collect();
+    let width = reference.shape(&ids).unwrap()[1];
+    tokens.chunks(width).map(<[u32]>::to_vec).collect()
+}
+
+#[test]
+fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() {
+    let reference = reference();
+    let (model, mut backend) = open(Precision::Native, KvDtype::default());
     let mut subjects = vec![("base".to_owned(), None)];
-    for entry in std::fs::read_dir(fixtures.join("../demo/adapters")).unwrap() {
-        let folder = entry.unwrap().path();
-        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    for (name, folder) in adapters() {
         let file = multigraft_adapters::read(&folder, model.config()).unwrap();
         // In the precision of the files: the question is whether the arithmetic is right.
         let packed = model.pack(&file.weights, AdapterDtype::Bf16).unwrap();
         subjects.push((name, Some(backend.admit(&Arc::new(packed)).unwrap())));
     }
-    assert_eq!(subjects.len(), 6, "the base and five adapters");
 
     for (name, slot) in subjects {
         let (mut ours, mut transformers, mut llama_cpp) = (Said::default(), Said::default(), Said::default());
@@ -116,20 +152,9 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
             let Some(theirs) = Said::read(&reference, &format!("transformers.{key}")) else {
                 continue;
             };
-            let ids = if set == "prose" {
-                "prose.ids".to_owned()
-            } else {
-                format!("{key}.ids")
-            };
-            let width = reference.shape(&ids).unwrap()[1];
-            let tokens: Vec<u32> = reference
-                .i64s(&ids)
-                .unwrap()
-                .iter()
-                .map(|&t| u32::try_from(t).unwrap())
-                .collect();
-            let windows: Vec<Vec<u32>> = tokens.chunks(width).map(<[u32]>::to_vec).collect();
-            ours.extend(run(&mut backend, slot, &windows));
+            for tokens in windows(&reference, &name, set) {
+                ours.hear(&tokens, &forward(&mut backend, slot, &tokens));
+            }
             transformers.extend(theirs);
             if let Some(theirs) = Said::read(&reference, &format!("llamacpp.{key}")) {
                 llama_cpp.extend(theirs);
@@ -170,4 +195,62 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
             );
         }
     }
+}
+
+/// Positions of all adapters together whose likeliest token is PEFT's, where adapters are kept in eight bits.
+const INT8_AGREEMENT: f64 = 0.998;
+/// Their logits against those of float32 adapters, as root mean square of the difference over that of the logits.
+const INT8_LOGITS: f64 = 0.001;
+/// Windows of each set that this is taken over.
+const INT8_WINDOWS: usize = 1;
+
+/// Everything but the adapters in float32, so that what is off is theirs. Their files are in bf16, in which they are float32's
+/// to the bit: there is nothing between the two to measure.
+#[test]
+fn adapters_in_eight_bits_are_as_close_to_peft_as_the_documentation_says() {
+    let reference = reference();
+    let (model, mut backend) = open(Precision::Exact, KvDtype::F32);
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let (mut floats, mut eight, mut peft) = (Said::default(), Said::default(), Said::default());
+    for (name, folder) in adapters() {
+        let file = multigraft_adapters::read(&folder, model.config()).unwrap();
+        let mut admit = |dtype| {
+            let packed = Arc::new(model.pack(&file.weights, dtype).unwrap());
+            Some(backend.admit(&packed).unwrap())
+        };
+        let (in_floats, in_eight) = (admit(AdapterDtype::F32), admit(AdapterDtype::Int8));
+        let (mut size, mut error) = (0.0, 0.0);
+        for set in ["prose", "chat"] {
+            let windows = windows(&reference, &name, set);
+            assert!(
+                windows.len() >= INT8_WINDOWS,
+                "{name}: {} of {set}",
+                windows.len()
+            );
+            let expected = Said::read(&reference, &format!("transformers.{name}.{set}")).unwrap();
+            let mut positions = 0;
+            for tokens in &windows[..INT8_WINDOWS] {
+                let want = forward(&mut backend, in_floats, tokens);
+                let got = forward(&mut backend, in_eight, tokens);
+                size += want.iter().map(|x| square(*x)).sum::<f64>();
+                error += got.iter().zip(&want).map(|(a, b)| square(a - b)).sum::<f64>();
+                floats.hear(tokens, &want);
+                eight.hear(tokens, &got);
+                positions += tokens.len();
+            }
+            peft.top1.extend(&expected.top1[..positions]);
+        }
+        let off = (error / size).sqrt();
+        println!("{name}: logits {off:.5} off");
+        assert!(off <= INT8_LOGITS, "{name}: logits off by {off}");
+    }
+    let (floats, eight) = (floats.agreement(&peft), eight.agreement(&peft));
+    println!(
+        "top-1 of {} positions: f32 {floats:.4}, int8 {eight:.4}",
+        peft.top1.len()
+    );
+    assert!(
+        eight >= INT8_AGREEMENT,
+        "top-1 agreement {eight}, in float32 {floats}"
+    );
 }

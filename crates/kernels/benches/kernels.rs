@@ -67,14 +67,19 @@ fn matmuls(criterion: &mut Criterion) {
     }
 }
 
-/// Low-rank updates of rank 16: decoding under 32 adapters, eight rows of each of eight, and one prompt.
+/// Low-rank updates of rank 16, kept in brain floats and in eight bits: decoding under 32 adapters, eight rows of each of eight, and one prompt.
 fn lora(criterion: &mut Criterion) {
     const RANK: usize = 16;
+    const DTYPES: [(&str, LoraDtype); 2] = [("bf16", LoraDtype::Bf16), ("int8", LoraDtype::Int8)];
     let pool = pool();
     let mut group = criterion.benchmark_group("lora");
-    for (segments, rows) in [(1, 1), (32, 1), (8, 8), (1, 64)] {
+    let shapes = [(1, 1), (32, 1), (8, 8), (1, 64)];
+    for ((segments, rows), (name, dtype)) in shapes
+        .iter()
+        .flat_map(|shape| DTYPES.map(|dtype| (*shape, dtype)))
+    {
         let (a, b) = (noise(RANK * HIDDEN), noise(RANK * WIDTH));
-        let pack = || PackedLora::new(&a, &b, RANK, 1.0, LoraDtype::Bf16);
+        let pack = || PackedLora::new(&a, &b, RANK, 1.0, dtype);
         let adapters: Vec<PackedLora> = (0..segments).map(|_| pack()).collect();
         let step: Vec<LoraSegment<'_>> = adapters
             .iter()
@@ -94,7 +99,7 @@ fn lora(criterion: &mut Criterion) {
             adapters.iter().map(|lora| lora.bytes() as u64).sum(),
         ));
         group.bench_function(
-            BenchmarkId::new("rank 16", format!("{segments}x{rows}")),
+            BenchmarkId::new(format!("rank 16 {name}"), format!("{segments}x{rows}")),
             |bencher| {
                 bencher.iter(|| add_lora(&pool, &step, black_box(&x), &mut out, WIDTH, &mut shrunk));
             },

@@ -17,6 +17,7 @@ mod matrix;
 mod norm;
 mod pool;
 mod rope;
+mod scaled;
 mod shared;
 mod unused;
 

@@ -220,7 +220,8 @@ fn check_len(what: &str, values: Option<&Vec<f32>>, len: usize) -> Result<(), St
 fn pack_matrix(values: &[f32], out: usize, inp: usize, dtype: LoraDtype) -> PackedMatrix {
     match dtype {
         LoraDtype::F32 => PackedMatrix::from_f32(values, out, inp),
-        LoraDtype::Bf16 => PackedMatrix::from_f32_as_bf16(values, out, inp),
+        // Whole weights do not take eight bits as updates do: here the error is one of the output, not of a change to it.
+        LoraDtype::Bf16 | LoraDtype::Int8 => PackedMatrix::from_f32_as_bf16(values, out, inp),
     }
 }
 

@@ -26,6 +26,10 @@ impl Model {
             return 0;
         };
         let (out, inp) = (base.out(), base.inp());
+        let whole = match dtype {
+            LoraDtype::Int8 => LoraDtype::Bf16,
+            dtype => dtype,
+        };
         let low_rank = delta.low_rank.as_ref();
         let gained_bias = delta.gain.is_some() && base_bias.is_some();
         let vectors = [
@@ -36,8 +40,8 @@ impl Model {
         let replaced = delta.replaced.as_ref().filter(|matrix| !is_copy(matrix, base));
         low_rank.map_or(0, |low_rank| PackedLora::size(low_rank.a.rows, inp, out, dtype))
             + vectors.into_iter().filter(|has| *has).count() * out * FLOAT
-            + replaced.map_or(0, |_| PackedMatrix::float_size(out, inp, dtype))
-            + PackedMatrix::float_size(delta.rows.len(), inp, dtype)
+            + replaced.map_or(0, |_| PackedMatrix::float_size(out, inp, whole))
+            + PackedMatrix::float_size(delta.rows.len(), inp, whole)
     }
 
     fn embedding_bytes(&self, delta: &EmbeddingDelta) -> usize {

@@ -89,6 +89,7 @@ impl Base {
         let dtype = match settings.adapter_dtype {
             AdapterDtype::Bf16 => ModelDtype::Bf16,
             AdapterDtype::F32 => ModelDtype::F32,
+            AdapterDtype::Int8 => ModelDtype::Int8,
         };
         let memory = settings
             .adapter_memory

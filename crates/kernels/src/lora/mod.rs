@@ -7,9 +7,10 @@
 
 mod shrink;
 
-use crate::isa::dispatch;
+use crate::isa::{LANES, dispatch};
 use crate::matrix::{ActivationScratch, Activations, Ahead, PackedMatrix, Target, overlap};
 use crate::pool::Pool;
+use crate::scaled::ScaledInt8;
 use crate::shared::SharedRows;
 use shrink::{RANKS, ROWS, Shrink, ShrinkTile};
 
@@ -20,14 +21,18 @@ pub enum LoraDtype {
     F32,
     /// Brain floats: half the memory, the precision most adapters are trained in.
     Bf16,
+    /// Eight-bit integers with a scale for every sixteen: 56 % of brain floats' memory. Updates of Gaussian A and B are 0.7 % off,
+    /// as root mean square.
+    Int8,
 }
 
 impl LoraDtype {
-    /// Of one number.
-    pub(crate) fn bytes(self) -> usize {
+    /// What sixteen numbers take.
+    pub(crate) fn lanes_bytes(self) -> usize {
         match self {
-            Self::F32 => size_of::<f32>(),
-            Self::Bf16 => size_of::<half::bf16>(),
+            Self::F32 => size_of::<[f32; LANES]>(),
+            Self::Bf16 => size_of::<[half::bf16; LANES]>(),
+            Self::Int8 => size_of::<ScaledInt8>(),
         }
     }
 }
@@ -67,6 +72,7 @@ impl PackedLora {
         let b = match dtype {
             LoraDtype::F32 => PackedMatrix::from_f32(b, out, rank),
             LoraDtype::Bf16 => PackedMatrix::from_f32_as_bf16(b, out, rank),
+            LoraDtype::Int8 => PackedMatrix::from_f32_as_int8(b, out, rank),
         };
         Self {
             rank,
@@ -219,6 +225,35 @@ mod tests {
 
     use super::*;
 
+    const DTYPES: [LoraDtype; 3] = [LoraDtype::F32, LoraDtype::Bf16, LoraDtype::Int8];
+
+    /// A `[rank, in]` as it is kept.
+    fn kept_a(a: &[f32], inp: usize, dtype: LoraDtype) -> Vec<f32> {
+        match dtype {
+            LoraDtype::F32 => a.to_vec(),
+            LoraDtype::Bf16 => a.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
+            LoraDtype::Int8 => a
+                .chunks(inp)
+                .flat_map(|row| row.chunks(LANES))
+                .flat_map(|weights| {
+                    let mut lanes = [0.0; LANES];
+                    lanes[..weights.len()].copy_from_slice(weights);
+                    let kept = ScaledInt8::new(&lanes);
+                    (0..weights.len()).map(move |lane| kept.weight(lane))
+                })
+                .collect(),
+        }
+    }
+
+    /// B `[out, rank]` as it is kept.
+    fn kept_b(lora: &PackedLora) -> Vec<f32> {
+        let mut b = vec![0.0; lora.b.out() * lora.rank];
+        for (o, row) in b.chunks_exact_mut(lora.rank).enumerate() {
+            lora.b.row(o, row);
+        }
+        b
+    }
+
     fn noise(seed: u64, len: usize) -> Vec<f32> {
         (0..len)
             .map(|i| ((seed % 997) as f64 + i as f64 * 12.9898).sin() as f32)
@@ -231,17 +266,15 @@ mod tests {
         fn updates_are_their_formula_and_do_not_see_each_other(
             inp in 1usize..90, out in 1usize..40,
             shape in prop::collection::vec((1usize..11, 1usize..20), 1..5),
-            bf in any::<bool>(), seed: u64,
+            dtype in prop::sample::select(&DTYPES), seed: u64,
         ) {
-            let dtype = if bf { LoraDtype::Bf16 } else { LoraDtype::F32 };
-            let round = |v: Vec<f32>| -> Vec<f32> {
-                if bf { v.iter().map(|&x| bf16::from_f32(x).to_f32()).collect() } else { v }
-            };
             let raw: Vec<(Vec<f32>, Vec<f32>)> = shape.iter().enumerate().map(|(i, &(_, rank))| {
-                (round(noise(seed ^ i as u64, rank * inp)), round(noise(seed ^ (i + 50) as u64, out * rank)))
+                (noise(seed ^ i as u64, rank * inp), noise(seed ^ (i + 50) as u64, out * rank))
             }).collect();
             let packed: Vec<PackedLora> = raw.iter().zip(&shape)
                 .map(|((a, b), &(_, rank))| PackedLora::new(a, b, rank, 0.5, dtype)).collect();
+            let kept: Vec<(Vec<f32>, Vec<f32>)> = raw.iter().zip(&packed)
+                .map(|((a, _), lora)| (kept_a(a, inp, dtype), kept_b(lora))).collect();
             let rows: usize = shape.iter().map(|s| s.0).sum();
             let x = noise(seed ^ 1234, rows * inp);
             let stride = out + 3;
@@ -253,7 +286,7 @@ mod tests {
             }).collect();
             let mut got = vec![1.0; rows * stride];
             add_lora(&Pool::new(2), &segments, &x, &mut got, stride, &mut Vec::new());
-            for (segment, ((a, b), &(_, rank))) in segments.iter().zip(raw.iter().zip(&shape)) {
+            for (segment, ((a, b), &(_, rank))) in segments.iter().zip(kept.iter().zip(&shape)) {
                 for row in segment.start..segment.start + segment.rows {
                     for o in 0..out {
                         let want = 1.0 + 0.5 * f64::from(segment.scale) * (0..rank).map(|r| {
@@ -270,6 +303,72 @@ mod tests {
                     add_lora(&Pool::new(1), &[alone], &x[row * inp..][..inp], &mut single, stride, &mut Vec::new());
                     prop_assert_eq!(&single[..], &got[row * stride..][..stride]);
                 }
+            }
+        }
+    }
+
+    /// Normally distributed numbers (Box and Muller 1958) of a linear congruential generator (Knuth's MMIX).
+    fn gaussian(mut state: u64, len: usize) -> Vec<f32> {
+        let mut uniform = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 11) as f64 + 1.0) / (1u64 << 53) as f64
+        };
+        (0..len)
+            .map(|_| ((-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32)
+            .collect()
+    }
+
+    /// How far updates are off, as root mean square over that of the exact ones: what the documentation promises.
+    #[test]
+    fn eight_bits_are_within_a_hundredth_and_take_nine_sixteenths() {
+        for (rank, inp, out) in [(1, 576, 192), (8, 576, 576), (16, 1536, 576), (64, 2048, 2048)] {
+            let (a, b) = (gaussian(1, rank * inp), gaussian(2, out * rank));
+            let x = gaussian(3, 4 * inp);
+            let pack = |dtype| PackedLora::new(&a, &b, rank, 2.0, dtype);
+            let update = |lora: &PackedLora| {
+                let mut y = vec![0.0; 4 * out];
+                let segment = LoraSegment {
+                    start: 0,
+                    rows: 4,
+                    lora,
+                    at: 0,
+                    scale: 1.0,
+                };
+                add_lora(&Pool::new(1), &[segment], &x, &mut y, out, &mut Vec::new());
+                y
+            };
+            let exact = update(&pack(LoraDtype::F32));
+            let off = |dtype| {
+                let kept = update(&pack(dtype));
+                let square = |v: f32| f64::from(v) * f64::from(v);
+                let error: f64 = exact.iter().zip(kept).map(|(a, b)| square(a - b)).sum();
+                (error / exact.iter().map(|v| square(*v)).sum::<f64>()).sqrt()
+            };
+            let (brain, eight) = (off(LoraDtype::Bf16), off(LoraDtype::Int8));
+            println!("rank {rank}, {inp} to {out}: bf16 {brain:.4}, int8 {eight:.4}");
+            assert!(eight < 0.01 && brain < 0.004, "bf16 {brain}, int8 {eight}");
+            let bytes = |dtype| pack(dtype).bytes();
+            assert_eq!(16 * bytes(LoraDtype::Int8), 9 * bytes(LoraDtype::Bf16));
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_shows_in_every_type() {
+        for dtype in DTYPES {
+            for (a, b) in [([f32::NAN, 1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0, f32::NAN])] {
+                let lora = PackedLora::new(&a, &b, 1, 1.0, dtype);
+                let segment = LoraSegment {
+                    start: 0,
+                    rows: 1,
+                    lora: &lora,
+                    at: 0,
+                    scale: 1.0,
+                };
+                let mut y = [0.0; 2];
+                add_lora(&Pool::new(1), &[segment], &[1.0, 1.0], &mut y, 2, &mut Vec::new());
+                assert!(y.iter().any(|y| y.is_nan()), "{dtype:?}: {y:?}");
             }
         }
     }

@@ -7,6 +7,7 @@ use half::bf16;
 
 use super::LoraDtype;
 use crate::isa::{Isa, Kernel, LANES};
+use crate::scaled::ScaledInt8;
 use crate::shared::SharedRows;
 
 /// Ranks that are computed side by side: as many sums as it takes to hide a multiplication's latency.
@@ -21,25 +22,28 @@ pub(super) const ROWS: usize = 4;
 pub(super) enum Shrink {
     F32(Vec<[[f32; LANES]; RANKS]>),
     Bf16(Vec<[[u16; LANES]; RANKS]>),
+    Int8(Vec<[ScaledInt8; RANKS]>),
 }
 
 impl Shrink {
     pub(super) fn new(a: &[f32], inp: usize, dtype: LoraDtype) -> Self {
         match dtype {
-            LoraDtype::F32 => Self::F32(packed(a, inp, |x| x)),
-            LoraDtype::Bf16 => Self::Bf16(packed(a, inp, |x| bf16::from_f32(x).to_bits())),
+            LoraDtype::F32 => Self::F32(packed(a, inp, |lanes| *lanes)),
+            LoraDtype::Bf16 => Self::Bf16(packed(a, inp, |lanes| lanes.map(|x| bf16::from_f32(x).to_bits()))),
+            LoraDtype::Int8 => Self::Int8(packed(a, inp, ScaledInt8::new)),
         }
     }
 
     /// What [`Shrink::new`] takes, in bytes.
     pub(super) fn size(rank: usize, inp: usize, dtype: LoraDtype) -> usize {
-        rank.next_multiple_of(RANKS) * inp.next_multiple_of(LANES) * dtype.bytes()
+        rank.next_multiple_of(RANKS) * inp.div_ceil(LANES) * dtype.lanes_bytes()
     }
 
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::F32(a) => size_of_val(a.as_slice()),
             Self::Bf16(a) => size_of_val(a.as_slice()),
+            Self::Int8(a) => size_of_val(a.as_slice()),
         }
     }
 
@@ -48,17 +52,21 @@ impl Shrink {
         match self {
             Self::F32(a) => bytemuck::cast_slice(a),
             Self::Bf16(a) => bytemuck::cast_slice(a),
+            Self::Int8(a) => bytemuck::cast_slice(a),
         }
     }
 }
 
-fn packed<N: Copy + Default>(a: &[f32], inp: usize, number: impl Fn(f32) -> N) -> Vec<[[N; LANES]; RANKS]> {
+/// `stored` turns sixteen inputs of a rank into what is kept of them.
+fn packed<S: Copy>(a: &[f32], inp: usize, stored: impl Fn(&[f32; LANES]) -> S) -> Vec<[S; RANKS]> {
     let chunks = inp.div_ceil(LANES);
     let ranks = a.len() / inp;
-    let mut packed = vec![[[N::default(); LANES]; RANKS]; ranks.div_ceil(RANKS) * chunks];
+    let mut packed = vec![[stored(&[0.0; LANES]); RANKS]; ranks.div_ceil(RANKS) * chunks];
     for (rank, row) in a.chunks_exact(inp).enumerate() {
-        for (i, weight) in row.iter().enumerate() {
-            packed[rank / RANKS * chunks + i / LANES][rank % RANKS][i % LANES] = number(*weight);
+        for (chunk, weights) in row.chunks(LANES).enumerate() {
+            let mut lanes = [0.0; LANES];
+            lanes[..weights.len()].copy_from_slice(weights);
+            packed[rank / RANKS * chunks + chunk][rank % RANKS] = stored(&lanes);
         }
     }
     packed
@@ -94,13 +102,15 @@ impl Kernel for ShrinkTile<'_> {
             (Shrink::F32(a), false) => self.tile::<I, Floats, 1>(isa, &a[group]),
             (Shrink::Bf16(a), true) => self.tile::<I, BrainFloats, ROWS>(isa, &a[group]),
             (Shrink::Bf16(a), false) => self.tile::<I, BrainFloats, 1>(isa, &a[group]),
+            (Shrink::Int8(a), true) => self.tile::<I, ScaledInt8, ROWS>(isa, &a[group]),
+            (Shrink::Int8(a), false) => self.tile::<I, ScaledInt8, 1>(isa, &a[group]),
         }
     }
 }
 
 impl ShrinkTile<'_> {
     #[inline(always)]
-    fn tile<I: Isa, S: Stored, const T: usize>(&self, isa: I, a: &[[[S::Number; LANES]; RANKS]]) {
+    fn tile<I: Isa, S: Stored, const T: usize>(&self, isa: I, a: &[[S::Lanes; RANKS]]) {
         let mut sums = [[isa.splat(0.0); RANKS]; T];
         let whole = self.inp / LANES;
         for (chunk, a) in a.iter().take(whole).enumerate() {
@@ -140,7 +150,7 @@ fn lanes_at(x: &[f32], at: usize) -> &[f32; LANES] {
 fn add_products<I: Isa, S: Stored, const T: usize>(
     isa: I,
     sums: &mut [[I::F; RANKS]; T],
-    a: &[[S::Number; LANES]; RANKS],
+    a: &[S::Lanes; RANKS],
     x: &[I::F; T],
 ) {
     for r in 0..RANKS {
@@ -151,16 +161,16 @@ fn add_products<I: Isa, S: Stored, const T: usize>(
     }
 }
 
-/// How the numbers of A become floats.
+/// How sixteen weights of A become floats.
 trait Stored {
-    type Number: Copy;
-    fn load<I: Isa>(isa: I, lanes: &[Self::Number; LANES]) -> I::F;
+    type Lanes;
+    fn load<I: Isa>(isa: I, lanes: &Self::Lanes) -> I::F;
 }
 
 struct Floats;
 
 impl Stored for Floats {
-    type Number = f32;
+    type Lanes = [f32; LANES];
     #[inline(always)]
     fn load<I: Isa>(isa: I, lanes: &[f32; LANES]) -> I::F {
         isa.load(lanes)
@@ -170,9 +180,52 @@ impl Stored for Floats {
 struct BrainFloats;
 
 impl Stored for BrainFloats {
-    type Number = u16;
+    type Lanes = [u16; LANES];
     #[inline(always)]
     fn load<I: Isa>(isa: I, lanes: &[u16; LANES]) -> I::F {
         isa.load_bf16(lanes)
+    }
+}
+
+impl Stored for ScaledInt8 {
+    type Lanes = Self;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, lanes: &Self) -> I::F {
+        lanes.load(isa)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::isa::{InstructionSet, dispatch_on};
+
+    proptest! {
+        #[test]
+        fn every_instruction_set_gives_the_same_bits(
+            dtype in prop::sample::select(&[LoraDtype::F32, LoraDtype::Bf16, LoraDtype::Int8][..]),
+            inp in 1usize..70, rank in 1usize..6, four: bool,
+            numbers in prop::collection::vec(-10f32..10.0, 70 * (RANKS + ROWS + 1)),
+        ) {
+            let rows = if four { ROWS } else { 1 };
+            let (x, rest) = numbers.split_at(rows * inp);
+            let a = Shrink::new(&rest[..rank * inp], inp, dtype);
+            let scalings = vec![0.7; rank];
+            let shrunk = |set| {
+                let mut h = vec![0.0; rows * rank];
+                let len = h.len();
+                for group in 0..rank.div_ceil(RANKS) {
+                    let to = SharedRows::new(&mut h, len);
+                    dispatch_on(set, ShrinkTile { a: &a, group, x, inp, scalings: &scalings, scale: 1.5, rank, to, at: 0 });
+                }
+                h
+            };
+            let expected = shrunk(InstructionSet::Scalar);
+            for set in InstructionSet::available() {
+                prop_assert_eq!(shrunk(set), expected.clone(), "{} {:?}", set.name(), dtype);
+            }
+        }
     }
 }

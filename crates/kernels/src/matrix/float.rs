@@ -1,4 +1,4 @@
-//! Rows × panels of floats: F32, F16 and brain floats widened in registers, activations in float32.
+//! Rows × panels of floats: F32, F16, brain floats and adapters' eight bits widened in registers, activations in float32.
 //!
 //! A panel lies input by input, the sixteen outputs side by side. Each output is `(Σ even inputs) + (Σ odd inputs) +
 //! (the last of an odd number)`, each sum taken in order with fused multiply-adds.
@@ -8,14 +8,27 @@ use bytemuck::{Pod, Zeroable};
 use super::Target;
 use super::panels::Stretch;
 use crate::isa::{Isa, Kernel, LANES};
+use crate::scaled::ScaledInt8;
 
 /// One input × sixteen outputs of a panel.
 pub(super) trait Block: Pod + Send + Sync {
-    /// Walks a panel and shows each input's weights to `visitor`.
-    fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>);
+    /// The weights of the sixteen outputs.
+    fn load<I: Isa>(&self, isa: I) -> I::F;
 
     /// The weight of output `lane`.
     fn weight(&self, lane: usize) -> f32;
+
+    /// Walks a panel and shows each input's weights to `visitor`.
+    #[inline(always)]
+    fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>) {
+        let (pairs, rest) = panel.as_chunks::<2>();
+        for (i, [even, odd]) in pairs.iter().enumerate() {
+            visitor.pair(isa, 2 * i, even.load(isa), odd.load(isa));
+        }
+        for block in rest {
+            visitor.last(isa, panel.len() - 1, block.load(isa));
+        }
+    }
 }
 
 /// Sees the weights of a panel. A trait and not a closure, because its methods must be `inline(always)`: code that is
@@ -30,7 +43,7 @@ pub(super) trait Visitor<I: Isa> {
     fn last(&mut self, isa: I, i: usize, weights: I::F);
 }
 
-/// Blocks of one input, decoded by a load.
+/// Plain numbers, decoded by a load.
 macro_rules! plain_block {
     ($(#[$doc:meta])* $name:ident($lanes:ty), $load:ident, $decode:expr) => {
         $(#[$doc])*
@@ -40,14 +53,8 @@ macro_rules! plain_block {
 
         impl Block for $name {
             #[inline(always)]
-            fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>) {
-                let (pairs, rest) = panel.as_chunks::<2>();
-                for (i, [even, odd]) in pairs.iter().enumerate() {
-                    visitor.pair(isa, 2 * i, isa.$load(&even.0), isa.$load(&odd.0));
-                }
-                for block in rest {
-                    visitor.last(isa, panel.len() - 1, isa.$load(&block.0));
-                }
+            fn load<I: Isa>(&self, isa: I) -> I::F {
+                isa.$load(&self.0)
             }
             fn weight(&self, lane: usize) -> f32 {
                 ($decode)(self.0[lane])
@@ -67,6 +74,16 @@ plain_block! {
 plain_block! {
     /// Brain floats.
     Bf16([u16; LANES]), load_bf16, |bits| half::bf16::from_bits(bits).to_f32()
+}
+
+impl Block for ScaledInt8 {
+    #[inline(always)]
+    fn load<I: Isa>(&self, isa: I) -> I::F {
+        self.load(isa)
+    }
+    fn weight(&self, lane: usize) -> f32 {
+        self.weight(lane)
+    }
 }
 
 /// Rows of activations, `[rows, width]`, row-major and dense.

@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | F32, F16 | float32 ([`float`]) | float32 |
 //! | BF16 | brain floats ([`bf16`]) | float32 |
+//! | eight bits of adapters ([`crate::scaled`]) | float32 | float32 |
 //! | Q4_0 to Q6_K | eight bits, per row and 32 inputs ([`int8`]) | integers in a block, float32 over blocks |
 //!
 //! or float32 throughout, where [`Precision::Exact`] asks for it. Quantised weights keep their file's bits, re-ordered.

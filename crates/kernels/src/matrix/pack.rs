@@ -8,6 +8,7 @@ use super::panels::Panels;
 use crate::blocks::{BlockType, k_scale_min};
 use crate::isa::LANES;
 use crate::lora::LoraDtype;
+use crate::scaled::ScaledInt8;
 
 /// Why a matrix could not be packed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,7 +107,7 @@ impl PackedMatrix {
 
     /// Memory that float weights `[out, in]` take once they are packed as `dtype`, in bytes.
     pub fn float_size(out: usize, inp: usize, dtype: LoraDtype) -> usize {
-        out.next_multiple_of(LANES) * inp * dtype.bytes()
+        out.div_ceil(LANES) * inp * dtype.lanes_bytes()
     }
 
     /// Packs float weights `[out, in]`, row-major, rounded to bf16; activations stay in float32.
@@ -118,6 +119,27 @@ impl PackedMatrix {
         let bytes = bytemuck::cast_slice(&rounded);
         Self::pack(BlockType::Bf16, bytes, out, inp, Precision::Exact)
             .expect("the caller gives out x in weights")
+    }
+
+    /// Packs float weights `[out, in]`, row-major, rounded to eight bits with a scale for every sixteen outputs of an input;
+    /// activations stay in float32. What is no finite number stays visible: these sixteen become NaN.
+    ///
+    /// # Panics
+    /// If `weights` is not `out × in` long.
+    pub fn from_f32_as_int8(weights: &[f32], out: usize, inp: usize) -> Self {
+        assert_eq!(weights.len(), out * inp, "weights of {out} x {inp}");
+        let mut packed = Vec::with_capacity(out.div_ceil(LANES) * inp);
+        for outputs in weights.chunks(LANES * inp) {
+            packed.extend((0..inp).map(|i| {
+                let mut lanes = [0.0; LANES];
+                for (lane, row) in lanes.iter_mut().zip(outputs.chunks_exact(inp)) {
+                    *lane = row[i];
+                }
+                ScaledInt8::new(&lanes)
+            }));
+        }
+        let panels = Panels::ScaledInt8(packed);
+        Self { out, inp, panels }
     }
 }
 

@@ -5,12 +5,15 @@ use std::ops::Range;
 use super::int8::{self, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8};
 use super::{Activations, Ahead, Target, bf16, float};
 use crate::isa::{InstructionSet, LANES, dispatch_on};
+use crate::scaled::ScaledInt8;
 
 /// Panels of sixteen outputs, one after the other.
 pub(super) enum Panels {
     F32(Vec<float::F32>),
     F16(Vec<float::F16>),
     Bf16(Vec<float::Bf16>),
+    /// Eight bits for activations in float32.
+    ScaledInt8(Vec<ScaledInt8>),
     /// Brain floats for activations in brain floats.
     Bf16Pairs(Vec<bf16::Pair>),
     Q8(Vec<Q8>),
@@ -38,6 +41,7 @@ macro_rules! with_blocks {
             Panels::F32($float) => $on_float,
             Panels::F16($float) => $on_float,
             Panels::Bf16($float) => $on_float,
+            Panels::ScaledInt8($float) => $on_float,
             Panels::Bf16Pairs($pairs) => $on_bf16,
             Panels::Q8($int8) => $on_int8,
             Panels::Q4($int8) => $on_int8,

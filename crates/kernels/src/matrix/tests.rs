@@ -141,6 +141,35 @@ proptest! {
     }
 
     #[test]
+    fn eight_bits_of_adapters_give_the_same_bits_everywhere(
+        out in 1usize..40, inp in 1usize..20, rows in 1usize..20, seed: u64,
+    ) {
+        let weights = noise(seed ^ 7, out * inp);
+        let packed = PackedMatrix::from_f32_as_int8(&weights, out, inp);
+        let mut row = vec![0.0; inp];
+        for (o, weights) in weights.chunks_exact(inp).enumerate() {
+            packed.row(o, &mut row);
+            for (got, want) in row.iter().zip(weights) {
+                // Half a step of the coarsest scale that weights within ±1 have.
+                prop_assert!((got - want).abs() <= 0.5 / 126.0, "{got} for {want}");
+            }
+        }
+        let x = activations(seed, rows, inp);
+        let mut scratch = ActivationScratch::default();
+        let x = Activations::new(&x, inp, &mut scratch);
+        let product = |set| {
+            let mut sums = vec![0.0; rows * out];
+            let to = Target { out: SharedRows::new(&mut sums, out), row: 0, at: 0, width: out, adds: false };
+            packed.panels.multiply_on(set, 0..packed.panels(), &x, to, Ahead::NOTHING);
+            sums
+        };
+        let expected = product(InstructionSet::Scalar);
+        for set in InstructionSet::available() {
+            prop_assert_eq!(product(set), expected.clone(), "{}", set.name());
+        }
+    }
+
+    #[test]
     fn parts_of_one_region_are_those_of_two((block_type, out, inp) in shapes(), rows in 1usize..10, seed: u64) {
         let pack = |out, seed| {
             PackedMatrix::pack(block_type, &stored(block_type, out, inp, seed), out, inp, Precision::Native).unwrap()

@@ -55,8 +55,8 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_ADAPTERS")]
     pub adapters: Option<PathBuf>,
 
-    /// How adapters are kept in memory: bf16 takes half of f32, at the precision that nearly all are saved in.
-    /// [default: bf16]
+    /// How adapters are kept in memory: bf16 takes half of f32, at the precision that nearly all are saved in; int8 takes little more
+    /// than half of bf16, its updates less than 1 % off. [default: bf16]
     #[arg(long, value_name = "TYPE", env = "MULTIGRAFT_ADAPTER_DTYPE")]
     pub adapter_dtype: Option<AdapterDtype>,
 
@@ -187,6 +187,8 @@ pub(crate) enum AdapterDtype {
     Bf16,
     /// 32-bit floats.
     F32,
+    /// 8-bit integers with a scale for every sixteen; what is in the base's stead in bf16.
+    Int8,
 }
 
 /// What becomes of adapters that fail their self test.

@@ -71,6 +71,7 @@ fn adapters(arguments: &LoraArguments, rank: usize) -> Vec<PackedLora> {
     let dtype = match arguments.adapter_dtype {
         AdapterDtype::Bf16 => LoraDtype::Bf16,
         AdapterDtype::F32 => LoraDtype::F32,
+        AdapterDtype::Int8 => LoraDtype::Int8,
     };
     let noise = |len: usize| (0..len).map(|i| (i as f32 * 0.7).sin() * 0.1).collect::<Vec<_>>();
     let (a, b) = (noise(rank * arguments.inputs), noise(rank * arguments.outputs));
@@ -135,7 +136,8 @@ fn work(arguments: &LoraArguments, rank: usize, bytes: usize, segments: usize, r
     };
     match arguments.adapter_dtype {
         AdapterDtype::Bf16 => work.bf16 = operations,
-        AdapterDtype::F32 => work.f32 = operations,
+        // Eight bits are widened to float32.
+        AdapterDtype::F32 | AdapterDtype::Int8 => work.f32 = operations,
     }
     work
 }

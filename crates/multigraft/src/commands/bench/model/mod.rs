@@ -267,6 +267,8 @@ impl Bench<'_> {
         match self.settings.adapter_dtype {
             AdapterDtype::Bf16 => work.bf16 = bytes / 2.0 * 2.0 * rows as f64,
             AdapterDtype::F32 => work.f32 = bytes / 4.0 * 2.0 * rows as f64,
+            // Nine bits a weight, widened to float32.
+            AdapterDtype::Int8 => work.f32 = bytes / 9.0 * 8.0 * 2.0 * rows as f64,
         }
         work
     }
