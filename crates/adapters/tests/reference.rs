@@ -258,34 +258,69 @@ fn merged_models_answer_as_their_adapters_do() {
         for kind in std::fs::read_dir(folder.join("adapters")).unwrap() {
             let kind = kind.unwrap().path();
             let out = dir.path().join(format!("{name}.{merged}"));
-            let adapter = multigraft_adapters::read(&kind, &config).unwrap();
-            match multigraft_adapters::export(&adapter, &base, Form::Merged, &out) {
-                Ok(()) => {}
-                // Biases of LoRA's own have no place in a base without.
-                Err(error) if error.to_string().contains("adds a bias") => continue,
-                Err(error) => panic!("{}: {error}", kind.display()),
-            }
-            let subjects = [Subject {
-                name: kind.file_name().unwrap().to_str().unwrap().to_owned(),
-                slot: None,
-            }];
-            let model = Arc::new(Model::open(&out, &self::exact()).unwrap());
-            let options = CpuOptions {
-                threads: 2,
-                blocks: 64,
-                context: model.default_context(),
-                step_rows: 2048,
-                kv_dtype: KvDtype::F32,
-            };
-            let mut backend = CpuBackend::new(model, options);
-            let greedy = reference.i64s("base.0.greedy").unwrap().len();
-            let mut cases = cases(&subjects, &reference, greedy);
-            run(&mut backend, cases.iter_mut().collect(), greedy);
-            judge(&folder, "merged", &cases, &reference);
-            merged += 1;
+            merged += usize::from(merges(&folder, &kind, &base, &config, &reference, &out));
         }
     }
     assert!(merged > 200, "only {merged} were merged");
+}
+
+/// The same into GGUF files, where rows of queries and keys may lie in another order.
+#[test]
+fn models_merged_into_gguf_answer_as_their_adapters_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut merged = 0;
+    for folder in folders("peft") {
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let base = multigraft_testing::fixtures().join(format!("gguf/{name}.gguf"));
+        if !base.is_file() {
+            continue;
+        }
+        let files = multigraft_model::ModelFiles::open(&base).unwrap();
+        let config = files.config().unwrap();
+        let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
+        for kind in std::fs::read_dir(folder.join("adapters")).unwrap() {
+            let kind = kind.unwrap().path();
+            let out = dir.path().join(format!("{name}.{merged}.gguf"));
+            merged += usize::from(merges(&folder, &kind, &base, &config, &reference, &out));
+        }
+    }
+    assert!(merged > 100, "only {merged} were merged");
+}
+
+/// Whether an adapter can be merged into its base; if so, the model has to answer as the adapter does.
+fn merges(
+    folder: &Path,
+    kind: &Path,
+    base: &Path,
+    config: &multigraft_model::Config,
+    reference: &Checkpoint,
+    out: &Path,
+) -> bool {
+    let adapter = multigraft_adapters::read(kind, config).unwrap();
+    match multigraft_adapters::export(&adapter, base, Form::Merged, out) {
+        Ok(()) => {}
+        // Biases of LoRA's own have no place in a base without.
+        Err(error) if error.to_string().contains("adds a bias") => return false,
+        Err(error) => panic!("{}: {error}", kind.display()),
+    }
+    let subjects = [Subject {
+        name: kind.file_name().unwrap().to_str().unwrap().to_owned(),
+        slot: None,
+    }];
+    let model = Arc::new(Model::open(out, &exact()).unwrap());
+    let options = CpuOptions {
+        threads: 2,
+        blocks: 64,
+        context: model.default_context(),
+        step_rows: 2048,
+        kv_dtype: KvDtype::F32,
+    };
+    let mut backend = CpuBackend::new(model, options);
+    let greedy = reference.i64s("base.0.greedy").unwrap().len();
+    let mut cases = cases(&subjects, reference, greedy);
+    run(&mut backend, cases.iter_mut().collect(), greedy);
+    judge(folder, "merged", &cases, reference);
+    true
 }
 
 /// The reference numbers are those of float32.

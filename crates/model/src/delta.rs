@@ -128,6 +128,14 @@ pub struct LinearDelta {
     pub rows: Vec<(u32, Vec<f32>)>,
 }
 
+impl LinearDelta {
+    /// Whether there has to be a bias for it.
+    pub fn adds_bias(&self) -> bool {
+        let own = self.low_rank.as_ref().is_some_and(|update| update.bias.is_some());
+        self.base_bias.is_some() || own
+    }
+}
+
 /// What an adapter does to the token embedding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EmbeddingDelta {

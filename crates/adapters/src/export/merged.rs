@@ -10,15 +10,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
-use multigraft_model::{
-    Config, EmbeddingDelta, LinearDelta, LinearId, LowRank, ModelFiles, Module, ModuleKind,
-};
+use multigraft_model::{Config, LinearDelta, LinearId, ModelFiles, Module, ModuleKind};
 use multigraft_weights::Tensor;
 use multigraft_weights::safetensors::Checkpoint;
 use safetensors::tensor::View;
 use serde_json::Value;
 
-use super::plain::{dtype, encode};
+use super::changed::Change;
+use super::plain::dtype;
 use super::{ExportError, failed};
 use crate::base::{BaseShape, module_key};
 use crate::info::AdapterFile;
@@ -40,16 +39,8 @@ pub(super) fn write(
         config: text,
     } = files
     else {
-        return Err(cannot(
-            "the base is a GGUF file, whose weights would have to be quantised a second time; merge into the safetensors folder that \
-             it was made from, or export as gguf and let llama.cpp apply it",
-        ));
+        return Err(cannot("the base is no folder"));
     };
-    if !adapter.weights.invocation.is_empty() {
-        return Err(cannot(
-            "it sets in within a sequence (alora_invocation_tokens), which weights cannot",
-        ));
-    }
     if let Some((name, dtype, _)) = checkpoint.others().next() {
         return Err(cannot(format!(
             "tensor `{name}` of the base is of type {dtype}, which is not written"
@@ -142,7 +133,7 @@ pub(super) fn write(
     }
 }
 
-fn cannot(reason: impl Into<String>) -> ExportError {
+pub(super) fn cannot(reason: impl Into<String>) -> ExportError {
     ExportError::Cannot {
         form: "a merged model",
         reason: reason.into(),
@@ -157,7 +148,7 @@ fn located<'a>(name: &'a str, shape: &'a BaseShape) -> Option<(&'a Module, &'a s
 }
 
 /// That a tensor of the base has the shape that the adapter was checked against.
-fn check(tensor: &Tensor<'_>, module: &Module, change: &Change<'_>) -> Result<(), ExportError> {
+pub(super) fn check(tensor: &Tensor<'_>, module: &Module, change: &Change<'_>) -> Result<(), ExportError> {
     let expected: &[usize] = match change {
         Change::Bias(_) => &[module.out],
         _ => &[module.out, module.inp],
@@ -186,21 +177,20 @@ fn biases(
         let ModuleKind::Linear(id) = module.kind else {
             continue;
         };
-        let adds = linears.get(&id).is_some_and(|delta| {
-            delta.base_bias.is_some()
-                || delta
-                    .low_rank
-                    .as_ref()
-                    .is_some_and(|update| update.bias.is_some())
-        });
+        let adds = linears.get(&id).is_some_and(|delta| delta.adds_bias());
         if adds && !has(module) {
-            return Err(cannot(format!(
-                "it adds a bias to {}, which has none in the base",
-                module.path
-            )));
+            return Err(adds_bias(module));
         }
     }
     Ok(())
+}
+
+/// The base has nowhere to put a bias.
+pub(super) fn adds_bias(module: &Module) -> ExportError {
+    cannot(format!(
+        "it adds a bias to {}, which has none in the base",
+        module.path
+    ))
 }
 
 /// `config.json`, which says that embedding and lm_head are two if they are now.
@@ -236,14 +226,6 @@ fn copy(base: &Path, folder: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// What becomes of a tensor of the base.
-enum Change<'a> {
-    Linear(&'a LinearDelta),
-    Embedding(&'a EmbeddingDelta),
-    /// Of a linear map.
-    Bias(&'a LinearDelta),
-}
-
 /// A tensor to write, made when it is asked for.
 struct Weight<'a> {
     name: String,
@@ -266,110 +248,18 @@ impl View for &Weight<'_> {
         let Some(change) = &self.change else {
             return Cow::Borrowed(self.tensor.bytes);
         };
-        let cols = self.tensor.cols();
-        let values = self.tensor.to_f32();
-        let mut bytes = Vec::with_capacity(self.tensor.bytes.len());
-        if let Change::Bias(delta) = change {
-            bytes = encode(bias(delta, &values), self.tensor.block_type);
-        } else {
-            for (row, values) in values.chunks_exact(cols).enumerate() {
-                let new = match change {
-                    Change::Linear(delta) => linear_row(delta, row, values),
-                    Change::Embedding(delta) => embedding_row(delta, row, values),
-                    Change::Bias(_) => continue,
-                };
-                bytes.extend(encode(
-                    new.into_iter().map(|value| value as f32),
-                    self.tensor.block_type,
-                ));
-            }
-        }
-        let mut written = vec![0.0; values.len()];
-        self.tensor.block_type.decode(&bytes, &mut written);
-        if !written.iter().all(|value| value.is_finite()) {
+        let changed = change.apply(&self.tensor, self.tensor.block_type, |row| row);
+        Cow::Owned(changed.unwrap_or_else(|| {
             let mut broken = self
                 .broken
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             broken.get_or_insert_with(|| self.name.clone());
-        }
-        Cow::Owned(bytes)
+            vec![0; self.tensor.bytes.len()]
+        }))
     }
 
     fn data_len(&self) -> usize {
         self.tensor.bytes.len()
     }
-}
-
-/// An output's weights.
-fn linear_row(delta: &LinearDelta, row: usize, base: &[f32]) -> Vec<f64> {
-    let replaced = delta
-        .replaced
-        .as_ref()
-        .map(|table| &table.values[row * table.cols..][..table.cols]);
-    let mut values: Vec<f64> = replaced.unwrap_or(base).iter().copied().map(f64::from).collect();
-    if let Some(LowRank { a, b, scaling, .. }) = &delta.low_rank {
-        for (b, a) in b.values[row * b.cols..][..b.cols]
-            .iter()
-            .zip(a.values.chunks_exact(a.cols))
-        {
-            let factor = f64::from(*scaling) * f64::from(*b);
-            values
-                .iter_mut()
-                .zip(a)
-                .for_each(|(value, a)| *value += factor * f64::from(*a));
-        }
-    }
-    if let Some((_, row)) = delta.rows.iter().find(|(token, _)| *token as usize == row) {
-        values = row.iter().copied().map(f64::from).collect();
-    }
-    let mut gain = delta.gain.as_ref().map_or(1.0, |gain| f64::from(gain[row]));
-    if let Some(magnitude) = &delta.magnitude {
-        let norm = values.iter().map(|value| value * value).sum::<f64>().sqrt();
-        gain *= f64::from(magnitude[row]) / norm;
-    }
-    values.iter_mut().for_each(|value| *value *= gain);
-    values
-}
-
-/// A token's embedding.
-fn embedding_row(delta: &EmbeddingDelta, row: usize, base: &[f32]) -> Vec<f64> {
-    let replaced = delta
-        .replaced
-        .as_ref()
-        .map(|table| &table.values[row * table.cols..][..table.cols]);
-    let trained = delta
-        .rows
-        .iter()
-        .find(|(token, _)| *token as usize == row)
-        .map(|(_, row)| row.as_slice());
-    let mut values: Vec<f64> = trained
-        .or(replaced)
-        .unwrap_or(base)
-        .iter()
-        .copied()
-        .map(f64::from)
-        .collect();
-    if let Some(LowRank { a, b, scaling, .. }) = &delta.low_rank {
-        for (value, b) in values.iter_mut().zip(b.values.chunks_exact(b.cols)) {
-            let column = a.values[row..].iter().step_by(a.cols);
-            let sum: f64 = column.zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            *value += f64::from(*scaling) * sum;
-        }
-    }
-    values
-}
-
-/// The bias of a linear map.
-fn bias<'a>(delta: &'a LinearDelta, base: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
-    let bias = delta.base_bias.as_deref().unwrap_or(base);
-    let own = delta
-        .low_rank
-        .as_ref()
-        .and_then(|update| Some((update.bias.as_ref()?, update.scaling)));
-    bias.iter().enumerate().map(move |(row, bias)| {
-        let own = own.map_or(0.0, |(own, scaling)| f64::from(scaling) * f64::from(own[row]));
-        let gain = delta.gain.as_ref().map_or(1.0, |gain| f64::from(gain[row]));
-        ((f64::from(*bias) + own) * gain) as f32
-    })
 }

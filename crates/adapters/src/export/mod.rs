@@ -3,8 +3,10 @@
 //! What is written is what is served, whichever format it came from. PEFT's and llama.cpp's forms are read again before they are put
 //! in place.
 
+mod changed;
 mod gguf;
 mod merged;
+mod merged_gguf;
 mod peft;
 mod plain;
 
@@ -26,7 +28,8 @@ pub enum Form {
     Peft,
     /// A GGUF file as llama.cpp's `convert_lora_to_gguf.py` writes it.
     Gguf,
-    /// The base's safetensors folder with the adapter in its weights, rounded to the base's types.
+    /// The base's folder, or its GGUF file, with the adapter in its weights. They are rounded to the base's types, but to brain floats
+    /// where those are quantised.
     Merged,
 }
 
@@ -83,7 +86,13 @@ pub fn export(adapter: &AdapterFile, base: &Path, form: Form, out: &Path) -> Res
     place(out, |unfinished| match form {
         Form::Peft => peft::write(adapter, &shape, unfinished),
         Form::Gguf => gguf::write(adapter, &files, &config, &shape, unfinished),
-        Form::Merged => merged::write(adapter, base, &files, &config, &shape, unfinished),
+        Form::Merged if !adapter.weights.invocation.is_empty() => Err(merged::cannot(
+            "it sets in within a sequence (alora_invocation_tokens), which weights cannot",
+        )),
+        Form::Merged => match &files {
+            ModelFiles::Gguf(gguf) => merged_gguf::write(adapter, gguf, &config, &shape, unfinished),
+            ModelFiles::Folder { .. } => merged::write(adapter, base, &files, &config, &shape, unfinished),
+        },
     })
 }
 

@@ -38,6 +38,10 @@ pub(super) struct TensorInfo {
 /// Everything before the tensor data.
 pub(super) struct Header {
     pub(super) metadata: Metadata,
+    /// Where the metadata's pairs are in the file.
+    pub(super) pairs: Range<usize>,
+    /// Of tensors' data.
+    pub(super) alignment: usize,
     pub(super) tensors: Vec<TensorInfo>,
     pub(super) by_name: HashMap<String, usize>,
 }
@@ -51,6 +55,7 @@ impl Header {
         let head = &bytes[..bytes.len().min(HEADER_LIMIT)];
         let Described {
             metadata,
+            pairs,
             alignment,
             tensors,
             end,
@@ -72,6 +77,9 @@ impl Header {
         let by_name = index(&tensors)?;
         Ok(Self {
             metadata,
+            pairs,
+            // Bounded by `ALIGNMENT_LIMIT`.
+            alignment: alignment as usize,
             tensors,
             by_name,
         })
@@ -81,6 +89,7 @@ impl Header {
 /// A header that is read but not yet checked against the file.
 struct Described {
     metadata: Metadata,
+    pairs: Range<usize>,
     alignment: u64,
     tensors: Vec<RawTensor>,
     /// Where the header ends.
@@ -92,13 +101,16 @@ fn describe(head: &[u8]) -> Result<Described, Fault> {
     check_magic(&mut cursor)?;
     let tensor_count = cursor.count(LEAST_TENSOR, &"the number of tensors")?;
     let pair_count = cursor.count(LEAST_PAIR, &"the number of metadata pairs")?;
+    let begin = cursor.position();
     let metadata = read_metadata(&mut cursor, pair_count)?;
+    let pairs = begin..cursor.position();
     let alignment = alignment(&metadata)?;
     let tensors = (0..tensor_count)
         .map(|i| RawTensor::read(&mut cursor, i))
         .collect::<Result<_, _>>()?;
     Ok(Described {
         metadata,
+        pairs,
         alignment,
         tensors,
         end: cursor.position(),

@@ -11,11 +11,12 @@ mod write;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use metadata::Metadata;
 pub use value::{Array, Value};
-pub use write::{Pair, write};
+pub use write::{Pair, Planned, write, write_like};
 
 use crate::bytes::{Access, FileBytes};
 use crate::error::WeightsError;
@@ -27,6 +28,9 @@ pub struct Gguf {
     path: PathBuf,
     bytes: FileBytes,
     metadata: Metadata,
+    /// Where the metadata's pairs are.
+    pairs: Range<usize>,
+    alignment: usize,
     tensors: Vec<TensorInfo>,
     /// Name → position in `tensors`.
     by_name: HashMap<String, usize>,
@@ -52,6 +56,8 @@ impl Gguf {
     fn new(path: PathBuf, bytes: FileBytes) -> Result<Self, WeightsError> {
         let Header {
             metadata,
+            pairs,
+            alignment,
             tensors,
             by_name,
         } = Header::parse(&bytes).map_err(|fault| fault.in_file(&path))?;
@@ -59,6 +65,8 @@ impl Gguf {
             path,
             bytes,
             metadata,
+            pairs,
+            alignment,
             tensors,
             by_name,
         })

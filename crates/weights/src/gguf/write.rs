@@ -1,9 +1,11 @@
-//! Writing GGUF: small files such as adapters, whose tensors are in memory.
+//! Writing GGUF: small files whose tensors are in memory, such as adapters, and models like one that is there.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use multigraft_kernels::BlockType;
 
+use super::Gguf;
 use crate::tensor::Tensor;
 
 const VERSION: u32 = 3;
@@ -24,31 +26,79 @@ pub enum Pair<'a> {
 /// Writes a GGUF file of version 3.
 ///
 /// # Errors
-/// If `out` does, or if a tensor is stored as something else than plain floats.
+/// If `out` does.
 pub fn write(out: &mut impl Write, pairs: &[(&str, Pair<'_>)], tensors: &[Tensor<'_>]) -> io::Result<()> {
+    let mut written = Vec::new();
+    for (key, value) in pairs {
+        text(&mut written, key);
+        match value {
+            Pair::U32(value) => {
+                written.extend(4u32.to_le_bytes());
+                written.extend(value.to_le_bytes());
+            }
+            Pair::F32(value) => {
+                written.extend(6u32.to_le_bytes());
+                written.extend(value.to_le_bytes());
+            }
+            Pair::Text(value) => {
+                written.extend(8u32.to_le_bytes());
+                text(&mut written, value);
+            }
+        }
+    }
+    let planned: Vec<Planned<'_>> = tensors
+        .iter()
+        .map(|tensor| Planned {
+            name: tensor.name,
+            shape: tensor.shape,
+            block_type: tensor.block_type,
+        })
+        .collect();
+    let data = |index: usize| Ok(Cow::Borrowed(tensors[index].bytes));
+    write_file(out, (pairs.len(), &written), ALIGNMENT, &planned, data)
+}
+
+/// A tensor whose data is made while it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Outermost first.
+    pub shape: &'a [usize],
+    /// How its weights are stored.
+    pub block_type: BlockType,
+}
+
+/// Writes a GGUF file with the metadata of `model` and other tensors. `data` makes the bytes of the tensor of that index, when it is
+/// their turn.
+///
+/// # Errors
+/// If `out` or `data` does, or if the data is not as long as the shape says.
+pub fn write_like<'a>(
+    out: &mut impl Write,
+    model: &Gguf,
+    tensors: &[Planned<'_>],
+    data: impl FnMut(usize) -> io::Result<Cow<'a, [u8]>>,
+) -> io::Result<()> {
+    let pairs = (model.metadata.iter().count(), &model.bytes[model.pairs.clone()]);
+    write_file(out, pairs, model.alignment, tensors, data)
+}
+
+fn write_file<'a>(
+    out: &mut impl Write,
+    (pairs, metadata): (usize, &[u8]),
+    alignment: usize,
+    tensors: &[Planned<'_>],
+    mut data: impl FnMut(usize) -> io::Result<Cow<'a, [u8]>>,
+) -> io::Result<()> {
     let mut header = Vec::new();
     header.extend(b"GGUF");
     header.extend(VERSION.to_le_bytes());
     header.extend((tensors.len() as u64).to_le_bytes());
-    header.extend((pairs.len() as u64).to_le_bytes());
-    for (key, value) in pairs {
-        text(&mut header, key);
-        match value {
-            Pair::U32(value) => {
-                header.extend(4u32.to_le_bytes());
-                header.extend(value.to_le_bytes());
-            }
-            Pair::F32(value) => {
-                header.extend(6u32.to_le_bytes());
-                header.extend(value.to_le_bytes());
-            }
-            Pair::Text(value) => {
-                header.extend(8u32.to_le_bytes());
-                text(&mut header, value);
-            }
-        }
-    }
+    header.extend((pairs as u64).to_le_bytes());
+    header.extend(metadata);
     let mut offset = 0;
+    let mut sizes = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         text(&mut header, tensor.name);
         header.extend(
@@ -59,22 +109,26 @@ pub fn write(out: &mut impl Write, pairs: &[(&str, Pair<'_>)], tensors: &[Tensor
         for &size in tensor.shape.iter().rev() {
             header.extend((size as u64).to_le_bytes());
         }
-        let kind: u32 = match tensor.block_type {
-            BlockType::F32 => 0,
-            BlockType::F16 => 1,
-            BlockType::Bf16 => 30,
-            other => return Err(io::Error::other(format!("{} is not written", other.name()))),
-        };
-        header.extend(kind.to_le_bytes());
+        header.extend(tensor.block_type.ggml().to_le_bytes());
         header.extend((offset as u64).to_le_bytes());
-        offset += tensor.bytes.len().next_multiple_of(ALIGNMENT);
+        let size = tensor.block_type.bytes_for(tensor.shape.iter().product());
+        let size = size.ok_or_else(|| io::Error::other("a tensor without a size"))?;
+        sizes.push(size);
+        offset += size.next_multiple_of(alignment);
     }
-    header.resize(header.len().next_multiple_of(ALIGNMENT), 0);
+    header.resize(header.len().next_multiple_of(alignment), 0);
     out.write_all(&header)?;
-    for tensor in tensors {
-        out.write_all(tensor.bytes)?;
-        let padding = tensor.bytes.len().next_multiple_of(ALIGNMENT) - tensor.bytes.len();
-        out.write_all(&[0; ALIGNMENT][..padding])?;
+    for (index, size) in sizes.into_iter().enumerate() {
+        let bytes = data(index)?;
+        if bytes.len() != size {
+            let name = tensors[index].name;
+            return Err(io::Error::other(format!(
+                "`{name}` has {} bytes, not {size}",
+                bytes.len()
+            )));
+        }
+        out.write_all(&bytes)?;
+        out.write_all(&vec![0; size.next_multiple_of(alignment) - size])?;
     }
     Ok(())
 }
@@ -120,5 +174,24 @@ mod tests {
                 (written.name, written.shape, written.bytes)
             );
         }
+        // The same metadata, another tensor.
+        let planned = Planned {
+            name: "third",
+            shape: &[2, 32],
+            block_type: BlockType::Q8_0,
+        };
+        let bytes = vec![7; 2 * 34];
+        let mut like = Vec::new();
+        let data = |_| Ok(Cow::Borrowed(bytes.as_slice()));
+        write_like(&mut like, &read, &[planned], data).expect("memory takes everything");
+        let like = Gguf::from_bytes("like", like).expect("it is valid");
+        assert_eq!(like.metadata(), read.metadata());
+        let third = like.tensor("third").expect("written");
+        assert_eq!(
+            (third.shape, third.block_type, third.bytes),
+            (&[2, 32][..], BlockType::Q8_0, &bytes[..])
+        );
+        let short = |_| Ok(Cow::Borrowed(&bytes[1..]));
+        assert!(write_like(&mut Vec::new(), &read, &[planned], short).is_err());
     }
 }

@@ -1,0 +1,169 @@
+//! Merged into a base that is a GGUF file: the base's file with the adapter in the weights that it changes.
+//!
+//! A weight that is changed and was quantised is stored in brain floats: it would lose the change if it was quantised a second time. The
+//! others, and the metadata, are the base's to the byte.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
+
+use multigraft_model::{Config, LinearDelta, LinearId, ModelFiles, Module, ModuleKind};
+use multigraft_weights::gguf::{Gguf, Planned, write_like};
+use multigraft_weights::{BlockType, Tensor};
+
+use super::changed::Change;
+use super::merged::cannot;
+use super::{ExportError, failed};
+use crate::base::BaseShape;
+use crate::info::AdapterFile;
+
+/// GGUF's lm_head; without it, the embedding is.
+const HEAD: &str = "output.weight";
+
+/// A tensor to write.
+struct Weight<'a> {
+    name: &'a str,
+    tensor: Tensor<'a>,
+    change: Option<(&'a Module, Change<'a>)>,
+}
+
+impl Weight<'_> {
+    fn block_type(&self) -> BlockType {
+        match (self.change.is_some(), self.tensor.block_type) {
+            (false, own) | (true, own @ (BlockType::F32 | BlockType::F16 | BlockType::Bf16)) => own,
+            (true, _) => BlockType::Bf16,
+        }
+    }
+}
+
+pub(super) fn write(
+    adapter: &AdapterFile,
+    gguf: &Gguf,
+    config: &Config,
+    shape: &BaseShape,
+    path: &Path,
+) -> Result<(), ExportError> {
+    let linears: HashMap<LinearId, &LinearDelta> = adapter
+        .weights
+        .linears
+        .iter()
+        .map(|(id, delta)| (*id, delta))
+        .collect();
+    let embedding = adapter.weights.embedding.as_ref();
+    let head = linears.get(&LinearId::LmHead);
+    let parts = config.tied_embeddings && (embedding.is_some() || head.is_some());
+    biases(&linears, shape, gguf, config)?;
+    let mut weights = Vec::new();
+    for tensor in gguf.tensors() {
+        let change = change_of(tensor.name, shape, &linears).or_else(|| {
+            let module = shape.find_gguf(tensor.name)?;
+            let embedding = embedding.filter(|_| module.kind == ModuleKind::Embedding)?;
+            Some((module, Change::Embedding(embedding)))
+        });
+        if let Some((module, change)) = &change {
+            super::merged::check(&tensor, module, change)?;
+        }
+        let name = tensor.name;
+        let is_embedding = shape
+            .find_gguf(name)
+            .is_some_and(|module| module.kind == ModuleKind::Embedding);
+        weights.push(Weight { name, tensor, change });
+        if parts && is_embedding {
+            let module = shape
+                .modules()
+                .iter()
+                .find(|module| module.kind == ModuleKind::Embedding);
+            let change = module.zip(head.map(|delta| Change::Linear(delta)));
+            weights.push(Weight {
+                name: HEAD,
+                tensor,
+                change,
+            });
+        }
+    }
+    let planned: Vec<Planned<'_>> = weights
+        .iter()
+        .map(|weight| Planned {
+            name: weight.name,
+            shape: weight.tensor.shape,
+            block_type: weight.block_type(),
+        })
+        .collect();
+    let data = |index: usize| {
+        let weight: &Weight<'_> = &weights[index];
+        let Some((module, change)) = &weight.change else {
+            return Ok(Cow::Borrowed(weight.tensor.bytes));
+        };
+        let rows = rows(module, shape);
+        let changed = change.apply(&weight.tensor, weight.block_type(), |row| {
+            *rows.get(row).unwrap_or(&row)
+        });
+        let broken = || {
+            io::Error::other(format!(
+                "a number in `{}` is beyond what its type holds",
+                weight.name
+            ))
+        };
+        changed.map(Cow::Owned).ok_or_else(broken)
+    };
+    let mut file = BufWriter::new(File::create_new(path).map_err(failed(path))?);
+    write_like(&mut file, gguf, &planned, data)
+        .and_then(|()| file.flush())
+        .map_err(failed(path))?;
+    let mut expected = config.clone();
+    expected.tied_embeddings &= !parts;
+    match ModelFiles::open(path)?.config()? == expected {
+        true => Ok(()),
+        false => Err(cannot("what was written describes another model")),
+    }
+}
+
+/// What becomes of a linear map's weight or bias.
+fn change_of<'a>(
+    name: &str,
+    shape: &'a BaseShape,
+    linears: &HashMap<LinearId, &'a LinearDelta>,
+) -> Option<(&'a Module, Change<'a>)> {
+    let (path, last) = name.rsplit_once('.')?;
+    let module = shape.find_gguf(&format!("{path}.weight"))?;
+    let ModuleKind::Linear(id) = module.kind else {
+        return None;
+    };
+    let delta = linears.get(&id)?;
+    match last {
+        "weight" => Some((module, Change::Linear(delta))),
+        "bias" => Some((module, Change::Bias(delta))),
+        _ => None,
+    }
+}
+
+/// Which of a module's rows lies at each row of its tensor.
+fn rows(module: &Module, shape: &BaseShape) -> Vec<usize> {
+    let mut rows: Vec<usize> = (0..module.out).collect();
+    for row in 0..module.out {
+        rows[shape.gguf_row(module, row)] = row;
+    }
+    rows
+}
+
+/// That there is a bias wherever one is changed.
+fn biases(
+    linears: &HashMap<LinearId, &LinearDelta>,
+    shape: &BaseShape,
+    gguf: &Gguf,
+    config: &Config,
+) -> Result<(), ExportError> {
+    for module in shape.modules() {
+        let ModuleKind::Linear(id) = module.kind else {
+            continue;
+        };
+        let adds = linears.get(&id).is_some_and(|delta| delta.adds_bias());
+        let name = config.gguf_name(&format!("{}.bias", module.path));
+        if adds && name.and_then(|name| gguf.tensor(&name)).is_none() {
+            return Err(super::merged::adds_bias(module));
+        }
+    }
+    Ok(())
+}
