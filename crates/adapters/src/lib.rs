@@ -41,7 +41,8 @@ pub use read::{is_adapter, read, read_for};
 pub use refusal::Refusal;
 pub use registry::{
     ActivateError, AddedBy, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup,
-    OpenError, Outcome, Pack, Packer, Registry, RegistryOptions, Residency, StoreError, Waiting,
+    OpenError, Outcome, Pack, Packer, Phase, Progress, Registry, RegistryOptions, Residency, Status,
+    StoreError, Waiting,
 };
 pub use self_test::{Agreement, Effect, Encode, OnFailure, SelfTest};
 pub use source::{

@@ -318,6 +318,7 @@ impl Inner {
             }
         }
         state.drop_unnamed();
+        self.changed();
     }
 
     /// Stores a new version, which is then as good as there. If that fails, so does the load.

@@ -1,15 +1,17 @@
 //! `/v1/adapters`: all that there is to know and to do.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
 use multigraft_adapters::{ActivateError, AdapterInfo, AddedBy, Adding, ChangeError, Listed, Residency};
 use multigraft_model::AdapterHash;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::events::{self, Stopping};
 use crate::{
     defaults,
     error::ApiError,
@@ -17,6 +19,9 @@ use crate::{
     openai::seconds,
     state::{AppState, Shared},
 };
+
+/// Where events are, below the adapters.
+const EVENTS: &str = "events";
 
 /// An adapter.
 #[derive(Debug, Serialize)]
@@ -45,6 +50,8 @@ pub(crate) struct Adapter {
     bytes: Option<usize>,
     /// What its files hold; null if they were never read.
     info: Option<AdapterInfo>,
+    /// How much of its weights is here, while they are fetched.
+    progress: Option<Progress>,
     /// Why its last load failed.
     error: Option<String>,
     /// Seconds until the next load is tried.
@@ -53,6 +60,14 @@ pub(crate) struct Adapter {
     defaults: Option<Value>,
     /// The newest last.
     versions: Vec<Version>,
+}
+
+/// How far a download has come, in bytes.
+#[derive(Debug, Serialize)]
+struct Progress {
+    done: u64,
+    /// Null until that is known.
+    total: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,6 +107,10 @@ impl From<Listed> for Adapter {
             last_used: listed.last_used.map(seconds),
             bytes: None,
             info: active.and_then(|version| version.info.as_deref()).cloned(),
+            progress: listed.progress.map(|progress| Progress {
+                done: progress.done,
+                total: Some(progress.total).filter(|total| *total > 0),
+            }),
             error: None,
             retry_after: None,
             defaults: listed.defaults.map(|defaults| Value::Object((*defaults).clone())),
@@ -144,12 +163,27 @@ pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
     })
 }
 
-/// `GET /v1/adapters/{name}`. Names may contain slashes.
+/// `GET /v1/adapters/{name}`, where names may contain slashes, and `GET /v1/adapters/events`. An adapter may be called `events`:
+/// it is shown to those who do not say that they want events.
 pub(crate) async fn get(
     State(state): State<Shared>,
     Path(name): Path<String>,
-) -> Result<Json<Adapter>, ApiError> {
-    shown(&state, &name)
+    stopping: Option<Extension<Stopping>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if name == EVENTS && (wants_events(&headers) || !state.registry.contains(EVENTS)) {
+        return Ok(events::respond(
+            &state,
+            stopping.map(|Extension(stopping)| stopping),
+        ));
+    }
+    Ok(shown(&state, &name)?.into_response())
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("text/event-stream"))
 }
 
 /// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?}`. Answers when requests get it.
