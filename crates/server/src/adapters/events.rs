@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::state::AppState;
+use crate::{Dialect, error::ApiError, state::AppState};
 
 /// Between two looks at all adapters, at least.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -154,10 +154,55 @@ pub(super) fn respond(state: &AppState, stopping: Option<Stopping>) -> Response 
     let watching = Watching::new(state.registry.clone(), stopping);
     let events = stream::unfold(watching, async |mut watching| {
         let change = watching.next().await?;
-        // Our own types have string keys and no failing serialisers; JSON has no raw line breaks.
-        let json = serde_json::to_string(&change).unwrap_or_default();
-        Some((Ok::<_, Infallible>(sse::Event::default().data(json)), watching))
+        Some((
+            Ok::<_, Infallible>(worded(sse::Event::default(), &change)),
+            watching,
+        ))
     });
     let sse = Sse::new(Box::pin(events)).keep_alive(KeepAlive::default());
     sse.into_response()
+}
+
+/// The changes of `name` until `added` is there; then its adapter as the event `added`, or its error as the event `error`.
+pub(super) fn respond_until<A: Serialize>(
+    state: &AppState,
+    name: String,
+    added: impl Future<Output = Result<A, ApiError>> + Send + 'static,
+) -> Response {
+    let watching = Watching::new(state.registry.clone(), None);
+    let under_way = Some((watching, Box::pin(added)));
+    let events = stream::unfold(under_way, move |under_way| {
+        let name = name.clone();
+        async move {
+            let (mut watching, mut added) = under_way?;
+            let (event, under_way) = loop {
+                tokio::select! {
+                    added = &mut added => {
+                        let event = match added {
+                            Ok(adapter) => worded(sse::Event::default().event("added"), &adapter),
+                            Err(error) => worded(
+                                sse::Event::default().event("error"),
+                                &Dialect::OpenAi.error_body(&error),
+                            ),
+                        };
+                        break (event, None);
+                    }
+                    // Its end is that of the registry, and `added` hears of it too.
+                    Some(change) = watching.next() => {
+                        if change.name == name {
+                            break (worded(sse::Event::default(), &change), Some((watching, added)));
+                        }
+                    }
+                }
+            };
+            Some((Ok::<_, Infallible>(event), under_way))
+        }
+    });
+    let sse = Sse::new(Box::pin(events)).keep_alive(KeepAlive::default());
+    sse.into_response()
+}
+
+fn worded(event: sse::Event, data: &impl Serialize) -> sse::Event {
+    // Our own types have string keys and no failing serialisers; JSON has no raw line breaks.
+    event.data(serde_json::to_string(data).unwrap_or_default())
 }

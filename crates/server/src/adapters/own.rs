@@ -1,5 +1,7 @@
 //! `/v1/adapters`: all that there is to know and to do.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Json,
     extract::{Path, Query, State, rejection::QueryRejection},
@@ -186,11 +188,21 @@ fn wants_events(headers: &HeaderMap) -> bool {
     accepted.any(|value| value.contains("text/event-stream"))
 }
 
-/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?}`. Answers when requests get it.
+/// An adapter that is to be added.
+struct Addition {
+    name: String,
+    source: String,
+    adding: Adding,
+    defaults: Option<Map<String, Value>>,
+}
+
+/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?}`. Answers when requests get it, or with events
+/// until then.
 pub(crate) async fn add(
     State(state): State<Shared>,
+    headers: HeaderMap,
     mut fields: Fields,
-) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+) -> Result<Response, ApiError> {
     let name = fields.required("name")?;
     let source = fields.required("source")?;
     let adding = Adding {
@@ -203,15 +215,40 @@ pub(crate) async fn add(
         .map(|defaults| defaults::check(defaults, &state))
         .transpose()?;
     fields.finish()?;
+    let addition = Addition {
+        name: name.clone(),
+        source,
+        adding,
+        defaults,
+    };
+    if wants_events(&headers) {
+        let watched = Arc::clone(&state);
+        let added = async move {
+            carry_out(&state, addition)
+                .await
+                .map(|(_, Json(adapter))| adapter)
+        };
+        return Ok(events::respond_until(&watched, name, added));
+    }
+    Ok(carry_out(&state, addition).await?.into_response())
+}
+
+async fn carry_out(state: &AppState, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+    let Addition {
+        name,
+        source,
+        adding,
+        defaults,
+    } = addition;
     let status = match state.registry.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
     state.add_adapter(&name, &source, adding).await?;
     if let Some(defaults) = defaults {
-        set_defaults(&state, &name, defaults).await?;
+        set_defaults(state, &name, defaults).await?;
     }
-    Ok((status, shown(&state, &name)?))
+    Ok((status, shown(state, &name)?))
 }
 
 /// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?}`, where `active` is the hash of one of its versions, or
