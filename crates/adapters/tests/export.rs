@@ -180,10 +180,13 @@ fn nothing_is_overwritten_and_nothing_half_written_is_left() {
         error.contains("adds a bias to model.layers.0.self_attn.q_proj"),
         "{error}"
     );
-    let error = export(&adapter, &fixture("gguf/llama.gguf"), Form::Merged, &out)
+    let error = export(&lora_bias, &fixture("gguf/llama.gguf"), Form::Merged, &out)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("the base is a GGUF file"), "{error}");
+    assert!(
+        error.contains("adds a bias to model.layers.0.self_attn.q_proj"),
+        "{error}"
+    );
     let (small, ia3) = (
         fixture("relatives/qwen2/model"),
         fixture("relatives/qwen2/adapters/ia3"),

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::{Adapter, base};
 use multigraft_adapters::{
@@ -150,6 +150,26 @@ fn a_download_that_is_cut_goes_on_where_it_ended() {
             requests.iter().any(|request| request.contains("bytes=10-")),
             "{requests:?}"
         );
+    }
+}
+
+#[test]
+fn how_far_a_download_has_come_is_told() {
+    let place = Place::new();
+    place.commit("org/support", FIRST, 1);
+    let [config, weights] = Place::files(1);
+    place.web.put("/a/adapter_config.json", &config);
+    place.web.put("/a/adapter_model.safetensors", &weights);
+    for at in [hub("org/support"), place.at("/a")] {
+        let told = Mutex::new(Vec::new());
+        let progress =
+            |name: &str, done: u64, total: u64| told.lock().unwrap().push((name.to_owned(), done, total));
+        place.fetcher().fetch_telling(&at, None, &progress).unwrap();
+        let told = told.into_inner().unwrap();
+        let size = weights.len() as u64;
+        let last = ("adapter_model.safetensors".to_owned(), size, size);
+        assert!(told.contains(&last), "{told:?}");
+        assert!(told.iter().all(|(_, done, total)| done <= total), "{told:?}");
     }
 }
 

@@ -291,7 +291,7 @@ Examples:
   multigraft export --base model.gguf --adapter ./support --to gguf --out support.gguf
   multigraft export --base ./llama --adapter ./support --to merged --out ./llama-support")]
 pub(crate) struct ExportArguments {
-    /// The base that the adapter is for: a file, a folder, or a name as for `serve`. For `merged` a safetensors folder.
+    /// The base that the adapter is for: a file, a folder, or a name as for `serve`.
     #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
     pub base: String,
 
@@ -303,7 +303,7 @@ pub(crate) struct ExportArguments {
     #[arg(long, value_name = "FORM")]
     pub to: ExportForm,
 
-    /// Where to write it: a folder, for `gguf` a file. It must not exist.
+    /// Where to write it: a folder; a file for `gguf`, and for `merged` if the base is one. It must not exist.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
 }
@@ -315,7 +315,8 @@ pub(crate) enum ExportForm {
     Peft,
     /// A file as llama.cpp's convert_lora_to_gguf.py writes it: low-rank updates and nothing else.
     Gguf,
-    /// A model folder: the base's with the adapter in its weights, in the base's types.
+    /// A model folder, or a GGUF file if the base is one: the base's with the adapter in its weights, in the base's types (bfloat16 where
+    /// those are quantised).
     Merged,
 }
 

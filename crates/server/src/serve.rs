@@ -6,7 +6,7 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt as _;
+use axum::{Extension, serve::ListenerExt as _};
 use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 
 use crate::{routes::router, state::AppState};
@@ -42,7 +42,8 @@ where
             tracing::debug!(%error, "a connection stays with delays");
         }
     });
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(async move {
+    let routes = router(state).layer(Extension(stopped.clone()));
+    let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
         // An error means that the sender is gone, which is a stop as well.
         let _ = stopped.wait_for(|&stop| stop).await;
     });

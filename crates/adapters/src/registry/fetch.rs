@@ -4,13 +4,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::load::{Job, Task, failed};
-use super::{Inner, LoadError};
+use super::{Inner, LoadError, Progress};
+use crate::files::WEIGHTS;
 use crate::source::Fetcher;
 
 /// How many downloads may be under way at once.
 const FETCHERS: usize = 4;
+
+/// Between two words about how far a download has come.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Starts the threads that take jobs from `orders` and hand them on to the loaders. They end when the registry does.
 pub(super) fn start(registry: &Arc<Inner>, orders: Receiver<Job>) -> std::io::Result<()> {
@@ -31,13 +36,26 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
         let Some(fetcher) = registry.upgrade().map(|registry| registry.begin_fetch(&job)) else {
             return;
         };
-        let fetch = || fetcher.fetch(&job.at, job.revision.as_deref());
+        let told = Mutex::new(Instant::now());
+        let progress = |name: &str, done: u64, total: u64| {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            // The other files are small.
+            if name == WEIGHTS
+                && told.elapsed() >= PAUSE
+                && let Some(registry) = registry.upgrade()
+            {
+                *told = Instant::now();
+                registry.fetches(&job, Some(Progress { done, total }));
+            }
+        };
+        let fetch = || fetcher.fetch_telling(&job.at, job.revision.as_deref(), &progress);
         let fetched = catch_unwind(AssertUnwindSafe(fetch));
         let Some(registry) = registry.upgrade() else {
             return;
         };
         match fetched {
             Ok(Ok(files)) => {
+                registry.fetches(&job, None);
                 job.folder = Some(files.folder);
                 job.revision = files.revision;
                 // Loaders live as long as the registry.
@@ -54,6 +72,15 @@ impl Inner {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
             named.begins(job.id);
         }
+        self.fetches(job, Some(Progress::default()));
         Arc::clone(&self.options.fetcher)
+    }
+
+    /// Writes down how far the files of a job have come; `None`: they are here.
+    fn fetches(&self, job: &Job, progress: Option<Progress>) {
+        if let Some(named) = self.lock().names.get_mut(&job.name) {
+            named.fetches(job.id, progress);
+        }
+        self.changed();
     }
 }

@@ -33,6 +33,41 @@ pub enum Residency {
     },
 }
 
+/// How much of an adapter's weights is here while they are fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are here.
+    pub done: u64,
+    /// Bytes that there are; 0 until that is known.
+    pub total: u64,
+}
+
+/// What is under way for a name or, if nothing is, where its adapter is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Files are brought to this machine.
+    Fetching(Progress),
+    /// Files are read, checked and packed, or wait for it.
+    Loading,
+    /// In memory.
+    Resident,
+    /// Known, and loaded when it is asked for.
+    Cold,
+    /// It could not be loaded, for this reason.
+    Failed(String),
+}
+
+/// A name's phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The name.
+    pub name: String,
+    /// The phase.
+    pub phase: Phase,
+    /// The hash of what requests get, if that is known.
+    pub hash: Option<AdapterHash>,
+}
+
 /// A version of a name.
 #[derive(Clone, Debug)]
 pub struct ListedVersion {
@@ -63,6 +98,8 @@ pub struct Listed {
     pub residency: Residency,
     /// Whether a newer version is being loaded.
     pub replacing: bool,
+    /// How far its files have come, while they are brought here.
+    pub progress: Option<Progress>,
     /// Whether it stays in memory.
     pub pinned: bool,
     /// Whether it survives a restart.

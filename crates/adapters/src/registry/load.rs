@@ -307,6 +307,7 @@ impl Inner {
         let dropped = state.drop_unnamed();
         drop(state);
         drop(dropped);
+        self.changed();
     }
 
     /// Stores a new version, which is then as good as there. If that fails, so does the load.

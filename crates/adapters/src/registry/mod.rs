@@ -34,7 +34,7 @@ use std::time::Instant;
 use indexmap::IndexMap;
 use multigraft_model::{AdapterHash, MemoryBudget, PackedAdapter};
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::AdapterError;
 use crate::info::AdapterInfo;
@@ -42,7 +42,7 @@ use crate::source::{Reference, Source};
 pub use added_by::AddedBy;
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use limits::AdapterLimits;
-pub use listed::{Listed, ListedVersion, Residency};
+pub use listed::{Listed, ListedVersion, Phase, Progress, Residency, Status};
 use load::{Job, Task, Tasks};
 use memory::{Dropped, Memory};
 pub use options::{IsBusy, OnLoad, Pack, Packer, RegistryOptions, Size};
@@ -133,6 +133,8 @@ pub(crate) struct Inner {
     jobs: Tasks,
     /// Those whose files must be brought here first.
     fetches: Sender<Job>,
+    /// Says that a phase may have changed.
+    changed: watch::Sender<()>,
 }
 
 /// All that changes.
@@ -190,6 +192,7 @@ impl Registry {
             changes: Mutex::default(),
             jobs,
             fetches,
+            changed: watch::Sender::default(),
         });
         load::start(&inner, inbox, loaders)?;
         fetch::start(&inner, orders)?;
@@ -216,6 +219,7 @@ impl Registry {
         }
         let named = Named::of(Version::new(source.at, None, AddedBy::CommandLine));
         state.names.insert(source.name, named);
+        self.0.changed();
         Ok(stored)
     }
 
@@ -311,6 +315,7 @@ impl Registry {
             .insert(entry.hash, entry.packed, entry.info, Vec::new());
         let named = Named::of(version);
         state.names.insert(source.name, named);
+        self.0.changed();
         Ok(())
     }
 
@@ -372,9 +377,11 @@ impl Registry {
         if let Some(named) = state.names.shift_remove(name) {
             state.waiting -= named.tell_all(&LoadError::Removed);
         }
+        state.failed.remove(name);
         let dropped = state.drop_unnamed();
         drop(state);
         drop(dropped);
+        self.0.changed();
         Ok(())
     }
 
@@ -468,6 +475,7 @@ impl Registry {
         let dropped = state.drop_unnamed();
         drop(state);
         drop(dropped);
+        self.0.changed();
         Ok(hash)
     }
 
@@ -503,6 +511,30 @@ impl Registry {
         self.0.lock().memory.evictions()
     }
 
+    /// The phases of all names, also of those that nobody has because they could not be loaded a moment ago.
+    pub fn statuses(&self) -> Vec<Status> {
+        let state = self.0.lock();
+        let names = state.names.iter().map(|(name, named)| Status {
+            name: name.clone(),
+            phase: named.phase(&state.memory),
+            hash: named.active_hash(),
+        });
+        let now = Instant::now();
+        let failed = state.failed.iter();
+        let failed = failed.filter(|(name, (_, until))| *until > now && !state.names.contains_key(*name));
+        let failed = failed.map(|(name, (error, _))| Status {
+            name: name.clone(),
+            phase: Phase::Failed(error.to_string()),
+            hash: None,
+        });
+        names.chain(failed).collect()
+    }
+
+    /// Says when a phase may have changed. Who is slow misses phases, never the last.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
     /// Memory that adapters take and may take, in bytes.
     pub fn memory(&self) -> (usize, usize) {
         (self.0.lock().memory.bytes(), self.0.most())
@@ -515,8 +547,14 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells who watches.
+    fn changed(&self) {
+        self.changed.send_replace(());
+    }
+
     /// Has a job done. Its threads live as long as the registry.
     fn order(&self, job: Job) {
+        self.changed();
         let _ = match job.is_to_be_fetched() {
             true => self.fetches.send(job).is_ok(),
             false => self.jobs.send(Task::Load(job)).is_ok(),

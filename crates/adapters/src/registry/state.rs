@@ -12,8 +12,8 @@ use super::limits::AdapterLimits;
 use super::memory::Memory;
 use super::store::{StoredName, StoredVersion};
 use super::{
-    ActivateError, AddedBy, Adding, Entry, Listed, ListedVersion, LoadError, Outcome, RegistryOptions,
-    Residency,
+    ActivateError, AddedBy, Adding, Entry, Listed, ListedVersion, LoadError, Outcome, Phase, Progress,
+    RegistryOptions, Residency,
 };
 use crate::info::AdapterInfo;
 use crate::source::{Fetched, Reference};
@@ -109,6 +109,8 @@ struct Load {
     id: u64,
     /// Of the version.
     number: u32,
+    /// How far its files have come, while they are brought here.
+    fetching: Option<Progress>,
     waiting: Vec<Told>,
 }
 
@@ -128,6 +130,8 @@ pub(super) struct Candidate {
     at: Reference,
     /// Whether its files may have been read.
     begun: bool,
+    /// How far they have come, while they are brought here.
+    fetching: Option<Progress>,
     pub(super) pinned: Option<bool>,
     by: AddedBy,
     /// Who waits for it to be added.
@@ -251,6 +255,7 @@ impl Named {
         self.loads.push(Load {
             id: *loads,
             number,
+            fetching: None,
             waiting: vec![request],
         });
         Some(version.clone())
@@ -270,6 +275,36 @@ impl Named {
     pub(super) fn begins(&mut self, id: u64) {
         if let Some(candidate) = self.candidate.as_mut().filter(|candidate| candidate.id == id) {
             candidate.begun = true;
+        }
+    }
+
+    /// The files of load number `id` are being brought here, or are here.
+    pub(super) fn fetches(&mut self, id: u64, progress: Option<Progress>) {
+        if let Some(candidate) = self.candidate.as_mut().filter(|candidate| candidate.id == id) {
+            candidate.fetching = progress;
+        }
+        if let Some(load) = self.loads.iter_mut().find(|load| load.id == id) {
+            load.fetching = progress;
+        }
+    }
+
+    /// What is under way or, if nothing is, where the active version is.
+    pub(super) fn phase(&self, memory: &Memory) -> Phase {
+        let candidate = self.candidate.as_ref().map(|candidate| candidate.fetching);
+        let load = self.active().and_then(|active| {
+            let mut loads = self.loads.iter();
+            loads.find(|load| load.number == active.number)
+        });
+        match candidate.or(load.map(|load| load.fetching)) {
+            Some(Some(progress)) => return Phase::Fetching(progress),
+            Some(None) => return Phase::Loading,
+            None => {}
+        }
+        let is_resident = self.active_hash().is_some_and(|hash| memory.get(hash).is_some());
+        match &self.failure {
+            _ if is_resident => Phase::Resident,
+            Some(failure) => Phase::Failed(failure.error.to_string()),
+            None => Phase::Cold,
         }
     }
 
@@ -296,6 +331,7 @@ impl Named {
             id,
             at: at.clone(),
             begun: false,
+            fetching: None,
             pinned: adding.pinned,
             by: adding.by,
             told: vec![told],
@@ -496,8 +532,13 @@ impl Named {
             info: version.info.clone(),
             active: index == self.active,
         });
+        let progress = match self.phase(memory) {
+            Phase::Fetching(progress) => Some(progress),
+            _ => None,
+        };
         Listed {
             name: name.to_owned(),
+            progress,
             versions: versions.collect(),
             residency,
             stored: self.stored,

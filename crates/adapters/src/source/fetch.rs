@@ -198,6 +198,19 @@ impl Fetcher {
     /// # Errors
     /// If they cannot be brought here.
     pub fn fetch(&self, at: &Reference, revision: Option<&str>) -> Result<Fetched, AdapterError> {
+        self.fetch_telling(at, revision, &|_, _, _| ())
+    }
+
+    /// The same; `progress` is told which file arrives, how many of its bytes are here, and how many it has.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub fn fetch_telling(
+        &self,
+        at: &Reference,
+        revision: Option<&str>,
+        progress: &(dyn Fn(&str, u64, u64) + Sync),
+    ) -> Result<Fetched, AdapterError> {
         let fetched = match at {
             Reference::Folder(folder) => Ok(Fetched {
                 folder: folder.clone(),
@@ -206,8 +219,17 @@ impl Fetcher {
             Reference::Hub {
                 repo,
                 revision: wanted,
-            } => block_on(self.hub.adapter(repo, revision.or(wanted.as_deref()))),
-            Reference::Url(url) => block_on(objects::fetch(url, revision, &self.cache, &self.trusted)),
+            } => {
+                let revision = revision.or(wanted.as_deref());
+                block_on(self.hub.adapter(repo, revision, progress))
+            }
+            Reference::Url(url) => block_on(objects::fetch(
+                url,
+                revision,
+                &self.cache,
+                &self.trusted,
+                progress,
+            )),
         };
         fetched.map_err(|reason| AdapterError::Fetch {
             at: at.to_string(),

@@ -119,7 +119,12 @@ impl Hub {
     }
 
     /// The folder with the adapter's files.
-    pub(super) async fn adapter(&self, repo: &str, revision: Option<&str>) -> Result<Fetched, FetchError> {
+    pub(super) async fn adapter(
+        &self,
+        repo: &str,
+        revision: Option<&str>,
+        progress: &(dyn Fn(&str, u64, u64) + Sync),
+    ) -> Result<Fetched, FetchError> {
         let required = |snapshot: &Path| {
             let mut required = FILES.iter().filter(|file| file.required);
             required.all(|file| snapshot.join(file.name).exists())
@@ -140,8 +145,7 @@ impl Hub {
             }
             Ok(parts)
         };
-        self.snapshot(repo, revision, required, parts, &|_, _, _| ())
-            .await
+        self.snapshot(repo, revision, required, parts, progress).await
     }
 
     /// The folder with a base model's files: configuration, tokenizer, chat template and safetensors. `progress` is told which file

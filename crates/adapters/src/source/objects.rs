@@ -30,6 +30,7 @@ pub(super) async fn fetch(
     known: Option<&str>,
     cache: &Cache,
     trusted: &Trusted,
+    progress: &(dyn Fn(&str, u64, u64) + Sync),
 ) -> Result<Fetched, FetchError> {
     let fetched = |folder, tag: &str| Fetched {
         folder,
@@ -83,7 +84,8 @@ pub(super) async fn fetch(
             meta,
         };
         if !path.exists() {
-            save(&object, expected, &part, &path, &|_| ()).await?;
+            let progress = |bytes| progress(name, bytes, expected.size);
+            save(&object, expected, &part, &path, &progress).await?;
         }
     }
     let folder = filling.finish()?;

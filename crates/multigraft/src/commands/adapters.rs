@@ -10,17 +10,24 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Table, presets};
 use multigraft_adapters::{AdapterLimits, Reference};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{
+    Client, Method, Response, StatusCode, Url,
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue},
+};
 use serde_json::{Value, json};
 use tokio::runtime;
 
 use crate::{
     cli::{AdaptersAction, AdaptersArguments},
     memory::Bytes,
+    progress::Progress,
 };
 
 /// How long a connection may take to come about. Answers take as long as loading does.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// What answers that tell of changes as they happen are called.
+const EVENTS: &str = "text/event-stream";
 
 /// Digits of a hash that people are shown.
 const DIGITS: usize = 12;
@@ -59,7 +66,7 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
             if *pin {
                 body["pinned"] = true.into();
             }
-            let added = server.send(Method::POST, &[], Some(body)).await?;
+            let added = server.add(&adapter.name, &body).await?;
             say(&format!("`{}` is served: {}", adapter.name, summary(&added)))?;
             warn(&added)?;
         }
@@ -166,6 +173,46 @@ impl Server {
         self.answer(request).await
     }
 
+    /// Adds an adapter, with a bar that shows how much of it the server has fetched.
+    async fn add(&self, name: &str, body: &Value) -> Result<Value> {
+        let url = self.at(&["v1", "adapters"])?;
+        let request = self.client.post(url).json(body);
+        let mut response = self.sent(request.header(ACCEPT, EVENTS)).await?;
+        let is_stream = |value: &HeaderValue| value.as_bytes().starts_with(EVENTS.as_bytes());
+        if !response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
+            return answer(response).await;
+        }
+        let progress = Progress::new("adapter");
+        let mut arrived = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(reqwest::Error::without_url)? {
+            arrived.extend(bytes);
+            while let Some(end) = arrived.windows(2).position(|two| two == b"\n\n") {
+                let event: Vec<u8> = arrived.drain(..end + 2).collect();
+                let (kind, data) = parts(&String::from_utf8_lossy(&event));
+                match kind.as_str() {
+                    "added" => {
+                        progress.finish();
+                        return Ok(data);
+                    }
+                    "error" => {
+                        progress.finish();
+                        bail!(text(&data["error"]["message"]).unwrap_or_else(|| data.to_string()));
+                    }
+                    _ => {
+                        if let (Some(done), Some(total)) =
+                            (data["bytes_done"].as_u64(), data["bytes_total"].as_u64())
+                        {
+                            progress.file(name, done, total);
+                        }
+                    }
+                }
+            }
+        }
+        bail!(
+            "the server went away before `{name}` was added; `multigraft adapters ls` shows what became of it"
+        )
+    }
+
     /// Removes an adapter, with its requests or without.
     async fn remove(&self, name: &str, now: bool) -> Result<Value> {
         let mut url = self.at(&["v1", "adapters", name])?;
@@ -214,25 +261,45 @@ impl Server {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Value> {
+        answer(self.sent(request).await?).await
+    }
+
+    async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(reqwest::Error::without_url);
-        let response = response.with_context(|| {
+        response.with_context(|| {
             format!(
                 "no server answers at {}: start one with `multigraft serve`, or name another with --server",
                 self.url
             )
-        })?;
-        let status = response.status();
-        if status == StatusCode::NO_CONTENT {
-            return Ok(Value::Null);
-        }
-        let body: Value = response.json().await.map_err(reqwest::Error::without_url)?;
-        match status.is_success() {
-            true => Ok(body),
-            false => Err(anyhow!(
-                text(&body["error"]["message"]).unwrap_or_else(|| format!("{status}: {body}"))
-            )),
-        }
+        })
     }
+}
+
+/// What an answer says, or the error that it is.
+async fn answer(response: Response) -> Result<Value> {
+    let status = response.status();
+    if status == StatusCode::NO_CONTENT {
+        return Ok(Value::Null);
+    }
+    let body: Value = response.json().await.map_err(reqwest::Error::without_url)?;
+    match status.is_success() {
+        true => Ok(body),
+        false => Err(anyhow!(
+            text(&body["error"]["message"]).unwrap_or_else(|| format!("{status}: {body}"))
+        )),
+    }
+}
+
+/// The kind of a server-sent event and its data; of comments, nothing.
+fn parts(event: &str) -> (String, Value) {
+    let field = |name: &str| {
+        event
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    };
+    let kind = field("event").unwrap_or_default().trim().to_owned();
+    let data = field("data").and_then(|data| serde_json::from_str(data).ok());
+    (kind, data.unwrap_or_default())
 }
 
 fn table(listed: &Value) -> String {

@@ -1,6 +1,7 @@
 //! Adding, replacing and removing adapters while requests are served: our own routes, and those of vLLM, SGLang and
 //! llama.cpp for tools that were made for them.
 
+pub(crate) mod events;
 pub(crate) mod llama_cpp;
 pub(crate) mod own;
 pub(crate) mod sglang;

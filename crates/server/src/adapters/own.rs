@@ -1,9 +1,12 @@
 //! `/v1/adapters`: all that there is to know and to do.
 
+use std::sync::Arc;
+
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
 use multigraft_adapters::{
     ActivateError, AdapterInfo, AdapterLimits, AddedBy, Adding, ChangeError, Listed, Residency,
@@ -13,6 +16,7 @@ use multigraft_model::AdapterHash;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::events::{self, Stopping};
 use crate::{
     defaults,
     error::ApiError,
@@ -20,6 +24,9 @@ use crate::{
     openai::seconds,
     state::{AppState, Shared},
 };
+
+/// Where events are, below the adapters.
+const EVENTS: &str = "events";
 
 /// An adapter.
 #[derive(Debug, Serialize)]
@@ -48,6 +55,8 @@ pub(crate) struct Adapter {
     bytes: Option<usize>,
     /// What its files hold; null if they were never read.
     info: Option<AdapterInfo>,
+    /// How much of its weights is here, while they are fetched.
+    progress: Option<Progress>,
     /// Why its last load failed.
     error: Option<String>,
     /// Seconds until the next load is tried.
@@ -58,6 +67,14 @@ pub(crate) struct Adapter {
     limits: AdapterLimits,
     /// The newest last.
     versions: Vec<Version>,
+}
+
+/// How far a download has come, in bytes.
+#[derive(Debug, Serialize)]
+struct Progress {
+    done: u64,
+    /// Null until that is known.
+    total: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +114,10 @@ impl From<Listed> for Adapter {
             last_used: listed.last_used.map(seconds),
             bytes: None,
             info: active.and_then(|version| version.info.as_deref()).cloned(),
+            progress: listed.progress.map(|progress| Progress {
+                done: progress.done,
+                total: Some(progress.total).filter(|total| *total > 0),
+            }),
             error: None,
             retry_after: None,
             defaults: listed.defaults.map(|defaults| Value::Object((*defaults).clone())),
@@ -168,19 +189,45 @@ pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
     })
 }
 
-/// `GET /v1/adapters/{name}`. Names may contain slashes.
+/// `GET /v1/adapters/{name}`, where names may contain slashes, and `GET /v1/adapters/events`. An adapter may be called `events`:
+/// it is shown to those who do not say that they want events.
 pub(crate) async fn get(
     State(state): State<Shared>,
     Path(name): Path<String>,
-) -> Result<Json<Adapter>, ApiError> {
-    shown(&state, &name)
+    stopping: Option<Extension<Stopping>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if name == EVENTS && (wants_events(&headers) || !state.registry.contains(EVENTS)) {
+        return Ok(events::respond(
+            &state,
+            stopping.map(|Extension(stopping)| stopping),
+        ));
+    }
+    Ok(shown(&state, &name)?.into_response())
 }
 
-/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`. Answers when requests get it.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let mut accepted = accepted.filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("text/event-stream"))
+}
+
+/// An adapter that is to be added.
+struct Addition {
+    name: String,
+    source: String,
+    adding: Adding,
+    defaults: Option<Map<String, Value>>,
+    limits: Option<AdapterLimits>,
+}
+
+/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`. Answers when requests get it, or with events
+/// until then.
 pub(crate) async fn add(
     State(state): State<Shared>,
+    headers: HeaderMap,
     mut fields: Fields,
-) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+) -> Result<Response, ApiError> {
     let name = fields.required("name")?;
     let source = fields.required("source")?;
     let adding = Adding {
@@ -194,18 +241,45 @@ pub(crate) async fn add(
         .transpose()?;
     let limits = limits(&mut fields)?;
     fields.finish()?;
+    let addition = Addition {
+        name: name.clone(),
+        source,
+        adding,
+        defaults,
+        limits,
+    };
+    if wants_events(&headers) {
+        let watched = Arc::clone(&state);
+        let added = async move {
+            carry_out(&state, addition)
+                .await
+                .map(|(_, Json(adapter))| adapter)
+        };
+        return Ok(events::respond_until(&watched, name, added));
+    }
+    Ok(carry_out(&state, addition).await?.into_response())
+}
+
+async fn carry_out(state: &AppState, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+    let Addition {
+        name,
+        source,
+        adding,
+        defaults,
+        limits,
+    } = addition;
     let status = match state.registry.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
     state.add_adapter(&name, &source, adding).await?;
     if let Some(defaults) = defaults {
-        set_defaults(&state, &name, defaults).await?;
+        set_defaults(state, &name, defaults).await?;
     }
     if let Some(limits) = limits {
-        set_limits(&state, &name, limits).await?;
+        set_limits(state, &name, limits).await?;
     }
-    Ok((status, shown(&state, &name)?))
+    Ok((status, shown(state, &name)?))
 }
 
 /// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?, "limits"?}`, where `active` is the hash of one of its versions, or
