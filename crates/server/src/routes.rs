@@ -22,6 +22,7 @@ use crate::{
     dialect,
     error::ApiError,
     openai::{chat, completions, models},
+    session,
     state::{AppState, Shared},
     tgi::{generate, info, tokenize},
 };
@@ -70,6 +71,10 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/stats", get(info::stats))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&state),
+            session::authenticate,
+        ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(dialect::word_errors))
         .layer(

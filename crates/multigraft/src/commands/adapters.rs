@@ -30,6 +30,7 @@ pub(crate) fn run(arguments: &AdaptersArguments) -> Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Server {
         client: Client::builder().connect_timeout(CONNECT).build()?,
+        key: arguments.api_key.clone(),
         url: arguments.server.clone(),
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -133,6 +134,7 @@ async fn verify(server: &Server, names: &[String]) -> Result<ExitCode> {
 /// A running server.
 struct Server {
     client: Client,
+    key: Option<String>,
     url: Url,
 }
 
@@ -186,6 +188,10 @@ impl Server {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Value> {
+        let request = match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
         let response = request.send().await.map_err(reqwest::Error::without_url);
         let response = response.with_context(|| {
             format!(

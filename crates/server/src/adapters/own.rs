@@ -1,22 +1,12 @@
 //! `/v1/adapters`: all that there is to know and to do.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::Path, http::StatusCode};
 use multigraft_adapters::{ActivateError, AdapterInfo, Adding, ChangeError, Listed, Residency};
 use multigraft_model::AdapterHash;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{
-    defaults,
-    error::ApiError,
-    fields::Fields,
-    openai::seconds,
-    state::{AppState, Shared},
-};
+use crate::{defaults, error::ApiError, fields::Fields, openai::seconds, session::Session, state::AppState};
 
 /// An adapter.
 #[derive(Debug, Serialize)]
@@ -35,8 +25,8 @@ pub(crate) struct Adapter {
     pinned: bool,
     /// Whether a newer version is being loaded.
     replacing: bool,
-    /// Requests since the start.
-    requests: u64,
+    /// Requests since the start; null if the key may not know.
+    requests: Option<u64>,
     /// When it was asked for last, in seconds since 1970.
     last_used: Option<u64>,
     /// What it takes in memory; null if it is not there.
@@ -82,7 +72,7 @@ impl From<Listed> for Adapter {
             revision: active.and_then(|version| version.revision.clone()),
             pinned: listed.pinned,
             replacing: listed.replacing,
-            requests: listed.requests,
+            requests: Some(listed.requests),
             last_used: listed.last_used.map(seconds),
             bytes: None,
             info: None,
@@ -126,11 +116,16 @@ struct Memory {
 }
 
 /// `GET /v1/adapters`.
-pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
-    let (bytes, limit) = state.registry.memory();
+pub(crate) async fn list(state: Session) -> Json<Adapters> {
+    let listed = state.list();
+    let (bytes, limit) = match state.is_admin() {
+        true => state.registry.memory(),
+        // What others have in memory is theirs to know.
+        false => (listed.iter().map(bytes_of).sum(), usize::MAX),
+    };
     Json(Adapters {
         object: "list",
-        data: state.registry.list().into_iter().map(Adapter::from).collect(),
+        data: listed.into_iter().map(|listed| seen(&state, listed)).collect(),
         memory: Memory {
             bytes,
             limit: (limit < usize::MAX).then_some(limit),
@@ -139,18 +134,12 @@ pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
 }
 
 /// `GET /v1/adapters/{name}`. Names may contain slashes.
-pub(crate) async fn get(
-    State(state): State<Shared>,
-    Path(name): Path<String>,
-) -> Result<Json<Adapter>, ApiError> {
+pub(crate) async fn get(state: Session, Path(name): Path<String>) -> Result<Json<Adapter>, ApiError> {
     shown(&state, &name)
 }
 
 /// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?}`. Answers when requests get it.
-pub(crate) async fn add(
-    State(state): State<Shared>,
-    mut fields: Fields,
-) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<(StatusCode, Json<Adapter>), ApiError> {
     let name = fields.required("name")?;
     let source = fields.required("source")?;
     let adding = Adding {
@@ -162,7 +151,7 @@ pub(crate) async fn add(
         .map(|defaults| defaults::check(defaults, &state))
         .transpose()?;
     fields.finish()?;
-    let status = match state.registry.contains(&name) {
+    let status = match state.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
@@ -176,7 +165,7 @@ pub(crate) async fn add(
 /// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?}`, where `active` is the hash of one of its versions, or
 /// `previous`.
 pub(crate) async fn change(
-    State(state): State<Shared>,
+    state: Session,
     Path(name): Path<String>,
     mut fields: Fields,
 ) -> Result<Json<Adapter>, ApiError> {
@@ -196,9 +185,11 @@ pub(crate) async fn change(
         .map(|defaults| defaults::check(defaults, &state))
         .transpose()?;
     fields.finish()?;
-    if state.registry.listed(&name).is_none() {
+    state.may_manage()?;
+    if state.listed(&name).is_none() {
         return Err(unknown(&name));
     }
+    state.may_change(&name).await?;
     if let Some(defaults) = defaults {
         set_defaults(&state, &name, defaults).await?;
     }
@@ -221,10 +212,7 @@ pub(crate) async fn change(
 }
 
 /// `DELETE /v1/adapters/{name}`: new requests do not find it any more, those under way end as they would have.
-pub(crate) async fn remove(
-    State(state): State<Shared>,
-    Path(name): Path<String>,
-) -> Result<StatusCode, ApiError> {
+pub(crate) async fn remove(state: Session, Path(name): Path<String>) -> Result<StatusCode, ApiError> {
     state.remove_adapter(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -237,9 +225,25 @@ async fn set_defaults(state: &AppState, name: &str, defaults: Map<String, Value>
     done.map_err(|error| not_changed(&error, name))
 }
 
-fn shown(state: &AppState, name: &str) -> Result<Json<Adapter>, ApiError> {
-    let listed = state.registry.listed(name).ok_or_else(|| unknown(name))?;
-    Ok(Json(listed.into()))
+/// An adapter as the caller may see it: how often others use it is theirs to know.
+fn seen(state: &Session, listed: Listed) -> Adapter {
+    let mut adapter = Adapter::from(listed);
+    if !state.is_admin() {
+        (adapter.requests, adapter.last_used) = (None, None);
+    }
+    adapter
+}
+
+fn bytes_of(listed: &Listed) -> usize {
+    match &listed.residency {
+        Residency::Resident { bytes, .. } => *bytes,
+        Residency::Cold | Residency::Loading | Residency::Failed { .. } => 0,
+    }
+}
+
+fn shown(state: &Session, name: &str) -> Result<Json<Adapter>, ApiError> {
+    let listed = state.listed(name).ok_or_else(|| unknown(name))?;
+    Ok(Json(seen(state, listed)))
 }
 
 fn not_changed(error: &ChangeError, name: &str) -> ApiError {

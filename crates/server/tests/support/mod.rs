@@ -22,6 +22,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
+use multigraft_access::Access;
 use multigraft_adapters::{
     AdapterInfo, AllowedSource, AllowedSources, BaseShape, Entry, Packer, Reference, Registry,
     RegistryOptions,
@@ -149,6 +150,7 @@ pub(crate) struct Options {
     pub(crate) load_gate: Option<mpsc::Receiver<()>>,
     /// Where adapters may come from.
     pub(crate) allowed: Vec<AllowedSource>,
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Default for Options {
@@ -161,6 +163,7 @@ impl Default for Options {
             gate: None,
             load_gate: None,
             allowed: Vec::new(),
+            access: None,
         }
     }
 }
@@ -196,6 +199,7 @@ pub(crate) fn server_with(options: Options) -> Server {
             .chat
             .then(|| ChatTemplate::new(template).expect("a template")),
         registry: registry(options.load_gate),
+        access: options.access,
         sources: AllowedSources::new(&options.allowed).expect("folders"),
         base: BaseInfo {
             path: PathBuf::from("/models/alphabet"),
