@@ -14,4 +14,13 @@ impl Tenant {
     pub fn new(name: &str) -> Self {
         Self(Sha256::digest(name).into())
     }
+
+    /// The part `part` of this tenant, which shares with nobody outside of it; without a part, the tenant as a whole.
+    #[must_use]
+    pub fn parted(self, part: Option<Self>) -> Self {
+        match part {
+            None => self,
+            Some(part) => Self(Sha256::digest([self.0, part.0].concat()).into()),
+        }
+    }
 }

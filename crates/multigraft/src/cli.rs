@@ -3,6 +3,7 @@
 use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use multigraft_access::Role;
 use reqwest::Url;
 
 use crate::{
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// List, add, replace, remove, pin, roll back and verify the adapters of a running server.
     Adapters(AdaptersArguments),
+    /// Add, list, change, rotate and revoke API keys, whether or not a server runs.
+    Keys(KeysArguments),
     /// Write an adapter in another form: PEFT's folder, llama.cpp's GGUF, or merged into its base.
     Export(ExportArguments),
     /// Measure this machine, the model on it, the adapters' kernels, or a running server.
@@ -210,8 +213,90 @@ pub(crate) struct AdaptersArguments {
     )]
     pub server: Url,
 
+    /// An API key, if the server wants one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY",
+        env = "MULTIGRAFT_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Option<String>,
+
     #[command(subcommand)]
     pub action: AdaptersAction,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A secret is shown once, when it is made. A server that uses the data folder sees changes within seconds.
+
+Examples:
+  multigraft keys add boss --role admin --data ./data
+  multigraft keys add acme --grant 'acme/*' --grant base --days 90 --data ./data
+  multigraft keys rotate acme --data ./data
+  multigraft keys revoke acme --data ./data")]
+pub(crate) struct KeysArguments {
+    /// The server's data folder.
+    #[arg(long, global = true, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
+    pub data: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub action: KeysAction,
+}
+
+/// What is done to keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysAction {
+    /// Make a key, and show its secret.
+    Add {
+        /// What to call it.
+        name: String,
+        /// `use`: use adapters; `manage`: also add some, and change those; `admin`: everything.
+        #[arg(long, default_value = "use")]
+        role: Role,
+        /// Whose prefixes and fair share it has. [default: its name]
+        #[arg(long)]
+        tenant: Option<String>,
+        /// An adapter that it may use, or a pattern such as acme/*; `base` for the base. Repeatable. [default: everything]
+        #[arg(long)]
+        grant: Vec<String>,
+        /// Days until it ends. [default: never]
+        #[arg(long)]
+        days: Option<u32>,
+    },
+    /// List the keys, without secrets.
+    Ls,
+    /// End a key, for good.
+    Revoke {
+        /// Its name or id.
+        key: String,
+    },
+    /// Give a key another secret, and show it; the old one goes on for a while.
+    Rotate {
+        /// Its name or id.
+        key: String,
+        /// Hours that the old secret goes on.
+        #[arg(long, default_value_t = 24)]
+        hours: u32,
+    },
+    /// Change a key; what is not named stays.
+    Set {
+        /// Its name or id.
+        key: String,
+        /// `use`, `manage` or `admin`.
+        #[arg(long)]
+        role: Option<Role>,
+        /// Whose prefixes and fair share it has.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// What it may use, in place of what it could. Repeatable.
+        #[arg(long)]
+        grant: Vec<String>,
+        /// Days from now until it ends.
+        #[arg(long)]
+        days: Option<u32>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

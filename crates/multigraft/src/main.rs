@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Adapters(arguments) => commands::adapters::run(&arguments),
+        Command::Keys(arguments) => commands::keys::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments, cli.config.as_deref()),
     };

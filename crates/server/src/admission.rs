@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, Source};
+use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, Reference, Source};
 use multigraft_engine::{AdapterUse, Request, RequestId, SubmitError};
 use tokio::time::{Instant, timeout_at};
 
@@ -12,6 +12,7 @@ use crate::{
     answers::{self, Answers},
     asked::Asked,
     error::ApiError,
+    session::{Session, name_of},
     state::AppState,
     underway::Ticket,
 };
@@ -76,13 +77,6 @@ impl Served {
 }
 
 impl AppState {
-    /// All names that exist, the base's first.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let mut names = vec![self.registry.base().to_owned()];
-        names.extend(self.registry.names());
-        names
-    }
-
     fn base_model(&self) -> Served {
         Served {
             name: self.registry.base().to_owned(),
@@ -99,10 +93,16 @@ impl AppState {
     pub(crate) fn is_base(&self, name: &str) -> bool {
         name == self.registry.base() || name.is_empty() || name == TGI_NAME
     }
+}
 
+impl Session {
     /// Whether `name` is served at all.
     pub(crate) fn check_name(&self, name: &str) -> Result<(), ApiError> {
-        match self.is_base(name) || self.registry.contains(name) || self.sources.resolve(name).is_ok() {
+        let is_served = match self.is_base(name) {
+            true => self.may_use_base(),
+            false => self.contains(name) || self.source(name).is_some(),
+        };
+        match is_served {
             true => Ok(()),
             false => Err(ApiError::unknown_model(name, self.names())),
         }
@@ -111,7 +111,10 @@ impl AppState {
     /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
     pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
         match asked {
-            Asked::One { name, .. } if self.is_base(name) => return Ok(self.base_model()),
+            Asked::One { name, .. } if self.is_base(name) => {
+                self.check_name(name)?;
+                return Ok(self.base_model());
+            }
             _ => {}
         }
         let ticket = self.underway.enter();
@@ -164,20 +167,14 @@ impl AppState {
     /// What `name` stands for. An adapter that nobody added, but which is called as an allowed source is, is added now.
     fn look_up(&self, name: &str, ticket: &Ticket) -> Result<Lookup, ApiError> {
         ticket.names(name);
-        let at = match self.registry.get(name) {
-            Lookup::Unknown => match self.sources.resolve(name) {
-                Ok(at) => at,
-                Err(_) => return Ok(Lookup::Unknown),
-            },
-            found => return Ok(found),
-        };
-        // However it is spelt, it has one name.
-        let name = match at.to_string() {
-            written if at.is_remote() => written
-                .strip_prefix("hf://")
-                .map(str::to_owned)
-                .unwrap_or(written),
-            written => written,
+        if self.may_use(name) {
+            match self.registry.get(name) {
+                Lookup::Unknown => {}
+                found => return Ok(found),
+            }
+        }
+        let Some((name, at)) = self.source(name) else {
+            return Ok(Lookup::Unknown);
         };
         ticket.names(&name);
         match self.registry.get(&name) {
@@ -186,6 +183,14 @@ impl AppState {
         }
         let used = self.registry.first_use(&Source { name, at });
         used.map_err(|error| ApiError::not_added(&error))
+    }
+
+    /// The source that `name` is, if adapters are allowed from there, with the name that it has as an adapter, if that may be
+    /// used.
+    fn source(&self, name: &str) -> Option<(String, Reference)> {
+        let at = self.sources.resolve(name).ok()?;
+        let name = name_of(&at);
+        self.may_use(&name).then_some((name, at))
     }
 
     /// The adapter that was looked up as `name`, once it is there.
@@ -213,30 +218,9 @@ impl AppState {
         outcome.map_err(|error| match error {
             LoadError::Merge(error) => ApiError::invalid(asked.field(), error.to_string()),
             // It was the name's first use.
-            LoadError::Failed(error) if !self.registry.contains(name) => ApiError::not_added(&error),
+            LoadError::Failed(error) if !self.contains(name) => ApiError::not_added(&error),
             error => ApiError::unavailable(name, &error),
         })
-    }
-
-    /// The tokens to generate where a request does not say how many.
-    pub(crate) fn default_max_tokens(&self, prompt: usize) -> usize {
-        self.engine
-            .limits()
-            .room_after(prompt)
-            .min(self.limits.default_max_tokens)
-    }
-
-    /// Refuses a prompt that cannot fit before it is copied for each of its choices.
-    pub(crate) fn check_room(
-        &self,
-        prompt: usize,
-        max_tokens: usize,
-        dialect: Dialect,
-    ) -> Result<(), ApiError> {
-        self.engine
-            .limits()
-            .check_room(prompt, max_tokens)
-            .map_err(|error| refusal(error, dialect))
     }
 
     /// Hands the choices, which `served` is to answer, to the engine, all or none.
@@ -254,6 +238,7 @@ impl AppState {
         let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
         let limits = self.engine.limits();
         for request in &mut choices {
+            request.tenant = self.tenant(request.tenant);
             request.weight = weight.unwrap_or(1.0);
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
         }
@@ -288,6 +273,29 @@ impl AppState {
             refusal(error, dialect)
         })?;
         Ok(answers.under(ticket))
+    }
+}
+
+impl AppState {
+    /// The tokens to generate where a request does not say how many.
+    pub(crate) fn default_max_tokens(&self, prompt: usize) -> usize {
+        self.engine
+            .limits()
+            .room_after(prompt)
+            .min(self.limits.default_max_tokens)
+    }
+
+    /// Refuses a prompt that cannot fit before it is copied for each of its choices.
+    pub(crate) fn check_room(
+        &self,
+        prompt: usize,
+        max_tokens: usize,
+        dialect: Dialect,
+    ) -> Result<(), ApiError> {
+        self.engine
+            .limits()
+            .check_room(prompt, max_tokens)
+            .map_err(|error| refusal(error, dialect))
     }
 }
 

@@ -7,7 +7,7 @@ use multigraft_adapters::{MERGE_LIMIT, MajoritySign, MergeMethod};
 use crate::{
     error::{ApiError, served},
     fields::Fields,
-    state::AppState,
+    session::Session,
 };
 
 /// What an adapter's updates are multiplied by.
@@ -64,7 +64,7 @@ impl Asked {
 
     /// `model` and what else chooses adapters in OpenAI's dialect. `model` has to be served. Where another field chooses, it
     /// names the base or is left out, as llama.cpp's clients do.
-    pub(crate) fn openai(state: &AppState, fields: &mut Fields) -> Result<Self, ApiError> {
+    pub(crate) fn openai(state: &Session, fields: &mut Fields) -> Result<Self, ApiError> {
         let model = with_source(fields.string("model")?, fields)?;
         let numbered = fields.objects(BY_NUMBER)?;
         let several = fields.objects(SEVERAL)?;
@@ -82,8 +82,11 @@ impl Asked {
                 return Ok(asked);
             }
         };
+        // Who may use adapters may choose among them, whether or not the base is theirs.
+        if let Some(name) = &model {
+            state.check_name(name)?;
+        }
         let name = model.unwrap_or_default();
-        state.check_name(&name)?;
         if !state.is_base(&name) {
             let problem =
                 format!("chooses adapters, but `model` asks for `{name}` already; leave one of them out");
@@ -168,8 +171,8 @@ impl Asked {
     }
 
     /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed has the scale 0.
-    fn numbered(state: &AppState, fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
-        let names = state.registry.names();
+    fn numbered(state: &Session, fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
+        let names = state.adapter_names();
         let mut scales = BTreeMap::new();
         for mut entry in entries {
             let Some(id) = entry.count("id")? else {
@@ -265,7 +268,7 @@ impl Asked {
     }
 
     /// Whether all that is asked for is there, and what has a scale or weight is an adapter.
-    pub(crate) fn check(&self, state: &AppState) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, state: &Session) -> Result<(), ApiError> {
         let not_the_base = |name: &str, field: &str, problem: String| match state.is_base(name) {
             true => Err(ApiError::invalid(field, format!("`{field}` {problem}"))),
             false => Ok(()),

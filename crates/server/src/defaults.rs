@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Dialect, admission::refusal, asked::Asked, error::ApiError, fields::Fields, openai::Parameters,
-    state::AppState,
+    session::Session, state::AppState,
 };
 
 /// Fields of requests, as OpenAI calls them.
@@ -82,10 +82,11 @@ impl Defaults {
     }
 }
 
-impl AppState {
+impl Session {
     /// The defaults of the adapter that a request asks for; several together have none.
     pub(crate) fn defaults(&self, asked: &Asked) -> Defaults {
         match asked {
+            Asked::One { name, .. } if !self.may_use(name) => Defaults::default(),
             Asked::One { name, .. } => Defaults(self.registry.defaults(name)),
             Asked::Merged { .. } => Defaults::default(),
         }

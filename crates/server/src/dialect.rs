@@ -51,6 +51,10 @@ impl Dialect {
             let seconds = HeaderValue::from(wait.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
+        if matches!(error, ApiError::Unauthorized(_)) {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if let ApiError::MethodNotAllowed { allowed, .. } = error
             && let Ok(allowed) = HeaderValue::from_str(allowed)
         {

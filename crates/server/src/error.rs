@@ -89,6 +89,9 @@ pub enum ApiError {
         /// How long the request waited.
         waited: Duration,
     },
+    /// The key is missing or opens nothing.
+    #[error("{0}")]
+    Unauthorized(String),
     /// What was asked for is not allowed.
     #[error("{0}")]
     Forbidden(String),
@@ -213,6 +216,7 @@ impl ApiError {
             (Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown, _) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            (Self::Unauthorized(_), _) => StatusCode::UNAUTHORIZED,
             (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
             (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
             (Self::NoAdapter(_), _) => StatusCode::NOT_FOUND,
@@ -233,6 +237,7 @@ impl ApiError {
             Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown => {
                 "ServiceUnavailableError"
             }
+            Self::Unauthorized(_) => "AuthenticationError",
             Self::Forbidden(_) => "PermissionDeniedError",
             Self::Unusable(_) => "InvalidUserInput",
             Self::Gone(_) => "GoneError",
@@ -246,6 +251,7 @@ impl ApiError {
         match self {
             Self::Invalid { .. } | Self::NotJson | Self::TooLarge { .. } | Self::Unusable(_) => "validation",
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
+            Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::Gone(_) => "gone",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -289,6 +295,9 @@ impl IntoResponse for ApiError {
 
 /// A sentence that lists what is served.
 pub(crate) fn served(known: &[String]) -> String {
+    if known.is_empty() {
+        return "This key may use nothing that is here.".to_owned();
+    }
     let mut sentence = String::from("This server has ");
     for (index, name) in known.iter().take(LISTED_NAMES).enumerate() {
         let comma = if index == 0 { "" } else { ", " };

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  routes        one table; errors worded in the path's dialect (dialect, error)
+//!   session      whose request it is, and what of the server that may be seen
 //!   fields       the body, field by field: nothing wrong or unknown is let through
 //!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
 //!   tokens       text → tokens, long texts on another thread
@@ -17,6 +18,7 @@
 //!
 //! - A name that is not served is a 404. The base answers to its own name, to the empty one and to `tgi`; nothing
 //!   else is ever answered by the base.
+//! - What a key may not use is answered as what does not exist, by every way to name it.
 //! - Every answer says in its headers which adapter made it, with which content hash, and at which scale.
 //! - A field that would change the answer is applied or refused by name, never ignored.
 //! - A client that hangs up drops its `answers`, which frees its slots in the engine's next step.
@@ -36,6 +38,7 @@ mod metrics;
 mod openai;
 mod routes;
 mod serve;
+mod session;
 mod state;
 mod stream;
 mod tgi;

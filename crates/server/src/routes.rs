@@ -23,6 +23,7 @@ use crate::{
     error::ApiError,
     metrics,
     openai::{chat, completions, models},
+    session,
     state::{AppState, Shared},
     tgi::{generate, info, tokenize},
 };
@@ -72,6 +73,10 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&state),
+            session::authenticate,
+        ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(dialect::word_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::count))

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use multigraft_access::Access;
 use multigraft_adapters::{AllowedSources, Registry};
 use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
@@ -26,6 +27,8 @@ pub struct AppState {
     pub template: Option<ChatTemplate>,
     /// The names and what they stand for.
     pub registry: Registry,
+    /// Who may do what; without it, and as long as it holds no keys, everybody everything.
+    pub access: Option<Arc<Access>>,
     /// Where adapters may be added from over HTTP.
     pub sources: AllowedSources,
     /// The requests that adapters answer.

@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &AdaptersArguments) -> Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Server {
         client: Client::builder().connect_timeout(CONNECT).build()?,
+        key: arguments.api_key.clone(),
         url: arguments.server.clone(),
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -159,6 +160,7 @@ async fn verify(server: &Server, names: &[String]) -> Result<ExitCode> {
 /// A running server.
 struct Server {
     client: Client,
+    key: Option<String>,
     url: Url,
 }
 
@@ -265,6 +267,10 @@ impl Server {
     }
 
     async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response> {
+        let request = match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
         let response = request.send().await.map_err(reqwest::Error::without_url);
         response.with_context(|| {
             format!(

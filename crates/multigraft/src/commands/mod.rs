@@ -5,5 +5,6 @@ pub(crate) mod bench;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod keys;
 pub(crate) mod serve;
 pub(crate) mod verify;

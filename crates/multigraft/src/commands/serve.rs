@@ -10,7 +10,8 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use multigraft_access::{Access, Store};
 use multigraft_adapters::{
     AllowedSource, AllowedSources, IsBusy, OnLoad, Registry, RegistryOptions, Residency,
 };
@@ -33,6 +34,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let file = ConfigFile::read(config)?;
     let server = ServerSettings::resolve(&arguments.server, &file.server)?;
     let settings = ModelSettings::resolve(arguments.model, file.model)?;
+    let access = access(&server)?;
 
     let mut allowed = server.allow_source.clone();
     if allowed.is_empty() {
@@ -70,6 +72,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         registry,
         sources,
         underway: Underway::default(),
+        access: access.clone(),
         base: BaseInfo {
             architecture: base.model.config().architecture.clone(),
             parameters: base.parameters,
@@ -94,7 +97,8 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         let listener = TcpListener::bind(server.address)
             .await
             .with_context(|| format!("cannot listen on {}", server.address))?;
-        announce(&overview, listener.local_addr()?, &example)?;
+        let is_open = access.as_ref().is_none_or(|access| access.is_empty());
+        announce(&overview, listener.local_addr()?, &example, is_open)?;
         Ok::<_, anyhow::Error>(serve(listener, Arc::new(state), server.grace, interrupt).await?)
     })?;
     match ended {
@@ -104,6 +108,26 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     runtime.shutdown_background();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The keys of the data folder, which are followed as they change. Without any, only this machine is served, unless others
+/// were meant.
+fn access(server: &ServerSettings) -> Result<Option<Arc<Access>>> {
+    let access = match &server.data {
+        None => None,
+        Some(folder) => Some(Arc::new(Access::new(Store::open(folder)?)?)),
+    };
+    let is_open = access.as_ref().is_none_or(|access| access.is_empty());
+    ensure!(
+        !is_open || server.no_auth || server.address.ip().is_loopback(),
+        "{} can be reached from other machines, and there are no API keys: make one with `multigraft keys add NAME --data FOLDER` \
+         and serve with --data FOLDER, or leave --host out, or accept with --no-auth that everybody may do everything",
+        server.address.ip()
+    );
+    if let Some(access) = &access {
+        access.follow()?;
+    }
+    Ok(access)
 }
 
 /// Adapters that the terminal shows one by one.
@@ -183,18 +207,23 @@ fn overview(base: &Base, registry: &Registry, engine: &Engine, settings: &ModelS
 }
 
 /// Says on stdout that the server answers now, and how to ask it.
-fn announce(overview: &str, address: SocketAddr, model: &str) -> Result<()> {
+fn announce(overview: &str, address: SocketAddr, model: &str, is_open: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]});
+    let key = if is_open {
+        ""
+    } else {
+        "-H 'authorization: Bearer mg-…' "
+    };
     writeln!(
         out,
         "{overview}\nlistening on http://{address} (Ctrl-C stops)\n\ntry:\n  curl http://{address}/v1/chat/completions \
-         -H 'content-type: application/json' \\\n    -d '{body}'\n"
+         {key}-H 'content-type: application/json' \\\n    -d '{body}'\n"
     )?;
     out.flush()?;
-    if !address.ip().is_loopback() {
+    if is_open && !address.ip().is_loopback() {
         tracing::warn!(
-            "{address} can be reached from other machines, and there is no access control: everybody who reaches it \
+            "{address} can be reached from other machines, and there are no API keys: everybody who reaches it \
              can use every model"
         );
     }

@@ -126,10 +126,15 @@ pub(crate) struct ModelOptions {
 #[command(next_help_heading = "Server")]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ServerOptions {
-    /// The address to listen on. 127.0.0.1 is this machine only; 0.0.0.0 is everybody who can reach it, and there
-    /// is no access control yet. [default: 127.0.0.1]
+    /// The address to listen on. 127.0.0.1 is this machine only; 0.0.0.0 is everybody who can reach it, and wants API keys
+    /// (`multigraft keys add`) or --no-auth. [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", env = "MULTIGRAFT_HOST")]
     pub host: Option<IpAddr>,
+
+    /// Listens where others can reach it although there are no API keys: everybody may do everything. Keys that there are, or
+    /// that are added later, are asked for all the same.
+    #[arg(long, env = "MULTIGRAFT_NO_AUTH")]
+    pub no_auth: bool,
 
     /// The port to listen on; 0 takes a free one. [default: 8080]
     #[arg(long, value_name = "PORT", env = "MULTIGRAFT_PORT")]

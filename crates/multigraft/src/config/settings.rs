@@ -59,6 +59,8 @@ pub(crate) struct ModelSettings {
 pub(crate) struct ServerSettings {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it may do so for others without API keys.
+    pub no_auth: bool,
     /// What a single request may ask for.
     pub limits: Limits,
     /// How long requests under way may go on after the first signal.
@@ -155,6 +157,7 @@ impl ServerSettings {
                     .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
                 flags.port.or(file.port).unwrap_or(8080),
             ),
+            no_auth: flags.no_auth || file.no_auth,
             limits: Limits {
                 body_bytes: body.map_or(Ok(limits.body_bytes), |bytes| usize::try_from(bytes.0))?,
                 default_max_tokens: flags

@@ -14,14 +14,14 @@ use axum::response::{
     sse::{self, KeepAlive, Sse},
 };
 use futures_util::stream;
-use multigraft_adapters::{Phase, Registry, Status};
+use multigraft_adapters::{Phase, Status};
 use serde::Serialize;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use crate::{Dialect, error::ApiError, state::AppState};
+use crate::{Dialect, error::ApiError, session::Session};
 
 /// Between two looks at all adapters, at least.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -84,7 +84,8 @@ impl From<Status> for Change {
 
 /// One reader.
 struct Watching {
-    registry: Registry,
+    /// Says which adapters it may see.
+    session: Session,
     changes: watch::Receiver<()>,
     stopping: Option<Stopping>,
     /// What was said last.
@@ -95,10 +96,10 @@ struct Watching {
 }
 
 impl Watching {
-    fn new(registry: Registry, stopping: Option<Stopping>) -> Self {
+    fn new(session: Session, stopping: Option<Stopping>) -> Self {
         // Before the first look, so that nothing is missed between the two.
-        let changes = registry.changes();
-        let statuses = registry.statuses();
+        let changes = session.registry.changes();
+        let statuses = session.statuses();
         let is_under_way = |status: &&Status| matches!(status.phase, Phase::Fetching(_) | Phase::Loading);
         let ready = statuses.iter().filter(is_under_way).cloned().map(Change::from);
         Self {
@@ -108,7 +109,7 @@ impl Watching {
                 .map(|status| (status.name.clone(), status))
                 .collect(),
             looked: Instant::now(),
-            registry,
+            session,
             changes,
             stopping,
         }
@@ -139,7 +140,7 @@ impl Watching {
 
     fn compare(&mut self) {
         let mut known = std::mem::take(&mut self.known);
-        for status in self.registry.statuses() {
+        for status in self.session.statuses() {
             if known.remove(&status.name).as_ref() != Some(&status) {
                 self.ready.push_back(status.clone().into());
             }
@@ -149,9 +150,9 @@ impl Watching {
     }
 }
 
-/// All changes, until the server stops.
-pub(super) fn respond(state: &AppState, stopping: Option<Stopping>) -> Response {
-    let watching = Watching::new(state.registry.clone(), stopping);
+/// All changes of what the caller may see, until the server stops.
+pub(super) fn respond(session: &Session, stopping: Option<Stopping>) -> Response {
+    let watching = Watching::new(session.clone(), stopping);
     let events = stream::unfold(watching, async |mut watching| {
         let change = watching.next().await?;
         Some((
@@ -165,11 +166,11 @@ pub(super) fn respond(state: &AppState, stopping: Option<Stopping>) -> Response 
 
 /// The changes of `name` until `added` is there; then its adapter as the event `added`, or its error as the event `error`.
 pub(super) fn respond_until<A: Serialize>(
-    state: &AppState,
+    session: &Session,
     name: String,
     added: impl Future<Output = Result<A, ApiError>> + Send + 'static,
 ) -> Response {
-    let watching = Watching::new(state.registry.clone(), None);
+    let watching = Watching::new(session.clone(), None);
     let under_way = Some((watching, Box::pin(added)));
     let events = stream::unfold(under_way, move |under_way| {
         let name = name.clone();

@@ -1,9 +1,9 @@
 //! llama.cpp's `/lora-adapters`: a list by number, and one scale for all requests.
 
-use axum::{Json, extract::State};
+use axum::Json;
 use serde::Serialize;
 
-use crate::{error::ApiError, state::Shared};
+use crate::{error::ApiError, session::Session};
 
 /// An adapter as llama.cpp lists it.
 #[derive(Debug, Serialize)]
@@ -18,8 +18,8 @@ pub(crate) struct Adapter {
 }
 
 /// `GET /lora-adapters`.
-pub(crate) async fn list(State(state): State<Shared>) -> Json<Vec<Adapter>> {
-    let listed = state.registry.list().into_iter().enumerate();
+pub(crate) async fn list(state: Session) -> Json<Vec<Adapter>> {
+    let listed = state.list().into_iter().enumerate();
     let adapters = listed.map(|(id, listed)| Adapter {
         id,
         path: listed

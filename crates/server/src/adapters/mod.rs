@@ -7,33 +7,17 @@ pub(crate) mod own;
 pub(crate) mod sglang;
 pub(crate) mod vllm;
 
-use multigraft_adapters::{Adding, ChangeError, Entry, LoadError, Registry, Source};
+use multigraft_access::{AccessError, Role, Store};
+use multigraft_adapters::{Adding, ChangeError, Entry, LoadError, Reference, Registry, Source};
 use tokio::task::spawn_blocking;
 
-use crate::{error::ApiError, state::AppState};
+use crate::{
+    error::ApiError,
+    session::{Session, name_of},
+    state::AppState,
+};
 
 impl AppState {
-    /// Loads the adapter at `reference` and puts it under `name`.
-    async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
-        let at = self
-            .sources
-            .resolve(reference)
-            .map_err(|error| ApiError::not_added(&error))?;
-        let source = Source {
-            name: name.to_owned(),
-            at,
-        };
-        let waiting = self.registry.add(&source, adding);
-        let waiting = waiting.map_err(|error| ApiError::not_added(&error))?;
-        waiting.outcome().await.map_err(|error| match error {
-            LoadError::Failed(error) => ApiError::not_added(&error),
-            LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => {
-                ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
-            }
-            error => ApiError::unavailable(name, &error),
-        })
-    }
-
     /// A change of the registry, which may wait for the disk.
     async fn change<T: Send + 'static>(
         &self,
@@ -43,6 +27,108 @@ impl AppState {
         let changed = spawn_blocking(move || change(registry)).await;
         changed.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))
     }
+}
+
+impl Session {
+    /// Loads the adapter at `reference` and puts it under `name`.
+    async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
+        self.may_manage()?;
+        let at = self
+            .sources
+            .resolve(reference)
+            .map_err(|error| ApiError::not_added(&error))?;
+        let is_new = self.claim(name, &at).await?;
+        let source = Source {
+            name: name.to_owned(),
+            at,
+        };
+        let added = match self.registry.add(&source, adding) {
+            Ok(waiting) => waiting.outcome().await,
+            Err(error) => Err(LoadError::Failed(error.into())),
+        };
+        if is_new && added.is_err() && !self.registry.contains(name) {
+            self.disown(name).await?;
+        }
+        added.map_err(|error| match error {
+            LoadError::Failed(error) => ApiError::not_added(&error),
+            LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => {
+                ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
+            }
+            error => ApiError::unavailable(name, &error),
+        })
+    }
+
+    /// Whether it may change adapters at all.
+    fn may_manage(&self) -> Result<(), ApiError> {
+        match self.limited() {
+            Some(key) if key.role == Role::Use => {
+                let message = "this key may use adapters, but not add or change them";
+                Err(ApiError::Forbidden(message.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it may change `name`, which it may use: only what was added with its key, unless that is an admin's.
+    async fn may_change(&self, name: &str) -> Result<(), ApiError> {
+        self.may_manage()?;
+        let Some(key) = self.limited() else { return Ok(()) };
+        let of = name.to_owned();
+        let owner = self.stored(move |store| store.owner(&of)).await?.flatten();
+        match owner.as_ref() == Some(&key.id) {
+            true => Ok(()),
+            false => Err(others(name)),
+        }
+    }
+
+    /// Takes `name` for the key that adds it, if it may have it; whether it is new. Which names there are is not looked at
+    /// before its grants are.
+    async fn claim(&self, name: &str, at: &Reference) -> Result<bool, ApiError> {
+        let Some(key) = self.limited() else {
+            return Ok(false);
+        };
+        let from = name_of(at);
+        for (what, covered) in [("be called", name), ("come from", from.as_str())] {
+            if !key.may_use(covered) {
+                let message =
+                    format!("adapters of this key may not {what} `{covered}`: no grant covers that");
+                return Err(ApiError::Forbidden(message));
+            }
+        }
+        if self.registry.contains(name) {
+            self.may_change(name).await?;
+            return Ok(false);
+        }
+        let (of, id) = (name.to_owned(), key.id.clone());
+        match self.stored(move |store| store.claim(&of, &id)).await? {
+            Some((true, is_new)) => Ok(is_new),
+            _ => Err(others(name)),
+        }
+    }
+
+    /// Forgets who added `name`.
+    async fn disown(&self, name: &str) -> Result<(), ApiError> {
+        let of = name.to_owned();
+        self.stored(move |store| store.disown(&of)).await.map(|_| ())
+    }
+
+    /// What the store of keys answers, which may wait for the disk; `None` without one.
+    async fn stored<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Store) -> Result<T, AccessError> + Send + 'static,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(access) = self.access.clone() else {
+            return Ok(None);
+        };
+        let answer = spawn_blocking(move || ask(access.store())).await;
+        match answer {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(error)) => Err(ApiError::Failed(error.to_string())),
+            Err(_) => Err(ApiError::Failed(
+                "an internal error; the server's log says more".to_owned(),
+            )),
+        }
+    }
 
     /// Forgets an adapter. Requests under way that named it end as they would have, or `now`, with an error: then they hold
     /// nothing any more when this is done. Those that named others of the same files go on.
@@ -51,12 +137,16 @@ impl AppState {
             let message = format!("`{name}` is the base, which cannot be removed");
             return Err(ApiError::Unusable(message));
         }
+        self.may_manage()?;
+        let unknown = || ApiError::NoAdapter(format!("The lora adapter '{name}' cannot be found."));
+        if !self.contains(name) {
+            return Err(unknown());
+        }
+        self.may_change(name).await?;
         let of = name.to_owned();
         let removed = self.change(move |registry| registry.remove(&of)).await?;
         removed.map_err(|error| match error {
-            ChangeError::Unknown(_) => {
-                ApiError::NoAdapter(format!("The lora adapter '{name}' cannot be found."))
-            }
+            ChangeError::Unknown(_) => unknown(),
             ChangeError::Store(_) => ApiError::Failed(error.to_string()),
         })?;
         if now {
@@ -65,6 +155,13 @@ impl AppState {
             // An engine that has stopped has ended them.
             let _ = self.engine.cancel(requests, reason).await;
         }
-        Ok(())
+        self.disown(name).await
     }
+}
+
+/// The refusal of what another key added, or nobody.
+fn others(name: &str) -> ApiError {
+    ApiError::Forbidden(format!(
+        "adapter `{name}` was not added with this key, which may only change its own"
+    ))
 }

@@ -1,10 +1,8 @@
 //! `/v1/adapters`: all that there is to know and to do.
 
-use std::sync::Arc;
-
 use axum::{
     Extension, Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, Query, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -17,13 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::events::{self, Stopping};
-use crate::{
-    defaults,
-    error::ApiError,
-    fields::Fields,
-    openai::seconds,
-    state::{AppState, Shared},
-};
+use crate::{defaults, error::ApiError, fields::Fields, openai::seconds, session::Session, state::AppState};
 
 /// Where events are, below the adapters.
 const EVENTS: &str = "events";
@@ -47,8 +39,8 @@ pub(crate) struct Adapter {
     pinned: bool,
     /// Whether a newer version is being loaded.
     replacing: bool,
-    /// Requests since the start.
-    requests: u64,
+    /// Requests since the start; null if the key may not know.
+    requests: Option<u64>,
     /// When it was asked for last, in seconds since 1970.
     last_used: Option<u64>,
     /// What it takes in memory; null if it is not there.
@@ -110,7 +102,7 @@ impl From<Listed> for Adapter {
             revision: active.and_then(|version| version.revision.clone()),
             pinned: listed.pinned,
             replacing: listed.replacing,
-            requests: listed.requests,
+            requests: Some(listed.requests),
             last_used: listed.last_used.map(seconds),
             bytes: None,
             info: active.and_then(|version| version.info.as_deref()).cloned(),
@@ -169,22 +161,31 @@ struct Budget {
 }
 
 /// `GET /v1/adapters`.
-pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
-    let (bytes, limit) = state.registry.memory();
+pub(crate) async fn list(state: Session) -> Json<Adapters> {
+    let listed = state.list();
+    let (bytes, limit) = match state.is_admin() {
+        true => state.registry.memory(),
+        // What others have in memory is theirs to know.
+        false => (listed.iter().map(bytes_of).sum(), usize::MAX),
+    };
     Json(Adapters {
         object: "list",
-        data: state.registry.list().into_iter().map(Adapter::from).collect(),
+        data: listed.into_iter().map(|listed| seen(&state, listed)).collect(),
         memory: Memory {
             bytes,
             limit: (limit < usize::MAX).then_some(limit),
-            budget: state.registry.budget().map(|budget| {
-                let (keys_and_values, adapters) = budget.taken();
-                Budget {
-                    limit: budget.total(),
-                    keys_and_values,
-                    adapters,
-                }
-            }),
+            budget: state
+                .registry
+                .budget()
+                .filter(|_| state.is_admin())
+                .map(|budget| {
+                    let (keys_and_values, adapters) = budget.taken();
+                    Budget {
+                        limit: budget.total(),
+                        keys_and_values,
+                        adapters,
+                    }
+                }),
         },
     })
 }
@@ -192,12 +193,12 @@ pub(crate) async fn list(State(state): State<Shared>) -> Json<Adapters> {
 /// `GET /v1/adapters/{name}`, where names may contain slashes, and `GET /v1/adapters/events`. An adapter may be called `events`:
 /// it is shown to those who do not say that they want events.
 pub(crate) async fn get(
-    State(state): State<Shared>,
+    state: Session,
     Path(name): Path<String>,
     stopping: Option<Extension<Stopping>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    if name == EVENTS && (wants_events(&headers) || !state.registry.contains(EVENTS)) {
+    if name == EVENTS && (wants_events(&headers) || !state.contains(EVENTS)) {
         return Ok(events::respond(
             &state,
             stopping.map(|Extension(stopping)| stopping),
@@ -224,7 +225,7 @@ struct Addition {
 /// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`. Answers when requests get it, or with events
 /// until then.
 pub(crate) async fn add(
-    State(state): State<Shared>,
+    state: Session,
     headers: HeaderMap,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -239,7 +240,7 @@ pub(crate) async fn add(
     let defaults = defaults
         .map(|defaults| defaults::check(defaults, &state))
         .transpose()?;
-    let limits = limits(&mut fields)?;
+    let limits = limits(&mut fields, &state)?;
     fields.finish()?;
     let addition = Addition {
         name: name.clone(),
@@ -249,7 +250,7 @@ pub(crate) async fn add(
         limits,
     };
     if wants_events(&headers) {
-        let watched = Arc::clone(&state);
+        let watched = state.clone();
         let added = async move {
             carry_out(&state, addition)
                 .await
@@ -260,7 +261,7 @@ pub(crate) async fn add(
     Ok(carry_out(&state, addition).await?.into_response())
 }
 
-async fn carry_out(state: &AppState, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+async fn carry_out(state: &Session, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
     let Addition {
         name,
         source,
@@ -268,7 +269,7 @@ async fn carry_out(state: &AppState, addition: Addition) -> Result<(StatusCode, 
         defaults,
         limits,
     } = addition;
-    let status = match state.registry.contains(&name) {
+    let status = match state.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
@@ -285,7 +286,7 @@ async fn carry_out(state: &AppState, addition: Addition) -> Result<(StatusCode, 
 /// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?, "limits"?}`, where `active` is the hash of one of its versions, or
 /// `previous`.
 pub(crate) async fn change(
-    State(state): State<Shared>,
+    state: Session,
     Path(name): Path<String>,
     mut fields: Fields,
 ) -> Result<Json<Adapter>, ApiError> {
@@ -304,11 +305,13 @@ pub(crate) async fn change(
     let defaults = defaults
         .map(|defaults| defaults::check(defaults, &state))
         .transpose()?;
-    let limits = limits(&mut fields)?;
+    let limits = limits(&mut fields, &state)?;
     fields.finish()?;
-    if state.registry.listed(&name).is_none() {
+    state.may_manage()?;
+    if state.listed(&name).is_none() {
         return Err(unknown(&name));
     }
+    state.may_change(&name).await?;
     if let Some(defaults) = defaults {
         set_defaults(&state, &name, defaults).await?;
     }
@@ -345,7 +348,7 @@ pub(crate) struct Removal {
 /// `DELETE /v1/adapters/{name}`: new requests do not find it any more; those under way end as they would have, or with
 /// `?now=true` in an error.
 pub(crate) async fn remove(
-    State(state): State<Shared>,
+    state: Session,
     Path(name): Path<String>,
     removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
@@ -371,10 +374,14 @@ async fn set_limits(state: &AppState, name: &str, limits: AdapterLimits) -> Resu
 }
 
 /// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?}`: what is left out is not limited.
-fn limits(fields: &mut Fields) -> Result<Option<AdapterLimits>, ApiError> {
+fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>, ApiError> {
     let Some(given) = fields.object("limits")? else {
         return Ok(None);
     };
+    if !state.is_admin() {
+        let message = "the limits of an adapter say what others get: only an admin's key may set them";
+        return Err(ApiError::Forbidden(message.to_owned()));
+    }
     let values = Value::Object(given.into_rest());
     let limits: AdapterLimits = serde_json::from_value(values)
         .map_err(|error| fields.complain("limits", &format!("cannot be used: {error}")))?;
@@ -392,9 +399,25 @@ fn limits(fields: &mut Fields) -> Result<Option<AdapterLimits>, ApiError> {
     }
 }
 
-fn shown(state: &AppState, name: &str) -> Result<Json<Adapter>, ApiError> {
-    let listed = state.registry.listed(name).ok_or_else(|| unknown(name))?;
-    Ok(Json(listed.into()))
+/// An adapter as the caller may see it: how often others use it is theirs to know.
+fn seen(state: &Session, listed: Listed) -> Adapter {
+    let mut adapter = Adapter::from(listed);
+    if !state.is_admin() {
+        (adapter.requests, adapter.last_used) = (None, None);
+    }
+    adapter
+}
+
+fn bytes_of(listed: &Listed) -> usize {
+    match &listed.residency {
+        Residency::Resident { bytes, .. } => *bytes,
+        Residency::Cold | Residency::Loading | Residency::Failed { .. } => 0,
+    }
+}
+
+fn shown(state: &Session, name: &str) -> Result<Json<Adapter>, ApiError> {
+    let listed = state.listed(name).ok_or_else(|| unknown(name))?;
+    Ok(Json(seen(state, listed)))
 }
 
 fn not_changed(error: &ChangeError, name: &str) -> ApiError {

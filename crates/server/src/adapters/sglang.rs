@@ -2,7 +2,6 @@
 
 use axum::{
     Json,
-    extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
@@ -10,12 +9,7 @@ use multigraft_adapters::{AddedBy, Adding};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{
-    Dialect,
-    error::ApiError,
-    fields::Fields,
-    state::{AppState, Shared},
-};
+use crate::{Dialect, error::ApiError, fields::Fields, session::Session};
 
 /// What both answer.
 #[derive(Debug, Serialize)]
@@ -27,7 +21,7 @@ struct Done {
 }
 
 /// `POST /load_lora_adapter`.
-pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let name = fields.required("lora_name")?;
     let path = fields.required("lora_path")?;
     let adding = Adding {
@@ -41,21 +35,21 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
 }
 
 /// `POST /unload_lora_adapter`.
-pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn unload(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let name = fields.required("lora_name")?;
     fields.finish()?;
     let removed = state.remove_adapter(&name, false).await;
     Ok(done(&state, removed))
 }
 
-fn done(state: &AppState, outcome: Result<(), ApiError>) -> Response {
+fn done(state: &Session, outcome: Result<(), ApiError>) -> Response {
     let status = match &outcome {
         Ok(()) => StatusCode::OK,
         // SGLang's own status for whatever went wrong.
         Err(error) if error.status(Dialect::OpenAi).is_client_error() => StatusCode::BAD_REQUEST,
         Err(error) => error.status(Dialect::OpenAi),
     };
-    let listed = state.registry.list();
+    let listed = state.list();
     let loaded = listed.into_iter().filter_map(|listed| {
         let source = listed.active()?.source.to_string();
         Some((listed.name, source.into()))

@@ -1,13 +1,12 @@
 //! vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`: what its LoRA resolvers, and the syncer of the Gateway
 //! API's inference extension, call.
 
-use axum::extract::State;
 use multigraft_adapters::{AddedBy, Adding};
 
-use crate::{error::ApiError, fields::Fields, state::Shared};
+use crate::{error::ApiError, fields::Fields, session::Session};
 
 /// `POST /v1/load_lora_adapter`.
-pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Result<String, ApiError> {
+pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, ApiError> {
     let (name, path) = (fields.string("lora_name")?, fields.string("lora_path")?);
     let replace = fields.flag("load_inplace")?.unwrap_or(false);
     fields.refuse(
@@ -25,7 +24,7 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
         let message = "Both 'lora_name' and 'lora_path' must be provided.".to_owned();
         return Err(ApiError::Unusable(message));
     };
-    if state.registry.contains(&name) && !replace {
+    if state.contains(&name) && !replace {
         let message = format!(
             "The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set \
              'load_inplace' to True."
@@ -42,7 +41,7 @@ pub(crate) async fn load(State(state): State<Shared>, mut fields: Fields) -> Res
 }
 
 /// `POST /v1/unload_lora_adapter`.
-pub(crate) async fn unload(State(state): State<Shared>, mut fields: Fields) -> Result<String, ApiError> {
+pub(crate) async fn unload(state: Session, mut fields: Fields) -> Result<String, ApiError> {
     let name = fields.string("lora_name")?;
     // vLLM's own number of the adapter.
     fields.ignore(&["lora_int_id"]);

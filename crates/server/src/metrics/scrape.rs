@@ -17,7 +17,11 @@ use prometheus_client::metrics::{counter::ConstCounter, family::Family, gauge::G
 use prometheus_client::registry::{Registry, Unit};
 
 use super::MOST_ADAPTERS;
-use crate::{error::ApiError, state::Shared};
+use crate::{
+    error::ApiError,
+    session::Session,
+    state::{AppState, Shared},
+};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -60,7 +64,11 @@ struct Build {
 }
 
 /// The handler.
-pub(crate) async fn metrics(State(state): State<Shared>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(state: Session) -> Result<Response, ApiError> {
+    if !state.is_admin() {
+        // They are of everybody's requests, by name.
+        return Err(ApiError::Forbidden("only admin keys may see /metrics".to_owned()));
+    }
     let adapters = state.registry.list();
     let names: HashSet<&str> = adapters.iter().map(|listed| listed.name.as_str()).collect();
     let base = state.registry.base();
@@ -84,7 +92,7 @@ pub(crate) async fn count(State(state): State<Shared>, request: Request, next: N
 }
 
 /// Gauges, and counters that others keep.
-fn own(state: &Shared, adapters: &[Listed]) -> Registry {
+fn own(state: &AppState, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::with_prefix("multigraft");
     let stats = state.engine.stats();
     let build = Build {
@@ -182,7 +190,7 @@ fn own(state: &Shared, adapters: &[Listed]) -> Registry {
 
 /// The figures that the Gateway API's inference extension and llm-d read, under vLLM's names and in their own meaning: what
 /// runs is what is in memory and ready, what waits is queued.
-fn as_vllm(state: &Shared, adapters: &[Listed]) -> Registry {
+fn as_vllm(state: &AppState, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::default();
     let stats = state.engine.stats();
     let model = Model {

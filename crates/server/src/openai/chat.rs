@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use multigraft_engine::{Event, Request};
@@ -25,7 +24,8 @@ use crate::{
     defaults::Defaults,
     error::ApiError,
     fields::Fields,
-    state::{AppState, Shared},
+    session::Session,
+    state::AppState,
     stream::{self, Chunks, Wording},
     tokens::encode,
 };
@@ -64,7 +64,7 @@ struct DeltaMessage {
 }
 
 /// The handler.
-pub(crate) async fn chat(State(state): State<Shared>, mut fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let asked = Asked::openai(&state, &mut fields)?;
     let defaults = state.defaults(&asked);
     defaults.fill(&mut fields);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use multigraft_engine::{Event, Request};
@@ -23,7 +22,8 @@ use crate::{
     asked::Asked,
     error::ApiError,
     fields::{Fields, whole},
-    state::{AppState, Shared},
+    session::Session,
+    state::AppState,
     stream::{self, Chunks, Wording},
     tokens::encode,
 };
@@ -45,10 +45,7 @@ struct Prompt {
 }
 
 /// The handler.
-pub(crate) async fn completions(
-    State(state): State<Shared>,
-    mut fields: Fields,
-) -> Result<Response, ApiError> {
+pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let asked = Asked::openai(&state, &mut fields)?;
     state.defaults(&asked).fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;

@@ -1,17 +1,11 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::Path};
 use multigraft_adapters::Listed;
 use serde::Serialize;
 
 use super::types::seconds;
-use crate::{
-    error::ApiError,
-    state::{AppState, Shared},
-};
+use crate::{error::ApiError, session::Session, state::AppState};
 
 /// A model as vLLM lists it, so that tools made for it find the adapters.
 #[derive(Debug, Serialize)]
@@ -37,21 +31,18 @@ pub(crate) struct List {
 }
 
 /// All models, the base first.
-pub(crate) async fn list(State(state): State<Shared>) -> Json<List> {
-    let mut data = vec![base(&state)];
-    data.extend(state.registry.list().iter().map(|listed| adapter(&state, listed)));
+pub(crate) async fn list(state: Session) -> Json<List> {
+    let mut data: Vec<Model> = state.may_use_base().then(|| base(&state)).into_iter().collect();
+    data.extend(state.list().iter().map(|listed| adapter(&state, listed)));
     Json(List { object: "list", data })
 }
 
 /// One model. Names may contain slashes.
-pub(crate) async fn get(
-    State(state): State<Shared>,
-    Path(name): Path<String>,
-) -> Result<Json<Model>, ApiError> {
-    if name == state.registry.base() {
+pub(crate) async fn get(state: Session, Path(name): Path<String>) -> Result<Json<Model>, ApiError> {
+    if name == state.registry.base() && state.may_use_base() {
         return Ok(Json(base(&state)));
     }
-    match state.registry.listed(&name) {
+    match state.listed(&name) {
         Some(listed) => Ok(Json(adapter(&state, &listed))),
         None => Err(ApiError::unknown_model(&name, state.names())),
     }

@@ -7,7 +7,6 @@ use std::{
 
 use axum::{
     Json,
-    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue},
     response::{IntoResponse, Response},
 };
@@ -24,7 +23,8 @@ use crate::{
     answers::{Answer, Answers},
     error::ApiError,
     fields::Fields,
-    state::{AppState, Shared},
+    session::Session,
+    state::AppState,
     stream,
     tokens::encode,
 };
@@ -44,7 +44,7 @@ struct Accepted {
 }
 
 /// `POST /generate`: the answer in one piece.
-pub(crate) async fn generate(State(state): State<Shared>, fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn generate(state: Session, fields: Fields) -> Result<Response, ApiError> {
     let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
     if generate.stream == Some(true) {
         let message = "`stream` is true, but /generate answers in one piece; use /generate_stream or /";
@@ -55,10 +55,7 @@ pub(crate) async fn generate(State(state): State<Shared>, fields: Fields) -> Res
 }
 
 /// `POST /generate_stream`: the answer token by token.
-pub(crate) async fn generate_stream(
-    State(state): State<Shared>,
-    fields: Fields,
-) -> Result<Response, ApiError> {
+pub(crate) async fn generate_stream(state: Session, fields: Fields) -> Result<Response, ApiError> {
     let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
     if generate.stream == Some(false) {
         let message = "`stream` is false, but /generate_stream streams; use /generate or /";
@@ -69,7 +66,7 @@ pub(crate) async fn generate_stream(
 }
 
 /// `POST /`: either of them, by `stream`; in one piece it is a list of one answer.
-pub(crate) async fn compatible(State(state): State<Shared>, fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn compatible(state: Session, fields: Fields) -> Result<Response, ApiError> {
     let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
     if generate.stream == Some(true) {
         let accepted = accept(&state, generate, true).await?;
@@ -79,7 +76,7 @@ pub(crate) async fn compatible(State(state): State<Shared>, fields: Fields) -> R
     whole(&state, accepted, |answered| Json([answered]).into_response()).await
 }
 
-async fn accept(state: &AppState, generate: Generate, stream: bool) -> Result<Accepted, ApiError> {
+async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Accepted, ApiError> {
     let began = Instant::now();
     if stream && generate.decoder_input_details {
         let field = "parameters.decoder_input_details";

@@ -1,10 +1,10 @@
 //! `GET /info` and `GET /stats`: what is served, and how it is doing.
 
-use axum::{Json, extract::State};
+use axum::Json;
 use multigraft_adapters::{Listed, Residency};
 use serde::Serialize;
 
-use crate::state::Shared;
+use crate::{error::ApiError, session::Session};
 
 /// `/info`, in TGI's fields and some of our own.
 #[derive(Debug, Serialize)]
@@ -56,10 +56,10 @@ impl Adapter {
 }
 
 /// `GET /info`.
-pub(crate) async fn info(State(state): State<Shared>) -> Json<Info> {
+pub(crate) async fn info(state: Session) -> Json<Info> {
     let limits = state.engine.limits();
     let total = limits.room_after(0);
-    let adapters = state.registry.list();
+    let adapters = state.list();
     let adapters = adapters.iter().map(Adapter::of).collect();
     Json(Info {
         model_id: state.registry.base().to_owned(),
@@ -104,9 +104,13 @@ pub(crate) struct Figures {
 }
 
 /// `GET /stats`.
-pub(crate) async fn stats(State(state): State<Shared>) -> Json<Figures> {
+pub(crate) async fn stats(state: Session) -> Result<Json<Figures>, ApiError> {
+    if !state.is_admin() {
+        // They are of everybody's requests together.
+        return Err(ApiError::Forbidden("only admin keys may see /stats".to_owned()));
+    }
     let stats = state.engine.stats();
-    Json(Figures {
+    Ok(Json(Figures {
         running: stats.running,
         waiting: stats.waiting,
         preempted: stats.preempted,
@@ -123,5 +127,5 @@ pub(crate) async fn stats(State(state): State<Shared>) -> Json<Figures> {
         finished: stats.finished,
         failed: stats.failed,
         cancelled: stats.cancelled,
-    })
+    }))
 }

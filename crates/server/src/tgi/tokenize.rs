@@ -1,16 +1,12 @@
 //! `POST /tokenize` and `/chat_tokenize`: what the model will see.
 
-use axum::{Json, extract::State};
+use axum::Json;
 use multigraft_text::Detokenizer;
 use serde::Serialize;
 
 use crate::{
-    defaults::Defaults,
-    error::ApiError,
-    fields::Fields,
-    openai::chat::templated,
-    state::{AppState, Shared},
-    tokens::encode,
+    defaults::Defaults, error::ApiError, fields::Fields, openai::chat::templated, session::Session,
+    state::AppState, tokens::encode,
 };
 
 /// A token and the part of the text it stands for.
@@ -31,10 +27,7 @@ pub(crate) struct ChatTokenized {
 }
 
 /// `POST /tokenize`.
-pub(crate) async fn tokenize(
-    State(state): State<Shared>,
-    mut fields: Fields,
-) -> Result<Json<Vec<Piece>>, ApiError> {
+pub(crate) async fn tokenize(state: Session, mut fields: Fields) -> Result<Json<Vec<Piece>>, ApiError> {
     let Some(inputs) = fields.string("inputs")? else {
         return Err(fields.complain("inputs", "is missing"));
     };
@@ -46,7 +39,7 @@ pub(crate) async fn tokenize(
 
 /// `POST /chat_tokenize`: a chat request's messages after the chat template.
 pub(crate) async fn chat_tokenize(
-    State(state): State<Shared>,
+    state: Session,
     mut fields: Fields,
 ) -> Result<Json<ChatTokenized>, ApiError> {
     if let Some(name) = fields.string("model")? {

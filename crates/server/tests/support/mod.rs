@@ -22,6 +22,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
+use multigraft_access::Access;
 use multigraft_adapters::{
     AdapterInfo, AllowedSource, AllowedSources, BaseShape, Entry, Packer, Reference, Registry,
     RegistryOptions,
@@ -151,6 +152,7 @@ pub(crate) struct Options {
     pub(crate) load_gate: Option<mpsc::Receiver<()>>,
     /// Where adapters may come from.
     pub(crate) allowed: Vec<AllowedSource>,
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Default for Options {
@@ -163,6 +165,7 @@ impl Default for Options {
             gate: None,
             load_gate: None,
             allowed: Vec::new(),
+            access: None,
         }
     }
 }
@@ -201,6 +204,7 @@ pub(crate) fn server_with(options: Options) -> Server {
             .chat
             .then(|| ChatTemplate::new(template).expect("a template")),
         registry: registry.clone(),
+        access: options.access,
         sources: AllowedSources::new(&options.allowed).expect("folders"),
         underway: Underway::default(),
         base: BaseInfo {

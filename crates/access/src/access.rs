@@ -1,0 +1,122 @@
+//! The keys as they are now.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, PoisonError, RwLock, Weak},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use subtle::ConstantTimeEq as _;
+
+use crate::{
+    error::{AccessError, Refused},
+    key::Key,
+    secret::Secret,
+    store::{Store, StoredSecret},
+};
+
+/// How often the database is asked whether another process changed it: how long a revoked key goes on, at most.
+const EVERY: Duration = Duration::from_secs(1);
+
+type Keys = HashMap<String, (Arc<Key>, Vec<StoredSecret>)>;
+
+/// Answers for every request whose it is. Nothing that it says is to be remembered beyond that request.
+#[derive(Debug)]
+pub struct Access {
+    store: Store,
+    keys: RwLock<Arc<Keys>>,
+}
+
+impl Access {
+    /// The keys in `store`.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn new(store: Store) -> Result<Self, AccessError> {
+        let access = Self {
+            store,
+            keys: RwLock::default(),
+        };
+        access.refresh()?;
+        Ok(access)
+    }
+
+    /// Reads the keys again now.
+    ///
+    /// # Errors
+    /// If they cannot be read; those that were known stay.
+    pub fn refresh(&self) -> Result<(), AccessError> {
+        let stored = self.store.stored()?.into_iter();
+        let keys = stored.map(|stored| (stored.key.id.clone(), (Arc::new(stored.key), stored.secrets)));
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys.collect());
+        Ok(())
+    }
+
+    /// Starts a thread that follows what other processes change, until all others have let go of `self`.
+    ///
+    /// # Errors
+    /// If there are no more threads.
+    pub fn follow(self: &Arc<Self>) -> io::Result<()> {
+        let access = Arc::downgrade(self);
+        let thread = thread::Builder::new().name("keys".to_owned());
+        thread.spawn(move || follow(&access)).map(drop)
+    }
+
+    /// Where they are stored.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether there are no keys at all, so that nobody could have one. Revoked ones count: a server does not open because
+    /// its last key was taken away.
+    pub fn is_empty(&self) -> bool {
+        self.keys().is_empty()
+    }
+
+    /// The key that `secret` is of, at the time `now`.
+    ///
+    /// # Errors
+    /// If it opens nothing.
+    pub fn check(&self, secret: &Secret, now: SystemTime) -> Result<Arc<Key>, Refused> {
+        let keys = self.keys();
+        let (key, secrets) = keys.get(secret.id()).ok_or(Refused::Unknown)?;
+        let hash = secret.hash();
+        let found = secrets.iter().find(|(known, _)| bool::from(known.ct_eq(&hash)));
+        let (_, until) = found.ok_or(Refused::Unknown)?;
+        let is_over = |end: &Option<SystemTime>| end.is_some_and(|end| end <= now);
+        match () {
+            () if key.revoked.is_some() => Err(Refused::Revoked),
+            () if is_over(&key.expires) || is_over(until) => Err(Refused::Expired),
+            () => Ok(Arc::clone(key)),
+        }
+    }
+}
+
+fn follow(access: &Weak<Access>) {
+    // None: whatever happened between opening and now is read once.
+    let mut known = None;
+    loop {
+        match access.upgrade() {
+            None => return,
+            Some(access) => {
+                let read = access.store.version().and_then(|version| {
+                    if known != Some(version) {
+                        access.refresh()?;
+                        known = Some(version);
+                    }
+                    Ok(())
+                });
+                if let Err(error) = read {
+                    tracing::error!(%error, "keys cannot be read; those that were known stay");
+                }
+            }
+        }
+        thread::sleep(EVERY);
+    }
+}

@@ -1,0 +1,25 @@
+//! API keys: who they are, what they may use, and what they added.
+//!
+//! ```text
+//!  secret   the text that a client sends, and its SHA-256, which is all that is stored
+//!   grant   which adapters a key may use
+//!    key    a name, a role, a tenant, grants, an end
+//!   store   keys and who added which adapter, in SQLite
+//!  access   the keys as they are now, for every request
+//! ```
+//!
+//! This crate knows no HTTP and no adapters: names are text.
+
+mod access;
+mod error;
+mod grant;
+mod key;
+mod secret;
+mod store;
+
+pub use access::Access;
+pub use error::{AccessError, Refused};
+pub use grant::{Grant, Grants};
+pub use key::{Changes, Key, NewKey, Role};
+pub use secret::Secret;
+pub use store::{FILE, Store};

@@ -1,0 +1,429 @@
+//! Keys in SQLite, in `keys.sqlite` of the data folder.
+//!
+//! The database is shared: commands change it while a server runs (in WAL mode neither waits for the other for long).
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use crate::{
+    error::AccessError,
+    grant::Grants,
+    key::{Changes, Key, NewKey, check_name},
+    secret::{Hash, Secret},
+};
+
+/// The database's name in the data folder.
+pub const FILE: &str = "keys.sqlite";
+
+/// The version of the tables.
+const SCHEMA: i64 = 1;
+/// How long to wait for another process that is just writing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const TABLES: &str = "
+    CREATE TABLE key (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        -- A list of texts, as JSON.
+        grants TEXT NOT NULL,
+        -- These in seconds since 1970.
+        created INTEGER NOT NULL,
+        expires INTEGER,
+        revoked INTEGER
+    ) STRICT;
+    CREATE TABLE secret (
+        key TEXT NOT NULL REFERENCES key (id),
+        -- SHA-256 of the text.
+        hash BLOB NOT NULL,
+        expires INTEGER
+    ) STRICT;
+    -- Which key added an adapter.
+    CREATE TABLE owner (
+        adapter TEXT PRIMARY KEY,
+        key TEXT NOT NULL REFERENCES key (id)
+    ) STRICT;
+";
+
+/// The hash of a secret, and when that ends.
+pub(crate) type StoredSecret = (Hash, Option<SystemTime>);
+
+/// A key with its secrets.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) key: Key,
+    pub(crate) secrets: Vec<StoredSecret>,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    database: Mutex<Connection>,
+    path: PathBuf,
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn time(seconds: i64) -> SystemTime {
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    // What no clock can show is the end of time as well.
+    UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+}
+
+impl Store {
+    /// Opens the keys of a data folder, or begins them there.
+    ///
+    /// # Errors
+    /// If the folder cannot be made or the database cannot be used.
+    pub fn open(folder: &Path) -> Result<Self, AccessError> {
+        fs::create_dir_all(folder).map_err(|source| AccessError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let path = folder.join(FILE);
+        let fail = |source| AccessError::Database {
+            path: path.clone(),
+            source,
+        };
+        let mut database = Connection::open(&path).map_err(fail)?;
+        database.busy_timeout(PATIENCE).map_err(fail)?;
+        for (name, value) in [
+            ("journal_mode", "WAL"),
+            ("synchronous", "FULL"),
+            ("foreign_keys", "ON"),
+        ] {
+            database.pragma_update(None, name, value).map_err(fail)?;
+        }
+        let transaction = database
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fail)?;
+        let version: i64 = transaction
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fail)?;
+        match version {
+            0 => {
+                transaction.execute_batch(TABLES).map_err(fail)?;
+                transaction
+                    .pragma_update(None, "user_version", SCHEMA)
+                    .map_err(fail)?;
+            }
+            SCHEMA => {}
+            _ => return Err(AccessError::TooNew { path, version }),
+        }
+        transaction.commit().map_err(fail)?;
+        Ok(Self {
+            database: Mutex::new(database),
+            path,
+        })
+    }
+
+    fn database(&self) -> MutexGuard<'_, Connection> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> AccessError {
+        AccessError::Database {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// Does all of `change` or nothing.
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<Result<T, AccessError>, rusqlite::Error>,
+    ) -> Result<T, AccessError> {
+        let mut database = self.database();
+        let fail = |source| self.failed(source);
+        let transaction = database
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fail)?;
+        let done = change(&transaction).map_err(fail)??;
+        transaction.commit().map_err(fail)?;
+        Ok(done)
+    }
+
+    /// A number that changes when another connection has changed the database.
+    pub(crate) fn version(&self) -> Result<i64, AccessError> {
+        let database = self.database();
+        let version = database.pragma_query_value(None, "data_version", |row| row.get(0));
+        version.map_err(|source| self.failed(source))
+    }
+
+    /// All keys, the oldest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read, or holds what no key can be.
+    pub fn keys(&self) -> Result<Vec<Key>, AccessError> {
+        Ok(self.stored()?.into_iter().map(|stored| stored.key).collect())
+    }
+
+    pub(crate) fn stored(&self) -> Result<Vec<Stored>, AccessError> {
+        type Read = rusqlite::Result<(Vec<Row>, HashMap<String, Vec<StoredSecret>>)>;
+        type Row = (
+            String,
+            String,
+            String,
+            String,
+            String,
+            i64,
+            Option<i64>,
+            Option<i64>,
+        );
+        let mut database = self.database();
+        let read = |database: &Transaction<'_>| -> Read {
+            let rows = database
+                .prepare("SELECT id, name, role, tenant, grants, created, expires, revoked FROM key ORDER BY rowid")?
+                .query_map([], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?))
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            let mut secrets: HashMap<String, Vec<StoredSecret>> = HashMap::new();
+            let mut statement = database.prepare("SELECT key, hash, expires FROM secret ORDER BY rowid")?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                let of: String = row.get(0)?;
+                secrets
+                    .entry(of)
+                    .or_default()
+                    .push((row.get(1)?, row.get::<_, Option<i64>>(2)?.map(time)));
+            }
+            Ok((rows, secrets))
+        };
+        // One transaction, so that keys and secrets are of one moment.
+        let read = database.transaction().and_then(|transaction| read(&transaction));
+        let (rows, mut secrets) = read.map_err(|source| self.failed(source))?;
+        let stored = rows
+            .into_iter()
+            .map(|(id, name, role, tenant, grants, created, expires, revoked)| {
+                let damaged = |problem: String| AccessError::Damaged {
+                    id: id.clone(),
+                    problem,
+                };
+                let grants: Vec<String> =
+                    serde_json::from_str(&grants).map_err(|error| damaged(error.to_string()))?;
+                Ok(Stored {
+                    secrets: secrets.remove(&id).unwrap_or_default(),
+                    key: Key {
+                        role: role.parse().map_err(damaged)?,
+                        grants: Grants::parse(&grants).map_err(damaged)?,
+                        created: time(created),
+                        expires: expires.map(time),
+                        revoked: revoked.map(time),
+                        name,
+                        tenant,
+                        id,
+                    },
+                })
+            });
+        stored.collect()
+    }
+
+    /// Makes a key. Its secret is nowhere else from then on.
+    ///
+    /// # Errors
+    /// If the name is taken or cannot be one, or the database cannot be written.
+    pub fn add(&self, new: &NewKey) -> Result<(Key, Secret), AccessError> {
+        check_name("name", &new.name)?;
+        let tenant = new.tenant.as_ref().unwrap_or(&new.name);
+        check_name("tenant", tenant)?;
+        let id = Secret::new_id()?;
+        let secret = Secret::new(&id)?;
+        let key = Key {
+            name: new.name.clone(),
+            role: new.role,
+            tenant: tenant.clone(),
+            grants: new.grants.clone(),
+            created: time(seconds(SystemTime::now())),
+            expires: new.expires.map(|at| time(seconds(at))),
+            revoked: None,
+            id,
+        };
+        self.write(|transaction| {
+            let added = transaction.execute(
+                "INSERT INTO key (id, name, role, tenant, grants, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    key.id,
+                    key.name,
+                    key.role.to_string(),
+                    key.tenant,
+                    serde_json::json!(key.grants.texts()).to_string(),
+                    seconds(key.created),
+                    key.expires.map(seconds)
+                ],
+            );
+            match added {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    return Ok(Err(AccessError::NameTaken(key.name.clone())));
+                }
+                added => added?,
+            };
+            insert_secret(transaction, &secret)?;
+            Ok(Ok(()))
+        })?;
+        Ok((key, secret))
+    }
+
+    /// Ends a key, named by its id or name, for good. A second time changes nothing.
+    ///
+    /// # Errors
+    /// If there is no such key, or the database cannot be written.
+    pub fn revoke(&self, key: &str) -> Result<Key, AccessError> {
+        self.write(|transaction| {
+            let Some(id) = find(transaction, key)? else {
+                return Ok(Err(AccessError::Unknown(key.to_owned())));
+            };
+            transaction.execute(
+                "UPDATE key SET revoked = coalesce(revoked, ?) WHERE id = ?",
+                params![seconds(SystemTime::now()), id],
+            )?;
+            Ok(Ok(id))
+        })
+        .and_then(|id| self.key(&id))
+    }
+
+    /// Gives a key, named by its id or name, another secret; those that it has end at `until`, if they do not before.
+    ///
+    /// # Errors
+    /// If there is no such key, it is revoked, or the database cannot be written.
+    pub fn rotate(&self, key: &str, until: SystemTime) -> Result<(Key, Secret), AccessError> {
+        let id = self.alive(key)?;
+        let secret = Secret::new(&id)?;
+        self.write(|transaction| {
+            transaction.execute(
+                "UPDATE secret SET expires = min(coalesce(expires, ?1), ?1) WHERE key = ?2",
+                params![seconds(until), id],
+            )?;
+            transaction.execute(
+                "DELETE FROM secret WHERE key = ? AND expires <= ?",
+                params![id, seconds(SystemTime::now())],
+            )?;
+            insert_secret(transaction, &secret)?;
+            Ok(Ok(()))
+        })?;
+        Ok((self.key(&id)?, secret))
+    }
+
+    /// Changes a key, named by its id or name.
+    ///
+    /// # Errors
+    /// If there is no such key, it is revoked, a field is not right, or the database cannot be written.
+    pub fn set(&self, key: &str, changes: &Changes) -> Result<Key, AccessError> {
+        if let Some(tenant) = &changes.tenant {
+            check_name("tenant", tenant)?;
+        }
+        let id = self.alive(key)?;
+        self.write(|transaction| {
+            if let Some(role) = changes.role {
+                transaction.execute(
+                    "UPDATE key SET role = ? WHERE id = ?",
+                    params![role.to_string(), id],
+                )?;
+            }
+            if let Some(tenant) = &changes.tenant {
+                transaction.execute("UPDATE key SET tenant = ? WHERE id = ?", params![tenant, id])?;
+            }
+            if let Some(grants) = &changes.grants {
+                let grants = serde_json::json!(grants.texts()).to_string();
+                transaction.execute("UPDATE key SET grants = ? WHERE id = ?", params![grants, id])?;
+            }
+            if let Some(expires) = changes.expires {
+                transaction.execute(
+                    "UPDATE key SET expires = ? WHERE id = ?",
+                    params![expires.map(seconds), id],
+                )?;
+            }
+            Ok(Ok(()))
+        })?;
+        self.key(&id)
+    }
+
+    fn alive(&self, key: &str) -> Result<String, AccessError> {
+        let found = self
+            .keys()?
+            .into_iter()
+            .find(|found| found.id == key || found.name == key);
+        match found {
+            None => Err(AccessError::Unknown(key.to_owned())),
+            Some(found) if found.revoked.is_some() => Err(AccessError::Revoked(key.to_owned())),
+            Some(found) => Ok(found.id),
+        }
+    }
+
+    fn key(&self, id: &str) -> Result<Key, AccessError> {
+        let found = self.keys()?.into_iter().find(|key| key.id == id);
+        found.ok_or_else(|| AccessError::Unknown(id.to_owned()))
+    }
+
+    /// Makes key `id` the one that added `adapter`, unless another is; whether it is now, and whether it was not before.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn claim(&self, adapter: &str, id: &str) -> Result<(bool, bool), AccessError> {
+        self.write(|transaction| {
+            let new = transaction.execute(
+                "INSERT INTO owner (adapter, key) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                params![adapter, id],
+            )?;
+            let owner: String =
+                transaction.query_row("SELECT key FROM owner WHERE adapter = ?", [adapter], |row| {
+                    row.get(0)
+                })?;
+            Ok(Ok((owner == id, new == 1)))
+        })
+    }
+
+    /// Which key added `adapter`.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn owner(&self, adapter: &str) -> Result<Option<String>, AccessError> {
+        let database = self.database();
+        let owner = database
+            .query_row("SELECT key FROM owner WHERE adapter = ?", [adapter], |row| {
+                row.get(0)
+            })
+            .optional();
+        owner.map_err(|source| self.failed(source))
+    }
+
+    /// Forgets who added `adapter`.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn disown(&self, adapter: &str) -> Result<(), AccessError> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM owner WHERE adapter = ?", [adapter])?;
+            Ok(Ok(()))
+        })
+    }
+}
+
+fn insert_secret(transaction: &Transaction<'_>, secret: &Secret) -> rusqlite::Result<usize> {
+    transaction.execute(
+        "INSERT INTO secret (key, hash) VALUES (?, ?)",
+        params![secret.id(), secret.hash()],
+    )
+}
+
+fn find(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<String>> {
+    // An id before a name that looks like one.
+    transaction
+        .query_row(
+            "SELECT id FROM key WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1",
+            [key],
+            |row| row.get(0),
+        )
+        .optional()
+}

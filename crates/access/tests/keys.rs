@@ -1,0 +1,149 @@
+//! A key's life.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use multigraft_access::{Access, AccessError, Changes, FILE, Grants, NewKey, Refused, Role, Secret, Store};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn new(name: &str) -> NewKey {
+    NewKey {
+        name: name.to_owned(),
+        role: Role::Use,
+        tenant: None,
+        grants: Grants::parse(&["acme/*"]).unwrap(),
+        expires: None,
+    }
+}
+
+fn access(folder: &tempfile::TempDir) -> Access {
+    Access::new(Store::open(folder.path()).unwrap()).unwrap()
+}
+
+#[test]
+fn a_key_opens_with_its_secret_alone_and_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, secret) = access(&folder).store().add(&new("acme")).unwrap();
+    let (_, other) = access(&folder).store().add(&new("other")).unwrap();
+    let access = access(&folder);
+    let now = SystemTime::now();
+    assert_eq!(*access.check(&secret, now).unwrap(), key);
+    assert_eq!(
+        (key.tenant.as_str(), key.may_use("acme/a"), key.may_use("b")),
+        ("acme", true, false)
+    );
+    let random = &other.reveal()[other.reveal().len() - 43..];
+    let forged = Secret::parse(&format!("mg-{}-{random}", key.id)).unwrap();
+    assert_eq!(access.check(&forged, now), Err(Refused::Unknown));
+    assert!(matches!(
+        access.store().add(&new("acme")),
+        Err(AccessError::NameTaken(_))
+    ));
+}
+
+#[test]
+fn secrets_are_not_in_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, secret) = access(&folder).store().add(&new("acme")).unwrap();
+    let random = &secret.reveal().as_bytes()[secret.reveal().len() - 43..];
+    for file in fs::read_dir(folder.path()).unwrap() {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(random.len()).any(|window| window == random));
+    }
+    assert!(folder.path().join(FILE).exists());
+}
+
+#[test]
+fn an_expired_key_opens_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = access(&folder);
+    let now = SystemTime::now();
+    let ends = NewKey {
+        expires: Some(now + DAY),
+        ..new("acme")
+    };
+    let (_, secret) = access.store().add(&ends).unwrap();
+    access.refresh().unwrap();
+    assert!(access.check(&secret, now).is_ok());
+    assert_eq!(access.check(&secret, now + DAY), Err(Refused::Expired));
+}
+
+#[test]
+fn after_a_rotation_the_old_secret_goes_on_until_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = access(&folder);
+    let now = SystemTime::now();
+    let (_, old) = access.store().add(&new("acme")).unwrap();
+    let (key, young) = access.store().rotate("acme", now + DAY).unwrap();
+    access.refresh().unwrap();
+    assert_eq!((old.id(), young.id()), (key.id.as_str(), key.id.as_str()));
+    for secret in [&old, &young] {
+        assert!(access.check(secret, now).is_ok());
+    }
+    assert_eq!(access.check(&old, now + DAY), Err(Refused::Expired));
+    assert!(access.check(&young, now + 2 * DAY).is_ok());
+    // A longer time does not bring back what was to end.
+    access.store().rotate("acme", now + 9 * DAY).unwrap();
+    access.refresh().unwrap();
+    assert_eq!(access.check(&old, now + DAY), Err(Refused::Expired));
+}
+
+#[test]
+fn a_revoked_key_stays_revoked_and_does_not_open_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = access(&folder);
+    assert!(access.is_empty());
+    let (key, secret) = access.store().add(&new("acme")).unwrap();
+    access.store().revoke(&key.id).unwrap();
+    access.refresh().unwrap();
+    assert_eq!(access.check(&secret, SystemTime::now()), Err(Refused::Revoked));
+    assert!(!access.is_empty());
+    assert!(matches!(
+        access.store().rotate("acme", SystemTime::now()),
+        Err(AccessError::Revoked(_))
+    ));
+    assert!(matches!(
+        access.store().set("acme", &Changes::default()),
+        Err(AccessError::Revoked(_))
+    ));
+    assert!(matches!(
+        access.store().revoke("none"),
+        Err(AccessError::Unknown(_))
+    ));
+}
+
+#[test]
+fn what_another_process_changes_is_seen_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, secret) = access(&folder).store().add(&new("acme")).unwrap();
+    let access = Arc::new(access(&folder));
+    access.follow().unwrap();
+    let other = Store::open(folder.path()).unwrap();
+    other.revoke("acme").unwrap();
+    let begun = Instant::now();
+    while access.check(&secret, SystemTime::now()).is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "still open");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn an_adapter_has_one_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = access(&folder);
+    let (a, _) = access.store().add(&new("a")).unwrap();
+    let (b, _) = access.store().add(&new("b")).unwrap();
+    let store = access.store();
+    assert_eq!(store.claim("x", &a.id).unwrap(), (true, true));
+    assert_eq!(store.claim("x", &a.id).unwrap(), (true, false));
+    assert_eq!(store.claim("x", &b.id).unwrap(), (false, false));
+    assert_eq!(store.owner("x").unwrap(), Some(a.id));
+    store.disown("x").unwrap();
+    assert_eq!(store.claim("x", &b.id).unwrap(), (true, true));
+}

@@ -1,0 +1,123 @@
+//! `multigraft keys`: the API keys of a data folder.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use comfy_table::{Table, presets};
+use multigraft_access::{Changes, Grants, Key, NewKey, Secret, Store};
+
+use crate::cli::{KeysAction, KeysArguments};
+
+const HOUR: u64 = 3600;
+
+pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
+    let folder = arguments.data.as_ref();
+    let folder = folder.context("no data folder: give the server's with --data FOLDER")?;
+    let store = Store::open(folder)?;
+    let said = match &arguments.action {
+        KeysAction::Add {
+            name,
+            role,
+            tenant,
+            grant,
+            days,
+        } => {
+            let (key, secret) = store.add(&NewKey {
+                name: name.clone(),
+                role: *role,
+                tenant: tenant.clone(),
+                grants: grants(grant)?.unwrap_or_else(Grants::all),
+                expires: days.map(in_days).transpose()?,
+            })?;
+            shown(&key, &secret)
+        }
+        KeysAction::Ls => table(&store.keys()?),
+        KeysAction::Revoke { key } => {
+            let key = store.revoke(key)?;
+            format!("key `{}` is revoked", key.name)
+        }
+        KeysAction::Rotate { key, hours } => {
+            let (key, secret) = store.rotate(key, after(u64::from(*hours) * HOUR)?)?;
+            shown(&key, &secret)
+        }
+        KeysAction::Set {
+            key,
+            role,
+            tenant,
+            grant,
+            days,
+        } => {
+            let key = store.set(
+                key,
+                &Changes {
+                    role: *role,
+                    tenant: tenant.clone(),
+                    grants: grants(grant)?,
+                    expires: days.map(in_days).transpose()?.map(Some),
+                },
+            )?;
+            table(&[key])
+        }
+    };
+    writeln!(io::stdout().lock(), "{said}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn grants(given: &[String]) -> Result<Option<Grants>> {
+    match given.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(Grants::parse(given).map_err(|problem| anyhow!(problem))?)),
+    }
+}
+
+fn in_days(days: u32) -> Result<SystemTime> {
+    after(u64::from(days) * 24 * HOUR)
+}
+
+fn after(seconds: u64) -> Result<SystemTime> {
+    let time = SystemTime::now().checked_add(Duration::from_secs(seconds));
+    time.context("that is longer than time is counted")
+}
+
+/// The secret alone is on the last line, for scripts.
+fn shown(key: &Key, secret: &Secret) -> String {
+    format!(
+        "key `{}` ({}); its secret, which is not shown again:\n{}",
+        key.name,
+        key.id,
+        secret.reveal()
+    )
+}
+
+fn table(keys: &[Key]) -> String {
+    if keys.is_empty() {
+        return "there are no keys".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["NAME", "ID", "ROLE", "TENANT", "GRANTS", "STATE"]);
+    let now = SystemTime::now();
+    for key in keys {
+        let state = match key.expires {
+            _ if key.revoked.is_some() => "revoked".to_owned(),
+            None => "good".to_owned(),
+            Some(end) => match end.duration_since(now) {
+                Ok(left) => format!("ends in {} h", left.as_secs() / HOUR),
+                Err(_) => "expired".to_owned(),
+            },
+        };
+        table.add_row([
+            key.name.clone(),
+            key.id.clone(),
+            key.role.to_string(),
+            key.tenant.clone(),
+            key.grants.texts().join(" "),
+            state,
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,182 @@
+//! Whose a request is, and what of the server that shows.
+//!
+//! Handlers get a [`Session`] and ask it for adapters, never the registry: what a key may not use looks, to the byte, like
+//! what is not there.
+
+use std::{ops::Deref, sync::Arc, time::SystemTime};
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use multigraft_access::{Key, Role, Secret};
+use multigraft_adapters::{Listed, Reference, Status};
+use multigraft_engine::Tenant;
+
+use crate::{
+    error::ApiError,
+    state::{AppState, Shared},
+};
+
+/// Anthropic's and Azure's way to send a key.
+const API_KEY: &str = "x-api-key";
+/// What answers to anybody: whether the server lives.
+const OPEN: &str = "/health";
+
+/// Whose a request is: a key's, or anybody's where there are no keys.
+#[derive(Clone, Debug)]
+struct Caller(Option<Arc<Key>>);
+
+/// The server as one request's caller may see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    state: Shared,
+    caller: Caller,
+}
+
+impl Deref for Session {
+    type Target = AppState;
+
+    fn deref(&self) -> &AppState {
+        &self.state
+    }
+}
+
+/// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every request anew.
+pub(crate) async fn authenticate(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
+    if request.uri().path() == OPEN {
+        return next.run(request).await;
+    }
+    match caller(&state, request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let Some(access) = state.access.as_ref().filter(|access| !access.is_empty()) else {
+        return Ok(Caller(None));
+    };
+    let bearer = headers.get(header::AUTHORIZATION).map(|value| {
+        let text = value.to_str().unwrap_or_default();
+        let (scheme, token) = text.split_once(' ').unwrap_or_default();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            token.trim()
+        } else {
+            ""
+        }
+    });
+    let other = headers
+        .get(API_KEY)
+        .map(|value| value.to_str().unwrap_or_default());
+    let sent = bearer.or(other).ok_or_else(|| {
+        let message = "this server wants an API key: send the header `Authorization: Bearer mg-…`";
+        ApiError::Unauthorized(message.to_owned())
+    })?;
+    let wrong = || ApiError::Unauthorized("the API key is not valid".to_owned());
+    let secret = Secret::parse(sent).ok_or_else(wrong)?;
+    match access.check(&secret, SystemTime::now()) {
+        Ok(key) => Ok(Caller(Some(key))),
+        Err(reason) => {
+            tracing::info!(key = secret.id(), %reason, "a key was refused");
+            Err(wrong())
+        }
+    }
+}
+
+impl FromRequestParts<Shared> for Session {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
+        // Without the middleware nobody gets in.
+        let caller = parts.extensions.get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| ApiError::Unauthorized("no API key was looked for".to_owned()))?;
+        Ok(Self {
+            state: Arc::clone(state),
+            caller,
+        })
+    }
+}
+
+/// The name that an adapter gets which is called as its source is: however that is spelt, it is one.
+pub(crate) fn name_of(at: &Reference) -> String {
+    match at.to_string() {
+        written if at.is_remote() => written
+            .strip_prefix("hf://")
+            .map(str::to_owned)
+            .unwrap_or(written),
+        written => written,
+    }
+}
+
+impl Session {
+    /// Whether it may use the adapter called `name`, if there is one.
+    pub(crate) fn may_use(&self, name: &str) -> bool {
+        self.caller.0.as_ref().is_none_or(|key| key.may_use(name))
+    }
+
+    /// Whether it may use the base.
+    pub(crate) fn may_use_base(&self) -> bool {
+        self.caller.0.as_ref().is_none_or(|key| key.may_use_base())
+    }
+
+    /// Whether it may see how the server is doing and who uses what.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.caller.0.as_ref().is_none_or(|key| key.role == Role::Admin)
+    }
+
+    /// The key, unless it may do everything.
+    pub(crate) fn limited(&self) -> Option<&Arc<Key>> {
+        self.caller.0.as_ref().filter(|key| key.role != Role::Admin)
+    }
+
+    /// For whom the engine computes: the key's tenant, and within it who says the same `cache_salt`.
+    pub(crate) fn tenant(&self, salt: Option<Tenant>) -> Option<Tenant> {
+        match &self.caller.0 {
+            None => salt,
+            Some(key) => Some(Tenant::new(&key.tenant).parted(salt)),
+        }
+    }
+
+    /// Names of adapters that it may use.
+    pub(crate) fn adapter_names(&self) -> Vec<String> {
+        let mut names = self.registry.names();
+        names.retain(|name| self.may_use(name));
+        names
+    }
+
+    /// All names that it may use, the base's first.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let base = self.may_use_base().then(|| self.registry.base().to_owned());
+        base.into_iter().chain(self.adapter_names()).collect()
+    }
+
+    /// Adapters that it may use.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let mut listed = self.registry.list();
+        listed.retain(|listed| self.may_use(&listed.name));
+        listed
+    }
+
+    /// Phases of adapters that it may use.
+    pub(crate) fn statuses(&self) -> Vec<Status> {
+        let mut statuses = self.registry.statuses();
+        statuses.retain(|status| self.may_use(&status.name));
+        statuses
+    }
+
+    /// The adapter called `name`, if it may use that.
+    pub(crate) fn listed(&self, name: &str) -> Option<Listed> {
+        self.registry.listed(name).filter(|_| self.may_use(name))
+    }
+
+    /// Whether there is an adapter called `name` that it may use.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.registry.contains(name) && self.may_use(name)
+    }
+}
