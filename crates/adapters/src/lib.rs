@@ -41,8 +41,8 @@ pub use read::{is_adapter, read, read_for};
 pub use refusal::Refusal;
 pub use registry::{
     ActivateError, AdapterLimits, AddedBy, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion,
-    LoadError, Lookup, OnLoad, OpenError, Outcome, Pack, Packer, Phase, Progress, Registry, RegistryOptions,
-    Residency, Size, Status, StoreError, Waiting,
+    LoadError, Lookup, MergePart, OnLoad, OpenError, Outcome, Pack, Packer, Phase, Progress, Registry,
+    RegistryOptions, Residency, Size, Status, StoreError, Waiting,
 };
 pub use self_test::{Agreement, Effect, Encode, OnFailure, SelfTest};
 pub use source::{

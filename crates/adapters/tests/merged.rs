@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_adapters::{
-    BaseShape, Entry, LoadError, Lookup, MajoritySign, MergeMethod, Packer, Reference, Registry,
+    BaseShape, Entry, LoadError, Lookup, MajoritySign, MergeMethod, MergePart, Packer, Reference, Registry,
     RegistryOptions, Source,
 };
 use multigraft_model::{
@@ -49,9 +49,9 @@ impl Place {
     }
 
     fn merged(&self, method: MergeMethod, parts: &[(&str, f64)]) -> Result<Entry, LoadError> {
-        let parts: Vec<(Entry, f64)> = parts
+        let parts: Vec<(MergePart, f64)> = parts
             .iter()
-            .map(|&(name, weight)| (self.get(name), weight))
+            .map(|&(name, weight)| (MergePart::from(&self.get(name)), weight))
             .collect();
         block(self.registry.merged(method, &parts))
     }

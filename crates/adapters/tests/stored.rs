@@ -119,6 +119,31 @@ fn names_versions_and_pins_survive_and_their_files_with_them() {
 }
 
 #[test]
+fn what_an_adapter_says_that_it_should_answer_is_kept_with_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, source) = (dir.path().join("data"), dir.path().join("source"));
+    write(source.clone(), 1);
+    let registry = open(&data).unwrap();
+    for reference in ["{}", "{\"prompt\": [1]}"] {
+        std::fs::write(source.join("reference.json"), reference).unwrap();
+        let adding = Adding {
+            replace: true,
+            ..Adding::default()
+        };
+        let from = Source {
+            name: "a".to_owned(),
+            at: Reference::Folder(source.clone()),
+        };
+        let hash = registry.add(&from, adding).unwrap().block().unwrap().hash;
+        let kept = data
+            .join("adapters")
+            .join(hash.to_string())
+            .join("reference.json");
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), reference);
+    }
+}
+
+#[test]
 fn data_of_the_first_version_is_read_and_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let (data, source) = (dir.path().join("data"), dir.path().join("source"));

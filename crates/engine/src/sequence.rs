@@ -212,7 +212,9 @@ impl Sequence {
 
     /// It is admitted; says whether for the first time.
     pub(crate) fn start(&mut self, now: Instant) -> bool {
-        self.place = None;
+        if let Some(place) = self.place.take() {
+            place.start();
+        }
         if self.was_started() {
             return false;
         }

@@ -42,9 +42,10 @@ struct Queue {
 const NEWEST: f64 = 0.125;
 
 impl Queue {
-    fn leave(&mut self, now: Instant) {
+    /// One has left: to be computed, or because its client did, which says nothing of how fast the others will.
+    fn leave(&mut self, now: Instant, started: bool) {
         self.waiting -= 1;
-        if let Some(left) = self.left.replace(now) {
+        if started && let Some(left) = self.left.replace(now) {
             let newest = now.saturating_duration_since(left);
             self.interval = Some(match self.interval {
                 None => newest,
@@ -71,6 +72,14 @@ impl Queue {
 pub(crate) struct Place {
     room: Arc<WaitingRoom>,
     share: ShareId,
+    started: bool,
+}
+
+impl Place {
+    /// The request is computed from now on.
+    pub(crate) fn start(mut self) {
+        self.started = true;
+    }
 }
 
 impl WaitingRoom {
@@ -103,6 +112,7 @@ impl WaitingRoom {
         Ok(Place {
             room: Arc::clone(room),
             share,
+            started: false,
         })
     }
 
@@ -133,9 +143,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut occupied = self.room.lock();
         let now = Instant::now();
-        occupied.all.leave(now);
+        occupied.all.leave(now, self.started);
         if let Some(its) = occupied.by_share.get_mut(&self.share) {
-            its.leave(now);
+            its.leave(now, self.started);
             if its.waiting == 0 {
                 occupied.by_share.remove(&self.share);
             }
@@ -185,18 +195,22 @@ mod tests {
         };
         assert_eq!(queue.time(at(0)), None);
         for seconds in [0, 2, 4, 6] {
-            queue.leave(at(seconds));
+            queue.leave(at(seconds), true);
         }
         assert_eq!(queue.time(at(7)), Some(Duration::from_secs(8 * 2)));
+        // Who gives up is no sign of speed.
+        queue.leave(at(7), false);
+        assert_eq!(queue.time(at(7)), Some(Duration::from_secs(7 * 2)));
+        queue.waiting += 1;
         // Nobody left for ten seconds.
         assert_eq!(queue.time(at(16)), Some(Duration::from_secs(8 * 10)));
         // An idle night between is no interval.
         queue.waiting = 1;
-        queue.leave(at(17));
+        queue.leave(at(17), true);
         let night = 30_000;
         queue.waiting = 2;
-        queue.leave(at(night));
-        queue.leave(at(night + 1));
+        queue.leave(at(night), true);
+        queue.leave(at(night + 1), true);
         assert!(queue.interval < Some(Duration::from_secs(20)), "{queue:?}");
     }
 

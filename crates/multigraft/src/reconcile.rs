@@ -53,6 +53,8 @@ pub(crate) struct Reconciler {
     /// What of it holds.
     made: BTreeMap<String, Wanted>,
     failed: BTreeMap<String, Failure>,
+    /// What is being loaded.
+    pending: BTreeMap<String, (Wanted, Waiting)>,
     /// The file as it was when it was taken at its word last.
     text: Option<String>,
     /// The file as it was read last: it is taken at its word if it stays so for a while, for it may be half written.
@@ -73,6 +75,7 @@ impl Reconciler {
             wanted: BTreeMap::new(),
             made: BTreeMap::new(),
             failed: BTreeMap::new(),
+            pending: BTreeMap::new(),
             text: None,
             seen: None,
         }
@@ -128,8 +131,9 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Makes what the file says of what does not hold yet.
+    /// Makes what the file says of what does not hold yet, or begins to.
     fn make(&mut self, now: Instant) {
+        self.collect();
         let gone: Vec<String> = self
             .made
             .keys()
@@ -150,37 +154,50 @@ impl Reconciler {
         let open: Vec<(String, Wanted)> = self
             .wanted
             .iter()
-            .filter(|(name, wanted)| self.made.get(*name) != Some(wanted) && is_due(name))
+            .filter(|(name, wanted)| {
+                self.made.get(*name) != Some(wanted) && is_due(name) && !self.pending.contains_key(*name)
+            })
             .map(|(name, wanted)| (name.clone(), wanted.clone()))
             .collect();
-        // All are begun before the first is waited for.
-        let begun: Vec<_> = open
-            .iter()
-            .map(|(name, wanted)| self.begin(name, wanted))
-            .collect();
-        for ((name, wanted), begun) in open.into_iter().zip(begun) {
-            let outcome = begun.and_then(|waiting| {
-                waiting.map(Waiting::block).transpose()?;
-                Ok(self.registry.set_limits(&name, wanted.limits)?)
-            });
-            match outcome {
-                Ok(()) => {
-                    tracing::info!(adapter = name, source = wanted.source, "served, as the file says");
-                    self.failed.remove(&name);
-                    self.made.insert(name, wanted);
-                }
-                Err(error) => {
-                    let attempts = 1 + self.failed.get(&name).map_or(0, |failure| failure.attempts);
-                    let pause = BACKOFF.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST);
-                    tracing::error!(
-                        adapter = name,
-                        source = wanted.source,
-                        "cannot be served as the file says: {error:#}; tried again in {} s",
-                        pause.as_secs()
-                    );
-                    let next = Instant::now() + pause;
-                    self.failed.insert(name, Failure { attempts, next });
-                }
+        for (name, wanted) in open {
+            match self.begin(&name, &wanted) {
+                Ok(Some(waiting)) => drop(self.pending.insert(name, (wanted, waiting))),
+                Ok(None) => self.settle(name, wanted, Ok(())),
+                Err(error) => self.settle(name, wanted, Err(error)),
+            }
+        }
+    }
+
+    /// Takes note of loads that have ended. The others hold up nothing but their own names.
+    fn collect(&mut self) {
+        for (name, (wanted, mut waiting)) in std::mem::take(&mut self.pending) {
+            match waiting.poll() {
+                None => drop(self.pending.insert(name, (wanted, waiting))),
+                Some(outcome) => self.settle(name, wanted, outcome.map(|_| ()).map_err(anyhow::Error::from)),
+            }
+        }
+    }
+
+    fn settle(&mut self, name: String, wanted: Wanted, outcome: Result<()>) {
+        // It may have been taken out of the file meanwhile; what is made and not wanted is removed next.
+        let outcome = outcome.and_then(|()| Ok(self.registry.set_limits(&name, wanted.limits)?));
+        match outcome {
+            Ok(()) => {
+                tracing::info!(adapter = name, source = wanted.source, "served, as the file says");
+                self.failed.remove(&name);
+                self.made.insert(name, wanted);
+            }
+            Err(error) => {
+                let attempts = 1 + self.failed.get(&name).map_or(0, |failure| failure.attempts);
+                let pause = BACKOFF.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST);
+                tracing::error!(
+                    adapter = name,
+                    source = wanted.source,
+                    "cannot be served as the file says: {error:#}; tried again in {} s",
+                    pause.as_secs()
+                );
+                let next = Instant::now() + pause;
+                self.failed.insert(name, Failure { attempts, next });
             }
         }
     }
@@ -235,6 +252,14 @@ mod tests {
         Registry::open("base", packer, RegistryOptions::default()).expect("no data")
     }
 
+    /// Until nothing is being loaded.
+    fn wait(reconciler: &mut Reconciler) {
+        while !reconciler.pending.is_empty() {
+            thread::sleep(Duration::from_millis(1));
+            reconciler.collect();
+        }
+    }
+
     /// What is served: name, number of versions, pin.
     fn served(registry: &Registry) -> Vec<(String, usize, bool)> {
         let listed = registry.list().into_iter();
@@ -266,6 +291,7 @@ mod tests {
             let _ = reconciler.read();
             let read = reconciler.read().map_err(|error| format!("{error:#}"));
             reconciler.make(Instant::now() + Duration::from_secs(later));
+            wait(&mut reconciler);
             (read, served(&registry))
         };
         let of = |name: &str, versions, pinned| (name.to_owned(), versions, pinned);
@@ -319,6 +345,7 @@ mod tests {
             fs::write(&path, text).expect("written");
             reconciler.read().expect("valid");
             reconciler.make(Instant::now());
+            wait(&mut reconciler);
             registry.names()
         };
         let whole = format!(

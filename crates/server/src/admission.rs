@@ -3,7 +3,7 @@
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, Reference, Source};
+use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, MergePart, Reference, Source};
 use multigraft_engine::{AdapterUse, Request, RequestId, SubmitError};
 use tokio::time::{Instant, timeout_at};
 
@@ -149,16 +149,27 @@ impl Session {
                 Ok((entry, *scale, names))
             }
             Asked::Merged { method, parts, .. } => {
-                // All of them are asked for before the first is waited for.
-                let found = parts.iter().map(|(name, _)| self.look_up(name, ticket));
-                let found = found.collect::<Result<Vec<Lookup>, _>>()?;
-                let mut entries = Vec::with_capacity(parts.len());
-                for ((name, weight), found) in parts.iter().zip(found) {
-                    entries.push((self.found(name, found, deadline, asked).await?, *weight));
+                // All of them are asked for before the first is waited for, and none is held in memory while the others are
+                // loaded, which may need the room.
+                let part = |entry: Entry| (MergePart::from(&entry), entry.name);
+                let mut looked_up = Vec::with_capacity(parts.len());
+                for (name, _) in parts {
+                    looked_up.push(match self.look_up(name, ticket)? {
+                        Lookup::Ready(entry) => Ok(part(entry)),
+                        found => Err(found),
+                    });
                 }
-                let merged = self.registry.merged(*method, &entries);
-                // They need not stay in memory for this.
-                let names = entries.into_iter().map(|(entry, _)| entry.name).collect();
+                let mut merging = Vec::with_capacity(parts.len());
+                let mut names = Vec::with_capacity(parts.len());
+                for ((name, weight), found) in parts.iter().zip(looked_up) {
+                    let (merged, name) = match found {
+                        Ok(part) => part,
+                        Err(found) => part(self.found(name, found, deadline, asked).await?),
+                    };
+                    merging.push((merged, *weight));
+                    names.push(name);
+                }
+                let merged = self.registry.merged(*method, &merging);
                 Ok((self.found("merged", merged, deadline, asked).await?, 1.0, names))
             }
         }

@@ -41,14 +41,33 @@ impl Recipe {
     }
 }
 
+/// An adapter that is to be merged with others. It need not stay in memory for that: its files are read again.
+#[derive(Clone, Debug)]
+pub struct MergePart {
+    name: String,
+    hash: AdapterHash,
+    /// What it is beside updates, which cannot be merged.
+    beside: Option<&'static str>,
+}
+
+impl From<&Entry> for MergePart {
+    fn from(entry: &Entry) -> Self {
+        let invoked = !entry.packed.invocation().is_empty();
+        let beside = entry.packed.unscalable();
+        Self {
+            name: entry.name.clone(),
+            hash: entry.hash,
+            beside: beside.or(invoked.then_some("invocation tokens (aLoRA)")),
+        }
+    }
+}
+
 impl Registry {
     /// The adapter that `parts`, each with its weight, become by `method`. It is made if it is not in memory. Its name
     /// tells what it is made of.
-    pub fn merged(&self, method: MergeMethod, parts: &[(Entry, f64)]) -> Lookup {
+    pub fn merged(&self, method: MergeMethod, parts: &[(MergePart, f64)]) -> Lookup {
         for (part, _) in parts {
-            let invoked = !part.packed.invocation().is_empty();
-            let what = part.packed.unscalable();
-            if let Some(what) = what.or(invoked.then_some("invocation tokens (aLoRA)")) {
+            if let Some(what) = part.beside {
                 let name = part.name.clone();
                 return unavailable(MergeError::NotUpdates { name, what });
             }
@@ -104,7 +123,7 @@ impl Registry {
 }
 
 /// `a@0.5+b@1`, or `ties(a@0.5+b@1)`.
-fn named(method: MergeMethod, parts: &[(Entry, f64)]) -> String {
+fn named(method: MergeMethod, parts: &[(MergePart, f64)]) -> String {
     let parts: Vec<String> = parts
         .iter()
         .map(|(part, weight)| format!("{}@{weight}", part.name))

@@ -45,6 +45,7 @@ pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Phase, Progress, Residency, Status};
 use load::{Job, Task, Tasks};
 use memory::{Dropped, Memory};
+pub use merging::MergePart;
 pub use options::{IsBusy, OnLoad, Pack, Packer, RegistryOptions, Size};
 use state::{Named, Told, Version};
 use store::Store;
@@ -82,6 +83,15 @@ impl Waiting {
     /// If it does not come.
     pub async fn outcome(self) -> Outcome {
         self.0.await.unwrap_or(Err(LoadError::Stopped))
+    }
+
+    /// What became of it, if that is known; asked no more afterwards.
+    pub fn poll(&mut self) -> Option<Outcome> {
+        match self.0.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(LoadError::Stopped)),
+        }
     }
 
     /// Waits for it on this thread, which must not be one of an asynchronous runtime.

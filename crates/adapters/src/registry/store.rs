@@ -19,6 +19,7 @@ use super::AddedBy;
 use super::limits::AdapterLimits;
 use crate::files::AdapterFiles;
 use crate::info::AdapterInfo;
+use crate::self_test::{REFERENCE_FILE, REFERENCE_LIMIT};
 use crate::source::Reference;
 
 /// The version of the tables.
@@ -133,6 +134,20 @@ pub(super) struct Store {
     database: Mutex<Connection>,
     path: PathBuf,
     files: PathBuf,
+}
+
+/// Keeps what an adapter says that it should answer, for later loads: it is no part of the hash, so it may be another by now.
+fn keep_reference(adapter: &AdapterFiles, folder: &Path) -> io::Result<()> {
+    let from = adapter.folder.join(REFERENCE_FILE);
+    let is_small = from
+        .metadata()
+        .is_ok_and(|file| file.is_file() && file.len() <= REFERENCE_LIMIT);
+    if !is_small || adapter.folder == folder {
+        return Ok(());
+    }
+    let unfinished = folder.join(format!("{REFERENCE_FILE}.new"));
+    fs::copy(from, &unfinished)?;
+    fs::rename(unfinished, folder.join(REFERENCE_FILE))
 }
 
 /// A source as it was stored. Folders are stored with their whole path.
@@ -374,6 +389,10 @@ impl Store {
             |(name, bytes): &(&str, &[u8])| fs::read(folder.join(name)).is_ok_and(|kept| kept == *bytes);
         let files = adapter.contents.files();
         if files.iter().all(is_whole) {
+            keep_reference(adapter, &folder).map_err(|source| StoreError::File {
+                path: folder.join(REFERENCE_FILE),
+                source,
+            })?;
             return Ok(false);
         }
         let unfinished = self.files.join(format!("{}.new", adapter.hash));
@@ -387,6 +406,7 @@ impl Store {
                 file.write_all(bytes)?;
                 file.sync_all()?;
             }
+            keep_reference(adapter, &unfinished)?;
             File::open(&unfinished)?.sync_all()?;
             if folder.exists() {
                 // Damaged, or it would have been found whole.
