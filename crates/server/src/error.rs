@@ -95,6 +95,9 @@ pub enum ApiError {
     /// A change of the adapters that cannot be made: the name is taken, the files cannot be served.
     #[error("{0}")]
     Unusable(String),
+    /// The name is another's.
+    #[error("{0}")]
+    Conflict(String),
     /// There is no adapter of that name, or none at that place.
     #[error("{0}")]
     NoAdapter(String),
@@ -215,6 +218,7 @@ impl ApiError {
             }
             (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
             (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
+            (Self::Conflict(_), _) => StatusCode::CONFLICT,
             (Self::NoAdapter(_), _) => StatusCode::NOT_FOUND,
             (Self::Gone(_), _) => StatusCode::GONE,
             (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -235,6 +239,7 @@ impl ApiError {
             }
             Self::Forbidden(_) => "PermissionDeniedError",
             Self::Unusable(_) => "InvalidUserInput",
+            Self::Conflict(_) => "ConflictError",
             Self::Gone(_) => "GoneError",
             Self::Failed(_) => "InternalServerError",
         }
@@ -247,6 +252,7 @@ impl ApiError {
             Self::Invalid { .. } | Self::NotJson | Self::TooLarge { .. } | Self::Unusable(_) => "validation",
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
             Self::Forbidden(_) => "forbidden",
+            Self::Conflict(_) => "conflict",
             Self::Gone(_) => "gone",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Overloaded { .. }

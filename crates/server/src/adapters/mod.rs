@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod llama_cpp;
 pub(crate) mod own;
 pub(crate) mod sglang;
+pub(crate) mod upload;
 pub(crate) mod vllm;
 
 use multigraft_adapters::{Adding, ChangeError, Entry, LoadError, Registry, Source};
@@ -25,13 +26,7 @@ impl AppState {
         };
         let waiting = self.registry.add(&source, adding);
         let waiting = waiting.map_err(|error| ApiError::not_added(&error))?;
-        waiting.outcome().await.map_err(|error| match error {
-            LoadError::Failed(error) => ApiError::not_added(&error),
-            LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => {
-                ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
-            }
-            error => ApiError::unavailable(name, &error),
-        })
+        waiting.outcome().await.map_err(|error| not_loaded(name, &error))
     }
 
     /// A change of the registry, which may wait for the disk.
@@ -66,5 +61,16 @@ impl AppState {
             let _ = self.engine.cancel(requests, reason).await;
         }
         Ok(())
+    }
+}
+
+/// Why the adapter that was to be called `name` was not added.
+fn not_loaded(name: &str, error: &LoadError) -> ApiError {
+    match error {
+        LoadError::Failed(error) => ApiError::not_added(error),
+        LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => {
+            ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
+        }
+        error => ApiError::unavailable(name, error),
     }
 }

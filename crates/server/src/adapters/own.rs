@@ -392,7 +392,7 @@ fn limits(fields: &mut Fields) -> Result<Option<AdapterLimits>, ApiError> {
     }
 }
 
-fn shown(state: &AppState, name: &str) -> Result<Json<Adapter>, ApiError> {
+pub(super) fn shown(state: &AppState, name: &str) -> Result<Json<Adapter>, ApiError> {
     let listed = state.registry.listed(name).ok_or_else(|| unknown(name))?;
     Ok(Json(listed.into()))
 }

@@ -151,6 +151,8 @@ pub(crate) struct Options {
     pub(crate) load_gate: Option<mpsc::Receiver<()>>,
     /// Where adapters may come from.
     pub(crate) allowed: Vec<AllowedSource>,
+    /// Where adapters are stored.
+    pub(crate) data: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -163,6 +165,7 @@ impl Default for Options {
             gate: None,
             load_gate: None,
             allowed: Vec::new(),
+            data: None,
         }
     }
 }
@@ -192,7 +195,7 @@ pub(crate) fn server_with(options: Options) -> Server {
     };
     let tokenizer = tokenizer();
     let engine = Engine::start(Box::new(backend), Arc::clone(&tokenizer), options.engine);
-    let registry = registry(options.load_gate);
+    let registry = registry(options.load_gate, options.data);
     let template = "{% for m in messages %}<start>{{ m.role }}:{{ m.content }}<end>{% endfor %}<start>";
     let state = AppState {
         engine: engine.clone(),
@@ -260,7 +263,7 @@ pub(crate) fn write_adapter(folder: &Path, alpha: u32) -> String {
 }
 
 /// The adapters `two` and `team/three`, and whatever is added; packing waits for a word from `gate`.
-fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
+fn registry(gate: Option<mpsc::Receiver<()>>, data: Option<PathBuf>) -> Registry {
     let gate = gate.map(Mutex::new);
     let packer = Packer {
         shape: shape(),
@@ -273,7 +276,11 @@ fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
             Ok(PackedAdapter::claiming(weights.hash, 16))
         }),
     };
-    let registry = Registry::open(BASE, packer, RegistryOptions::default()).expect("threads");
+    let options = RegistryOptions {
+        data,
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::open(BASE, packer, options).expect("threads and a folder");
     for (name, step) in [("two", 2), ("team/three", 3)] {
         let hash = AdapterHash([step; 32]);
         let info = AdapterInfo {
