@@ -161,6 +161,14 @@ pub enum AdapterError {
         /// The sources that are allowed.
         allowed: Vec<String>,
     },
+    /// An upload that could not be kept.
+    #[error("adapter {} cannot be uploaded: {reason}", Quoted(name))]
+    NoUpload {
+        /// Its name.
+        name: String,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
     /// One name for two sources.
     #[error("two adapters are called {}: `{first}` and `{second}`", Quoted(name))]
     DuplicateName {

@@ -367,3 +367,41 @@ fn a_removed_name_is_not_what_was_stored_under_it_before() {
     let registry = open(&data).unwrap();
     assert_eq!(state(&registry), [("a".to_owned(), vec![Some(hash)], 0, false)]);
 }
+
+#[test]
+fn an_upload_survives_and_what_never_arrived_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let registry = open(&data).unwrap();
+    let mut hashes = Vec::new();
+    for alpha in 1..3 {
+        let upload = registry.upload("a", true).unwrap();
+        write(upload.folder().to_owned(), alpha);
+        let adding = Adding {
+            replace: true,
+            ..Adding::default()
+        };
+        let added = registry.add(&upload.source(), adding).unwrap().block();
+        hashes.push(added.unwrap().hash);
+    }
+    // As a crash leaves it.
+    let crashed = registry.upload("b", false).unwrap();
+    write(crashed.folder().to_owned(), 3);
+    let left = data.join("adapters/upload-left");
+    std::fs::rename(crashed.folder(), &left).unwrap();
+    drop((crashed, registry));
+
+    let registry = open(&data).unwrap();
+    assert!(!left.exists());
+    let listed = registry.listed("a").unwrap();
+    let sources: Vec<_> = listed
+        .versions
+        .iter()
+        .map(|version| version.source.to_string())
+        .collect();
+    assert_eq!(sources, ["upload", "upload"]);
+    assert_eq!(get(&registry, "a").hash, hashes[1]);
+    assert_eq!(registry.activate("a", None).unwrap(), hashes[0]);
+    assert_eq!(get(&registry, "a").hash, hashes[0]);
+    assert!(!registry.contains("b"));
+}

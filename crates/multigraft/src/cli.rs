@@ -197,6 +197,7 @@ Examples:
   multigraft adapters ls
   multigraft adapters add support=./adapters/support
   multigraft adapters add support=hf://org/support@v2 --replace
+  multigraft adapters upload support=./adapters/support
   multigraft adapters rollback support
   multigraft adapters --server http://10.0.0.5:8080 verify
 
@@ -311,6 +312,18 @@ pub(crate) enum AdaptersAction {
     Add {
         /// What requests call it, and where it is.
         #[arg(value_name = "[NAME=]SOURCE")]
+        adapter: NamedSource,
+        /// Take the place of the adapter that has the name; requests under way end on that one.
+        #[arg(long)]
+        replace: bool,
+        /// Keep it in memory.
+        #[arg(long)]
+        pin: bool,
+    },
+    /// Send an adapter's files to the server, which must allow it (`serve --data … --allow-source upload`), and serve it.
+    Upload {
+        /// What requests call it, and its folder or `.gguf` file on this machine.
+        #[arg(value_name = "[NAME=]PATH")]
         adapter: NamedSource,
         /// Take the place of the adapter that has the name; requests under way end on that one.
         #[arg(long)]

@@ -98,6 +98,9 @@ pub enum ApiError {
     /// A change of the adapters that cannot be made: the name is taken, the files cannot be served.
     #[error("{0}")]
     Unusable(String),
+    /// The name is another's.
+    #[error("{0}")]
+    Conflict(String),
     /// There is no adapter of that name, or none at that place.
     #[error("{0}")]
     NoAdapter(String),
@@ -219,6 +222,7 @@ impl ApiError {
             (Self::Unauthorized(_), _) => StatusCode::UNAUTHORIZED,
             (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
             (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
+            (Self::Conflict(_), _) => StatusCode::CONFLICT,
             (Self::NoAdapter(_), _) => StatusCode::NOT_FOUND,
             (Self::Gone(_), _) => StatusCode::GONE,
             (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -240,6 +244,7 @@ impl ApiError {
             Self::Unauthorized(_) => "AuthenticationError",
             Self::Forbidden(_) => "PermissionDeniedError",
             Self::Unusable(_) => "InvalidUserInput",
+            Self::Conflict(_) => "ConflictError",
             Self::Gone(_) => "GoneError",
             Self::Failed(_) => "InternalServerError",
         }
@@ -253,6 +258,7 @@ impl ApiError {
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
+            Self::Conflict(_) => "conflict",
             Self::Gone(_) => "gone",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Overloaded { .. }

@@ -18,7 +18,7 @@ use tower_http::{
 use tracing::Level;
 
 use crate::{
-    adapters::{llama_cpp, own, sglang, vllm},
+    adapters::{llama_cpp, own, sglang, upload, vllm},
     dialect,
     error::ApiError,
     metrics,
@@ -53,6 +53,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route(
             "/v1/adapters/{*name}",
             on(MethodFilter::GET, own::get)
+                .post(upload::upload.layer(DefaultBodyLimit::max(state.limits.upload_bytes)))
                 .patch(own::change)
                 .delete(own::remove)
                 .fallback(|request| not_allowed(request, "GET,HEAD,PATCH,DELETE")),

@@ -65,6 +65,8 @@ pub struct BaseInfo {
 pub struct Limits {
     /// The largest body, in bytes.
     pub body_bytes: usize,
+    /// The largest upload of an adapter, all of its body, in bytes.
+    pub upload_bytes: usize,
     /// Tokens that are generated where the request says nothing (less if the context ends before).
     pub default_max_tokens: usize,
     /// The most stop strings.
@@ -81,6 +83,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 8 << 20,
+            upload_bytes: 2 << 30,
             default_max_tokens: 1024,
             stop_strings: 16,
             choices: 128,

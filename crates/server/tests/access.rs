@@ -137,6 +137,7 @@ async fn without_a_valid_key_every_route_but_health_is_a_401_in_its_dialect() {
         "/tokenize",
         "/chat_tokenize",
         "/v1/adapters",
+        "/v1/adapters/new/upload",
         "/v1/load_lora_adapter",
         "/load_lora_adapter",
         "/v1/unload_lora_adapter",

@@ -77,7 +77,7 @@ impl Job {
             name: source.name.clone(),
             at: source.at.clone(),
             folder: match &source.at {
-                Reference::Folder(folder) => Some(folder.clone()),
+                Reference::Folder(folder) | Reference::Upload { folder } => Some(folder.clone()),
                 Reference::Hub { .. } | Reference::Url(_) => None,
             },
             revision: None,

@@ -24,6 +24,7 @@ mod options;
 mod room;
 mod state;
 mod store;
+mod upload;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -50,6 +51,7 @@ pub use options::{IsBusy, OnLoad, Pack, Packer, RegistryOptions, Size};
 use state::{Named, Told, Version};
 use store::Store;
 pub use store::StoreError;
+pub use upload::Upload;
 
 /// An adapter under a name, ready to be used. It stays in memory as long as this does.
 #[derive(Clone, Debug)]
@@ -284,6 +286,9 @@ impl Registry {
         let (told, outcome) = oneshot::channel();
         let state = &mut *state;
         let is_stored = stored && self.0.store.is_some();
+        if matches!(source.at, Reference::Upload { .. }) {
+            upload::check_kept(&source.name, state.names.get(&source.name), is_stored)?;
+        }
         let named = state.names.entry(source.name.clone());
         let named = named.or_insert_with(|| Named::begun(is_stored));
         match named.candidate_from(&source.at) {

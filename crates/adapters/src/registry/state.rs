@@ -69,7 +69,7 @@ pub(super) struct Version {
 impl Version {
     pub(super) fn new(source: Reference, hash: Option<AdapterHash>, by: AddedBy) -> Self {
         let folder = match &source {
-            Reference::Folder(folder) => Some(folder.clone()),
+            Reference::Folder(folder) | Reference::Upload { folder } => Some(folder.clone()),
             Reference::Hub { .. } | Reference::Url(_) => None,
         };
         Self {

@@ -14,13 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use multigraft_model::AdapterHash;
 use rusqlite::{Connection, Transaction, params};
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 
 use super::AddedBy;
 use super::limits::AdapterLimits;
 use crate::files::AdapterFiles;
 use crate::info::AdapterInfo;
 use crate::self_test::{REFERENCE_FILE, REFERENCE_LIMIT};
-use crate::source::Reference;
+use crate::source::{Reference, UPLOAD};
 
 /// The version of the tables.
 const SCHEMA: i64 = 5;
@@ -152,6 +153,12 @@ fn keep_reference(adapter: &AdapterFiles, folder: &Path) -> io::Result<()> {
 
 /// A source as it was stored. Folders are stored with their whole path.
 fn written(text: String) -> Reference {
+    if text == UPLOAD {
+        // Its files are the store's since.
+        return Reference::Upload {
+            folder: PathBuf::new(),
+        };
+    }
     Reference::parse(&text).unwrap_or_else(|_| Reference::Folder(text.into()))
 }
 
@@ -422,6 +429,15 @@ impl Store {
                 source,
             }),
         }
+    }
+
+    /// A folder for files that arrive, which goes when it is dropped; after a crash, at the next start.
+    pub(super) fn arriving(&self) -> Result<TempDir, StoreError> {
+        let folder = tempfile::Builder::new().prefix("upload-").tempdir_in(&self.files);
+        folder.map_err(|source| StoreError::File {
+            path: self.files.clone(),
+            source,
+        })
     }
 
     /// Deletes files that turned out to be of no use.

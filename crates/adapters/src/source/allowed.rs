@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use super::reference::{BadReference, Reference};
+use super::reference::{BadReference, Reference, UPLOAD};
 use crate::error::AdapterError;
 use crate::files::{self, CONFIG, WEIGHTS};
 
@@ -14,12 +14,14 @@ pub enum AllowedSource {
     Folder(PathBuf),
     /// What a reference may begin with, up to the end of a part of its path: `hf://org`, `s3://bucket/adapters`.
     Prefix(String),
+    /// What clients send. A folder of that name is written as `./upload`.
+    Upload,
 }
 
 impl FromStr for AllowedSource {
     type Err = BadReference;
 
-    /// `hf://` (the whole Hub), `hf://org`, `hf://org/repo`, `s3://bucket/prefix` and its like, or a folder.
+    /// `hf://` (the whole Hub), `hf://org`, `hf://org/repo`, `s3://bucket/prefix` and its like, `upload`, or a folder.
     fn from_str(text: &str) -> Result<Self, BadReference> {
         let bare = text.trim_end_matches('*').trim_end_matches('/');
         match text.split_once("://") {
@@ -33,6 +35,7 @@ impl FromStr for AllowedSource {
                 let written = Reference::parse(bare)?.to_string();
                 Ok(Self::Prefix(written.trim_end_matches('/').to_owned()))
             }
+            None if text == UPLOAD => Ok(Self::Upload),
             None => Ok(Self::Folder(PathBuf::from(text))),
         }
     }
@@ -45,6 +48,7 @@ pub struct AllowedSources {
     /// Without links.
     roots: Vec<PathBuf>,
     prefixes: Vec<String>,
+    uploads: bool,
 }
 
 impl AllowedSources {
@@ -65,9 +69,15 @@ impl AllowedSources {
                         })?);
                 }
                 AllowedSource::Prefix(prefix) => allowed.prefixes.push(prefix.clone()),
+                AllowedSource::Upload => allowed.uploads = true,
             }
         }
         Ok(allowed)
+    }
+
+    /// Whether clients may send adapters' files.
+    pub fn uploads(&self) -> bool {
+        self.uploads
     }
 
     /// The hosts of web servers that were allowed by name: they may be in the local network.
@@ -231,6 +241,15 @@ mod tests {
         }
         assert!(allowed(&["hf://"]).resolve("any/thing").is_ok());
         assert_eq!(few.hosts().collect::<Vec<_>>(), ["example.com"]);
+        assert!(!few.uploads());
+        let uploads = allowed(&["upload"]);
+        assert!(uploads.uploads());
+        // It is no source that anybody could name.
+        assert!(uploads.resolve("upload").is_err());
+        assert_eq!(
+            "./upload".parse(),
+            Ok(AllowedSource::Folder(PathBuf::from("./upload")))
+        );
         assert!("hf://a/b/c".parse::<AllowedSource>().is_err());
     }
 }

@@ -212,7 +212,7 @@ impl Fetcher {
         progress: &(dyn Fn(&str, u64, u64) + Sync),
     ) -> Result<Fetched, AdapterError> {
         let fetched = match at {
-            Reference::Folder(folder) => Ok(Fetched {
+            Reference::Folder(folder) | Reference::Upload { folder } => Ok(Fetched {
                 folder: folder.clone(),
                 revision: None,
             }),

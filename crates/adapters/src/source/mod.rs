@@ -20,6 +20,7 @@ use crate::read::is_adapter;
 pub use allowed::{AllowedSource, AllowedSources};
 pub use fetch::{FetchError, FetchOptions, Fetched, Fetcher};
 pub use hub::Hub;
+pub(crate) use reference::UPLOAD;
 pub use reference::{BadReference, Reference};
 
 /// An adapter to be served.

@@ -19,6 +19,11 @@ pub enum Reference {
     },
     /// A folder in an object store (`s3://`, `gs://`, `az://`) or of a web server (`https://`).
     Url(Url),
+    /// An upload. Nobody can write it, so no request can name one.
+    Upload {
+        /// Where its files are until they are stored, at most as long as they are loaded.
+        folder: PathBuf,
+    },
 }
 
 /// What is no [`Reference`].
@@ -31,6 +36,9 @@ pub struct BadReference {
 
 /// Schemes of object stores and web servers.
 const SCHEMES: [&str; 5] = ["s3", "gs", "az", "https", "http"];
+
+/// What uploads are shown and stored as.
+pub(crate) const UPLOAD: &str = "upload";
 
 /// What Hub references begin with.
 const HUB: &str = "hf://";
@@ -107,6 +115,7 @@ impl Reference {
                 let last = url.path_segments()?.rfind(|part| !part.is_empty())?;
                 Some(last.to_owned())
             }
+            Self::Upload { .. } => None,
         }
     }
 
@@ -114,7 +123,7 @@ impl Reference {
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(folder) => Some(folder),
-            Self::Hub { .. } | Self::Url(_) => None,
+            Self::Hub { .. } | Self::Url(_) | Self::Upload { .. } => None,
         }
     }
 
@@ -128,7 +137,7 @@ impl Reference {
 
     /// Whether its files have to be brought to this machine.
     pub fn is_remote(&self) -> bool {
-        !matches!(self, Self::Folder(_))
+        matches!(self, Self::Hub { .. } | Self::Url(_))
     }
 }
 
@@ -162,6 +171,7 @@ impl fmt::Display for Reference {
                 revision: Some(revision),
             } => write!(f, "{HUB}{repo}@{revision}"),
             Self::Url(url) => write!(f, "{url}"),
+            Self::Upload { .. } => f.write_str(UPLOAD),
         }
     }
 }

@@ -9,10 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Table, presets};
-use multigraft_adapters::{AdapterLimits, Reference};
+use multigraft_adapters::{AdapterLimits, Reference, gguf_file};
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
+    multipart::{Form, Part},
 };
 use serde_json::{Value, json};
 use tokio::runtime;
@@ -28,6 +29,14 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// What answers that tell of changes as they happen are called.
 const EVENTS: &str = "text/event-stream";
+
+/// What is sent of a PEFT adapter's folder.
+const UPLOADED: [&str; 4] = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "README.md",
+    "reference.json",
+];
 
 /// Digits of a hash that people are shown.
 const DIGITS: usize = 12;
@@ -68,6 +77,21 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 body["pinned"] = true.into();
             }
             let added = server.add(&adapter.name, &body).await?;
+            say(&format!("`{}` is served: {}", adapter.name, summary(&added)))?;
+            warn(&added)?;
+        }
+        AdaptersAction::Upload {
+            adapter,
+            replace,
+            pin,
+        } => {
+            let Reference::Folder(path) = &adapter.at else {
+                bail!(
+                    "`{}` is not on this machine; `multigraft adapters add` has the server fetch it",
+                    adapter.at
+                );
+            };
+            let added = server.upload(&adapter.name, path, *replace, *pin).await?;
             say(&format!("`{}` is served: {}", adapter.name, summary(&added)))?;
             warn(&added)?;
         }
@@ -213,6 +237,33 @@ impl Server {
         bail!(
             "the server went away before `{name}` was added; `multigraft adapters ls` shows what became of it"
         )
+    }
+
+    /// Sends the files of the adapter at `path`: PEFT's, or the one of llama.cpp's format.
+    async fn upload(&self, name: &str, path: &path::Path, replace: bool, pin: bool) -> Result<Value> {
+        let mut files = Vec::new();
+        match gguf_file(path)? {
+            Some(file) => files.push(file),
+            None => {
+                let there = UPLOADED.map(|name| path.join(name)).into_iter();
+                files.extend(there.filter(|file| file.is_file()));
+            }
+        }
+        if files.is_empty() {
+            bail!("`{}` holds no adapter", path.display());
+        }
+        let mut form = Form::new();
+        for file in files {
+            let part = Part::file(&file).await;
+            form = form.part("file", part.with_context(|| format!("`{}`", file.display()))?);
+        }
+        let mut url = self.at(&["v1", "adapters", name, "upload"])?;
+        url.query_pairs_mut()
+            .append_pair("replace", if replace { "true" } else { "false" });
+        if pin {
+            url.query_pairs_mut().append_pair("pinned", "true");
+        }
+        self.answer(self.client.post(url).multipart(form)).await
     }
 
     /// Removes an adapter, with its requests or without.

@@ -144,6 +144,10 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_MAX_BODY")]
     pub max_body: Option<Bytes>,
 
+    /// The largest upload of an adapter. [default: 2GiB]
+    #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_MAX_UPLOAD")]
+    pub max_upload: Option<Bytes>,
+
     /// Tokens to generate where an OpenAI request does not say how many. [default: 1024]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_DEFAULT_MAX_TOKENS")]
     pub default_max_tokens: Option<usize>,
@@ -155,6 +159,7 @@ pub(crate) struct ServerOptions {
 
     /// Where adapters may be added from while the server runs: a folder with all that is in it, or what a reference begins with
     /// (`hf://`, `hf://org`, `s3://bucket/prefix`, `https://host/path`). A request whose `model` is such a reference adds it.
+    /// The word `upload` lets clients send adapters' files (with --data).
     /// Repeatable; commas separate several in the environment variable. [default: the folder of --adapters, if there is one]
     #[arg(
         long,

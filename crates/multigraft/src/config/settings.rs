@@ -149,6 +149,7 @@ impl ServerSettings {
     pub(crate) fn resolve(flags: &ServerOptions, file: &ServerOptions) -> Result<Self> {
         let limits = Limits::default();
         let body = flags.max_body.or(file.max_body);
+        let upload = flags.max_upload.or(file.max_upload);
         Ok(Self {
             address: SocketAddr::new(
                 flags
@@ -160,6 +161,7 @@ impl ServerSettings {
             no_auth: flags.no_auth || file.no_auth,
             limits: Limits {
                 body_bytes: body.map_or(Ok(limits.body_bytes), |bytes| usize::try_from(bytes.0))?,
+                upload_bytes: upload.map_or(Ok(limits.upload_bytes), |bytes| usize::try_from(bytes.0))?,
                 default_max_tokens: flags
                     .default_max_tokens
                     .or(file.default_max_tokens)

@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod llama_cpp;
 pub(crate) mod own;
 pub(crate) mod sglang;
+pub(crate) mod upload;
 pub(crate) mod vllm;
 
 use multigraft_access::{AccessError, Role, Store};
@@ -37,7 +38,7 @@ impl Session {
             .sources
             .resolve(reference)
             .map_err(|error| ApiError::not_added(&error))?;
-        let is_new = self.claim(name, &at).await?;
+        let is_new = self.claim(name, Some(&at)).await?;
         let source = Source {
             name: name.to_owned(),
             at,
@@ -49,13 +50,7 @@ impl Session {
         if is_new && added.is_err() && !self.registry.contains(name) {
             self.disown(name).await?;
         }
-        added.map_err(|error| match error {
-            LoadError::Failed(error) => ApiError::not_added(&error),
-            LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => {
-                ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
-            }
-            error => ApiError::unavailable(name, &error),
-        })
+        added.map_err(|error| not_loaded(name, &error))
     }
 
     /// Whether it may change adapters at all.
@@ -82,13 +77,17 @@ impl Session {
     }
 
     /// Takes `name` for the key that adds it, if it may have it; whether it is new. Which names there are is not looked at
-    /// before its grants are.
-    async fn claim(&self, name: &str, at: &Reference) -> Result<bool, ApiError> {
+    /// before its grants are. What comes with the request is from nowhere.
+    async fn claim(&self, name: &str, at: Option<&Reference>) -> Result<bool, ApiError> {
         let Some(key) = self.limited() else {
             return Ok(false);
         };
-        let from = name_of(at);
-        for (what, covered) in [("be called", name), ("come from", from.as_str())] {
+        let from = at.map(name_of);
+        let covered = [("be called", Some(name)), ("come from", from.as_deref())];
+        for (what, covered) in covered
+            .into_iter()
+            .filter_map(|(what, covered)| Some((what, covered?)))
+        {
             if !key.may_use(covered) {
                 let message =
                     format!("adapters of this key may not {what} `{covered}`: no grant covers that");
@@ -164,4 +163,15 @@ fn others(name: &str) -> ApiError {
     ApiError::Forbidden(format!(
         "adapter `{name}` was not added with this key, which may only change its own"
     ))
+}
+
+/// Why the adapter that was to be called `name` was not added.
+fn not_loaded(name: &str, error: &LoadError) -> ApiError {
+    match error {
+        LoadError::Failed(error) => ApiError::not_added(error),
+        LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => {
+            ApiError::overloaded(format!("adapter `{name}` was not added: {error}"))
+        }
+        error => ApiError::unavailable(name, error),
+    }
 }

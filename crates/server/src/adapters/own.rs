@@ -415,7 +415,7 @@ fn bytes_of(listed: &Listed) -> usize {
     }
 }
 
-fn shown(state: &Session, name: &str) -> Result<Json<Adapter>, ApiError> {
+pub(super) fn shown(state: &Session, name: &str) -> Result<Json<Adapter>, ApiError> {
     let listed = state.listed(name).ok_or_else(|| unknown(name))?;
     Ok(Json(seen(state, listed)))
 }

@@ -153,6 +153,8 @@ pub(crate) struct Options {
     /// Where adapters may come from.
     pub(crate) allowed: Vec<AllowedSource>,
     pub(crate) access: Option<Arc<Access>>,
+    /// Where adapters are stored.
+    pub(crate) data: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -166,6 +168,7 @@ impl Default for Options {
             load_gate: None,
             allowed: Vec::new(),
             access: None,
+            data: None,
         }
     }
 }
@@ -195,7 +198,7 @@ pub(crate) fn server_with(options: Options) -> Server {
     };
     let tokenizer = tokenizer();
     let engine = Engine::start(Box::new(backend), Arc::clone(&tokenizer), options.engine);
-    let registry = registry(options.load_gate);
+    let registry = registry(options.load_gate, options.data);
     let template = "{% for m in messages %}<start>{{ m.role }}:{{ m.content }}<end>{% endfor %}<start>";
     let state = AppState {
         engine: engine.clone(),
@@ -264,7 +267,7 @@ pub(crate) fn write_adapter(folder: &Path, alpha: u32) -> String {
 }
 
 /// The adapters `two` and `team/three`, and whatever is added; packing waits for a word from `gate`.
-fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
+fn registry(gate: Option<mpsc::Receiver<()>>, data: Option<PathBuf>) -> Registry {
     let gate = gate.map(Mutex::new);
     let packer = Packer {
         shape: shape(),
@@ -277,7 +280,11 @@ fn registry(gate: Option<mpsc::Receiver<()>>) -> Registry {
             Ok(PackedAdapter::claiming(weights.hash, 16))
         }),
     };
-    let registry = Registry::open(BASE, packer, RegistryOptions::default()).expect("threads");
+    let options = RegistryOptions {
+        data,
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::open(BASE, packer, options).expect("threads and a folder");
     for (name, step) in [("two", 2), ("team/three", 3)] {
         let hash = AdapterHash([step; 32]);
         let info = AdapterInfo {

@@ -1,0 +1,92 @@
+//! Adapters whose files clients send: a place for them until the store has them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::load::failed;
+use super::state::Named;
+use super::{LoadError, Registry, name};
+use crate::error::AdapterError;
+use crate::source::{Reference, Source};
+
+/// A folder for an adapter's files that arrive. It goes with this, so this must live until the adapter is loaded; what a
+/// crash leaves goes at the next start.
+#[derive(Debug)]
+pub struct Upload {
+    name: String,
+    folder: TempDir,
+}
+
+impl Upload {
+    /// Where the files belong.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What [`Registry::add`] takes.
+    pub fn source(&self) -> Source {
+        Source {
+            name: self.name.clone(),
+            at: Reference::Upload {
+                folder: self.folder().to_owned(),
+            },
+        }
+    }
+}
+
+impl Registry {
+    /// A place for the files of an adapter that is to be called `name`. What `add` would say of the name is said here, before
+    /// anything is sent.
+    ///
+    /// # Errors
+    /// If the name cannot be served, is taken and may not be replaced, nothing of it would be stored, or the disk refuses a folder.
+    pub fn upload(&self, name: &str, replace: bool) -> Result<Upload, LoadError> {
+        name::check(&self.0.base, name).map_err(failed)?;
+        let source = Source {
+            name: name.to_owned(),
+            at: Reference::Upload {
+                folder: Path::new("").to_owned(),
+            },
+        };
+        let store = {
+            let state = self.0.lock();
+            check_kept(name, state.names.get(name), self.0.store.is_some()).map_err(failed)?;
+            if !replace {
+                name::check_free(&state.names, &source).map_err(failed)?;
+            }
+            self.0.store.as_ref()
+        };
+        let store = store.ok_or_else(|| failed(refused(name, NO_DATA)))?;
+        let folder = store
+            .arriving()
+            .map_err(|error| LoadError::Store(Arc::new(error)))?;
+        Ok(Upload {
+            name: source.name,
+            folder,
+        })
+    }
+}
+
+const NO_DATA: &str = "this server keeps nothing; start it with a data folder (--data)";
+
+/// Whether the store would keep the files: nothing else does. `stores` says whether it would for a new name.
+pub(super) fn check_kept(name: &str, named: Option<&Named>, stores: bool) -> Result<(), AdapterError> {
+    match named {
+        _ if !stores => Err(refused(name, NO_DATA)),
+        Some(named) if !named.stored => Err(refused(
+            name,
+            "the name was given on the command line or by a request, so its versions are not kept; upload under another name, or \
+             remove it first",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn refused(name: &str, reason: &'static str) -> AdapterError {
+    AdapterError::NoUpload {
+        name: name.to_owned(),
+        reason,
+    }
+}

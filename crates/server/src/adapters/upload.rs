@@ -1,0 +1,209 @@
+//! `POST /v1/adapters/{name}/upload`: adapters whose files come with the request.
+//!
+//! The files are streamed into a folder of their own, and from there the adapter is added as any other, all or nothing.
+//! The folder goes on every way out, also when the client does.
+
+use std::{collections::HashSet, fs, path::Path};
+
+use axum::{
+    Json,
+    extract::{
+        FromRequest as _, Multipart, Path as UrlPath, Query, Request,
+        multipart::{Field, MultipartError},
+        rejection::QueryRejection,
+    },
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use multigraft_adapters::{AdapterError, AddedBy, Adding, LoadError, Upload};
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{not_loaded, own};
+use crate::{error::ApiError, session::Session};
+
+/// What such a path ends with, after the adapter's name, which may hold slashes itself.
+const END: &str = "/upload";
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// The model card and the self test's reference.
+const OTHERS: [&str; 2] = ["README.md", "reference.json"];
+/// What a file in llama.cpp's format is written as, whatever it is called.
+const GGUF: &str = "adapter.gguf";
+
+/// How an adapter is uploaded.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Uploading {
+    /// Whether it may take the place of one that has the name.
+    #[serde(default)]
+    replace: bool,
+    /// Whether it stays in memory.
+    pinned: Option<bool>,
+}
+
+/// `POST /v1/adapters/{name}/upload?replace=true&pinned=true` with `multipart/form-data`. Answers when requests get it.
+pub(crate) async fn upload(
+    state: Session,
+    UrlPath(path): UrlPath<String>,
+    uploading: Result<Query<Uploading>, QueryRejection>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let Some(name) = path.strip_suffix(END) else {
+        return Err(ApiError::MethodNotAllowed {
+            path: request.uri().path().to_owned(),
+            method: request.method().to_string(),
+            allowed: "GET,HEAD,PATCH,DELETE".to_owned(),
+        });
+    };
+    if !state.sources.uploads() {
+        return Err(ApiError::Forbidden(
+            "this server takes no uploads; `--allow-source upload` allows them".to_owned(),
+        ));
+    }
+    state.may_manage()?;
+    let Query(uploading) = uploading.map_err(|error| ApiError::malformed(error.body_text()))?;
+    let adding = Adding {
+        replace: uploading.replace,
+        pinned: uploading.pinned,
+        by: AddedBy::Http,
+    };
+    let is_new = state.claim(name, None).await?;
+    let added = receive_and_add(&state, name, adding, request).await;
+    if is_new && added.is_err() && !state.registry.contains(name) {
+        state.disown(name).await?;
+    }
+    added
+}
+
+async fn receive_and_add(
+    state: &Session,
+    name: &str,
+    adding: Adding,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (of, replace) = (name.to_owned(), adding.replace);
+    let upload = state
+        .change(move |registry| registry.upload(&of, replace))
+        .await?;
+    let upload = upload.map_err(|error| not_uploaded(name, &error))?;
+    let parts = Multipart::from_request(request, state).await.map_err(|error| {
+        ApiError::malformed(format!(
+            "{}; send files as multipart/form-data",
+            error.body_text()
+        ))
+    })?;
+    receive(parts, upload.folder(), state.limits.upload_bytes).await?;
+
+    let status = match state.contains(name) {
+        true => StatusCode::OK,
+        false => StatusCode::CREATED,
+    };
+    // A task of its own: the files must stay until they are loaded, even if the client does not.
+    let (adding_to, of) = (state.clone(), name.to_owned());
+    let added = tokio::spawn(async move { add(&adding_to, &of, &upload, adding).await });
+    let added = added.await;
+    added.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))??;
+    let Json(adapter) = own::shown(state, name)?;
+    Ok((status, Json(adapter)).into_response())
+}
+
+async fn add(state: &Session, name: &str, upload: &Upload, adding: Adding) -> Result<(), ApiError> {
+    let outcome = match state.registry.add(&upload.source(), adding) {
+        Ok(waiting) => waiting.outcome().await,
+        Err(error) => Err(LoadError::Failed(error.into())),
+    };
+    outcome.map(drop).map_err(|error| {
+        let error = not_uploaded(name, &error);
+        // Where the files were for a moment is nobody's business, and gone.
+        let folder = upload.folder().display().to_string();
+        match error {
+            ApiError::Unusable(message) => ApiError::Unusable(message.replace(&folder, "upload")),
+            ApiError::NoAdapter(message) => ApiError::Unusable(message.replace(&folder, "upload")),
+            error => error,
+        }
+    })
+}
+
+/// As of any adapter that is not added, but a name that is taken is a conflict.
+fn not_uploaded(name: &str, error: &LoadError) -> ApiError {
+    match error {
+        LoadError::Failed(reason) => match **reason {
+            AdapterError::DuplicateName { .. } => ApiError::Conflict(format!(
+                "there is an adapter called `{name}` already; `?replace=true` takes its place"
+            )),
+            AdapterError::BeingLoaded { .. } => ApiError::Conflict(reason.to_string()),
+            _ => not_loaded(name, error),
+        },
+        LoadError::Store(error) => ApiError::Failed(format!("adapter `{name}` was not stored: {error}")),
+        error => not_loaded(name, error),
+    }
+}
+
+/// Writes the files of `parts` into `folder`, which are those of one adapter.
+async fn receive(mut parts: Multipart, folder: &Path, limit: usize) -> Result<(), ApiError> {
+    let broken = |error: &MultipartError| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit },
+        _ => ApiError::malformed(format!(
+            "the upload ended early or is malformed: {}",
+            error.body_text()
+        )),
+    };
+    let mut files = HashSet::new();
+    while let Some(part) = parts.next_field().await.map_err(|error| broken(&error))? {
+        let name = file_name(&part)?;
+        if !files.insert(name) {
+            return Err(ApiError::malformed(format!("`{name}` was sent twice")));
+        }
+        write(part, &folder.join(name), &broken).await?;
+    }
+    let has = |name| files.contains(name);
+    let missing = |name: &str| {
+        Err(ApiError::malformed(format!(
+            "`{name}` is missing: an adapter is `{CONFIG}` and `{WEIGHTS}`, or one `.gguf` file"
+        )))
+    };
+    match (has(GGUF), has(CONFIG), has(WEIGHTS)) {
+        (true, false, false) | (false, true, true) => Ok(()),
+        (true, ..) => Err(ApiError::malformed(format!(
+            "a `.gguf` file is a whole adapter: send it without `{CONFIG}` and `{WEIGHTS}`"
+        ))),
+        (false, false, _) => missing(CONFIG),
+        (false, true, false) => missing(WEIGHTS),
+    }
+}
+
+/// What a part is written as: one of a few names, so no path leads anywhere.
+fn file_name(part: &Field<'_>) -> Result<&'static str, ApiError> {
+    let Some(given) = part.file_name() else {
+        return Err(ApiError::malformed(format!(
+            "the field `{}` has no file name; every field must be a file",
+            part.name().unwrap_or_default()
+        )));
+    };
+    let known = [CONFIG, WEIGHTS].into_iter().chain(OTHERS);
+    match known.into_iter().find(|name| *name == given) {
+        Some(name) => Ok(name),
+        None if given.ends_with(".gguf") => Ok(GGUF),
+        None => Err(ApiError::malformed(format!(
+            "`{given}` is no file of an adapter: `{CONFIG}`, `{WEIGHTS}`, `{}`, `{}` or one `.gguf` file are",
+            OTHERS[0], OTHERS[1]
+        ))),
+    }
+}
+
+async fn write(
+    mut part: Field<'_>,
+    path: &Path,
+    broken: &impl Fn(&MultipartError) -> ApiError,
+) -> Result<(), ApiError> {
+    let failed =
+        |error: std::io::Error| ApiError::Failed(format!("the upload could not be written: {error}"));
+    // On this thread, or it might be made after its folder was deleted.
+    let mut file = tokio::fs::File::from_std(fs::File::create_new(path).map_err(failed)?);
+    while let Some(bytes) = part.chunk().await.map_err(|error| broken(&error))? {
+        file.write_all(&bytes).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)
+}
