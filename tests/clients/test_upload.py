@@ -60,4 +60,10 @@ def test_uploads_are_refused_unless_allowed(server, tmp_path):
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(own, "mine/upload", {"adapter_config.json": b" " * 4096})
         assert refused.value.code == 413
+        # The client is told why even though it is still sending.
+        large = tmp_path / "large"
+        large.mkdir()
+        (large / "adapter_config.json").write_bytes(b" " * (32 << 20))
+        done = upload(own, "mine", large)
+        assert done.returncode == 2 and "limit of 1024 bytes" in done.stderr, done.stderr
         assert list((tmp_path / "adapters").iterdir()) == []

@@ -3,21 +3,23 @@
 //! The files are streamed into a folder of their own, and from there the adapter is added as any other, all or nothing.
 //! The folder goes on every way out, also when the client does.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{collections::HashSet, fs, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Json,
+    body::Body,
     extract::{
         FromRequest as _, Multipart, Path as UrlPath, Query, Request,
         multipart::{Field, MultipartError},
         rejection::QueryRejection,
     },
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use futures_util::{StreamExt as _, stream};
 use multigraft_adapters::{AdapterError, AddedBy, Adding, LoadError, Upload};
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 
 use super::{not_loaded, own};
 use crate::{error::ApiError, session::Session};
@@ -31,6 +33,10 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 const OTHERS: [&str; 2] = ["README.md", "reference.json"];
 /// What a file in llama.cpp's format is written as, whatever it is called.
 const GGUF: &str = "adapter.gguf";
+
+/// For how long the rest of a refused upload is read. A connection that is closed while its client sends is reset, and then
+/// the client may never read why.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// How an adapter is uploaded.
 #[derive(Debug, Deserialize)]
@@ -47,6 +53,31 @@ pub(crate) struct Uploading {
 pub(crate) async fn upload(
     state: Session,
     UrlPath(path): UrlPath<String>,
+    uploading: Result<Query<Uploading>, QueryRejection>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    // Such a client sends nothing before it is asked to.
+    let waits = request.headers().contains_key(header::EXPECT);
+    let (head, body) = request.into_parts();
+    let arriving = Arc::new(Mutex::new(body.into_data_stream()));
+    let body = stream::unfold(Arc::clone(&arriving), |arriving| async move {
+        let bytes = arriving.lock().await.next().await?;
+        Some((bytes, arriving))
+    });
+    let request = Request::from_parts(head, Body::from_stream(body));
+    let answer = answer(&state, &path, uploading, request).await;
+    if answer.is_err() && !waits {
+        tokio::spawn(timeout(LINGER, async move {
+            let mut arriving = arriving.lock().await;
+            while let Some(Ok(_)) = arriving.next().await {}
+        }));
+    }
+    answer
+}
+
+async fn answer(
+    state: &Shared,
+    path: &str,
     uploading: Result<Query<Uploading>, QueryRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -101,7 +132,7 @@ async fn receive_and_add(
         false => StatusCode::CREATED,
     };
     // A task of its own: the files must stay until they are loaded, even if the client does not.
-    let (adding_to, of) = (state.clone(), name.to_owned());
+    let (adding_to, of) = (Arc::clone(state), name.to_owned());
     let added = tokio::spawn(async move { add(&adding_to, &of, &upload, adding).await });
     let added = added.await;
     added.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))??;
