@@ -76,7 +76,7 @@ pub(crate) async fn upload(
 }
 
 async fn answer(
-    state: &Shared,
+    state: &Session,
     path: &str,
     uploading: Result<Query<Uploading>, QueryRejection>,
     request: Request,
@@ -101,7 +101,7 @@ async fn answer(
         by: AddedBy::Http,
     };
     let is_new = state.claim(name, None).await?;
-    let added = receive_and_add(&state, name, adding, request).await;
+    let added = receive_and_add(state, name, adding, request).await;
     if is_new && added.is_err() && !state.registry.contains(name) {
         state.disown(name).await?;
     }
@@ -132,7 +132,7 @@ async fn receive_and_add(
         false => StatusCode::CREATED,
     };
     // A task of its own: the files must stay until they are loaded, even if the client does not.
-    let (adding_to, of) = (Arc::clone(state), name.to_owned());
+    let (adding_to, of) = (state.clone(), name.to_owned());
     let added = tokio::spawn(async move { add(&adding_to, &of, &upload, adding).await });
     let added = added.await;
     added.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))??;
