@@ -82,6 +82,8 @@ pub struct Request {
     pub prompt_logprobs: Option<usize>,
     /// Whose computed prefixes it may use, and who may use its own. `None`: those of all who name nobody.
     pub tenant: Option<Tenant>,
+    /// Whose share of its adapter it takes from, if not the tenant's: tenants that one client parts into many have one share.
+    pub payer: Option<Tenant>,
     /// How much of the machine its share (its adapter and tenant) gets where there is not enough for all: twice the weight is
     /// twice the tokens. Within [`WEIGHTS`]; of a share's requests the newest one's counts.
     pub weight: f32,
@@ -99,6 +101,7 @@ impl Request {
             logprobs: None,
             prompt_logprobs: None,
             tenant: None,
+            payer: None,
             weight: 1.0,
         }
     }
@@ -107,7 +110,7 @@ impl Request {
     pub(crate) fn share(&self) -> ShareId {
         ShareId {
             adapter: self.adapter.as_ref().map(AdapterUse::hash),
-            tenant: self.tenant,
+            tenant: self.payer.or(self.tenant),
         }
     }
 

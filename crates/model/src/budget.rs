@@ -35,8 +35,11 @@ struct State {
     adapters: usize,
     /// What sequences lack.
     kv_lacks: usize,
-    /// What a load wants of keys and values.
+    /// What a load wants of keys and values. Until it has that or gives up, they take nothing more: what they give back would be
+    /// theirs again before the load sees it.
     want: Option<Want>,
+    /// Whether the engine has yet to look at it.
+    asked: bool,
 }
 
 /// Keys and values that are to make room for an adapter.
@@ -107,14 +110,17 @@ impl MemoryBudget {
     /// What keys and values could take now.
     pub fn free_for_kv(&self) -> usize {
         let state = self.lock();
-        self.total.saturating_sub(state.kv + state.adapters)
+        match state.want {
+            Some(_) => 0,
+            None => self.total.saturating_sub(state.kv + state.adapters),
+        }
     }
 
-    /// Takes so many bytes for keys and values, if they are free.
+    /// Takes so many bytes for keys and values, if they are free and no load wants them.
     #[must_use]
     pub fn take_for_kv(&self, bytes: usize) -> bool {
         let mut state = self.lock();
-        let fits = state.kv + state.adapters + bytes <= self.total;
+        let fits = state.want.is_none() && state.kv + state.adapters + bytes <= self.total;
         if fits {
             state.kv += bytes;
             state.kv_lacks = state.kv_lacks.saturating_sub(bytes);
@@ -159,6 +165,7 @@ impl MemoryBudget {
         match taken.checked_sub(self.total) {
             None | Some(0) => {
                 state.adapters = bytes + more;
+                state.want = None;
                 Ok(())
             }
             Some(lacking) => Err(lacking),
@@ -169,26 +176,37 @@ impl MemoryBudget {
     /// `deadline`.
     pub fn ask_kv(&self, want: Want, deadline: Instant) {
         let Some(nudge) = self.kv.get() else { return };
-        self.lock().want = Some(want);
+        {
+            let mut state = self.lock();
+            state.want = Some(want);
+            state.asked = true;
+        }
         if !nudge() {
+            self.lock().asked = false;
             return;
         }
         let waited = deadline.saturating_duration_since(Instant::now());
         let state = self.lock();
         let waiting = self
             .answered
-            .wait_timeout_while(state, waited, |state| state.want == Some(want));
+            .wait_timeout_while(state, waited, |state| state.asked);
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What keys and values are to give back, if anything.
+    /// The load gives up.
+    pub fn want_no_more(&self) {
+        self.lock().want = None;
+    }
+
+    /// What keys and values are to give back, if they were asked for anything.
     pub fn wanted_of_kv(&self) -> Option<Want> {
-        self.lock().want
+        let state = self.lock();
+        state.want.filter(|_| state.asked)
     }
 
     /// Keys and values did what was wanted of them.
     pub fn answer(&self) {
-        self.lock().want = None;
+        self.lock().asked = false;
         self.answered.notify_all();
     }
 }
@@ -268,6 +286,33 @@ mod tests {
         budget.ask_kv(want, far);
         budget.on_kv_wanted(|| false);
         budget.ask_kv(want, far);
+        assert_eq!(budget.wanted_of_kv(), None);
+    }
+
+    #[test]
+    fn what_is_given_back_for_a_load_is_the_loads() {
+        let budget = MemoryBudget::new(100, 10);
+        budget.on_kv_wanted(|| true);
+        assert!(budget.take_for_kv(90));
+        let want = Want {
+            bytes: 30,
+            unused_since: None,
+        };
+        budget.ask_kv(want, Instant::now());
         assert_eq!(budget.wanted_of_kv(), Some(want));
+        // Some of it now, the rest later; sequences take none of it.
+        budget.return_from_kv(20);
+        budget.answer();
+        assert_eq!((budget.wanted_of_kv(), budget.free_for_kv()), (None, 0));
+        assert!(!budget.take_for_kv(1));
+        assert_eq!(budget.take_for_adapters(0, 30), Err(10));
+        budget.return_from_kv(10);
+        assert_eq!(budget.take_for_adapters(0, 30), Ok(()));
+        budget.set_adapters(20);
+        assert!(budget.take_for_kv(10), "it has what it wanted");
+        budget.ask_kv(want, Instant::now());
+        budget.return_from_kv(10);
+        budget.want_no_more();
+        assert!(budget.take_for_kv(10), "it gave up");
     }
 }

@@ -1,6 +1,12 @@
 //! From a name and tokens to an accepted request: which model answers, and whether there is room.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, MergePart, Reference, Source};
@@ -198,7 +204,7 @@ impl Session {
 
     /// The source that `name` is, if adapters are allowed from there, with the name that it has as an adapter, if that may be
     /// used.
-    fn source(&self, name: &str) -> Option<(String, Reference)> {
+    pub(crate) fn source(&self, name: &str) -> Option<(String, Reference)> {
         let at = self.sources.resolve(name).ok()?;
         let name = name_of(&at);
         self.may_use(&name).then_some((name, at))
@@ -249,6 +255,7 @@ impl Session {
         let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
         let limits = self.engine.limits();
         for request in &mut choices {
+            request.payer = self.tenant(None);
             request.tenant = self.tenant(request.tenant);
             request.weight = weight.unwrap_or(1.0);
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
@@ -260,15 +267,19 @@ impl Session {
             _ => None,
         };
         let metered = self.meters.admit(names, prompt, std::time::Instant::now());
-        let metered = metered.inspect_err(|_| self.metrics.refused(label))?;
+        let metered = metered
+            .inspect_err(|_| self.metrics.refused(label))?
+            .map(Arc::new);
         served.adapter = None;
         let ticket = served.ticket.take();
-        let watches = choices.iter().map(|_| self.metrics.watch(label)).collect();
-        let (sinks, answers) = answers::channel(watches, metered);
-        let submit = |accepted: &mut Vec<RequestId>| {
+        let accepted = Arc::new(AtomicBool::new(false));
+        let watch = |_: &Request| self.metrics.watch(label, Arc::clone(&accepted));
+        let watches = choices.iter().map(watch).collect();
+        let (sinks, answers) = answers::channel(watches, metered.as_ref());
+        let submit = |ids: &mut Vec<RequestId>| {
             for (request, sink) in choices.into_iter().zip(sinks) {
                 // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
-                accepted.push(self.engine.submit(request, Box::new(sink))?);
+                ids.push(self.engine.submit(request, Box::new(sink))?);
             }
             Ok(())
         };
@@ -281,8 +292,10 @@ impl Session {
         };
         submitted.map_err(|error| {
             self.metrics.refused(label);
+            metered.inspect(|metered| metered.refund(std::time::Instant::now()));
             refusal(error, dialect)
         })?;
+        accepted.store(true, Ordering::Relaxed);
         Ok(answers.under(ticket))
     }
 }

@@ -4,7 +4,7 @@
 //! [`Answers`] (the client hung up, a handler failed) closes the channel; the engine sees that in its next step
 //! and frees the slots.
 
-use std::{mem, ops::ControlFlow, time::Instant};
+use std::{mem, ops::ControlFlow, sync::Arc, time::Instant};
 
 use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -16,6 +16,8 @@ use crate::{error::ApiError, metering::Metered, metrics::Watch, underway::Ticket
 pub(crate) struct ChannelSink {
     choice: usize,
     watch: Watch,
+    /// Where its tokens are counted, if they are: as they are made, whoever reads them.
+    metered: Option<Arc<Metered>>,
     // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
     events: UnboundedSender<(usize, Event)>,
 }
@@ -23,6 +25,12 @@ pub(crate) struct ChannelSink {
 impl Sink for ChannelSink {
     fn emit(&mut self, event: Event) -> ControlFlow<()> {
         self.watch.event(&event);
+        match (&self.metered, &event) {
+            (Some(metered), Event::Token(_)) => metered.token(Instant::now()),
+            // Before its client hears of it, who may ask again at once.
+            (_, Event::Finished(_) | Event::Failed(_) | Event::Cancelled(_)) => self.metered = None,
+            _ => {}
+        }
         match self.events.send((self.choice, event)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
@@ -40,8 +48,6 @@ pub(crate) struct Answers {
     events: UnboundedReceiver<(usize, Event)>,
     /// Choices that have not ended.
     open: usize,
-    /// Where its tokens are counted, if they are.
-    metered: Option<Metered>,
     /// Goes with them.
     _ticket: Option<Ticket>,
 }
@@ -79,8 +85,8 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched. `metered` is held until the answers are dropped.
-pub(crate) fn channel(watches: Vec<Watch>, metered: Option<Metered>) -> (Vec<ChannelSink>, Answers) {
+/// The two ends of a channel for the choices that are watched. `metered` is held until the engine is done with all of them.
+pub(crate) fn channel(watches: Vec<Watch>, metered: Option<&Arc<Metered>>) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
     let choices = watches.len();
     let sinks = watches
@@ -89,6 +95,7 @@ pub(crate) fn channel(watches: Vec<Watch>, metered: Option<Metered>) -> (Vec<Cha
         .map(|(choice, watch)| ChannelSink {
             choice,
             watch,
+            metered: metered.map(Arc::clone),
             events: sender.clone(),
         })
         .collect();
@@ -97,7 +104,6 @@ pub(crate) fn channel(watches: Vec<Watch>, metered: Option<Metered>) -> (Vec<Cha
         Answers {
             events,
             open: choices,
-            metered,
             _ticket: None,
         },
     )
@@ -122,10 +128,6 @@ impl Answers {
             (0, Event::Failed(message.to_owned()))
         });
         match &next.1 {
-            Event::Token(_) => self
-                .metered
-                .iter()
-                .for_each(|metered| metered.token(Instant::now())),
             Event::Finished(_) => self.open -= 1,
             Event::Failed(_) | Event::Cancelled(_) => self.open = 0,
             _ => {}

@@ -86,8 +86,12 @@ impl Session {
     /// The defaults of the adapter that a request asks for; several together have none.
     pub(crate) fn defaults(&self, asked: &Asked) -> Defaults {
         match asked {
-            Asked::One { name, .. } if !self.may_use(name) => Defaults::default(),
-            Asked::One { name, .. } => Defaults(self.registry.defaults(name)),
+            Asked::One { name, .. } if self.contains(name) => Defaults(self.registry.defaults(name)),
+            // However its source is spelt, it has one name.
+            Asked::One { name, .. } => {
+                let source = self.source(name);
+                Defaults(source.and_then(|(name, _)| self.registry.defaults(&name)))
+            }
             Asked::Merged { .. } => Defaults::default(),
         }
     }

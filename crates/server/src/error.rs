@@ -17,7 +17,7 @@ const LISTED_NAMES: usize = 20;
 /// whole answers, so anything shorter only adds load.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest that clients are told to stay away.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Why a request got no answer. [`Dialect::error_response`] words it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -150,16 +150,18 @@ impl ApiError {
                 reason: error.to_string(),
                 retry_after: Some(*retry_after),
             },
-            LoadError::Merge(_)
-            | LoadError::NoRoom { .. }
-            | LoadError::NoBudget { .. }
-            | LoadError::Failed(_)
-            | LoadError::Store(_)
-            | LoadError::Panicked => Self::Unavailable {
+            LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => Self::Unavailable {
                 name: name.to_owned(),
                 reason: error.to_string(),
-                retry_after: None,
+                retry_after: Some(RETRY_AFTER),
             },
+            LoadError::Merge(_) | LoadError::Failed(_) | LoadError::Store(_) | LoadError::Panicked => {
+                Self::Unavailable {
+                    name: name.to_owned(),
+                    reason: error.to_string(),
+                    retry_after: None,
+                }
+            }
         }
     }
 

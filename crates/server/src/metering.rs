@@ -61,6 +61,7 @@ impl Bucket {
 pub(crate) struct Metered {
     meters: Meters,
     names: Vec<(String, AdapterLimits)>,
+    prompt: f64,
 }
 
 impl Meters {
@@ -95,6 +96,7 @@ impl Meters {
         Ok(Some(Metered {
             meters: self.clone(),
             names,
+            prompt,
         }))
     }
 
@@ -145,6 +147,22 @@ impl Meter {
 }
 
 impl Metered {
+    /// It was not accepted after all: nothing was taken.
+    pub(crate) fn refund(&self, now: Instant) {
+        let mut meters = self.meters.lock();
+        for (name, limits) in &self.names {
+            let Some(meter) = meters.get_mut(name) else {
+                continue;
+            };
+            if let Some(size) = limits.requests_per_minute {
+                meter.requests.take(-1.0, size.get().into(), now);
+            }
+            if let Some(size) = limits.tokens_per_minute {
+                meter.tokens.take(-self.prompt, size.get().into(), now);
+            }
+        }
+    }
+
     /// A token was generated.
     pub(crate) fn token(&self, now: Instant) {
         let mut meters = self.meters.lock();
@@ -227,6 +245,17 @@ mod tests {
         let rested = began + Duration::from_secs(120);
         assert!(admit(&meters, limits(0, 60, 0), 500, rested).is_ok());
         assert!(admit(&meters, limits(0, 60, 0), 1, rested + Duration::from_secs(400)).is_err());
+    }
+
+    #[test]
+    fn what_was_not_accepted_costs_nothing() {
+        let (meters, now) = (Meters::default(), Instant::now());
+        for _ in 0..5 {
+            let metered = admit(&meters, limits(1, 10, 0), 10, now).expect("there is room");
+            metered.refund(now);
+        }
+        assert!(admit(&meters, limits(1, 10, 0), 10, now).is_ok());
+        assert!(admit(&meters, limits(1, 10, 0), 10, now).is_err());
     }
 
     #[test]

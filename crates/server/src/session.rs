@@ -62,14 +62,10 @@ fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let Some(access) = state.access.as_ref().filter(|access| !access.is_empty()) else {
         return Ok(Caller(None));
     };
-    let bearer = headers.get(header::AUTHORIZATION).map(|value| {
-        let text = value.to_str().unwrap_or_default();
-        let (scheme, token) = text.split_once(' ').unwrap_or_default();
-        if scheme.eq_ignore_ascii_case("bearer") {
-            token.trim()
-        } else {
-            ""
-        }
+    // Another scheme may be for a proxy on the way.
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     let other = headers
         .get(API_KEY)
@@ -115,6 +111,21 @@ pub(crate) fn name_of(at: &Reference) -> String {
 }
 
 impl Session {
+    /// The session with the key as it is now, for answers that go on for long; `None` if nobody would be let in by it.
+    pub(crate) fn renewed(&self) -> Option<Self> {
+        let access = self.access.as_ref().filter(|access| !access.is_empty());
+        let key = match (access, &self.caller.0) {
+            (None, None) => None,
+            (Some(access), Some(key)) => Some(access.still(key, SystemTime::now())?),
+            // The first key closed the server, or it has no keys any more.
+            _ => return None,
+        };
+        Some(Self {
+            state: Arc::clone(&self.state),
+            caller: Caller(key),
+        })
+    }
+
     /// Whether it may use the adapter called `name`, if there is one.
     pub(crate) fn may_use(&self, name: &str) -> bool {
         self.caller.0.as_ref().is_none_or(|key| key.may_use(name))

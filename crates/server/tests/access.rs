@@ -396,11 +396,12 @@ async fn how_others_use_an_adapter_and_the_server_is_for_admins() {
         assert_eq!(guarded.get("b", path).await.status, 403, "{path}");
         assert_eq!(guarded.get("admin", path).await.status, 200, "{path}");
     }
-    let limits = json!({"limits": {"weight": 100}});
-    let own = guarded
-        .send("m", Method::PATCH, "/v1/adapters/team/three", limits)
-        .await;
-    assert_eq!(own.status, 403, "a weight takes from others");
+    for takes in [json!({"limits": {"weight": 100}}), json!({"pinned": true})] {
+        let own = guarded
+            .send("m", Method::PATCH, "/v1/adapters/team/three", takes)
+            .await;
+        assert_eq!(own.status, 403, "it takes from others");
+    }
 }
 
 #[tokio::test]
@@ -412,7 +413,7 @@ async fn a_key_for_use_changes_nothing_whether_or_not_it_exists() {
             (
                 Method::PATCH,
                 format!("/v1/adapters/{name}"),
-                json!({"pinned": true}),
+                json!({"pinned": false}),
             ),
             (
                 Method::POST,
@@ -445,7 +446,7 @@ async fn a_manager_changes_what_it_added_and_nothing_else() {
     for (key, status) in [("n", 403), ("m", 200), ("admin", 200)] {
         let path = "/v1/adapters/team/m";
         let pinned = guarded
-            .send(key, Method::PATCH, path, json!({"pinned": true}))
+            .send(key, Method::PATCH, path, json!({"pinned": false}))
             .await;
         assert_eq!(pinned.status, status, "{key}: {}", pinned.text);
         assert_eq!(
@@ -457,7 +458,7 @@ async fn a_manager_changes_what_it_added_and_nothing_else() {
     // Served from the start: nobody's.
     for (method, body) in [
         (Method::DELETE, json!({})),
-        (Method::PATCH, json!({"pinned": true})),
+        (Method::PATCH, json!({"pinned": false})),
     ] {
         assert_eq!(
             guarded
@@ -467,20 +468,21 @@ async fn a_manager_changes_what_it_added_and_nothing_else() {
             403
         );
     }
-    assert_eq!(
-        guarded
-            .send("n", Method::DELETE, "/v1/adapters/team/m", json!({}))
-            .await
-            .status,
-        403
-    );
-    assert_eq!(
-        guarded
-            .send("m", Method::DELETE, "/v1/adapters/team/m", json!({}))
-            .await
-            .status,
-        204
-    );
+    // What an admin put there since is not the manager's any more.
+    for (key, status) in [("n", 403), ("m", 403), ("admin", 204)] {
+        let removed = guarded
+            .send(key, Method::DELETE, "/v1/adapters/team/m", json!({}))
+            .await;
+        assert_eq!(removed.status, status, "{key}: {}", removed.text);
+    }
+    // An attempt that failed leaves no owner, and who removes what is its own frees the name.
+    let missing = json!({"name": "team/m", "source": format!("{source}/missing")});
+    assert_eq!(guarded.post("m", "/v1/adapters", missing).await.status, 404);
+    assert_eq!(guarded.post("m", "/v1/adapters", add("team/m")).await.status, 201);
+    let removed = guarded
+        .send("m", Method::DELETE, "/v1/adapters/team/m", json!({}))
+        .await;
+    assert_eq!(removed.status, 204, "{}", removed.text);
     // The name is free again.
     assert_eq!(guarded.post("n", "/v1/adapters", add("team/m")).await.status, 201);
 }
@@ -497,7 +499,7 @@ async fn a_manager_does_not_learn_which_names_exist_outside_of_its_grants() {
             "m",
             Method::PATCH,
             "/v1/adapters/NAME",
-            json!({"pinned": true}),
+            json!({"pinned": false}),
             "two",
         )
         .await;

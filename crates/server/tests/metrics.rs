@@ -104,7 +104,13 @@ async fn what_is_refused_and_who_hangs_up_is_counted_too() {
     );
     let refused = "multigraft_requests_total{adapter=\"two\",outcome=\"refused\"}";
     assert_eq!(value(&server, refused).await, Some(1.0));
-    // A stream that is dropped.
+    // A stream that is dropped, of a server whose first step waits until then.
+    let (open, gate) = std::sync::mpsc::channel();
+    let first = server;
+    let server = support::server_with(support::Options {
+        gate: Some(gate),
+        ..support::Options::default()
+    });
     let body =
         json!({"model": "team/three", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "stream": true});
     let request = support::post("/v1/completions", &body);
@@ -112,6 +118,7 @@ async fn what_is_refused_and_who_hangs_up_is_counted_too() {
         .await
         .unwrap();
     drop(response);
+    drop(open);
     let cancelled = "multigraft_requests_total{adapter=\"team/three\",outcome=\"cancelled\"}";
     for _ in 0..500 {
         if value(&server, cancelled).await == Some(1.0) {
@@ -120,6 +127,7 @@ async fn what_is_refused_and_who_hangs_up_is_counted_too() {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     assert_eq!(value(&server, cancelled).await, Some(1.0));
+    let server = first;
     // Who is removed has no series any more.
     let request = axum::http::Request::delete("/v1/adapters/two");
     let removed = server

@@ -276,10 +276,9 @@ impl Inner {
             failed,
             ..
         } = &mut *state;
-        if let Ok(loaded) = &loaded {
-            memory.unreserve(loaded.promised);
-        }
+        let promised = loaded.as_ref().map_or(0, |loaded| loaded.promised);
         let Some(named) = names.get_mut(&job.name) else {
+            memory.unreserve(promised);
             return;
         };
         let mut files = Fetched::default();
@@ -294,6 +293,8 @@ impl Inner {
                 info,
             }
         });
+        // Afterwards: sequences must not take it in between.
+        memory.unreserve(promised);
         *waiting -= match job.kind {
             Kind::Active(_) => named.end_load(job.id, files, &outcome, &self.options),
             Kind::Candidate => named.end_candidate(job.id, next, &outcome),

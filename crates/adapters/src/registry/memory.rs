@@ -94,6 +94,9 @@ impl Memory {
         info: Arc<AdapterInfo>,
         parts: Vec<AdapterHash>,
     ) -> (Arc<PackedAdapter>, Arc<AdapterInfo>) {
+        // It may have been let go a moment ago, and used by whoever brings it again.
+        let same = Arc::as_ptr(&packed);
+        self.leaving.retain(|(leaving, _)| leaving.as_ptr() != same);
         let bytes = packed.bytes();
         let used = Instant::now();
         let total = &mut self.bytes;

@@ -92,6 +92,7 @@ impl Registry {
             let waiting = state.waiting;
             return Lookup::Unavailable(LoadError::TooManyWait { waiting });
         }
+        let asked_as = name.clone();
         let mut recipe = Recipe {
             hash,
             name,
@@ -99,7 +100,10 @@ impl Registry {
             parts: Vec::with_capacity(parts.len()),
         };
         for (part, weight) in parts {
-            let version = state.names.values().find_map(|named| named.version_of(part.hash));
+            // Its own name's version: another's of the same files may be elsewhere.
+            let own = state.names.get(&part.name);
+            let own = own.and_then(|named| named.version_of(part.hash));
+            let version = own.or_else(|| state.names.values().find_map(|named| named.version_of(part.hash)));
             let Some(version) = version else {
                 return Lookup::Unavailable(LoadError::Removed);
             };
@@ -117,7 +121,7 @@ impl Registry {
             // Loaders live as long as the registry.
             let _ = self.0.jobs.send(Task::Merge(recipe));
         }
-        waiting.push(told);
+        waiting.push((asked_as, told));
         Lookup::Loading(Waiting(outcome))
     }
 }
@@ -189,9 +193,9 @@ impl Inner {
         let hash = recipe.hash;
         let mut dropped = Vec::new();
         let outcome: Outcome = made.map(|made| {
-            state.memory.unreserve(made.promised);
             let parts = recipe.hashes();
             let (packed, info) = state.memory.insert(hash, made.packed, made.info, parts);
+            state.memory.unreserve(made.promised);
             dropped = state.memory.bound_merged(MERGED);
             Entry {
                 name: recipe.name,
@@ -203,12 +207,15 @@ impl Inner {
         });
         let told = state.merging.remove(&hash).unwrap_or_default();
         state.waiting -= told.len();
-        for told in told {
-            let _ = told.send(outcome.clone());
+        for (name, told) in told {
+            // Others may call the same files by other names.
+            let outcome = outcome.clone().map(|entry| Entry { name, ..entry });
+            let _ = told.send(outcome);
         }
         dropped.extend(state.drop_unnamed());
         drop(state);
         drop(dropped);
+        self.changed();
     }
 }
 

@@ -155,8 +155,8 @@ struct State {
     /// In the order that they were added.
     names: IndexMap<String, Named>,
     memory: Memory,
-    /// Merged adapters that are being made, and who waits for each.
-    merging: HashMap<AdapterHash, Vec<Told>>,
+    /// Merged adapters that are being made, and who waits for each, and what they call it.
+    merging: HashMap<AdapterHash, Vec<(String, Told)>>,
     /// Requests that wait for loads.
     waiting: usize,
     /// Names that requests used and that could not be loaded, why, and until when that is not tried again.
@@ -610,7 +610,7 @@ impl State {
             let before = waiting.len();
             // One of them stays, for as long as there are some, the merge is under way.
             let mut first = true;
-            waiting.retain(|told| std::mem::take(&mut first) || !told.is_closed());
+            waiting.retain(|(_, told)| std::mem::take(&mut first) || !told.is_closed());
             gone += before - waiting.len();
         }
         self.waiting -= gone;

@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multigraft_model::Want;
+use multigraft_model::{MemoryBudget, Want};
 
 use super::memory::{Dropping, Full};
 use super::{Inner, LoadError};
@@ -35,6 +35,7 @@ pub(super) fn start(registry: &Arc<Inner>) -> std::io::Result<()> {
             drop(state);
             if !dropped.is_empty() {
                 tracing::debug!(adapters = dropped.len(), "dropped for running requests");
+                registry.changed();
             }
         }
     })?;
@@ -48,6 +49,8 @@ impl Inner {
         let deadline = Instant::now() + self.options.room_timeout;
         let most = self.most();
         let mut dropping = Dropping::Nothing;
+        // Sequences take nothing of the budget while something is wanted of it.
+        let _wanted = Wanted(&self.options.budget);
         loop {
             let mut dropped = Vec::new();
             let full = {
@@ -96,6 +99,15 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+/// Ends what is wanted of the budget.
+struct Wanted<'a>(&'a MemoryBudget);
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.want_no_more();
     }
 }
 

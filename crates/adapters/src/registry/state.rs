@@ -374,7 +374,11 @@ impl Named {
     }
 
     fn fail(&mut self, error: &LoadError, options: &RegistryOptions) {
-        let attempts = 1 + self.failure.as_ref().map_or(0, |failure| failure.attempts);
+        // That there is no room says nothing of the adapter.
+        let attempts = match error {
+            LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => 1,
+            _ => 1 + self.failure.as_ref().map_or(0, |failure| failure.attempts),
+        };
         let backoff = options.backoff.saturating_mul(1 << (attempts - 1).min(16));
         self.failure = Some(Failure {
             error: error.clone(),

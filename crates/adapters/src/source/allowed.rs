@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::reference::{BadReference, Reference, UPLOAD};
 use crate::error::AdapterError;
 use crate::files::{self, CONFIG, WEIGHTS};
+use crate::self_test::REFERENCE_FILE;
 
 /// A folder, a part of the Hub, of an object store or of a web server, with all that is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +132,8 @@ impl AllowedSources {
             Ok(folder) => {
                 // Nor may its files be links that lead out.
                 let is_allowed = self.contain(&folder) && {
-                    let files = [CONFIG, WEIGHTS].map(|name| folder.join(name)).into_iter();
+                    let files = [CONFIG, WEIGHTS, REFERENCE_FILE].map(|name| folder.join(name));
+                    let files = files.into_iter();
                     let mut files = files.chain(files::ggufs(&folder).unwrap_or_default());
                     files.all(|file| {
                         file.canonicalize().is_ok_and(|file| self.contain(&file)) || !file.exists()

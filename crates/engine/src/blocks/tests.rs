@@ -155,6 +155,7 @@ fn given(pool: &BlockPool, budget: &MemoryBudget, want: Want) -> Vec<(u32, usize
     budget.ask_kv(want, Instant::now());
     pool.make_room(|first, count| given.push((first.0, count)));
     assert_eq!(budget.wanted_of_kv(), None, "it was answered");
+    budget.want_no_more();
     given
 }
 

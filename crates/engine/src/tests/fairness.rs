@@ -64,6 +64,22 @@ fn tenants_of_one_adapter_have_shares_of_their_own() {
 }
 
 #[test]
+fn who_parts_itself_into_many_tenants_has_one_share() {
+    let mut harness = Harness::over(FakeBackend::new(generous()), options(16, 1));
+    let of = |payer: &str, tenant: &str| Request {
+        payer: Some(Tenant::new(payer)),
+        tenant: Some(Tenant::new(tenant)),
+        ..request(1, 4, 4)
+    };
+    let mut recordings: Vec<Recording> = (0..10)
+        .map(|n| harness.submit(of("loud", &format!("loud {n}"))))
+        .collect();
+    recordings.extend((0..2).map(|_| harness.submit(of("quiet", "quiet"))));
+    let ends = ends(&mut harness, &recordings);
+    assert!(ends[11] < ends[4], "{ends:?}");
+}
+
+#[test]
 fn shares_are_by_weight() {
     // Both have always some waiting; one is to get three times as much.
     let mut harness = Harness::over(FakeBackend::new(generous()), options(64, 1));

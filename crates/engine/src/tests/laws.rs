@@ -96,6 +96,7 @@ fn request() -> impl Strategy<Value = Request> {
                 logprobs,
                 prompt_logprobs,
                 tenant: None,
+                payer: None,
                 weight: 1.0,
             },
         )
@@ -222,6 +223,7 @@ proptest! {
         loop {
             // One adapter after the other comes, and goes a turn later.
             budget.set_adapters(0);
+            budget.want_no_more();
             if let Err(bytes) = budget.take_for_adapters(0, *sizes.next().unwrap()) {
                 budget.ask_kv(Want { bytes, unused_since: None }, Instant::now());
                 harness.make_room();

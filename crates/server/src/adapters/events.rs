@@ -26,6 +26,9 @@ use crate::{Dialect, error::ApiError, session::Session};
 /// Between two looks at all adapters, at least.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two looks at most.
+const TICK: Duration = Duration::from_secs(5);
+
 /// Says when the server stops; streams that have no end of their own end then.
 pub(crate) type Stopping = watch::Receiver<bool>;
 
@@ -130,10 +133,13 @@ impl Watching {
             };
             tokio::select! {
                 changed = self.changes.changed() => changed.ok()?,
+                // Some things end because time passes: what failed is forgotten, a key expires.
+                () = sleep_until(self.looked + TICK) => {}
                 () = stopping => return None,
             }
             sleep_until(self.looked + PAUSE).await;
             self.looked = Instant::now();
+            self.session = self.session.renewed()?;
             self.compare();
         }
     }

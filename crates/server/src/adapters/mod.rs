@@ -9,7 +9,7 @@ pub(crate) mod upload;
 pub(crate) mod vllm;
 
 use multigraft_access::{AccessError, Role, Store};
-use multigraft_adapters::{Adding, ChangeError, Entry, LoadError, Reference, Registry, Source};
+use multigraft_adapters::{AddedBy, Adding, ChangeError, Entry, LoadError, Reference, Registry, Source};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -31,9 +31,16 @@ impl AppState {
 }
 
 impl Session {
-    /// Loads the adapter at `reference` and puts it under `name`.
+    /// Loads the adapter at `reference` and puts it under `name`. Once begun it goes on to its end, whether or not the client
+    /// waits for that: who added what must not depend on it.
     async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
+        let (session, name, reference) = (self.clone(), name.to_owned(), reference.to_owned());
+        to_the_end(async move { session.add(&name, &reference, adding).await }).await
+    }
+
+    async fn add(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
         self.may_manage()?;
+        self.may_pin(adding.pinned)?;
         let at = self
             .sources
             .resolve(reference)
@@ -47,10 +54,31 @@ impl Session {
             Ok(waiting) => waiting.outcome().await,
             Err(error) => Err(LoadError::Failed(error.into())),
         };
-        if is_new && added.is_err() && !self.registry.contains(name) {
-            self.disown(name).await?;
-        }
+        self.settle_owner(name, is_new, added.is_ok()).await?;
         added.map_err(|error| not_loaded(name, &error))
+    }
+
+    /// Whose `name` is after an attempt to add it: nobody's if that failed and the name was not this key's before, nor if an admin
+    /// added it.
+    async fn settle_owner(&self, name: &str, is_new: bool, added: bool) -> Result<(), ApiError> {
+        let is_nobodys = match self.limited() {
+            Some(_) => is_new && !added,
+            None => added,
+        };
+        match is_nobodys {
+            true => self.disown(name).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Whether it may keep adapters in memory, which takes it from everybody.
+    fn may_pin(&self, pinned: Option<bool>) -> Result<(), ApiError> {
+        match pinned {
+            Some(true) if !self.is_admin() => Err(ApiError::Forbidden(
+                "a pinned adapter takes memory from all others: only an admin's key may pin".to_owned(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Whether it may change adapters at all.
@@ -70,7 +98,13 @@ impl Session {
         let Some(key) = self.limited() else { return Ok(()) };
         let of = name.to_owned();
         let owner = self.stored(move |store| store.owner(&of)).await?.flatten();
-        match owner.as_ref() == Some(&key.id) {
+        // What the command line or the file of adapters put there since is nobody's.
+        let listed = self.registry.listed(name);
+        let by_http = listed.is_some_and(|listed| {
+            let active = listed.active().map(|version| version.added_by);
+            active.is_none_or(|by| by == Some(AddedBy::Http))
+        });
+        match owner.as_ref() == Some(&key.id) && by_http {
             true => Ok(()),
             false => Err(others(name)),
         }
@@ -81,6 +115,22 @@ impl Session {
     async fn claim(&self, name: &str, at: Option<&Reference>) -> Result<bool, ApiError> {
         let Some(key) = self.limited() else {
             return Ok(false);
+        };
+        if self.may_claim(name, at).await? {
+            return Ok(false);
+        }
+        let (of, id) = (name.to_owned(), key.id.clone());
+        match self.stored(move |store| store.claim(&of, &id)).await? {
+            Some((true, is_new)) => Ok(is_new),
+            _ => Err(others(name)),
+        }
+    }
+
+    /// Whether there is a `name`, if this may add it or change it.
+    async fn may_claim(&self, name: &str, at: Option<&Reference>) -> Result<bool, ApiError> {
+        let is_there = self.registry.contains(name);
+        let Some(key) = self.limited() else {
+            return Ok(is_there);
         };
         let from = at.map(name_of);
         let covered = [("be called", Some(name)), ("come from", from.as_deref())];
@@ -94,15 +144,10 @@ impl Session {
                 return Err(ApiError::Forbidden(message));
             }
         }
-        if self.registry.contains(name) {
+        if is_there {
             self.may_change(name).await?;
-            return Ok(false);
         }
-        let (of, id) = (name.to_owned(), key.id.clone());
-        match self.stored(move |store| store.claim(&of, &id)).await? {
-            Some((true, is_new)) => Ok(is_new),
-            _ => Err(others(name)),
-        }
+        Ok(is_there)
     }
 
     /// Forgets who added `name`.
@@ -132,6 +177,11 @@ impl Session {
     /// Forgets an adapter. Requests under way that named it end as they would have, or `now`, with an error: then they hold
     /// nothing any more when this is done. Those that named others of the same files go on.
     async fn remove_adapter(&self, name: &str, now: bool) -> Result<(), ApiError> {
+        let (session, name) = (self.clone(), name.to_owned());
+        to_the_end(async move { session.remove(&name, now).await }).await
+    }
+
+    async fn remove(&self, name: &str, now: bool) -> Result<(), ApiError> {
         if name == self.registry.base() {
             let message = format!("`{name}` is the base, which cannot be removed");
             return Err(ApiError::Unusable(message));
@@ -156,6 +206,14 @@ impl Session {
         }
         self.disown(name).await
     }
+}
+
+/// Does something to its end, whether or not whoever asked for it waits.
+async fn to_the_end<T: Send + 'static>(
+    task: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::spawn(task).await;
+    done.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?
 }
 
 /// The refusal of what another key added, or nobody.

@@ -14,7 +14,10 @@ use multigraft_model::AdapterHash;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::events::{self, Stopping};
+use super::{
+    events::{self, Stopping},
+    to_the_end,
+};
 use crate::{defaults, error::ApiError, fields::Fields, openai::seconds, session::Session, state::AppState};
 
 /// Where events are, below the adapters.
@@ -251,14 +254,15 @@ pub(crate) async fn add(
     };
     if wants_events(&headers) {
         let watched = state.clone();
-        let added = async move {
+        let added = to_the_end(async move {
             carry_out(&state, addition)
                 .await
                 .map(|(_, Json(adapter))| adapter)
-        };
+        });
         return Ok(events::respond_until(&watched, name, added));
     }
-    Ok(carry_out(&state, addition).await?.into_response())
+    let added = to_the_end(async move { carry_out(&state, addition).await }).await?;
+    Ok(added.into_response())
 }
 
 async fn carry_out(state: &Session, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
@@ -308,16 +312,11 @@ pub(crate) async fn change(
     let limits = limits(&mut fields, &state)?;
     fields.finish()?;
     state.may_manage()?;
+    state.may_pin(pinned)?;
     if state.listed(&name).is_none() {
         return Err(unknown(&name));
     }
     state.may_change(&name).await?;
-    if let Some(defaults) = defaults {
-        set_defaults(&state, &name, defaults).await?;
-    }
-    if let Some(limits) = limits {
-        set_limits(&state, &name, limits).await?;
-    }
     if active.is_some() {
         let of = name.clone();
         let activated = state.change(move |registry| registry.activate(&of, hash)).await?;
@@ -327,6 +326,12 @@ pub(crate) async fn change(
                 ApiError::Unusable(error.to_string())
             }
         })?;
+    }
+    if let Some(defaults) = defaults {
+        set_defaults(&state, &name, defaults).await?;
+    }
+    if let Some(limits) = limits {
+        set_limits(&state, &name, limits).await?;
     }
     if let Some(pinned) = pinned {
         let of = name.clone();

@@ -21,7 +21,7 @@ use multigraft_adapters::{AdapterError, AddedBy, Adding, LoadError, Upload};
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 
-use super::{not_loaded, own};
+use super::{not_loaded, own, to_the_end};
 use crate::{error::ApiError, session::Session};
 
 /// What such a path ends with, after the adapter's name, which may hold slashes itself.
@@ -100,12 +100,10 @@ async fn answer(
         pinned: uploading.pinned,
         by: AddedBy::Http,
     };
-    let is_new = state.claim(name, None).await?;
-    let added = receive_and_add(state, name, adding, request).await;
-    if is_new && added.is_err() && !state.registry.contains(name) {
-        state.disown(name).await?;
-    }
-    added
+    state.may_pin(adding.pinned)?;
+    // Before anything is sent.
+    state.may_claim(name, None).await?;
+    receive_and_add(state, name, adding, request).await
 }
 
 async fn receive_and_add(
@@ -133,18 +131,18 @@ async fn receive_and_add(
     };
     // A task of its own: the files must stay until they are loaded, even if the client does not.
     let (adding_to, of) = (state.clone(), name.to_owned());
-    let added = tokio::spawn(async move { add(&adding_to, &of, &upload, adding).await });
-    let added = added.await;
-    added.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))??;
+    to_the_end(async move { add(&adding_to, &of, &upload, adding).await }).await?;
     let Json(adapter) = own::shown(state, name)?;
     Ok((status, Json(adapter)).into_response())
 }
 
 async fn add(state: &Session, name: &str, upload: &Upload, adding: Adding) -> Result<(), ApiError> {
+    let is_new = state.claim(name, None).await?;
     let outcome = match state.registry.add(&upload.source(), adding) {
         Ok(waiting) => waiting.outcome().await,
         Err(error) => Err(LoadError::Failed(error.into())),
     };
+    state.settle_owner(name, is_new, outcome.is_ok()).await?;
     outcome.map(drop).map_err(|error| {
         let error = not_uploaded(name, &error);
         // Where the files were for a moment is nobody's business, and gone.

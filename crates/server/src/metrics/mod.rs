@@ -8,6 +8,7 @@ mod scrape;
 mod watch;
 
 use std::fmt::Debug;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -17,6 +18,9 @@ use prometheus_client::registry::{Registry, Unit};
 use names::Names;
 pub(crate) use scrape::{count, metrics};
 pub(crate) use watch::Watch;
+
+/// The label of what several adapters make together.
+const MERGED: &str = "merged";
 
 /// Adapters with series of their own.
 pub(crate) const MOST_ADAPTERS: usize = 200;
@@ -163,9 +167,10 @@ fn timed(registry: &mut Registry, name: &str, help: &str) -> Seconds {
 }
 
 impl Metrics {
-    /// Watches an answer of what is called `name`: `None` is what several adapters make together.
-    pub(crate) fn watch(&self, name: Option<&str>) -> Watch {
-        Watch::new(self, self.label(name))
+    /// Watches an answer of what is called `name`: `None` is what several adapters make together. It counts once it is
+    /// `accepted`.
+    pub(crate) fn watch(&self, name: Option<&str>, accepted: Arc<AtomicBool>) -> Watch {
+        Watch::new(self, self.label(name), accepted)
     }
 
     /// A request for `name` was refused: too many, too much.
@@ -194,11 +199,17 @@ impl Metrics {
         self.0.load.observe(time.as_secs_f64());
     }
 
+    /// Whether a label still has series: its name may have been removed while its request ran.
+    fn has(&self, label: &str) -> bool {
+        let names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.has(label)
+    }
+
     /// The label of a name.
     fn label(&self, name: Option<&str>) -> String {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         match name {
-            None => "merged".to_owned(),
+            None => MERGED.to_owned(),
             Some(name) => names.label(name).to_owned(),
         }
     }

@@ -32,6 +32,11 @@ impl Names {
         name
     }
 
+    /// Whether there are series of this label.
+    pub(super) fn has(&self, label: &str) -> bool {
+        label == OTHER || label == super::MERGED || self.known.contains(label)
+    }
+
     /// Takes those out that are not `served` any more, and returns them.
     pub(super) fn remove_others(&mut self, served: impl Fn(&str) -> bool) -> Vec<String> {
         let gone = self.known.extract_if(|name| !served(name));

@@ -1,5 +1,7 @@
 //! One answer as it is measured.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use multigraft_engine::{Event, Finish};
@@ -14,6 +16,7 @@ pub(crate) struct Watch {
     label: OfAdapter,
     began: Instant,
     last_token: Option<Instant>,
+    accepted: Arc<AtomicBool>,
     ended: bool,
     // Looked up once: tokens come often.
     generated: Counter,
@@ -21,7 +24,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(metrics: &Metrics, adapter: String) -> Self {
+    pub(super) fn new(metrics: &Metrics, adapter: String, accepted: Arc<AtomicBool>) -> Self {
         let label = OfAdapter { adapter };
         Self {
             generated: metrics.0.generated_tokens.get_or_create_owned(&label),
@@ -30,12 +33,17 @@ impl Watch {
             label,
             began: Instant::now(),
             last_token: None,
+            accepted,
             ended: false,
         }
     }
 
     /// Something happened to the answer.
     pub(crate) fn event(&mut self, event: &Event) {
+        if !matches!(event, Event::Token(_)) && !self.metrics.has(&self.label.adapter) {
+            self.ended = true;
+            return;
+        }
         match event {
             Event::Started { queue_time } => {
                 let queue = self.metrics.0.queue.get_or_create(&self.label);
@@ -53,6 +61,7 @@ impl Watch {
         self.generated.inc();
         match self.last_token.replace(now) {
             Some(last) => self.between_tokens.observe((now - last).as_secs_f64()),
+            None if !self.metrics.has(&self.label.adapter) => {}
             None => {
                 let first = self.metrics.0.first_token.get_or_create(&self.label);
                 first.observe((now - self.began).as_secs_f64());
@@ -86,7 +95,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if !self.ended {
+        let counts = !self.ended && self.accepted.load(Ordering::Relaxed);
+        if counts && self.metrics.has(&self.label.adapter) {
             self.end("cancelled");
         }
     }

@@ -92,6 +92,7 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
             logprobs,
             prompt_logprobs: None,
             tenant: parameters.tenant,
+            payer: None,
             weight: 1.0,
         })
         .collect();

@@ -85,6 +85,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             logprobs,
             prompt_logprobs: logprobs.filter(|_| echo),
             tenant: parameters.tenant,
+            payer: None,
             weight: 1.0,
         }));
     }
