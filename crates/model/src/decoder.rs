@@ -8,6 +8,7 @@ use multigraft_kernels::{
 use crate::config::LayerConfig;
 use crate::experts::Experts;
 use crate::model::Model;
+use crate::pace;
 use crate::project::{ProjectScratch, Projector, Segment, add, finish};
 use crate::weights::{Ffn, Layer};
 
@@ -63,6 +64,8 @@ impl<'a> Decoder<'a> {
         let places = self.places();
         let model = self.model;
         for (index, layer) in model.layers.iter().enumerate() {
+            // Of a self test beside a server's steps; theirs never pause.
+            pace::pause();
             self.attend(index, layer, &places);
             self.feed_forward(index, layer);
         }
