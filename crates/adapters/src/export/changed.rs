@@ -1,9 +1,64 @@
-//! The base's weights with an adapter in them, row by row in float64.
+//! The base's weights with an adapter in them, row by row in float64: what both forms of merged models share.
 
-use multigraft_model::{EmbeddingDelta, LinearDelta, LowRank};
+use std::collections::HashMap;
+
+use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId, LowRank, Module, ModuleKind};
 use multigraft_weights::{BlockType, Tensor};
 
+use super::ExportError;
 use super::plain::encode;
+use crate::base::BaseShape;
+use crate::info::AdapterFile;
+
+/// What an adapter does to linear maps, by map.
+pub(super) type Linears<'a> = HashMap<LinearId, &'a LinearDelta>;
+
+pub(super) fn linears(adapter: &AdapterFile) -> Linears<'_> {
+    let linears = adapter.weights.linears.iter();
+    linears.map(|(id, delta)| (*id, delta)).collect()
+}
+
+/// That the base has a bias, as `has` says, wherever one is changed.
+pub(super) fn biases(
+    linears: &Linears<'_>,
+    shape: &BaseShape,
+    has: impl Fn(&Module) -> bool,
+) -> Result<(), ExportError> {
+    for module in shape.modules() {
+        let ModuleKind::Linear(id) = module.kind else {
+            continue;
+        };
+        if linears.get(&id).is_some_and(|delta| delta.adds_bias()) && !has(module) {
+            return Err(cannot(format!(
+                "it adds a bias to {}, which has none in the base",
+                module.path
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// That a tensor of the base has the shape that the adapter was checked against.
+pub(super) fn check(tensor: &Tensor<'_>, module: &Module, change: &Change<'_>) -> Result<(), ExportError> {
+    let expected: &[usize] = match change {
+        Change::Bias(_) => &[module.out],
+        _ => &[module.out, module.inp],
+    };
+    match tensor.shape == expected {
+        true => Ok(()),
+        false => Err(cannot(format!(
+            "tensor `{}` of the base has shape {:?}, not {expected:?}",
+            tensor.name, tensor.shape
+        ))),
+    }
+}
+
+pub(super) fn cannot(reason: impl Into<String>) -> ExportError {
+    ExportError::Cannot {
+        form: "a merged model",
+        reason: reason.into(),
+    }
+}
 
 /// What becomes of a tensor of the base.
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ use multigraft_weights::safetensors::Checkpoint;
 use safetensors::tensor::View;
 use serde_json::Value;
 
-use super::changed::Change;
+use super::changed::{Change, biases, cannot, check, linears};
 use super::plain::dtype;
 use super::{ExportError, failed};
 use crate::base::{BaseShape, module_key};
@@ -29,29 +29,17 @@ const COPIED: [&str; 5] = ["json", "txt", "model", "jinja", "tiktoken"];
 pub(super) fn write(
     adapter: &AdapterFile,
     base: &Path,
-    files: &ModelFiles,
+    (checkpoint, text): (&Checkpoint, &str),
     config: &Config,
     shape: &BaseShape,
     folder: &Path,
 ) -> Result<(), ExportError> {
-    let ModelFiles::Folder {
-        checkpoint,
-        config: text,
-    } = files
-    else {
-        return Err(cannot("the base is no folder"));
-    };
     if let Some((name, dtype, _)) = checkpoint.others().next() {
         return Err(cannot(format!(
             "tensor `{name}` of the base is of type {dtype}, which is not written"
         )));
     }
-    let linears: HashMap<LinearId, &LinearDelta> = adapter
-        .weights
-        .linears
-        .iter()
-        .map(|(id, delta)| (*id, delta))
-        .collect();
+    let linears = linears(adapter);
     let embedding = adapter.weights.embedding.as_ref();
     let parts = config.tied_embeddings && (embedding.is_some() || linears.contains_key(&LinearId::LmHead));
     let broken = Mutex::new(None);
@@ -97,7 +85,11 @@ pub(super) fn write(
             broken: &broken,
         });
     }
-    biases(&linears, shape, checkpoint)?;
+    biases(&linears, shape, |module| {
+        checkpoint.tensors().any(|tensor| {
+            located(tensor.name, shape).is_some_and(|(other, last)| other == module && last == "bias")
+        })
+    })?;
 
     fs::create_dir(folder).map_err(failed(folder))?;
     copy(base, folder)?;
@@ -133,64 +125,11 @@ pub(super) fn write(
     }
 }
 
-pub(super) fn cannot(reason: impl Into<String>) -> ExportError {
-    ExportError::Cannot {
-        form: "a merged model",
-        reason: reason.into(),
-    }
-}
-
 /// The module that a tensor of the base belongs to, and its last word.
 fn located<'a>(name: &'a str, shape: &'a BaseShape) -> Option<(&'a Module, &'a str)> {
     let (path, last) = name.rsplit_once('.')?;
     let position = shape.find(module_key(path).1)?;
     Some((&shape.modules()[position], last))
-}
-
-/// That a tensor of the base has the shape that the adapter was checked against.
-pub(super) fn check(tensor: &Tensor<'_>, module: &Module, change: &Change<'_>) -> Result<(), ExportError> {
-    let expected: &[usize] = match change {
-        Change::Bias(_) => &[module.out],
-        _ => &[module.out, module.inp],
-    };
-    match tensor.shape == expected {
-        true => Ok(()),
-        false => Err(cannot(format!(
-            "tensor `{}` of the base has shape {:?}, not {expected:?}",
-            tensor.name, tensor.shape
-        ))),
-    }
-}
-
-/// That there is a bias wherever one is changed.
-fn biases(
-    linears: &HashMap<LinearId, &LinearDelta>,
-    shape: &BaseShape,
-    checkpoint: &Checkpoint,
-) -> Result<(), ExportError> {
-    let has = |module: &Module| {
-        checkpoint.tensors().any(|tensor| {
-            located(tensor.name, shape).is_some_and(|(other, last)| other == module && last == "bias")
-        })
-    };
-    for module in shape.modules() {
-        let ModuleKind::Linear(id) = module.kind else {
-            continue;
-        };
-        let adds = linears.get(&id).is_some_and(|delta| delta.adds_bias());
-        if adds && !has(module) {
-            return Err(adds_bias(module));
-        }
-    }
-    Ok(())
-}
-
-/// The base has nowhere to put a bias.
-pub(super) fn adds_bias(module: &Module) -> ExportError {
-    cannot(format!(
-        "it adds a bias to {}, which has none in the base",
-        module.path
-    ))
 }
 
 /// `config.json`, which says that embedding and lm_head are two if they are now.

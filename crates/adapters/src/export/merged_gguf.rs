@@ -4,17 +4,15 @@
 //! others, and the metadata, are the base's to the byte.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
-use multigraft_model::{Config, LinearDelta, LinearId, ModelFiles, Module, ModuleKind};
+use multigraft_model::{Config, LinearId, ModelFiles, Module, ModuleKind};
 use multigraft_weights::gguf::{Gguf, Planned, write_like};
 use multigraft_weights::{BlockType, Tensor};
 
-use super::changed::Change;
-use super::merged::cannot;
+use super::changed::{Change, Linears, biases, cannot, check, linears};
 use super::{ExportError, failed};
 use crate::base::BaseShape;
 use crate::info::AdapterFile;
@@ -45,16 +43,14 @@ pub(super) fn write(
     shape: &BaseShape,
     path: &Path,
 ) -> Result<(), ExportError> {
-    let linears: HashMap<LinearId, &LinearDelta> = adapter
-        .weights
-        .linears
-        .iter()
-        .map(|(id, delta)| (*id, delta))
-        .collect();
+    let linears = linears(adapter);
     let embedding = adapter.weights.embedding.as_ref();
     let head = linears.get(&LinearId::LmHead);
     let parts = config.tied_embeddings && (embedding.is_some() || head.is_some());
-    biases(&linears, shape, gguf, config)?;
+    biases(&linears, shape, |module| {
+        let name = config.gguf_name(&format!("{}.bias", module.path));
+        name.is_some_and(|name| gguf.tensor(&name).is_some())
+    })?;
     let mut weights = Vec::new();
     for tensor in gguf.tensors() {
         let change = change_of(tensor.name, shape, &linears).or_else(|| {
@@ -63,7 +59,7 @@ pub(super) fn write(
             Some((module, Change::Embedding(embedding)))
         });
         if let Some((module, change)) = &change {
-            super::merged::check(&tensor, module, change)?;
+            check(&tensor, module, change)?;
         }
         let name = tensor.name;
         let is_embedding = shape
@@ -124,7 +120,7 @@ pub(super) fn write(
 fn change_of<'a>(
     name: &str,
     shape: &'a BaseShape,
-    linears: &HashMap<LinearId, &'a LinearDelta>,
+    linears: &Linears<'a>,
 ) -> Option<(&'a Module, Change<'a>)> {
     let (path, last) = name.rsplit_once('.')?;
     let module = shape.find_gguf(&format!("{path}.weight"))?;
@@ -146,24 +142,4 @@ fn rows(module: &Module, shape: &BaseShape) -> Vec<usize> {
         rows[shape.gguf_row(module, row)] = row;
     }
     rows
-}
-
-/// That there is a bias wherever one is changed.
-fn biases(
-    linears: &HashMap<LinearId, &LinearDelta>,
-    shape: &BaseShape,
-    gguf: &Gguf,
-    config: &Config,
-) -> Result<(), ExportError> {
-    for module in shape.modules() {
-        let ModuleKind::Linear(id) = module.kind else {
-            continue;
-        };
-        let adds = linears.get(&id).is_some_and(|delta| delta.adds_bias());
-        let name = config.gguf_name(&format!("{}.bias", module.path));
-        if adds && name.and_then(|name| gguf.tensor(&name)).is_none() {
-            return Err(super::merged::adds_bias(module));
-        }
-    }
-    Ok(())
 }

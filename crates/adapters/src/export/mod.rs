@@ -86,12 +86,15 @@ pub fn export(adapter: &AdapterFile, base: &Path, form: Form, out: &Path) -> Res
     place(out, |unfinished| match form {
         Form::Peft => peft::write(adapter, &shape, unfinished),
         Form::Gguf => gguf::write(adapter, &files, &config, &shape, unfinished),
-        Form::Merged if !adapter.weights.invocation.is_empty() => Err(merged::cannot(
+        Form::Merged if !adapter.weights.invocation.is_empty() => Err(changed::cannot(
             "it sets in within a sequence (alora_invocation_tokens), which weights cannot",
         )),
         Form::Merged => match &files {
             ModelFiles::Gguf(gguf) => merged_gguf::write(adapter, gguf, &config, &shape, unfinished),
-            ModelFiles::Folder { .. } => merged::write(adapter, base, &files, &config, &shape, unfinished),
+            ModelFiles::Folder {
+                checkpoint,
+                config: text,
+            } => merged::write(adapter, base, (checkpoint, text), &config, &shape, unfinished),
         },
     })
 }

@@ -12,6 +12,7 @@
 //! in memory: replacing, removing or dropping it from here changes nothing for requests under way.
 
 mod added_by;
+mod entry;
 mod error;
 mod fetch;
 mod limits;
@@ -33,14 +34,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use indexmap::IndexMap;
-use multigraft_model::{AdapterHash, MemoryBudget, PackedAdapter};
+use multigraft_model::{AdapterHash, MemoryBudget};
 use serde_json::{Map, Value};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::AdapterError;
-use crate::info::AdapterInfo;
 use crate::source::{Reference, Source};
 pub use added_by::AddedBy;
+pub use entry::{Adding, Entry, Lookup, Outcome, Waiting};
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Phase, Progress, Residency, Status};
@@ -53,81 +54,8 @@ use store::Store;
 pub use store::StoreError;
 pub use upload::Upload;
 
-/// An adapter under a name, ready to be used. It stays in memory as long as this does.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// The name.
-    pub name: String,
-    /// What the name stood for when it was asked: the hash of files.
-    pub hash: AdapterHash,
-    /// Where it came from.
-    pub at: Reference,
-    /// The adapter, shared with every other name for the same files.
-    pub packed: Arc<PackedAdapter>,
-    /// What there is to know about it.
-    pub info: Arc<AdapterInfo>,
-}
-
 /// Names that nobody added and that are being loaded, at most.
 const FIRST_USES: usize = 64;
-
-/// What became of a load.
-pub type Outcome = Result<Entry, LoadError>;
-
-/// An adapter that is being loaded.
-#[derive(Debug)]
-pub struct Waiting(oneshot::Receiver<Outcome>);
-
-impl Waiting {
-    /// Waits for it.
-    ///
-    /// # Errors
-    /// If it does not come.
-    pub async fn outcome(self) -> Outcome {
-        self.0.await.unwrap_or(Err(LoadError::Stopped))
-    }
-
-    /// What became of it, if that is known; asked no more afterwards.
-    pub fn poll(&mut self) -> Option<Outcome> {
-        match self.0.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(oneshot::error::TryRecvError::Empty) => None,
-            Err(oneshot::error::TryRecvError::Closed) => Some(Err(LoadError::Stopped)),
-        }
-    }
-
-    /// Waits for it on this thread, which must not be one of an asynchronous runtime.
-    ///
-    /// # Errors
-    /// If it does not come.
-    pub fn block(self) -> Outcome {
-        self.0.blocking_recv().unwrap_or(Err(LoadError::Stopped))
-    }
-}
-
-/// What a name stands for now.
-#[derive(Debug)]
-pub enum Lookup {
-    /// An adapter that is in memory.
-    Ready(Entry),
-    /// One that is being loaded.
-    Loading(Waiting),
-    /// One that cannot be had.
-    Unavailable(LoadError),
-    /// Nothing.
-    Unknown,
-}
-
-/// How an adapter is added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Adding {
-    /// Whether it may take the place of one that has the name.
-    pub replace: bool,
-    /// Whether it stays in memory; `None` leaves it as it was, at first not.
-    pub pinned: Option<bool>,
-    /// Who adds it.
-    pub by: AddedBy,
-}
 
 /// The base's name and its adapters. Clones are handles to the same one.
 #[derive(Clone)]

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use multigraft_model::AdapterHash;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -137,6 +138,18 @@ pub(super) struct Store {
     files: PathBuf,
 }
 
+/// What a column of a name holds. What cannot be read is left out, and said: it was not written by this program.
+fn stored_json<T: DeserializeOwned>(row: &Row<'_>, column: usize, what: &str) -> rusqlite::Result<Option<T>> {
+    let Some(text) = row.get::<_, Option<String>>(column)? else {
+        return Ok(None);
+    };
+    let read = serde_json::from_str(&text).inspect_err(|error| {
+        let name: String = row.get(0).unwrap_or_default();
+        tracing::error!("the stored {what} of adapter `{name}` cannot be read and do not hold: {error}");
+    });
+    Ok(read.ok())
+}
+
 /// Keeps what an adapter says that it should answer, for later loads: it is no part of the hash, so it may be another by now.
 fn keep_reference(adapter: &AdapterFiles, folder: &Path) -> io::Result<()> {
     let from = adapter.folder.join(REFERENCE_FILE);
@@ -237,12 +250,8 @@ impl Store {
                         name: row.get(0)?,
                         pinned: row.get(1)?,
                         active: row.get(2)?,
-                        defaults: row
-                            .get::<_, Option<String>>(3)?
-                            .and_then(|text| serde_json::from_str(&text).ok()),
-                        limits: row
-                            .get::<_, Option<String>>(4)?
-                            .and_then(|text| serde_json::from_str(&text).ok()),
+                        defaults: stored_json(row, 3, "defaults")?,
+                        limits: stored_json(row, 4, "limits")?,
                         versions: Vec::new(),
                     })
                 })?
