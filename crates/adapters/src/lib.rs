@@ -42,7 +42,7 @@ pub use refusal::Refusal;
 pub use registry::{
     ActivateError, AdapterLimits, AddedBy, Adding, ChangeError, Entry, IsBusy, Listed, ListedVersion,
     LoadError, Lookup, MergePart, OnLoad, OpenError, Outcome, Pack, Packer, Phase, Progress, Registry,
-    RegistryOptions, Residency, Size, Status, StoreError, Upload, Waiting,
+    RegistryOptions, Residency, Settings, Size, Status, StoreError, Upload, Waiting,
 };
 pub use self_test::{Agreement, Effect, Encode, OnFailure, SelfTest};
 pub use source::{

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use common::place::{BYTES, Place, loading, ready, source};
 use common::{Adapter, base};
 use multigraft_adapters::{
-    Adding, LoadError, Lookup, Packer, Reference, Registry, RegistryOptions, Residency, Source,
+    AdapterLimits, Adding, LoadError, Lookup, Packer, Reference, Registry, RegistryOptions, Residency,
+    Settings, Source,
 };
 use multigraft_model::{ModelError, PackedAdapter};
 
@@ -119,7 +120,7 @@ fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
     };
     let mut again = Vec::new();
     let error = loop {
-        match place.registry.add(&source("new", &folder), replace) {
+        match place.registry.add(&source("new", &folder), replace.clone()) {
             Ok(waiting) => again.push(waiting),
             Err(error) => break error,
         }
@@ -134,6 +135,60 @@ fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
     for waiting in again.into_iter().chain([request]) {
         assert_eq!(waiting.block().unwrap().hash, hash);
     }
+}
+
+#[test]
+fn what_is_said_when_an_adapter_is_added_holds_as_soon_as_requests_get_it() {
+    let (place, open) = Place::gated(RegistryOptions::default());
+    let said = |value: &str, weight| Settings {
+        defaults: Some([("system".to_owned(), value.into())].into_iter().collect()),
+        limits: Some(AdapterLimits {
+            weight,
+            ..AdapterLimits::default()
+        }),
+    };
+    let add = |folder: &str, alpha, settings| {
+        let adding = Adding {
+            replace: true,
+            settings,
+            ..Adding::default()
+        };
+        let from = source("a", &place.write(folder, alpha));
+        place.registry.add(&from, adding).unwrap()
+    };
+    let holds = || {
+        let defaults = place
+            .registry
+            .defaults("a")
+            .map(|defaults| defaults["system"].clone());
+        (defaults, place.registry.limits("a").weight)
+    };
+    // A request that waits for the first version is of it already.
+    let first = add("first", 1, said("one", 2.0));
+    assert_eq!(holds(), (Some("one".into()), 2.0));
+    open.send(()).unwrap();
+    first.block().unwrap();
+    // Of a later one, no earlier than its weights; and not at all if it is refused.
+    let second = add("second", 2, said("two", 3.0));
+    assert_eq!(holds(), (Some("one".into()), 2.0));
+    open.send(()).unwrap();
+    second.block().unwrap();
+    assert_eq!(holds(), (Some("two".into()), 3.0));
+    let folder = place.write("broken", 3);
+    std::fs::write(folder.join("adapter_model.safetensors"), b"12345678").unwrap();
+    let adding = Adding {
+        replace: true,
+        settings: said("three", 4.0),
+        ..Adding::default()
+    };
+    let broken = place.registry.add(&source("a", &folder), adding).unwrap();
+    broken.block().unwrap_err();
+    assert_eq!(holds(), (Some("two".into()), 3.0));
+    // What says nothing changes nothing.
+    let third = add("third", 4, Settings::default());
+    open.send(()).unwrap();
+    third.block().unwrap();
+    assert_eq!(holds(), (Some("two".into()), 3.0));
 }
 
 #[test]

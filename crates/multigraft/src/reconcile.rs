@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use multigraft_adapters::{AdapterLimits, AddedBy, Adding, Reference, Registry, Source, Waiting};
+use anyhow::{Context as _, Result, ensure};
+use multigraft_adapters::{AdapterLimits, AddedBy, Adding, Reference, Registry, Settings, Source, Waiting};
 use multigraft_engine::WEIGHTS;
 use serde::Deserialize;
 
@@ -179,8 +179,6 @@ impl Reconciler {
     }
 
     fn settle(&mut self, name: String, wanted: Wanted, outcome: Result<()>) {
-        // It may have been taken out of the file meanwhile; what is made and not wanted is removed next.
-        let outcome = outcome.and_then(|()| Ok(self.registry.set_limits(&name, wanted.limits)?));
         match outcome {
             Ok(()) => {
                 tracing::info!(adapter = name, source = wanted.source, "served, as the file says");
@@ -206,9 +204,8 @@ impl Reconciler {
     fn begin(&self, name: &str, wanted: &Wanted) -> Result<Option<Waiting>> {
         let made = self.made.get(name).filter(|_| self.registry.contains(name));
         if made.is_some_and(|made| made.source == wanted.source) {
-            self.registry
-                .pin(name, wanted.pinned)
-                .map_err(|error| anyhow!("{error}"))?;
+            self.registry.pin(name, wanted.pinned)?;
+            self.registry.set_limits(name, wanted.limits)?;
             return Ok(None);
         }
         // Paths are relative to the file.
@@ -224,6 +221,10 @@ impl Reconciler {
             replace: true,
             pinned: Some(wanted.pinned),
             by: AddedBy::AdaptersFile,
+            settings: Settings {
+                limits: Some(wanted.limits),
+                ..Settings::default()
+            },
         };
         Ok(Some(self.registry.add(&source, adding)?))
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use multigraft_model::{AdapterHash, PackedAdapter};
+use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::{AddedBy, LoadError};
+use super::{AdapterLimits, AddedBy, LoadError};
 use crate::info::AdapterInfo;
 use crate::source::Reference;
 
@@ -72,7 +73,7 @@ pub enum Lookup {
 }
 
 /// How an adapter is added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Adding {
     /// Whether it may take the place of one that has the name.
     pub replace: bool,
@@ -80,4 +81,15 @@ pub struct Adding {
     pub pinned: Option<bool>,
     /// Who adds it.
     pub by: AddedBy,
+    /// What holds for the name from the moment that requests get it.
+    pub settings: Settings,
+}
+
+/// What holds for a name beside its versions; `None` leaves it as it was.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// What its requests get where they say nothing; empty ones are none.
+    pub defaults: Option<Map<String, Value>>,
+    /// What its requests may take.
+    pub limits: Option<AdapterLimits>,
 }

@@ -338,8 +338,8 @@ impl Inner {
         let (Some((next, true)), Some(store)) = (&next, &self.store) else {
             return (next.map(|(next, _)| next), Ok(loaded));
         };
-        let (version, pinned, oldest) = next;
-        match store.add(&job.name, *pinned, &version.stored(loaded.hash), *oldest) {
+        let version = next.version.stored(loaded.hash);
+        match store.add(&job.name, next.pinned, &version, next.oldest, &next.settings) {
             Ok(()) => (Some(next.clone()), Ok(loaded)),
             Err(error) => {
                 self.lock().memory.unreserve(loaded.promised);

@@ -41,7 +41,7 @@ use tokio::sync::{oneshot, watch};
 use crate::error::AdapterError;
 use crate::source::{Reference, Source};
 pub use added_by::AddedBy;
-pub use entry::{Adding, Entry, Lookup, Outcome, Waiting};
+pub use entry::{Adding, Entry, Lookup, Outcome, Settings, Waiting};
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Phase, Progress, Residency, Status};
@@ -220,10 +220,7 @@ impl Registry {
         let named = state.names.entry(source.name.clone());
         let named = named.or_insert_with(|| Named::begun(is_stored));
         match named.candidate_from(&source.at) {
-            Some(Ok(candidate)) => {
-                candidate.told.push(told);
-                candidate.pinned = adding.pinned.or(candidate.pinned);
-            }
+            Some(Ok(())) => named.join_candidate(adding, told),
             Some(Err(at)) => {
                 return Err(AdapterError::BeingLoaded {
                     name: source.name.clone(),
@@ -232,6 +229,10 @@ impl Registry {
             }
             None => {
                 state.loads += 1;
+                // Requests that come before its first version is there wait for it, and are of it already.
+                if !named.has_versions() {
+                    named.set(adding.settings.clone());
+                }
                 named.begin_candidate(state.loads, &source.at, adding, told);
                 self.0.order(Job::candidate(state.loads, source));
             }
@@ -348,15 +349,9 @@ impl Registry {
     /// # Errors
     /// As [`Registry::remove`].
     pub fn set_defaults(&self, name: &str, defaults: Map<String, Value>) -> Result<(), ChangeError> {
-        let _changing = self.0.change();
-        let defaults = Some(defaults).filter(|defaults| !defaults.is_empty());
-        if let Some(store) = self.0.store_of(name)? {
-            store.set_defaults(name, defaults.as_ref())?;
-        }
-        if let Some(named) = self.0.lock().names.get_mut(name) {
-            named.defaults = defaults.map(Arc::new);
-        }
-        Ok(())
+        let defaults = Some(defaults);
+        let limits = None;
+        self.set(name, Settings { defaults, limits })
     }
 
     /// What requests for a name may take.
@@ -364,13 +359,18 @@ impl Registry {
     /// # Errors
     /// As [`Registry::remove`].
     pub fn set_limits(&self, name: &str, limits: AdapterLimits) -> Result<(), ChangeError> {
+        let limits = Some(limits);
+        let defaults = None;
+        self.set(name, Settings { defaults, limits })
+    }
+
+    fn set(&self, name: &str, settings: Settings) -> Result<(), ChangeError> {
         let _changing = self.0.change();
-        let limits = Some(limits).filter(|limits| *limits != AdapterLimits::default());
         if let Some(store) = self.0.store_of(name)? {
-            store.set_limits(name, limits.as_ref())?;
+            store.set(name, &settings)?;
         }
         if let Some(named) = self.0.lock().names.get_mut(name) {
-            named.limits = limits.map(Box::new);
+            named.set(settings);
         }
         Ok(())
     }

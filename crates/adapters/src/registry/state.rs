@@ -8,6 +8,7 @@ use multigraft_model::AdapterHash;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use super::Settings;
 use super::limits::AdapterLimits;
 use super::memory::Memory;
 use super::store::{StoredName, StoredVersion};
@@ -100,8 +101,15 @@ impl Version {
     }
 }
 
-/// A new version, what the name's pin is to be, and the number of the oldest version that is remembered beside it.
-pub(super) type Next = (Version, bool, u32);
+/// What becomes of a name when a new version is there.
+#[derive(Clone, Debug)]
+pub(super) struct Next {
+    pub(super) version: Version,
+    pub(super) pinned: bool,
+    /// Number of the oldest version that is remembered beside it.
+    pub(super) oldest: u32,
+    pub(super) settings: Settings,
+}
 
 /// Loading a version that is known.
 #[derive(Debug)]
@@ -132,10 +140,11 @@ pub(super) struct Candidate {
     begun: bool,
     /// How far they have come, while they are brought here.
     fetching: Option<Progress>,
-    pub(super) pinned: Option<bool>,
+    pinned: Option<bool>,
     by: AddedBy,
+    settings: Settings,
     /// Who waits for it to be added.
-    pub(super) told: Vec<Told>,
+    told: Vec<Told>,
     /// Requests that have no version to go on with.
     waiting: Vec<Told>,
 }
@@ -181,6 +190,20 @@ impl Named {
             stored: true,
             ..Self::default()
         })
+    }
+
+    /// Sets what holds for it.
+    pub(super) fn set(&mut self, settings: Settings) {
+        if let Some(defaults) = settings.defaults {
+            self.defaults = Some(defaults)
+                .filter(|defaults| !defaults.is_empty())
+                .map(Arc::new);
+        }
+        if let Some(limits) = settings.limits {
+            self.limits = Some(limits)
+                .filter(|limits| *limits != AdapterLimits::default())
+                .map(Box::new);
+        }
     }
 
     /// What its requests may take.
@@ -261,14 +284,13 @@ impl Named {
         Some(version.clone())
     }
 
-    /// The candidate, if it is from `at` and its files are yet to be read; otherwise where it is from.
-    pub(super) fn candidate_from(&mut self, at: &Reference) -> Option<Result<&mut Candidate, Reference>> {
-        self.candidate
-            .as_mut()
-            .map(|candidate| match candidate.at == *at && !candidate.begun {
-                true => Ok(candidate),
-                false => Err(candidate.at.clone()),
-            })
+    /// Whether there is a candidate: one from `at` whose files are yet to be read; otherwise where it is from.
+    pub(super) fn candidate_from(&self, at: &Reference) -> Option<Result<(), Reference>> {
+        let candidate = self.candidate.as_ref()?;
+        Some(match candidate.at == *at && !candidate.begun {
+            true => Ok(()),
+            false => Err(candidate.at.clone()),
+        })
     }
 
     /// Load number `id` begins to read files.
@@ -334,9 +356,22 @@ impl Named {
             fetching: None,
             pinned: adding.pinned,
             by: adding.by,
+            settings: adding.settings,
             told: vec![told],
             waiting: Vec::new(),
         });
+    }
+
+    /// Somebody else adds the same, while it is being loaded.
+    pub(super) fn join_candidate(&mut self, adding: Adding, told: Told) {
+        if let Some(candidate) = &mut self.candidate {
+            candidate.told.push(told);
+            candidate.pinned = adding.pinned.or(candidate.pinned);
+            let Settings { defaults, limits } = adding.settings;
+            let settings = &mut candidate.settings;
+            settings.defaults = defaults.or(settings.defaults.take());
+            settings.limits = limits.or(settings.limits.take());
+        }
     }
 
     /// Load number `id` of a known version has ended; its files were brought to `files`. Returns how many waited for it.
@@ -421,7 +456,12 @@ impl Named {
             }
         };
         let oldest = self.versions.get(first_kept).map_or(0, |oldest| oldest.number);
-        Some((version, candidate.pinned.unwrap_or(self.pinned), oldest))
+        Some(Next {
+            version,
+            pinned: candidate.pinned.unwrap_or(self.pinned),
+            oldest,
+            settings: candidate.settings.clone(),
+        })
     }
 
     /// Load number `id` of a new version has ended; if it did well, `next` is the active version from now on. Returns how
@@ -430,7 +470,14 @@ impl Named {
         let Some(candidate) = self.candidate.take_if(|candidate| candidate.id == id) else {
             return 0;
         };
-        if let Some((version, pinned, oldest)) = next {
+        if let Some(next) = next {
+            let Next {
+                version,
+                pinned,
+                oldest,
+                settings,
+            } = next;
+            self.set(settings);
             self.failure = None;
             self.pinned = pinned;
             let number = version.number;

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::AddedBy;
+use super::Settings;
 use super::limits::AdapterLimits;
 use crate::files::AdapterFiles;
 use crate::info::AdapterInfo;
@@ -136,6 +137,27 @@ pub(super) struct Store {
     database: Mutex<Connection>,
     path: PathBuf,
     files: PathBuf,
+}
+
+/// Sets what holds for a name, as JSON; what is empty or usual is nothing.
+fn set(transaction: &Transaction<'_>, name: &str, settings: &Settings) -> rusqlite::Result<()> {
+    if let Some(defaults) = &settings.defaults {
+        let text = Some(defaults).filter(|defaults| !defaults.is_empty());
+        let text = text.map(|defaults| Value::Object(defaults.clone()).to_string());
+        transaction.execute(
+            "UPDATE adapter SET defaults = ?2 WHERE name = ?1",
+            params![name, text],
+        )?;
+    }
+    if let Some(limits) = &settings.limits {
+        let text = Some(limits).filter(|limits| **limits != AdapterLimits::default());
+        let text = text.and_then(|limits| serde_json::to_string(limits).ok());
+        transaction.execute(
+            "UPDATE adapter SET limits = ?2 WHERE name = ?1",
+            params![name, text],
+        )?;
+    }
+    Ok(())
 }
 
 /// What a column of a name holds. What cannot be read is left out, and said: it was not written by this program.
@@ -291,6 +313,7 @@ impl Store {
         pinned: bool,
         version: &StoredVersion,
         oldest: u32,
+        settings: &Settings,
     ) -> Result<(), StoreError> {
         let added = version.added.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.change(|transaction| {
@@ -317,7 +340,7 @@ impl Store {
                 "DELETE FROM version WHERE name = ?1 AND number < ?2",
                 params![name, oldest],
             )?;
-            Ok(())
+            set(transaction, name, settings)
         })
     }
 
@@ -354,35 +377,9 @@ impl Store {
         })
     }
 
-    /// Sets what requests for a name get where they say nothing.
-    pub(super) fn set_defaults(
-        &self,
-        name: &str,
-        defaults: Option<&Map<String, Value>>,
-    ) -> Result<(), StoreError> {
-        let text = defaults.map(|defaults| Value::Object(defaults.clone()).to_string());
-        self.set_text(
-            "UPDATE adapter SET defaults = ?2 WHERE name = ?1",
-            name,
-            text.as_deref(),
-        )
-    }
-
-    /// Sets what requests for a name may take.
-    pub(super) fn set_limits(&self, name: &str, limits: Option<&AdapterLimits>) -> Result<(), StoreError> {
-        let text = limits.and_then(|limits| serde_json::to_string(limits).ok());
-        self.set_text(
-            "UPDATE adapter SET limits = ?2 WHERE name = ?1",
-            name,
-            text.as_deref(),
-        )
-    }
-
-    fn set_text(&self, statement: &str, name: &str, text: Option<&str>) -> Result<(), StoreError> {
-        self.change(|transaction| {
-            transaction.execute(statement, params![name, text])?;
-            Ok(())
-        })
+    /// Sets what holds for a name.
+    pub(super) fn set(&self, name: &str, settings: &Settings) -> Result<(), StoreError> {
+        self.change(|transaction| set(transaction, name, settings))
     }
 
     /// Forgets a name and its versions.

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use multigraft_adapters::{
-    ActivateError, AdapterInfo, AdapterLimits, AddedBy, Adding, ChangeError, Listed, Residency,
+    ActivateError, AdapterInfo, AdapterLimits, AddedBy, Adding, ChangeError, Listed, Residency, Settings,
 };
 use multigraft_engine::WEIGHTS;
 use multigraft_model::AdapterHash;
@@ -221,8 +221,6 @@ struct Addition {
     name: String,
     source: String,
     adding: Adding,
-    defaults: Option<Map<String, Value>>,
-    limits: Option<AdapterLimits>,
 }
 
 /// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`. Answers when requests get it, or with events
@@ -234,10 +232,11 @@ pub(crate) async fn add(
 ) -> Result<Response, ApiError> {
     let name = fields.required("name")?;
     let source = fields.required("source")?;
-    let adding = Adding {
+    let mut adding = Adding {
         replace: fields.flag("replace")?.unwrap_or(false),
         pinned: fields.flag("pinned")?,
         by: AddedBy::Http,
+        settings: Settings::default(),
     };
     let defaults = fields.object("defaults")?;
     let defaults = defaults
@@ -245,12 +244,11 @@ pub(crate) async fn add(
         .transpose()?;
     let limits = limits(&mut fields, &state)?;
     fields.finish()?;
+    adding.settings = Settings { defaults, limits };
     let addition = Addition {
         name: name.clone(),
         source,
         adding,
-        defaults,
-        limits,
     };
     if wants_events(&headers) {
         let watched = state.clone();
@@ -266,24 +264,12 @@ pub(crate) async fn add(
 }
 
 async fn carry_out(state: &Session, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
-    let Addition {
-        name,
-        source,
-        adding,
-        defaults,
-        limits,
-    } = addition;
+    let Addition { name, source, adding } = addition;
     let status = match state.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
     state.add_adapter(&name, &source, adding).await?;
-    if let Some(defaults) = defaults {
-        set_defaults(state, &name, defaults).await?;
-    }
-    if let Some(limits) = limits {
-        set_limits(state, &name, limits).await?;
-    }
     Ok((status, shown(state, &name)?))
 }
 

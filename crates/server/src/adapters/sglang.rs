@@ -28,6 +28,7 @@ pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<Response,
         replace: false,
         pinned: fields.flag("pinned")?,
         by: AddedBy::Http,
+        ..Adding::default()
     };
     fields.finish()?;
     let added = state.add_adapter(&name, &path, adding).await;

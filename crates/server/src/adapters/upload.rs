@@ -99,6 +99,7 @@ async fn answer(
         replace: uploading.replace,
         pinned: uploading.pinned,
         by: AddedBy::Http,
+        ..Adding::default()
     };
     state.may_pin(adding.pinned)?;
     // Before anything is sent.

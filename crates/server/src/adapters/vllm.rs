@@ -35,6 +35,7 @@ pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, A
         replace,
         pinned: None,
         by: AddedBy::Http,
+        ..Adding::default()
     };
     state.add_adapter(&name, &path, adding).await?;
     Ok(format!("Success: LoRA adapter '{name}' added successfully."))
