@@ -301,10 +301,13 @@ impl Inner {
         };
         if !named.is_known() {
             names.shift_remove(&job.name);
-            if let Err(error) = outcome {
-                failed.insert(job.name, (error, Instant::now() + self.options.backoff * FORGET));
+            if let Err(error) = &outcome {
+                let until = Instant::now() + self.options.backoff * FORGET;
+                failed.insert(job.name, (error.clone(), until));
             }
         }
+        // While nobody can look: what was loaded counts as used for as long as it is held here.
+        drop(outcome);
         let dropped = state.drop_unnamed();
         drop(state);
         drop(dropped);

@@ -212,6 +212,8 @@ impl Inner {
             let outcome = outcome.clone().map(|entry| Entry { name, ..entry });
             let _ = told.send(outcome);
         }
+        // While nobody can look: it counts as used for as long as it is held here.
+        drop(outcome);
         dropped.extend(state.drop_unnamed());
         drop(state);
         drop(dropped);

@@ -1,10 +1,7 @@
 //! What adapters add to the memory of their base.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::made::{Maker, Targets};
 use super::own::{OwnServer, post};
@@ -13,8 +10,6 @@ use super::{Bench, Row};
 const ADAPTERS: usize = 30;
 /// Tokens of every request: enough for all buffers of a step to be there.
 const TOKENS: usize = 4;
-/// What loading took is given back after a while.
-const REST: Duration = Duration::from_secs(3);
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("memory");
@@ -70,10 +65,9 @@ async fn run(
             "{model} does not answer: {answer}"
         );
     }
-    sleep(REST).await;
     let listed = http.get("/v1/adapters").await?;
     Ok(Memory {
-        resident: server.resident()?,
+        resident: server.resident_at_rest().await?,
         listed: listed["memory"]["bytes"].as_u64().context("adapters' memory")?,
     })
 }

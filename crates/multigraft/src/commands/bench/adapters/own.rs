@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::super::serve::dialect::Dialect;
 use super::super::serve::http::Server;
 use super::super::serve::load::Target;
+
+/// How long a server is left alone before its memory is looked at.
+const REST: Duration = Duration::from_secs(3);
 
 /// How long nothing may come from it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -87,6 +91,12 @@ impl OwnServer {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         Ok(kib.context("VmRSS of the server")? * 1024)
+    }
+
+    /// The same once nothing has been going on for a while: what loads took is given back a second after the last one.
+    pub(super) async fn resident_at_rest(&self) -> Result<u64> {
+        sleep(REST).await;
+        self.resident()
     }
 
     /// Ends it as a power failure would.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -57,11 +56,9 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     };
     // As much as streams and loads take by themselves.
     streams(&http, &expected, || swaps(WARM_UP)).await?;
-    let before = server.resident()?;
+    let before = server.resident_at_rest().await?;
     let (right, wrong) = streams(&http, &expected, || swaps(SWAPS)).await?;
-    // The engine lets go of the last requests' adapter a moment after they were answered.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let after = server.resident()?;
+    let after = server.resident_at_rest().await?;
     let listed = http.get("/v1/adapters").await?;
     let bytes = listed["memory"]["bytes"].as_u64().context("bytes of adapters")?;
     let one = listed["data"][0]["bytes"]
