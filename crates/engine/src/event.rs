@@ -104,6 +104,8 @@ pub enum FinishReason {
     StopToken(u32),
     /// One of the request's stop strings was generated.
     StopString(String),
+    /// It is all that the request's grammar allows.
+    Complete,
     /// `max_tokens` were generated.
     Length,
 }

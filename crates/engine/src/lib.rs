@@ -29,6 +29,7 @@
 
 mod blocks;
 mod client;
+mod constraint;
 mod engine;
 mod error;
 mod event;

@@ -1,9 +1,12 @@
 //! From logits to what the client reads: tokens, their text, and the end.
 
+use multigraft_grammar::GrammarError;
+
+use crate::constraint::{Constraint, Workers};
 use crate::event::{FinishReason, Token};
 use crate::request::{Request, Stop};
 use crate::sampler::logprobs::Logprobs;
-use crate::sampler::{Row, Sampler, Scratch};
+use crate::sampler::{BadLogits, Row, Sampler, Scratch};
 use crate::stop::Stopped;
 use crate::transcript::Transcript;
 use crate::vocabulary::Vocabulary;
@@ -11,6 +14,7 @@ use crate::vocabulary::Vocabulary;
 /// The output of one request.
 pub(crate) struct Output {
     sampler: Sampler,
+    constraint: Option<Constraint>,
     transcript: Transcript,
     logprobs: Option<usize>,
     stop_tokens: Vec<u32>,
@@ -18,12 +22,40 @@ pub(crate) struct Output {
     include_stop: bool,
 }
 
+/// Why there is no next token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoToken {
+    #[error(transparent)]
+    Logits(#[from] BadLogits),
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
+    #[error("no token that the answer's constraint allows can be chosen")]
+    NothingAllowed,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A token, and why it is the last, if it is.
+    Token(Token, Option<FinishReason>),
+    /// Nothing may.
+    Complete,
+}
+
 impl Output {
     /// An output that has no tokens yet.
-    pub(crate) fn new(request: &Request, seed: u64, vocabulary: &dyn Vocabulary) -> Self {
+    pub(crate) fn new(
+        request: &Request,
+        seed: u64,
+        vocabulary: &dyn Vocabulary,
+        workers: &mut Option<Workers>,
+    ) -> Self {
         let stop: &Stop = &request.stop;
+        let grammar = request.grammar.clone();
         Self {
             sampler: Sampler::new(request.sampling.clone(), seed, &request.prompt),
+            constraint: grammar
+                .map(|grammar| Constraint::new(grammar, workers.get_or_insert_with(Workers::start))),
             transcript: Transcript::new(vocabulary.decoder(), stop),
             logprobs: request.logprobs,
             stop_tokens: stop.tokens.clone(),
@@ -37,15 +69,27 @@ impl Output {
         self.sampler.seed()
     }
 
-    /// Its `nth` token, from 0, and why it is the last, if it is.
+    /// Its `nth` token, from 0.
+    ///
+    /// # Errors
+    /// If none can be chosen.
     pub(crate) fn next(
         &mut self,
         nth: usize,
         row: &Row<'_>,
         vocabulary: &dyn Vocabulary,
         scratch: &mut Scratch,
-    ) -> (Token, Option<FinishReason>) {
-        let id = self.sampler.choose(nth, row, scratch);
+    ) -> Result<Next, NoToken> {
+        let id = match &mut self.constraint {
+            None => self.sampler.choose(nth, row, scratch),
+            Some(constraint) => {
+                let Some(allowed) = constraint.allowed()? else {
+                    return Ok(Next::Complete);
+                };
+                let chosen = self.sampler.choose_among(allowed, nth, row, scratch);
+                chosen.ok_or(NoToken::NothingAllowed)?
+            }
+        };
         self.sampler.note(id);
         let (logprob, top) = match self.logprobs {
             Some(n) => {
@@ -55,6 +99,9 @@ impl Output {
             None => (None, Vec::new()),
         };
         let mut end = self.ends_with(id, vocabulary);
+        if let Some(constraint) = self.constraint.as_mut().filter(|_| end.is_none()) {
+            constraint.follow(id);
+        }
         let mut text = String::new();
         // What only says that the output ends is not part of its text.
         if end.is_none() || self.include_stop {
@@ -67,16 +114,14 @@ impl Output {
             }
         }
         let special = vocabulary.is_special(id);
-        (
-            Token {
-                id,
-                text,
-                logprob,
-                top,
-                special,
-            },
-            end,
-        )
+        let token = Token {
+            id,
+            text,
+            logprob,
+            top,
+            special,
+        };
+        Ok(Next::Token(token, end))
     }
 
     /// Whether token `id` ends the output.

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use multigraft_grammar::Grammar;
 use multigraft_model::{AdapterHash, PackedAdapter};
 
 use crate::error::{SamplingError, SubmitError};
@@ -71,6 +72,9 @@ pub struct Request {
     pub sampling: Sampling,
     /// What ends the output early.
     pub stop: Stop,
+    /// What the output must be, from its first token to the last. It ends when it is complete and nothing may follow; end tokens
+    /// are only chosen where it may end. `max_tokens` and stops cut it off all the same.
+    pub grammar: Option<Grammar>,
     /// The most tokens to generate. 0 computes the prompt only, for its log-probabilities.
     pub max_tokens: usize,
     /// `Some(n)`: every token comes with its log-probability and with the `n` likeliest tokens, `n` in 0..=20.
@@ -97,6 +101,7 @@ impl Request {
             adapter: None,
             sampling: Sampling::default(),
             stop: Stop::default(),
+            grammar: None,
             max_tokens,
             logprobs: None,
             prompt_logprobs: None,

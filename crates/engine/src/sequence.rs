@@ -6,9 +6,10 @@ use multigraft_model::{AdapterHash, BlockId, Wanted};
 
 use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::{Client, State};
+use crate::constraint::Workers;
 use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
 use crate::fair::ShareId;
-use crate::output::Output;
+use crate::output::{Next, NoToken, Output};
 use crate::prefix::Lineage;
 use crate::prompt_scores::PromptScores;
 use crate::request::AdapterUse;
@@ -70,7 +71,12 @@ pub(crate) struct Outcome<'a> {
 }
 
 impl Sequence {
-    pub(crate) fn new(submission: Submission, pool: &BlockPool, vocabulary: &dyn Vocabulary) -> Self {
+    pub(crate) fn new(
+        submission: Submission,
+        pool: &BlockPool,
+        vocabulary: &dyn Vocabulary,
+        workers: &mut Option<Workers>,
+    ) -> Self {
         let Submission {
             id,
             request,
@@ -79,7 +85,7 @@ impl Sequence {
             place,
             submitted,
         } = submission;
-        let output = Output::new(&request, seed, vocabulary);
+        let output = Output::new(&request, seed, vocabulary, workers);
         let share = request.share();
         let used = request.adapter.as_ref();
         // Those that are not invoked were refused.
@@ -251,7 +257,7 @@ impl Sequence {
     pub(crate) fn advance(&mut self, outcome: Outcome<'_>) -> bool {
         match self.try_advance(outcome) {
             Ok(generated) => generated,
-            Err(bad) => {
+            Err(NoToken::Logits(bad)) => {
                 let model = match self.adapter_hash() {
                     Some(hash) => format!("adapter {hash}"),
                     None => "the base model".to_owned(),
@@ -259,10 +265,14 @@ impl Sequence {
                 self.fail(&format!("the logits of {model} are broken: {bad}"));
                 false
             }
+            Err(constraint) => {
+                self.fail(&constraint.to_string());
+                false
+            }
         }
     }
 
-    fn try_advance(&mut self, outcome: Outcome<'_>) -> Result<bool, BadLogits> {
+    fn try_advance(&mut self, outcome: Outcome<'_>) -> Result<bool, NoToken> {
         let Outcome {
             rows,
             wanted,
@@ -298,10 +308,16 @@ impl Sequence {
             return Ok(false);
         }
         let Some(row) = last else {
-            return Err(BadLogits::Nothing);
+            return Err(BadLogits::Nothing.into());
         };
         let nth = self.tokens.len() - self.prompt;
-        let (token, end) = self.output.next(nth, &row, vocabulary, scratch);
+        let (token, end) = match self.output.next(nth, &row, vocabulary, scratch)? {
+            Next::Token(token, end) => (token, end),
+            Next::Complete => {
+                self.finish(FinishReason::Complete, now);
+                return Ok(false);
+            }
+        };
         self.tokens.push(token.id);
         self.client.send(Event::Token(token));
         let full = (nth + 1 == self.max_tokens).then_some(FinishReason::Length);

@@ -12,6 +12,7 @@ use multigraft_model::{AdapterHash, Backend, MemoryBudget, Step};
 use tokio::sync::oneshot::Sender;
 
 use crate::client::Client;
+use crate::constraint::Workers;
 use crate::engine::Shared;
 use crate::event::RequestId;
 use crate::plan::{self, Planned};
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     scheduler: Scheduler,
     residents: Residents,
     draining: bool,
+    /// The threads of grammars, once there was one.
+    grammars: Option<Workers>,
     logits: Vec<f32>,
     scratch: Scratch,
     stats: Stats,
@@ -82,6 +85,7 @@ impl Worker {
             scheduler,
             residents: Residents::default(),
             draining: false,
+            grammars: None,
             logits: Vec::new(),
             scratch: Scratch::default(),
             stats: Stats::default(),
@@ -132,7 +136,12 @@ impl Worker {
             };
             match command {
                 Ok(Command::Submit(submission)) => {
-                    let sequence = Sequence::new(*submission, &self.scheduler.pool, &*self.vocabulary);
+                    let sequence = Sequence::new(
+                        *submission,
+                        &self.scheduler.pool,
+                        &*self.vocabulary,
+                        &mut self.grammars,
+                    );
                     self.scheduler.enter(sequence);
                 }
                 Ok(Command::MakeRoom) => {

@@ -4,7 +4,7 @@
 //! neighbouring weights of one matrix row that share a scale. [`BlockType::decode`] is the specification that
 //! the packed layouts and the vector kernels are tested against.
 
-use half::{bf16, f16};
+use half::f16;
 
 /// The storage type of a tensor in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -202,9 +202,14 @@ impl BlockType {
             .chunks_exact(self.block_bytes())
             .zip(out.chunks_exact_mut(self.block_len()));
         let decode_block: fn(&[u8], &mut [f32]) = match self {
-            Self::F32 => |b, o| o[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            Self::F16 => |b, o| o[0] = half(b),
-            Self::Bf16 => |b, o| o[0] = bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+            Self::F32 => return plain(bytes, out, f32::from_le_bytes),
+            Self::F16 => return plain(bytes, out, |number| f16::from_le_bytes(number).to_f32()),
+            // Its bits are the upper half of the same number's in float32; NaN's payload stays as it is.
+            Self::Bf16 => {
+                return plain(bytes, out, |number| {
+                    f32::from_bits(u32::from(u16::from_le_bytes(number)) << 16)
+                });
+            }
             Self::Q4_0 => |b, o| nibbles(half(b), -8.0 * half(b), None, &b[2..], o),
             Self::Q4_1 => |b, o| nibbles(half(b), half(&b[2..]), None, &b[4..], o),
             Self::Q5_0 => |b, o| nibbles(half(b), -16.0 * half(b), Some(&b[2..6]), &b[6..], o),
@@ -220,6 +225,14 @@ impl BlockType {
             Self::Q6K => q6_k,
         };
         blocks.for_each(|(b, o)| decode_block(b, o));
+    }
+}
+
+/// Numbers without blocks, side by side.
+fn plain<const BYTES: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; BYTES]) -> f32) {
+    let (numbers, _) = bytes.as_chunks::<BYTES>();
+    for (out, &number) in out.iter_mut().zip(numbers) {
+        *out = decode(number);
     }
 }
 

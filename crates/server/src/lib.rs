@@ -8,6 +8,7 @@
 //!   fields       the body, field by field: nothing wrong or unknown is let through
 //!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
 //!   tokens       text → tokens, long texts on another thread
+//!   constraints  what the answer must be: JSON, a grammar
 //!   asked        which adapter a request asks for, and at which scale
 //!   admission    name → base or adapter as it is now; limits; hand-over to the engine
 //!   answers      the channel that the engine's events come back through
@@ -29,6 +30,7 @@ mod adapters;
 mod admission;
 mod answers;
 mod asked;
+mod constraints;
 mod defaults;
 mod dialect;
 mod error;
@@ -45,6 +47,7 @@ mod tgi;
 mod tokens;
 mod underway;
 
+pub use constraints::Constraints;
 pub use dialect::Dialect;
 pub use error::ApiError;
 pub use metering::Meters;

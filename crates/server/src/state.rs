@@ -11,7 +11,7 @@ use multigraft_adapters::{AllowedSources, Registry};
 use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
-use crate::{metering::Meters, metrics::Metrics, underway::Underway};
+use crate::{constraints::Constraints, metering::Meters, metrics::Metrics, underway::Underway};
 
 /// The state as handlers get it.
 pub(crate) type Shared = Arc<AppState>;
@@ -25,6 +25,8 @@ pub struct AppState {
     pub tokenizer: Arc<Tokenizer>,
     /// Turns messages into a prompt; without it chat is refused.
     pub template: Option<ChatTemplate>,
+    /// Makes grammars of what answers must be.
+    pub constraints: Arc<Constraints>,
     /// The names and what they stand for.
     pub registry: Registry,
     /// Who may do what; without it, and as long as it holds no keys, everybody everything.

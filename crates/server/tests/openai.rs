@@ -381,7 +381,7 @@ async fn what_cannot_be_done_is_400_and_names_the_field() {
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (
             json!({"response_format": {"type": "json_schema"}}),
-            "response_format",
+            "response_format.json_schema",
         ),
         (json!({"suffix": "x"}), "suffix"),
         (json!({"best_of": 3}), "best_of"),

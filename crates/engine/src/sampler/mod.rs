@@ -10,6 +10,7 @@ pub(crate) mod logprobs;
 mod penalties;
 mod row;
 
+use multigraft_grammar::TokenSet;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -63,22 +64,47 @@ impl Sampler {
     /// Chooses the `nth` token of the output, from 0. Does no more than the request asks for: greedy is in the survey of
     /// the row already, only penalties and bias copy it, and without filters nothing is written down.
     pub(crate) fn choose(&self, nth: usize, row: &Row<'_>, scratch: &mut Scratch) -> u32 {
+        if self.penalties.change_nothing() {
+            return self.choose_from(nth, row, scratch);
+        }
+        let mut logits = std::mem::take(&mut scratch.logits);
+        logits.clear();
+        logits.extend_from_slice(row.logits());
+        self.penalties.apply(&mut logits);
+        let changed = row.changed(&logits, self.penalties.tokens());
+        let token = self.choose_from(nth, &changed, scratch);
+        scratch.logits = logits;
+        token
+    }
+
+    /// The same among some of the tokens; `None` if none of them can be.
+    pub(crate) fn choose_among(
+        &self,
+        allowed: &TokenSet,
+        nth: usize,
+        row: &Row<'_>,
+        scratch: &mut Scratch,
+    ) -> Option<u32> {
+        let mut logits = std::mem::take(&mut scratch.logits);
+        logits.clear();
+        logits.extend_from_slice(row.logits());
+        self.penalties.apply(&mut logits);
+        allowed.keep_only(&mut logits);
+        let token = Row::new(&logits)
+            .ok()
+            .map(|row| self.choose_from(nth, &row, scratch));
+        scratch.logits = logits;
+        token
+    }
+
+    /// Chooses from logits that penalties and bias are in.
+    fn choose_from(&self, nth: usize, row: &Row<'_>, scratch: &mut Scratch) -> u32 {
         let Scratch {
-            logits,
             candidates,
             masses,
             buffer,
+            ..
         } = scratch;
-        let changed;
-        let row = if self.penalties.change_nothing() {
-            row
-        } else {
-            logits.clear();
-            logits.extend_from_slice(row.logits());
-            self.penalties.apply(logits);
-            changed = row.changed(logits, self.penalties.tokens());
-            &changed
-        };
         if self.sampling.temperature == 0.0 {
             row.argmax()
         } else if filters::keep_all(&self.sampling) {

@@ -18,12 +18,24 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     let from = from
         .and_then(|used| used.adapter.sets_in(&request.prompt))
         .unwrap_or(0);
+    let mut grammar = request.grammar.clone();
     let mut output: Vec<u32> = Vec::new();
     while output.len() < request.max_tokens {
         let tokens = [request.prompt.as_slice(), &output].concat();
         let logits = logits_after(&tokens, adapter, from, VOCAB);
         let row = Row::new(&logits).unwrap();
-        let id = sampler.choose(output.len(), &row, &mut Scratch::default());
+        let id = match &mut grammar {
+            None => sampler.choose(output.len(), &row, &mut Scratch::default()),
+            Some(grammar) => {
+                let Some(allowed) = grammar.allowed().unwrap() else {
+                    return (output.clone(), decode(&output), FinishReason::Complete);
+                };
+                let chosen = sampler.choose_among(&allowed, output.len(), &row, &mut Scratch::default());
+                let id = chosen.unwrap();
+                grammar.accept(id).unwrap();
+                id
+            }
+        };
         sampler.note(id);
         output.push(id);
         let ended = if stop.tokens.contains(&id) {

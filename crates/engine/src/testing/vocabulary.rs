@@ -1,5 +1,9 @@
 //! A small vocabulary in which characters can be cut in two.
 
+use std::sync::LazyLock;
+
+use multigraft_grammar::{Constraint, Grammar, Grammars};
+
 use crate::vocabulary::{Decoder, Vocabulary};
 
 /// The bytes of each token. Some are parts of a character, so that outputs hold whole, cut and broken characters.
@@ -40,6 +44,21 @@ pub(crate) const SPECIAL: u32 = 1;
 pub(crate) fn decode(ids: &[u32]) -> String {
     let bytes: Vec<u8> = ids.iter().flat_map(|&id| TEXTS[id as usize]).copied().collect();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The grammar of texts that a regular expression matches.
+pub(crate) fn matching(pattern: &str) -> Grammar {
+    static GRAMMARS: LazyLock<Grammars> = LazyLock::new(|| {
+        // Special tokens have no text: a byte that is none stands before their names.
+        let special = |id: usize| vec![0xff, b'<', b'0' + id as u8, b'>'];
+        let word = |(id, text): (usize, &&[u8])| match text.is_empty() {
+            true => special(id),
+            false => text.to_vec(),
+        };
+        let words: Vec<Vec<u8>> = TEXTS.iter().enumerate().map(word).collect();
+        Grammars::of_words(&words, &[EOS]).unwrap()
+    });
+    GRAMMARS.compile(&Constraint::Regex(pattern.to_owned())).unwrap()
 }
 
 pub(crate) struct FakeVocabulary;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use multigraft_model::{Limits, MemoryBudget, Want};
 
 use crate::testing::{
-    FakeBackend, Faults, Harness, Recorder, Recording, VOCAB, generous, hash, scaled, specified,
+    FakeBackend, Faults, Harness, Recorder, Recording, VOCAB, generous, hash, matching, scaled, specified,
 };
 use crate::{EngineOptions, Event, Request, Sampling, Stop};
 
@@ -85,13 +85,18 @@ fn request() -> impl Strategy<Value = Request> {
         ],
         0_usize..40,
         (prop::option::of(0_usize..4), prop::option::of(0_usize..4)),
+        prop::option::weighted(
+            0.3,
+            prop::sample::select(vec!["[abc]{2,9}", "(ab|c ?)*\n", "(ä|€){3}[abx]*"]),
+        ),
     )
         .prop_map(
-            |(prompt, which, sampling, stop, max_tokens, (logprobs, prompt_logprobs))| Request {
+            |(prompt, which, sampling, stop, max_tokens, (logprobs, prompt_logprobs), pattern)| Request {
                 prompt,
                 adapter: which.map(|(which, scale)| scaled(which, scale)),
                 sampling,
                 stop,
+                grammar: pattern.map(matching),
                 max_tokens,
                 logprobs,
                 prompt_logprobs,

@@ -4,6 +4,7 @@ use crate::sampler::Row;
 use crate::sampler::logprobs::Logprobs;
 use crate::testing::{
     EOS, FakeBackend, Faults, Harness, SPECIAL, VOCAB, adapter, exactly, generous, hash, logits_after,
+    matching,
 };
 use crate::{EngineOptions, FinishReason, Request, Sampling, Stop};
 
@@ -279,4 +280,69 @@ fn a_random_seed_is_reported_and_repeats_the_answer() {
     assert_eq!(Harness::alone(again).answer(), first);
     let other = Harness::alone(request).answer();
     assert_ne!(other.finish.seed, seed);
+}
+
+#[test]
+fn an_output_under_a_grammar_is_all_of_it_and_ends_when_nothing_may_follow() {
+    let answer = Harness::alone(Request {
+        grammar: Some(matching("(ab|ba){3}\n")),
+        ..Request::new(vec![A, B], 20)
+    })
+    .answer();
+    let text = answer.text();
+    assert_eq!(answer.reason(), &FinishReason::Complete, "{text:?}");
+    assert_eq!((text.len(), text.ends_with('\n')), (7, true), "{text:?}");
+    assert_eq!(answer.tokens.len(), answer.finish.completion_tokens);
+}
+
+#[test]
+fn an_output_under_a_grammar_ends_only_where_it_may() {
+    let request = |pattern| Request {
+        grammar: Some(matching(pattern)),
+        sampling: only(EOS),
+        ..Request::new(vec![A], 20)
+    };
+    let answer = Harness::alone(request("a{3}b*")).answer();
+    assert_eq!(answer.reason(), &FinishReason::Eos(EOS));
+    assert_eq!(
+        answer.text(),
+        "aaa",
+        "the end is preferred, but three `a` come first"
+    );
+    let cut_off = Harness::alone(Request {
+        max_tokens: 1,
+        ..request("a{3}b*")
+    })
+    .answer();
+    assert_eq!(cut_off.reason(), &FinishReason::Length);
+}
+
+#[test]
+fn log_probabilities_under_a_grammar_are_the_models_own() {
+    let free = Request {
+        logprobs: Some(3),
+        sampling: Sampling::greedy(),
+        ..Request::new(vec![A, B], 1)
+    };
+    let bound = Request {
+        grammar: Some(matching("c+")),
+        ..free.clone()
+    };
+    let (free, bound) = (Harness::alone(free).answer(), Harness::alone(bound).answer());
+    assert_eq!(bound.ids(), [C]);
+    assert_eq!(free.tokens[0].top, bound.tokens[0].top);
+    assert!(bound.tokens[0].logprob < free.tokens[0].logprob);
+}
+
+#[test]
+fn what_alone_is_allowed_is_chosen_however_unlikely() {
+    let recording = Harness::alone(Request {
+        grammar: Some(matching("c")),
+        sampling: Sampling {
+            logit_bias: vec![(C, f32::MIN)],
+            ..Sampling::greedy()
+        },
+        ..Request::new(vec![A], 3)
+    });
+    assert_eq!(recording.answer().ids(), [C]);
 }

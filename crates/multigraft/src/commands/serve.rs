@@ -16,7 +16,9 @@ use multigraft_adapters::{
     AllowedSource, AllowedSources, IsBusy, OnLoad, Registry, RegistryOptions, Residency,
 };
 use multigraft_engine::Engine;
-use multigraft_server::{AppState, BaseInfo, Ended, Meters, Metrics, Underway, interrupt, serve};
+use multigraft_server::{
+    AppState, BaseInfo, Constraints, Ended, Meters, Metrics, Underway, interrupt, serve,
+};
 use tokio::{net::TcpListener, runtime};
 
 use crate::{
@@ -71,6 +73,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         engine: engine.clone(),
         registry,
         sources,
+        constraints: Arc::new(Constraints::new(Arc::clone(&base.tokenizer))),
         underway: Underway::default(),
         access: access.clone(),
         base: BaseInfo {

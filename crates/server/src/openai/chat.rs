@@ -21,6 +21,7 @@ use crate::{
     Dialect,
     answers::Answer,
     asked::Asked,
+    constraints,
     defaults::Defaults,
     error::ApiError,
     fields::Fields,
@@ -70,9 +71,11 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     defaults.fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
+    let constrained = constraints::of_openai(&mut fields)?;
     let text = templated(&state, &mut fields, &defaults)?;
     fields.finish()?;
 
+    let grammar = state.constraints.compile(constrained).await?;
     let prompt = encode(&state.tokenizer, "messages", &text, false).await?;
     let max_tokens = parameters
         .max_tokens
@@ -88,6 +91,7 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
             adapter: served.adapter.clone(),
             sampling: parameters.sampling_of(index),
             stop: parameters.stop.clone(),
+            grammar: grammar.clone(),
             max_tokens,
             logprobs,
             prompt_logprobs: None,

@@ -20,6 +20,7 @@ use crate::{
     Dialect,
     answers::Answer,
     asked::Asked,
+    constraints,
     error::ApiError,
     fields::{Fields, whole},
     session::Session,
@@ -51,8 +52,10 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
+    let constrained = constraints::of_openai(&mut fields)?;
     let prompts = prompts(&state, &mut fields, echo).await?;
     fields.finish()?;
+    let grammar = state.constraints.compile(constrained).await?;
 
     let choices = prompts.len() * parameters.n;
     if choices > state.limits.choices {
@@ -81,6 +84,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             adapter: served.adapter.clone(),
             sampling: parameters.sampling_of(index),
             stop: parameters.stop.clone(),
+            grammar: grammar.clone(),
             max_tokens,
             logprobs,
             prompt_logprobs: logprobs.filter(|_| echo),

@@ -82,9 +82,6 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     fields.refuse("function_call", "calling functions", |value| {
         value == "none" || value == "auto"
     })?;
-    fields.refuse("response_format", "any format but `text`", |value| {
-        value.get("type").is_some_and(|kind| kind == "text")
-    })?;
     fields.refuse("best_of", "choosing the best of several answers", |value| {
         value == 1
     })?;
@@ -107,11 +104,6 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
         ("reasoning_effort", "choosing the effort of reasoning"),
         ("verbosity", "choosing the verbosity"),
         ("web_search_options", "searching the web"),
-        ("guided_json", "guided decoding"),
-        ("guided_regex", "guided decoding"),
-        ("guided_choice", "guided decoding"),
-        ("guided_grammar", "guided decoding"),
-        ("structured_outputs", "guided decoding"),
         (
             "api_token",
             "a token of the request's own: the server fetches with its HF_TOKEN",
@@ -275,7 +267,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_accepted() {
         let json = r#"{"user":"u","store":true,"metadata":{"a":"b"},"service_tier":"auto","tools":[],
-            "tool_choice":"none","response_format":{"type":"text"},"best_of":1,"suffix":null,"modalities":["text"],
+            "tool_choice":"none","best_of":1,"suffix":null,"modalities":["text"],
             "parallel_tool_calls":true,"top_k":-1,"logit_bias":{"7":-100}}"#;
         let parameters = take(json).expect("valid");
         assert_eq!(parameters.sampling.top_k, None);
@@ -287,11 +279,9 @@ mod tests {
         for (json, field) in [
             (r#"{"tools":[{}]}"#, "tools"),
             (r#"{"tool_choice":"required"}"#, "tool_choice"),
-            (r#"{"response_format":{"type":"json_object"}}"#, "response_format"),
             (r#"{"best_of":2}"#, "best_of"),
             (r#"{"suffix":"x"}"#, "suffix"),
             (r#"{"min_tokens":3}"#, "min_tokens"),
-            (r#"{"guided_json":{}}"#, "guided_json"),
             (r#"{"temprature":1}"#, "temprature"),
             (r#"{"temperature":2.5}"#, "temperature"),
             (r#"{"n":0}"#, "n"),

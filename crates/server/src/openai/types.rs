@@ -74,7 +74,10 @@ pub(super) struct Body<'a, C> {
 pub(super) fn finish_reason(reason: &FinishReason) -> &'static str {
     match reason {
         FinishReason::Length => "length",
-        FinishReason::Eos(_) | FinishReason::StopToken(_) | FinishReason::StopString(_) => "stop",
+        FinishReason::Eos(_)
+        | FinishReason::StopToken(_)
+        | FinishReason::StopString(_)
+        | FinishReason::Complete => "stop",
     }
 }
 

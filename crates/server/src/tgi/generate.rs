@@ -94,6 +94,7 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
     let max_tokens = generate
         .max_new_tokens
         .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
+    let grammar = state.constraints.compile(generate.constrained.clone()).await?;
     let mut served = state.model(&generate.asked).await?;
     // Streams carry the log-probability of every token, answers in one piece only in their details.
     let logprobs = stream || generate.details;
@@ -102,6 +103,7 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
         adapter: served.adapter.clone(),
         sampling: generate.sampling.clone(),
         stop: generate.stop.clone(),
+        grammar,
         max_tokens,
         logprobs: logprobs.then_some(generate.top_n_tokens.unwrap_or(0)),
         prompt_logprobs: generate.decoder_input_details.then_some(0),

@@ -3,7 +3,14 @@
 use multigraft_engine::{Sampling, Stop};
 use serde_json::Value;
 
-use crate::{asked::Asked, defaults::Defaults, error::ApiError, fields::Fields, state::Limits};
+use crate::{
+    asked::Asked,
+    constraints::{self, Constrained},
+    defaults::Defaults,
+    error::ApiError,
+    fields::Fields,
+    state::Limits,
+};
 
 /// A request to generate, its values checked as far as that is possible without tokens.
 #[derive(Debug)]
@@ -20,6 +27,8 @@ pub(super) struct Generate {
     pub sampling: Sampling,
     /// What ends the answer.
     pub stop: Stop,
+    /// What the answer must be.
+    pub constrained: Option<Constrained>,
     /// The most tokens to generate; `None` is the server's default.
     pub max_new_tokens: Option<usize>,
     /// Whether the answer begins with the prompt.
@@ -73,6 +82,7 @@ impl Generate {
                 // TGI's answers contain what stopped them.
                 include_stop_string: true,
             },
+            constrained: constraints::of_tgi(&mut parameters)?,
             max_new_tokens: parameters.count_within("max_new_tokens", 1, usize::MAX)?,
             return_full_text: parameters.flag("return_full_text")?.unwrap_or(false),
             truncate: parameters.count_within("truncate", 1, usize::MAX)?,
@@ -101,17 +111,11 @@ fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
     parameters.refuse("apply_chat_template", "applying the chat template", |value| {
         value == false
     })?;
-    for (name, what) in [
-        ("grammar", "a grammar"),
-        ("response_format", "a format"),
-        (
-            "api_token",
-            "a token of the request's own: the server fetches with its HF_TOKEN",
-        ),
-    ] {
-        parameters.refuse(name, what, |_| false)?;
-    }
-    Ok(())
+    parameters.refuse(
+        "api_token",
+        "a token of the request's own: the server fetches with its HF_TOKEN",
+        |_| false,
+    )
 }
 
 /// TGI's rule: tokens are drawn if `do_sample` says so or if a parameter of drawing is given, else the likeliest is
@@ -216,7 +220,7 @@ mod tests {
             ),
             (
                 r#"{"inputs":"x","parameters":{"grammar":{"type":"json"}}}"#,
-                "parameters.grammar",
+                "parameters.grammar.value",
             ),
             (
                 r#"{"inputs":"x","parameters":{"best_of":2}}"#,

@@ -132,7 +132,7 @@ impl WireToken {
 
 pub(super) fn finish_reason(finish: &Finish) -> &'static str {
     match finish.reason {
-        FinishReason::Eos(_) => "eos_token",
+        FinishReason::Eos(_) | FinishReason::Complete => "eos_token",
         FinishReason::StopToken(_) | FinishReason::StopString(_) => "stop_sequence",
         FinishReason::Length => "length",
     }

@@ -32,7 +32,7 @@ use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, PackedAdapter,
     Slot, Step, Target,
 };
-use multigraft_server::{AppState, BaseInfo, Limits, Meters, Metrics, Underway, router};
+use multigraft_server::{AppState, BaseInfo, Constraints, Limits, Meters, Metrics, Underway, router};
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -202,6 +202,7 @@ pub(crate) fn server_with(options: Options) -> Server {
     let template = "{% for m in messages %}<start>{{ m.role }}:{{ m.content }}<end>{% endfor %}<start>";
     let state = AppState {
         engine: engine.clone(),
+        constraints: Arc::new(Constraints::new(Arc::clone(&tokenizer))),
         tokenizer,
         template: options
             .chat

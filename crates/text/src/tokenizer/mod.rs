@@ -148,6 +148,12 @@ impl Tokenizer {
         self.pieces.bytes(id)
     }
 
+    /// Whether a text has the same tokens wherever it stands: nothing is put before the beginning of a text.
+    #[must_use]
+    pub fn is_the_same_everywhere(&self) -> bool {
+        self.pieces.begins_plainly()
+    }
+
     /// Whether `id` is a special token: one that steers the model and is no part of the text.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {

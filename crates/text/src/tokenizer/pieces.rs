@@ -96,6 +96,11 @@ impl Pieces {
         }
     }
 
+    /// Whether a text's beginning is like its middle.
+    pub(crate) fn begins_plainly(&self) -> bool {
+        self.start == StartRule::Keep
+    }
+
     /// Whether `id` is a special token.
     pub(crate) fn is_special(&self, id: u32) -> bool {
         self.special.get(id as usize).copied().unwrap_or(false)

@@ -1,6 +1,7 @@
 //! Random adapters on disk, as many as it takes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -64,7 +65,10 @@ impl Maker<'_> {
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(folder)?;
             fs::write(folder.join("adapter_config.json"), config.to_string())?;
-            fs::write(folder.join("adapter_model.safetensors"), file)
+            let mut weights = File::create(folder.join("adapter_model.safetensors"))?;
+            weights.write_all(&file)?;
+            // What is measured afterwards must not share the disk with it.
+            weights.sync_all()
         };
         write().with_context(|| format!("cannot write {}", folder.display()))
     }

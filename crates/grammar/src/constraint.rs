@@ -1,0 +1,117 @@
+//! The constraints that people write.
+
+use llguidance::api::TopLevelGrammar;
+use serde_json::{Map, Value, json};
+
+use crate::{GrammarError, ebnf};
+
+/// The longest constraint, in bytes of its text.
+pub const MAX_CONSTRAINT_BYTES: usize = 256 << 10;
+
+/// What an output must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constraint {
+    /// JSON that a schema (JSON Schema, draft 2020-12) allows. Between its tokens there may be a space, or a line break with as
+    /// much indentation as people use. Keywords that cannot be honoured are refused, but for those that only describe.
+    Json(Value),
+    /// A text that the whole of a regular expression matches, in the syntax of Rust's `regex`.
+    Regex(String),
+    /// A text of a context-free grammar: in Lark's syntax with `llguidance`'s additions, or, where a rule is defined by
+    /// `::=`, in llama.cpp's GBNF (the EBNF of XGrammar and vLLM).
+    Grammar(String),
+    /// One of these texts, none of them empty.
+    Choice(Vec<String>),
+}
+
+impl Constraint {
+    /// Any JSON object.
+    #[must_use]
+    pub fn json_object() -> Self {
+        Self::Json(json!({"type": "object"}))
+    }
+
+    /// Its text's length.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Json(schema) => schema.to_string().len(),
+            Self::Regex(text) | Self::Grammar(text) => text.len(),
+            Self::Choice(texts) => texts.iter().map(String::len).sum(),
+        }
+    }
+
+    /// What people are told of `llguidance`'s reason to refuse it: places in what it was translated to mean nothing to them.
+    pub(crate) fn explained(&self, reason: &str) -> String {
+        let mut lines = reason.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let first = match self {
+            Self::Grammar(text) if !ebnf::is_ebnf(text) => first,
+            _ => first
+                .split_once("): ")
+                .filter(|(at, _)| at.starts_with("at "))
+                .map_or(first, |(_, what)| what),
+        };
+        let first = first.replace(" without 'referencing' feature", "");
+        // Regular expressions are shown with a mark below; what is wrong comes last.
+        match lines.filter_map(|line| line.strip_prefix("error: ")).next_back() {
+            Some(what) => format!("{first} {what}"),
+            None => first,
+        }
+    }
+
+    /// As `llguidance` takes it.
+    pub(crate) fn compiled(&self) -> Result<TopLevelGrammar, GrammarError> {
+        let bytes = self.bytes();
+        if bytes > MAX_CONSTRAINT_BYTES {
+            let limit = MAX_CONSTRAINT_BYTES;
+            return Err(GrammarError::TooLong { bytes, limit });
+        }
+        let refused = |reason: &str| Err(GrammarError::Unsupported(reason.to_owned()));
+        match self {
+            Self::Json(schema) => Ok(TopLevelGrammar::from_json_schema(with_blanks(schema)?)),
+            Self::Regex(pattern) => Ok(TopLevelGrammar::from_regex(pattern)),
+            Self::Grammar(text) if text.trim().is_empty() => refused("it is empty"),
+            Self::Grammar(text) if ebnf::is_ebnf(text) => {
+                Ok(TopLevelGrammar::from_lark(ebnf::to_lark(text)?))
+            }
+            Self::Grammar(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
+            Self::Choice(texts) if texts.is_empty() => refused("there is nothing to choose from"),
+            Self::Choice(texts) if texts.iter().any(String::is_empty) => {
+                refused("one of the choices is empty")
+            }
+            Self::Choice(texts) => {
+                let texts: Vec<String> = texts.iter().map(|text| literal(text)).collect();
+                Ok(TopLevelGrammar::from_lark(format!(
+                    "start: {}",
+                    texts.join(" | ")
+                )))
+            }
+        }
+    }
+}
+
+/// A text as a literal of Lark's syntax.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    // Lark's strings are written as JSON's.
+    Value::from(text).to_string()
+}
+
+/// What may stand between JSON's tokens. Models write JSON as they have seen it written, and better than otherwise; but
+/// small ones lose themselves in blanks that have no end.
+const BLANKS: &str = r"(\x20|\n[\x20\t]{0,24})?";
+
+/// The schema with how JSON is written.
+fn with_blanks(schema: &Value) -> Result<Value, GrammarError> {
+    let mut schema = match schema {
+        Value::Object(schema) => schema.clone(),
+        // `true` allows anything.
+        Value::Bool(true) => Map::new(),
+        other => {
+            let reason = format!("a JSON schema is an object, not {other}");
+            return Err(GrammarError::Unsupported(reason));
+        }
+    };
+    let style = json!({"whitespace_flexible": true, "whitespace_pattern": BLANKS});
+    schema.entry("x-guidance").or_insert(style);
+    Ok(Value::Object(schema))
+}

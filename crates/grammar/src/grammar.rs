@@ -1,0 +1,186 @@
+//! Compiling constraints, and walking along an output.
+
+use std::fmt;
+use std::sync::Arc;
+
+use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
+use llguidance::{Matcher, ParserFactory, earley::SlicedBiasComputer};
+use multigraft_text::Tokenizer;
+
+use crate::vocabulary::{of_words, vocabulary};
+use crate::{Constraint, GrammarError};
+
+/// Compiles constraints for one tokenizer. Share it by `Arc`.
+pub struct Grammars {
+    factory: ParserFactory,
+}
+
+impl Grammars {
+    /// For outputs in the tokens of `tokenizer`. Takes some tens of milliseconds.
+    ///
+    /// # Errors
+    /// If the vocabulary has no token that ends an output, or cannot be put into a trie.
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self, GrammarError> {
+        Self::over(&vocabulary(tokenizer)?)
+    }
+
+    /// For outputs in these tokens, given by the bytes of each, of which `eos` end an output.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_words(words: &[Vec<u8>], eos: &[u32]) -> Result<Self, GrammarError> {
+        Self::over(&of_words(words, eos)?)
+    }
+
+    fn over(vocabulary: &TokEnv) -> Result<Self, GrammarError> {
+        // Parts of the vocabulary whose sets are worked out in advance; these serve JSON's strings.
+        let slices = SlicedBiasComputer::json_slices();
+        let factory = ParserFactory::new(vocabulary, InferenceCapabilities::default(), &slices);
+        let mut factory = factory.map_err(|error| GrammarError::Vocabulary(error.to_string()))?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(Self { factory })
+    }
+
+    /// Compiles a constraint. Takes from microseconds to, for the largest that are allowed, some hundred milliseconds: do not
+    /// call it where others wait.
+    ///
+    /// # Errors
+    /// If it is too long, is not valid, or asks for what cannot be done.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        let compiled = constraint.compiled()?;
+        let refused = |reason: &str| GrammarError::Unsupported(constraint.explained(reason));
+        let parser = self.factory.create_parser(compiled);
+        let parser = parser.map_err(|error| refused(&format!("{error:#}")))?;
+        let mut matcher = Matcher::new(Ok(parser));
+        if let Some(warning) = matcher.grammar_warnings().first() {
+            return Err(refused(warning));
+        }
+        if let Some(reason) = matcher.get_error() {
+            return Err(refused(&reason));
+        }
+        let grammar = Grammar(matcher);
+        match grammar.clone().allowed() {
+            Ok(Some(first)) if !first.is_empty() => Ok(grammar),
+            _ => Err(refused("there is no text that it allows")),
+        }
+    }
+}
+
+impl fmt::Debug for Grammars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grammars").finish_non_exhaustive()
+    }
+}
+
+/// A compiled constraint at some point of an output. A clone goes its own way from there.
+pub struct Grammar(Matcher);
+
+impl Grammar {
+    /// The tokens that may follow; `None` if the output is complete and nothing may. Where the output may end but need not, the
+    /// tokens that end it are among them. Takes from microseconds to some milliseconds.
+    ///
+    /// # Errors
+    /// If it takes more work than is allowed.
+    pub fn allowed(&mut self) -> Result<Option<TokenSet>, GrammarError> {
+        if self.0.is_error() {
+            return Err(self.failed());
+        }
+        if self.0.is_stopped() {
+            return Ok(None);
+        }
+        match self.0.compute_mask() {
+            Ok(_) if self.0.is_error() => Err(self.failed()),
+            Ok(_) if self.0.is_stopped() => Ok(None),
+            Ok(allowed) => Ok(Some(TokenSet(allowed))),
+            Err(error) => Err(too_complex(&error.to_string())),
+        }
+    }
+
+    /// Takes note of the token that followed.
+    ///
+    /// # Errors
+    /// If it is none of those that may.
+    pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
+        self.0
+            .consume_token(token)
+            .map_err(|error| too_complex(&error.to_string()))
+    }
+
+    fn failed(&self) -> GrammarError {
+        too_complex(&self.0.get_error().unwrap_or_default())
+    }
+}
+
+impl Clone for Grammar {
+    /// With caches of its own: clones are used on different threads.
+    fn clone(&self) -> Self {
+        Self(self.0.deep_clone())
+    }
+}
+
+impl fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grammar").finish_non_exhaustive()
+    }
+}
+
+/// Tokens of a vocabulary.
+#[derive(Clone)]
+pub struct TokenSet(SimpleVob);
+
+impl TokenSet {
+    /// Whether a token is in it. Those beyond the tokenizer's vocabulary never are.
+    #[must_use]
+    pub fn contains(&self, token: u32) -> bool {
+        (token as usize) < self.0.len() && self.0.is_allowed(token)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.num_set()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_zero()
+    }
+
+    /// The tokens in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.0.iter()
+    }
+
+    /// Makes the logits of all other tokens -∞. `logits` may be longer than the tokenizer's vocabulary, as embeddings are
+    /// that were padded; what lies beyond is excluded.
+    pub fn keep_only(&self, logits: &mut [f32]) {
+        const BITS: usize = u32::BITS as usize;
+        let words = self.0.as_slice();
+        for (index, logits) in logits.chunks_mut(BITS).enumerate() {
+            match words.get(index).copied().unwrap_or(0) {
+                0 => logits.fill(f32::NEG_INFINITY),
+                u32::MAX => {}
+                word => {
+                    for (bit, logit) in logits.iter_mut().enumerate() {
+                        if word >> bit & 1 == 0 {
+                            *logit = f32::NEG_INFINITY;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenSet({} of {})", self.len(), self.0.len())
+    }
+}
+
+/// What people are told of an error: the rest is of the parser's inside.
+fn too_complex(reason: &str) -> GrammarError {
+    GrammarError::TooComplex(reason.lines().next().unwrap_or_default().trim().to_owned())
+}

@@ -1,0 +1,390 @@
+//! What answers must be: the fields of all dialects that say so, and the grammars that these become.
+//!
+//! | field | dialect |
+//! | --- | --- |
+//! | `response_format` | OpenAI (`json_object`, `json_schema`); with `schema` beside `json_object` LoRAX |
+//! | `structured_outputs`, `guided_json`, `guided_regex`, `guided_choice`, `guided_grammar`, `guided_json_object` | vLLM |
+//! | `grammar` (GBNF), `json_schema` | llama.cpp |
+//! | `regex`, `ebnf` | SGLang |
+//! | `parameters.grammar` | TGI |
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use multigraft_grammar::{Constraint, Grammar, GrammarError, Grammars};
+use multigraft_text::Tokenizer;
+use serde_json::Value;
+
+use crate::{error::ApiError, fields::Fields};
+
+/// The most texts to choose from.
+const CHOICES: usize = 1000;
+
+/// Compiles constraints. The tables for that are made when there is the first one.
+pub struct Constraints {
+    tokenizer: Arc<Tokenizer>,
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
+}
+
+impl fmt::Debug for Constraints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Constraints").finish_non_exhaustive()
+    }
+}
+
+impl Constraints {
+    /// For outputs in the tokens of `tokenizer`.
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
+        let grammars = OnceLock::new();
+        Self { tokenizer, grammars }
+    }
+
+    fn compile_now(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        let grammars = self
+            .grammars
+            .get_or_init(|| Grammars::new(Arc::clone(&self.tokenizer)));
+        grammars.as_ref().map_err(Clone::clone)?.compile(constraint)
+    }
+
+    /// The grammar of a constraint, worked out where nobody waits.
+    pub(crate) async fn compile(
+        self: &Arc<Self>,
+        asked: Option<Constrained>,
+    ) -> Result<Option<Grammar>, ApiError> {
+        let Some(Constrained { field, constraint }) = asked else {
+            return Ok(None);
+        };
+        let all = Arc::clone(self);
+        let compiled = tokio::task::spawn_blocking(move || all.compile_now(&constraint));
+        match compiled.await {
+            Ok(Ok(grammar)) => Ok(Some(grammar)),
+            Ok(Err(error)) => Err(ApiError::invalid(field.clone(), format!("`{field}` {error}"))),
+            Err(error) => Err(ApiError::Failed(error.to_string())),
+        }
+    }
+}
+
+/// A constraint and the field that it came by.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Constrained {
+    pub(crate) field: String,
+    pub(crate) constraint: Constraint,
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Found(Option<Constrained>);
+
+impl Found {
+    fn put(&mut self, field: String, constraint: Constraint) -> Result<(), ApiError> {
+        if let Some(first) = &self.0 {
+            let message = format!(
+                "`{field}` is given beside `{}`, but an answer can only be one of both",
+                first.field
+            );
+            return Err(ApiError::invalid(field, message));
+        }
+        self.0 = Some(Constrained { field, constraint });
+        Ok(())
+    }
+}
+
+/// The constraint of a request in OpenAI's dialect.
+pub(crate) fn of_openai(fields: &mut Fields) -> Result<Option<Constrained>, ApiError> {
+    let mut found = Found::default();
+    response_format(fields, &mut found)?;
+    put_known(fields, "guided_", &mut found)?;
+    if let Some(mut structured) = fields.object("structured_outputs")? {
+        put_known(&mut structured, "", &mut found)?;
+        // Blanks are fixed here, and what else may be in an object is the schema's to say.
+        structured.ignore(&["disable_fallback", "disable_any_whitespace"]);
+        structured.refuse(
+            "disable_additional_properties",
+            "other properties than the schema's",
+            |value| value == false,
+        )?;
+        structured.refuse("whitespace_pattern", "choosing the blanks", |_| false)?;
+        structured.refuse("structural_tag", "constraints within tags", |_| false)?;
+        structured.finish()?;
+    }
+    fields.ignore(&["guided_decoding_backend"]);
+    fields.refuse("guided_whitespace_pattern", "choosing the blanks", |_| false)?;
+    for name in ["grammar", "ebnf"] {
+        if let Some(grammar) = fields.string(name)?.filter(|grammar| !grammar.is_empty()) {
+            found.put(fields.path(name), Constraint::Grammar(grammar))?;
+        }
+    }
+    if let Some(pattern) = fields.string("regex")? {
+        found.put(fields.path("regex"), Constraint::Regex(pattern))?;
+    }
+    if let Some(schema) = fields.take("json_schema") {
+        let schema = schema_of(fields, "json_schema", schema)?;
+        found.put(fields.path("json_schema"), Constraint::Json(schema))?;
+    }
+    Ok(found.0)
+}
+
+/// vLLM's fields, which have a prefix beside OpenAI's and none in an object of their own.
+fn put_known(fields: &mut Fields, prefix: &str, found: &mut Found) -> Result<(), ApiError> {
+    let name = |kind: &str| format!("{prefix}{kind}");
+    if let Some(schema) = fields.take(&name("json")) {
+        let schema = schema_of(fields, &name("json"), schema)?;
+        found.put(fields.path(&name("json")), Constraint::Json(schema))?;
+    }
+    if let Some(pattern) = fields.string(&name("regex"))? {
+        found.put(fields.path(&name("regex")), Constraint::Regex(pattern))?;
+    }
+    if fields.has(&name("choice")) {
+        let choices = fields.strings(&name("choice"), CHOICES)?;
+        found.put(fields.path(&name("choice")), Constraint::Choice(choices))?;
+    }
+    if let Some(grammar) = fields.string(&name("grammar"))? {
+        found.put(fields.path(&name("grammar")), Constraint::Grammar(grammar))?;
+    }
+    if fields.flag(&name("json_object"))? == Some(true) {
+        found.put(fields.path(&name("json_object")), Constraint::json_object())?;
+    }
+    Ok(())
+}
+
+/// The constraint of a request in TGI's or LoRAX's dialect, by its `parameters`.
+pub(crate) fn of_tgi(parameters: &mut Fields) -> Result<Option<Constrained>, ApiError> {
+    let mut found = Found::default();
+    response_format(parameters, &mut found)?;
+    if let Some(mut grammar) = parameters.object("grammar")? {
+        let kind = grammar.required("type")?;
+        let Some(value) = grammar.take("value") else {
+            return Err(grammar.complain("value", "is missing"));
+        };
+        let constraint = match kind.as_str() {
+            "json" => Constraint::Json(schema_of(&grammar, "value", value)?),
+            // What OpenAI has in `json_schema`: the schema with a name.
+            "json_schema" => {
+                let schema = value.get("schema").cloned().unwrap_or(value);
+                Constraint::Json(schema_of(&grammar, "value", schema)?)
+            }
+            "regex" => match value {
+                Value::String(pattern) => Constraint::Regex(pattern),
+                _ => return Err(grammar.complain("value", "must be a string: the regular expression")),
+            },
+            _ => {
+                let problem = format!("is {kind:?}, but must be \"json\", \"json_schema\" or \"regex\"");
+                return Err(grammar.complain("type", &problem));
+            }
+        };
+        grammar.finish()?;
+        found.put(parameters.path("grammar"), constraint)?;
+    }
+    Ok(found.0)
+}
+
+/// `response_format`, as OpenAI has it and as LoRAX has it.
+fn response_format(fields: &mut Fields, found: &mut Found) -> Result<(), ApiError> {
+    let path = fields.path("response_format");
+    let Some(mut format) = fields.object("response_format")? else {
+        return Ok(());
+    };
+    let kind = format.required("type")?;
+    let constraint = match kind.as_str() {
+        "text" => None,
+        "json_object" => Some(match format.take("schema") {
+            Some(schema) => Constraint::Json(schema_of(&format, "schema", schema)?),
+            None => Constraint::json_object(),
+        }),
+        "json_schema" => {
+            let Some(mut described) = format.object("json_schema")? else {
+                return Err(format.complain("json_schema", "is missing"));
+            };
+            let Some(schema) = described.take("schema") else {
+                return Err(described.complain("schema", "is missing"));
+            };
+            // Every schema is kept to strictly.
+            described.ignore(&["name", "description", "strict"]);
+            let schema = schema_of(&described, "schema", schema)?;
+            described.finish()?;
+            Some(Constraint::Json(schema))
+        }
+        _ => {
+            let problem = format!("is {kind:?}, but must be \"text\", \"json_object\" or \"json_schema\"");
+            return Err(format.complain("type", &problem));
+        }
+    };
+    format.finish()?;
+    match constraint {
+        Some(constraint) => found.put(path, constraint),
+        None => Ok(()),
+    }
+}
+
+/// A JSON schema, which may come as a string.
+fn schema_of(fields: &Fields, name: &str, value: Value) -> Result<Value, ApiError> {
+    let schema = match value {
+        Value::String(text) => serde_json::from_str(&text)
+            .map_err(|error| fields.complain(name, &format!("is not valid JSON: {error}")))?,
+        other => other,
+    };
+    match schema {
+        Value::Object(_) | Value::Bool(true) => Ok(schema),
+        _ => Err(fields.complain(name, "must be a JSON schema: an object")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn openai(body: &Value) -> Result<Option<Constrained>, ApiError> {
+        let mut fields = Fields::from_json(body.to_string().as_bytes())?;
+        let found = of_openai(&mut fields)?;
+        fields.finish().map(|()| found)
+    }
+
+    #[test]
+    fn every_dialect_says_the_same_in_its_own_way() {
+        let schema = json!({"type": "integer"});
+        let as_json = Constraint::Json(schema.clone());
+        let text = schema.to_string();
+        let named = json!({"name": "n", "strict": true, "schema": schema});
+        for (body, field, constraint) in [
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": named}}),
+                "response_format",
+                &as_json,
+            ),
+            (
+                json!({"response_format": {"type": "json_object", "schema": schema}}),
+                "response_format",
+                &as_json,
+            ),
+            (
+                json!({"response_format": {"type": "json_object"}}),
+                "response_format",
+                &Constraint::json_object(),
+            ),
+            (json!({"guided_json": schema}), "guided_json", &as_json),
+            (json!({"guided_json": text}), "guided_json", &as_json),
+            (json!({"json_schema": schema}), "json_schema", &as_json),
+            (
+                json!({"structured_outputs": {"json": schema}}),
+                "structured_outputs.json",
+                &as_json,
+            ),
+            (
+                json!({"structured_outputs": {"json_object": true}}),
+                "structured_outputs.json_object",
+                &Constraint::json_object(),
+            ),
+            (
+                json!({"guided_choice": ["a", "b"]}),
+                "guided_choice",
+                &Constraint::Choice(vec!["a".to_owned(), "b".to_owned()]),
+            ),
+            (
+                json!({"guided_regex": "a+"}),
+                "guided_regex",
+                &Constraint::Regex("a+".to_owned()),
+            ),
+            (
+                json!({"regex": "a+"}),
+                "regex",
+                &Constraint::Regex("a+".to_owned()),
+            ),
+            (
+                json!({"ebnf": "root ::= x"}),
+                "ebnf",
+                &Constraint::Grammar("root ::= x".to_owned()),
+            ),
+            (
+                json!({"grammar": "root ::= x"}),
+                "grammar",
+                &Constraint::Grammar("root ::= x".to_owned()),
+            ),
+        ] {
+            let found = openai(&body).expect("valid").expect("there");
+            assert_eq!(
+                (found.field.as_str(), &found.constraint),
+                (field, constraint),
+                "{body}"
+            );
+        }
+        for body in [
+            json!({}),
+            json!({"response_format": {"type": "text"}}),
+            json!({"guided_json": null}),
+        ] {
+            assert_eq!(openai(&body), Ok(None), "{body}");
+        }
+    }
+
+    #[test]
+    fn tgis_grammars_are_json_or_regular_expressions() {
+        let parameters = |grammar: Value| {
+            let mut fields =
+                Fields::from_json(json!({"parameters": {"grammar": grammar}}).to_string().as_bytes())?;
+            let mut parameters = fields.object("parameters")?.expect("an object");
+            of_tgi(&mut parameters)
+        };
+        let schema = json!({"type": "integer"});
+        for (kind, value) in [
+            ("json", schema.clone()),
+            ("json", json!(schema.to_string())),
+            ("json_schema", json!({"name": "n", "schema": schema})),
+        ] {
+            let found = parameters(json!({"type": kind, "value": value}))
+                .expect("valid")
+                .expect("there");
+            assert_eq!(found.constraint, Constraint::Json(schema.clone()));
+            assert_eq!(found.field, "parameters.grammar");
+        }
+        let found = parameters(json!({"type": "regex", "value": "a"}))
+            .expect("valid")
+            .expect("there");
+        assert_eq!(found.constraint, Constraint::Regex("a".to_owned()));
+        for (grammar, field) in [
+            (json!({"type": "lark", "value": "x"}), "parameters.grammar.type"),
+            (json!({"type": "json"}), "parameters.grammar.value"),
+            (json!({"type": "regex", "value": 7}), "parameters.grammar.value"),
+            (json!({"value": "x"}), "parameters.grammar.type"),
+        ] {
+            let error = parameters(grammar).expect_err("wrong");
+            assert_eq!(error.field(), Some(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (body, field) in [
+            (
+                json!({"response_format": {"type": "xml"}}),
+                "response_format.type",
+            ),
+            (json!({"response_format": {}}), "response_format.type"),
+            (
+                json!({"response_format": {"type": "json_schema"}}),
+                "response_format.json_schema",
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema": {}}}),
+                "response_format.json_schema.schema",
+            ),
+            (json!({"guided_json": 7}), "guided_json"),
+            (json!({"guided_json": "{"}), "guided_json"),
+            (json!({"guided_json": {}, "guided_regex": "a"}), "guided_regex"),
+            (
+                json!({"structured_outputs": {"whitespace_pattern": "x"}}),
+                "structured_outputs.whitespace_pattern",
+            ),
+            (
+                json!({"structured_outputs": {"jsn": {}}}),
+                "structured_outputs.jsn",
+            ),
+        ] {
+            let error = openai(&body).expect_err("wrong");
+            assert_eq!(error.field(), Some(field), "{error}");
+        }
+    }
+}
