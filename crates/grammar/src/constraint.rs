@@ -98,7 +98,7 @@ pub fn literal(text: &str) -> String {
 
 /// What may stand between JSON's tokens. Models write JSON as they have seen it written, and better than otherwise; but
 /// small ones lose themselves in blanks that have no end.
-const BLANKS: &str = r"(\x20|\n[\x20\t]{0,24})?";
+const BLANKS: &str = r"(\x20|\n(\x20{0,12}|\t{0,4}))?";
 
 /// The schema with how JSON is written.
 fn with_blanks(schema: &Value) -> Result<Value, GrammarError> {
