@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq as _;
 use crate::{
     error::{AccessError, Refused},
     key::Key,
+    month::{Exhausted, Months},
     secret::Secret,
     store::{Store, StoredSecret},
 };
@@ -27,6 +28,7 @@ type Keys = HashMap<String, (Arc<Key>, Vec<StoredSecret>)>;
 pub struct Access {
     store: Store,
     keys: RwLock<Arc<Keys>>,
+    months: Months,
 }
 
 impl Access {
@@ -36,6 +38,7 @@ impl Access {
     /// If they cannot be read.
     pub fn new(store: Store) -> Result<Self, AccessError> {
         let access = Self {
+            months: Months::new(store.months()?),
             store,
             keys: RwLock::default(),
         };
@@ -54,7 +57,7 @@ impl Access {
         Ok(())
     }
 
-    /// Starts a thread that follows what other processes change, until all others have let go of `self`.
+    /// Starts a thread that follows what other processes change and writes what was counted, until all others have let go of `self`.
     ///
     /// # Errors
     /// If there are no more threads.
@@ -62,6 +65,27 @@ impl Access {
         let access = Arc::downgrade(self);
         let thread = thread::Builder::new().name("keys".to_owned());
         thread.spawn(move || follow(&access)).map(drop)
+    }
+
+    /// Counts `tokens` for the month of key `id`, if no more than `most` are counted with them. They are written within seconds.
+    ///
+    /// # Errors
+    /// If they would be more; then nothing is counted.
+    pub fn spend(&self, id: &str, tokens: u64, most: Option<u64>, now: SystemTime) -> Result<(), Exhausted> {
+        self.months.spend(id, tokens, most, now)
+    }
+
+    /// Takes back what was counted for a request that was not accepted after all.
+    pub fn refund(&self, id: &str, tokens: u64) {
+        self.months.refund(id, tokens);
+    }
+
+    /// Writes what was counted. Whoever follows does it all the time; at the end it is for the caller.
+    ///
+    /// # Errors
+    /// If the database cannot be written; then a later call writes it.
+    pub fn save(&self) -> Result<(), AccessError> {
+        self.months.save(|spent| self.store.add_spent(spent))
     }
 
     /// Where they are stored.
@@ -122,6 +146,9 @@ fn follow(access: &Weak<Access>) {
                 });
                 if let Err(error) = read {
                     tracing::error!(%error, "keys cannot be read; those that were known stay");
+                }
+                if let Err(error) = access.save() {
+                    tracing::error!(%error, "the keys' tokens of this month cannot be written yet");
                 }
             }
         }

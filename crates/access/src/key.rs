@@ -2,7 +2,11 @@
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
-use crate::{error::AccessError, grant::Grants};
+use crate::{
+    error::AccessError,
+    grant::Grants,
+    limits::{KeyLimits, LimitChanges},
+};
 
 /// The longest name of a key or tenant, in bytes.
 const LONGEST: usize = 128;
@@ -54,6 +58,8 @@ pub struct Key {
     pub tenant: String,
     /// What it may use. An admin may use everything.
     pub grants: Grants,
+    /// How much its requests may take.
+    pub limits: KeyLimits,
     /// When it was made.
     pub created: SystemTime,
     /// When it ends, if it does.
@@ -85,6 +91,8 @@ pub struct NewKey {
     pub tenant: Option<String>,
     /// What it may use.
     pub grants: Grants,
+    /// How much its requests may take.
+    pub limits: KeyLimits,
     /// When it ends.
     pub expires: Option<SystemTime>,
 }
@@ -98,6 +106,8 @@ pub struct Changes {
     pub tenant: Option<String>,
     /// What it may use.
     pub grants: Option<Grants>,
+    /// How much its requests may take.
+    pub limits: LimitChanges,
     /// When it ends; `Some(None)`: never.
     pub expires: Option<Option<SystemTime>>,
 }

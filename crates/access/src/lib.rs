@@ -3,8 +3,10 @@
 //! ```text
 //!  secret   the text that a client sends, and its SHA-256, which is all that is stored
 //!   grant   which adapters a key may use
-//!    key    a name, a role, a tenant, grants, an end
-//!   store   keys and who added which adapter, in SQLite
+//!    key    a name, a role, a tenant, grants, limits, an end
+//!  limits   how much its requests may take
+//!   month   the tokens that it spent this month
+//!   store   keys, their months and who added which adapter, in SQLite
 //!  access   the keys as they are now, for every request
 //! ```
 //!
@@ -14,6 +16,8 @@ mod access;
 mod error;
 mod grant;
 mod key;
+mod limits;
+mod month;
 mod secret;
 mod store;
 
@@ -21,5 +25,7 @@ pub use access::Access;
 pub use error::{AccessError, Refused};
 pub use grant::{Grant, Grants};
 pub use key::{Changes, Key, NewKey, Role};
+pub use limits::{KeyLimits, LimitChanges};
+pub use month::Exhausted;
 pub use secret::Secret;
 pub use store::{FILE, Store};

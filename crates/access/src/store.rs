@@ -16,6 +16,8 @@ use crate::{
     error::AccessError,
     grant::Grants,
     key::{Changes, Key, NewKey, check_name},
+    limits::{KeyLimits, LimitChanges},
+    month::{Month, Spent},
     secret::{Hash, Secret},
 };
 
@@ -23,7 +25,7 @@ use crate::{
 pub const FILE: &str = "keys.sqlite";
 
 /// The version of the tables.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// How long to wait for another process that is just writing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,6 +52,19 @@ const TABLES: &str = "
     CREATE TABLE owner (
         adapter TEXT PRIMARY KEY,
         key TEXT NOT NULL REFERENCES key (id)
+    ) STRICT;
+";
+
+/// What version 2 added.
+const LIMITS: &str = "
+    -- As JSON, without what is not bounded.
+    ALTER TABLE key ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
+    -- The tokens of a key's last month that has any.
+    CREATE TABLE spent (
+        key TEXT PRIMARY KEY REFERENCES key (id),
+        -- Counted from year 0.
+        month INTEGER NOT NULL,
+        tokens INTEGER NOT NULL
     ) STRICT;
 ";
 
@@ -111,16 +126,18 @@ impl Store {
         let version: i64 = transaction
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(fail)?;
-        match version {
-            0 => {
-                transaction.execute_batch(TABLES).map_err(fail)?;
-                transaction
-                    .pragma_update(None, "user_version", SCHEMA)
-                    .map_err(fail)?;
-            }
-            SCHEMA => {}
+        let steps = match version {
+            0 => [TABLES, LIMITS].as_slice(),
+            1 => &[LIMITS],
+            SCHEMA => &[],
             _ => return Err(AccessError::TooNew { path, version }),
+        };
+        for step in steps {
+            transaction.execute_batch(step).map_err(fail)?;
         }
+        transaction
+            .pragma_update(None, "user_version", SCHEMA)
+            .map_err(fail)?;
         transaction.commit().map_err(fail)?;
         Ok(Self {
             database: Mutex::new(database),
@@ -177,6 +194,7 @@ impl Store {
             String,
             String,
             String,
+            String,
             i64,
             Option<i64>,
             Option<i64>,
@@ -184,9 +202,9 @@ impl Store {
         let mut database = self.database();
         let read = |database: &Transaction<'_>| -> Read {
             let rows = database
-                .prepare("SELECT id, name, role, tenant, grants, created, expires, revoked FROM key ORDER BY rowid")?
+                .prepare("SELECT id, name, role, tenant, grants, limits, created, expires, revoked FROM key ORDER BY rowid")?
                 .query_map([], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?))
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?, row.get(8)?))
                 })?
                 .collect::<rusqlite::Result<_>>()?;
             let mut secrets: HashMap<String, Vec<StoredSecret>> = HashMap::new();
@@ -204,9 +222,8 @@ impl Store {
         // One transaction, so that keys and secrets are of one moment.
         let read = database.transaction().and_then(|transaction| read(&transaction));
         let (rows, mut secrets) = read.map_err(|source| self.failed(source))?;
-        let stored = rows
-            .into_iter()
-            .map(|(id, name, role, tenant, grants, created, expires, revoked)| {
+        let stored = rows.into_iter().map(
+            |(id, name, role, tenant, grants, limits, created, expires, revoked)| {
                 let damaged = |problem: String| AccessError::Damaged {
                     id: id.clone(),
                     problem,
@@ -218,6 +235,7 @@ impl Store {
                     key: Key {
                         role: role.parse().map_err(damaged)?,
                         grants: Grants::parse(&grants).map_err(damaged)?,
+                        limits: serde_json::from_str(&limits).map_err(|error| damaged(error.to_string()))?,
                         created: time(created),
                         expires: expires.map(time),
                         revoked: revoked.map(time),
@@ -226,7 +244,8 @@ impl Store {
                         id,
                     },
                 })
-            });
+            },
+        );
         stored.collect()
     }
 
@@ -245,6 +264,7 @@ impl Store {
             role: new.role,
             tenant: tenant.clone(),
             grants: new.grants.clone(),
+            limits: new.limits,
             created: time(seconds(SystemTime::now())),
             expires: new.expires.map(|at| time(seconds(at))),
             revoked: None,
@@ -252,13 +272,14 @@ impl Store {
         };
         self.write(|transaction| {
             let added = transaction.execute(
-                "INSERT INTO key (id, name, role, tenant, grants, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO key (id, name, role, tenant, grants, limits, created, expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 params![
                     key.id,
                     key.name,
                     key.role.to_string(),
                     key.tenant,
                     serde_json::json!(key.grants.texts()).to_string(),
+                    serde_json::json!(key.limits).to_string(),
                     seconds(key.created),
                     key.expires.map(seconds)
                 ],
@@ -338,6 +359,22 @@ impl Store {
                 let grants = serde_json::json!(grants.texts()).to_string();
                 transaction.execute("UPDATE key SET grants = ? WHERE id = ?", params![grants, id])?;
             }
+            if changes.limits != LimitChanges::default() {
+                let limits: String =
+                    transaction.query_row("SELECT limits FROM key WHERE id = ?", [&id], |row| row.get(0))?;
+                let limits: KeyLimits = match serde_json::from_str(&limits) {
+                    Ok(limits) => changes.limits.of(limits),
+                    Err(error) => {
+                        let problem = error.to_string();
+                        return Ok(Err(AccessError::Damaged {
+                            id: id.clone(),
+                            problem,
+                        }));
+                    }
+                };
+                let limits = serde_json::json!(limits).to_string();
+                transaction.execute("UPDATE key SET limits = ? WHERE id = ?", params![limits, id])?;
+            }
             if let Some(expires) = changes.expires {
                 transaction.execute(
                     "UPDATE key SET expires = ? WHERE id = ?",
@@ -364,6 +401,38 @@ impl Store {
     fn key(&self, id: &str) -> Result<Key, AccessError> {
         let found = self.keys()?.into_iter().find(|key| key.id == id);
         found.ok_or_else(|| AccessError::Unknown(id.to_owned()))
+    }
+
+    /// The tokens of every key's last month.
+    pub(crate) fn months(&self) -> Result<Vec<(String, Month, u64)>, AccessError> {
+        let database = self.database();
+        let read = || {
+            let mut statement = database.prepare("SELECT key, month, tokens FROM spent")?;
+            let rows = statement.query_map([], |row| {
+                let tokens: i64 = row.get(2)?;
+                Ok((
+                    row.get(0)?,
+                    Month(row.get(1)?),
+                    u64::try_from(tokens).unwrap_or(0),
+                ))
+            })?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|source| self.failed(source))
+    }
+
+    /// Adds what was counted since it was last written. Added, not put in its place: another server may have the folder too.
+    pub(crate) fn add_spent(&self, spent: &[(String, Spent)]) -> Result<(), AccessError> {
+        self.write(|transaction| {
+            let mut statement = transaction.prepare(
+                "INSERT INTO spent (key, month, tokens) VALUES (?1, ?2, max(?3, 0)) ON CONFLICT DO UPDATE SET
+                 tokens = max(CASE WHEN month = ?2 THEN tokens ELSE 0 END + ?3, 0), month = ?2",
+            )?;
+            for (key, spent) in spent {
+                statement.execute(params![key, spent.month.0, spent.unsaved])?;
+            }
+            Ok(Ok(()))
+        })
     }
 
     /// Makes key `id` the one that added `adapter`, unless another is; whether it is now, and whether it was not before.

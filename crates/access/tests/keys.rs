@@ -3,12 +3,15 @@
 
 use std::{
     fs,
+    num::{NonZeroU32, NonZeroU64},
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use multigraft_access::{Access, AccessError, Changes, FILE, Grants, NewKey, Refused, Role, Secret, Store};
+use multigraft_access::{
+    Access, AccessError, Changes, FILE, Grants, KeyLimits, LimitChanges, NewKey, Refused, Role, Secret, Store,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -18,6 +21,7 @@ fn new(name: &str) -> NewKey {
         role: Role::Use,
         tenant: None,
         grants: Grants::parse(&["acme/*"]).unwrap(),
+        limits: KeyLimits::default(),
         expires: None,
     }
 }
@@ -131,6 +135,65 @@ fn what_another_process_changes_is_seen_within_seconds() {
         assert!(begun.elapsed() < Duration::from_secs(20), "still open");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn limits_and_what_was_spent_of_them_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = KeyLimits {
+        requests_per_minute: NonZeroU32::new(5),
+        tokens_per_month: NonZeroU64::new(100),
+        ..KeyLimits::default()
+    };
+    let now = SystemTime::now();
+    let first = access(&folder);
+    let (key, secret) = first
+        .store()
+        .add(&NewKey {
+            limits,
+            ..new("acme")
+        })
+        .unwrap();
+    first.spend(&key.id, 70, Some(100), now).unwrap();
+    first.save().unwrap();
+    first.spend(&key.id, 20, Some(100), now).unwrap();
+    first.refund(&key.id, 10);
+    first.save().unwrap();
+    drop(first);
+
+    let second = access(&folder);
+    assert_eq!(second.check(&secret, now).unwrap().limits, limits);
+    assert_eq!(second.spend(&key.id, 21, Some(100), now).unwrap_err().spent, 80);
+    // What is not named stays, and a bound can be lifted.
+    let changes = Changes {
+        limits: LimitChanges {
+            requests_per_minute: Some(None),
+            concurrent_requests: Some(NonZeroU32::new(2)),
+            ..LimitChanges::default()
+        },
+        ..Changes::default()
+    };
+    let changed = second.store().set("acme", &changes).unwrap().limits;
+    let expected = KeyLimits {
+        requests_per_minute: None,
+        concurrent_requests: NonZeroU32::new(2),
+        ..limits
+    };
+    assert_eq!(changed, expected);
+    assert_eq!(access(&folder).store().keys().unwrap()[0].limits, expected);
+}
+
+#[test]
+fn a_folder_of_the_version_before_limits_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, secret) = access(&folder).store().add(&new("acme")).unwrap();
+    let database = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
+    database
+        .execute_batch("ALTER TABLE key DROP COLUMN limits; DROP TABLE spent; PRAGMA user_version = 1;")
+        .unwrap();
+    drop(database);
+    let key = access(&folder).check(&secret, SystemTime::now()).unwrap();
+    assert_eq!((key.name.as_str(), key.limits), ("acme", KeyLimits::default()));
 }
 
 #[test]

@@ -235,6 +235,7 @@ A secret is shown once, when it is made. A server that uses the data folder sees
 Examples:
   multigraft keys add boss --role admin --data ./data
   multigraft keys add acme --grant 'acme/*' --grant base --days 90 --data ./data
+  multigraft keys set acme --requests-per-minute 60 --tokens-per-month 5000000 --data ./data
   multigraft keys rotate acme --data ./data
   multigraft keys revoke acme --data ./data")]
 pub(crate) struct KeysArguments {
@@ -265,6 +266,8 @@ pub(crate) enum KeysAction {
         /// Days until it ends. [default: never]
         #[arg(long)]
         days: Option<u32>,
+        #[command(flatten)]
+        limits: KeyLimitArguments,
     },
     /// List the keys, without secrets.
     Ls,
@@ -297,7 +300,26 @@ pub(crate) enum KeysAction {
         /// Days from now until it ends.
         #[arg(long)]
         days: Option<u32>,
+        #[command(flatten)]
+        limits: KeyLimitArguments,
     },
+}
+
+/// How much a key's requests may take; 0 lifts a limit.
+#[derive(Debug, Args)]
+pub(crate) struct KeyLimitArguments {
+    /// Requests in a minute; 0: any number.
+    #[arg(long, value_name = "COUNT")]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens in a minute, of prompts and answers together; 0: any number.
+    #[arg(long, value_name = "COUNT")]
+    pub tokens_per_minute: Option<u32>,
+    /// Requests that wait or run at once; 0: any number.
+    #[arg(long, value_name = "COUNT")]
+    pub concurrent_requests: Option<u32>,
+    /// Tokens in a month of the calendar, in UTC; 0: any number.
+    #[arg(long, value_name = "COUNT")]
+    pub tokens_per_month: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

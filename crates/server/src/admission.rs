@@ -18,6 +18,7 @@ use crate::{
     answers::{self, Answers},
     asked::Asked,
     error::ApiError,
+    metering::{Bounded, Now},
     session::{Session, name_of},
     state::AppState,
     underway::Ticket,
@@ -251,6 +252,10 @@ impl Session {
         let names: Vec<(String, AdapterLimits)> = names
             .map(|name| (name.clone(), self.registry.limits(name)))
             .collect();
+        let adapters = names.iter();
+        let adapters = adapters
+            .map(|(name, limits)| Bounded::adapter(name, limits))
+            .collect();
         // Of several the least: none of them gets more than it may.
         let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
         let limits = self.engine.limits();
@@ -266,7 +271,7 @@ impl Session {
             [name] => Some(name.as_str()),
             _ => None,
         };
-        let metered = self.meters.admit(names, prompt, std::time::Instant::now());
+        let metered = self.meters.admit(adapters, self.account(), prompt, Now::get());
         let metered = metered
             .inspect_err(|_| self.metrics.refused(label))?
             .map(Arc::new);
@@ -284,16 +289,19 @@ impl Session {
             Ok(())
         };
         let submitted = match &ticket {
-            Some(ticket) => {
-                let submitted = ticket.submit(submit);
-                submitted.map_err(|name| ApiError::removed(&name))?
-            }
-            None => submit(&mut Vec::new()),
+            Some(ticket) => ticket.submit(submit).map_err(|name| ApiError::removed(&name)),
+            None => Ok(submit(&mut Vec::new())),
         };
-        submitted.map_err(|error| {
-            self.metrics.refused(label);
-            metered.inspect(|metered| metered.refund(std::time::Instant::now()));
-            refusal(error, dialect)
+        let submitted = submitted.and_then(|submitted| {
+            submitted.map_err(|error| {
+                self.metrics.refused(label);
+                refusal(error, dialect)
+            })
+        });
+        submitted.inspect_err(|_| {
+            if let Some(metered) = &metered {
+                metered.refund(std::time::Instant::now());
+            }
         })?;
         accepted.store(true, Ordering::Relaxed);
         Ok(answers.under(ticket))

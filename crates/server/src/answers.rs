@@ -4,12 +4,17 @@
 //! [`Answers`] (the client hung up, a handler failed) closes the channel; the engine sees that in its next step
 //! and frees the slots.
 
-use std::{mem, ops::ControlFlow, sync::Arc, time::Instant};
+use std::{mem, ops::ControlFlow, sync::Arc};
 
 use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{error::ApiError, metering::Metered, metrics::Watch, underway::Ticket};
+use crate::{
+    error::ApiError,
+    metering::{Metered, Now},
+    metrics::Watch,
+    underway::Ticket,
+};
 
 /// The engine's end: one choice of one request.
 #[derive(Debug)]
@@ -26,7 +31,7 @@ impl Sink for ChannelSink {
     fn emit(&mut self, event: Event) -> ControlFlow<()> {
         self.watch.event(&event);
         match (&self.metered, &event) {
-            (Some(metered), Event::Token(_)) => metered.token(Instant::now()),
+            (Some(metered), Event::Token(_)) => metered.token(Now::get()),
             // Before its client hears of it, who may ask again at once.
             (_, Event::Finished(_) | Event::Failed(_) | Event::Cancelled(_)) => self.metered = None,
             _ => {}

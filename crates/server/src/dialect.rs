@@ -3,13 +3,16 @@
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, metering};
+
+/// By which OpenAI's clients are told whether to send a request again.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// How requests, answers and errors are shaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +51,14 @@ impl Dialect {
     pub fn error_response(self, error: &ApiError) -> Response {
         let mut response = (error.status(self), Json(self.error_body(error))).into_response();
         if let Some(wait) = error.retry_after() {
-            let seconds = HeaderValue::from(wait.as_secs().max(1));
+            // Rounded up: who comes back then is not too early.
+            let seconds = HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        if matches!(error, ApiError::Quota { .. }) {
+            // OpenAI's clients would come back in vain.
+            let no = HeaderValue::from_static("false");
+            response.headers_mut().insert(SHOULD_RETRY, no);
         }
         if matches!(error, ApiError::Unauthorized(_)) {
             let scheme = HeaderValue::from_static("Bearer");
@@ -69,7 +78,14 @@ pub(crate) async fn word_errors(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
     let response = next.run(request).await;
     match response.extensions().get::<ApiError>() {
-        Some(error) => dialect.error_response(error),
+        Some(error) => {
+            let mut worded = dialect.error_response(error);
+            let headers = response.headers().iter();
+            let limits = headers.filter(|(name, _)| name.as_str().starts_with(metering::HEADERS));
+            let limits = limits.map(|(name, value)| (name.clone(), value.clone()));
+            worded.headers_mut().extend(limits);
+            worded
+        }
         None => response,
     }
 }

@@ -71,6 +71,14 @@ pub enum ApiError {
         /// When there may be room, if that is known.
         retry_after: Option<Duration>,
     },
+    /// The key has used up its month.
+    #[error("{message}")]
+    Quota {
+        /// What is used up.
+        message: String,
+        /// How long it is until the next month.
+        retry_after: Duration,
+    },
     /// The adapter that was asked for cannot be had.
     #[error("adapter `{name}` is not available: {reason}")]
     Unavailable {
@@ -217,7 +225,7 @@ impl ApiError {
             (Self::MethodNotAllowed { .. }, _) => StatusCode::METHOD_NOT_ALLOWED,
             (Self::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
             (Self::NotJson, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            (Self::Overloaded { .. }, _) => StatusCode::TOO_MANY_REQUESTS,
+            (Self::Overloaded { .. } | Self::Quota { .. }, _) => StatusCode::TOO_MANY_REQUESTS,
             (Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown, _) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -240,6 +248,8 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
             Self::TooLarge { .. } => "PayloadTooLargeError",
             Self::Overloaded { .. } => "RateLimitError",
+            // OpenAI's word, which clients tell apart from a limit that passes.
+            Self::Quota { .. } => "insufficient_quota",
             Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown => {
                 "ServiceUnavailableError"
             }
@@ -264,6 +274,7 @@ impl ApiError {
             Self::Gone(_) => "gone",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Overloaded { .. }
+            | Self::Quota { .. }
             | Self::Unavailable { .. }
             | Self::StillLoading { .. }
             | Self::ShuttingDown => "overloaded",
@@ -286,6 +297,7 @@ impl ApiError {
                 Some(retry_after.map_or(RETRY_AFTER, |after| after.clamp(RETRY_AFTER, LONGEST)))
             }
             Self::ShuttingDown | Self::StillLoading { .. } => Some(RETRY_AFTER),
+            Self::Quota { retry_after, .. } => Some(*retry_after),
             Self::Unavailable { retry_after, .. } => *retry_after,
             _ => None,
         }

@@ -1,20 +1,128 @@
-//! Bounds on what requests for one name take: how many in a minute, how many tokens, how many at once.
+//! Bounds on what requests for one adapter, or with one key, take: how many in a minute, how many tokens, how many at once; and
+//! of a key, how many tokens in a month.
 //!
 //! Requests and tokens are counted by token buckets (Tanenbaum, Computer Networks, "traffic shaping") that hold one minute's worth and
 //! fill evenly. A prompt's tokens are taken when its request is accepted and an answer's as they are generated, so an answer may
 //! overdraw the bucket, and the next request waits for it. A prompt that is larger than the bucket is accepted when the bucket is full.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use multigraft_access::{Access, Key, KeyLimits};
 use multigraft_adapters::AdapterLimits;
 
 use crate::error::ApiError;
 
-/// What is left of every name's bounds. Clones are handles to the same one.
+/// What is left of everybody's bounds. Clones are handles to the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Meters(Arc<Mutex<HashMap<String, Meter>>>);
+pub struct Meters(Arc<Mutex<HashMap<Payer, Meter>>>);
+
+/// Who is bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Payer {
+    /// All requests for an adapter, by its name.
+    Adapter(String),
+    /// All requests with a key, by its id.
+    Key(String),
+}
+
+/// One who is bounded, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounded {
+    payer: Payer,
+    /// What people call it.
+    name: String,
+    bounds: Bounds,
+}
+
+impl fmt::Display for Bounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.payer {
+            Payer::Adapter(_) => "adapter",
+            Payer::Key(_) => "key",
+        };
+        write!(f, "{what} `{}`", self.name)
+    }
+}
+
+/// What adapters and keys are bounded by alike.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    requests_per_minute: Option<NonZeroU32>,
+    tokens_per_minute: Option<NonZeroU32>,
+    concurrent_requests: Option<NonZeroU32>,
+}
+
+impl Bounded {
+    pub(crate) fn adapter(name: &str, limits: &AdapterLimits) -> Self {
+        Self {
+            payer: Payer::Adapter(name.to_owned()),
+            name: name.to_owned(),
+            bounds: Bounds {
+                requests_per_minute: limits.requests_per_minute,
+                tokens_per_minute: limits.tokens_per_minute,
+                concurrent_requests: limits.concurrent_requests,
+            },
+        }
+    }
+
+    fn key(key: &Key) -> Self {
+        Self {
+            payer: Payer::Key(key.id.clone()),
+            name: key.name.clone(),
+            bounds: Bounds::of(&key.limits),
+        }
+    }
+}
+
+impl Bounds {
+    fn of(limits: &KeyLimits) -> Self {
+        Self {
+            requests_per_minute: limits.requests_per_minute,
+            tokens_per_minute: limits.tokens_per_minute,
+            concurrent_requests: limits.concurrent_requests,
+        }
+    }
+
+    fn are_any(&self) -> bool {
+        self.requests_per_minute.is_some()
+            || self.tokens_per_minute.is_some()
+            || self.concurrent_requests.is_some()
+    }
+}
+
+/// A key that pays, and where its months are counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) access: Arc<Access>,
+    pub(crate) key: Arc<Key>,
+}
+
+impl Account {
+    /// Takes a prompt of the month, or nothing.
+    fn take(&self, prompt: u64, now: SystemTime) -> Result<(), ApiError> {
+        let most = self.key.limits.tokens_per_month.map(NonZeroU64::get);
+        let spent = self.access.spend(&self.key.id, prompt, most, now);
+        spent.map_err(|exhausted| {
+            let wait = exhausted.until_next;
+            ApiError::Quota {
+                message: format!(
+                    "key `{}` may have {} tokens a month and has had {}; this prompt has {prompt}, and the next month (UTC) \
+                     begins in {}",
+                    self.key.name,
+                    most.unwrap_or_default(),
+                    exhausted.spent,
+                    duration(wait)
+                ),
+                retry_after: wait,
+            }
+        })
+    }
+}
 
 #[derive(Debug, Default)]
 struct Meter {
@@ -56,78 +164,154 @@ impl Bucket {
     }
 }
 
-/// An accepted request of some names. Dropping it says that it has ended.
+/// An accepted request. Dropping it says that it has ended.
 #[derive(Debug)]
 pub(crate) struct Metered {
     meters: Meters,
-    names: Vec<(String, AdapterLimits)>,
-    prompt: f64,
+    bounded: Vec<Bounded>,
+    account: Option<Account>,
+    prompt: usize,
+}
+
+/// When a request is counted: minutes by a clock that only goes on, months by the calendar.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) instant: Instant,
+    pub(crate) time: SystemTime,
+}
+
+impl Now {
+    pub(crate) fn get() -> Self {
+        Self {
+            instant: Instant::now(),
+            time: SystemTime::now(),
+        }
+    }
 }
 
 impl Meters {
-    /// Takes a request with `prompt` tokens for all `names`, or for none. Nothing is counted for a name that is not bounded.
+    /// Takes a request with `prompt` tokens for all adapters and the key, or for none. Nothing is counted for an adapter that is
+    /// not bounded; for a key its month is, which may get a bound before it ends.
     pub(crate) fn admit(
         &self,
-        names: Vec<(String, AdapterLimits)>,
+        adapters: Vec<Bounded>,
+        account: Option<Account>,
         prompt: usize,
-        now: Instant,
+        now: Now,
     ) -> Result<Option<Metered>, ApiError> {
-        let names: Vec<(String, AdapterLimits)> = names
-            .into_iter()
-            .filter(|(_, limits)| limits.is_bounded())
-            .collect();
-        if names.is_empty() {
+        let mut bounded = adapters;
+        bounded.extend(account.as_ref().map(|account| Bounded::key(&account.key)));
+        bounded.retain(|bounded| bounded.bounds.are_any());
+        if bounded.is_empty() && account.is_none() {
             return Ok(None);
         }
-        let prompt = prompt as f64;
         let mut meters = self.lock();
-        for (name, limits) in &names {
+        for bounded in &bounded {
             meters
-                .entry(name.clone())
+                .entry(bounded.payer.clone())
                 .or_default()
-                .check(name, limits, prompt, now)?;
+                .check(bounded, prompt as f64, now.instant)?;
         }
-        for (name, limits) in &names {
-            if let Some(meter) = meters.get_mut(name) {
-                meter.take(limits, prompt, now);
+        if let Some(account) = &account {
+            account.take(prompt as u64, now.time)?;
+        }
+        for bounded in &bounded {
+            if let Some(meter) = meters.get_mut(&bounded.payer) {
+                meter.take(&bounded.bounds, prompt as f64, now.instant);
             }
         }
         drop(meters);
         Ok(Some(Metered {
             meters: self.clone(),
-            names,
+            bounded,
+            account,
             prompt,
         }))
     }
 
+    /// Says in the headers what is left of a key's minutes, as OpenAI does.
+    pub(crate) fn label(&self, key: &Key, headers: &mut HeaderMap, now: Instant) {
+        let meters = self.lock();
+        let fresh = Meter::default();
+        let meter = meters.get(&Payer::Key(key.id.clone())).unwrap_or(&fresh);
+        let limits = &key.limits;
+        for (size, bucket, [limit, remaining, reset]) in [
+            (limits.requests_per_minute, &meter.requests, REQUESTS),
+            (limits.tokens_per_minute, &meter.tokens, TOKENS),
+        ] {
+            let Some(size) = size else { continue };
+            let level = bucket.level(size.get().into(), now).max(0.0).floor();
+            let until_full = bucket.wait(size.get().into(), size.get().into(), now);
+            headers.insert(limit, HeaderValue::from(size.get()));
+            headers.insert(remaining, HeaderValue::from(level as u32));
+            if let Ok(until_full) = HeaderValue::from_str(&duration(until_full)) {
+                headers.insert(reset, until_full);
+            }
+        }
+    }
+
     /// Nothing panics between two counts that belong together.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Meter>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Payer, Meter>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What the headers about a key's minutes begin with.
+pub(crate) const HEADERS: &str = "x-ratelimit-";
+/// The bound; what is left of it; when all of it is there again if nothing is taken.
+const REQUESTS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+/// The same of tokens.
+const TOKENS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
+/// A time as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m0s`. Rounded up: who comes back then is not too early.
+fn duration(time: Duration) -> String {
+    let milliseconds = time.as_nanos().div_ceil(1_000_000);
+    if (1..1000).contains(&milliseconds) {
+        return format!("{milliseconds}ms");
+    }
+    let seconds = milliseconds.div_ceil(1000);
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
 impl Meter {
-    fn check(&self, name: &str, limits: &AdapterLimits, prompt: f64, now: Instant) -> Result<(), ApiError> {
-        if let Some(most) = limits
+    fn check(&self, who: &Bounded, prompt: f64, now: Instant) -> Result<(), ApiError> {
+        let bounds = &who.bounds;
+        if let Some(most) = bounds
             .concurrent_requests
             .filter(|most| self.running >= most.get())
         {
             let message = format!(
-                "adapter `{name}` has {} requests under way, and may have {most} at once",
+                "{who} has {} requests under way, and may have {most} at once; come back when one has ended",
                 self.running
             );
             return Err(ApiError::overloaded(message));
         }
         let buckets = [
-            ("requests", limits.requests_per_minute, &self.requests, 1.0),
-            ("tokens", limits.tokens_per_minute, &self.tokens, prompt),
+            ("requests", bounds.requests_per_minute, &self.requests, 1.0),
+            ("tokens", bounds.tokens_per_minute, &self.tokens, prompt),
         ];
         for (what, size, bucket, amount) in buckets {
             let Some(size) = size else { continue };
             let wait = bucket.wait(amount, size.get().into(), now);
             if !wait.is_zero() {
                 return Err(ApiError::Overloaded {
-                    message: format!("adapter `{name}` may have {size} {what} a minute, and has had them"),
+                    message: format!(
+                        "{who} may have {size} {what} a minute, and has had them; come back in {}",
+                        duration(wait)
+                    ),
                     retry_after: Some(wait),
                 });
             }
@@ -135,13 +319,17 @@ impl Meter {
         Ok(())
     }
 
-    fn take(&mut self, limits: &AdapterLimits, prompt: f64, now: Instant) {
+    fn take(&mut self, bounds: &Bounds, prompt: f64, now: Instant) {
         self.running += 1;
-        if let Some(size) = limits.requests_per_minute {
-            self.requests.take(1.0, size.get().into(), now);
+        self.add(bounds, 1.0, prompt, now);
+    }
+
+    fn add(&mut self, bounds: &Bounds, requests: f64, tokens: f64, now: Instant) {
+        if let Some(size) = bounds.requests_per_minute {
+            self.requests.take(requests, size.get().into(), now);
         }
-        if let Some(size) = limits.tokens_per_minute {
-            self.tokens.take(prompt, size.get().into(), now);
+        if let Some(size) = bounds.tokens_per_minute {
+            self.tokens.take(tokens, size.get().into(), now);
         }
     }
 }
@@ -149,26 +337,29 @@ impl Meter {
 impl Metered {
     /// It was not accepted after all: nothing was taken.
     pub(crate) fn refund(&self, now: Instant) {
-        let mut meters = self.meters.lock();
-        for (name, limits) in &self.names {
-            let Some(meter) = meters.get_mut(name) else {
-                continue;
-            };
-            if let Some(size) = limits.requests_per_minute {
-                meter.requests.take(-1.0, size.get().into(), now);
-            }
-            if let Some(size) = limits.tokens_per_minute {
-                meter.tokens.take(-self.prompt, size.get().into(), now);
-            }
+        self.add(-1.0, -(self.prompt as f64), now);
+        if let Some(account) = &self.account {
+            account.access.refund(&account.key.id, self.prompt as u64);
         }
     }
 
     /// A token was generated.
-    pub(crate) fn token(&self, now: Instant) {
+    pub(crate) fn token(&self, now: Now) {
+        self.add(0.0, 1.0, now.instant);
+        if let Some(account) = &self.account {
+            // Counted without a bound, so that it cannot be refused: an answer is not cut off.
+            let _ = account.access.spend(&account.key.id, 1, None, now.time);
+        }
+    }
+
+    fn add(&self, requests: f64, tokens: f64, now: Instant) {
+        if self.bounded.is_empty() {
+            return;
+        }
         let mut meters = self.meters.lock();
-        for (name, limits) in &self.names {
-            if let (Some(size), Some(meter)) = (limits.tokens_per_minute, meters.get_mut(name)) {
-                meter.tokens.take(1.0, size.get().into(), now);
+        for bounded in &self.bounded {
+            if let Some(meter) = meters.get_mut(&bounded.payer) {
+                meter.add(&bounded.bounds, requests, tokens, now);
             }
         }
     }
@@ -177,8 +368,8 @@ impl Metered {
 impl Drop for Metered {
     fn drop(&mut self) {
         let mut meters = self.meters.lock();
-        for (name, _) in &self.names {
-            if let Some(meter) = meters.get_mut(name) {
+        for bounded in &self.bounded {
+            if let Some(meter) = meters.get_mut(&bounded.payer) {
                 meter.running -= 1;
             }
         }
@@ -187,9 +378,16 @@ impl Drop for Metered {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
+    use multigraft_access::{Grants, NewKey, Role, Store};
 
     use super::*;
+
+    fn at(instant: Instant) -> Now {
+        Now {
+            instant,
+            time: SystemTime::now(),
+        }
+    }
 
     fn limits(requests: u32, tokens: u32, concurrent: u32) -> AdapterLimits {
         AdapterLimits {
@@ -206,7 +404,7 @@ mod tests {
         prompt: usize,
         now: Instant,
     ) -> Result<Metered, Option<Duration>> {
-        let admitted = meters.admit(vec![("a".to_owned(), limits)], prompt, now);
+        let admitted = meters.admit(vec![Bounded::adapter("a", &limits)], None, prompt, at(now));
         admitted
             .map(|ticket| ticket.expect("it is bounded"))
             .map_err(|error| error.retry_after())
@@ -234,7 +432,7 @@ mod tests {
         let (meters, began) = (Meters::default(), Instant::now());
         let ticket = admit(&meters, limits(0, 60, 0), 50, began).unwrap();
         for _ in 0..30 {
-            ticket.token(began);
+            ticket.token(at(began));
         }
         assert_eq!(
             admit(&meters, limits(0, 60, 0), 10, began).unwrap_err(),
@@ -273,13 +471,13 @@ mod tests {
         // Of several names, all or none.
         let both = |concurrent| {
             let names = vec![
-                ("b".to_owned(), limits(1, 0, 0)),
-                ("c".to_owned(), limits(0, 0, concurrent)),
+                Bounded::adapter("b", &limits(1, 0, 0)),
+                Bounded::adapter("c", &limits(0, 0, concurrent)),
             ];
-            meters.admit(names, 1, now)
+            meters.admit(names, None, 1, at(now))
         };
         let held = meters
-            .admit(vec![("c".to_owned(), limits(0, 0, 1))], 1, now)
+            .admit(vec![Bounded::adapter("c", &limits(0, 0, 1))], None, 1, at(now))
             .unwrap();
         assert!(both(1).is_err());
         drop(held);
@@ -287,9 +485,116 @@ mod tests {
         assert!(both(1).is_err());
         assert!(
             meters
-                .admit(vec![("d".to_owned(), AdapterLimits::default())], 1, now)
+                .admit(
+                    vec![Bounded::adapter("d", &AdapterLimits::default())],
+                    None,
+                    1,
+                    at(now)
+                )
                 .unwrap()
                 .is_none()
         );
+    }
+
+    fn account(folder: &tempfile::TempDir, limits: KeyLimits) -> Account {
+        let store = Store::open(folder.path()).expect("a folder");
+        let new = NewKey {
+            name: "acme".to_owned(),
+            role: Role::Use,
+            tenant: None,
+            grants: Grants::all(),
+            limits,
+            expires: None,
+        };
+        let (key, _) = store.add(&new).expect("a key");
+        Account {
+            access: Arc::new(Access::new(store).expect("keys")),
+            key: Arc::new(key),
+        }
+    }
+
+    #[test]
+    fn a_key_pays_for_minutes_and_month_or_for_neither() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let account = account(
+            &folder,
+            KeyLimits {
+                requests_per_minute: NonZeroU32::new(2),
+                tokens_per_month: NonZeroU64::new(100),
+                ..KeyLimits::default()
+            },
+        );
+        let (meters, now) = (Meters::default(), at(Instant::now()));
+        let admit = |prompt| meters.admit(Vec::new(), Some(account.clone()), prompt, now);
+        let left = || {
+            let mut headers = HeaderMap::new();
+            meters.label(&account.key, &mut headers, now.instant);
+            headers["x-ratelimit-remaining-requests"].clone()
+        };
+        let refused = admit(101).unwrap_err();
+        assert!(matches!(refused, ApiError::Quota { .. }), "{refused}");
+        assert_eq!(left(), "2", "the month's refusal is no request");
+        let first = admit(90).expect("there is room").expect("it is counted");
+        assert_eq!(left(), "1");
+        first.refund(now.instant);
+        drop(first);
+        assert_eq!(left(), "2");
+        let second = admit(90).expect("it was given back").expect("it is counted");
+        for _ in 0..20 {
+            second.token(now);
+        }
+        let refused = admit(1).unwrap_err().to_string();
+        assert!(
+            refused.contains("`acme` may have 100 tokens a month and has had 110"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn headers_say_what_is_left_and_when_all_is_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let account = account(
+            &folder,
+            KeyLimits {
+                tokens_per_minute: NonZeroU32::new(60),
+                ..KeyLimits::default()
+            },
+        );
+        let (meters, now) = (Meters::default(), at(Instant::now()));
+        let ticket = meters.admit(Vec::new(), Some(account.clone()), 50, now);
+        let ticket = ticket.expect("there is room").expect("it is bounded");
+        let left = |later| {
+            let mut headers = HeaderMap::new();
+            meters.label(
+                &account.key,
+                &mut headers,
+                now.instant + Duration::from_secs(later),
+            );
+            assert_eq!(headers.len(), 3, "nothing is said of what is not bounded");
+            let [_, remaining, reset] = TOKENS.map(|name| headers[name].to_str().expect("text").to_owned());
+            (remaining, reset)
+        };
+        assert_eq!(left(0), ("10".to_owned(), "50s".to_owned()));
+        for _ in 0..30 {
+            ticket.token(now);
+        }
+        assert_eq!(left(0), ("0".to_owned(), "1m20s".to_owned()));
+        assert_eq!(left(30), ("10".to_owned(), "50s".to_owned()));
+        assert_eq!(left(90), ("60".to_owned(), "0s".to_owned()));
+    }
+
+    #[test]
+    fn times_are_written_as_openai_does_and_rounded_up() {
+        for (microseconds, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (119_500, "120ms"),
+            (1_000_000, "1s"),
+            (1_000_001, "2s"),
+            (360_000_000, "6m0s"),
+            (3_661_000_000, "1h1m1s"),
+        ] {
+            assert_eq!(duration(Duration::from_micros(microseconds)), text);
+        }
     }
 }

@@ -3,7 +3,11 @@
 //! Handlers get a [`Session`] and ask it for adapters, never the registry: what a key may not use looks, to the byte, like
 //! what is not there.
 
-use std::{ops::Deref, sync::Arc, time::SystemTime};
+use std::{
+    ops::Deref,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -17,6 +21,7 @@ use multigraft_engine::Tenant;
 
 use crate::{
     error::ApiError,
+    metering::Account,
     state::{AppState, Shared},
 };
 
@@ -51,8 +56,13 @@ pub(crate) async fn authenticate(State(state): State<Shared>, mut request: Reque
     }
     match caller(&state, request.headers()) {
         Ok(caller) => {
+            let key = caller.0.clone();
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let mut response = next.run(request).await;
+            if let Some(key) = key {
+                state.meters.label(&key, response.headers_mut(), Instant::now());
+            }
+            response
         }
         Err(error) => error.into_response(),
     }
@@ -144,6 +154,15 @@ impl Session {
     /// The key, unless it may do everything.
     pub(crate) fn limited(&self) -> Option<&Arc<Key>> {
         self.caller.0.as_ref().filter(|key| key.role != Role::Admin)
+    }
+
+    /// The key that pays for its requests, if there are keys.
+    pub(crate) fn account(&self) -> Option<Account> {
+        let (access, key) = (self.access.as_ref()?, self.caller.0.as_ref()?);
+        Some(Account {
+            access: Arc::clone(access),
+            key: Arc::clone(key),
+        })
     }
 
     /// For whom the engine computes: the key's tenant, and within it who says the same `cache_salt`.

@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     http::{Method, Request, header},
 };
-use multigraft_access::{Access, Grants, NewKey, Role, Store};
+use multigraft_access::{Access, Grants, KeyLimits, NewKey, Role, Store};
 use multigraft_adapters::AllowedSource;
 use serde_json::{Value, json};
 use support::{Answer, BASE, Options, Server, server, server_with, write_adapter};
@@ -48,6 +48,7 @@ fn guarded() -> Guarded {
             role,
             tenant: None,
             grants: Grants::parse(&grants).unwrap(),
+            limits: KeyLimits::default(),
             expires: None,
         };
         let (_, secret) = store.add(&new).unwrap();
@@ -205,6 +206,7 @@ async fn without_keys_the_server_is_open_and_the_first_key_closes_it() {
         role: Role::Use,
         tenant: None,
         grants: Grants::all(),
+        limits: KeyLimits::default(),
         expires: Some(SystemTime::UNIX_EPOCH),
     };
     access.store().add(&new).unwrap();

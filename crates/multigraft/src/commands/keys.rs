@@ -2,15 +2,16 @@
 
 use std::{
     io::{self, Write as _},
+    num::{NonZeroU32, NonZeroU64},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{Table, presets};
-use multigraft_access::{Changes, Grants, Key, NewKey, Secret, Store};
+use multigraft_access::{Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Secret, Store};
 
-use crate::cli::{KeysAction, KeysArguments};
+use crate::cli::{KeyLimitArguments, KeysAction, KeysArguments};
 
 const HOUR: u64 = 3600;
 
@@ -25,12 +26,14 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
             tenant,
             grant,
             days,
+            limits,
         } => {
             let (key, secret) = store.add(&NewKey {
                 name: name.clone(),
                 role: *role,
                 tenant: tenant.clone(),
                 grants: grants(grant)?.unwrap_or_else(Grants::all),
+                limits: changes(limits).of(KeyLimits::default()),
                 expires: days.map(in_days).transpose()?,
             })?;
             shown(&key, &secret)
@@ -50,6 +53,7 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
             tenant,
             grant,
             days,
+            limits,
         } => {
             let key = store.set(
                 key,
@@ -57,6 +61,7 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
                     role: *role,
                     tenant: tenant.clone(),
                     grants: grants(grant)?,
+                    limits: changes(limits),
                     expires: days.map(in_days).transpose()?.map(Some),
                 },
             )?;
@@ -72,6 +77,29 @@ fn grants(given: &[String]) -> Result<Option<Grants>> {
         true => Ok(None),
         false => Ok(Some(Grants::parse(given).map_err(|problem| anyhow!(problem))?)),
     }
+}
+
+fn changes(given: &KeyLimitArguments) -> LimitChanges {
+    LimitChanges {
+        requests_per_minute: given.requests_per_minute.map(NonZeroU32::new),
+        tokens_per_minute: given.tokens_per_minute.map(NonZeroU32::new),
+        concurrent_requests: given.concurrent_requests.map(NonZeroU32::new),
+        tokens_per_month: given.tokens_per_month.map(NonZeroU64::new),
+    }
+}
+
+/// A key's limits in a cell of the table.
+fn limits(limits: &KeyLimits) -> String {
+    let all = [
+        (limits.requests_per_minute.map(NonZeroU64::from), "requests/min"),
+        (limits.tokens_per_minute.map(NonZeroU64::from), "tokens/min"),
+        (limits.concurrent_requests.map(NonZeroU64::from), "at once"),
+        (limits.tokens_per_month, "tokens/month"),
+    ];
+    let bounded = all
+        .iter()
+        .filter_map(|(limit, of)| limit.map(|limit| format!("{limit} {of}")));
+    bounded.collect::<Vec<_>>().join(", ")
 }
 
 fn in_days(days: u32) -> Result<SystemTime> {
@@ -99,7 +127,7 @@ fn table(keys: &[Key]) -> String {
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["NAME", "ID", "ROLE", "TENANT", "GRANTS", "STATE"]);
+    table.set_header(["NAME", "ID", "ROLE", "TENANT", "GRANTS", "LIMITS", "STATE"]);
     let now = SystemTime::now();
     for key in keys {
         let state = match key.expires {
@@ -116,6 +144,7 @@ fn table(keys: &[Key]) -> String {
             key.role.to_string(),
             key.tenant.clone(),
             key.grants.texts().join(" "),
+            limits(&key.limits),
             state,
         ]);
     }

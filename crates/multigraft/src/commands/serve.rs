@@ -109,6 +109,11 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         Ended::CutOff => engine.abort(),
     }
     runtime.shutdown_background();
+    if let Some(access) = &access
+        && let Err(error) = access.save()
+    {
+        tracing::error!(%error, "the keys' tokens of this month could not be written");
+    }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -250,6 +250,10 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
 
+    /// An API key, if the server wants one.
+    #[arg(long, value_name = "KEY", env = "MULTIGRAFT_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+
     /// The API to use, and with it how a request names its adapter.
     #[arg(long, value_enum, default_value_t = DialectName::Openai)]
     pub dialect: DialectName,

@@ -11,7 +11,7 @@ use hyper::{
     Method, Request, Uri,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header::{CONNECTION, CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
@@ -30,6 +30,8 @@ pub(in crate::commands::bench) struct Server {
     prefix: String,
     /// How long nothing may come.
     patience: Duration,
+    /// The header that the server wants, if it wants a key.
+    authorization: Option<HeaderValue>,
 }
 
 /// The body of an answer, part by part.
@@ -56,7 +58,17 @@ impl Server {
             port: uri.port_u16().unwrap_or(80),
             prefix: uri.path().trim_end_matches('/').to_owned(),
             patience,
+            authorization: None,
         })
+    }
+
+    /// The same with an API key.
+    pub(in crate::commands::bench) fn with_key(mut self, key: &str) -> Result<Self> {
+        let header = HeaderValue::from_str(&format!("Bearer {key}"));
+        let mut header = header.ok().context("the API key holds what a header cannot")?;
+        header.set_sensitive(true);
+        self.authorization = Some(header);
+        Ok(self)
     }
 
     /// Sends a request with a JSON body and returns the parts of a successful answer.
@@ -110,7 +122,7 @@ impl Server {
                 .map_err(Failure::broken)?;
             // It ends with the connection; its errors reach the body too.
             tokio::spawn(connection);
-            let request = Request::builder()
+            let mut request = Request::builder()
                 .method(method)
                 .uri(format!("{}{path}", self.prefix))
                 .header(HOST, format!("{}:{}", self.host, self.port))
@@ -118,6 +130,9 @@ impl Server {
                 .header(CONNECTION, "close")
                 .body(Full::new(Bytes::from(body)))
                 .map_err(Failure::broken)?;
+            if let Some(key) = &self.authorization {
+                request.headers_mut().insert(AUTHORIZATION, key.clone());
+            }
             sender.send_request(request).await.map_err(Failure::broken)
         };
         let response = timeout(self.patience, sent)

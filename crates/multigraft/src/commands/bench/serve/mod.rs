@@ -70,7 +70,10 @@ fn check(arguments: &ServeArguments) -> Result<()> {
 }
 
 async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
-    let server = Server::new(&arguments.url, Duration::from_secs_f64(arguments.timeout))?;
+    let mut server = Server::new(&arguments.url, Duration::from_secs_f64(arguments.timeout))?;
+    if let Some(key) = &arguments.api_key {
+        server = server.with_key(key)?;
+    }
     let dialect = Dialect::of(&server, arguments).await?;
     let adapters = dialect.adapters();
     let target = Arc::new(Target { server, dialect });
