@@ -1,7 +1,9 @@
-"""A real Prometheus scrapes the server."""
+"""A real Prometheus scrapes the server, and what deploy/ says to it and to Grafana is about metrics that there are."""
 
 import contextlib
 import json
+import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +16,8 @@ import prometheus_client
 import pytest
 from prometheus_client.openmetrics import parser
 
+DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
+DASHBOARD = DEPLOY / "grafana" / "multigraft.json"
 PROGRAMS = "prometheus", "promtool"
 START_LIMIT = 60  # seconds
 SCRAPE_LIMIT = 30  # seconds, of scrapes that are one second apart
@@ -102,18 +106,37 @@ def prometheus(server, client, tmp_path_factory):
     for name in server.models:
         client.completions.create(model=name, prompt="Once upon", max_tokens=2, extra_body={"ignore_eos": True})
     folder = tmp_path_factory.mktemp("prometheus")
-    config = folder / "prometheus.json"  # which is YAML, too
-    target = server.url.removeprefix("http://")
-    job = {"job_name": "multigraft", "static_configs": [{"targets": [target]}]}
-    config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}))
+    shutil.copy(DEPLOY / "prometheus" / "alerts.yml", folder)
+    text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    for ours, here in [("127.0.0.1:8080", server.url.removeprefix("http://")), ("scrape_interval: 15s", "scrape_interval: 1s")]:
+        assert ours in text
+        text = text.replace(ours, here)
+    config = folder / "prometheus.yml"
+    config.write_text(text)
     with Prometheus(config, folder) as running:
         running.wait_until("up", lambda result: [value for _, value in result] == [1])
         yield running
 
 
-def exposition(server):
+def families(server):
+    """What /metrics says, as Prometheus' own client reads it."""
     with urllib.request.urlopen(server.url + "/metrics", timeout=60) as response:
-        return response.read().decode()
+        return list(parser.text_string_to_metric_families(response.read().decode()))
+
+
+def promtool(*arguments, text=None):
+    """What `promtool` has to say; it fails where it finds fault."""
+    done = subprocess.run(["promtool", *map(str, arguments)], input=text, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def dashboard():
+    """The dashboard's expressions, for all servers and adapters."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    values = {"$__rate_interval": "1m", "$instance": ".*", "$adapter": ".*"}
+    return [re.sub(r"\$\w+", lambda name: values[name[0]], expression) for expression in expressions]
 
 
 def test_prometheus_has_series_of_every_adapter(server, prometheus):
@@ -138,12 +161,39 @@ def test_promtool_finds_nothing_to_say_about_our_metrics(server):
         figures. vLLM's names are not ours to choose: it would not have their colon."""
 
         def collect(self):
-            families = parser.text_string_to_metric_families(exposition(server))
-            return [family for family in families if not family.name.startswith("vllm:")]
+            return [family for family in families(server) if not family.name.startswith("vllm:")]
 
     registry = prometheus_client.CollectorRegistry()
     registry.register(Ours())
-    text = prometheus_client.generate_latest(registry)
-    assert b"multigraft_requests_total" in text
-    check = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60)
-    assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
+    text = prometheus_client.generate_latest(registry).decode()
+    assert "multigraft_requests_total" in text
+    assert promtool("check", "metrics", text=text) == ""
+
+
+def test_promtool_accepts_the_example_and_its_alerts():
+    promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+    assert "8 rules found" in promtool("check", "rules", DEPLOY / "prometheus" / "alerts.yml")
+
+
+def test_alerts_name_a_server_that_is_not_well_and_leave_others_alone():
+    promtool("test", "rules", DEPLOY / "prometheus" / "alerts_test.yml")
+
+
+def test_metrics_and_labels_of_alerts_and_dashboard_exist(server, prometheus):
+    there = {"up": {"job", "instance"}}
+    for sample in (sample for family in families(server) for sample in family.samples):
+        there.setdefault(sample.name, {"job", "instance"}).update(sample.labels)
+    [group] = prometheus.api("rules")["groups"]
+    variables = [variable["query"] for variable in json.loads(DASHBOARD.read_text())["templating"]["list"]]
+    for expression in [*dashboard(), *variables, *(rule["query"] for rule in group["rules"])]:
+        for name, matchers in re.findall(r"\b(up|multigraft_\w+|vllm:\w+)\b(?:\{([^}]*)\})?", expression):
+            assert name in there, expression
+            assert set(re.findall(r"(\w+)\s*(?:=|!)", matchers)) <= there[name], expression
+
+
+def test_prometheus_computes_every_panel_of_the_dashboard(prometheus):
+    # Rates need two scrapes.
+    prometheus.wait_until("sum(rate(multigraft_steps_total[1m]))", bool)
+    empty = [expression for expression in dashboard() if not prometheus.query(expression)]
+    # Of what has not happened to this server there are no series.
+    assert [expression for expression in empty if 'outcome!="finished"' not in expression] == []
