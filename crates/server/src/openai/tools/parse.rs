@@ -1,5 +1,10 @@
 //! Calls of tools in a model's output, told from its text as it comes.
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
 use multigraft_text::CallFormat;
 
 /// A part of an answer.
@@ -11,6 +16,8 @@ pub(crate) enum Piece {
     Call {
         /// From 0.
         index: usize,
+        /// What its result is to be given back with.
+        id: String,
         name: String,
     },
     /// More of a call's arguments, as JSON.
@@ -148,6 +155,7 @@ impl CallParser {
                 self.held.drain(..length);
                 pieces.push(Piece::Call {
                     index: self.calls,
+                    id: call_id(self.format),
                     name,
                 });
                 self.calls += 1;
@@ -198,6 +206,25 @@ impl CallParser {
         self.held = rest;
         self.state = state;
         true
+    }
+}
+
+/// Nine letters and digits, all that Mistral's template accepts when a call comes back; others have OpenAI's prefix.
+fn call_id(format: CallFormat) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let mut number =
+        since.map_or(0, |since| since.as_micros() as u64) ^ COUNT.fetch_add(1, Ordering::Relaxed) << 40;
+    let digit = |_| {
+        let digit = DIGITS[(number % 36) as usize];
+        number /= 36;
+        char::from(digit)
+    };
+    let id: String = (0..9).map(digit).collect();
+    match format {
+        CallFormat::List => id,
+        CallFormat::Tags | CallFormat::Bare => format!("call_{id}"),
     }
 }
 
@@ -321,7 +348,7 @@ mod tests {
         for piece in all {
             match piece {
                 Piece::Text(text) => parsed.0.push_str(&text),
-                Piece::Call { index, name } => {
+                Piece::Call { index, name, .. } => {
                     assert_eq!(index, parsed.1.len());
                     parsed.1.push((name, String::new()));
                 }
