@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use multigraft_grammar::{Constraint, Grammar, GrammarError, Grammars, MAX_CONSTRAINT_BYTES};
 use multigraft_text::Tokenizer;
-use rand::{RngExt as _, SeedableRng as _};
+use proptest::prelude::*;
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
@@ -265,6 +266,25 @@ fn rules_and_references_may_be_as_deep_as_a_constraint_is_long() {
             Ok(grammar) => assert!(grammar.clone().allowed().unwrap().is_some()),
             Err(GrammarError::Unsupported(reason)) => assert!(!reason.contains("panicked"), "{reason}"),
             Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+proptest! {
+    /// Bytes from outside: refused, or a grammar that says what may come first.
+    #[test]
+    fn whatever_is_written_is_refused_or_compiled(
+        kind in 0..3_u8,
+        text in r#"(root ::= |start: )?[a-z0-9"'/\[\](){}|*+?~.,:\\\n <>^$%&=-]{0,60}"#,
+    ) {
+        let constraint = match kind {
+            0 => Constraint::Regex(text),
+            1 => Constraint::Grammar(text),
+            _ => Constraint::Choice(vec![text]),
+        };
+        match TOKENIZERS[0].1.compile(&constraint) {
+            Ok(grammar) => prop_assert!(!matches!(grammar.clone().allowed(), Ok(Some(first)) if first.is_empty())),
+            Err(error) => prop_assert!(!error.to_string().contains("panicked"), "{}", error),
         }
     }
 }
