@@ -359,6 +359,7 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             );
             ApiError::invalid(max_tokens, message)
         }
+        SubmitError::MinTokens { .. } => ApiError::invalid(format!("{within}min_tokens"), message),
         SubmitError::Scale { .. } | SubmitError::Unscalable { .. } => {
             ApiError::invalid(format!("{within}adapter_scale"), message)
         }

@@ -5,10 +5,12 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+mod continued;
 mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;
 mod parameters;
+mod prompt;
 pub(crate) mod tools;
 mod types;
 

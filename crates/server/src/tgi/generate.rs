@@ -99,17 +99,13 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
     // Streams carry the log-probability of every token, answers in one piece only in their details.
     let logprobs = stream || generate.details;
     let request = Request {
-        prompt,
         adapter: served.adapter.clone(),
         sampling: generate.sampling.clone(),
         stop: generate.stop.clone(),
         grammar,
-        max_tokens,
         logprobs: logprobs.then_some(generate.top_n_tokens.unwrap_or(0)),
         prompt_logprobs: generate.decoder_input_details.then_some(0),
-        tenant: None,
-        payer: None,
-        weight: 1.0,
+        ..Request::new(prompt, max_tokens)
     };
     let answers = state.submit(vec![request], &mut served, Dialect::Tgi)?;
     Ok(Accepted {

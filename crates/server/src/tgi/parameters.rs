@@ -81,6 +81,7 @@ impl Generate {
                 ignore_eos: parameters.flag("ignore_eos_token")?.unwrap_or(false),
                 // TGI's answers contain what stopped them.
                 include_stop_string: true,
+                min_tokens: 0,
             },
             constrained: constraints::of_tgi(&mut parameters)?,
             max_new_tokens: parameters.count_within("max_new_tokens", 1, usize::MAX)?,

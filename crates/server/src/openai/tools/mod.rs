@@ -236,7 +236,9 @@ fn in_words(message: Value) -> Value {
 /// The text of a token as calls are looked for in it.
 pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
     if token.special && tokenizer.token_id(LIST_MARK) == Some(token.id) {
-        return format!("{}{LIST_MARK}", token.text);
+        // Where special tokens are shown, it is there already.
+        let text = token.text.strip_suffix(LIST_MARK).unwrap_or(&token.text);
+        return format!("{text}{LIST_MARK}");
     }
     token.text.clone()
 }
