@@ -359,7 +359,15 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             );
             ApiError::invalid(max_tokens, message)
         }
-        SubmitError::MinTokens { .. } => ApiError::invalid(format!("{within}min_tokens"), message),
+        SubmitError::MinTokens {
+            min_tokens: asked,
+            max_tokens: most,
+        } => {
+            let field = format!("{within}min_tokens");
+            let message =
+                format!("`{field}` is {asked}, but `{max_tokens}` is {most}: an answer cannot have both");
+            ApiError::invalid(field, message)
+        }
         SubmitError::Scale { .. } | SubmitError::Unscalable { .. } => {
             ApiError::invalid(format!("{within}adapter_scale"), message)
         }
