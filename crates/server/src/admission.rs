@@ -371,8 +371,8 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             let message = format!("`{field}` is {}, but must be {}", error.value, error.range);
             ApiError::invalid(field, message)
         }
-        // Weights are checked where they are set.
-        SubmitError::Weight { .. } => ApiError::Failed(message),
+        // Weights are checked where they are set; nobody asks for more than an embedding.
+        SubmitError::Weight { .. } | SubmitError::MoreThanEmbedding => ApiError::Failed(message),
         SubmitError::QueueFull { retry_after, .. } => ApiError::Overloaded { message, retry_after },
         SubmitError::Stopped => ApiError::ShuttingDown,
     }
