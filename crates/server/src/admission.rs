@@ -258,10 +258,13 @@ impl Session {
             .collect();
         // Of several the least: none of them gets more than it may.
         let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
+        let shared = !names.is_empty() && names.iter().all(|(_, limits)| limits.shared_prefixes);
         let limits = self.engine.limits();
         for request in &mut choices {
             request.payer = self.tenant(None);
-            request.tenant = self.tenant(request.tenant);
+            if !shared {
+                request.tenant = self.tenant(request.tenant);
+            }
             request.weight = weight.unwrap_or(1.0);
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
         }
