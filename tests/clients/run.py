@@ -58,7 +58,7 @@ def main():
         if not given["lorax"]:
             print("without --lorax, test_lorax.py is left out")
             options += ["--ignore", str(HERE / "test_lorax.py")]
-        status = pytest.main(["-q", "-p", "no:cacheprovider", str(HERE), *options], plugins=[count])
+        status = pytest.main(["-q", "-rs", "-p", "no:cacheprovider", str(HERE), *options], plugins=[count])
     if server.process.returncode != 0:
         print(f"the server ended with status {server.process.returncode}")
         count.failed += 1

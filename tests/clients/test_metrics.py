@@ -7,7 +7,8 @@ from prometheus_client.openmetrics import parser
 
 
 def scrape(server):
-    with urllib.request.urlopen(server.url + "/metrics", timeout=60) as response:
+    asked = urllib.request.Request(server.url + "/metrics", headers={"accept": "application/openmetrics-text"})
+    with urllib.request.urlopen(asked, timeout=60) as response:
         assert response.headers["content-type"].startswith("application/openmetrics-text")
         families = list(parser.text_string_to_metric_families(response.read().decode()))
     return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}

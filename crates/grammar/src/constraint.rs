@@ -67,7 +67,7 @@ impl Constraint {
         }
         let refused = |reason: &str| Err(GrammarError::Unsupported(reason.to_owned()));
         match self {
-            Self::Json(schema) => Ok(TopLevelGrammar::from_json_schema(with_blanks(schema)?)),
+            Self::Json(schema) => Ok(TopLevelGrammar::from_json_schema(checked(schema)?)),
             Self::Regex(pattern) => Ok(TopLevelGrammar::from_regex(pattern)),
             Self::Grammar(text) if text.trim().is_empty() => refused("it is empty"),
             Self::Grammar(text) if ebnf::is_ebnf(text) => {
@@ -100,18 +100,22 @@ pub fn literal(text: &str) -> String {
 /// small ones lose themselves in blanks that have no end.
 const BLANKS: &str = r"(\x20|\n(\x20{0,12}|\t{0,4}))?";
 
-/// The schema with how JSON is written.
-fn with_blanks(schema: &Value) -> Result<Value, GrammarError> {
-    let mut schema = match schema {
-        Value::Object(schema) => schema.clone(),
+fn checked(schema: &Value) -> Result<Value, GrammarError> {
+    match schema {
+        Value::Object(schema) => Ok(with_blanks(schema.clone())),
         // `true` allows anything.
-        Value::Bool(true) => Map::new(),
+        Value::Bool(true) => Ok(with_blanks(Map::new())),
         other => {
             let reason = format!("a JSON schema is an object, not {other}");
-            return Err(GrammarError::Unsupported(reason));
+            Err(GrammarError::Unsupported(reason))
         }
-    };
+    }
+}
+
+/// A schema with how its JSON is written, for use within a grammar (`%json`).
+#[must_use]
+pub fn with_blanks(mut schema: Map<String, Value>) -> Value {
     let style = json!({"whitespace_flexible": true, "whitespace_pattern": BLANKS});
     schema.entry("x-guidance").or_insert(style);
-    Ok(Value::Object(schema))
+    Value::Object(schema)
 }

@@ -14,6 +14,6 @@ mod error;
 mod grammar;
 mod vocabulary;
 
-pub use constraint::{Constraint, MAX_CONSTRAINT_BYTES, literal};
+pub use constraint::{Constraint, MAX_CONSTRAINT_BYTES, literal, with_blanks};
 pub use error::GrammarError;
 pub use grammar::{Grammar, Grammars, TokenSet};

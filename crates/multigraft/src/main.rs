@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod config;
+mod control_group;
 mod load;
 mod locate;
 mod logging;

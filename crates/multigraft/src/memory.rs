@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::control_group;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// A number of bytes. Written as `512MiB`, `2GiB`, `1.5G` or plain bytes; units are powers of 1024.
@@ -78,9 +79,11 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Memory that this machine could give now, if it says so (Linux).
+/// Memory that this process could get now, if the system says so (Linux): what the machine has, within what its control groups
+/// allow.
 pub(crate) fn available() -> Option<Bytes> {
-    available_in(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    let machine = available_in(&std::fs::read_to_string("/proc/meminfo").ok()?);
+    machine.into_iter().chain(control_group::available()).min()
 }
 
 /// The line `MemAvailable:  12345 kB` of `/proc/meminfo`.

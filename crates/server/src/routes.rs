@@ -38,6 +38,8 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/v1/models/{*name}", get(models::get))
         // TGI
         .route("/", post(generate::compatible))
+        // What SageMaker calls of a container.
+        .route("/invocations", post(generate::compatible))
         .route("/generate", post(generate::generate))
         .route("/generate_stream", post(generate::generate_stream))
         .route("/tokenize", post(tokenize::tokenize))
@@ -85,6 +87,13 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/v1/keys/{id}/rotate", post(keys::rotate))
         // For those who run it
         .route("/health", get(health))
+        .route(
+            "/ping",
+            on(MethodFilter::GET, health)
+                .post(health)
+                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
+        )
+        .route("/version", get(info::version))
         .route("/stats", get(info::stats))
         .route("/metrics", get(metrics::metrics))
         .fallback(unknown)
@@ -112,7 +121,7 @@ fn post<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
     on(MethodFilter::POST, handler).fallback(|request| not_allowed(request, "POST"))
 }
 
-/// `GET /health`: 200 while requests are answered, 503 once the engine has stopped.
+/// `GET /health`, `GET /ping` and `POST /ping`: 200 while requests are answered, 503 once the engine has stopped.
 async fn health(State(state): State<Shared>) -> StatusCode {
     if state.engine.is_stopped() {
         StatusCode::SERVICE_UNAVAILABLE

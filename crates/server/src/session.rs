@@ -28,7 +28,7 @@ use crate::{
 /// Anthropic's and Azure's way to send a key.
 const API_KEY: &str = "x-api-key";
 /// What answers to anybody: whether the server lives.
-const OPEN: &str = "/health";
+const OPEN: [&str; 2] = ["/health", "/ping"];
 
 /// Whose a request is: a key's, or anybody's where there are no keys.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ impl Deref for Session {
 
 /// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every request anew.
 pub(crate) async fn authenticate(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
-    if request.uri().path() == OPEN {
+    if OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     match caller(&state, request.headers()) {

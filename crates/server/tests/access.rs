@@ -107,11 +107,13 @@ impl Guarded {
 }
 
 #[tokio::test]
-async fn without_a_valid_key_every_route_but_health_is_a_401_in_its_dialect() {
+async fn without_a_valid_key_every_route_but_health_and_ping_is_a_401_in_its_dialect() {
     let guarded = guarded();
     let server = &guarded.server;
     assert_eq!(server.get("/health").await.status, 200);
+    assert_eq!(server.get("/ping").await.status, 200);
     for path in [
+        "/version",
         "/v1/models",
         "/v1/adapters",
         "/info",

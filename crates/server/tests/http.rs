@@ -112,6 +112,28 @@ async fn health_and_stats_answer() {
         503,
         "nothing is answered any more"
     );
+    assert_eq!(server.get("/ping").await.status, 503);
+}
+
+#[tokio::test]
+async fn what_platforms_ask_a_container_is_answered() {
+    let server = server();
+    assert_eq!(server.get("/ping").await.status, 200);
+    assert_eq!(server.post("/ping", json!({})).await.status, 200);
+    let version = server.get("/version").await;
+    assert_eq!(version.status, 200);
+    assert_eq!(version.json(), json!({"version": env!("CARGO_PKG_VERSION")}));
+
+    let asked = json!({"inputs": "w", "parameters": {"max_new_tokens": 4, "adapter_id": "two"}});
+    let whole = server.post("/invocations", asked.clone()).await;
+    assert_eq!(whole.status, 200);
+    assert_eq!(whole.json(), server.post("/", asked).await.json());
+    let refused = server.post("/invocations", json!({"inputs": 7})).await;
+    assert_eq!(refused.status, 422);
+    assert!(
+        refused.json()["error_type"].is_string(),
+        "an error of TGI's shape"
+    );
 }
 
 /// A request that goes on until its client hangs up.

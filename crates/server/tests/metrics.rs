@@ -3,6 +3,7 @@
 
 mod support;
 
+use axum::{body::Body, http::Request};
 use serde_json::json;
 use support::{Server, server};
 
@@ -27,12 +28,26 @@ async fn requests_tokens_and_times_are_counted_for_each_adapter() {
         assert_eq!(ask(&server, model, tokens).await, 200);
     }
     assert_eq!(ask(&server, "nobody", 1).await, 404);
-    let answer = server.get("/metrics").await;
+    let asked = Request::get("/metrics").header(
+        "accept",
+        "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+    );
+    let answer = server.send(asked.body(Body::empty()).expect("a request")).await;
     assert_eq!(
         answer.header("content-type"),
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
     assert!(answer.text.ends_with("# EOF\n"));
+    let plain = server.get("/metrics").await;
+    assert_eq!(
+        plain.header("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    assert!(
+        plain.text.contains("# TYPE multigraft_requests_total counter\n"),
+        "{}",
+        plain.text
+    );
     for (series, expected) in [
         (
             "multigraft_requests_total{adapter=\"two\",outcome=\"finished\"}",

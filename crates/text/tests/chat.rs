@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use multigraft_text::{ChatInput, ChatTemplate, TextError};
+use multigraft_text::{CallFormat, ChatInput, ChatTemplate, TextError};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -56,4 +56,18 @@ fn templates_render_to_the_letter() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(checked >= 50, "only {checked} cases");
+}
+
+#[test]
+fn templates_say_how_calls_are_written() {
+    let template = |name: &str| {
+        let path = multigraft_testing::fixtures().join("chat").join(name);
+        let case: Case = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        ChatTemplate::new(&case.template).unwrap().calls()
+    };
+    assert_eq!(template("qwen25-tools.json"), Some(CallFormat::Tags));
+    assert_eq!(template("mistral-tools.json"), Some(CallFormat::List));
+    assert_eq!(template("llama3-tools.json"), Some(CallFormat::Bare));
+    assert_eq!(template("smollm2-chat.json"), None);
+    assert_eq!(template("gemma-chat.json"), None);
 }

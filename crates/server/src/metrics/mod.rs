@@ -4,6 +4,7 @@
 //! ([`scrape`]). Each adapter has series of its own, up to a number of them.
 
 mod names;
+mod plain;
 mod scrape;
 mod watch;
 

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use multigraft_adapters::{Listed, Residency};
@@ -17,12 +18,15 @@ use prometheus_client::metrics::{counter::ConstCounter, family::Family, gauge::G
 use prometheus_client::registry::{Registry, Unit};
 
 use super::MOST_ADAPTERS;
+use super::plain::plain;
 use crate::{
     error::ApiError,
     session::Session,
     state::{AppState, Shared},
 };
 
+/// What whoever does not ask for OpenMetrics gets.
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,7 +68,7 @@ struct Build {
 }
 
 /// The handler.
-pub(crate) async fn metrics(state: Session) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Response, ApiError> {
     if !state.is_admin() {
         // They are of everybody's requests, by name.
         return Err(ApiError::Forbidden("only admin keys may see /metrics".to_owned()));
@@ -79,7 +83,12 @@ pub(crate) async fn metrics(state: Session) -> Result<Response, ApiError> {
         .and_then(|()| encode_registry(&mut text, &as_vllm(&state, &adapters)))
         .and_then(|()| encode_eof(&mut text));
     encoded.map_err(|fmt::Error| ApiError::Failed("the figures cannot be written".to_owned()))?;
-    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+    let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let answer = match accepted.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+        true => ([(CONTENT_TYPE, OPEN_METRICS)], text),
+        false => ([(CONTENT_TYPE, PLAIN)], plain(&text)),
+    };
+    Ok(answer.into_response())
 }
 
 /// Counts responses. Paths that lead nowhere are one route.

@@ -6,8 +6,8 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use multigraft_engine::{Event, Request};
-use multigraft_text::{ChatInput, Tokenizer};
+use multigraft_engine::{Event, Request, Token};
+use multigraft_text::{CallFormat, ChatInput, ChatTemplate, Tokenizer};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -15,13 +15,14 @@ use super::{
     logprobs::ChatLogprobs,
     messages::normalise,
     parameters::Parameters,
+    tools::{self, CallParser, Piece, ToolCall, Tools},
     types::{Body, Head, Usage, finish_reason},
 };
 use crate::{
     Dialect,
     answers::Answer,
     asked::Asked,
-    constraints,
+    constraints::{self, Constrained},
     defaults::Defaults,
     error::ApiError,
     fields::Fields,
@@ -43,8 +44,11 @@ struct Choice {
 #[derive(Debug, Serialize)]
 struct Message {
     role: &'static str,
-    content: String,
+    /// Null where the answer is calls alone.
+    content: Option<String>,
     refusal: Option<()>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
 }
 
 /// A choice of a chunk.
@@ -62,6 +66,14 @@ struct DeltaMessage {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall>,
+}
+
+/// What answers may call, and how that is told from their text.
+struct Calling {
+    tools: Tools,
+    format: CallFormat,
 }
 
 /// The handler.
@@ -71,9 +83,32 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     defaults.fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
-    let constrained = constraints::of_openai(&mut fields)?;
-    let text = templated(&state, &mut fields, &defaults)?;
+    let mut constrained = constraints::of_openai(&mut fields)?;
+    let tools = Tools::take(&mut fields)?;
+    let own = defaults.template();
+    let template = template(&state, own.as_ref())?;
+    let text = templated(&state, &mut fields, &defaults, template, tools.as_ref())?;
     fields.finish()?;
+    let calling = tools.map(|tools| Calling {
+        format: tools::format_of(template),
+        tools,
+    });
+    if let Some(Calling { tools, format }) = &calling {
+        if let Some(other) = &constrained
+            && tools.choice != tools::Choice::Auto
+        {
+            let message = format!(
+                "`tool_choice` asks for a call, but `{}` for something else",
+                other.field
+            );
+            return Err(ApiError::invalid("tool_choice", message));
+        }
+        // Beside a constraint of its own an answer is free of calls.
+        constrained.get_or_insert_with(|| Constrained {
+            field: "tools".to_owned(),
+            constraint: tools.constraint(*format, &state.tokenizer),
+        });
+    }
 
     let grammar = state.constraints.compile(constrained).await?;
     let prompt = encode(&state.tokenizer, "messages", &text, false).await?;
@@ -108,6 +143,13 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
             tokenizer: Arc::clone(&state.tokenizer),
             choices: parameters.n,
             logprobs: logprobs.is_some(),
+            parsers: match &calling {
+                Some(calling) => (0..parameters.n)
+                    .map(|_| CallParser::new(calling.format))
+                    .collect(),
+                None => Vec::new(),
+            },
+            calling,
             usage: parameters.include_usage.then(Usage::default),
         };
         stream::respond(answers, wording)
@@ -120,7 +162,13 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
             .enumerate()
             .map(|(index, answer)| {
                 usage.add(&answer.finish, index == 0);
-                choice(&state.tokenizer, index, answer, logprobs.is_some())
+                choice(
+                    &state.tokenizer,
+                    index,
+                    answer,
+                    logprobs.is_some(),
+                    calling.as_ref(),
+                )
             })
             .collect();
         Json(Body {
@@ -134,15 +182,48 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     Ok(response)
 }
 
-fn choice(tokenizer: &Tokenizer, index: usize, answer: Answer, logprobs: bool) -> Choice {
+fn choice(
+    tokenizer: &Tokenizer,
+    index: usize,
+    answer: Answer,
+    logprobs: bool,
+    calling: Option<&Calling>,
+) -> Choice {
+    let mut reason = finish_reason(&answer.finish.reason);
+    let logprobs = logprobs.then(|| ChatLogprobs::new(tokenizer, &answer.tokens));
+    let (mut content, mut tool_calls) = (Some(answer.text), Vec::new());
+    if let Some(Calling { tools, format }) = calling {
+        let mut parser = CallParser::new(*format);
+        let texts = answer.tokens.iter().map(|token| tools::text_of(token, tokenizer));
+        let mut pieces: Vec<Piece> = texts.flat_map(|text| parser.push(&text)).collect();
+        pieces.extend(parser.push(&answer.finish.text));
+        pieces.extend(parser.finish());
+        let mut text = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Text(more) => text.push_str(&more),
+                Piece::Call { name, .. } => tool_calls.push(ToolCall::begun(None, name)),
+                Piece::Arguments { text, .. } => {
+                    if let Some(call) = tool_calls.last_mut() {
+                        call.push(&text);
+                    }
+                }
+            }
+        }
+        if reason == "stop" {
+            reason = tools.finish_reason(tool_calls.len()).unwrap_or(reason);
+        }
+        content = Some(text).filter(|text| tool_calls.is_empty() || !text.is_empty());
+    }
     Choice {
         index,
-        logprobs: logprobs.then(|| ChatLogprobs::new(tokenizer, &answer.tokens)),
-        finish_reason: finish_reason(&answer.finish.reason),
+        logprobs,
+        finish_reason: reason,
         message: Message {
             role: "assistant",
-            content: answer.text,
+            content,
             refusal: None,
+            tool_calls,
         },
     }
 }
@@ -158,17 +239,25 @@ fn logprobs(fields: &mut Fields, state: &AppState) -> Result<Option<usize>, ApiE
     }
 }
 
-/// The conversation as the model's chat template writes it.
+/// The chat template that applies: the adapter's `own`, or the model's.
+pub(crate) fn template<'a>(
+    state: &'a AppState,
+    own: Option<&'a ChatTemplate>,
+) -> Result<&'a ChatTemplate, ApiError> {
+    own.or(state.template.as_ref()).ok_or_else(|| {
+        let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
+        ApiError::invalid("messages", message)
+    })
+}
+
+/// The conversation as the chat template writes it.
 pub(crate) fn templated(
     state: &AppState,
     fields: &mut Fields,
     defaults: &Defaults,
+    template: &ChatTemplate,
+    tools: Option<&Tools>,
 ) -> Result<String, ApiError> {
-    let own = defaults.template();
-    let Some(template) = own.as_ref().or(state.template.as_ref()) else {
-        let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
-        return Err(ApiError::invalid("messages", message));
-    };
     fields.refuse("chat_template", "another chat template", |value| value == "")?;
     fields.refuse("add_generation_prompt", "leaving the turn open", |value| {
         value == true
@@ -187,6 +276,8 @@ pub(crate) fn templated(
     if let Some(system) = defaults.system().filter(|_| !has_system) {
         messages.insert(0, json!({"role": "system", "content": system}));
     }
+    let messages = tools::told(messages, tools, template);
+    let shown = tools.filter(|_| template.calls().is_some());
     let extra = fields
         .object("chat_template_kwargs")?
         .map_or_else(Map::<String, Value>::new, Fields::into_rest);
@@ -194,7 +285,7 @@ pub(crate) fn templated(
     template
         .render(&ChatInput {
             messages: &messages,
-            tools: None,
+            tools: shown.map(|tools| tools.list.as_slice()),
             add_generation_prompt: true,
             bos: &special(state.tokenizer.bos()),
             eos: &special(state.tokenizer.eos().first().copied()),
@@ -225,6 +316,9 @@ struct ChatStream {
     tokenizer: Arc<Tokenizer>,
     choices: usize,
     logprobs: bool,
+    calling: Option<Calling>,
+    /// One for each choice, if anything may be called.
+    parsers: Vec<CallParser>,
     /// The sum so far, if the client wants it at the end.
     usage: Option<Usage>,
 }
@@ -242,11 +336,47 @@ impl ChatStream {
         Delta {
             index,
             delta: DeltaMessage {
-                role: None,
                 content: Some(content),
+                ..DeltaMessage::default()
             },
             logprobs: None,
             finish_reason: None,
+        }
+    }
+
+    /// A piece of an answer that may call tools.
+    fn piece(index: usize, piece: Piece) -> Delta {
+        let call = match piece {
+            Piece::Text(text) => return Self::delta(index, text),
+            Piece::Call { index, name } => ToolCall::begun(Some(index), name),
+            Piece::Arguments { index, text } => ToolCall::more(index, text),
+        };
+        let mut delta = Self::delta(index, String::new());
+        delta.delta.content = None;
+        delta.delta.tool_calls.push(call);
+        delta
+    }
+
+    /// The deltas of a token's text.
+    fn deltas(
+        &mut self,
+        choice: usize,
+        text: String,
+        tokenizer: &Tokenizer,
+        token: Option<&Token>,
+    ) -> Vec<Delta> {
+        match self.parsers.get_mut(choice) {
+            None if text.is_empty() && !(self.logprobs && token.is_some()) => Vec::new(),
+            None => vec![Self::delta(choice, text)],
+            Some(parser) => {
+                let text = token.map_or(text, |token| tools::text_of(token, tokenizer));
+                let pieces = parser.push(&text).into_iter();
+                let mut deltas: Vec<Delta> = pieces.map(|piece| Self::piece(choice, piece)).collect();
+                if deltas.is_empty() && self.logprobs && token.is_some() {
+                    deltas.push(Self::delta(choice, String::new()));
+                }
+                deltas
+            }
         }
     }
 }
@@ -264,17 +394,30 @@ impl Wording for ChatStream {
 
     fn event(&mut self, choice: usize, event: Event, chunks: &mut Chunks) {
         match event {
-            Event::Token(token) if self.logprobs || !token.text.is_empty() => {
-                let logprobs = self
+            Event::Token(token) => {
+                let tokenizer = Arc::clone(&self.tokenizer);
+                let mut logprobs = self
                     .logprobs
-                    .then(|| ChatLogprobs::new(&self.tokenizer, std::slice::from_ref(&token)));
-                let mut delta = Self::delta(choice, token.text);
-                delta.logprobs = logprobs;
-                self.push(chunks, delta);
+                    .then(|| ChatLogprobs::new(&tokenizer, std::slice::from_ref(&token)));
+                for mut delta in self.deltas(choice, token.text.clone(), &tokenizer, Some(&token)) {
+                    delta.logprobs = logprobs.take();
+                    self.push(chunks, delta);
+                }
             }
             Event::Finished(finish) => {
-                if !finish.text.is_empty() {
-                    self.push(chunks, Self::delta(choice, finish.text.clone()));
+                let tokenizer = Arc::clone(&self.tokenizer);
+                for delta in self.deltas(choice, finish.text.clone(), &tokenizer, None) {
+                    self.push(chunks, delta);
+                }
+                let mut reason = finish_reason(&finish.reason);
+                if let Some(parser) = self.parsers.get_mut(choice) {
+                    let (rest, calls) = (parser.finish(), parser.calls());
+                    for piece in rest {
+                        self.push(chunks, Self::piece(choice, piece));
+                    }
+                    if let Some(calling) = self.calling.as_ref().filter(|_| reason == "stop") {
+                        reason = calling.tools.finish_reason(calls).unwrap_or(reason);
+                    }
                 }
                 if let Some(usage) = &mut self.usage {
                     usage.add(&finish, choice == 0);
@@ -285,7 +428,7 @@ impl Wording for ChatStream {
                         index: choice,
                         delta: DeltaMessage::default(),
                         logprobs: None,
-                        finish_reason: Some(finish_reason(&finish.reason)),
+                        finish_reason: Some(reason),
                     },
                 );
             }

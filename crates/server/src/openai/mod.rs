@@ -9,6 +9,7 @@ mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;
 mod parameters;
+pub(crate) mod tools;
 mod types;
 
 pub(crate) use parameters::Parameters;

@@ -68,17 +68,12 @@ const HARMLESS: &[&str] = &[
     "prompt_cache_key",
     "prompt_cache_retention",
     "prediction",
-    "parallel_tool_calls",
     "request_id",
 ];
 
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     let empty_list = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
-    fields.refuse("tools", "calling tools", empty_list)?;
     fields.refuse("functions", "calling functions", empty_list)?;
-    fields.refuse("tool_choice", "calling tools", |value| {
-        value == "none" || value == "auto"
-    })?;
     fields.refuse("function_call", "calling functions", |value| {
         value == "none" || value == "auto"
     })?;
@@ -266,9 +261,9 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_accepted() {
-        let json = r#"{"user":"u","store":true,"metadata":{"a":"b"},"service_tier":"auto","tools":[],
-            "tool_choice":"none","best_of":1,"suffix":null,"modalities":["text"],
-            "parallel_tool_calls":true,"top_k":-1,"logit_bias":{"7":-100}}"#;
+        let json = r#"{"user":"u","store":true,"metadata":{"a":"b"},"service_tier":"auto",
+            "best_of":1,"suffix":null,"modalities":["text"],
+            "top_k":-1,"logit_bias":{"7":-100}}"#;
         let parameters = take(json).expect("valid");
         assert_eq!(parameters.sampling.top_k, None);
         assert_eq!(parameters.sampling.logit_bias, [(7, -100.0)]);
@@ -277,8 +272,6 @@ mod tests {
     #[test]
     fn what_would_have_an_effect_is_refused_by_name() {
         for (json, field) in [
-            (r#"{"tools":[{}]}"#, "tools"),
-            (r#"{"tool_choice":"required"}"#, "tool_choice"),
             (r#"{"best_of":2}"#, "best_of"),
             (r#"{"suffix":"x"}"#, "suffix"),
             (r#"{"min_tokens":3}"#, "min_tokens"),

@@ -55,6 +55,19 @@ impl Adapter {
     }
 }
 
+/// vLLM's `/version`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Version {
+    version: &'static str,
+}
+
+/// `GET /version`.
+pub(crate) async fn version(_: Session) -> Json<Version> {
+    Json(Version {
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
 /// `GET /info`.
 pub(crate) async fn info(state: Session) -> Json<Info> {
     let limits = state.engine.limits();

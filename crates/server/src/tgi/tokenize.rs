@@ -5,8 +5,16 @@ use multigraft_text::Detokenizer;
 use serde::Serialize;
 
 use crate::{
-    defaults::Defaults, error::ApiError, fields::Fields, openai::chat::templated, session::Session,
-    state::AppState, tokens::encode,
+    defaults::Defaults,
+    error::ApiError,
+    fields::Fields,
+    openai::{
+        chat::{template, templated},
+        tools::Tools,
+    },
+    session::Session,
+    state::AppState,
+    tokens::encode,
 };
 
 /// A token and the part of the text it stands for.
@@ -45,7 +53,15 @@ pub(crate) async fn chat_tokenize(
     if let Some(name) = fields.string("model")? {
         state.check_name(&name)?;
     }
-    let templated_text = templated(&state, &mut fields, &Defaults::default())?;
+    let tools = Tools::take(&mut fields)?;
+    let template = template(&state, None)?;
+    let templated_text = templated(
+        &state,
+        &mut fields,
+        &Defaults::default(),
+        template,
+        tools.as_ref(),
+    )?;
     fields.finish()?;
     Ok(Json(ChatTokenized {
         tokenize_response: pieces(&state, "messages", &templated_text, false).await?,

@@ -12,6 +12,7 @@
 //! and neither time nor memory are charged when such a list is expanded, compared or turned into a string.
 //! Templates of people who must not stop the server do not belong in its process.
 
+mod calls;
 mod clock;
 mod content;
 mod environment;
@@ -28,6 +29,7 @@ use multigraft_weights::gguf::Metadata;
 use serde_json::Map;
 
 use crate::TextError;
+pub use calls::CallFormat;
 use content::ContentForm;
 
 /// The name under which the one template is kept in its environment.
@@ -45,6 +47,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     form: ContentForm,
     has_tool_template: bool,
+    calls: Option<CallFormat>,
 }
 
 /// A conversation, and what else a template may ask for.
@@ -117,9 +120,17 @@ impl ChatTemplate {
             environment,
             form: ContentForm::Text,
             has_tool_template: tool_use.is_some(),
+            calls: None,
         };
         template.form = ContentForm::probe(|messages| template.render_messages(messages, None, &PROBE));
+        template.calls = calls::probe(&template);
         Ok(template)
+    }
+
+    /// How the model writes that it calls a tool; `None` if the template does not show tools, or in an unknown way.
+    #[must_use]
+    pub fn calls(&self) -> Option<CallFormat> {
+        self.calls
     }
 
     /// The text of a conversation.

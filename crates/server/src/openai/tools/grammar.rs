@@ -1,0 +1,179 @@
+//! The grammar of answers that may call tools.
+
+use std::fmt::Write as _;
+
+use multigraft_grammar::with_blanks;
+use multigraft_text::CallFormat;
+use serde_json::{Map, Value, json};
+
+use super::{Choice, Tools};
+
+/// The most calls in one answer: a model that goes on calling ends some time.
+const CALLS: usize = 32;
+
+/// In Lark's syntax. `mark` is the token that Mistral's calls begin with, if it is one.
+pub(super) fn grammar(tools: &Tools, format: CallFormat, mark: Option<u32>) -> String {
+    let key = match format {
+        CallFormat::Tags | CallFormat::List => "arguments",
+        CallFormat::Bare => "parameters",
+    };
+    let more = match (tools.parallel, &tools.choice) {
+        (false, _) | (_, Choice::Named(_)) => 0,
+        (true, _) => CALLS - 1,
+    };
+    let is_free = tools.choice == Choice::Auto;
+    let mut lark = match format {
+        CallFormat::Tags => {
+            let call = "one \"</tool_call>\"";
+            let again = repeated(&format!("\"\\n\"? \"<tool_call>\" {call}"), more);
+            let first = if is_free { "opening" } else { "\"<tool_call>\"" };
+            let called = format!("{first} {call} {again}");
+            let one = "one: /\\n?/ body /\\n?/\n";
+            format!("start: {}\n{one}", either(is_free, &called)) + "opening[lazy]: /(?s:.*)<tool_call>/\n"
+        }
+        CallFormat::List => {
+            let list = format!("\"[\" body {} \"]\"", repeated("\", \" body", more));
+            match mark {
+                Some(id) => format!("start: {}\n", either(is_free, &format!("<[{id}]> \" \"? {list}"))),
+                None => {
+                    let first = if is_free { "opening" } else { "\"[TOOL_CALLS]\"" };
+                    let called = format!("{first} \" \"? {list}");
+                    format!(
+                        "start: {}\nopening[lazy]: /(?s:.*)\\[TOOL_CALLS\\]/\n",
+                        either(is_free, &called)
+                    )
+                }
+            }
+        }
+        CallFormat::Bare if is_free => "start: body | PLAIN\nPLAIN: /[^{\\s](?s:.*)/\n".to_owned(),
+        CallFormat::Bare => "start: body\n".to_owned(),
+    };
+    if is_free && format != CallFormat::Bare {
+        lark.push_str("text: /(?s:.*)/\n");
+    }
+    let functions = tools.functions.iter().filter(|function| match &tools.choice {
+        Choice::Named(name) => function.name == *name,
+        _ => true,
+    });
+    let bodies: Vec<Value> = functions
+        .map(|function| body(&function.name, key, &function.parameters))
+        .collect();
+    let names: Vec<String> = (0..bodies.len()).map(|index| format!("f{index}")).collect();
+    let _ = writeln!(lark, "body: {}", names.join(" | "));
+    for (name, body) in names.iter().zip(bodies) {
+        let _ = writeln!(lark, "{name}: %json {body}");
+    }
+    lark
+}
+
+fn repeated(what: &str, most: usize) -> String {
+    match most {
+        0 => String::new(),
+        most => format!("({what}){{0,{most}}}"),
+    }
+}
+
+fn either(is_free: bool, called: &str) -> String {
+    match is_free {
+        true => format!("text | {called}"),
+        false => called.to_owned(),
+    }
+}
+
+/// The schema of a call.
+fn body(name: &str, key: &str, parameters: &Value) -> Value {
+    let mut parameters = parameters.clone();
+    let mut schema = Map::new();
+    // References count from the root.
+    for definitions in ["$defs", "definitions"] {
+        if let Some(moved) = parameters
+            .as_object_mut()
+            .and_then(|schema| schema.remove(definitions))
+        {
+            schema.insert(definitions.to_owned(), moved);
+        }
+    }
+    for (keyword, value) in [
+        ("type", json!("object")),
+        ("required", json!(["name", key])),
+        ("additionalProperties", json!(false)),
+        ("properties", json!({"name": {"const": name}, key: parameters})),
+    ] {
+        schema.insert(keyword.to_owned(), value);
+    }
+    with_blanks(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use multigraft_grammar::{Constraint, Grammars};
+    use multigraft_text::Tokenizer;
+
+    use super::*;
+    use crate::fields::Fields;
+
+    fn tools(choice: &Value, parallel: bool) -> Tools {
+        let parameters = json!({"type": "object", "properties": {"city": {"$ref": "#/$defs/city"}},
+            "required": ["city"], "additionalProperties": false, "$defs": {"city": {"enum": ["Oslo", "Rome"]}}});
+        let tool =
+            |name: &str| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+        let body = json!({"tools": [tool("weather"), tool("time")], "tool_choice": choice,
+            "parallel_tool_calls": parallel});
+        let mut fields = Fields::from_json(body.to_string().as_bytes()).expect("JSON");
+        Tools::take(&mut fields).expect("valid").expect("there")
+    }
+
+    /// Whether a text may be a whole answer.
+    fn allows(tools: &Tools, format: CallFormat, text: &str) -> bool {
+        let folder = multigraft_testing::fixtures().join("tokenizer/smollm");
+        let tokenizer = Arc::new(Tokenizer::from_folder(&folder).expect("a tokenizer"));
+        let grammars = Grammars::new(Arc::clone(&tokenizer)).expect("grammars");
+        let constraint = Constraint::Grammar(grammar(tools, format, None));
+        let mut grammar = grammars.compile(&constraint).expect("a grammar");
+        for id in tokenizer.encode(text, false).expect("tokens") {
+            if grammar.accept(id).is_err() {
+                return false;
+            }
+        }
+        let allowed = grammar.allowed().expect("bounded");
+        allowed.is_none_or(|allowed| tokenizer.eos().iter().any(|&eos| allowed.contains(eos)))
+    }
+
+    #[test]
+    fn answers_call_what_there_is_as_they_may_and_nothing_else() {
+        let call = |name: &str, city: &str| {
+            format!("{{\"name\": \"{name}\", \"arguments\": {{\"city\": \"{city}\"}}}}")
+        };
+        let tagged = |call: String| format!("<tool_call>\n{call}\n</tool_call>");
+        let oslo = tagged(call("weather", "Oslo"));
+        let two = format!("{oslo}\n{}", tagged(call("time", "Rome")));
+        let (auto, required) = (tools(&json!("auto"), true), tools(&json!("required"), true));
+        let named = tools(&json!({"type": "function", "function": {"name": "time"}}), true);
+        let single = tools(&json!("auto"), false);
+        let tags = |tools: &Tools, text: &str| allows(tools, CallFormat::Tags, text);
+        assert!(tags(&auto, "It is cold in Oslo, a < b."));
+        assert!(tags(&auto, &oslo) && tags(&auto, &two) && tags(&required, &two));
+        assert!(tags(&auto, &format!("Let me see.\n{oslo}")));
+        assert!(!tags(&auto, &tagged(call("weather", "Paris"))));
+        assert!(!tags(&auto, &tagged(call("whether", "Oslo"))));
+        assert!(!tags(&required, "It is cold in Oslo."));
+        assert!(tags(&single, &oslo) && !tags(&single, &two));
+        assert!(tags(&named, &tagged(call("time", "Rome"))) && !tags(&named, &oslo) && !tags(&named, &two));
+
+        let list = format!(
+            "[TOOL_CALLS] [{}, {}]",
+            call("weather", "Oslo"),
+            call("time", "Rome")
+        );
+        assert!(allows(&auto, CallFormat::List, &list) && allows(&required, CallFormat::List, &list));
+        assert!(allows(&auto, CallFormat::List, "Just [text]."));
+        assert!(!allows(&single, CallFormat::List, &list));
+
+        let bare = "{\"name\": \"time\", \"parameters\": {\"city\": \"Rome\"}}";
+        assert!(allows(&auto, CallFormat::Bare, bare) && allows(&required, CallFormat::Bare, bare));
+        assert!(allows(&auto, CallFormat::Bare, "Text {as it} is."));
+        assert!(!allows(&required, CallFormat::Bare, "Text."));
+    }
+}

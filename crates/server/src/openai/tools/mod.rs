@@ -1,0 +1,311 @@
+//! Tools that a model may call: which there are, what it may answer, and how it is told.
+//!
+//! A model's own chat template says how it is told of tools and how it writes calls ([`CallFormat`]). Where a template knows of
+//! none, the tools are described in the system message, and calls are written as Hermes does. Either way a grammar holds the
+//! calls to it: a call's name is one of the tools', its arguments are what the tool's schema allows.
+
+mod grammar;
+mod parse;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use multigraft_grammar::Constraint;
+use multigraft_text::{CallFormat, ChatTemplate, Tokenizer};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::{error::ApiError, fields::Fields};
+
+pub(crate) use parse::{CallParser, Piece};
+
+/// The most tools, as in OpenAI's API.
+const MOST: usize = 128;
+
+/// How Mistral's vocabulary spells what calls begin with.
+const LIST_MARK: &str = "[TOOL_CALLS]";
+
+/// The tools of a request.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    /// As templates get them.
+    pub(super) list: Vec<Value>,
+    functions: Vec<Function>,
+    pub(super) choice: Choice,
+    /// Whether several may be called in one answer.
+    parallel: bool,
+}
+
+#[derive(Debug)]
+struct Function {
+    name: String,
+    parameters: Value,
+}
+
+/// Whether tools are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// As the model likes.
+    Auto,
+    /// At least one.
+    Required,
+    /// This one, once.
+    Named(String),
+}
+
+impl Tools {
+    /// `tools`, `tool_choice` and `parallel_tool_calls`; `None` if nothing may be called.
+    pub(crate) fn take(fields: &mut Fields) -> Result<Option<Self>, ApiError> {
+        let mut list = Vec::new();
+        let mut functions = Vec::new();
+        for mut tool in fields.objects("tools")?.unwrap_or_default() {
+            let kind = tool.required("type")?;
+            if kind != "function" {
+                return Err(tool.complain("type", &format!("is {kind:?}, but must be \"function\"")));
+            }
+            let Some(mut function) = tool.object("function")? else {
+                return Err(tool.complain("function", "is missing"));
+            };
+            let name = function.required("name")?;
+            let valid = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+            if name.len() > 64 || !name.chars().all(valid) {
+                return Err(function.complain("name", "must be 1 to 64 of letters, digits, `_`, `-` and `.`"));
+            }
+            if functions.iter().any(|other: &Function| other.name == name) {
+                return Err(function.complain("name", &format!("is {name:?}, as another tool's is")));
+            }
+            let description = function.string("description")?;
+            let parameters = match function.take("parameters") {
+                Some(parameters @ Value::Object(_)) => parameters,
+                Some(_) => return Err(function.complain("parameters", "must be a JSON schema: an object")),
+                None => json!({"type": "object", "properties": {}}),
+            };
+            // Arguments are always kept to the schema.
+            function.ignore(&["strict"]);
+            function.finish()?;
+            tool.finish()?;
+            let mut described = Map::new();
+            described.insert("name".to_owned(), Value::String(name.clone()));
+            if let Some(description) = description {
+                described.insert("description".to_owned(), Value::String(description));
+            }
+            described.insert("parameters".to_owned(), parameters.clone());
+            list.push(json!({"type": "function", "function": described}));
+            functions.push(Function { name, parameters });
+        }
+        if list.len() > MOST {
+            let problem = format!("has {} entries, but may have at most {MOST}", list.len());
+            return Err(fields.complain("tools", &problem));
+        }
+        let choice = choice(fields)?;
+        let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+        let Some(choice) = choice else {
+            return Ok(None);
+        };
+        if let Choice::Named(name) = &choice
+            && !functions.iter().any(|function| function.name == *name)
+        {
+            return Err(fields.complain(
+                "tool_choice",
+                &format!("names {name:?}, which is none of `tools`"),
+            ));
+        }
+        match (functions.is_empty(), &choice) {
+            (false, _) => Ok(Some(Self {
+                list,
+                functions,
+                choice,
+                parallel,
+            })),
+            (true, Choice::Auto) => Ok(None),
+            (true, _) => Err(fields.complain("tool_choice", "asks for a call, but there are no `tools`")),
+        }
+    }
+
+    /// What holds answers to the tools.
+    pub(super) fn constraint(&self, format: CallFormat, tokenizer: &Tokenizer) -> Constraint {
+        // Where it is a token of its own, it is no text.
+        let mark = tokenizer
+            .token_id(LIST_MARK)
+            .filter(|&id| tokenizer.is_special(id));
+        Constraint::Grammar(grammar::grammar(self, format, mark))
+    }
+
+    /// What an answer with `calls` calls ends for, if it ends by itself.
+    pub(super) fn finish_reason(&self, calls: usize) -> Option<&'static str> {
+        // OpenAI's own service says `stop` where the call was named by the request.
+        (calls > 0 && !matches!(self.choice, Choice::Named(_))).then_some("tool_calls")
+    }
+}
+
+/// `tool_choice`; `None` for none.
+fn choice(fields: &mut Fields) -> Result<Option<Choice>, ApiError> {
+    match fields.take("tool_choice") {
+        None => Ok(Some(Choice::Auto)),
+        Some(Value::String(choice)) => match choice.as_str() {
+            "auto" => Ok(Some(Choice::Auto)),
+            "none" => Ok(None),
+            "required" | "any" => Ok(Some(Choice::Required)),
+            _ => {
+                let problem =
+                    format!("is {choice:?}, but must be \"auto\", \"none\", \"required\" or a function");
+                Err(fields.complain("tool_choice", &problem))
+            }
+        },
+        Some(named) => {
+            let name = named["function"]["name"].as_str();
+            match name.filter(|_| named["type"] == "function") {
+                Some(name) => Ok(Some(Choice::Named(name.to_owned()))),
+                None => Err(fields.complain(
+                    "tool_choice",
+                    "must be a string or {\"type\": \"function\", \"function\": {\"name\": …}}",
+                )),
+            }
+        }
+    }
+}
+
+/// How calls are written where the template does not say.
+pub(super) fn format_of(template: &ChatTemplate) -> CallFormat {
+    template.calls().unwrap_or(CallFormat::Tags)
+}
+
+/// The messages as the template takes them: arguments as objects rather than text; and for one that knows no tools, in words.
+pub(super) fn told(messages: Vec<Value>, tools: Option<&Tools>, template: &ChatTemplate) -> Vec<Value> {
+    let messages = messages.into_iter().map(with_objects);
+    if template.calls().is_some() {
+        return messages.collect();
+    }
+    let mut messages: Vec<Value> = messages.map(in_words).collect();
+    let Some(tools) = tools else {
+        return messages;
+    };
+    let mut text = "You can call functions. This is what there is, one in each line:".to_owned();
+    for tool in &tools.list {
+        text.push('\n');
+        text.push_str(&tool["function"].to_string());
+    }
+    text.push_str(
+        "\nTo call one, write its name and arguments as JSON, once for each call:\n\
+         <tool_call>\n{\"name\": \"…\", \"arguments\": {…}}\n</tool_call>",
+    );
+    match messages.first_mut().filter(|first| first["role"] == "system") {
+        Some(system) => {
+            let own = system["content"].as_str().unwrap_or_default();
+            system["content"] = format!("{own}\n\n{text}").into();
+        }
+        None => messages.insert(0, json!({"role": "system", "content": text})),
+    }
+    messages
+}
+
+/// OpenAI's clients send arguments as text, templates print objects.
+fn with_objects(mut message: Value) -> Value {
+    if let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) {
+        for call in calls {
+            let arguments = &mut call["function"]["arguments"];
+            let parsed = arguments
+                .as_str()
+                .and_then(|text| serde_json::from_str(text).ok());
+            if let Some(parsed @ Value::Object(_)) = parsed {
+                *arguments = parsed;
+            }
+        }
+    }
+    message
+}
+
+/// Calls and their results as text.
+fn in_words(message: Value) -> Value {
+    let content = message["content"].as_str().unwrap_or_default();
+    if message["role"] == "tool" {
+        return json!({"role": "user", "content": format!("<tool_response>\n{content}\n</tool_response>")});
+    }
+    let Some(calls) = message["tool_calls"].as_array() else {
+        return message;
+    };
+    let mut text = content.to_owned();
+    for call in calls {
+        let function = &call["function"];
+        let call = json!({"name": function["name"], "arguments": function["arguments"]});
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&format!("<tool_call>\n{call}\n</tool_call>"));
+    }
+    json!({"role": message["role"], "content": text})
+}
+
+/// The text of a token as calls are looked for in it.
+pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
+    if token.special && tokenizer.token_id(LIST_MARK) == Some(token.id) {
+        return format!("{}{LIST_MARK}", token.text);
+    }
+    token.text.clone()
+}
+
+/// A call in an answer; in a stream also a part of one.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ToolCall {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: CalledFunction,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct CalledFunction {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    arguments: String,
+}
+
+impl ToolCall {
+    /// A call that begins.
+    pub(super) fn begun(index: Option<usize>, name: String) -> Self {
+        Self {
+            index,
+            id: Some(call_id()),
+            kind: Some("function"),
+            function: CalledFunction {
+                name: Some(name),
+                arguments: String::new(),
+            },
+        }
+    }
+
+    /// More of its arguments.
+    pub(super) fn more(index: usize, arguments: String) -> Self {
+        Self {
+            index: Some(index),
+            id: None,
+            kind: None,
+            function: CalledFunction {
+                name: None,
+                arguments,
+            },
+        }
+    }
+
+    /// Adds to the arguments.
+    pub(super) fn push(&mut self, arguments: &str) {
+        self.function.arguments.push_str(arguments);
+    }
+}
+
+/// Nine letters and digits after the prefix: Mistral's template takes the last nine.
+fn call_id() -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut number =
+        since.map_or(0, |since| since.as_micros() as u64) ^ COUNT.fetch_add(1, Ordering::Relaxed) << 40;
+    let digit = |_| {
+        let digit = DIGITS[(number % 36) as usize];
+        number /= 36;
+        char::from(digit)
+    };
+    format!("call_{}", (0..9).map(digit).collect::<String>())
+}

@@ -1,0 +1,404 @@
+//! Calls of tools in a model's output, told from its text as it comes.
+
+use multigraft_text::CallFormat;
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Text beside calls.
+    Text(String),
+    /// A call begins.
+    Call {
+        /// From 0.
+        index: usize,
+        name: String,
+    },
+    /// More of a call's arguments, as JSON.
+    Arguments { index: usize, text: String },
+}
+
+/// Takes an output piece by piece. What may be the beginning of a call is held back until it is decided.
+#[derive(Debug)]
+pub(crate) struct CallParser {
+    format: CallFormat,
+    held: String,
+    state: State,
+    /// Calls that have begun.
+    calls: usize,
+    /// Whether there was text.
+    has_text: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Beside calls.
+    Text,
+    /// From a call's beginning to where its arguments begin.
+    Head,
+    Arguments(Json),
+    /// After a call's arguments.
+    Tail,
+}
+
+/// Where in a JSON value a reader is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Json {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl CallParser {
+    pub(crate) fn new(format: CallFormat) -> Self {
+        Self {
+            format,
+            held: String::new(),
+            state: State::Text,
+            calls: 0,
+            has_text: false,
+        }
+    }
+
+    /// How many calls there were so far.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// The pieces that are certain with this text.
+    pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
+        self.held.push_str(text);
+        let mut pieces = Vec::new();
+        while self.advance(&mut pieces) {}
+        pieces
+    }
+
+    /// What was held back, at the end.
+    pub(crate) fn finish(&mut self) -> Vec<Piece> {
+        let held = std::mem::take(&mut self.held);
+        match self.state {
+            // A call that has not got as far as its arguments is none: what there is of it is shown.
+            State::Text | State::Head if !held.trim().is_empty() => vec![Piece::Text(held)],
+            State::Text if self.calls == 0 && !held.is_empty() => vec![Piece::Text(held)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// One step; `false` if more text is needed.
+    fn advance(&mut self, pieces: &mut Vec<Piece>) -> bool {
+        match self.state {
+            State::Text => self.text(pieces),
+            State::Head => self.head(pieces),
+            State::Arguments(json) => self.arguments(json, pieces),
+            State::Tail => self.tail(),
+        }
+    }
+
+    fn text(&mut self, pieces: &mut Vec<Piece>) -> bool {
+        let mark = match self.format {
+            CallFormat::Tags => "<tool_call>",
+            CallFormat::List => "[TOOL_CALLS]",
+            // The whole answer is a call, or text.
+            CallFormat::Bare => "{",
+        };
+        let found = match self.format {
+            CallFormat::Bare => self
+                .held
+                .trim_start()
+                .starts_with(mark)
+                .then(|| self.held.find(mark))
+                .flatten(),
+            _ => self.held.find(mark),
+        };
+        let is_first = self.calls == 0 && !self.has_text;
+        if let Some(at) = found.filter(|_| is_first || self.format != CallFormat::Bare) {
+            let rest = self.held.split_off(at);
+            let before = std::mem::replace(&mut self.held, rest);
+            if self.format != CallFormat::Bare {
+                self.held.drain(..mark.len());
+            }
+            if !before.trim().is_empty() {
+                pieces.push(Piece::Text(before.trim_end().to_owned()));
+            }
+            self.state = State::Head;
+            return true;
+        }
+        // Blanks may be those before a call.
+        let undecided = (1..mark.len())
+            .rev()
+            .find(|&length| self.held.ends_with(&mark[..length]))
+            .unwrap_or(0);
+        let certain = self.held.len() - undecided;
+        let certain = self.held[..certain].trim_end().len();
+        if certain > 0 {
+            let rest = self.held.split_off(certain);
+            pieces.push(Piece::Text(std::mem::replace(&mut self.held, rest)));
+            self.has_text = true;
+        }
+        false
+    }
+
+    fn head(&mut self, pieces: &mut Vec<Piece>) -> bool {
+        let key = match self.format {
+            CallFormat::Tags | CallFormat::List => "arguments",
+            CallFormat::Bare => "parameters",
+        };
+        match Head::read(&self.held, self.format, key) {
+            Head::Incomplete => false,
+            Head::Read { name, length } => {
+                self.held.drain(..length);
+                pieces.push(Piece::Call {
+                    index: self.calls,
+                    name,
+                });
+                self.calls += 1;
+                self.state = State::Arguments(Json::default());
+                true
+            }
+            Head::NoCall => {
+                // It looked like one: text after all.
+                pieces.push(Piece::Text(std::mem::take(&mut self.held)));
+                self.has_text = true;
+                self.state = State::Text;
+                false
+            }
+        }
+    }
+
+    fn arguments(&mut self, mut json: Json, pieces: &mut Vec<Piece>) -> bool {
+        let end = json.end(&self.held);
+        let rest = self.held.split_off(end.unwrap_or(self.held.len()));
+        let text = std::mem::replace(&mut self.held, rest);
+        if !text.is_empty() {
+            let index = self.calls - 1;
+            pieces.push(Piece::Arguments { index, text });
+        }
+        self.state = match end {
+            Some(_) => State::Tail,
+            None => State::Arguments(json),
+        };
+        end.is_some()
+    }
+
+    fn tail(&mut self) -> bool {
+        let text = self.held.trim_start();
+        let Some(text) = text.strip_prefix('}').map(str::trim_start) else {
+            return false;
+        };
+        let (rest, state) = match self.format {
+            CallFormat::Tags => (text.strip_prefix("</tool_call>"), State::Text),
+            CallFormat::List => match text.strip_prefix(',') {
+                Some(rest) => (Some(rest), State::Head),
+                None => (text.strip_prefix(']'), State::Text),
+            },
+            CallFormat::Bare => (Some(text), State::Text),
+        };
+        let Some(rest) = rest.map(str::to_owned) else {
+            return false;
+        };
+        self.held = rest;
+        self.state = state;
+        true
+    }
+}
+
+/// What stands before a call's arguments.
+enum Head {
+    Incomplete,
+    Read { name: String, length: usize },
+    NoCall,
+}
+
+impl Head {
+    fn read(text: &str, format: CallFormat, key: &str) -> Self {
+        let mut reader = Reader(text);
+        match reader.head(format, key) {
+            Ok(name) => Self::Read {
+                name,
+                length: text.len() - reader.0.len(),
+            },
+            Err(true) => Self::Incomplete,
+            Err(false) => Self::NoCall,
+        }
+    }
+}
+
+struct Reader<'a>(&'a str);
+
+impl Reader<'_> {
+    /// The name in `{"name": "…", "KEY": `; an error says whether more text might help.
+    fn head(&mut self, format: CallFormat, key: &str) -> Result<String, bool> {
+        if format == CallFormat::List {
+            self.blanks();
+            if self.0.starts_with('[') {
+                self.0 = &self.0[1..];
+            }
+        }
+        self.expect("{")?;
+        self.expect("\"name\"")?;
+        self.expect(":")?;
+        let name = self.string()?;
+        self.expect(",")?;
+        self.expect(&format!("\"{key}\""))?;
+        self.expect(":")?;
+        self.blanks();
+        if self.0.is_empty() { Err(true) } else { Ok(name) }
+    }
+
+    fn blanks(&mut self) {
+        self.0 = self.0.trim_start();
+    }
+
+    fn expect(&mut self, what: &str) -> Result<(), bool> {
+        self.blanks();
+        match self.0.strip_prefix(what) {
+            Some(rest) => {
+                self.0 = rest;
+                Ok(())
+            }
+            None => Err(what.starts_with(self.0)),
+        }
+    }
+
+    fn string(&mut self) -> Result<String, bool> {
+        self.blanks();
+        let mut json = Json::default();
+        let end = json.end(self.0).ok_or(true)?;
+        let name = serde_json::from_str(&self.0[..end]).map_err(|_| false)?;
+        self.0 = &self.0[end..];
+        Ok(name)
+    }
+}
+
+impl Json {
+    /// Where the value ends, if it does within `text`, which goes on from what was seen before.
+    fn end(&mut self, text: &str) -> Option<usize> {
+        for (at, c) in text.char_indices() {
+            let next = at + c.len_utf8();
+            if self.in_string {
+                match c {
+                    _ if self.escaped => self.escaped = false,
+                    '\\' => self.escaped = true,
+                    '"' => {
+                        self.in_string = false;
+                        if self.depth == 0 {
+                            return Some(next);
+                        }
+                    }
+                    _ => {}
+                }
+                continue;
+            }
+            match c {
+                '"' => self.in_string = true,
+                '{' | '[' => self.depth += 1,
+                // The end of what a number or a word stands in.
+                '}' | ']' | ',' if self.depth == 0 => return Some(at),
+                '}' | ']' => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        return Some(next);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text, and calls with their whole arguments.
+    type Parsed = (String, Vec<(String, String)>);
+
+    fn parse(format: CallFormat, pieces: &[&str]) -> Parsed {
+        let mut parser = CallParser::new(format);
+        let mut parsed = Parsed::default();
+        let mut all: Vec<Piece> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
+        all.extend(parser.finish());
+        for piece in all {
+            match piece {
+                Piece::Text(text) => parsed.0.push_str(&text),
+                Piece::Call { index, name } => {
+                    assert_eq!(index, parsed.1.len());
+                    parsed.1.push((name, String::new()));
+                }
+                Piece::Arguments { index, text } => parsed.1[index].1.push_str(&text),
+            }
+        }
+        parsed
+    }
+
+    fn characters(text: &str) -> Vec<&str> {
+        let ends = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]);
+        ends.collect()
+    }
+
+    fn call(name: &str, arguments: &str) -> (String, String) {
+        (name.to_owned(), arguments.to_owned())
+    }
+
+    #[test]
+    fn calls_are_found_wherever_the_pieces_are_cut() {
+        let nothing = String::new;
+        for (format, text, expected) in [
+            (
+                CallFormat::Tags,
+                "Just text, a < b.",
+                ("Just text, a < b.".to_owned(), vec![]),
+            ),
+            (
+                CallFormat::Tags,
+                "Sure.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}<\\\"\", \"b\": [1, {}]}}\n</tool_call>",
+                (
+                    "Sure.".to_owned(),
+                    vec![call("f", "{\"a\": \"}<\\\"\", \"b\": [1, {}]}")],
+                ),
+            ),
+            (
+                CallFormat::Tags,
+                "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n<tool_call>{\"name\":\"gé\",\"arguments\":7}</tool_call>\n",
+                (nothing(), vec![call("f", "{}"), call("gé", "7")]),
+            ),
+            (
+                CallFormat::List,
+                "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"x\": 1}}, {\"name\": \"g\", \"arguments\": {}}]",
+                (nothing(), vec![call("f", "{\"x\": 1}"), call("g", "{}")]),
+            ),
+            (
+                CallFormat::Bare,
+                "{\"name\": \"f\", \"parameters\": {\"x\": \"y\"}}",
+                (nothing(), vec![call("f", "{\"x\": \"y\"}")]),
+            ),
+            (
+                CallFormat::Bare,
+                "{\"answer\": 7}",
+                ("{\"answer\": 7}".to_owned(), vec![]),
+            ),
+            (CallFormat::Bare, "It is {7}.", ("It is {7}.".to_owned(), vec![])),
+            (
+                CallFormat::Tags,
+                "cut <tool_ca",
+                ("cut <tool_ca".to_owned(), vec![]),
+            ),
+            (
+                CallFormat::Tags,
+                "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"b",
+                (nothing(), vec![call("f", "{\"a\": \"b")]),
+            ),
+        ] {
+            assert_eq!(parse(format, &[text]), expected, "{text}");
+            assert_eq!(parse(format, &characters(text)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_is_not_held_back_longer_than_it_must() {
+        let mut parser = CallParser::new(CallFormat::Tags);
+        assert_eq!(parser.push("Hi"), [Piece::Text("Hi".to_owned())]);
+        assert_eq!(parser.push(" a <t"), [Piece::Text(" a".to_owned())]);
+        assert_eq!(parser.push("ea"), [Piece::Text(" <tea".to_owned())]);
+    }
+}

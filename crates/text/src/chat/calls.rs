@@ -1,0 +1,62 @@
+//! How a model writes that it calls a tool, found out from its own template.
+
+use serde_json::{Map, Value, json};
+
+use super::{ChatInput, ChatTemplate};
+
+/// How calls are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFormat {
+    /// `<tool_call>{"name": …, "arguments": …}</tool_call>`, once for each call: Hermes, Qwen and others.
+    Tags,
+    /// `[TOOL_CALLS] [{"name": …, "arguments": …}, …]`: Mistral.
+    List,
+    /// `{"name": …, "parameters": …}` as the whole answer: Llama 3.
+    Bare,
+}
+
+/// What no template says of itself.
+const TOOL: &str = "probed_tool";
+const KEY: &str = "probed_key";
+
+/// The format of a template that shows tools and calls; `None` if it does not, or in a way that is not known here.
+pub(super) fn probe(template: &ChatTemplate) -> Option<CallFormat> {
+    let tools = [
+        json!({"type": "function", "function": {"name": TOOL, "description": "d",
+        "parameters": {"type": "object", "properties": {}}}}),
+    ];
+    let user = json!({"role": "user", "content": "x"});
+    let call = json!({"type": "function", "id": "abcdefghi", "function": {"name": "probed_call", "arguments": {KEY: 1}}});
+    let called = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+    let nothing = Map::new();
+    let render = |messages: &[Value]| {
+        let input = ChatInput {
+            messages,
+            tools: Some(&tools),
+            add_generation_prompt: false,
+            bos: "",
+            eos: "",
+            extra: &nothing,
+        };
+        template.render(&input).ok()
+    };
+    let shown = render(std::slice::from_ref(&user))?;
+    if !shown.contains(TOOL) {
+        return None;
+    }
+    let shown = render(&[user, called])?;
+    // Examples may stand in what the template says of tools; the call comes last.
+    let call = &shown[..shown.rfind(KEY)?];
+    let name = call.rfind("probed_call")?;
+    let before = &call[..name];
+    let key = &call[name..];
+    if before.trim_end_matches(|c| c != '>').ends_with("<tool_call>") && key.contains("\"arguments\"") {
+        Some(CallFormat::Tags)
+    } else if before.contains("[TOOL_CALLS]") && key.contains("\"arguments\"") {
+        Some(CallFormat::List)
+    } else if key.contains("\"parameters\"") {
+        Some(CallFormat::Bare)
+    } else {
+        None
+    }
+}
