@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{GrammarError, ebnf};
 
-/// The longest constraint, in bytes of its text.
-pub const MAX_CONSTRAINT_BYTES: usize = 256 << 10;
+/// The longest constraint, in bytes of its text. It also bounds how deep its rules can refer to each other.
+pub const MAX_CONSTRAINT_BYTES: usize = 128 << 10;
 
 /// What an output must be.
 #[derive(Clone, Debug, PartialEq)]

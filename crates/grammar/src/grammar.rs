@@ -1,7 +1,8 @@
 //! Compiling constraints, and walking along an output.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use llguidance::{Matcher, ParserFactory, earley::SlicedBiasComputer};
@@ -13,7 +14,13 @@ use crate::{Constraint, GrammarError};
 /// Compiles constraints for one tokenizer. Share it by `Arc`.
 pub struct Grammars {
     factory: ParserFactory,
+    /// Held while a constraint is compiled: one deep stack at a time.
+    compiling: Mutex<()>,
 }
+
+/// The stack that constraints are compiled on: the compiler follows rules and references by recursion. Measured, a level takes less
+/// than 64 KiB, and the longest constraint has some 19,000 of them. Address space only: what is not used takes no memory.
+const STACK_BYTES: usize = 2 << 30;
 
 impl Grammars {
     /// For outputs in the tokens of `tokenizer`. Takes some tens of milliseconds.
@@ -39,7 +46,8 @@ impl Grammars {
         let mut factory = factory.map_err(|error| GrammarError::Vocabulary(error.to_string()))?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Self { factory })
+        let compiling = Mutex::default();
+        Ok(Self { factory, compiling })
     }
 
     /// Compiles a constraint. Takes from microseconds to, for the largest that are allowed, some hundred milliseconds: do not
@@ -48,6 +56,22 @@ impl Grammars {
     /// # Errors
     /// If it is too long, is not valid, or asks for what cannot be done.
     pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        let _compiling = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |what: &str| GrammarError::Unsupported(format!("it could not be compiled: {what}"));
+        thread::scope(|scope| {
+            let builder = thread::Builder::new()
+                .name("constraint".to_owned())
+                .stack_size(STACK_BYTES);
+            let compiling = builder.spawn_scoped(scope, || self.compile_here(constraint));
+            let compiling =
+                compiling.map_err(|error| failed(&format!("no thread could be started: {error}")))?;
+            compiling
+                .join()
+                .unwrap_or_else(|_| Err(failed("the compiler panicked")))
+        })
+    }
+
+    fn compile_here(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
         let compiled = constraint.compiled()?;
         let refused = |reason: &str| GrammarError::Unsupported(constraint.explained(reason));
         let parser = self.factory.create_parser(compiled);

@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use multigraft_grammar::{Constraint, Grammar, GrammarError, Grammars, MAX_CONSTRAINT_BYTES};
 use multigraft_text::Tokenizer;
-use rand::{RngExt as _, SeedableRng as _};
+use proptest::prelude::*;
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
@@ -214,7 +215,7 @@ fn what_cannot_be_honoured_is_refused_and_said() {
         (Constraint::Choice(vec![String::new()]), "is empty"),
         (
             Constraint::Regex("a".repeat(MAX_CONSTRAINT_BYTES + 1)),
-            "may have at most 262144",
+            "may have at most 131072",
         ),
     ] {
         let error = grammars.compile(&constraint).expect_err(what).to_string();
@@ -236,6 +237,54 @@ fn too_much_work_is_an_error() {
                 assert!(!matches!(grammar.allowed(), Err(GrammarError::Unsupported(_))));
             }
             Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// Names of three letters, each referring to the next: as deep as a constraint can be.
+#[test]
+fn rules_and_references_may_be_as_deep_as_a_constraint_is_long() {
+    let name = |index: usize| -> String {
+        let letter = |place: usize| char::from(b'a' + (index / 26_usize.pow(place as u32) % 26) as u8);
+        [2, 1, 0].map(letter).iter().collect()
+    };
+    let depth = MAX_CONSTRAINT_BYTES / "abc:abd\n".len() - 10;
+    let rules: String = (0..depth)
+        .map(|index| format!("{}:{}\n", name(index), name(index + 1)))
+        .collect();
+    let lark = Constraint::Grammar(format!("start:{}\n{rules}{}:\"a\"\n", name(0), name(depth)));
+    let depth = MAX_CONSTRAINT_BYTES / "\"abc\":{\"$ref\":\"#/$defs/abd\"},".len() - 10;
+    let reference = |index| json!({"$ref": format!("#/$defs/{}", name(index))});
+    let mut definitions: serde_json::Map<String, Value> = (0..depth)
+        .map(|index| (name(index), reference(index + 1)))
+        .collect();
+    definitions.insert(name(depth), json!({"type": "boolean"}));
+    let schema = Constraint::Json(json!({"$ref": format!("#/$defs/{}", name(0)), "$defs": definitions}));
+    for constraint in [lark, schema] {
+        // It is compiled or refused; what must not be is the end of the process.
+        match TOKENIZERS[0].1.compile(&constraint) {
+            Ok(grammar) => assert!(grammar.clone().allowed().unwrap().is_some()),
+            Err(GrammarError::Unsupported(reason)) => assert!(!reason.contains("panicked"), "{reason}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+proptest! {
+    /// Bytes from outside: refused, or a grammar that says what may come first.
+    #[test]
+    fn whatever_is_written_is_refused_or_compiled(
+        kind in 0..3_u8,
+        text in r#"(root ::= |start: )?[a-z0-9"'/\[\](){}|*+?~.,:\\\n <>^$%&=-]{0,60}"#,
+    ) {
+        let constraint = match kind {
+            0 => Constraint::Regex(text),
+            1 => Constraint::Grammar(text),
+            _ => Constraint::Choice(vec![text]),
+        };
+        match TOKENIZERS[0].1.compile(&constraint) {
+            Ok(grammar) => prop_assert!(!matches!(grammar.clone().allowed(), Ok(Some(first)) if first.is_empty())),
+            Err(error) => prop_assert!(!error.to_string().contains("panicked"), "{}", error),
         }
     }
 }

@@ -533,3 +533,38 @@ async fn models_list_the_base_and_its_adapters_with_their_parent() {
     assert_eq!(none.status, 404);
     assert_eq!(none.json()["error"]["type"], "NotFoundError");
 }
+
+#[tokio::test]
+async fn calls_in_a_conversation_may_be_any_json_and_never_break_the_server() {
+    let server = server();
+    for calls in [
+        json!(["x"]),
+        json!([7, null]),
+        json!([{"function": "f"}]),
+        json!([{"function": {"arguments": "{"}}]),
+        json!("x"),
+    ] {
+        let messages = json!([{"role": "assistant", "content": "a", "tool_calls": calls}, {"role": "user", "content": "b"}]);
+        let body = json!({"model": "alphabet", "messages": messages, "max_tokens": 1});
+        let answer = server.post("/v1/chat/completions", body).await;
+        assert!(
+            [200, 400].contains(&answer.status.as_u16()),
+            "{calls}: {}",
+            answer.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_looks_like_a_call_in_json_that_was_asked_for_is_text() {
+    let server = server();
+    let tool = json!({"type": "function", "function": {"name": "f"}});
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+    let body = json!({"model": "alphabet", "messages": [{"role": "user", "content": "a"}], "tools": [tool],
+        "guided_choice": [call], "max_tokens": 200});
+    let answer = server.post("/v1/chat/completions", body).await.json();
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["message"]["content"], call);
+    assert_eq!(choice["finish_reason"], "stop");
+    assert_eq!(choice["message"]["tool_calls"], Value::Null);
+}

@@ -83,32 +83,31 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     defaults.fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
-    let mut constrained = constraints::of_openai(&mut fields)?;
+    let constrained = constraints::of_openai(&mut fields)?;
     let tools = Tools::take(&mut fields)?;
     let own = defaults.template();
     let template = template(&state, own.as_ref())?;
     let text = templated(&state, &mut fields, &defaults, template, tools.as_ref())?;
     fields.finish()?;
-    let calling = tools.map(|tools| Calling {
+    if let (Some(tools), Some(other)) = (&tools, &constrained)
+        && tools.choice != tools::Choice::Auto
+    {
+        let field = &other.field;
+        let message = format!("`tool_choice` asks for a call, but `{field}` for something else");
+        return Err(ApiError::invalid("tool_choice", message));
+    }
+    // Beside a constraint of its own nothing in an answer is a call, whatever it looks like.
+    let calling = tools.filter(|_| constrained.is_none()).map(|tools| Calling {
         format: tools::format_of(template),
         tools,
     });
-    if let Some(Calling { tools, format }) = &calling {
-        if let Some(other) = &constrained
-            && tools.choice != tools::Choice::Auto
-        {
-            let message = format!(
-                "`tool_choice` asks for a call, but `{}` for something else",
-                other.field
-            );
-            return Err(ApiError::invalid("tool_choice", message));
-        }
-        // Beside a constraint of its own an answer is free of calls.
-        constrained.get_or_insert_with(|| Constrained {
+    let constrained = constrained.or_else(|| {
+        let Calling { tools, format } = calling.as_ref()?;
+        Some(Constrained {
             field: "tools".to_owned(),
             constraint: tools.constraint(*format, &state.tokenizer),
-        });
-    }
+        })
+    });
 
     let grammar = state.constraints.compile(constrained).await?;
     let prompt = encode(&state.tokenizer, "messages", &text, false).await?;
@@ -202,7 +201,7 @@ fn choice(
         for piece in pieces {
             match piece {
                 Piece::Text(more) => text.push_str(&more),
-                Piece::Call { name, .. } => tool_calls.push(ToolCall::begun(None, name)),
+                Piece::Call { id, name, .. } => tool_calls.push(ToolCall::begun(None, id, name)),
                 Piece::Arguments { text, .. } => {
                     if let Some(call) = tool_calls.last_mut() {
                         call.push(&text);
@@ -348,7 +347,7 @@ impl ChatStream {
     fn piece(index: usize, piece: Piece) -> Delta {
         let call = match piece {
             Piece::Text(text) => return Self::delta(index, text),
-            Piece::Call { index, name } => ToolCall::begun(Some(index), name),
+            Piece::Call { index, id, name } => ToolCall::begun(Some(index), id, name),
             Piece::Arguments { index, text } => ToolCall::more(index, text),
         };
         let mut delta = Self::delta(index, String::new());

@@ -7,8 +7,6 @@
 mod grammar;
 mod parse;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use multigraft_grammar::Constraint;
 use multigraft_text::{CallFormat, ChatTemplate, Tokenizer};
 use serde::Serialize;
@@ -202,11 +200,11 @@ pub(super) fn told(messages: Vec<Value>, tools: Option<&Tools>, template: &ChatT
 fn with_objects(mut message: Value) -> Value {
     if let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) {
         for call in calls {
-            let arguments = &mut call["function"]["arguments"];
-            let parsed = arguments
-                .as_str()
-                .and_then(|text| serde_json::from_str(text).ok());
-            if let Some(parsed @ Value::Object(_)) = parsed {
+            // Whatever else it may be is the template's to refuse.
+            if let Some(arguments) = call.pointer_mut("/function/arguments")
+                && let Some(text) = arguments.as_str()
+                && let Ok(parsed @ Value::Object(_)) = serde_json::from_str(text)
+            {
                 *arguments = parsed;
             }
         }
@@ -264,10 +262,10 @@ struct CalledFunction {
 
 impl ToolCall {
     /// A call that begins.
-    pub(super) fn begun(index: Option<usize>, name: String) -> Self {
+    pub(super) fn begun(index: Option<usize>, id: String, name: String) -> Self {
         Self {
             index,
-            id: Some(call_id()),
+            id: Some(id),
             kind: Some("function"),
             function: CalledFunction {
                 name: Some(name),
@@ -293,19 +291,4 @@ impl ToolCall {
     pub(super) fn push(&mut self, arguments: &str) {
         self.function.arguments.push_str(arguments);
     }
-}
-
-/// Nine letters and digits after the prefix: Mistral's template takes the last nine.
-fn call_id() -> String {
-    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let mut number =
-        since.map_or(0, |since| since.as_micros() as u64) ^ COUNT.fetch_add(1, Ordering::Relaxed) << 40;
-    let digit = |_| {
-        let digit = DIGITS[(number % 36) as usize];
-        number /= 36;
-        char::from(digit)
-    };
-    format!("call_{}", (0..9).map(digit).collect::<String>())
 }
