@@ -21,7 +21,7 @@ use crate::{
     adapters::{llama_cpp, own, sglang, upload, vllm},
     dialect,
     error::ApiError,
-    metrics,
+    keys, metrics,
     openai::{chat, completions, embeddings, models},
     session,
     state::{AppState, Shared},
@@ -72,6 +72,21 @@ pub fn router(state: Arc<AppState>) -> Router {
                 .post(llama_cpp::set)
                 .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
         )
+        // API keys
+        .route(
+            "/v1/keys",
+            on(MethodFilter::GET, keys::list)
+                .post(keys::add)
+                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
+        )
+        .route(
+            "/v1/keys/{id}",
+            on(MethodFilter::GET, keys::get)
+                .patch(keys::change)
+                .delete(keys::revoke)
+                .fallback(|request| not_allowed(request, "GET,HEAD,PATCH,DELETE")),
+        )
+        .route("/v1/keys/{id}/rotate", post(keys::rotate))
         // For those who run it
         .route("/health", get(health))
         .route(

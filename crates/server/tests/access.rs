@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     http::{Method, Request, header},
 };
-use multigraft_access::{Access, Grants, KeyLimits, NewKey, Role, Store};
+use multigraft_access::{Access, Admins, Grants, KeyLimits, NewKey, Role, Store};
 use multigraft_adapters::AllowedSource;
 use serde_json::{Value, json};
 use support::{Answer, BASE, Options, Server, server, server_with, write_adapter};
@@ -188,7 +188,7 @@ async fn without_a_valid_key_every_route_but_health_and_ping_is_a_401_in_its_dia
 async fn a_revoked_key_is_out_at_its_next_request() {
     let guarded = guarded();
     assert_eq!(guarded.get("a", "/v1/models").await.status, 200);
-    guarded.access.store().revoke("a").unwrap();
+    guarded.access.store().revoke("a", Admins::MayEnd).unwrap();
     guarded.access.refresh().unwrap();
     assert_eq!(guarded.get("a", "/v1/models").await.status, 401);
 }
