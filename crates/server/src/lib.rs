@@ -33,6 +33,7 @@ mod asked;
 mod constraints;
 mod defaults;
 mod dialect;
+mod embedding;
 mod error;
 mod fields;
 mod metering;
