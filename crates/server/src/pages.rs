@@ -161,6 +161,14 @@ async fn tgis_and_loraxs_fields_are_in_their_pages() {
     agree(&all, &pages, &["tgi.md", "lorax.md"]);
 }
 
+#[tokio::test]
+async fn embeddings_fields_are_in_their_page() {
+    let server = server();
+    let mut all = read(&server, "/v1/embeddings", &[json!({"model": BASE, "input": "a"})]).await;
+    all.extend(read(&server, "/embed", &[json!({"inputs": "a", "parameters": {}})]).await);
+    agree(&all, &["embeddings.md", "openai.md", "lorax.md"], &[]);
+}
+
 #[test]
 fn every_route_is_in_some_page() {
     let routes = include_str!("routes.rs");

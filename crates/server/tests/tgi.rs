@@ -239,14 +239,14 @@ async fn what_cannot_be_done_is_422_and_names_the_field() {
 #[tokio::test]
 async fn the_best_of_several_answers_comes_with_the_others() {
     let server = server();
-    let parameters = json!({"best_of": 5, "do_sample": true, "temperature": 9.0, "max_new_tokens": 6, "details": true,
-        "decoder_input_details": true, "top_n_tokens": 1});
+    let parameters = json!({"best_of": 8, "do_sample": true, "temperature": 5.0, "max_new_tokens": 12, "details": true,
+        "decoder_input_details": true, "top_n_tokens": 1, "ignore_eos_token": true});
     let answer = server.post("/generate", request("ab", parameters.clone())).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let body = answer.json();
     let best = &body["details"];
     let others = best["best_of_sequences"].as_array().expect("a list");
-    assert_eq!(others.len(), 4);
+    assert_eq!(others.len(), 7);
     let mean = |sequence: &Value| {
         let tokens = sequence["tokens"].as_array().expect("tokens");
         let logprobs = tokens.iter().filter_map(|token| token["logprob"].as_f64());
@@ -262,13 +262,16 @@ async fn the_best_of_several_answers_comes_with_the_others() {
         assert_eq!(sequence["prefill"].as_array().map(Vec::len), Some(2));
         assert!(sequence["seed"].is_u64());
         assert_eq!(sequence["finish_reason"], "length");
-        assert_eq!(sequence["generated_tokens"], 6);
-        assert_eq!(sequence["top_tokens"].as_array().map(Vec::len), Some(6));
+        assert_eq!(sequence["generated_tokens"], 12);
+        assert_eq!(sequence["top_tokens"].as_array().map(Vec::len), Some(12));
     }
     assert!(others.iter().all(|other| other["generated_text"].is_string()));
     // All that was made is counted, the headers are of the answer.
-    assert_eq!(answer.header("x-generated-tokens"), "6");
-    assert_eq!(server.get("/stats").await.json()["generated_tokens"], 30);
+    assert_eq!(answer.header("x-generated-tokens"), "12");
+    // Figures are shown after the step that the answer ended in.
+    while server.get("/stats").await.json()["generated_tokens"] != 8 * 12 {
+        tokio::task::yield_now().await;
+    }
 
     let streamed = server.post("/generate_stream", request("a", parameters)).await;
     assert_eq!(streamed.status, 422);

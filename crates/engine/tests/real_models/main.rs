@@ -4,5 +4,6 @@
 mod activated;
 mod answers;
 mod chats;
+mod embeddings;
 mod sampled;
 mod served;

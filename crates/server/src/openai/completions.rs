@@ -45,11 +45,11 @@ struct Choice {
     prompt_logprobs: Option<Vec<Option<Map<String, Value>>>>,
 }
 
-/// One prompt: its tokens, and its text for the echo.
+/// One prompt: its tokens, and its text if it came as such.
 #[derive(Clone, Debug)]
-struct Prompt {
-    tokens: Vec<u32>,
-    text: String,
+pub(super) struct Prompt {
+    pub tokens: Vec<u32>,
+    pub text: Option<String>,
 }
 
 /// The handler.
@@ -61,8 +61,17 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
     let echo = fields.flag("echo")?.unwrap_or(false);
     let best_of = best_of(&mut fields, &parameters, state.limits.choices)?;
     let constrained = constraints::of_openai(&mut fields)?;
-    let prompts = prompts(&state, &mut fields, &parameters, echo).await?;
+    let mut prompts = prompts(&state, &mut fields, "prompt", state.limits.choices).await?;
     fields.finish()?;
+    let context = state.engine.limits().room_after(0);
+    for prompt in &mut prompts {
+        let is_cut = parameters.truncate(&mut prompt.tokens, context);
+        prompt.text = match prompt.text.take().filter(|_| !is_cut) {
+            _ if !echo => None,
+            Some(text) => Some(text),
+            None => Some(state.tokenizer.decode(&prompt.tokens, !parameters.show_special)),
+        };
+    }
     let grammar = state.constraints.compile(constrained).await?;
 
     let choices = prompts.len() * best_of;
@@ -126,7 +135,10 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             logprobs,
             token_ids: parameters.token_ids,
             writers: prompts.iter().map(|_| LogprobsWriter::default()).collect(),
-            echoes: prompts.iter().map(|prompt| prompt.text.clone()).collect(),
+            echoes: prompts
+                .iter()
+                .map(|prompt| prompt.text.clone().unwrap_or_default())
+                .collect(),
             prompts: prompts
                 .into_iter()
                 .map(|prompt| parameters.token_ids.then_some(prompt.tokens))
@@ -193,7 +205,11 @@ impl Asking<'_> {
         let prompt_logprobs = self.parameters.prompt_logprobs;
         Choice {
             index: 0,
-            text: format!("{}{}", self.prompt.text, answer.text),
+            text: format!(
+                "{}{}",
+                self.prompt.text.as_deref().unwrap_or_default(),
+                answer.text
+            ),
             logprobs,
             finish_reason: Some(finish_reason(&answer.finish.reason)),
             stop_reason: StopReason::of(&answer.finish.reason),
@@ -222,48 +238,39 @@ fn best_of(fields: &mut Fields, parameters: &Parameters, most: usize) -> Result<
     }
 }
 
-/// `prompt`: a text, a list of texts, a list of tokens, or a list of such lists.
-async fn prompts(
+/// A list of prompts, the field `name`: a text, a list of texts, a list of tokens, or a list of such lists; `most` of them.
+pub(super) async fn prompts(
     state: &AppState,
     fields: &mut Fields,
-    parameters: &Parameters,
-    echo: bool,
+    name: &'static str,
+    most: usize,
 ) -> Result<Vec<Prompt>, ApiError> {
-    let context = state.engine.limits().room_after(0);
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
-    let items = match fields.take("prompt") {
-        None => return Err(fields.complain("prompt", "is missing")),
-        Some(Value::Array(items)) if items.is_empty() => return Err(fields.complain("prompt", "is empty")),
+    let items = match fields.take(name) {
+        None => return Err(fields.complain(name, "is missing")),
+        Some(Value::Array(items)) if items.is_empty() => return Err(fields.complain(name, "is empty")),
         Some(Value::Array(items)) if !items.iter().all(Value::is_number) => items,
         Some(one) => vec![one],
     };
-    if items.len() > state.limits.choices {
-        let most = state.limits.choices;
+    if items.len() > most {
         let problem = format!("has {} entries, but may have at most {most}", items.len());
-        return Err(fields.complain("prompt", &problem));
+        return Err(fields.complain(name, &problem));
     }
     let mut prompts = Vec::with_capacity(items.len());
     for item in items {
-        let (mut tokens, given) = match item {
-            Value::String(text) => (
-                encode(&state.tokenizer, "prompt", &text, add_special).await?,
-                Some(text),
-            ),
+        prompts.push(match item {
+            Value::String(text) => Prompt {
+                tokens: encode(&state.tokenizer, name, &text, add_special).await?,
+                text: Some(text),
+            },
             Value::Array(ids) => {
                 let tokens = token_ids(&ids, state.engine.limits().vocab).ok_or_else(|| {
-                    fields.complain("prompt", "has something that is no token of the vocabulary")
+                    fields.complain(name, "has something that is no token of the vocabulary")
                 })?;
-                (tokens, None)
+                Prompt { tokens, text: None }
             }
-            _ => return Err(fields.complain("prompt", "must be text, token ids, or a list of either")),
-        };
-        let is_cut = parameters.truncate(&mut tokens, context);
-        let text = match given.filter(|_| !is_cut) {
-            _ if !echo => String::new(),
-            Some(text) => text,
-            None => state.tokenizer.decode(&tokens, !parameters.show_special),
-        };
-        prompts.push(Prompt { tokens, text });
+            _ => return Err(fields.complain(name, "must be text, token ids, or a list of either")),
+        });
     }
     Ok(prompts)
 }
