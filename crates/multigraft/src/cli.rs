@@ -9,6 +9,7 @@ use reqwest::Url;
 use crate::{
     commands::bench::BenchArguments,
     config::{ModelOptions, NamedSource, ServerOptions},
+    logging::LogFormat,
 };
 
 /// One base model, any number of LoRA adapters, one process.
@@ -41,6 +42,16 @@ pub(crate) struct Cli {
         default_value = "info"
     )]
     pub log: String,
+
+    /// How it is logged: as lines for people, or one JSON object a line.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PRETTY|JSON",
+        env = "MULTIGRAFT_LOG_FORMAT",
+        default_value = "pretty"
+    )]
+    pub log_format: LogFormat,
 
     #[command(subcommand)]
     pub command: Command,
@@ -386,6 +397,10 @@ pub(crate) enum AdaptersAction {
         /// Requests that wait or run at once.
         #[arg(long, value_name = "COUNT")]
         concurrent_requests: Option<NonZeroU32>,
+        /// Lets tenants use each other's computed prefixes: a common system prompt is computed once for all. Who can
+        /// measure times learns by it which prompts others sent.
+        #[arg(long)]
+        shared_prefixes: bool,
     },
     /// Serve an earlier version of an adapter.
     Rollback {

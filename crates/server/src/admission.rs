@@ -258,10 +258,13 @@ impl Session {
             .collect();
         // Of several the least: none of them gets more than it may.
         let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
+        let shared = !names.is_empty() && names.iter().all(|(_, limits)| limits.shared_prefixes);
         let limits = self.engine.limits();
         for request in &mut choices {
             request.payer = self.tenant(None);
-            request.tenant = self.tenant(request.tenant);
+            if !shared {
+                request.tenant = self.tenant(request.tenant);
+            }
             request.weight = weight.unwrap_or(1.0);
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
         }
@@ -278,8 +281,9 @@ impl Session {
         served.adapter = None;
         let ticket = served.ticket.take();
         let accepted = Arc::new(AtomicBool::new(false));
-        let watch = |_: &Request| self.metrics.watch(label, Arc::clone(&accepted));
-        let watches = choices.iter().map(watch).collect();
+        let followers = self.telemetry.follow(&choices, &served.name, &self.tokenizer);
+        let watch = |follower| (self.metrics.watch(label, Arc::clone(&accepted)), follower);
+        let watches = followers.into_iter().map(watch).collect();
         let (sinks, answers) = answers::channel(watches, metered.as_ref());
         let submit = |ids: &mut Vec<RequestId>| {
             for (request, sink) in choices.into_iter().zip(sinks) {
@@ -371,8 +375,8 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             let message = format!("`{field}` is {}, but must be {}", error.value, error.range);
             ApiError::invalid(field, message)
         }
-        // Weights are checked where they are set.
-        SubmitError::Weight { .. } => ApiError::Failed(message),
+        // Weights are checked where they are set; nobody asks for more than an embedding.
+        SubmitError::Weight { .. } | SubmitError::MoreThanEmbedding => ApiError::Failed(message),
         SubmitError::QueueFull { retry_after, .. } => ApiError::Overloaded { message, retry_after },
         SubmitError::Stopped => ApiError::ShuttingDown,
     }

@@ -13,6 +13,7 @@ use crate::{
     error::ApiError,
     metering::{Metered, Now},
     metrics::Watch,
+    telemetry::Follower,
     underway::Ticket,
 };
 
@@ -21,6 +22,7 @@ use crate::{
 pub(crate) struct ChannelSink {
     choice: usize,
     watch: Watch,
+    follower: Follower,
     /// Where its tokens are counted, if they are: as they are made, whoever reads them.
     metered: Option<Arc<Metered>>,
     // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
@@ -30,6 +32,7 @@ pub(crate) struct ChannelSink {
 impl Sink for ChannelSink {
     fn emit(&mut self, event: Event) -> ControlFlow<()> {
         self.watch.event(&event);
+        self.follower.event(&event);
         match (&self.metered, &event) {
             (Some(metered), Event::Token(_)) => metered.token(Now::get()),
             // Before its client hears of it, who may ask again at once.
@@ -62,6 +65,8 @@ pub(crate) struct Answers {
 pub(crate) struct Answer {
     /// The prompt's tokens with their log-probabilities, if they were asked for.
     pub prompt: Vec<PromptToken>,
+    /// The prompt's embedding, if that was asked for.
+    pub embedding: Vec<f32>,
     /// The generated tokens.
     pub tokens: Vec<Token>,
     /// Their text.
@@ -74,6 +79,7 @@ pub(crate) struct Answer {
 #[derive(Debug, Default)]
 struct Unfinished {
     prompt: Vec<PromptToken>,
+    embedding: Vec<f32>,
     tokens: Vec<Token>,
     text: String,
 }
@@ -83,6 +89,7 @@ impl Unfinished {
         self.text.push_str(&finish.text);
         Answer {
             prompt: self.prompt,
+            embedding: self.embedding,
             tokens: self.tokens,
             text: self.text,
             finish,
@@ -90,16 +97,20 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched. `metered` is held until the engine is done with all of them.
-pub(crate) fn channel(watches: Vec<Watch>, metered: Option<&Arc<Metered>>) -> (Vec<ChannelSink>, Answers) {
+/// The two ends of a channel for the choices that are watched and followed. `metered` is held until the engine is done with all of them.
+pub(crate) fn channel(
+    watches: Vec<(Watch, Follower)>,
+    metered: Option<&Arc<Metered>>,
+) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
     let choices = watches.len();
     let sinks = watches
         .into_iter()
         .enumerate()
-        .map(|(choice, watch)| ChannelSink {
+        .map(|(choice, (watch, follower))| ChannelSink {
             choice,
             watch,
+            follower,
             metered: metered.map(Arc::clone),
             events: sender.clone(),
         })
@@ -149,6 +160,7 @@ impl Answers {
             match event {
                 Event::Started { .. } => {}
                 Event::Prompt(tokens) => so_far.prompt.extend(tokens),
+                Event::Embedding(embedding) => so_far.embedding = embedding,
                 Event::Token(token) => {
                     so_far.text.push_str(&token.text);
                     so_far.tokens.push(token);
