@@ -21,6 +21,7 @@ use crate::{
     metering::{Bounded, Now},
     session::{Session, name_of},
     state::AppState,
+    telemetry,
     underway::Ticket,
 };
 
@@ -117,6 +118,10 @@ impl Session {
 
     /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
     pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
+        if let Asked::One { name, .. } = asked {
+            let base = || self.registry.base();
+            telemetry::asked_for(if self.is_base(name) { base() } else { name });
+        }
         match asked {
             Asked::One { name, .. } if self.is_base(name) => {
                 self.check_name(name)?;
@@ -221,15 +226,24 @@ impl Session {
     ) -> Result<Entry, ApiError> {
         let outcome = match found {
             Lookup::Ready(entry) => Ok(entry),
-            Lookup::Loading(waiting) => match timeout_at(deadline, waiting.outcome()).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    return Err(ApiError::StillLoading {
-                        name: name.to_owned(),
-                        waited: self.limits.load_wait,
-                    });
+            Lookup::Loading(waiting) => {
+                let loading = telemetry::loading(self.telemetry.tracer.as_ref(), name);
+                let outcome =
+                    timeout_at(deadline, waiting.outcome())
+                        .await
+                        .map_err(|_| ApiError::StillLoading {
+                            name: name.to_owned(),
+                            waited: self.limits.load_wait,
+                        });
+                if let Some(loading) = loading {
+                    match &outcome {
+                        Ok(Ok(_)) => drop(loading),
+                        Ok(Err(error)) => loading.failed(error),
+                        Err(error) => loading.failed(error),
+                    }
                 }
-            },
+                outcome?
+            }
             Lookup::Unavailable(error) => Err(error),
             Lookup::Unknown => return Err(ApiError::unknown_model(name, self.names())),
         };
@@ -281,7 +295,7 @@ impl Session {
         served.adapter = None;
         let ticket = served.ticket.take();
         let accepted = Arc::new(AtomicBool::new(false));
-        let followers = self.telemetry.follow(&choices, &served.name, &self.tokenizer);
+        let followers = self.telemetry.follow(&choices, served, &self.tokenizer);
         let watch = |follower| (self.metrics.watch(label, Arc::clone(&accepted)), follower);
         let watches = followers.into_iter().map(watch).collect();
         let (sinks, answers) = answers::channel(watches, metered.as_ref());
