@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, anyhow, ensure};
 use multigraft_adapters::AllowedSource;
 use multigraft_engine::EngineOptions;
-use multigraft_server::Limits;
+use multigraft_server::{ConnectionLimits, Limits};
 
 use super::options::{
     AdapterDtype, BaseAlias, KvDtype, ModelOptions, NamedSource, SelfTestMode, ServerOptions, Switch,
@@ -63,6 +63,8 @@ pub(crate) struct ServerSettings {
     pub no_auth: bool,
     /// What a single request may ask for.
     pub limits: Limits,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
     /// How long requests under way may go on after the first signal.
     pub grace: Duration,
     /// Whether adapters are loaded before the first request.
@@ -150,6 +152,12 @@ impl ServerSettings {
         let limits = Limits::default();
         let body = flags.max_body.or(file.max_body);
         let upload = flags.max_upload.or(file.max_upload);
+        let connections = ConnectionLimits::default();
+        let most = flags
+            .max_connections
+            .or(file.max_connections)
+            .unwrap_or(connections.most);
+        ensure!(most > 0, "max-connections is 0, but must be 1 or more");
         Ok(Self {
             address: SocketAddr::new(
                 flags
@@ -173,6 +181,7 @@ impl ServerSettings {
                     .map_or(limits.load_wait, Duration::from_secs),
                 ..limits
             },
+            connections: ConnectionLimits { most, ..connections },
             preload: flags
                 .preload
                 .or(file.preload)
