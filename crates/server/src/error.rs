@@ -60,6 +60,23 @@ pub enum ApiError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The path and the query are longer than the server accepts.
+    #[error("the path with its query has {length} bytes, more than the limit of {limit}")]
+    LongUri {
+        /// What they have, in bytes.
+        length: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The body comes too slowly to be waited for.
+    #[error("the request body comes too slowly; the connection is closed")]
+    TooSlow,
+    /// There are as many connections as there may be.
+    #[error("the server has {most} connections, as many as it takes (`--max-connections`); try again later")]
+    Busy {
+        /// How many.
+        most: usize,
+    },
     /// The body is not declared as JSON.
     #[error("the body must be JSON and be declared so: send the header `content-type: application/json`")]
     NotJson,
@@ -224,11 +241,14 @@ impl ApiError {
             (Self::UnknownModel { .. } | Self::UnknownRoute { .. }, _) => StatusCode::NOT_FOUND,
             (Self::MethodNotAllowed { .. }, _) => StatusCode::METHOD_NOT_ALLOWED,
             (Self::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
+            (Self::LongUri { .. }, _) => StatusCode::URI_TOO_LONG,
+            (Self::TooSlow, _) => StatusCode::REQUEST_TIMEOUT,
             (Self::NotJson, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             (Self::Overloaded { .. } | Self::Quota { .. }, _) => StatusCode::TOO_MANY_REQUESTS,
-            (Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown, _) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            (
+                Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown | Self::Busy { .. },
+                _,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             (Self::Unauthorized(_), _) => StatusCode::UNAUTHORIZED,
             (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
             (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
@@ -247,10 +267,12 @@ impl ApiError {
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "NotFoundError",
             Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
             Self::TooLarge { .. } => "PayloadTooLargeError",
+            Self::LongUri { .. } => "UriTooLongError",
+            Self::TooSlow => "RequestTimeoutError",
             Self::Overloaded { .. } => "RateLimitError",
             // OpenAI's word, which clients tell apart from a limit that passes.
             Self::Quota { .. } => "insufficient_quota",
-            Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown => {
+            Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown | Self::Busy { .. } => {
                 "ServiceUnavailableError"
             }
             Self::Unauthorized(_) => "AuthenticationError",
@@ -266,7 +288,12 @@ impl ApiError {
     /// status for the rest.
     pub(crate) fn tgi_type(&self) -> &'static str {
         match self {
-            Self::Invalid { .. } | Self::NotJson | Self::TooLarge { .. } | Self::Unusable(_) => "validation",
+            Self::Invalid { .. }
+            | Self::NotJson
+            | Self::TooLarge { .. }
+            | Self::LongUri { .. }
+            | Self::TooSlow
+            | Self::Unusable(_) => "validation",
             Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
@@ -277,7 +304,8 @@ impl ApiError {
             | Self::Quota { .. }
             | Self::Unavailable { .. }
             | Self::StillLoading { .. }
-            | Self::ShuttingDown => "overloaded",
+            | Self::ShuttingDown
+            | Self::Busy { .. } => "overloaded",
             Self::Failed(_) => "generation",
         }
     }
@@ -296,7 +324,7 @@ impl ApiError {
             Self::Overloaded { retry_after, .. } => {
                 Some(retry_after.map_or(RETRY_AFTER, |after| after.clamp(RETRY_AFTER, LONGEST)))
             }
-            Self::ShuttingDown | Self::StillLoading { .. } => Some(RETRY_AFTER),
+            Self::ShuttingDown | Self::StillLoading { .. } | Self::Busy { .. } => Some(RETRY_AFTER),
             Self::Quota { retry_after, .. } => Some(*retry_after),
             Self::Unavailable { retry_after, .. } => *retry_after,
             _ => None,

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use crate::{error::ApiError, state::Shared};
+use crate::{connections::is_too_slow, error::ApiError, state::Shared};
 
 /// The fields of a JSON object that were not read yet. Null counts as absent.
 #[derive(Clone, Debug)]
@@ -296,6 +296,7 @@ impl FromRequest<Shared> for Fields {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             match rejection.status().as_u16() {
                 413 => ApiError::TooLarge { limit },
+                _ if is_too_slow(&rejection) => ApiError::TooSlow,
                 _ => ApiError::malformed("the request body could not be read to its end"),
             }
         })?;

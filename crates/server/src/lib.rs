@@ -3,6 +3,7 @@
 //! The road of a request:
 //!
 //! ```text
+//!  connections   taking them, and for how long they may take
 //!  routes        one table; errors worded in the path's dialect (dialect, error)
 //!   session      whose request it is, and what of the server that may be seen
 //!   fields       the body, field by field: nothing wrong or unknown is let through
@@ -35,6 +36,7 @@ mod adapters;
 mod admission;
 mod answers;
 mod asked;
+mod connections;
 mod constraints;
 mod defaults;
 mod dialect;
@@ -57,6 +59,7 @@ mod tgi;
 mod tokens;
 mod underway;
 
+pub use connections::ConnectionLimits;
 pub use constraints::Constraints;
 pub use dialect::Dialect;
 pub use error::ApiError;

@@ -7,7 +7,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     handler::Handler,
     http::StatusCode,
-    middleware,
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
@@ -106,6 +106,7 @@ pub fn router(state: Arc<AppState>) -> Router {
             session::authenticate,
         ))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(check_length))
         .layer(middleware::from_fn(dialect::word_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::count))
         .layer(middleware::from_fn_with_state(
@@ -135,6 +136,20 @@ async fn health(State(state): State<Shared>) -> StatusCode {
     } else {
         StatusCode::OK
     }
+}
+
+/// The most bytes of a path with its query.
+const URI_BYTES: usize = 8 << 10;
+
+/// Middleware: refuses paths that are longer than any name.
+async fn check_length(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let length = uri.path().len() + uri.query().map_or(0, |query| 1 + query.len());
+    if length > URI_BYTES {
+        let limit = URI_BYTES;
+        return ApiError::LongUri { length, limit }.into_response();
+    }
+    next.run(request).await
 }
 
 async fn unknown(request: Request) -> ApiError {

@@ -6,10 +6,14 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::{Extension, serve::ListenerExt as _};
+use axum::Extension;
 use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 
-use crate::{routes::router, state::AppState};
+use crate::{
+    connections::{self, ConnectionLimits},
+    routes::router,
+    state::AppState,
+};
 
 /// How serving came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +28,11 @@ pub enum Ended {
 /// second time, or the end of `grace`, cuts them off.
 ///
 /// # Errors
-/// Faults of the listener. Those of single connections only end those.
+/// A bug of the server's. Faults of connections, or in taking them, are logged.
 pub async fn serve<S, F>(
     listener: TcpListener,
     state: Arc<AppState>,
+    limits: ConnectionLimits,
     grace: Duration,
     mut signal: S,
 ) -> io::Result<Ended>
@@ -35,19 +40,9 @@ where
     S: FnMut() -> F,
     F: Future<Output = ()>,
 {
-    let (stop, mut stopped) = watch::channel(false);
-    // A token's chunk is a small packet; waiting to fill a larger one would add up to 40 ms to each.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection stays with delays");
-        }
-    });
+    let (stop, stopped) = watch::channel(false);
     let routes = router(state).layer(Extension(stopped.clone()));
-    let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
-        // An error means that the sender is gone, which is a stop as well.
-        let _ = stopped.wait_for(|&stop| stop).await;
-    });
-    let mut server = tokio::spawn(server.into_future());
+    let mut server = tokio::spawn(connections::answer(listener, routes, limits, stopped));
     tokio::select! {
         ended = &mut server => return joined(ended),
         () = signal() => {}
@@ -66,10 +61,8 @@ where
     Ok(Ended::CutOff)
 }
 
-fn joined(ended: Result<io::Result<()>, JoinError>) -> io::Result<Ended> {
-    ended
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map(|()| Ended::Drained)
+fn joined(ended: Result<(), JoinError>) -> io::Result<Ended> {
+    ended.map(|()| Ended::Drained).map_err(io::Error::other)
 }
 
 /// The next SIGINT (Ctrl-C) or, on Unix, SIGTERM.

@@ -106,7 +106,14 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
             .with_context(|| format!("cannot listen on {}", server.address))?;
         let is_open = access.as_ref().is_none_or(|access| access.is_empty());
         announce(&overview, listener.local_addr()?, &example, is_open)?;
-        Ok::<_, anyhow::Error>(serve(listener, Arc::new(state), server.grace, interrupt).await?)
+        let serving = serve(
+            listener,
+            Arc::new(state),
+            server.connections,
+            server.grace,
+            interrupt,
+        );
+        Ok::<_, anyhow::Error>(serving.await?)
     })?;
     match ended {
         Ended::Drained => engine.shutdown(),

@@ -193,6 +193,10 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_LOAD_WAIT")]
     pub load_wait: Option<u64>,
 
+    /// The most connections at once; the next gets 503 and is closed. [default: 4096]
+    #[arg(long, value_name = "N", env = "MULTIGRAFT_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
+
     /// How long requests under way may go on after Ctrl-C, in seconds. [default: 30]
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_GRACE")]
     pub grace: Option<u64>,

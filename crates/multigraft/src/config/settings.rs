@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, anyhow, ensure};
 use multigraft_adapters::AllowedSource;
 use multigraft_engine::EngineOptions;
-use multigraft_server::Limits;
+use multigraft_server::{ConnectionLimits, Limits};
 use reqwest::Url;
 
 use super::options::{
@@ -68,6 +68,8 @@ pub(crate) struct ServerSettings {
     pub traces: Option<Url>,
     /// Whether prompts and answers are logged.
     pub log_prompts: bool,
+    /// What connections may take.
+    pub connections: ConnectionLimits,
     /// How long requests under way may go on after the first signal.
     pub grace: Duration,
     /// Whether adapters are loaded before the first request.
@@ -155,6 +157,12 @@ impl ServerSettings {
         let limits = Limits::default();
         let body = flags.max_body.or(file.max_body);
         let upload = flags.max_upload.or(file.max_upload);
+        let connections = ConnectionLimits::default();
+        let most = flags
+            .max_connections
+            .or(file.max_connections)
+            .unwrap_or(connections.most);
+        ensure!(most > 0, "max-connections is 0, but must be 1 or more");
         Ok(Self {
             address: SocketAddr::new(
                 flags
@@ -183,6 +191,7 @@ impl ServerSettings {
                     .map_or(limits.load_wait, Duration::from_secs),
                 ..limits
             },
+            connections: ConnectionLimits { most, ..connections },
             preload: flags
                 .preload
                 .or(file.preload)

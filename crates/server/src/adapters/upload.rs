@@ -22,7 +22,7 @@ use serde::Deserialize;
 use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 
 use super::{not_loaded, own, to_the_end};
-use crate::{error::ApiError, session::Session};
+use crate::{connections::is_too_slow, error::ApiError, session::Session};
 
 /// What such a path ends with, after the adapter's name, which may hold slashes itself.
 const END: &str = "/upload";
@@ -175,6 +175,7 @@ fn not_uploaded(name: &str, error: &LoadError) -> ApiError {
 async fn receive(mut parts: Multipart, folder: &Path, limit: usize) -> Result<(), ApiError> {
     let broken = |error: &MultipartError| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit },
+        _ if is_too_slow(error) => ApiError::TooSlow,
         _ => ApiError::malformed(format!(
             "the upload ended early or is malformed: {}",
             error.body_text()

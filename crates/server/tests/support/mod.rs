@@ -186,6 +186,7 @@ impl Default for Options {
 /// A server with the adapters `two` (step 2) and `team/three` (step 3).
 #[derive(Clone)]
 pub(crate) struct Server {
+    pub(crate) state: Arc<AppState>,
     pub(crate) router: Router,
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
@@ -235,8 +236,10 @@ pub(crate) fn server_with(options: Options) -> Server {
         metrics: Metrics::default(),
         telemetry: Telemetry::default(),
     };
+    let state = Arc::new(state);
     Server {
-        router: router(Arc::new(state)),
+        router: router(Arc::clone(&state)),
+        state,
         engine,
         registry,
     }

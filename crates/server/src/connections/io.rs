@@ -1,0 +1,198 @@
+//! A connection whose client has only so much time: to send a request's headers, between requests, and to read.
+
+use std::{
+    io::{self, ErrorKind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::ConnectionLimits;
+
+/// How often a connection began to answer and ended an answer: odd while it answers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Phase(Arc<AtomicU64>);
+
+impl Phase {
+    /// A request was read, and is being answered as long as what is returned lives.
+    pub(super) fn answering(&self) -> Answering {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Answering(self.clone())
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct Answering(Phase);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Answering {
+    /// The same body, with which the answering ends.
+    pub(super) fn until_the_end_of(self, body: Body) -> Answered {
+        Answered {
+            body,
+            _answering: self,
+        }
+    }
+}
+
+/// An answer's body.
+#[derive(Debug)]
+pub(super) struct Answered {
+    body: Body,
+    _answering: Answering,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The connection. What takes too long is an error of the kind [`ErrorKind::TimedOut`], which closes it.
+#[derive(Debug)]
+pub(super) struct Timed<S> {
+    stream: S,
+    limits: ConnectionLimits,
+    phase: Phase,
+    /// The phase in which `read_by` was set.
+    of: u64,
+    /// Whether a part of the next request is here.
+    has_begun: bool,
+    read_by: Pin<Box<Sleep>>,
+    write_by: Pin<Box<Sleep>>,
+    /// Whether a write waits for the client.
+    is_stuck: bool,
+}
+
+impl<S> Timed<S> {
+    pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits) -> Self {
+        let begin = Instant::now();
+        Self {
+            stream,
+            of: phase.count(),
+            phase,
+            has_begun: true,
+            read_by: Box::pin(sleep_until(begin + limits.headers)),
+            write_by: Box::pin(sleep_until(begin)),
+            is_stuck: false,
+            limits,
+        }
+    }
+
+    /// Notes whether a write waits, and since when; says when it does so for too long.
+    fn written<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.is_stuck = false;
+            return outcome;
+        }
+        if !self.is_stuck {
+            self.is_stuck = true;
+            self.write_by.as_mut().reset(Instant::now() + self.limits.write);
+        }
+        ready!(self.write_by.as_mut().poll(context));
+        Poll::Ready(Err(late("the client does not read its answer")))
+    }
+}
+
+fn late(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, what)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let phase = self.phase.count();
+        if phase != self.of {
+            self.of = phase;
+            self.has_begun = false;
+            let idle = Instant::now() + self.limits.idle;
+            self.read_by.as_mut().reset(idle);
+        }
+        if phase % 2 == 1 {
+            // How long a body takes is `Paced`'s business; and who waits for an answer has nothing to send.
+            return outcome;
+        }
+        if outcome.is_ready() {
+            if !self.has_begun {
+                self.has_begun = true;
+                let headers = Instant::now() + self.limits.headers;
+                self.read_by.as_mut().reset(headers);
+            }
+            return outcome;
+        }
+        ready!(self.read_by.as_mut().poll(context));
+        Poll::Ready(Err(late("the client sent no request in time")))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(outcome, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(outcome, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        self.written(outcome, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.written(outcome, context)
+    }
+}
