@@ -64,6 +64,10 @@ impl Dialect {
             let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         }
+        if matches!(error, ApiError::ShuttingDown | ApiError::TooSlow) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         if let ApiError::MethodNotAllowed { allowed, .. } = error
             && let Ok(allowed) = HeaderValue::from_str(allowed)
         {

@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use axum::{
-    Router,
+    Extension, Json, Router,
     extract::{DefaultBodyLimit, Request, State},
     handler::Handler,
     http::StatusCode,
@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
+use serde_json::json;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer},
@@ -18,7 +19,7 @@ use tower_http::{
 use tracing::Level;
 
 use crate::{
-    adapters::{llama_cpp, own, sglang, upload, vllm},
+    adapters::{events::Stopping, llama_cpp, own, sglang, upload, vllm},
     dialect,
     error::ApiError,
     keys, metrics,
@@ -90,6 +91,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/v1/keys/{id}/rotate", post(keys::rotate))
         // For those who run it
         .route("/health", get(health))
+        .route("/ready", get(ready))
         .route(
             "/ping",
             on(MethodFilter::GET, health)
@@ -106,6 +108,7 @@ pub fn router(state: Arc<AppState>) -> Router {
             session::authenticate,
         ))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(refuse_at_the_end))
         .layer(middleware::from_fn(check_length))
         .layer(middleware::from_fn(dialect::word_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::count))
@@ -136,6 +139,34 @@ async fn health(State(state): State<Shared>) -> StatusCode {
     } else {
         StatusCode::OK
     }
+}
+
+/// `GET /ready`: 200 while new requests are taken, else 503 with the reason.
+async fn ready(State(state): State<Shared>, stopping: Option<Extension<Stopping>>) -> Response {
+    let reason = if is_stopping(stopping.as_ref()) {
+        "the server is shutting down"
+    } else if state.engine.is_stopped() {
+        "the engine has stopped"
+    } else {
+        return Json(json!({"status": "ready"})).into_response();
+    };
+    let answer = json!({"status": "not ready", "reason": reason});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response()
+}
+
+/// What is answered to the last: whether the server lives, whether it takes requests, and what it did.
+const TO_THE_LAST: [&str; 4] = ["/health", "/ping", "/ready", "/metrics"];
+
+fn is_stopping(stopping: Option<&Extension<Stopping>>) -> bool {
+    stopping.is_some_and(|stopping| *stopping.borrow())
+}
+
+/// Middleware: once the server stops, refuses requests that come on connections of before.
+async fn refuse_at_the_end(stopping: Option<Extension<Stopping>>, request: Request, next: Next) -> Response {
+    if is_stopping(stopping.as_ref()) && !TO_THE_LAST.contains(&request.uri().path()) {
+        return ApiError::ShuttingDown.into_response();
+    }
+    next.run(request).await
 }
 
 /// The most bytes of a path with its query.

@@ -27,8 +27,8 @@ use crate::{
 
 /// Anthropic's and Azure's way to send a key.
 const API_KEY: &str = "x-api-key";
-/// What answers to anybody: whether the server lives.
-const OPEN: [&str; 2] = ["/health", "/ping"];
+/// What answers to anybody: whether the server lives, and takes requests.
+const OPEN: [&str; 3] = ["/health", "/ping", "/ready"];
 
 /// Whose a request is: a key's, or anybody's where there are no keys.
 #[derive(Clone, Debug)]

@@ -116,6 +116,29 @@ async fn health_and_stats_answer() {
 }
 
 #[tokio::test]
+async fn who_stops_is_not_ready_but_lives() {
+    let server = server();
+    assert_eq!(server.get("/ready").await.status, 200);
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let stopped = Server {
+        router: server.router.clone().layer(axum::Extension(stopping)),
+        ..server
+    };
+    assert_eq!(stopped.get("/ready").await.status, 200);
+    stop.send(true).expect("somebody listens");
+    let answer = stopped.get("/ready").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["reason"], "the server is shutting down");
+    assert_eq!(stopped.get("/health").await.status, 200);
+    let answer = stopped.post("/generate", json!({"inputs": "w"})).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("connection"), "close");
+    assert_eq!(answer.json()["error_type"], "overloaded");
+    stopped.engine.clone().shutdown();
+    assert_eq!(stopped.get("/ready").await.status, 503);
+}
+
+#[tokio::test]
 async fn what_platforms_ask_a_container_is_answered() {
     let server = server();
     assert_eq!(server.get("/ping").await.status, 200);

@@ -121,6 +121,21 @@ async fn requests_tokens_and_times_are_counted_for_each_adapter() {
 }
 
 #[tokio::test]
+async fn every_outcome_is_there_before_it_happens() {
+    let server = server();
+    for outcome in ["finished", "failed", "cancelled", "refused"] {
+        for adapter in ["alphabet", "two"] {
+            let series = format!("multigraft_requests_total{{adapter=\"{adapter}\",outcome=\"{outcome}\"}}");
+            assert_eq!(value(&server, &series).await, Some(0.0), "{series}");
+        }
+    }
+    for outcome in ["loaded", "failed"] {
+        let series = format!("multigraft_adapter_loads_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(value(&server, &series).await, Some(0.0), "{series}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_refused_and_who_hangs_up_is_counted_too() {
     let server = server();
     let body = json!({"limits": {"requests_per_minute": 1}});

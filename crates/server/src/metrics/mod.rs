@@ -38,10 +38,13 @@ struct OfAdapter {
     adapter: String,
 }
 
+/// How answers end.
+const OUTCOMES: [&str; 4] = ["finished", "failed", "cancelled", "refused"];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
     adapter: String,
-    /// `finished`, `failed`, `cancelled` or `refused`.
+    /// One of [`OUTCOMES`].
     outcome: &'static str,
 }
 
@@ -148,6 +151,9 @@ impl Default for Metrics {
             },
             registry,
         };
+        for outcome in ["loaded", "failed"] {
+            drop(inner.loads.get_or_create(&Load { outcome }));
+        }
         Self(Arc::new(inner))
     }
 }
@@ -209,9 +215,23 @@ impl Metrics {
     /// The label of a name.
     fn label(&self, name: Option<&str>) -> String {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        match name {
+        let adapter = match name {
             None => MERGED.to_owned(),
             Some(name) => names.label(name).to_owned(),
+        };
+        // To `rate`, a counter whose first value is 1 has not grown.
+        for outcome in OUTCOMES {
+            let adapter = adapter.clone();
+            drop(self.0.requests.get_or_create(&Ended { adapter, outcome }));
+        }
+        adapter
+    }
+
+    /// Gives each of these names its series, if all of them can have some.
+    fn begin<'a>(&self, served: impl ExactSizeIterator<Item = &'a str>) {
+        // Else those that are never asked for would take the places of those that are.
+        if served.len() <= MOST_ADAPTERS {
+            served.for_each(|name| drop(self.label(Some(name))));
         }
     }
 
@@ -219,7 +239,7 @@ impl Metrics {
     fn retain(&self, served: impl Fn(&str) -> bool) {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         for adapter in names.remove_others(served) {
-            for outcome in ["finished", "failed", "cancelled", "refused"] {
+            for outcome in OUTCOMES {
                 self.0.requests.remove(&Ended {
                     adapter: adapter.clone(),
                     outcome,

@@ -80,6 +80,9 @@ pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Respon
     let names: HashSet<&str> = adapters.iter().map(|listed| listed.name.as_str()).collect();
     let base = state.registry.base();
     state.metrics.retain(|name| name == base || names.contains(name));
+    let listed = adapters.iter().map(|listed| listed.name.as_str());
+    let served: Vec<&str> = listed.chain([base]).collect();
+    state.metrics.begin(served.into_iter());
     let mut text = String::new();
     let encoded = encode_registry(&mut text, &state.metrics.0.registry)
         .and_then(|()| encode_registry(&mut text, &own(&state, &adapters)))
