@@ -22,7 +22,7 @@ use crate::{
     dialect,
     error::ApiError,
     metrics,
-    openai::{chat, completions, models},
+    openai::{chat, completions, models, responses},
     session,
     state::{AppState, Shared},
     tgi::{generate, info, tokenize},
@@ -34,6 +34,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         // OpenAI
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::responses))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::get))
         // TGI

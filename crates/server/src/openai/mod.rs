@@ -1,4 +1,4 @@
-//! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
+//! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/models`.
 //!
 //! Shapes follow OpenAI's reference; parameters beyond it (`top_k`, `min_p`, `repetition_penalty`, `ignore_eos`, …)
 //! are spelled as in vLLM.
@@ -7,8 +7,10 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 mod logprobs;
 pub(crate) mod messages;
+mod metadata;
 pub(crate) mod models;
 mod parameters;
+pub(crate) mod responses;
 pub(crate) mod tools;
 mod types;
 
