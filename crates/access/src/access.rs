@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
     thread,
     time::{Duration, SystemTime},
 };
@@ -28,6 +28,8 @@ type Keys = HashMap<String, (Arc<Key>, Vec<StoredSecret>)>;
 pub struct Access {
     store: Store,
     keys: RwLock<Arc<Keys>>,
+    /// Held from reading to keeping what was read, so that nobody puts older keys in the place of newer ones.
+    reading: Mutex<()>,
     months: Months,
 }
 
@@ -41,6 +43,7 @@ impl Access {
             months: Months::new(store.months()?),
             store,
             keys: RwLock::default(),
+            reading: Mutex::default(),
         };
         access.refresh()?;
         Ok(access)
@@ -51,6 +54,7 @@ impl Access {
     /// # Errors
     /// If they cannot be read; those that were known stay.
     pub fn refresh(&self) -> Result<(), AccessError> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let stored = self.store.stored()?.into_iter();
         let keys = stored.map(|stored| (stored.key.id.clone(), (Arc::new(stored.key), stored.secrets)));
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys.collect());

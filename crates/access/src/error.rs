@@ -43,6 +43,12 @@ pub enum AccessError {
     /// The key was revoked, which is for good.
     #[error("key `{0}` is revoked, which cannot be undone; add another")]
     Revoked(String),
+    /// There would be an admin's key for a shorter time than before, or none.
+    #[error(
+        "no other admin's key lasts as long as `{0}`: give another the role `admin` and as late an end first, or use `multigraft \
+         keys` at the server's data folder"
+    )]
+    LastAdmin(String),
     /// Another key has the name.
     #[error("there is a key called `{0}` already; choose another name")]
     NameTaken(String),

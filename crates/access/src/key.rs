@@ -112,6 +112,15 @@ pub struct Changes {
     pub expires: Option<Option<SystemTime>>,
 }
 
+/// What a change may do to the admins' keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admins {
+    /// There is an admin's key for as long as before: for whoever could not make another one without.
+    OneStays,
+    /// All of them may end.
+    MayEnd,
+}
+
 /// Whether `text` can be a key's or tenant's name.
 pub(crate) fn check_name(what: &str, text: &str) -> Result<(), AccessError> {
     let problem = match text {

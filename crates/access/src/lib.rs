@@ -24,7 +24,7 @@ mod store;
 pub use access::Access;
 pub use error::{AccessError, Refused};
 pub use grant::{Grant, Grants};
-pub use key::{Changes, Key, NewKey, Role};
+pub use key::{Admins, Changes, Key, NewKey, Role};
 pub use limits::{KeyLimits, LimitChanges};
 pub use month::Exhausted;
 pub use secret::Secret;

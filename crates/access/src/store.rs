@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, Trans
 use crate::{
     error::AccessError,
     grant::Grants,
-    key::{Changes, Key, NewKey, check_name},
+    key::{Admins, Changes, Key, NewKey, Role, check_name},
     limits::{KeyLimits, LimitChanges},
     month::{Month, Spent},
     secret::{Hash, Secret},
@@ -299,17 +299,18 @@ impl Store {
     /// Ends a key, named by its id or name, for good. A second time changes nothing.
     ///
     /// # Errors
-    /// If there is no such key, or the database cannot be written.
-    pub fn revoke(&self, key: &str) -> Result<Key, AccessError> {
+    /// If there is no such key, `admins` are not to be without it, or the database cannot be written.
+    pub fn revoke(&self, key: &str, admins: Admins) -> Result<Key, AccessError> {
         self.write(|transaction| {
             let Some(id) = find(transaction, key)? else {
                 return Ok(Err(AccessError::Unknown(key.to_owned())));
             };
+            let before = last_end(transaction)?;
             transaction.execute(
                 "UPDATE key SET revoked = coalesce(revoked, ?) WHERE id = ?",
                 params![seconds(SystemTime::now()), id],
             )?;
-            Ok(Ok(id))
+            Ok(check_admins(transaction, admins, before, key)?.map(|()| id))
         })
         .and_then(|id| self.key(&id))
     }
@@ -319,9 +320,11 @@ impl Store {
     /// # Errors
     /// If there is no such key, it is revoked, or the database cannot be written.
     pub fn rotate(&self, key: &str, until: SystemTime) -> Result<(Key, Secret), AccessError> {
-        let id = self.alive(key)?;
-        let secret = Secret::new(&id)?;
-        self.write(|transaction| {
+        let (id, secret) = self.write(|transaction| {
+            let (id, secret) = match alive(transaction, key)?.and_then(|id| Ok((Secret::new(&id)?, id))) {
+                Ok((secret, id)) => (id, secret),
+                Err(error) => return Ok(Err(error)),
+            };
             transaction.execute(
                 "UPDATE secret SET expires = min(coalesce(expires, ?1), ?1) WHERE key = ?2",
                 params![seconds(until), id],
@@ -331,7 +334,7 @@ impl Store {
                 params![id, seconds(SystemTime::now())],
             )?;
             insert_secret(transaction, &secret)?;
-            Ok(Ok(()))
+            Ok(Ok((id, secret)))
         })?;
         Ok((self.key(&id)?, secret))
     }
@@ -339,13 +342,18 @@ impl Store {
     /// Changes a key, named by its id or name.
     ///
     /// # Errors
-    /// If there is no such key, it is revoked, a field is not right, or the database cannot be written.
-    pub fn set(&self, key: &str, changes: &Changes) -> Result<Key, AccessError> {
+    /// If there is no such key, it is revoked, a field is not right, `admins` are not to be without it, or the database cannot be
+    /// written.
+    pub fn set(&self, key: &str, changes: &Changes, admins: Admins) -> Result<Key, AccessError> {
         if let Some(tenant) = &changes.tenant {
             check_name("tenant", tenant)?;
         }
-        let id = self.alive(key)?;
         self.write(|transaction| {
+            let id = match alive(transaction, key)? {
+                Ok(id) => id,
+                Err(error) => return Ok(Err(error)),
+            };
+            let before = last_end(transaction)?;
             if let Some(role) = changes.role {
                 transaction.execute(
                     "UPDATE key SET role = ? WHERE id = ?",
@@ -381,26 +389,22 @@ impl Store {
                     params![expires.map(seconds), id],
                 )?;
             }
-            Ok(Ok(()))
-        })?;
-        self.key(&id)
+            Ok(check_admins(transaction, admins, before, key)?.map(|()| id))
+        })
+        .and_then(|id| self.key(&id))
     }
 
-    fn alive(&self, key: &str) -> Result<String, AccessError> {
-        let found = self
-            .keys()?
-            .into_iter()
-            .find(|found| found.id == key || found.name == key);
-        match found {
-            None => Err(AccessError::Unknown(key.to_owned())),
-            Some(found) if found.revoked.is_some() => Err(AccessError::Revoked(key.to_owned())),
-            Some(found) => Ok(found.id),
-        }
-    }
-
-    fn key(&self, id: &str) -> Result<Key, AccessError> {
-        let found = self.keys()?.into_iter().find(|key| key.id == id);
-        found.ok_or_else(|| AccessError::Unknown(id.to_owned()))
+    /// The key of that id or name.
+    ///
+    /// # Errors
+    /// If there is none, or the database cannot be read.
+    pub fn key(&self, key: &str) -> Result<Key, AccessError> {
+        let mut keys = self.keys()?;
+        // An id before a name that looks like one.
+        let by_id = keys.iter().position(|found| found.id == key);
+        let found = by_id.or_else(|| keys.iter().position(|found| found.name == key));
+        let found = found.ok_or_else(|| AccessError::Unknown(key.to_owned()))?;
+        Ok(keys.swap_remove(found))
     }
 
     /// The tokens of every key's last month.
@@ -495,4 +499,41 @@ fn find(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<Str
             |row| row.get(0),
         )
         .optional()
+}
+
+/// The id of a key that is not revoked.
+fn alive(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Result<String, AccessError>> {
+    let Some(id) = find(transaction, key)? else {
+        return Ok(Err(AccessError::Unknown(key.to_owned())));
+    };
+    let is_revoked =
+        transaction.query_row("SELECT revoked IS NOT NULL FROM key WHERE id = ?", [&id], |row| {
+            row.get(0)
+        })?;
+    Ok(match is_revoked {
+        true => Err(AccessError::Revoked(key.to_owned())),
+        false => Ok(id),
+    })
+}
+
+/// Until when there is an admin's key.
+fn last_end(transaction: &Transaction<'_>) -> rusqlite::Result<Option<i64>> {
+    transaction.query_row(
+        "SELECT max(coalesce(expires, ?)) FROM key WHERE role = ? AND revoked IS NULL",
+        params![i64::MAX, Role::Admin.to_string()],
+        |row| row.get(0),
+    )
+}
+
+/// Whether what was done to `key` since `before` may be.
+fn check_admins(
+    transaction: &Transaction<'_>,
+    admins: Admins,
+    before: Option<i64>,
+    key: &str,
+) -> rusqlite::Result<Result<(), AccessError>> {
+    Ok(match admins {
+        Admins::OneStays if last_end(transaction)? < before => Err(AccessError::LastAdmin(key.to_owned())),
+        Admins::OneStays | Admins::MayEnd => Ok(()),
+    })
 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use multigraft_access::{
-    Access, AccessError, Changes, FILE, Grants, KeyLimits, LimitChanges, NewKey, Refused, Role, Secret, Store,
+    Access, AccessError, Admins, Changes, FILE, Grants, KeyLimits, LimitChanges, NewKey, Refused, Role,
+    Secret, Store,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -104,7 +105,7 @@ fn a_revoked_key_stays_revoked_and_does_not_open_the_server() {
     let access = access(&folder);
     assert!(access.is_empty());
     let (key, secret) = access.store().add(&new("acme")).unwrap();
-    access.store().revoke(&key.id).unwrap();
+    access.store().revoke(&key.id, Admins::MayEnd).unwrap();
     access.refresh().unwrap();
     assert_eq!(access.check(&secret, SystemTime::now()), Err(Refused::Revoked));
     assert!(!access.is_empty());
@@ -113,11 +114,11 @@ fn a_revoked_key_stays_revoked_and_does_not_open_the_server() {
         Err(AccessError::Revoked(_))
     ));
     assert!(matches!(
-        access.store().set("acme", &Changes::default()),
+        access.store().set("acme", &Changes::default(), Admins::MayEnd),
         Err(AccessError::Revoked(_))
     ));
     assert!(matches!(
-        access.store().revoke("none"),
+        access.store().revoke("none", Admins::MayEnd),
         Err(AccessError::Unknown(_))
     ));
 }
@@ -129,7 +130,7 @@ fn what_another_process_changes_is_seen_within_seconds() {
     let access = Arc::new(access(&folder));
     access.follow().unwrap();
     let other = Store::open(folder.path()).unwrap();
-    other.revoke("acme").unwrap();
+    other.revoke("acme", Admins::MayEnd).unwrap();
     let begun = Instant::now();
     while access.check(&secret, SystemTime::now()).is_ok() {
         assert!(begun.elapsed() < Duration::from_secs(20), "still open");
@@ -173,7 +174,11 @@ fn limits_and_what_was_spent_of_them_survive_a_restart() {
         },
         ..Changes::default()
     };
-    let changed = second.store().set("acme", &changes).unwrap().limits;
+    let changed = second
+        .store()
+        .set("acme", &changes, Admins::MayEnd)
+        .unwrap()
+        .limits;
     let expected = KeyLimits {
         requests_per_minute: None,
         concurrent_requests: NonZeroU32::new(2),
@@ -209,4 +214,69 @@ fn an_adapter_has_one_owner() {
     assert_eq!(store.owner("x").unwrap(), Some(a.id));
     store.disown("x").unwrap();
     assert_eq!(store.claim("x", &b.id).unwrap(), (true, true));
+}
+
+#[test]
+fn where_one_admin_has_to_stay_there_is_one_for_as_long_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = access(&folder);
+    let store = access.store();
+    let now = SystemTime::now();
+    let admin = |name: &str, expires| NewKey {
+        role: Role::Admin,
+        expires,
+        ..new(name)
+    };
+    let (boss, _) = store.add(&admin("boss", None)).unwrap();
+    store.add(&admin("guest", Some(now + DAY))).unwrap();
+    let demoted = Changes {
+        role: Some(Role::Use),
+        ..Changes::default()
+    };
+    let ended = Changes {
+        expires: Some(Some(now + 2 * DAY)),
+        ..Changes::default()
+    };
+    for refused in [
+        store.revoke("boss", Admins::OneStays),
+        store.set("boss", &demoted, Admins::OneStays),
+        store.set("boss", &ended, Admins::OneStays),
+    ] {
+        assert!(matches!(refused, Err(AccessError::LastAdmin(_))), "{refused:?}");
+    }
+    assert_eq!(store.key("boss").unwrap(), boss, "nothing is half done");
+    let endless = Changes {
+        expires: Some(None),
+        ..Changes::default()
+    };
+    store.set("guest", &endless, Admins::OneStays).unwrap();
+    store.revoke("boss", Admins::OneStays).unwrap();
+    assert!(store.revoke("guest", Admins::OneStays).is_err());
+    store.revoke("guest", Admins::MayEnd).unwrap();
+}
+
+#[test]
+fn an_id_goes_before_a_name_that_looks_like_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = access(&folder);
+    let store = access.store();
+    let (first, _) = store.add(&new("first")).unwrap();
+    let (second, _) = store.add(&new("second")).unwrap();
+    let (like, _) = store.add(&new(&second.id)).unwrap();
+    let tenant = Changes {
+        tenant: Some("t".to_owned()),
+        ..Changes::default()
+    };
+    let changed = store.set(&second.id, &tenant, Admins::MayEnd).unwrap();
+    assert_eq!(
+        (changed.id.as_str(), changed.tenant.as_str()),
+        (second.id.as_str(), "t")
+    );
+    assert_eq!(store.key(&second.id).unwrap().id, second.id);
+    assert_eq!(
+        store.rotate(&second.id, SystemTime::now()).unwrap().0.id,
+        second.id
+    );
+    assert_eq!(store.key(&like.id).unwrap().tenant, second.id);
+    assert_eq!(store.key("first").unwrap(), first);
 }

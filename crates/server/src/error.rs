@@ -109,7 +109,7 @@ pub enum ApiError {
     /// The name is another's.
     #[error("{0}")]
     Conflict(String),
-    /// There is no adapter of that name, or none at that place.
+    /// There is no adapter or key of that name, or none at that place.
     #[error("{0}")]
     NoAdapter(String),
     /// The adapter was removed, and its requests with it.

@@ -58,6 +58,11 @@ impl Fields {
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
+    /// The field's value, unchecked, where null says something else than its absence.
+    pub(crate) fn nullable(&mut self, name: &str) -> Option<Value> {
+        self.values.remove(name)
+    }
+
     /// The field's name as messages spell it.
     pub(crate) fn path(&self, name: &str) -> String {
         format!("{}{name}", self.within)
@@ -70,7 +75,8 @@ impl Fields {
         ApiError::invalid(path, message)
     }
 
-    fn mismatch(&self, name: &str, value: &Value, expected: &str) -> ApiError {
+    /// A complaint about what the field is.
+    pub(crate) fn mismatch(&self, name: &str, value: &Value, expected: &str) -> ApiError {
         self.complain(name, &format!("is {}, but must be {expected}", shown(value)))
     }
 

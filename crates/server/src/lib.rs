@@ -7,6 +7,7 @@
 //!   session      whose request it is, and what of the server that may be seen
 //!   fields       the body, field by field: nothing wrong or unknown is let through
 //!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
+//!   keys         API keys, for admins
 //!   tokens       text → tokens, long texts on another thread
 //!   constraints  what the answer must be: JSON, a grammar
 //!   asked        which adapter a request asks for, and at which scale
@@ -33,8 +34,10 @@ mod asked;
 mod constraints;
 mod defaults;
 mod dialect;
+mod embedding;
 mod error;
 mod fields;
+mod keys;
 mod metering;
 mod metrics;
 mod openai;

@@ -21,11 +21,11 @@ use crate::{
     adapters::{llama_cpp, own, sglang, upload, vllm},
     dialect,
     error::ApiError,
-    metrics,
-    openai::{chat, completions, models, responses},
+    keys, metrics,
+    openai::{chat, completions, embeddings, models, responses},
     session,
     state::{AppState, Shared},
-    tgi::{generate, info, tokenize},
+    tgi::{embed, generate, info, tokenize},
 };
 
 /// The whole of the HTTP interface over `state`.
@@ -35,6 +35,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/responses", post(responses::responses))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::get))
         // TGI
@@ -43,6 +44,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/invocations", post(generate::compatible))
         .route("/generate", post(generate::generate))
         .route("/generate_stream", post(generate::generate_stream))
+        .route("/embed", post(embed::embed))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/chat_tokenize", post(tokenize::chat_tokenize))
         .route("/info", get(info::info))
@@ -71,6 +73,21 @@ pub fn router(state: Arc<AppState>) -> Router {
                 .post(llama_cpp::set)
                 .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
         )
+        // API keys
+        .route(
+            "/v1/keys",
+            on(MethodFilter::GET, keys::list)
+                .post(keys::add)
+                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
+        )
+        .route(
+            "/v1/keys/{id}",
+            on(MethodFilter::GET, keys::get)
+                .patch(keys::change)
+                .delete(keys::revoke)
+                .fallback(|request| not_allowed(request, "GET,HEAD,PATCH,DELETE")),
+        )
+        .route("/v1/keys/{id}/rotate", post(keys::rotate))
         // For those who run it
         .route("/health", get(health))
         .route(

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{Table, presets};
-use multigraft_access::{Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Secret, Store};
+use multigraft_access::{Admins, Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Secret, Store};
 
 use crate::cli::{KeyLimitArguments, KeysAction, KeysArguments};
 
@@ -40,7 +40,8 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
         }
         KeysAction::Ls => table(&store.keys()?),
         KeysAction::Revoke { key } => {
-            let key = store.revoke(key)?;
+            // Whoever has the folder can make another admin.
+            let key = store.revoke(key, Admins::MayEnd)?;
             format!("key `{}` is revoked", key.name)
         }
         KeysAction::Rotate { key, hours } => {
@@ -64,6 +65,7 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
                     limits: changes(limits),
                     expires: days.map(in_days).transpose()?.map(Some),
                 },
+                Admins::MayEnd,
             )?;
             table(&[key])
         }

@@ -1,0 +1,289 @@
+//! `/v1/keys`: API keys, for admins. What `multigraft keys` does for a data folder, for whoever is not at the machine.
+
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json,
+    extract::Path,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use multigraft_access::{
+    AccessError, Admins, Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Role, Secret, Store,
+};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    error::ApiError,
+    fields::{Fields, whole},
+    openai::seconds,
+    session::Session,
+};
+
+const HOUR: u64 = 3600;
+/// How long the secrets before go on after a rotation that does not say, in hours.
+const GRACE: u64 = 24;
+/// The longest that they may: a year.
+const LONGEST_GRACE: u64 = 366 * 24;
+/// The end of time for keys, in seconds since 1970: that of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// A key, without its secrets. Times are in seconds since 1970.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    object: &'static str,
+    id: String,
+    name: String,
+    role: String,
+    tenant: String,
+    grants: Vec<String>,
+    limits: KeyLimits,
+    created: u64,
+    expires: Option<u64>,
+    revoked: Option<u64>,
+    /// In the one answer to whoever made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+impl From<Key> for Shown {
+    fn from(key: Key) -> Self {
+        Self {
+            object: "key",
+            role: key.role.to_string(),
+            grants: key.grants.texts(),
+            limits: key.limits,
+            created: seconds(key.created),
+            expires: key.expires.map(seconds),
+            revoked: key.revoked.map(seconds),
+            secret: None,
+            id: key.id,
+            name: key.name,
+            tenant: key.tenant,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    object: &'static str,
+    data: Vec<Shown>,
+}
+
+/// `GET /v1/keys`: all of them, the oldest first, revoked ones too.
+pub(crate) async fn list(state: Session) -> Result<Json<List>, ApiError> {
+    let keys = state.keys(Store::keys).await?;
+    Ok(Json(List {
+        object: "list",
+        data: keys.into_iter().map(Shown::from).collect(),
+    }))
+}
+
+/// `GET /v1/keys/{id}`, as all others by id or name.
+pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<Shown>, ApiError> {
+    let key = state.keys(move |store| store.key(&id)).await?;
+    Ok(Json(key.into()))
+}
+
+/// `POST /v1/keys`: `{"name", "role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. The answer alone holds the secret.
+pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
+    state.may_manage_keys()?;
+    let name = fields.required("name")?;
+    let changes = changes(&mut fields)?;
+    fields.finish()?;
+    let new = NewKey {
+        name,
+        role: changes.role.unwrap_or(Role::Use),
+        tenant: changes.tenant,
+        grants: changes.grants.unwrap_or_else(Grants::all),
+        limits: changes.limits.of(KeyLimits::default()),
+        expires: changes.expires.flatten(),
+    };
+    let (key, secret) = state.keys(move |store| store.add(&new)).await?;
+    Ok(with_secret(StatusCode::CREATED, key, &secret))
+}
+
+/// `PATCH /v1/keys/{id}`: `{"role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. What is not named stays; null lifts a limit or the
+/// end.
+pub(crate) async fn change(
+    state: Session,
+    Path(id): Path<String>,
+    mut fields: Fields,
+) -> Result<Json<Shown>, ApiError> {
+    state.may_manage_keys()?;
+    let changes = changes(&mut fields)?;
+    fields.finish()?;
+    let key = state.keys(move |store| store.set(&id, &changes, Admins::OneStays));
+    Ok(Json(key.await?.into()))
+}
+
+/// `DELETE /v1/keys/{id}`: the key opens nothing any more, for good. It stays in the list, for others have its id in their records.
+pub(crate) async fn revoke(state: Session, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    state
+        .keys(move |store| store.revoke(&id, Admins::OneStays))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/keys/{id}/rotate`: `{"hours"?}`, so long the secrets before go on. The answer alone holds the new one.
+pub(crate) async fn rotate(
+    state: Session,
+    Path(id): Path<String>,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    state.may_manage_keys()?;
+    let hours = fields.count("hours")?.unwrap_or(GRACE);
+    if hours > LONGEST_GRACE {
+        let problem = format!("is {hours}, but must be at most {LONGEST_GRACE}");
+        return Err(fields.complain("hours", &problem));
+    }
+    fields.finish()?;
+    let until = SystemTime::now() + Duration::from_secs(hours * HOUR);
+    let (key, secret) = state.keys(move |store| store.rotate(&id, until)).await?;
+    Ok(with_secret(StatusCode::OK, key, &secret))
+}
+
+fn with_secret(status: StatusCode, key: Key, secret: &Secret) -> Response {
+    let shown = Shown {
+        secret: Some(secret.reveal().to_owned()),
+        ..Shown::from(key)
+    };
+    let mut response = (status, Json(shown)).into_response();
+    let never = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, never);
+    response
+}
+
+/// The fields that keys are made and changed with alike.
+fn changes(fields: &mut Fields) -> Result<Changes, ApiError> {
+    let role = match fields.string("role")? {
+        None => None,
+        Some(text) => Some(
+            text.parse()
+                .map_err(|problem: String| ApiError::invalid("role", problem))?,
+        ),
+    };
+    let grants = match fields.list("grants")? {
+        None => None,
+        Some(grants) => {
+            let texts: Option<Vec<&str>> = grants.iter().map(Value::as_str).collect();
+            let texts = texts.ok_or_else(|| fields.complain("grants", "must be a list of strings"))?;
+            Some(Grants::parse(&texts).map_err(|problem| ApiError::invalid("grants", problem))?)
+        }
+    };
+    let expires = match fields.nullable("expires") {
+        None => None,
+        Some(Value::Null) => Some(None),
+        Some(value) => match whole(&value).filter(|seconds| *seconds <= LAST_SECOND) {
+            Some(seconds) => Some(Some(UNIX_EPOCH + Duration::from_secs(seconds))),
+            None => {
+                let expected = "whole seconds since 1970, or null for never";
+                return Err(fields.mismatch("expires", &value, expected));
+            }
+        },
+    };
+    Ok(Changes {
+        role,
+        tenant: fields.string("tenant")?,
+        grants,
+        limits: limits(fields)?,
+        expires,
+    })
+}
+
+fn limits(fields: &mut Fields) -> Result<LimitChanges, ApiError> {
+    let Some(mut given) = fields.object("limits")? else {
+        return Ok(LimitChanges::default());
+    };
+    let changes = LimitChanges {
+        requests_per_minute: small(&mut given, "requests_per_minute")?,
+        tokens_per_minute: small(&mut given, "tokens_per_minute")?,
+        concurrent_requests: small(&mut given, "concurrent_requests")?,
+        tokens_per_month: limit(&mut given, "tokens_per_month", i64::MAX as u64)?,
+    };
+    given.finish()?;
+    Ok(changes)
+}
+
+fn small(given: &mut Fields, name: &str) -> Result<Option<Option<NonZeroU32>>, ApiError> {
+    let limit = limit(given, name, u32::MAX.into())?;
+    Ok(limit.map(|limit| limit.and_then(|limit| NonZeroU32::try_from(limit).ok())))
+}
+
+fn limit(given: &mut Fields, name: &str, most: u64) -> Result<Option<Option<NonZeroU64>>, ApiError> {
+    match given.nullable(name) {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(None)),
+        Some(value) => match whole(&value)
+            .filter(|limit| *limit <= most)
+            .and_then(NonZeroU64::new)
+        {
+            Some(limit) => Ok(Some(Some(limit))),
+            None => {
+                let expected = format!("a whole number from 1 to {most}, or null for no limit");
+                Err(given.mismatch(name, &value, &expected))
+            }
+        },
+    }
+}
+
+impl Session {
+    /// Whether it may see and change keys. Without keys nobody may: whoever came first would close the server to all others.
+    fn may_manage_keys(&self) -> Result<(), ApiError> {
+        if self.account().is_none() {
+            let message = "this server has no API keys yet: make the first, an admin's, with `multigraft keys add NAME --role admin \
+                           --data FOLDER` on its machine";
+            return Err(ApiError::Forbidden(message.to_owned()));
+        }
+        // Asked anew, for a body may have been under way for long.
+        match self.renewed() {
+            None => Err(ApiError::Unauthorized("the API key is not valid".to_owned())),
+            Some(session) if session.is_admin() => Ok(()),
+            Some(_) => Err(ApiError::Forbidden(
+                "only an admin's key may see and change keys".to_owned(),
+            )),
+        }
+    }
+
+    /// Asks or changes the stored keys, to the end, and has what changed hold from now on.
+    async fn keys<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Store) -> Result<T, AccessError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.may_manage_keys()?;
+        let Some(access) = self.access.clone() else {
+            return Err(ApiError::Failed("there is no store of keys".to_owned()));
+        };
+        let done = spawn_blocking(move || {
+            let done = ask(access.store())?;
+            access.refresh()?;
+            Ok(done)
+        });
+        let done = done
+            .await
+            .map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?;
+        done.map_err(failed)
+    }
+}
+
+fn failed(error: AccessError) -> ApiError {
+    match error {
+        AccessError::Unknown(key) => {
+            ApiError::NoAdapter(format!("there is no key `{key}`; GET /v1/keys lists them"))
+        }
+        AccessError::Revoked(_) | AccessError::NameTaken(_) | AccessError::LastAdmin(_) => {
+            ApiError::Conflict(error.to_string())
+        }
+        AccessError::Invalid(message) => ApiError::malformed(message),
+        AccessError::Folder { .. }
+        | AccessError::Database { .. }
+        | AccessError::TooNew { .. }
+        | AccessError::Damaged { .. }
+        | AccessError::Random(_) => ApiError::Failed(error.to_string()),
+    }
+}
