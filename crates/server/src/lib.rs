@@ -25,12 +25,15 @@
 //! - A field that would change the answer is applied or refused by name, never ignored.
 //! - A client that hangs up drops its `answers`, which frees its slots in the engine's next step.
 //!
-//! This crate knows no kernels and no files; it does not start the engine and does not read configuration.
+//! Batches are run through the router itself, in the background (batches).
+//!
+//! This crate knows no kernels and no files but those of batches; it does not start the engine and does not read configuration.
 
 mod adapters;
 mod admission;
 mod answers;
 mod asked;
+mod batches;
 mod constraints;
 mod defaults;
 mod dialect;
@@ -50,6 +53,7 @@ mod tgi;
 mod tokens;
 mod underway;
 
+pub use batches::{Batches, run as run_batches};
 pub use constraints::Constraints;
 pub use dialect::Dialect;
 pub use error::ApiError;

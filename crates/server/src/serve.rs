@@ -9,7 +9,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 use axum::{Extension, serve::ListenerExt as _};
 use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 
-use crate::{routes::router, state::AppState};
+use crate::{batches::run as run_batches, routes::router, state::AppState};
 
 /// How serving came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,9 @@ where
             tracing::debug!(%error, "a connection stays with delays");
         }
     });
-    let routes = router(state).layer(Extension(stopped.clone()));
+    let routes = router(Arc::clone(&state)).layer(Extension(stopped.clone()));
+    // It is not waited for: what is left of batches is for the next process.
+    tokio::spawn(run_batches(state, routes.clone(), stopped.clone()));
     let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
         // An error means that the sender is gone, which is a stop as well.
         let _ = stopped.wait_for(|&stop| stop).await;

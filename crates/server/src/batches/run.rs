@@ -202,9 +202,9 @@ impl Runner {
             }
         }
         let id = begun.id.clone();
-        let ended = self.batches.on_disk(move |store| {
-            store.advance(&id, &[Status::InProgress], Status::Finalizing, now())
-        });
+        let ended = self
+            .batches
+            .on_disk(move |store| store.advance(&id, &[Status::InProgress], Status::Finalizing, now()));
         ended.await?;
         self.status(&begun.id).await
     }
@@ -228,7 +228,11 @@ impl Runner {
             };
             let Some(caller) = Caller::of(&self.state, begun.key.as_deref()) else {
                 let message = "The key that made this batch is not valid any more.";
-                break (false, Value::Null, json!({"code": "invalid_api_key", "message": message}));
+                break (
+                    false,
+                    Value::Null,
+                    json!({"code": "invalid_api_key", "message": message}),
+                );
             };
             let request = Request::post(&begun.endpoint)
                 .header(header::CONTENT_TYPE, "application/json")
@@ -272,7 +276,10 @@ impl Runner {
 
 /// When to ask again, if that can help before the batch's time is over.
 fn comes_back(headers: &HeaderMap) -> Option<Duration> {
-    if headers.get("x-should-retry").is_some_and(|again| again == "false") {
+    if headers
+        .get("x-should-retry")
+        .is_some_and(|again| again == "false")
+    {
         return None;
     }
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;

@@ -53,7 +53,8 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Va
     fields.finish()?;
     let file = find(&state, &input).await?;
     if file.purpose != Purpose::Batch {
-        let message = format!("`input_file_id`: file `{input}` is what a batch wrote; it is none of requests");
+        let message =
+            format!("`input_file_id`: file `{input}` is what a batch wrote; it is none of requests");
         return Err(ApiError::invalid("input_file_id", message));
     }
     let now = seconds(SystemTime::now());
@@ -71,7 +72,8 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Va
     let (id, most) = (begun.id.clone(), state.limits.batches);
     let is_begun = batches.on_disk(move |store| store.begin(&begun, most)).await?;
     if !is_begun {
-        let message = format!("{most} batches have not ended yet, which is the most; wait for one, or cancel it");
+        let message =
+            format!("{most} batches have not ended yet, which is the most; wait for one, or cancel it");
         return Err(ApiError::overloaded(message));
     }
     batches.notify();
@@ -105,7 +107,10 @@ pub(crate) async fn list(
         .on_disk(move |store| store.batches(tenant.as_deref(), after.as_deref(), limit + 1));
     let Some(mut found) = found.await? else {
         let after = listing.after.unwrap_or_default();
-        return Err(ApiError::invalid("after", format!("`after`: there is no batch `{after}`")));
+        return Err(ApiError::invalid(
+            "after",
+            format!("`after`: there is no batch `{after}`"),
+        ));
     };
     let has_more = found.len() > limit;
     found.truncate(limit);

@@ -6,8 +6,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{
-        FromRequest as _, Multipart, Path, Query, Request,
-        multipart::MultipartError,
+        FromRequest as _, Multipart, Path, Query, Request, multipart::MultipartError,
         rejection::QueryRejection,
     },
     http::{HeaderValue, StatusCode, header},
@@ -68,7 +67,8 @@ pub(crate) async fn list(
     }
     if let Some(after) = &listing.after {
         let at = files.iter().position(|file| file.id == *after);
-        let at = at.ok_or_else(|| ApiError::invalid("after", format!("`after`: there is no file `{after}`")))?;
+        let at =
+            at.ok_or_else(|| ApiError::invalid("after", format!("`after`: there is no file `{after}`")))?;
         files.drain(..=at);
     }
     files.retain(|file| {
@@ -83,7 +83,8 @@ pub(crate) async fn list(
 /// A page of a list.
 pub(super) fn page(data: Vec<Value>, has_more: bool) -> Value {
     let id = |item: Option<&Value>| item.and_then(|item| item.get("id")).cloned();
-    json!({"object": "list", "first_id": id(data.first()), "last_id": id(data.last()), "has_more": has_more, "data": data})
+    let (first, last) = (id(data.first()), id(data.last()));
+    json!({"object": "list", "first_id": first, "last_id": last, "has_more": has_more, "data": Value::Array(data)})
 }
 
 fn shown(file: &StoredFile) -> Value {
@@ -112,9 +113,7 @@ pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<V
 /// `DELETE /v1/files/{id}`.
 pub(crate) async fn remove(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let file = find(&state, &id).await?;
-    let removed = state
-        .batches()?
-        .on_disk(move |store| store.remove_file(&file.id));
+    let removed = state.batches()?.on_disk(move |store| store.remove_file(&file.id));
     match removed.await? {
         Removed::Removed => Ok(Json(json!({"id": id, "object": "file", "deleted": true}))),
         Removed::InUse(batch) => Err(ApiError::Conflict(format!(
@@ -188,7 +187,8 @@ pub(crate) async fn upload(state: Session, request: Request) -> Result<Response,
         }
         let file_name = part.file_name().unwrap_or("file").chars().take(255).collect();
         let file = batches.on_disk(|store| store.begin_file()).await?;
-        let failed = |error: std::io::Error| ApiError::Failed(format!("the upload could not be written: {error}"));
+        let failed =
+            |error: std::io::Error| ApiError::Failed(format!("the upload could not be written: {error}"));
         let mut to = tokio::fs::File::from_std(file.reopen().map_err(failed)?);
         let mut bytes = 0;
         while let Some(more) = part.chunk().await.map_err(broken)? {
@@ -220,7 +220,10 @@ pub(crate) async fn upload(state: Session, request: Request) -> Result<Response,
         files: state.limits.stored_files,
     };
     let shown = shown(&file);
-    match batches.on_disk(move |store| store.keep(written, &file, limits)).await? {
+    match batches
+        .on_disk(move |store| store.keep(written, &file, limits))
+        .await?
+    {
         Kept::Kept => Ok(Json(shown).into_response()),
         Kept::TooManyBytes(has) => Err(ApiError::Conflict(format!(
             "the file has {bytes} bytes, and there are {has} of at most {} already: delete files first",
@@ -237,10 +240,14 @@ fn purpose(texts: &mut Fields) -> Result<Purpose, ApiError> {
     match texts.string("purpose")?.as_deref() {
         Some("batch") => Ok(Purpose::Batch),
         Some(other) => {
-            let message = format!("`purpose` is {other:?}, but files are for batches alone: it must be \"batch\"");
+            let message =
+                format!("`purpose` is {other:?}, but files are for batches alone: it must be \"batch\"");
             Err(ApiError::invalid("purpose", message))
         }
-        None => Err(ApiError::invalid("purpose", "`purpose` is missing: it must be \"batch\"")),
+        None => Err(ApiError::invalid(
+            "purpose",
+            "`purpose` is missing: it must be \"batch\"",
+        )),
     }
 }
 
