@@ -12,7 +12,8 @@ use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
-    batches::Batches, constraints::Constraints, metering::Meters, metrics::Metrics, underway::Underway,
+    batches::Batches, constraints::Constraints, metering::Meters, metrics::Metrics, telemetry::Telemetry,
+    underway::Underway,
 };
 
 /// The state as handlers get it.
@@ -49,6 +50,8 @@ pub struct AppState {
     pub meters: Meters,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
+    /// What is told of single requests.
+    pub telemetry: Telemetry,
 }
 
 /// Facts about the base model that answers report.

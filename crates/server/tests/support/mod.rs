@@ -34,7 +34,8 @@ use multigraft_model::{
     PackedAdapter, Slot, Step, Target,
 };
 use multigraft_server::{
-    AppState, BaseInfo, Batches, Constraints, Limits, Meters, Metrics, Underway, router, run_batches,
+    AppState, BaseInfo, Batches, Constraints, Limits, Meters, Metrics, Telemetry, Underway, router,
+    run_batches,
 };
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
@@ -244,6 +245,7 @@ pub(crate) fn server_with(options: Options) -> Server {
         meters: Meters::default(),
         batches,
         metrics: Metrics::default(),
+        telemetry: Telemetry::default(),
     };
     let runs_batches = state.batches.is_some();
     let state = Arc::new(state);
