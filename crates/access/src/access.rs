@@ -107,10 +107,10 @@ impl Access {
         self.keys().is_empty()
     }
 
-    /// The key as it is now, for whoever was let in by it a while ago; `None` if it is over.
-    pub fn still(&self, key: &Key, now: SystemTime) -> Option<Arc<Key>> {
+    /// The key of that id as it is now, for whoever was let in by it a while ago; `None` if there is none or it is over.
+    pub fn valid(&self, id: &str, now: SystemTime) -> Option<Arc<Key>> {
         let keys = self.keys();
-        let (key, _) = keys.get(&key.id)?;
+        let (key, _) = keys.get(id)?;
         let is_over = key.revoked.is_some() || key.expires.is_some_and(|end| end <= now);
         (!is_over).then(|| Arc::clone(key))
     }

@@ -106,17 +106,24 @@ impl Shared {
     }
 
     /// Checks a request and gives it its place in the queue.
-    pub(crate) fn accept(&self, request: Request, sink: Box<dyn Sink>) -> Result<Submission, SubmitError> {
+    pub(crate) fn accept(
+        &self,
+        request: Request,
+        sink: Box<dyn Sink>,
+        background: bool,
+    ) -> Result<Submission, SubmitError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(SubmitError::Stopped);
         }
         request.check(&self.limits)?;
-        let place = WaitingRoom::enter(&self.waiting, request.share())?;
+        let share = request.share(background);
+        let place = WaitingRoom::enter(&self.waiting, share)?;
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let seed = request.sampling.seed.unwrap_or_else(|| self.seeds.hash_one(id));
         Ok(Submission {
             id,
             request,
+            share,
             seed,
             client: Client::new(sink),
             place,
@@ -181,7 +188,19 @@ impl Engine {
     /// # Errors
     /// If the request could never be served ([`Request::check`]), too many wait already, or the engine has stopped.
     pub fn submit(&self, request: Request, sink: Box<dyn Sink>) -> Result<RequestId, SubmitError> {
-        let submission = self.shared.accept(request, sink)?;
+        self.send(self.shared.accept(request, sink, false)?)
+    }
+
+    /// The same for a request that nobody waits for: it is computed in steps in which no other request wants anything, and gives
+    /// way to those in between.
+    ///
+    /// # Errors
+    /// As of [`submit`](Self::submit).
+    pub fn submit_background(&self, request: Request, sink: Box<dyn Sink>) -> Result<RequestId, SubmitError> {
+        self.send(self.shared.accept(request, sink, true)?)
+    }
+
+    fn send(&self, submission: Submission) -> Result<RequestId, SubmitError> {
         let id = submission.id;
         self.inbox
             .send(Command::Submit(Box::new(submission)))

@@ -17,6 +17,8 @@ use crate::tenant::Tenant;
 pub(crate) struct ShareId {
     pub(crate) adapter: Option<AdapterHash>,
     pub(crate) tenant: Option<Tenant>,
+    /// Whether it is served only while nobody else wants anything.
+    pub(crate) background: bool,
 }
 
 /// What a token of a prompt counts.
@@ -47,7 +49,7 @@ struct Share {
 impl Shares {
     /// A request has come that gives its share this weight, above 0.
     pub(crate) fn enter(&mut self, id: ShareId, weight: f32) {
-        let floor = self.floor();
+        let floor = self.floor(id.background);
         let share = self.shares.entry(id).or_default();
         share.weight = weight;
         if share.live == 0 {
@@ -62,17 +64,21 @@ impl Shares {
             share.live = share.live.saturating_sub(1);
         }
         // Who would be lifted anyway need not be remembered.
-        let floor = self.floor();
+        let floors = [self.floor(false), self.floor(true)];
         self.shares
-            .retain(|_, share| share.live > 0 || share.served > floor);
+            .retain(|id, share| share.live > 0 || share.served > floors[usize::from(id.background)]);
     }
 
     /// What a newcomer begins with: the least of those who have something to do; if nobody has, the most that anybody was
-    /// given, for then nobody took anything from anybody.
-    fn floor(&self) -> u64 {
-        let live = self.shares.values().filter(|share| share.live > 0);
+    /// given, for then nobody took anything from anybody. The background takes nothing from others, so it is apart.
+    fn floor(&self, background: bool) -> u64 {
+        let shares = self.shares.iter();
+        let shares = shares
+            .filter(|(id, _)| id.background == background)
+            .map(|(_, share)| share);
+        let live = shares.clone().filter(|share| share.live > 0);
         let least = live.map(|share| share.served).min();
-        let most = self.shares.values().map(|share| share.served).max();
+        let most = shares.map(|share| share.served).max();
         least.or(most).unwrap_or(0)
     }
 
@@ -109,6 +115,7 @@ mod tests {
         ShareId {
             adapter: None,
             tenant: Some(Tenant::new(name)),
+            background: false,
         }
     }
 

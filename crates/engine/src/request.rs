@@ -132,8 +132,9 @@ impl Request {
     }
 
     /// Whose share of the machine it is served from.
-    pub(crate) fn share(&self) -> ShareId {
+    pub(crate) fn share(&self, background: bool) -> ShareId {
         ShareId {
+            background,
             adapter: self.adapter.as_ref().map(AdapterUse::hash),
             tenant: self.payer.or(self.tenant),
         }

@@ -21,7 +21,7 @@ pub(crate) struct Queues {
     /// First those that were preempted, in the order that they were admitted in; then those that were not started yet, in
     /// the order that they came in.
     pub(crate) waiting: VecDeque<Sequence>,
-    /// Those that hold KV blocks, in the order that they were admitted in.
+    /// Those that hold KV blocks, in the order that they were admitted in, those in the background last.
     pub(crate) running: Vec<Sequence>,
 }
 
@@ -77,11 +77,16 @@ impl Scheduler {
     /// who run, first to those whose share was given least; and while rows are left, waiting requests are admitted, again
     /// that of the share which was given least.
     ///
+    /// While anybody else is there, those in the background compute nothing. They keep what they have, until somebody else needs
+    /// their place or their blocks.
+    ///
     /// `copy` copies the first positions of a block to another right away; `false` if that is beyond it.
     pub(crate) fn schedule(&mut self, mut copy: impl FnMut(BlockCopy) -> bool) -> Vec<Chunk> {
+        let background = self.all().all(Sequence::is_background);
+        let awake = |sequence: &Sequence| sequence.is_background() == background;
         let mut chunks = Vec::new();
         let mut index = 0;
-        while index < self.queues.running.len() {
+        while self.queues.running.get(index).is_some_and(awake) {
             if self.queues.running[index].remaining() == 1 {
                 if !self.make_room(index) {
                     break;
@@ -95,14 +100,15 @@ impl Scheduler {
             scored: SCORED_ROWS,
         };
         let prompts = self.queues.running.iter().enumerate();
-        let prompts = prompts.filter(|(_, sequence)| sequence.remaining() > 1);
+        let prompts = prompts.filter(|(_, sequence)| awake(sequence) && sequence.remaining() > 1);
         let mut prompts: Vec<(usize, &Sequence)> = prompts.collect();
         prompts.sort_by_key(|(_, sequence)| self.shares.served(sequence.share()));
         for (index, sequence) in prompts {
             chunks.extend(left.take(index, sequence));
         }
-        while left.rows > 0 && self.admit(&mut copy) {
-            let index = self.queues.running.len() - 1;
+        while left.rows > 0
+            && let Some(index) = self.admit(background, &mut copy)
+        {
             chunks.extend(left.take(index, &self.queues.running[index]));
         }
         chunks
@@ -114,12 +120,9 @@ impl Scheduler {
     /// The oldest of all can always go on, since every request fits into the pool on its own.
     fn make_room(&mut self, index: usize) -> bool {
         while !self.queues.running[index].grow() {
-            let Some(mut youngest) = self.queues.running.pop() else {
+            if !self.preempt_youngest() {
                 return false;
-            };
-            youngest.preempt();
-            self.preemptions += 1;
-            self.queues.waiting.push_front(youngest);
+            }
             if self.queues.running.len() == index {
                 return false;
             }
@@ -127,43 +130,62 @@ impl Scheduler {
         true
     }
 
-    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was preempted, or else of the share
-    /// that was given least the one of lowest priority, of equals the oldest. Nobody overtakes it.
-    fn admit(&mut self, copy: &mut dyn FnMut(BlockCopy) -> bool) -> bool {
-        let running = self.queues.running.len();
-        if running >= self.max_running {
-            return false;
-        }
-        // A running sequence needs a new block once in so many steps as a block has tokens. Leaving blocks for one
-        // such step keeps the newcomer from being preempted right away.
-        let reserve = BlockTable::needed(running);
-        let Some(index) = self.next() else { return false };
-        let next = &mut self.queues.waiting[index];
-        let Some(cached) = next.admit(reserve, copy) else {
+    /// The youngest of those that run gives its blocks back and waits. `false` if nobody runs.
+    fn preempt_youngest(&mut self) -> bool {
+        let Some(mut youngest) = self.queues.running.pop() else {
             return false;
         };
+        youngest.preempt();
+        self.preemptions += 1;
+        self.queues.waiting.push_front(youngest);
+        true
+    }
+
+    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was preempted, or else of
+    /// the share that was given least the one of lowest priority, of equals the oldest. Nobody overtakes it, and those in the background make room for all others. Its place in
+    /// [`Queues::running`].
+    fn admit(&mut self, background: bool, copy: &mut dyn FnMut(BlockCopy) -> bool) -> Option<usize> {
+        let mut index = self.next(background)?;
+        let cached = loop {
+            let running = self.queues.running.len();
+            // A running sequence needs a new block once in so many steps as a block has tokens. Leaving blocks for one
+            // such step keeps the newcomer from being preempted right away.
+            let reserve = BlockTable::needed(running);
+            if running < self.max_running
+                && let Some(cached) = self.queues.waiting[index].admit(reserve, copy)
+            {
+                break cached;
+            }
+            let gives_way = self.queues.running.last().is_some_and(Sequence::is_background);
+            if background || !gives_way || !self.preempt_youngest() {
+                return None;
+            }
+            // It stands before all others now.
+            index += 1;
+        };
+        let next = &self.queues.waiting[index];
         if !next.was_started() {
             self.shares.charge_prompt(next.share(), next.remaining());
         }
         self.cached_tokens += cached as u64;
-        self.queues.running.extend(self.queues.waiting.remove(index));
-        true
+        let running = &mut self.queues.running;
+        let place = running.partition_point(|sequence| sequence.is_background() <= background);
+        running.insert(place, self.queues.waiting.remove(index)?);
+        Some(place)
     }
 
-    /// Which of those who wait is next.
-    fn next(&self) -> Option<usize> {
-        let waiting = &self.queues.waiting;
-        if let Some(preempted) = waiting.iter().position(Sequence::was_started) {
+    /// Which of those who wait is next, among those in the background or among all others.
+    fn next(&self, background: bool) -> Option<usize> {
+        let waiting = self.queues.waiting.iter().enumerate();
+        let waiting = waiting.filter(|(_, sequence)| sequence.is_background() == background);
+        if let Some((preempted, _)) = waiting.clone().find(|(_, sequence)| sequence.was_started()) {
             return Some(preempted);
         }
         let served = |(_, sequence): &(usize, &Sequence)| self.shares.served(sequence.share());
         // Of equals the first, here and below: a priority tells requests of one share apart and no shares.
-        let (_, first) = waiting.iter().enumerate().min_by_key(served)?;
+        let (_, first) = waiting.clone().min_by_key(served)?;
         let share = first.share();
-        let its = waiting
-            .iter()
-            .enumerate()
-            .filter(|(_, sequence)| sequence.share() == share);
+        let its = waiting.filter(|(_, sequence)| sequence.share() == share);
         let next = its.min_by_key(|(_, sequence)| sequence.priority())?;
         Some(next.0)
     }

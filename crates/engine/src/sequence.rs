@@ -86,13 +86,13 @@ impl Sequence {
         let Submission {
             id,
             request,
+            share,
             seed,
             client,
             place,
             submitted,
         } = submission;
         let output = Output::new(&request, seed, vocabulary, workers);
-        let share = request.share();
         let used = request.adapter.as_ref();
         // Those that are not invoked were refused.
         let sets_in = used
@@ -144,6 +144,11 @@ impl Sequence {
 
     pub(crate) fn share(&self) -> ShareId {
         self.share
+    }
+
+    /// Whether it is served only while nobody else wants anything.
+    pub(crate) fn is_background(&self) -> bool {
+        self.share.background
     }
 
     /// The weight of its share.

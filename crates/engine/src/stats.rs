@@ -89,9 +89,11 @@ pub struct StepKinds {
 /// The engine after its last step. Counters only grow. A client may hear of its end a moment before it is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Sequences that run.
+    /// Sequences that run, those in the background not counted.
     pub running: usize,
-    /// Requests that have not been started.
+    /// Requests in the background that run or were taken from the queue.
+    pub background: usize,
+    /// Requests that have not been started, those in the background not counted.
     pub waiting: usize,
     /// Sequences that were started and gave way to older ones; they resume before any other request starts.
     pub preempted: usize,

@@ -23,6 +23,7 @@ pub(crate) struct WaitingRoom {
 
 #[derive(Debug, Default)]
 struct Occupied {
+    /// All but those in the background, which wait for these.
     all: Queue,
     /// Of those that have any.
     by_share: BTreeMap<ShareId, Queue>,
@@ -96,7 +97,7 @@ impl WaitingRoom {
         let mut occupied = room.lock();
         let its = occupied.by_share.get(&share).copied().unwrap_or_default();
         let all = room.limit.saturating_mul(SHARES);
-        if its.waiting >= room.limit || occupied.all.waiting >= all {
+        if its.waiting >= room.limit || (!share.background && occupied.all.waiting >= all) {
             let (queue, limit) = match its.waiting >= room.limit {
                 true => (its, room.limit),
                 false => (occupied.all, all),
@@ -107,7 +108,9 @@ impl WaitingRoom {
                 retry_after: queue.time(Instant::now()),
             });
         }
-        occupied.all.waiting += 1;
+        if !share.background {
+            occupied.all.waiting += 1;
+        }
         occupied.by_share.entry(share).or_default().waiting += 1;
         Ok(Place {
             room: Arc::clone(room),
@@ -129,6 +132,7 @@ impl WaitingRoom {
         adapters
     }
 
+    /// How many wait, those in the background not counted.
     pub(crate) fn occupied(&self) -> usize {
         self.lock().all.waiting
     }
@@ -143,7 +147,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut occupied = self.room.lock();
         let now = Instant::now();
-        occupied.all.leave(now, self.started);
+        if !self.share.background {
+            occupied.all.leave(now, self.started);
+        }
         if let Some(its) = occupied.by_share.get_mut(&self.share) {
             its.leave(now, self.started);
             if its.waiting == 0 {
@@ -162,6 +168,7 @@ mod tests {
         ShareId {
             adapter: None,
             tenant: Some(Tenant::new(name)),
+            background: false,
         }
     }
 

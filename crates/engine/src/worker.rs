@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::constraint::Workers;
 use crate::engine::Shared;
 use crate::event::RequestId;
+use crate::fair::ShareId;
 use crate::plan::{self, Planned};
 use crate::request::Request;
 use crate::residents::Residents;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
 pub(crate) struct Submission {
     pub(crate) id: RequestId,
     pub(crate) request: Request,
+    pub(crate) share: ShareId,
     pub(crate) seed: u64,
     pub(crate) client: Client,
     pub(crate) place: Place,
@@ -323,10 +325,14 @@ impl Worker {
     /// Shows the figures to the handles.
     fn publish(&mut self) {
         let Scheduler { queues, pool, .. } = &self.scheduler;
-        self.stats.running = queues.running.len();
+        let foreground = |sequence: &&Sequence| !sequence.is_background();
+        self.stats.running = queues.running.iter().filter(foreground).count();
+        self.stats.background =
+            self.scheduler.all().count() - self.scheduler.all().filter(foreground).count();
         self.stats.preempted = queues
             .waiting
             .iter()
+            .filter(foreground)
             .filter(|sequence| sequence.was_started())
             .count();
         self.stats.blocks_used = pool.used();

@@ -296,13 +296,18 @@ impl Session {
         let ticket = served.ticket.take();
         let accepted = Arc::new(AtomicBool::new(false));
         let followers = self.telemetry.follow(&choices, served, &self.tokenizer);
-        let watch = |follower| (self.metrics.watch(label, Arc::clone(&accepted)), follower);
+        let timed = !self.in_background;
+        let watch = |follower| (self.metrics.watch(label, Arc::clone(&accepted), timed), follower);
         let watches = followers.into_iter().map(watch).collect();
         let (sinks, answers) = answers::channel(watches, metered.as_ref());
         let submit = |ids: &mut Vec<RequestId>| {
             for (request, sink) in choices.into_iter().zip(sinks) {
                 // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
-                ids.push(self.engine.submit(request, Box::new(sink))?);
+                let sink = Box::new(sink);
+                ids.push(match self.in_background {
+                    true => self.engine.submit_background(request, sink)?,
+                    false => self.engine.submit(request, sink)?,
+                });
             }
             Ok(())
         };

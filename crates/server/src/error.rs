@@ -129,6 +129,9 @@ pub enum ApiError {
     /// There is no adapter or key of that name, or none at that place.
     #[error("{0}")]
     NoAdapter(String),
+    /// There is nothing of that id.
+    #[error("{0}")]
+    NotFound(String),
     /// The adapter was removed, and its requests with it.
     #[error("{0}")]
     Gone(String),
@@ -253,7 +256,7 @@ impl ApiError {
             (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
             (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
             (Self::Conflict(_), _) => StatusCode::CONFLICT,
-            (Self::NoAdapter(_), _) => StatusCode::NOT_FOUND,
+            (Self::NoAdapter(_) | Self::NotFound(_), _) => StatusCode::NOT_FOUND,
             (Self::Gone(_), _) => StatusCode::GONE,
             (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
             (Self::Failed(_), Dialect::Tgi) => StatusCode::FAILED_DEPENDENCY,
@@ -264,7 +267,10 @@ impl ApiError {
     pub(crate) fn openai_type(&self) -> &'static str {
         match self {
             Self::Invalid { .. } | Self::NotJson => "BadRequestError",
-            Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "NotFoundError",
+            Self::UnknownModel { .. }
+            | Self::UnknownRoute { .. }
+            | Self::NoAdapter(_)
+            | Self::NotFound(_) => "NotFoundError",
             Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
             Self::TooLarge { .. } => "PayloadTooLargeError",
             Self::LongUri { .. } => "UriTooLongError",
@@ -294,7 +300,10 @@ impl ApiError {
             | Self::LongUri { .. }
             | Self::TooSlow
             | Self::Unusable(_) => "validation",
-            Self::UnknownModel { .. } | Self::UnknownRoute { .. } | Self::NoAdapter(_) => "not_found",
+            Self::UnknownModel { .. }
+            | Self::UnknownRoute { .. }
+            | Self::NoAdapter(_)
+            | Self::NotFound(_) => "not_found",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
             Self::Conflict(_) => "conflict",

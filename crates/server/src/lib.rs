@@ -26,7 +26,9 @@
 //! - A field that would change the answer is applied or refused by name, never ignored.
 //! - A client that hangs up drops its `answers`, which frees its slots in the engine's next step.
 //!
-//! This crate knows no kernels and no files; it does not start the engine and does not read configuration.
+//! Batches are run through the router itself, in the background (batches).
+//!
+//! This crate knows no kernels and no files but those of batches; it does not start the engine and does not read configuration.
 
 // The tests' server is also that of tests of what nobody outside sees.
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod adapters;
 mod admission;
 mod answers;
 mod asked;
+mod batches;
 mod connections;
 mod constraints;
 mod defaults;
@@ -59,6 +62,7 @@ mod tgi;
 mod tokens;
 mod underway;
 
+pub use batches::{Batches, run as run_batches};
 pub use connections::ConnectionLimits;
 pub use constraints::Constraints;
 pub use dialect::Dialect;

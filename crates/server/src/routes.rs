@@ -23,7 +23,7 @@ use crate::{
     dialect,
     error::ApiError,
     keys, metrics,
-    openai::{chat, completions, embeddings, models},
+    openai::{batches, chat, completions, embeddings, files, models, responses},
     session,
     state::{AppState, Shared},
     telemetry,
@@ -36,7 +36,32 @@ pub fn router(state: Arc<AppState>) -> Router {
         // OpenAI
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::responses))
         .route("/v1/embeddings", post(embeddings::embeddings))
+        .route(
+            "/v1/files",
+            on(MethodFilter::GET, files::list)
+                .post(files::upload.layer(DefaultBodyLimit::max(
+                    // The form around the file is small.
+                    state.limits.file_bytes.saturating_add(64 << 10),
+                )))
+                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
+        )
+        .route(
+            "/v1/files/{id}",
+            on(MethodFilter::GET, files::get)
+                .delete(files::remove)
+                .fallback(|request| not_allowed(request, "GET,HEAD,DELETE")),
+        )
+        .route("/v1/files/{id}/content", get(files::content))
+        .route(
+            "/v1/batches",
+            on(MethodFilter::GET, batches::list)
+                .post(batches::create)
+                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
+        )
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::get))
         // TGI

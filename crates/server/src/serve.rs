@@ -10,6 +10,7 @@ use axum::Extension;
 use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 
 use crate::{
+    batches::run as run_batches,
     connections::{self, ConnectionLimits},
     routes::router,
     state::AppState,
@@ -41,7 +42,9 @@ where
     F: Future<Output = ()>,
 {
     let (stop, stopped) = watch::channel(false);
-    let routes = router(state).layer(Extension(stopped.clone()));
+    let routes = router(Arc::clone(&state)).layer(Extension(stopped.clone()));
+    // It is not waited for: what is left of batches is for the next process.
+    tokio::spawn(run_batches(state, routes.clone(), stopped.clone()));
     let mut server = tokio::spawn(connections::answer(listener, routes, limits, stopped));
     tokio::select! {
         ended = &mut server => return joined(ended),

@@ -32,13 +32,32 @@ const OPEN: [&str; 3] = ["/health", "/ping", "/ready"];
 
 /// Whose a request is: a key's, or anybody's where there are no keys.
 #[derive(Clone, Debug)]
-struct Caller(Option<Arc<Key>>);
+pub(crate) struct Caller(Option<Arc<Key>>);
+
+/// Marks a request that nobody waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Background;
+
+impl Caller {
+    /// Who is let in by the key of that id as it is now, or without one; `None` if nobody is any more.
+    pub(crate) fn of(state: &AppState, key: Option<&str>) -> Option<Self> {
+        let access = state.access.as_ref().filter(|access| !access.is_empty());
+        match (access, key) {
+            (None, None) => Some(Self(None)),
+            (Some(access), Some(id)) => access.valid(id, SystemTime::now()).map(|key| Self(Some(key))),
+            // The first key closed the server, or it has no keys any more.
+            _ => None,
+        }
+    }
+}
 
 /// The server as one request's caller may see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     state: Shared,
     caller: Caller,
+    /// Whether nobody waits for the answer.
+    pub(crate) in_background: bool,
 }
 
 impl Deref for Session {
@@ -51,7 +70,9 @@ impl Deref for Session {
 
 /// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every request anew.
 pub(crate) async fn authenticate(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
-    if OPEN.contains(&request.uri().path()) {
+    // A line of a batch, which nobody sends over the network, comes with whose it is.
+    let is_ours = request.extensions().get::<Caller>().is_some();
+    if is_ours || OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
     match caller(&state, request.headers()) {
@@ -105,6 +126,7 @@ impl FromRequestParts<Shared> for Session {
         Ok(Self {
             state: Arc::clone(state),
             caller,
+            in_background: parts.extensions.get::<Background>().is_some(),
         })
     }
 }
@@ -123,17 +145,22 @@ pub(crate) fn name_of(at: &Reference) -> String {
 impl Session {
     /// The session with the key as it is now, for answers that go on for long; `None` if nobody would be let in by it.
     pub(crate) fn renewed(&self) -> Option<Self> {
-        let access = self.access.as_ref().filter(|access| !access.is_empty());
-        let key = match (access, &self.caller.0) {
-            (None, None) => None,
-            (Some(access), Some(key)) => Some(access.still(key, SystemTime::now())?),
-            // The first key closed the server, or it has no keys any more.
-            _ => return None,
-        };
+        let key = self.key_id();
+        let caller = Caller::of(&self.state, key)?;
         Some(Self {
-            state: Arc::clone(&self.state),
-            caller: Caller(key),
+            caller,
+            ..self.clone()
         })
+    }
+
+    /// The id of its key, if there are keys.
+    pub(crate) fn key_id(&self) -> Option<&str> {
+        self.caller.0.as_ref().map(|key| key.id.as_str())
+    }
+
+    /// What its key's files and batches belong to, if there are keys.
+    pub(crate) fn tenant_name(&self) -> Option<&str> {
+        self.caller.0.as_ref().map(|key| key.tenant.as_str())
     }
 
     /// Whether it may use the adapter called `name`, if there is one.

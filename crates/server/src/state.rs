@@ -12,7 +12,8 @@ use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
-    constraints::Constraints, metering::Meters, metrics::Metrics, telemetry::Telemetry, underway::Underway,
+    batches::Batches, constraints::Constraints, metering::Meters, metrics::Metrics, telemetry::Telemetry,
+    underway::Underway,
 };
 
 /// The state as handlers get it.
@@ -43,6 +44,8 @@ pub struct AppState {
     pub limits: Limits,
     /// When the server started; `created` of every model.
     pub started: SystemTime,
+    /// The files and batches; without a place for them there are none.
+    pub batches: Option<Batches>,
     /// What is left of what adapters' requests may take.
     pub meters: Meters,
     /// What is counted for Prometheus.
@@ -75,6 +78,16 @@ pub struct Limits {
     pub body_bytes: usize,
     /// The largest upload of an adapter, all of its body, in bytes.
     pub upload_bytes: usize,
+    /// The largest file of requests, in bytes.
+    pub file_bytes: usize,
+    /// The most bytes of files that one tenant keeps.
+    pub stored_bytes: u64,
+    /// The most files that one tenant keeps.
+    pub stored_files: u64,
+    /// The most requests of one batch.
+    pub batch_lines: usize,
+    /// The most batches of one tenant that have not ended.
+    pub batches: u64,
     /// Tokens that are generated where the request says nothing (less if the context ends before).
     pub default_max_tokens: usize,
     /// The most stop strings.
@@ -92,6 +105,11 @@ impl Default for Limits {
         Self {
             body_bytes: 8 << 20,
             upload_bytes: 2 << 30,
+            file_bytes: 200_000_000,
+            stored_bytes: 4 << 30,
+            stored_files: 10_000,
+            batch_lines: 50_000,
+            batches: 100,
             default_max_tokens: 1024,
             stop_strings: 16,
             choices: 128,

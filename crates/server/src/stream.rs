@@ -31,6 +31,13 @@ impl Chunks {
         }
     }
 
+    /// Adds a chunk that has a type: `event: <kind>` and `data: <JSON>`.
+    pub(crate) fn named(&mut self, kind: &str, chunk: &impl Serialize) {
+        if let Ok(json) = serde_json::to_string(chunk) {
+            self.0.push_back(sse::Event::default().event(kind).data(json));
+        }
+    }
+
     /// Adds OpenAI's end mark.
     pub(crate) fn done(&mut self) {
         self.0.push_back(sse::Event::default().data("[DONE]"));
@@ -50,6 +57,14 @@ pub(crate) trait Wording: Send + 'static {
 
     /// Chunks after the last choice has finished.
     fn close(&mut self, chunks: &mut Chunks);
+
+    /// Chunks that say why the answer ends in the middle.
+    fn fail(&mut self, error: &ApiError, chunks: &mut Chunks) {
+        chunks.push(&Self::DIALECT.error_body(error));
+        if Self::DIALECT == Dialect::OpenAi {
+            chunks.done();
+        }
+    }
 }
 
 struct Streaming<W> {
@@ -96,10 +111,7 @@ impl<W: Wording> Streaming<W> {
     }
 
     fn break_off(&mut self, error: &ApiError) {
-        self.chunks.push(&W::DIALECT.error_body(error));
-        if W::DIALECT == Dialect::OpenAi {
-            self.chunks.done();
-        }
+        self.wording.fail(error, &mut self.chunks);
         self.state = Progress::Closed;
     }
 }

@@ -102,7 +102,16 @@ impl Harness {
     }
 
     pub(crate) fn try_submit(&self, request: Request, sink: Box<Recorder>) -> Result<RequestId, SubmitError> {
-        let submission = self.shared.accept(request, sink)?;
+        self.send(request, sink, false)
+    }
+
+    fn send(
+        &self,
+        request: Request,
+        sink: Box<Recorder>,
+        background: bool,
+    ) -> Result<RequestId, SubmitError> {
+        let submission = self.shared.accept(request, sink, background)?;
         let id = submission.id;
         assert!(self.inbox.send(Command::Submit(Box::new(submission))).is_ok());
         Ok(id)
@@ -111,6 +120,12 @@ impl Harness {
     pub(crate) fn submit(&self, request: Request) -> Recording {
         let (sink, recording) = Recorder::new();
         self.try_submit(request, sink).unwrap();
+        recording
+    }
+
+    pub(crate) fn submit_background(&self, request: Request) -> Recording {
+        let (sink, recording) = Recorder::new();
+        self.send(request, sink, true).unwrap();
         recording
     }
 

@@ -1,5 +1,6 @@
 //! Laws of the whole crate, over the fake backend of [`crate::testing`].
 
+mod background;
 mod fairness;
 mod laws;
 mod lifecycle;

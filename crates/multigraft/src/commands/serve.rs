@@ -17,7 +17,7 @@ use multigraft_adapters::{
 };
 use multigraft_engine::Engine;
 use multigraft_server::{
-    AppState, BaseInfo, Constraints, Ended, Meters, Metrics, Telemetry, Underway, interrupt, serve,
+    AppState, BaseInfo, Batches, Constraints, Ended, Meters, Metrics, Telemetry, Underway, interrupt, serve,
 };
 use tokio::{net::TcpListener, runtime};
 
@@ -71,6 +71,10 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     }
     let overview = overview(&base, &registry, &engine, &settings);
     let example = registry.names().into_iter().next().unwrap_or(base.name.clone());
+    let batches = match &server.data {
+        Some(folder) => Some(Batches::new(multigraft_batches::Store::open(folder)?)),
+        None => None,
+    };
     let state = AppState {
         engine: engine.clone(),
         registry,
@@ -91,6 +95,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         limits: server.limits.clone(),
         started: SystemTime::now(),
         meters: Meters::default(),
+        batches,
         metrics,
         telemetry: telemetry(&server, traces.as_ref()),
     };

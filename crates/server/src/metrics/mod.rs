@@ -175,9 +175,9 @@ fn timed(registry: &mut Registry, name: &str, help: &str) -> Seconds {
 
 impl Metrics {
     /// Watches an answer of what is called `name`: `None` is what several adapters make together. It counts once it is
-    /// `accepted`.
-    pub(crate) fn watch(&self, name: Option<&str>, accepted: Arc<AtomicBool>) -> Watch {
-        Watch::new(self, self.label(name), accepted)
+    /// `accepted`, and its times if somebody waits for it.
+    pub(crate) fn watch(&self, name: Option<&str>, accepted: Arc<AtomicBool>, timed: bool) -> Watch {
+        Watch::new(self, self.label(name), accepted, timed)
     }
 
     /// A request for `name` was refused: too many, too much.

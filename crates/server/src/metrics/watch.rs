@@ -18,13 +18,15 @@ pub(crate) struct Watch {
     last_token: Option<Instant>,
     accepted: Arc<AtomicBool>,
     ended: bool,
+    /// Whether its times count: those of the background say nothing of how long clients wait.
+    timed: bool,
     // Looked up once: tokens come often.
     generated: Counter,
     between_tokens: Histogram,
 }
 
 impl Watch {
-    pub(super) fn new(metrics: &Metrics, adapter: String, accepted: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(metrics: &Metrics, adapter: String, accepted: Arc<AtomicBool>, timed: bool) -> Self {
         let label = OfAdapter { adapter };
         Self {
             generated: metrics.0.generated_tokens.get_or_create_owned(&label),
@@ -35,6 +37,7 @@ impl Watch {
             last_token: None,
             accepted,
             ended: false,
+            timed,
         }
     }
 
@@ -45,6 +48,7 @@ impl Watch {
             return;
         }
         match event {
+            Event::Started { .. } if !self.timed => {}
             Event::Started { queue_time } => {
                 let queue = self.metrics.0.queue.get_or_create(&self.label);
                 queue.observe(queue_time.as_secs_f64());
@@ -59,6 +63,9 @@ impl Watch {
 
     fn token(&mut self, now: Instant) {
         self.generated.inc();
+        if !self.timed {
+            return;
+        }
         match self.last_token.replace(now) {
             Some(last) => self.between_tokens.observe((now - last).as_secs_f64()),
             None if !self.metrics.has(&self.label.adapter) => {}
@@ -77,9 +84,10 @@ impl Watch {
         ] {
             counter.get_or_create(&self.label).inc_by(tokens as u64);
         }
-        let whole = inner.whole.get_or_create(&self.label);
-        whole.observe(self.began.elapsed().as_secs_f64());
-        drop(whole);
+        if self.timed {
+            let whole = inner.whole.get_or_create(&self.label);
+            whole.observe(self.began.elapsed().as_secs_f64());
+        }
         self.end("finished");
     }
 

@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     Dialect,
-    answers::Answer,
+    admission::Served,
+    answers::{Answer, Answers},
     asked::Asked,
     constraints::{self, Constrained},
     defaults::Defaults,
@@ -80,25 +81,36 @@ struct DeltaMessage {
 }
 
 /// What answers may call, and how that is told from their text.
-struct Calling {
+pub(super) struct Calling {
     tools: Tools,
-    format: CallFormat,
+    pub(super) format: CallFormat,
 }
 
-/// The handler.
-pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
-    let asked = Asked::openai(&state, &mut fields)?;
+/// A conversation whose answers are under way.
+pub(super) struct Begun {
+    pub(super) parameters: Parameters,
+    pub(super) calling: Option<Calling>,
+    pub(super) served: Served,
+    pub(super) answers: Answers,
+    /// The conversation's tokens.
+    prompt: Vec<u32>,
+    logprobs: Option<usize>,
+}
+
+/// Has the engine answer the conversation that `fields` are.
+pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, ApiError> {
+    let asked = Asked::openai(state, &mut fields)?;
     let defaults = state.defaults(&asked);
     defaults.fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;
-    let logprobs = logprobs(&mut fields, &state)?;
+    let logprobs = logprobs(&mut fields, state)?;
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(false);
     refuse_completions_fields(&mut fields)?;
     let constrained = constraints::of_openai(&mut fields)?;
     let tools = Tools::take(&mut fields)?;
     let own = defaults.template();
-    let template = template(&state, own.as_ref())?;
-    let text = templated(&state, &mut fields, &defaults, template, tools.as_ref())?;
+    let template = template(state, own.as_ref())?;
+    let text = templated(state, &mut fields, &defaults, template, tools.as_ref())?;
     fields.finish()?;
     if let (Some(tools), Some(other)) = (&tools, &constrained)
         && tools.choice != tools::Choice::Auto
@@ -128,7 +140,7 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
         .max_tokens
         .unwrap_or_else(|| state.default_max_tokens(prompt.len()));
     if max_tokens == 0 {
-        return Err(no_room(&state, prompt.len(), parameters.max_tokens));
+        return Err(no_room(state, prompt.len(), parameters.max_tokens));
     }
     state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
     let mut served = state.model(&asked).await?;
@@ -143,7 +155,26 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
         })
         .collect();
     let answers = state.submit(choices, &mut served, Dialect::OpenAi)?;
+    Ok(Begun {
+        parameters,
+        calling,
+        served,
+        answers,
+        prompt,
+        logprobs,
+    })
+}
 
+/// The handler.
+pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, ApiError> {
+    let Begun {
+        parameters,
+        calling,
+        served,
+        answers,
+        prompt,
+        logprobs,
+    } = begin(&state, fields).await?;
     let names = Names {
         tokenizer: Arc::clone(&state.tokenizer),
         by_id: parameters.named_by_id,

@@ -102,7 +102,7 @@ pub(super) struct Head {
 impl Head {
     pub(super) fn new(prefix: &str, object: &'static str, served: &Served) -> Self {
         Self {
-            id: unique_id(prefix),
+            id: unique_id(&format!("{prefix}-")),
             object,
             created: seconds(SystemTime::now()),
             model: served.name.clone(),
@@ -174,13 +174,13 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
 }
 
 /// An id that is unique over restarts: when, and the how-manieth.
-fn unique_id(prefix: &str) -> String {
+pub(crate) fn unique_id(prefix: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let nanoseconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos());
     format!(
-        "{prefix}-{nanoseconds:x}{:04x}",
+        "{prefix}{nanoseconds:x}{:04x}",
         COUNT.fetch_add(1, Ordering::Relaxed)
     )
 }
@@ -191,6 +191,6 @@ mod tests {
 
     #[test]
     fn ids_differ() {
-        assert_ne!(unique_id("cmpl"), unique_id("cmpl"));
+        assert_ne!(unique_id("cmpl-"), unique_id("cmpl-"));
     }
 }

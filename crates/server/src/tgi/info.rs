@@ -101,6 +101,8 @@ pub(crate) struct Figures {
     running: usize,
     waiting: usize,
     preempted: usize,
+    /// Lines of batches, which the figures before do not count.
+    background: usize,
     resident_adapters: usize,
     kv_blocks_used: usize,
     kv_blocks_cached: usize,
@@ -127,6 +129,7 @@ pub(crate) async fn stats(state: Session) -> Result<Json<Figures>, ApiError> {
         running: stats.running,
         waiting: stats.waiting,
         preempted: stats.preempted,
+        background: stats.background,
         resident_adapters: stats.resident.len(),
         kv_blocks_used: stats.blocks_used,
         kv_blocks_cached: stats.blocks_cached,

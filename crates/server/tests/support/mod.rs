@@ -27,16 +27,19 @@ use multigraft_adapters::{
     AdapterInfo, AllowedSource, AllowedSources, BaseShape, Entry, Packer, Reference, Registry,
     RegistryOptions,
 };
+use multigraft_batches::Store;
 use multigraft_engine::{Engine, EngineOptions};
 use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, Outputs,
     PackedAdapter, Slot, Step, Target,
 };
 use multigraft_server::{
-    AppState, BaseInfo, Constraints, Limits, Meters, Metrics, Telemetry, Underway, router,
+    AppState, BaseInfo, Batches, Constraints, Limits, Meters, Metrics, Telemetry, Underway, router,
+    run_batches,
 };
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 /// The base's name.
@@ -165,6 +168,8 @@ pub(crate) struct Options {
     pub(crate) access: Option<Arc<Access>>,
     /// Where adapters are stored.
     pub(crate) data: Option<PathBuf>,
+    /// Where files and batches are stored.
+    pub(crate) batches: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -179,6 +184,7 @@ impl Default for Options {
             allowed: Vec::new(),
             access: None,
             data: None,
+            batches: None,
         }
     }
 }
@@ -190,6 +196,8 @@ pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
+    /// Batches stop when it is dropped.
+    pub(crate) stop: Arc<watch::Sender<bool>>,
 }
 
 /// The hash of an adapter of that step, in hexadecimal.
@@ -211,6 +219,9 @@ pub(crate) fn server_with(options: Options) -> Server {
     let engine = Engine::start(Box::new(backend), Arc::clone(&tokenizer), options.engine);
     let registry = registry(options.load_gate, options.data);
     let template = "{% for m in messages %}<start>{{ m.role }}:{{ m.content }}<end>{% endfor %}<start>";
+    let batches = options
+        .batches
+        .map(|data| Batches::new(Store::open(&data).expect("a store")));
     let state = AppState {
         engine: engine.clone(),
         constraints: Arc::new(Constraints::new(Arc::clone(&tokenizer))),
@@ -233,13 +244,21 @@ pub(crate) fn server_with(options: Options) -> Server {
         limits: options.limits,
         started: SystemTime::now(),
         meters: Meters::default(),
+        batches,
         metrics: Metrics::default(),
         telemetry: Telemetry::default(),
     };
+    let runs_batches = state.batches.is_some();
     let state = Arc::new(state);
+    let router = router(Arc::clone(&state));
+    let (stop, stopped) = watch::channel(false);
+    if runs_batches {
+        tokio::spawn(run_batches(Arc::clone(&state), router.clone(), stopped));
+    }
     Server {
-        router: router(Arc::clone(&state)),
+        router,
         state,
+        stop: Arc::new(stop),
         engine,
         registry,
     }

@@ -1,0 +1,174 @@
+//! `/v1/batches`.
+
+use std::time::SystemTime;
+
+use axum::{
+    Json,
+    extract::{Path, Query, rejection::QueryRejection},
+};
+use multigraft_batches::{Batch, NewBatch, Purpose, Status};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    files::{find, kept, page},
+    metadata,
+    types::{seconds, unique_id},
+};
+use crate::{error::ApiError, fields::Fields, session::Session};
+
+/// What lines may be for.
+const ENDPOINTS: [&str; 4] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+];
+/// The one window that there is, as OpenAI has it, and its seconds.
+const WINDOW: (&str, u64) = ("24h", 24 * 60 * 60);
+
+/// `POST /v1/batches`.
+pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Value>, ApiError> {
+    let batches = state.batches()?;
+    let input = fields.required("input_file_id")?;
+    let endpoint = fields.required("endpoint")?;
+    if !ENDPOINTS.contains(&endpoint.as_str()) {
+        let problem = format!("is {endpoint:?}, but must be one of {}", ENDPOINTS.join(", "));
+        return Err(fields.complain("endpoint", &problem));
+    }
+    let window = fields.required("completion_window")?;
+    if window != WINDOW.0 {
+        let problem = format!("is {window:?}, but must be \"{}\"", WINDOW.0);
+        return Err(fields.complain("completion_window", &problem));
+    }
+    let metadata = metadata::take(&mut fields)?;
+    let keep_output = match fields.object("output_expires_after")? {
+        None => None,
+        Some(mut after) => {
+            let (anchor, seconds) = (after.string("anchor")?, after.count("seconds")?);
+            after.finish()?;
+            Some(kept(anchor.as_deref(), seconds, "output_expires_after")?)
+        }
+    };
+    fields.finish()?;
+    let file = find(&state, &input).await?;
+    if file.purpose != Purpose::Batch {
+        let message =
+            format!("`input_file_id`: file `{input}` is what a batch wrote; it is none of requests");
+        return Err(ApiError::invalid("input_file_id", message));
+    }
+    let now = seconds(SystemTime::now());
+    let begun = NewBatch {
+        id: unique_id("batch_"),
+        tenant: state.tenant_name().map(str::to_owned),
+        key: state.key_id().map(str::to_owned),
+        endpoint,
+        input,
+        created: now,
+        expires: now + WINDOW.1,
+        metadata,
+        keep_output,
+    };
+    let (id, most) = (begun.id.clone(), state.limits.batches);
+    let is_begun = batches.on_disk(move |store| store.begin(&begun, most)).await?;
+    if !is_begun {
+        let message =
+            format!("{most} batches have not ended yet, which is the most; wait for one, or cancel it");
+        return Err(ApiError::overloaded(message));
+    }
+    batches.notify();
+    Ok(Json(shown(&look_up(&state, &id).await?)))
+}
+
+/// How batches are listed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listing {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /v1/batches`.
+pub(crate) async fn list(
+    state: Session,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(listing) = listing.map_err(|error| ApiError::malformed(error.body_text()))?;
+    let limit = match listing.limit {
+        Some(limit) if !(1..=100).contains(&limit) => {
+            let message = format!("`limit` is {limit}, but must be 1 to 100");
+            return Err(ApiError::invalid("limit", message));
+        }
+        limit => limit.unwrap_or(20),
+    };
+    let (tenant, after) = (state.tenant_name().map(str::to_owned), listing.after.clone());
+    let found = state
+        .batches()?
+        .on_disk(move |store| store.batches(tenant.as_deref(), after.as_deref(), limit + 1));
+    let Some(mut found) = found.await? else {
+        let after = listing.after.unwrap_or_default();
+        return Err(ApiError::invalid(
+            "after",
+            format!("`after`: there is no batch `{after}`"),
+        ));
+    };
+    let has_more = found.len() > limit;
+    found.truncate(limit);
+    Ok(Json(page(found.iter().map(shown).collect(), has_more)))
+}
+
+/// `GET /v1/batches/{id}`.
+pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(shown(&look_up(&state, &id).await?)))
+}
+
+/// `POST /v1/batches/{id}/cancel`.
+pub(crate) async fn cancel(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    look_up(&state, &id).await?;
+    let batches = state.batches()?;
+    let of = id.clone();
+    let now = seconds(SystemTime::now());
+    let from = [Status::Validating, Status::InProgress];
+    let advanced = batches.on_disk(move |store| store.advance(&of, &from, Status::Cancelling, now));
+    if advanced.await? {
+        batches.notify();
+    }
+    let batch = look_up(&state, &id).await?;
+    match batch.status {
+        // Cancelling it twice is no mistake.
+        Status::Cancelling | Status::Cancelled => Ok(Json(shown(&batch))),
+        status => Err(ApiError::Conflict(format!(
+            "batch `{id}` is {} and cannot be cancelled any more",
+            status.as_str()
+        ))),
+    }
+}
+
+/// The batch of that id, if it is the caller's.
+async fn look_up(state: &Session, id: &str) -> Result<Batch, ApiError> {
+    let of = id.to_owned();
+    let batch = state.batches()?.on_disk(move |store| store.batch(&of)).await?;
+    batch
+        .filter(|batch| batch.begun.tenant.as_deref() == state.tenant_name())
+        .ok_or_else(|| ApiError::NotFound(format!("there is no batch `{id}`")))
+}
+
+fn shown(batch: &Batch) -> Value {
+    let begun = &batch.begun;
+    let at = |status: Status| batch.times.get(status.as_str());
+    let errors = (!batch.problems.is_empty()).then(|| json!({"object": "list", "data": batch.problems}));
+    let metadata = (!begun.metadata.is_empty()).then_some(&begun.metadata);
+    json!({
+        "id": begun.id, "object": "batch", "endpoint": begun.endpoint, "errors": errors,
+        "input_file_id": begun.input, "completion_window": WINDOW.0, "status": batch.status.as_str(),
+        "output_file_id": batch.output, "error_file_id": batch.errors,
+        "created_at": begun.created, "in_progress_at": at(Status::InProgress), "expires_at": begun.expires,
+        "finalizing_at": at(Status::Finalizing), "completed_at": at(Status::Completed),
+        "failed_at": at(Status::Failed), "expired_at": at(Status::Expired),
+        "cancelling_at": at(Status::Cancelling), "cancelled_at": at(Status::Cancelled),
+        "request_counts": {
+            "total": batch.counts.total, "completed": batch.counts.completed, "failed": batch.counts.failed,
+        },
+        "metadata": metadata,
+    })
+}

@@ -1,0 +1,281 @@
+//! `/v1/files`: what batches read, and what they write.
+
+use std::{io::SeekFrom, time::SystemTime};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{
+        FromRequest as _, Multipart, Path, Query, Request, multipart::MultipartError,
+        rejection::QueryRejection,
+    },
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
+use multigraft_batches::{FileLimits, Kept, Purpose, Removed, StoredFile};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
+
+use super::types::{seconds, unique_id};
+use crate::{error::ApiError, fields::Fields, session::Session};
+
+/// For how long files may be kept, in seconds, as in OpenAI's API: an hour to thirty days.
+const KEEP: std::ops::RangeInclusive<u64> = 3600..=2_592_000;
+/// What a file is read in, in bytes.
+const CHUNK: usize = 64 << 10;
+/// The longest text beside the file in an upload, in bytes.
+const FIELD: usize = 256;
+
+/// How files are listed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listing {
+    after: Option<String>,
+    limit: Option<usize>,
+    order: Option<String>,
+    purpose: Option<String>,
+}
+
+/// `GET /v1/files`.
+pub(crate) async fn list(
+    state: Session,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(listing) = listing.map_err(|error| ApiError::malformed(error.body_text()))?;
+    let limit = match listing.limit {
+        Some(limit) if !(1..=10_000).contains(&limit) => {
+            let message = format!("`limit` is {limit}, but must be 1 to 10000");
+            return Err(ApiError::invalid("limit", message));
+        }
+        limit => limit.unwrap_or(10_000),
+    };
+    let tenant = state.tenant_name().map(str::to_owned);
+    let now = seconds(SystemTime::now());
+    let mut files = state
+        .batches()?
+        .on_disk(move |store| store.files(tenant.as_deref(), now))
+        .await?;
+    match listing.order.as_deref() {
+        None | Some("desc") => {}
+        Some("asc") => files.reverse(),
+        Some(other) => {
+            let message = format!("`order` is `{other}`, but must be asc or desc");
+            return Err(ApiError::invalid("order", message));
+        }
+    }
+    if let Some(after) = &listing.after {
+        let at = files.iter().position(|file| file.id == *after);
+        let at =
+            at.ok_or_else(|| ApiError::invalid("after", format!("`after`: there is no file `{after}`")))?;
+        files.drain(..=at);
+    }
+    files.retain(|file| {
+        let purpose = listing.purpose.as_deref();
+        purpose.is_none_or(|purpose| purpose == file.purpose.as_str())
+    });
+    let has_more = files.len() > limit;
+    files.truncate(limit);
+    Ok(Json(page(files.iter().map(shown).collect(), has_more)))
+}
+
+/// A page of a list.
+pub(super) fn page(data: Vec<Value>, has_more: bool) -> Value {
+    let id = |item: Option<&Value>| item.and_then(|item| item.get("id")).cloned();
+    let (first, last) = (id(data.first()), id(data.last()));
+    json!({"object": "list", "first_id": first, "last_id": last, "has_more": has_more, "data": Value::Array(data)})
+}
+
+fn shown(file: &StoredFile) -> Value {
+    json!({
+        "id": file.id, "object": "file", "bytes": file.bytes, "created_at": file.created, "expires_at": file.expires,
+        "filename": file.name, "purpose": file.purpose.as_str(), "status": "processed", "status_details": null,
+    })
+}
+
+/// The file of that id, if it is the caller's.
+pub(super) async fn find(state: &Session, id: &str) -> Result<StoredFile, ApiError> {
+    let (tenant, of) = (state.tenant_name().map(str::to_owned), id.to_owned());
+    let now = seconds(SystemTime::now());
+    let file = state
+        .batches()?
+        .on_disk(move |store| store.file(&of, tenant.as_deref(), now));
+    file.await?
+        .ok_or_else(|| ApiError::NotFound(format!("there is no file `{id}`")))
+}
+
+/// `GET /v1/files/{id}`.
+pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(shown(&find(&state, &id).await?)))
+}
+
+/// `DELETE /v1/files/{id}`.
+pub(crate) async fn remove(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let file = find(&state, &id).await?;
+    let removed = state.batches()?.on_disk(move |store| store.remove_file(&file.id));
+    match removed.await? {
+        Removed::Removed => Ok(Json(json!({"id": id, "object": "file", "deleted": true}))),
+        Removed::InUse(batch) => Err(ApiError::Conflict(format!(
+            "batch `{batch}` still reads file `{id}`: cancel it first, or wait until it has ended"
+        ))),
+    }
+}
+
+/// `GET /v1/files/{id}/content`.
+pub(crate) async fn content(state: Session, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let file = find(&state, &id).await?;
+    let path = state.batches()?.store().content(&file.id);
+    let open = async || {
+        let mut opened = tokio::fs::File::open(&path).await?;
+        opened.seek(SeekFrom::Start(0)).await?;
+        Ok::<_, std::io::Error>(opened)
+    };
+    let opened = open().await.map_err(|error| {
+        tracing::error!(%error, path = %path.display(), "a file cannot be read");
+        ApiError::Failed(format!("file `{id}` cannot be read; the server's log says more"))
+    })?;
+    let chunks = stream::unfold(opened, async |mut opened| {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        match opened.read_buf(&mut chunk).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(Bytes::from(chunk)), opened)),
+            Err(error) => Some((Err(error), opened)),
+        }
+    });
+    let mut response = Body::from_stream(chunks).into_response();
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(file.bytes));
+    Ok(response)
+}
+
+/// `POST /v1/files` with `multipart/form-data`.
+pub(crate) async fn upload(state: Session, request: Request) -> Result<Response, ApiError> {
+    let batches = state.batches()?;
+    let limit = state.limits.file_bytes;
+    let too_large = ApiError::TooLarge { limit };
+    let broken = |error: MultipartError| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit },
+        _ => ApiError::malformed(format!(
+            "the upload ended early or is malformed: {}",
+            error.body_text()
+        )),
+    };
+    let mut parts = Multipart::from_request(request, &state)
+        .await
+        .map_err(|error| ApiError::malformed(format!("{}; send multipart/form-data", error.body_text())))?;
+    let mut texts = Fields::none("");
+    let mut written = None;
+    while let Some(mut part) = parts.next_field().await.map_err(broken)? {
+        let name = part.name().unwrap_or_default().to_owned();
+        if name != "file" {
+            let mut text = Vec::new();
+            while let Some(more) = part.chunk().await.map_err(broken)? {
+                text.extend_from_slice(&more);
+                if text.len() > FIELD {
+                    let message = format!("`{name}` is longer than {FIELD} bytes");
+                    return Err(ApiError::invalid(name, message));
+                }
+            }
+            texts.set(&name, String::from_utf8_lossy(&text).into_owned().into());
+            continue;
+        }
+        if written.is_some() {
+            return Err(ApiError::invalid("file", "`file` was sent twice"));
+        }
+        let file_name = part.file_name().unwrap_or("file").chars().take(255).collect();
+        let file = batches.on_disk(|store| store.begin_file()).await?;
+        let failed =
+            |error: std::io::Error| ApiError::Failed(format!("the upload could not be written: {error}"));
+        let mut to = tokio::fs::File::from_std(file.reopen().map_err(failed)?);
+        let mut bytes = 0;
+        while let Some(more) = part.chunk().await.map_err(broken)? {
+            bytes += more.len();
+            if bytes > limit {
+                return Err(too_large);
+            }
+            to.write_all(&more).await.map_err(failed)?;
+        }
+        to.flush().await.map_err(failed)?;
+        written = Some((file, bytes as u64, file_name));
+    }
+    let Some((written, bytes, name)) = written else {
+        return Err(ApiError::invalid("file", "`file` is missing"));
+    };
+    let now = seconds(SystemTime::now());
+    let file = StoredFile {
+        id: unique_id("file-"),
+        tenant: state.tenant_name().map(str::to_owned),
+        name,
+        purpose: purpose(&mut texts)?,
+        bytes,
+        created: now,
+        expires: expires_after(&mut texts)?.map(|seconds| now + seconds),
+    };
+    texts.finish()?;
+    let limits = FileLimits {
+        bytes: state.limits.stored_bytes,
+        files: state.limits.stored_files,
+    };
+    let shown = shown(&file);
+    match batches
+        .on_disk(move |store| store.keep(written, &file, limits))
+        .await?
+    {
+        Kept::Kept => Ok(Json(shown).into_response()),
+        Kept::TooManyBytes(has) => Err(ApiError::Conflict(format!(
+            "the file has {bytes} bytes, and there are {has} of at most {} already: delete files first",
+            limits.bytes
+        ))),
+        Kept::TooManyFiles(has) => Err(ApiError::Conflict(format!(
+            "there are {has} files of at most {} already: delete some first",
+            limits.files
+        ))),
+    }
+}
+
+fn purpose(texts: &mut Fields) -> Result<Purpose, ApiError> {
+    match texts.string("purpose")?.as_deref() {
+        Some("batch") => Ok(Purpose::Batch),
+        Some(other) => {
+            let message =
+                format!("`purpose` is {other:?}, but files are for batches alone: it must be \"batch\"");
+            Err(ApiError::invalid("purpose", message))
+        }
+        None => Err(ApiError::invalid(
+            "purpose",
+            "`purpose` is missing: it must be \"batch\"",
+        )),
+    }
+}
+
+/// `expires_after` as forms spell its parts.
+fn expires_after(texts: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let anchor = texts.string("expires_after[anchor]")?;
+    let seconds = texts.string("expires_after[seconds]")?;
+    match (anchor, seconds) {
+        (None, None) => Ok(None),
+        (anchor, seconds) => kept(
+            anchor.as_deref(),
+            seconds.and_then(|seconds| seconds.parse().ok()),
+            "expires_after",
+        )
+        .map(Some),
+    }
+}
+
+/// For how many seconds files are kept.
+pub(super) fn kept(anchor: Option<&str>, seconds: Option<u64>, field: &str) -> Result<u64, ApiError> {
+    let complain = |problem: String| Err(ApiError::invalid(field, format!("`{field}` {problem}")));
+    match (anchor, seconds) {
+        (Some("created_at"), Some(seconds)) if KEEP.contains(&seconds) => Ok(seconds),
+        (Some("created_at"), _) => complain(format!(
+            "must have `seconds`: a whole number between {} and {}",
+            KEEP.start(),
+            KEEP.end()
+        )),
+        _ => complain("must have `anchor`: \"created_at\"".to_owned()),
+    }
+}

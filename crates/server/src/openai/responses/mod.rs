@@ -1,0 +1,214 @@
+//! `POST /v1/responses`: OpenAI's Responses API as far as it is text and functions, without anything that is kept.
+//!
+//! A response is a chat in other words. [`input`] makes the request for that chat, which goes the way of every other one;
+//! [`output`] words what comes back.
+
+mod input;
+mod output;
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    Json,
+    response::{IntoResponse as _, Response},
+};
+use multigraft_engine::{Event, Finish};
+use serde::Serialize;
+
+use super::{
+    chat::{self, Begun},
+    types::{seconds, unique_id},
+};
+use crate::{
+    Dialect,
+    error::ApiError,
+    fields::Fields,
+    session::Session,
+    stream::{self, Chunks, Wording},
+};
+use input::Echo;
+use output::{Item, Output};
+
+/// The handler.
+pub(crate) async fn responses(state: Session, fields: Fields) -> Result<Response, ApiError> {
+    let (fields, echo) = input::chat(fields)?;
+    let Begun {
+        parameters,
+        calling,
+        served,
+        answers,
+        ..
+    } = chat::begin(&state, fields).await.map_err(input::renamed)?;
+    let mut wording = Responding {
+        head: Head {
+            id: unique_id("resp_"),
+            object: "response",
+            created_at: seconds(SystemTime::now()),
+            model: served.name.clone(),
+            temperature: parameters.sampling.temperature,
+            top_p: parameters.sampling.top_p,
+            store: false,
+            background: false,
+            truncation: "disabled",
+            echo,
+        },
+        output: Output::new(Arc::clone(&state.tokenizer), calling.as_ref()),
+    };
+    let mut response = if parameters.stream {
+        stream::respond(answers, wording)
+    } else {
+        for answer in answers.collect().await? {
+            for token in &answer.tokens {
+                wording.output.token(token, None);
+            }
+            wording.output.finished(answer.finish, None);
+        }
+        Json(wording.body(None)).into_response()
+    };
+    served.label(response.headers_mut());
+    Ok(response)
+}
+
+/// What stays the same from a response's first event to its last.
+#[derive(Clone, Debug, Serialize)]
+struct Head {
+    id: String,
+    object: &'static str,
+    created_at: u64,
+    model: String,
+    temperature: f32,
+    top_p: f32,
+    store: bool,
+    background: bool,
+    truncation: &'static str,
+    #[serde(flatten)]
+    echo: Echo,
+}
+
+/// A response as it is at the moment.
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    #[serde(flatten)]
+    head: &'a Head,
+    status: &'static str,
+    error: Option<Failure>,
+    incomplete_details: Option<Incomplete>,
+    output: &'a [Item],
+    usage: Option<Usage>,
+}
+
+/// What an event that shows the whole response has.
+#[derive(Debug, Serialize)]
+struct Showing<'a> {
+    response: Body<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Failure {
+    code: &'static str,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Incomplete {
+    reason: &'static str,
+}
+
+/// Tokens that a response took.
+#[derive(Debug, Serialize)]
+struct Usage {
+    input_tokens: usize,
+    input_tokens_details: InputDetails,
+    output_tokens: usize,
+    output_tokens_details: OutputDetails,
+    total_tokens: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct InputDetails {
+    /// Those that had been computed for an earlier request.
+    cached_tokens: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct OutputDetails {
+    reasoning_tokens: usize,
+}
+
+impl Usage {
+    fn of(finish: &Finish) -> Self {
+        Self {
+            input_tokens: finish.prompt_tokens,
+            input_tokens_details: InputDetails {
+                cached_tokens: finish.cached_tokens,
+            },
+            output_tokens: finish.completion_tokens,
+            output_tokens_details: OutputDetails { reasoning_tokens: 0 },
+            total_tokens: finish.prompt_tokens + finish.completion_tokens,
+        }
+    }
+}
+
+/// A response as it comes.
+struct Responding {
+    head: Head,
+    output: Output,
+}
+
+impl Responding {
+    fn body(&self, error: Option<&ApiError>) -> Body<'_> {
+        let cut_off = self.output.is_cut_off();
+        Body {
+            head: &self.head,
+            status: match (error, &self.output.finish) {
+                (Some(_), _) => "failed",
+                (None, None) => "in_progress",
+                (None, Some(_)) if cut_off => "incomplete",
+                (None, Some(_)) => "completed",
+            },
+            error: error.map(|error| Failure {
+                code: "server_error",
+                message: error.to_string(),
+            }),
+            incomplete_details: cut_off.then_some(Incomplete {
+                reason: "max_output_tokens",
+            }),
+            output: self.output.items(),
+            usage: self.output.finish.as_ref().map(Usage::of),
+        }
+    }
+
+    /// An event that shows the whole response.
+    fn show(&mut self, kind: &str, error: Option<&ApiError>, chunks: &mut Chunks) {
+        // Numbers are counted where the items are.
+        let mut events = std::mem::take(&mut self.output.events);
+        let response = self.body(error);
+        events.push(Some(chunks), kind, Showing { response });
+        self.output.events = events;
+    }
+}
+
+impl Wording for Responding {
+    const DIALECT: Dialect = Dialect::OpenAi;
+
+    fn open(&mut self, chunks: &mut Chunks) {
+        self.show("response.created", None, chunks);
+        self.show("response.in_progress", None, chunks);
+    }
+
+    fn event(&mut self, _: usize, event: Event, chunks: &mut Chunks) {
+        self.output.event(event, Some(chunks));
+    }
+
+    fn close(&mut self, chunks: &mut Chunks) {
+        let kind = match self.output.is_cut_off() {
+            true => "response.incomplete",
+            false => "response.completed",
+        };
+        self.show(kind, None, chunks);
+    }
+
+    fn fail(&mut self, error: &ApiError, chunks: &mut Chunks) {
+        self.show("response.failed", Some(error), chunks);
+    }
+}
