@@ -10,6 +10,8 @@ from lorax.types import MergedAdapters
 
 def call(client, options):
     stream = options.pop("stream", False)
+    if "embed" in options:
+        return {"embeddings": client.embed(options["embed"]).embeddings}
     if "merged_adapters" in options:
         options["merged_adapters"] = MergedAdapters(**options["merged_adapters"])
     if stream:

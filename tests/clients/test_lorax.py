@@ -49,6 +49,12 @@ def test_adapter_source_says_where_it_comes_from(server, lorax):
     server.remove(path)
 
 
+def test_a_text_is_embedded(server, client, lorax):
+    (said,) = lorax({"embed": PROMPT})
+    expected = client.embeddings.create(model=server.base, input=PROMPT, encoding_format="float")
+    assert said["embeddings"] == expected.data[0].embedding
+
+
 def test_an_unknown_adapter_is_an_error_and_never_the_base(lorax):
     (said,) = lorax({"prompt": PROMPT, "adapter_id": "no-such-adapter"})
     assert said["error"] and "no-such-adapter" in said["message"]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use multigraft_model::{
     AdapterHash, AdapterWeights, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, Model,
-    PackedAdapter, Run, Slot, Step, Wanted,
+    Outputs, PackedAdapter, Run, Slot, Step, Wanted,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -302,12 +302,12 @@ impl Computing {
                 scale: 1.0,
                 wanted: Wanted::All,
             }];
-            let mut logits = Vec::new();
+            let mut outputs = Outputs::default();
             let step = Step { runs: &runs };
             self.backend
-                .forward(&step, &mut logits)
+                .forward(&step, &mut outputs)
                 .map_err(|error| error.to_string())?;
-            all.append(&mut logits);
+            all.append(&mut outputs.logits);
             start += tokens.len();
         }
         Ok(all)

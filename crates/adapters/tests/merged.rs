@@ -10,7 +10,7 @@ use multigraft_adapters::{
 };
 use multigraft_model::{
     AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    PackedAdapter, Precision, Run, Step, Wanted,
+    Outputs, PackedAdapter, Precision, Run, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -85,9 +85,9 @@ impl Place {
                 }
             })
             .collect();
-        let mut logits = Vec::new();
-        backend.forward(&Step { runs: &runs }, &mut logits).unwrap();
-        let mut rest = logits.as_slice();
+        let mut outputs = Outputs::default();
+        backend.forward(&Step { runs: &runs }, &mut outputs).unwrap();
+        let mut rest = outputs.logits.as_slice();
         let mut each = |rows: usize| {
             let (mine, others) = rest.split_at(rows * vocab);
             rest = others;

@@ -1,6 +1,6 @@
 //! The promise that a row's result depends on its own tokens and adapter alone, to the bit: sequences under the
 //! adapters of every kind, on every architecture, cut into random chunks, joined in random steps, over KV blocks that
-//! others used before, on any number of threads, give the logits that each gives alone.
+//! others used before, on any number of threads, give the logits, or the hidden states, that each gives alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use multigraft_model::{
     AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    PackedAdapter, Run, Slot, Step, Wanted,
+    Outputs, PackedAdapter, Run, Slot, Step, Wanted,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -18,6 +18,8 @@ use proptest::sample::Index;
 struct Sequence {
     adapter: Option<usize>,
     scale: f32,
+    /// All logits or all hidden states.
+    wanted: Wanted,
     tokens: Vec<u32>,
 }
 
@@ -65,7 +67,7 @@ impl Served {
         (backend, slots)
     }
 
-    /// The logits of all positions, computed in one piece and alone.
+    /// The outputs of all positions, computed in one piece and alone.
     fn alone(&self, sequence: &Sequence) -> Vec<u32> {
         let (mut backend, slots) = self.backend(1);
         let blocks: Vec<BlockId> = (0..sequence.tokens.len().div_ceil(BLOCK_TOKENS) as u32)
@@ -78,21 +80,26 @@ impl Served {
             blocks: &blocks,
             adapter,
             scale: sequence.scale,
-            wanted: Wanted::All,
+            wanted: sequence.wanted,
         };
-        let mut logits = Vec::new();
-        backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
-        logits.into_iter().map(f32::to_bits).collect()
+        let mut outputs = Outputs::default();
+        backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
+        let Outputs { logits, hidden } = outputs;
+        logits.into_iter().chain(hidden).map(f32::to_bits).collect()
     }
 
-    /// The logits of all positions of all sequences, in steps that `choices` draws.
+    /// The outputs of all positions of all sequences, in steps that `choices` draws.
     fn mixed(&self, sequences: &[Sequence], threads: usize, choices: &[(Index, usize)]) -> Vec<Vec<u32>> {
         let (mut backend, slots) = self.backend(threads);
-        let vocab = backend.limits().vocab;
+        let limits = backend.limits();
+        let width = |s: usize| match sequences[s].wanted {
+            Wanted::Hidden => limits.hidden,
+            _ => limits.vocab,
+        };
         let mut free: Vec<BlockId> = (0..40).map(|b| BlockId(b * 7 % 40)).collect();
         let mut tables: Vec<Vec<BlockId>> = vec![Vec::new(); sequences.len()];
         let mut results: Vec<Vec<u32>> = vec![Vec::new(); sequences.len()];
-        let done = |results: &[Vec<u32>], s: usize| results[s].len() / vocab;
+        let done = |results: &[Vec<u32>], s: usize| results[s].len() / width(s);
         let mut choices = choices.iter().cycle();
         loop {
             let mut live: Vec<usize> = (0..sequences.len())
@@ -130,17 +137,21 @@ impl Served {
                         blocks: &tables[s],
                         adapter: sequences[s].adapter.map(|adapter| slots[adapter]),
                         scale: sequences[s].scale,
-                        wanted: Wanted::All,
+                        wanted: sequences[s].wanted,
                     }
                 })
                 .collect();
-            let mut logits = Vec::new();
-            backend.forward(&Step { runs: &runs }, &mut logits).unwrap();
-            let mut rest = logits.as_slice();
+            let mut outputs = Outputs::default();
+            backend.forward(&Step { runs: &runs }, &mut outputs).unwrap();
+            let (mut logits, mut hidden) = (outputs.logits.as_slice(), outputs.hidden.as_slice());
             for &(s, chunk) in &chunks {
-                let (mine, others) = rest.split_at(chunk * vocab);
+                let rest = match sequences[s].wanted {
+                    Wanted::Hidden => &mut hidden,
+                    _ => &mut logits,
+                };
+                let (mine, others) = rest.split_at(chunk * width(s));
                 results[s].extend(mine.iter().map(|x| x.to_bits()));
-                rest = others;
+                *rest = others;
                 if done(&results, s) == sequences[s].tokens.len() {
                     free.append(&mut tables[s]);
                 }
@@ -162,18 +173,19 @@ fn check(architecture: &str, dtype: AdapterDtype) {
         .iter()
         .map(|adapter| adapter.unscalable().is_none())
         .collect();
-    let sequence =
-        (adapter, scale, prop::collection::vec(0..vocab, 1..48)).prop_map(move |(adapter, scale, tokens)| {
-            Sequence {
-                scale: if adapter.is_some_and(|adapter| scalable[adapter]) {
-                    scale
-                } else {
-                    1.0
-                },
-                adapter,
-                tokens,
-            }
-        });
+    let wanted = prop_oneof![3 => Just(Wanted::All), 1 => Just(Wanted::Hidden)];
+    let sequence = (adapter, scale, wanted, prop::collection::vec(0..vocab, 1..48)).prop_map(
+        move |(adapter, scale, wanted, tokens)| Sequence {
+            scale: if adapter.is_some_and(|adapter| scalable[adapter]) {
+                scale
+            } else {
+                1.0
+            },
+            adapter,
+            wanted,
+            tokens,
+        },
+    );
     let sequences = prop::collection::vec(sequence, 1..9);
     let choices = prop::collection::vec((any::<Index>(), 1usize..30), 1..40);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(12));

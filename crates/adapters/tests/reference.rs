@@ -8,7 +8,7 @@ use std::sync::Arc;
 use multigraft_adapters::Form;
 use multigraft_model::{
     AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    Precision, Run, Slot, Step, Wanted,
+    Outputs, Precision, Run, Slot, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -82,9 +82,9 @@ fn step(backend: &mut CpuBackend, cases: &mut [&mut Case<'_>], chunks: &[(usize,
             wanted: Wanted::All,
         })
         .collect();
-    let mut logits = Vec::new();
-    backend.forward(&Step { runs: &runs }, &mut logits).unwrap();
-    logits
+    let mut outputs = Outputs::default();
+    backend.forward(&Step { runs: &runs }, &mut outputs).unwrap();
+    outputs.logits
 }
 
 fn argmax(logits: &[f32]) -> u32 {

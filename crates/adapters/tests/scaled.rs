@@ -7,7 +7,7 @@ use std::sync::Arc;
 use multigraft_adapters::AdapterFile;
 use multigraft_model::{
     AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    PackedAdapter, Run, Step, Wanted,
+    Outputs, PackedAdapter, Run, Step, Wanted,
 };
 
 const TOKENS: [u32; 21] = [
@@ -35,9 +35,9 @@ fn logits(model: &Arc<Model>, adapter: Option<&Arc<PackedAdapter>>, scale: f32) 
         scale,
         wanted: Wanted::All,
     };
-    let mut logits = Vec::new();
-    backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
-    logits.into_iter().map(f32::to_bits).collect()
+    let mut outputs = Outputs::default();
+    backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
+    outputs.logits.into_iter().map(f32::to_bits).collect()
 }
 
 /// The same adapter, trained with so many times its scaling.

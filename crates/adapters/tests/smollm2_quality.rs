@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use multigraft_model::{
     AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    Precision, Run, Slot, Step, Wanted,
+    Outputs, Precision, Run, Slot, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -81,9 +81,9 @@ fn forward(backend: &mut CpuBackend, adapter: Option<Slot>, tokens: &[u32]) -> V
         scale: 1.0,
         wanted: Wanted::All,
     };
-    let mut logits = Vec::new();
-    backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
-    logits
+    let mut outputs = Outputs::default();
+    backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
+    outputs.logits
 }
 
 fn open(precision: Precision, kv_dtype: KvDtype) -> (Arc<Model>, CpuBackend) {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use multigraft_engine::{Engine, EngineOptions, Event, Request, Sampling, Sink, Stop};
-use multigraft_model::{Backend, BackendError, Limits, PackedAdapter, Slot, Step};
+use multigraft_model::{Backend, BackendError, Limits, Outputs, PackedAdapter, Slot, Step};
 use multigraft_text::Tokenizer;
 
 /// Sequences at once.
@@ -57,6 +57,7 @@ impl Backend for Canned {
     fn limits(&self) -> Limits {
         Limits {
             vocab: self.vocab,
+            hidden: 5,
             blocks: 1024,
             block_bytes: 1,
             extent: 1,
@@ -71,10 +72,11 @@ impl Backend for Canned {
 
     fn release(&mut self, _: Slot) {}
 
-    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+    fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
+        let logits = &mut outputs.logits;
         logits.clear();
         for (run, row) in step.runs.iter().zip(self.rows.iter().cycle()) {
-            for _ in 0..run.wanted.count(run.tokens.len()) {
+            for _ in 0..run.wanted.logits(run.tokens.len()) {
                 logits.extend_from_slice(row);
             }
         }

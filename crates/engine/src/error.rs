@@ -105,6 +105,11 @@ pub enum SubmitError {
         /// The most allowed.
         limit: usize,
     },
+    /// An embedding with more than it.
+    #[error(
+        "an embedding is computed alone: nothing is generated beside it, and it has no log-probabilities"
+    )]
+    MoreThanEmbedding,
     /// A sampling parameter is out of its range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),

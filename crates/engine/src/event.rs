@@ -24,7 +24,7 @@ pub trait Sink: Send {
     fn is_gone(&self) -> bool;
 }
 
-/// What happens to a request, in this order: `Started`, `Prompt` if asked for, `Token`s, then `Finished`; or at any
+/// What happens to a request, in this order: `Started`, `Prompt` or `Embedding` if asked for, `Token`s, then `Finished`; or at any
 /// point `Failed` or `Cancelled`. Nothing follows `Finished`, `Failed` or `Cancelled`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -36,6 +36,8 @@ pub enum Event {
     /// The prompt's tokens with their log-probabilities, if [`prompt_logprobs`](crate::Request::prompt_logprobs)
     /// was set.
     Prompt(Vec<PromptToken>),
+    /// The prompt's embedding, `[hidden]`, not normalised, if [`embedding`](crate::Request::embedding) was set.
+    Embedding(Vec<f32>),
     /// A token was generated.
     Token(Token),
     /// It is done.

@@ -30,6 +30,7 @@
 mod blocks;
 mod client;
 mod constraint;
+mod embedding;
 mod engine;
 mod error;
 mod event;
@@ -56,6 +57,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use embedding::Pooling;
 pub use engine::{Engine, EngineOptions};
 pub use error::{SamplingError, SubmitError};
 pub use event::{Event, Finish, FinishReason, PromptToken, RequestId, Sink, Timings, Token};

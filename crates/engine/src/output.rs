@@ -3,6 +3,7 @@
 use multigraft_grammar::GrammarError;
 
 use crate::constraint::{Constraint, Workers};
+use crate::embedding::BadState;
 use crate::event::{FinishReason, Token};
 use crate::request::{Request, Stop};
 use crate::sampler::logprobs::Logprobs;
@@ -22,11 +23,13 @@ pub(crate) struct Output {
     include_stop: bool,
 }
 
-/// Why there is no next token.
+/// Why a sequence cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoToken {
     #[error(transparent)]
     Logits(#[from] BadLogits),
+    #[error(transparent)]
+    State(#[from] BadState),
     #[error(transparent)]
     Grammar(#[from] GrammarError),
     #[error("no token that the answer's constraint allows can be chosen")]

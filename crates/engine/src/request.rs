@@ -6,6 +6,7 @@ use std::sync::Arc;
 use multigraft_grammar::Grammar;
 use multigraft_model::{AdapterHash, PackedAdapter};
 
+use crate::embedding::Pooling;
 use crate::error::{SamplingError, SubmitError};
 use crate::fair::ShareId;
 use crate::stats::EngineLimits;
@@ -84,6 +85,9 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// The same for the prompt's tokens, which then arrive in an [`Event::Prompt`](crate::Event::Prompt).
     pub prompt_logprobs: Option<usize>,
+    /// Computes the prompt's embedding, which arrives in an [`Event::Embedding`](crate::Event::Embedding), and nothing else:
+    /// `max_tokens` is 0 and there are no log-probabilities.
+    pub embedding: Option<Pooling>,
     /// Whose computed prefixes it may use, and who may use its own. `None`: those of all who name nobody.
     pub tenant: Option<Tenant>,
     /// Whose share of its adapter it takes from, if not the tenant's: tenants that one client parts into many have one share.
@@ -105,9 +109,18 @@ impl Request {
             max_tokens,
             logprobs: None,
             prompt_logprobs: None,
+            embedding: None,
             tenant: None,
             payer: None,
             weight: 1.0,
+        }
+    }
+
+    /// The embedding of a prompt by the base model.
+    pub fn embedding(prompt: Vec<u32>, pooling: Pooling) -> Self {
+        Self {
+            embedding: Some(pooling),
+            ..Self::new(prompt, 0)
         }
     }
 
@@ -141,6 +154,9 @@ impl Request {
             });
         }
         limits.check_room(prompt, max_tokens)?;
+        if self.embedding.is_some() && (max_tokens > 0 || self.prompt_logprobs.is_some()) {
+            return Err(SubmitError::MoreThanEmbedding);
+        }
         if !WEIGHTS.contains(&self.weight) {
             return Err(SubmitError::Weight { weight: self.weight });
         }
@@ -363,6 +379,18 @@ mod tests {
             refusal(|r| r.stop.tokens = vec![1; MAX_STOPS + 1]),
             "there are 129 stop strings or stop tokens, but may be at most 128"
         );
+    }
+
+    #[test]
+    fn an_embedding_is_all_that_is_computed() {
+        let embedding = Request::embedding(vec![1, 2], Pooling::Mean);
+        assert!(embedding.check(&limits()).is_ok());
+        let more: [fn(&mut Request); 2] = [|r| r.max_tokens = 1, |r| r.prompt_logprobs = Some(0)];
+        for more in more {
+            let mut request = embedding.clone();
+            more(&mut request);
+            assert_eq!(request.check(&limits()), Err(SubmitError::MoreThanEmbedding));
+        }
     }
 
     #[test]

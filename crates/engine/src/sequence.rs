@@ -7,6 +7,7 @@ use multigraft_model::{AdapterHash, BlockId, Wanted};
 use crate::blocks::{BlockCopy, BlockPool, BlockTable};
 use crate::client::{Client, State};
 use crate::constraint::Workers;
+use crate::embedding::Embedding;
 use crate::event::{Event, Finish, FinishReason, RequestId, Timings};
 use crate::fair::ShareId;
 use crate::output::{Next, NoToken, Output};
@@ -46,6 +47,8 @@ pub(crate) struct Sequence {
     output: Output,
     /// Until they were sent.
     prompt_scores: Option<PromptScores>,
+    /// Until it was sent.
+    embedding: Option<Embedding>,
     clock: Clock,
 }
 
@@ -61,10 +64,12 @@ struct Clock {
 pub(crate) struct Outcome<'a> {
     /// The rows that were computed.
     pub(crate) rows: usize,
-    /// Those whose logits were returned.
+    /// What was returned of them.
     pub(crate) wanted: Wanted,
     /// `[wanted, vocab]`.
     pub(crate) logits: &'a [f32],
+    /// `[wanted, hidden]`.
+    pub(crate) hidden: &'a [f32],
     pub(crate) now: Instant,
     pub(crate) vocabulary: &'a dyn Vocabulary,
     pub(crate) scratch: &'a mut Scratch,
@@ -108,6 +113,7 @@ impl Sequence {
             place: Some(place),
             output,
             prompt_scores: request.prompt_logprobs.map(PromptScores::new),
+            embedding: request.embedding.map(Embedding::new),
             tokens: request.prompt,
             clock: Clock {
                 submitted,
@@ -169,7 +175,7 @@ impl Sequence {
     /// be left. `copy` copies blocks if it can. Says how many positions need not be computed.
     pub(crate) fn admit(&mut self, reserve: usize, copy: &mut dyn FnMut(BlockCopy) -> bool) -> Option<usize> {
         // The last row is always computed: the next token is drawn from its logits.
-        let reusable = if self.wants_scores() {
+        let reusable = if self.wants_scores() || self.wants_states() {
             0
         } else {
             self.tokens.len() - 1
@@ -200,10 +206,17 @@ impl Sequence {
             .is_some_and(|scores| scores.incomplete(self.prompt))
     }
 
-    /// Which of the next `rows` rows' logits are wanted.
+    /// Whether every row's hidden state is wanted.
+    fn wants_states(&self) -> bool {
+        self.embedding.as_ref().is_some_and(Embedding::of_every_row)
+    }
+
+    /// What is wanted of the next `rows` rows.
     pub(crate) fn wanted(&self, rows: usize) -> Wanted {
         if self.wants_scores() {
             Wanted::All
+        } else if self.wants_states() || (self.embedding.is_some() && rows == self.remaining()) {
+            Wanted::Hidden
         } else if rows == self.remaining() && self.max_tokens > 0 {
             Wanted::Last
         } else {
@@ -257,18 +270,23 @@ impl Sequence {
     pub(crate) fn advance(&mut self, outcome: Outcome<'_>) -> bool {
         match self.try_advance(outcome) {
             Ok(generated) => generated,
-            Err(NoToken::Logits(bad)) => {
-                let model = match self.adapter_hash() {
-                    Some(hash) => format!("adapter {hash}"),
-                    None => "the base model".to_owned(),
+            Err(reason) => {
+                let reason = match reason {
+                    NoToken::Logits(bad) => format!("the logits of {} are broken: {bad}", self.model()),
+                    NoToken::State(bad) => format!("the embedding by {} is broken: {bad}", self.model()),
+                    constraint => constraint.to_string(),
                 };
-                self.fail(&format!("the logits of {model} are broken: {bad}"));
+                self.fail(&reason);
                 false
             }
-            Err(constraint) => {
-                self.fail(&constraint.to_string());
-                false
-            }
+        }
+    }
+
+    /// What computes it, as messages say it.
+    fn model(&self) -> String {
+        match self.adapter_hash() {
+            Some(hash) => format!("adapter {hash}"),
+            None => "the base model".to_owned(),
         }
     }
 
@@ -277,13 +295,22 @@ impl Sequence {
             rows,
             wanted,
             logits,
+            hidden,
             now,
             vocabulary,
             scratch,
         } = outcome;
         let first = self.computed;
         self.computed += rows;
-        let vocab = logits.len() / wanted.count(rows).max(1);
+        let vocab = logits.len() / wanted.logits(rows).max(1);
+        if let Some(embedding) = &mut self.embedding
+            && wanted == Wanted::Hidden
+        {
+            let width = hidden.len() / rows.max(1);
+            for (offset, state) in hidden.chunks_exact(width.max(1)).enumerate() {
+                embedding.take(first + offset, state)?;
+            }
+        }
         let mut last = None;
         for (offset, row) in logits.chunks_exact(vocab.max(1)).enumerate() {
             let row = Row::new(row)?;
@@ -301,6 +328,9 @@ impl Sequence {
         if let Some(scores) = self.prompt_scores.take() {
             let prompt = scores.finish(&self.tokens[..self.prompt], vocabulary);
             self.client.send(Event::Prompt(prompt));
+        }
+        if let Some(embedding) = self.embedding.take() {
+            self.client.send(Event::Embedding(embedding.finish()));
         }
         self.clock.first_token.get_or_insert(now);
         if self.max_tokens == 0 {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
-use multigraft_model::{AdapterHash, Backend, MemoryBudget, Step};
+use multigraft_model::{AdapterHash, Backend, MemoryBudget, Outputs, Step};
 use tokio::sync::oneshot::Sender;
 
 use crate::client::Client;
@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     draining: bool,
     /// The threads of grammars, once there was one.
     grammars: Option<Workers>,
-    logits: Vec<f32>,
+    outputs: Outputs,
     scratch: Scratch,
     stats: Stats,
 }
@@ -86,7 +86,7 @@ impl Worker {
             residents: Residents::default(),
             draining: false,
             grammars: None,
-            logits: Vec::new(),
+            outputs: Outputs::default(),
             scratch: Scratch::default(),
             stats: Stats::default(),
         };
@@ -217,7 +217,7 @@ impl Worker {
             }
         }
         let runs = plan::runs(planned, running);
-        let computed = self.backend.forward(&Step { runs: &runs }, &mut self.logits);
+        let computed = self.backend.forward(&Step { runs: &runs }, &mut self.outputs);
         let now = Instant::now();
         self.stats.steps += 1;
         self.stats.step_time += now - began;
@@ -233,9 +233,10 @@ impl Worker {
         }
     }
 
-    /// Hands every sequence of the step its rows of logits.
+    /// Hands every sequence of the step its rows of the outputs.
     fn deliver(&mut self, planned: &[Planned], now: Instant) {
-        let mut logits = self.logits.as_slice();
+        let (mut logits, mut hidden) = (self.outputs.logits.as_slice(), self.outputs.hidden.as_slice());
+        let limits = self.backend.limits();
         for &Planned {
             index, rows, wanted, ..
         } in planned
@@ -246,12 +247,15 @@ impl Worker {
             } else {
                 self.stats.prefill_rows += rows as u64;
             }
-            let (its_logits, rest) = logits.split_at(wanted.count(rows) * self.shared.limits.vocab);
+            let (its_logits, rest) = logits.split_at(wanted.logits(rows) * limits.vocab);
             logits = rest;
+            let (its_hidden, rest) = hidden.split_at(wanted.hidden(rows) * limits.hidden);
+            hidden = rest;
             let generated = sequence.advance(Outcome {
                 rows,
                 wanted,
                 logits: its_logits,
+                hidden: its_hidden,
                 now,
                 vocabulary: &*self.vocabulary,
                 scratch: &mut self.scratch,

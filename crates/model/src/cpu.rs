@@ -8,7 +8,7 @@ use crate::adapter::PackedAdapter;
 use crate::decoder::{Decoder, Row, Scratch};
 use crate::model::Model;
 use crate::project::Segment;
-use crate::step::{BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Slot, Step, Wanted};
+use crate::step::{BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, Slot, Step, Wanted};
 
 /// How a [`CpuBackend`] is set up.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,7 @@ impl CpuBackend {
         let config = model.config();
         let limits = Limits {
             vocab: config.vocab,
+            hidden: config.hidden,
             blocks: options.blocks,
             block_bytes: Self::block_bytes(&model, options.kv_dtype),
             extent: Self::extent(&model, options.kv_dtype),
@@ -116,14 +117,14 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+    fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
         let tables: Vec<Vec<u32>> = step
             .runs
             .iter()
             .map(|run| run.blocks.iter().map(|block| block.0).collect())
             .collect();
         let mut rows = Vec::new();
-        let mut wanted = Vec::new();
+        let (mut wanted, mut wanted_hidden) = (Vec::new(), Vec::new());
         let mut segments: Vec<Segment<'_>> = Vec::new();
         let mut last = None;
         for (run, blocks) in step.runs.iter().zip(&tables) {
@@ -173,6 +174,7 @@ impl Backend for CpuBackend {
                 Wanted::None => {}
                 Wanted::Last => wanted.push(start + count - 1),
                 Wanted::All => wanted.extend(start..start + count),
+                Wanted::Hidden => wanted_hidden.extend(start..start + count),
             }
         }
         assert!(
@@ -190,7 +192,7 @@ impl Backend for CpuBackend {
             segments: &segments,
             scratch: &mut self.scratch,
         };
-        decoder.run(&wanted, logits);
+        decoder.run(&wanted, &wanted_hidden, outputs);
         Ok(())
     }
 }

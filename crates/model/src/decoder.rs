@@ -10,6 +10,7 @@ use crate::experts::Experts;
 use crate::model::Model;
 use crate::pace;
 use crate::project::{ProjectScratch, Projector, Segment, add, finish};
+use crate::step::Outputs;
 use crate::weights::{Ffn, Layer};
 
 /// One row of a step.
@@ -58,8 +59,9 @@ pub(crate) struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Computes the rows and writes the logits of those in `wanted` (ascending), `[wanted, vocab]`.
-    pub(crate) fn run(&mut self, wanted: &[usize], logits: &mut Vec<f32>) {
+    /// Computes the rows and writes the logits of those in `wanted` and the hidden states of those in `wanted_hidden`
+    /// (both ascending).
+    pub(crate) fn run(&mut self, wanted: &[usize], wanted_hidden: &[usize], outputs: &mut Outputs) {
         self.embed();
         let places = self.places();
         let model = self.model;
@@ -69,7 +71,8 @@ impl<'a> Decoder<'a> {
             self.attend(index, layer, &places);
             self.feed_forward(index, layer);
         }
-        self.logits(wanted, logits);
+        self.logits(wanted, &mut outputs.logits);
+        self.normed(wanted_hidden, &mut outputs.hidden);
     }
 
     fn embed(&mut self) {
@@ -223,13 +226,22 @@ impl<'a> Decoder<'a> {
         add_residual(self.pool, x, h, config.hidden, norm, config.residual_scale);
     }
 
+    /// The residual stream of the wanted rows after the last norm.
+    fn normed(&self, wanted: &[usize], normed: &mut Vec<f32>) {
+        let hidden = self.model.config.hidden;
+        let x = &self.scratch.x;
+        normed.clear();
+        normed.extend(wanted.iter().flat_map(|row| &x[row * hidden..][..hidden]));
+        rms_norm(self.pool, normed, &self.model.norm, self.model.config.norm_eps);
+    }
+
     fn logits(&mut self, wanted: &[usize], logits: &mut Vec<f32>) {
         let config = &self.model.config;
         let (hidden, vocab) = (config.hidden, config.vocab);
-        let Scratch { x, h, project, .. } = &mut *self.scratch;
-        h.clear();
-        h.extend(wanted.iter().flat_map(|row| &x[row * hidden..][..hidden]));
-        rms_norm(self.pool, h, &self.model.norm, config.norm_eps);
+        let mut h = std::mem::take(&mut self.scratch.h);
+        self.normed(wanted, &mut h);
+        self.scratch.h = h;
+        let Scratch { h, project, .. } = &mut *self.scratch;
         logits.clear();
         logits.resize(wanted.len() * vocab, 0.0);
         let segments = wanted_segments(self.segments, wanted);

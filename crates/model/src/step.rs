@@ -1,7 +1,7 @@
 //! The seam between the engine and compute: one forward pass over the rows of many sequences.
 //!
 //! The engine says *which tokens at which positions, under which adapter, with which KV blocks*; a [`Backend`]
-//! answers with logits. Nothing above this seam knows of SIMD or packed weights, nothing below it of requests,
+//! answers with logits, or with the hidden states that embeddings are made of. Nothing above this seam knows of SIMD or packed weights, nothing below it of requests,
 //! names or HTTP. A GPU is a second implementation of [`Backend`], not a rewrite.
 
 use std::sync::Arc;
@@ -20,24 +20,34 @@ pub struct BlockId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
-/// Which of a run's rows the engine wants logits for.
+/// What the engine wants of a run's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// None: a chunk of a prompt that goes on.
+    /// Nothing: a chunk of a prompt that goes on.
     None,
-    /// The last row only: the next token is sampled from it.
+    /// The last row's logits only: the next token is sampled from it.
     Last,
-    /// Every row: prompt log-probabilities, verification.
+    /// Every row's logits: prompt log-probabilities, verification.
     All,
+    /// Every row's hidden state, after the model's last norm, and no logits: embeddings.
+    Hidden,
 }
 
 impl Wanted {
-    /// How many of `rows` rows are wanted.
-    pub fn count(self, rows: usize) -> usize {
+    /// How many rows of logits `rows` rows give.
+    pub fn logits(self, rows: usize) -> usize {
         match self {
-            Self::None => 0,
+            Self::None | Self::Hidden => 0,
             Self::Last => rows.min(1),
             Self::All => rows,
+        }
+    }
+
+    /// How many rows of hidden states `rows` rows give.
+    pub fn hidden(self, rows: usize) -> usize {
+        match self {
+            Self::None | Self::Last | Self::All => 0,
+            Self::Hidden => rows,
         }
     }
 }
@@ -56,7 +66,7 @@ pub struct Run<'a> {
     /// What the adapter's update is multiplied by, finite: 1 is as it was trained, 0 gives the base's bits. Anything else
     /// is only right if [`PackedAdapter::unscalable`] says nothing.
     pub scale: f32,
-    /// The rows whose logits are returned.
+    /// What is returned of these rows.
     pub wanted: Wanted,
 }
 
@@ -67,11 +77,22 @@ pub struct Step<'a> {
     pub runs: &'a [Run<'a>],
 }
 
+/// What a step gives: rows in the order of the runs. Kept from step to step, so that memory is taken once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outputs {
+    /// `[Wanted::logits, vocab]`, row-major.
+    pub logits: Vec<f32>,
+    /// `[Wanted::hidden, hidden]`, row-major.
+    pub hidden: Vec<f32>,
+}
+
 /// What a backend can hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Size of the vocabulary: the width of a row of logits.
     pub vocab: usize,
+    /// The width of a row of hidden states.
+    pub hidden: usize,
     /// KV blocks.
     pub blocks: usize,
     /// What a block takes in memory, in bytes.
@@ -116,13 +137,12 @@ pub trait Backend: Send {
         let _ = (first, count);
     }
 
-    /// Computes the step and writes the wanted rows' logits, in the order of the runs, `[wanted, vocab]` row-major
-    /// (`logits` is resized to fit).
+    /// Computes the step and writes what is wanted of it to `outputs`, whose parts are resized to fit.
     ///
-    /// A row's logits depend on its sequence's tokens and adapter alone, to the bit: not on the other runs, not on
+    /// A row's outputs depend on its sequence's tokens and adapter alone, to the bit: not on the other runs, not on
     /// how a prompt was cut into chunks, not on the number of threads.
     ///
     /// # Errors
     /// Backends report faults of their own; a malformed step is a bug of the caller and panics.
-    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError>;
+    fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError>;
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_model::{
-    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, Precision, Run,
-    Step, Wanted,
+    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, Outputs, Precision,
+    Run, Step, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -60,9 +60,9 @@ fn logits(backend: &mut CpuBackend, tokens: &[u32], chunk: usize) -> Vec<f32> {
             scale: 1.0,
             wanted: Wanted::All,
         };
-        let mut logits = Vec::new();
-        backend.forward(&Step { runs: &[run] }, &mut logits).unwrap();
-        all.extend(logits);
+        let mut outputs = Outputs::default();
+        backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
+        all.extend(outputs.logits);
     }
     all
 }

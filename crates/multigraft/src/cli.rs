@@ -386,6 +386,10 @@ pub(crate) enum AdaptersAction {
         /// Requests that wait or run at once.
         #[arg(long, value_name = "COUNT")]
         concurrent_requests: Option<NonZeroU32>,
+        /// Lets tenants use each other's computed prefixes: a common system prompt is computed once for all. Who can
+        /// measure times learns by it which prompts others sent.
+        #[arg(long)]
+        shared_prefixes: bool,
     },
     /// Serve an earlier version of an adapter.
     Rollback {

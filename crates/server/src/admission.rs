@@ -258,10 +258,13 @@ impl Session {
             .collect();
         // Of several the least: none of them gets more than it may.
         let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
+        let shared = !names.is_empty() && names.iter().all(|(_, limits)| limits.shared_prefixes);
         let limits = self.engine.limits();
         for request in &mut choices {
             request.payer = self.tenant(None);
-            request.tenant = self.tenant(request.tenant);
+            if !shared {
+                request.tenant = self.tenant(request.tenant);
+            }
             request.weight = weight.unwrap_or(1.0);
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
         }
@@ -371,8 +374,8 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             let message = format!("`{field}` is {}, but must be {}", error.value, error.range);
             ApiError::invalid(field, message)
         }
-        // Weights are checked where they are set.
-        SubmitError::Weight { .. } => ApiError::Failed(message),
+        // Weights are checked where they are set; nobody asks for more than an embedding.
+        SubmitError::Weight { .. } | SubmitError::MoreThanEmbedding => ApiError::Failed(message),
         SubmitError::QueueFull { retry_after, .. } => ApiError::Overloaded { message, retry_after },
         SubmitError::Stopped => ApiError::ShuttingDown,
     }

@@ -62,6 +62,8 @@ pub(crate) struct Answers {
 pub(crate) struct Answer {
     /// The prompt's tokens with their log-probabilities, if they were asked for.
     pub prompt: Vec<PromptToken>,
+    /// The prompt's embedding, if that was asked for.
+    pub embedding: Vec<f32>,
     /// The generated tokens.
     pub tokens: Vec<Token>,
     /// Their text.
@@ -74,6 +76,7 @@ pub(crate) struct Answer {
 #[derive(Debug, Default)]
 struct Unfinished {
     prompt: Vec<PromptToken>,
+    embedding: Vec<f32>,
     tokens: Vec<Token>,
     text: String,
 }
@@ -83,6 +86,7 @@ impl Unfinished {
         self.text.push_str(&finish.text);
         Answer {
             prompt: self.prompt,
+            embedding: self.embedding,
             tokens: self.tokens,
             text: self.text,
             finish,
@@ -149,6 +153,7 @@ impl Answers {
             match event {
                 Event::Started { .. } => {}
                 Event::Prompt(tokens) => so_far.prompt.extend(tokens),
+                Event::Embedding(embedding) => so_far.embedding = embedding,
                 Event::Token(token) => {
                     so_far.text.push_str(&token.text);
                     so_far.tokens.push(token);

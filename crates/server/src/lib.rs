@@ -34,6 +34,7 @@ mod asked;
 mod constraints;
 mod defaults;
 mod dialect;
+mod embedding;
 mod error;
 mod fields;
 mod keys;

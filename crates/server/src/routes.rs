@@ -22,10 +22,10 @@ use crate::{
     dialect,
     error::ApiError,
     keys, metrics,
-    openai::{chat, completions, models},
+    openai::{chat, completions, embeddings, models},
     session,
     state::{AppState, Shared},
-    tgi::{generate, info, tokenize},
+    tgi::{embed, generate, info, tokenize},
 };
 
 /// The whole of the HTTP interface over `state`.
@@ -34,6 +34,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         // OpenAI
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::get))
         // TGI
@@ -42,6 +43,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/invocations", post(generate::compatible))
         .route("/generate", post(generate::generate))
         .route("/generate_stream", post(generate::generate_stream))
+        .route("/embed", post(embed::embed))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/chat_tokenize", post(tokenize::chat_tokenize))
         .route("/info", get(info::info))

@@ -60,6 +60,8 @@ pub struct BaseInfo {
     pub context: usize,
     /// Size of the vocabulary.
     pub vocab: usize,
+    /// Width of hidden states: the length of embeddings.
+    pub hidden: usize,
 }
 
 /// What a single request may ask for. The defaults suit a machine of a few cores.

@@ -293,6 +293,11 @@ async fn a_name_that_a_key_may_not_use_is_answered_as_one_that_does_not_exist() 
             "/generate",
             json!({"inputs": "a", "parameters": {"merged_adapters": {"ids": ["team/three", "NAME"]}}}),
         ),
+        ("/v1/embeddings", json!({"model": "NAME", "input": "a"})),
+        (
+            "/embed",
+            json!({"inputs": "a", "parameters": {"adapter_id": "NAME"}}),
+        ),
     ] {
         guarded
             .looks_like_nothing("b", Method::POST, path, body, "two")
@@ -380,6 +385,37 @@ async fn one_tenants_prefixes_are_not_found_by_anothers_even_with_the_same_cache
     assert!(cached("b").await > 0);
     assert_eq!(cached("m").await, 0);
     assert_eq!(cached("admin").await, 0);
+}
+
+#[tokio::test]
+async fn prefixes_are_everybodys_only_under_an_adapter_that_an_admin_marked_as_shared() {
+    let guarded = guarded();
+    let mark = json!({"limits": {"shared_prefixes": true}});
+    let answer = guarded
+        .send("m", Method::PATCH, "/v1/adapters/team/three", mark.clone())
+        .await;
+    assert_eq!(answer.status, 403, "{}", answer.text);
+    let answer = guarded
+        .send("admin", Method::PATCH, "/v1/adapters/team/three", mark)
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let cached = async |key: &str, model: Value, salt: &str| {
+        let mut body = json!({"prompt": "a".repeat(100), "max_tokens": 1, "cache_salt": salt});
+        body.as_object_mut()
+            .unwrap()
+            .append(&mut model.as_object().unwrap().clone());
+        let answer = guarded.post(key, "/v1/completions", body).await;
+        let usage = &answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"];
+        usage.as_u64().unwrap_or_else(|| panic!("{}", answer.text))
+    };
+    let shared = json!({"model": "team/three"});
+    assert_eq!(cached("b", shared.clone(), "x").await, 0);
+    assert!(cached("m", shared.clone(), "x").await > 0);
+    // A salt still parts.
+    assert_eq!(cached("m", shared.clone(), "y").await, 0);
+    // Nor does it hold for others, which were not marked.
+    assert_eq!(cached("a", json!({"model": "two"}), "x").await, 0);
+    assert_eq!(cached("admin", json!({"model": "two"}), "x").await, 0);
 }
 
 #[tokio::test]

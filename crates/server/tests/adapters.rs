@@ -420,7 +420,7 @@ async fn an_adapter_has_no_more_than_its_limits_allow_and_others_do_not_notice()
         let body = json!({"limits": limits});
         send(&server, Method::PATCH, "/v1/adapters/two", body).await
     };
-    let usual = json!({"weight": 1.0, "requests_per_minute": null, "tokens_per_minute": null, "concurrent_requests": null});
+    let usual = json!({"weight": 1.0, "requests_per_minute": null, "tokens_per_minute": null, "concurrent_requests": null, "shared_prefixes": false});
     assert_eq!(server.get("/v1/adapters/two").await.json()["limits"], usual);
 
     let changed = set(json!({"weight": 2, "requests_per_minute": 2})).await;

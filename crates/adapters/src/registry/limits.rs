@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// The share and the bounds of a name. Who serves its requests enforces them; the registry keeps them.
+/// The share and the bounds of a name, and what its requests share. Who serves its requests enforces them; the registry keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterLimits {
@@ -16,16 +16,19 @@ pub struct AdapterLimits {
     pub tokens_per_minute: Option<NonZeroU32>,
     /// Requests that wait or run at once.
     pub concurrent_requests: Option<NonZeroU32>,
+    /// Whether tenants use each other's computed prefixes. Who can measure times learns by it which prompts others sent.
+    pub shared_prefixes: bool,
 }
 
 impl Default for AdapterLimits {
-    /// An equal share, and no bounds.
+    /// An equal share, no bounds, and nothing shared.
     fn default() -> Self {
         Self {
             weight: 1.0,
             requests_per_minute: None,
             tokens_per_minute: None,
             concurrent_requests: None,
+            shared_prefixes: false,
         }
     }
 }

@@ -19,6 +19,7 @@ const MINE: Namespace = Namespace {
 fn limits(blocks: usize) -> Limits {
     Limits {
         vocab: 1,
+        hidden: 5,
         blocks,
         block_bytes: 1,
         extent: 2,

@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use multigraft_model::{
-    AdapterHash, BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, PackedAdapter, Slot, Step,
+    AdapterHash, BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, PackedAdapter, Slot, Step,
 };
 
 /// What the KV cache holds at one position.
@@ -148,7 +148,7 @@ impl Backend for FakeBackend {
         self.cache[first.0 as usize..][..count].fill([None; BLOCK_TOKENS]);
     }
 
-    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+    fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
         if let Some(gate) = &self.faults.gate {
             // Once nobody holds the other end, steps are free to go.
             let _ = gate.lock().unwrap().recv();
@@ -166,7 +166,9 @@ impl Backend for FakeBackend {
         if self.faults.error_at == Some(nth) {
             return Err(BackendError::WrongBase);
         }
+        let Outputs { logits, hidden } = outputs;
         logits.clear();
+        hidden.clear();
         for run in step.runs {
             let adapter = run.adapter.map(|slot| (self.adapter(slot), run.scale.to_bits()));
             for (position, &token) in (run.start..).zip(run.tokens) {
@@ -178,7 +180,8 @@ impl Backend for FakeBackend {
                 });
             }
             let end = run.start + run.tokens.len();
-            let wanted_from = end - run.wanted.count(run.tokens.len());
+            let logits_from = end - run.wanted.logits(run.tokens.len());
+            let hidden_from = end - run.wanted.hidden(run.tokens.len());
             let mut prefix = Prefix::new();
             for position in 0..end {
                 let block = run.blocks[position / BLOCK_TOKENS].0 as usize;
@@ -190,13 +193,13 @@ impl Backend for FakeBackend {
                     "a block of another adapter"
                 );
                 prefix.push(entry.token, entry.adapter);
-                if position >= wanted_from {
-                    let broken = adapter.is_some() && adapter.map(|(hash, _)| hash) == self.faults.broken;
-                    logits.extend(
-                        prefix
-                            .logits(self.limits.vocab)
-                            .map(|l| if broken { f32::NAN } else { l }),
-                    );
+                let broken = adapter.is_some() && adapter.map(|(hash, _)| hash) == self.faults.broken;
+                let broken = |value: f32| if broken { f32::NAN } else { value };
+                if position >= logits_from {
+                    logits.extend(prefix.logits(self.limits.vocab).map(broken));
+                }
+                if position >= hidden_from {
+                    hidden.extend(prefix.logits(self.limits.hidden).map(broken));
                 }
             }
         }
@@ -211,6 +214,16 @@ pub(crate) fn logits_after(tokens: &[u32], adapter: Option<Scaled>, from: usize,
         prefix.push(token, adapter.filter(|_| position >= from));
     }
     prefix.logits(vocab).collect()
+}
+
+/// The hidden states of each of `tokens`, likewise.
+pub(crate) fn states_of(tokens: &[u32], adapter: Option<Scaled>, from: usize, width: usize) -> Vec<Vec<f32>> {
+    let mut prefix = Prefix::new();
+    let mut state = |(position, &token): (usize, &u32)| {
+        prefix.push(token, adapter.filter(|_| position >= from));
+        prefix.logits(width).collect()
+    };
+    tokens.iter().enumerate().map(&mut state).collect()
 }
 
 /// A hash of the tokens so far and of what applied to each.

@@ -13,10 +13,14 @@ use crate::request::{AdapterUse, Request, Sampling, Stop};
 use crate::stats::Stats;
 use crate::worker::{Command, Worker};
 
+/// The width of hidden states.
+pub(crate) const HIDDEN: usize = 5;
+
 /// Limits that no test's request comes near.
 pub(crate) fn generous() -> Limits {
     Limits {
         vocab: VOCAB,
+        hidden: HIDDEN,
         blocks: 64,
         block_bytes: 1,
         extent: 1,

@@ -32,6 +32,7 @@ struct State {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) prompt: Option<Vec<PromptToken>>,
+    pub(crate) embedding: Option<Vec<f32>>,
     pub(crate) tokens: Vec<Token>,
     pub(crate) finish: Finish,
 }
@@ -158,6 +159,10 @@ impl Recording {
             Some(Event::Prompt(prompt)) => Some(prompt),
             _ => None,
         };
+        let embedding = match events.next_if(|event| matches!(event, Event::Embedding(_))) {
+            Some(Event::Embedding(embedding)) => Some(embedding),
+            _ => None,
+        };
         let mut tokens = Vec::new();
         loop {
             match events.next() {
@@ -171,6 +176,7 @@ impl Recording {
                     };
                     return Answer {
                         prompt,
+                        embedding,
                         tokens,
                         finish,
                     };

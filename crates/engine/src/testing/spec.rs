@@ -1,6 +1,8 @@
 //! What an answer has to be, computed the obvious way: one request, everything from scratch for every token.
 
-use super::{EOS, VOCAB, decode, logits_after};
+use super::backend::Scaled;
+use super::{EOS, HIDDEN, VOCAB, decode, logits_after, states_of};
+use crate::embedding::Pooling;
 use crate::event::FinishReason;
 use crate::request::Request;
 use crate::sampler::{Row, Sampler, Scratch};
@@ -10,14 +12,7 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     let stop = &request.stop;
     let seed = request.sampling.seed.expect("a repeatable request");
     let mut sampler = Sampler::new(request.sampling.clone(), seed, &request.prompt);
-    let adapter = request
-        .adapter
-        .as_ref()
-        .map(|used| (used.hash(), used.scale.to_bits()));
-    let from = request.adapter.as_ref();
-    let from = from
-        .and_then(|used| used.adapter.sets_in(&request.prompt))
-        .unwrap_or(0);
+    let (adapter, from) = applied(request);
     let mut grammar = request.grammar.clone();
     let mut output: Vec<u32> = Vec::new();
     while output.len() < request.max_tokens {
@@ -60,6 +55,27 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     }
     let text = decode(&output);
     (output, text, FinishReason::Length)
+}
+
+/// The embedding that `request` must be answered with.
+pub(crate) fn embedded(request: &Request) -> Option<Vec<f32>> {
+    let (adapter, from) = applied(request);
+    let states = states_of(&request.prompt, adapter, from, HIDDEN);
+    let mean = |feature: usize| states.iter().map(|state| state[feature]).sum::<f32>() / states.len() as f32;
+    Some(match request.embedding? {
+        // Sums of so few eighths are exact.
+        Pooling::Mean => (0..HIDDEN).map(mean).collect(),
+        Pooling::Last => states.last()?.clone(),
+    })
+}
+
+/// The adapter and where it sets in.
+fn applied(request: &Request) -> (Option<Scaled>, usize) {
+    let Some(used) = &request.adapter else {
+        return (None, 0);
+    };
+    let from = used.adapter.sets_in(&request.prompt).unwrap_or(0);
+    (Some((used.hash(), used.scale.to_bits())), from)
 }
 
 /// Reads a text character by character until a stop string is complete; of several the longest.

@@ -9,9 +9,10 @@ use proptest::prelude::*;
 use multigraft_model::{Limits, MemoryBudget, Want};
 
 use crate::testing::{
-    FakeBackend, Faults, Harness, Recorder, Recording, VOCAB, generous, hash, matching, scaled, specified,
+    FakeBackend, Faults, Harness, Recorder, Recording, VOCAB, embedded, generous, hash, matching, scaled,
+    specified,
 };
-use crate::{EngineOptions, Event, Request, Sampling, Stop};
+use crate::{EngineOptions, Event, Pooling, Request, Sampling, Stop};
 
 fn sampling() -> impl Strategy<Value = Sampling> {
     let filters = (
@@ -71,6 +72,21 @@ fn prompt() -> impl Strategy<Value = Vec<u32>> {
 }
 
 fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![5 => generation(), 1 => embedding()]
+}
+
+fn embedding() -> impl Strategy<Value = Request> {
+    let pooling = prop::sample::select(vec![Pooling::Mean, Pooling::Last]);
+    let adapter = prop::option::of((0_u8..3, prop::sample::select(vec![1.0_f32, 0.5, 0.0])));
+    (prompt(), adapter, pooling, any::<u64>()).prop_map(|(prompt, adapter, pooling, seed)| {
+        let mut request = Request::embedding(prompt, pooling);
+        request.adapter = adapter.map(|(which, scale)| scaled(which, scale));
+        request.sampling.seed = Some(seed);
+        request
+    })
+}
+
+fn generation() -> impl Strategy<Value = Request> {
     (
         prompt(),
         prop::option::of((0_u8..3, prop::sample::select(vec![1.0_f32, 0.5, 0.0]))),
@@ -100,6 +116,7 @@ fn request() -> impl Strategy<Value = Request> {
                 max_tokens,
                 logprobs,
                 prompt_logprobs,
+                embedding: None,
                 tenant: None,
                 payer: None,
                 weight: 1.0,
@@ -256,6 +273,7 @@ proptest! {
         prop_assert_eq!(answer.finish.prompt_tokens, request.prompt.len());
         prop_assert_eq!(Some(answer.finish.seed), request.sampling.seed);
         prop_assert_eq!(answer.prompt.is_some(), request.prompt_logprobs.is_some());
+        prop_assert_eq!(answer.embedding, embedded(&request));
     }
 
     #[test]

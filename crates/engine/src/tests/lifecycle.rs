@@ -345,6 +345,7 @@ fn cancelled_requests_hear_why_and_hold_nothing_when_that_is_done() {
 fn limits_are_those_of_options_and_backend_together() {
     let backend = Limits {
         vocab: 24,
+        hidden: 5,
         blocks: 3,
         block_bytes: 1,
         extent: 1,

@@ -4,4 +4,5 @@
 mod activated;
 mod answers;
 mod chats;
+mod embeddings;
 mod served;

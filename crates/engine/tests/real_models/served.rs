@@ -108,6 +108,7 @@ pub(crate) fn submit(engine: &Engine, request: Request) -> Receiver<Event> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) prompt: Vec<PromptToken>,
+    pub(crate) embedding: Vec<f32>,
     pub(crate) tokens: Vec<Token>,
     pub(crate) finish: Option<Finish>,
 }
@@ -130,6 +131,7 @@ pub(crate) fn answer_and_cached(events: &Receiver<Event>) -> (Answer, usize) {
         match event {
             Event::Started { .. } => {}
             Event::Prompt(prompt) => answer.prompt = prompt,
+            Event::Embedding(embedding) => answer.embedding = embedding,
             Event::Token(token) => answer.tokens.push(token),
             Event::Finished(finish) => {
                 cached = finish.cached_tokens;

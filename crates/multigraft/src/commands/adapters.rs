@@ -120,12 +120,14 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
             requests_per_minute,
             tokens_per_minute,
             concurrent_requests,
+            shared_prefixes,
         } => {
             let limits = AdapterLimits {
                 weight: *weight,
                 requests_per_minute: *requests_per_minute,
                 tokens_per_minute: *tokens_per_minute,
                 concurrent_requests: *concurrent_requests,
+                shared_prefixes: *shared_prefixes,
             };
             let body = json!({"limits": limits});
             server.send(Method::PATCH, &[name], Some(body)).await?;
@@ -443,7 +445,11 @@ fn allowed(limits: AdapterLimits) -> String {
         true => "any number of requests".to_owned(),
         false => bounds.join(", "),
     };
-    format!("has the weight {} and may have {bounds}", limits.weight)
+    let shared = match limits.shared_prefixes {
+        true => "; tenants share its prefixes",
+        false => "",
+    };
+    format!("has the weight {} and may have {bounds}{shared}", limits.weight)
 }
 
 fn warn(adapter: &Value) -> Result<()> {

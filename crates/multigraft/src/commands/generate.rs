@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
                 report(&finish);
             }
             Event::Failed(message) | Event::Cancelled(message) => bail!(message),
-            Event::Started { .. } | Event::Prompt(_) => {}
+            Event::Started { .. } | Event::Prompt(_) | Event::Embedding(_) => {}
         }
     }
     drop(out);

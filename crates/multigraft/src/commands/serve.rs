@@ -81,6 +81,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
             parameters: base.parameters,
             context: engine.limits().room_after(0),
             vocab: base.model.config().vocab,
+            hidden: base.model.config().hidden,
             path: base.path,
         },
         tokenizer: base.tokenizer,

@@ -1,7 +1,7 @@
 //! Running prompts through a backend, without the engine: what `verify` checks is the compute itself.
 
 use anyhow::{Result, ensure};
-use multigraft_model::{BLOCK_TOKENS, Backend, BlockId, Run, Slot, Step, Wanted};
+use multigraft_model::{BLOCK_TOKENS, Backend, BlockId, Outputs, Run, Slot, Step, Wanted};
 
 /// A prompt to run and to continue greedily.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ pub(crate) fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<O
     // The seam wants the rows of an adapter side by side.
     let mut order: Vec<usize> = (0..sequences.len()).collect();
 
-    let mut logits = Vec::new();
+    let mut outputs = Outputs::default();
     loop {
         order.sort_by_key(|&index| sequences[index].adapter());
         let mut room = limits.step_rows;
@@ -135,8 +135,8 @@ pub(crate) fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<O
         if runs.is_empty() {
             break;
         }
-        backend.forward(&Step { runs: &runs }, &mut logits)?;
-        let mut rest = &logits[..];
+        backend.forward(&Step { runs: &runs }, &mut outputs)?;
+        let mut rest = &outputs.logits[..];
         for (index, rows) in of {
             let (own, others) = rest.split_at(rows * limits.vocab);
             sequences[index].advance(rows, own, limits.vocab);
@@ -177,6 +177,7 @@ mod tests {
         fn limits(&self) -> Limits {
             Limits {
                 vocab: VOCAB,
+                hidden: 5,
                 blocks: 4,
                 block_bytes: 1,
                 extent: 1,
@@ -191,8 +192,8 @@ mod tests {
 
         fn release(&mut self, _: Slot) {}
 
-        fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
-            logits.clear();
+        fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
+            outputs.logits.clear();
             self.steps
                 .push(step.runs.iter().map(|run| run.tokens.len()).collect());
             for run in step.runs {
@@ -200,7 +201,7 @@ mod tests {
                 for &token in run.tokens {
                     let mut row = [0.0; VOCAB];
                     row[(token as usize + 1) % VOCAB] = 1.0;
-                    logits.extend(row);
+                    outputs.logits.extend(row);
                 }
             }
             Ok(())

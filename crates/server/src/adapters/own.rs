@@ -364,7 +364,8 @@ async fn set_limits(state: &AppState, name: &str, limits: AdapterLimits) -> Resu
     done.map_err(|error| not_changed(&error, name))
 }
 
-/// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?}`: what is left out is not limited.
+/// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?, "shared_prefixes"?}`: what is left out is not
+/// limited and not shared.
 fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>, ApiError> {
     let Some(given) = fields.object("limits")? else {
         return Ok(None);

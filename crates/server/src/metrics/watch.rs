@@ -49,7 +49,7 @@ impl Watch {
                 let queue = self.metrics.0.queue.get_or_create(&self.label);
                 queue.observe(queue_time.as_secs_f64());
             }
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Embedding(_) => {}
             Event::Token(_) => self.token(Instant::now()),
             Event::Finished(finish) => self.finished(finish),
             Event::Failed(_) => self.end("failed"),

@@ -40,9 +40,9 @@ struct Choice {
 
 /// One prompt: its tokens, and its text for the echo.
 #[derive(Clone, Debug)]
-struct Prompt {
-    tokens: Vec<u32>,
-    text: String,
+pub(super) struct Prompt {
+    pub tokens: Vec<u32>,
+    pub text: String,
 }
 
 /// The handler.
@@ -53,7 +53,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
     let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
     let constrained = constraints::of_openai(&mut fields)?;
-    let prompts = prompts(&state, &mut fields, echo).await?;
+    let prompts = prompts(&state, &mut fields, "prompt", state.limits.choices, echo).await?;
     fields.finish()?;
     let grammar = state.constraints.compile(constrained).await?;
 
@@ -88,6 +88,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             max_tokens,
             logprobs,
             prompt_logprobs: logprobs.filter(|_| echo),
+            embedding: None,
             tenant: parameters.tenant,
             payer: None,
             weight: 1.0,
@@ -150,30 +151,35 @@ fn choice(tokenizer: &Tokenizer, index: usize, answer: &Answer, echo: String, lo
     }
 }
 
-/// `prompt`: a text, a list of texts, a list of tokens, or a list of such lists.
-async fn prompts(state: &AppState, fields: &mut Fields, echo: bool) -> Result<Vec<Prompt>, ApiError> {
+/// The field `name`: a text, a list of texts, a list of tokens, or a list of such lists; `most` of them.
+pub(super) async fn prompts(
+    state: &AppState,
+    fields: &mut Fields,
+    name: &'static str,
+    most: usize,
+    echo: bool,
+) -> Result<Vec<Prompt>, ApiError> {
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
-    let items = match fields.take("prompt") {
-        None => return Err(fields.complain("prompt", "is missing")),
-        Some(Value::Array(items)) if items.is_empty() => return Err(fields.complain("prompt", "is empty")),
+    let items = match fields.take(name) {
+        None => return Err(fields.complain(name, "is missing")),
+        Some(Value::Array(items)) if items.is_empty() => return Err(fields.complain(name, "is empty")),
         Some(Value::Array(items)) if !items.iter().all(Value::is_number) => items,
         Some(one) => vec![one],
     };
-    if items.len() > state.limits.choices {
-        let most = state.limits.choices;
+    if items.len() > most {
         let problem = format!("has {} entries, but may have at most {most}", items.len());
-        return Err(fields.complain("prompt", &problem));
+        return Err(fields.complain(name, &problem));
     }
     let mut prompts = Vec::with_capacity(items.len());
     for item in items {
         prompts.push(match item {
             Value::String(text) => Prompt {
-                tokens: encode(&state.tokenizer, "prompt", &text, add_special).await?,
+                tokens: encode(&state.tokenizer, name, &text, add_special).await?,
                 text: if echo { text } else { String::new() },
             },
             Value::Array(ids) => {
                 let tokens = token_ids(&ids, state.engine.limits().vocab).ok_or_else(|| {
-                    fields.complain("prompt", "has something that is no token of the vocabulary")
+                    fields.complain(name, "has something that is no token of the vocabulary")
                 })?;
                 let text = if echo {
                     state.tokenizer.decode(&tokens, true)
@@ -182,7 +188,7 @@ async fn prompts(state: &AppState, fields: &mut Fields, echo: bool) -> Result<Ve
                 };
                 Prompt { tokens, text }
             }
-            _ => return Err(fields.complain("prompt", "must be text, token ids, or a list of either")),
+            _ => return Err(fields.complain(name, "must be text, token ids, or a list of either")),
         });
     }
     Ok(prompts)

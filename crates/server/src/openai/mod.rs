@@ -1,10 +1,11 @@
-//! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
+//! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/models`.
 //!
 //! Shapes follow OpenAI's reference; parameters beyond it (`top_k`, `min_p`, `repetition_penalty`, `ignore_eos`, …)
 //! are spelled as in vLLM.
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;

@@ -218,7 +218,7 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
 }
 
 /// An empty one is refused, as in vLLM: whoever forgot to fill it in would share with all others who did.
-fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
+pub(super) fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
     match fields.string("cache_salt")? {
         Some(salt) if salt.is_empty() => Err(fields.complain("cache_salt", "is empty")),
         salt => Ok(salt.as_deref().map(Tenant::new)),

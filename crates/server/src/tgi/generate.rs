@@ -107,6 +107,7 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
         max_tokens,
         logprobs: logprobs.then_some(generate.top_n_tokens.unwrap_or(0)),
         prompt_logprobs: generate.decoder_input_details.then_some(0),
+        embedding: None,
         tenant: None,
         payer: None,
         weight: 1.0,

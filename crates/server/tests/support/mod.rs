@@ -29,8 +29,8 @@ use multigraft_adapters::{
 };
 use multigraft_engine::{Engine, EngineOptions};
 use multigraft_model::{
-    AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, PackedAdapter,
-    Slot, Step, Target,
+    AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, Outputs,
+    PackedAdapter, Slot, Step, Target,
 };
 use multigraft_server::{AppState, BaseInfo, Constraints, Limits, Meters, Metrics, Underway, router};
 use multigraft_text::{ChatTemplate, Tokenizer};
@@ -43,6 +43,8 @@ pub(crate) const BASE: &str = "alphabet";
 pub(crate) const END: u32 = 257;
 const START: u32 = 256;
 const VOCAB: usize = 258;
+/// A token's hidden state: itself, the step of its adapter, 0.
+const HIDDEN: usize = 3;
 
 struct Alphabet {
     context: usize,
@@ -55,6 +57,7 @@ impl Backend for Alphabet {
     fn limits(&self) -> BackendLimits {
         BackendLimits {
             vocab: VOCAB,
+            hidden: HIDDEN,
             blocks: 4096,
             block_bytes: 1,
             extent: 1,
@@ -70,17 +73,22 @@ impl Backend for Alphabet {
 
     fn release(&mut self, _: Slot) {}
 
-    fn forward(&mut self, step: &Step<'_>, logits: &mut Vec<f32>) -> Result<(), BackendError> {
+    fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
         if let Some(gate) = &self.gate {
             let _ = gate.lock().expect("one thread").recv();
         }
+        let Outputs { logits, hidden } = outputs;
         logits.clear();
+        hidden.clear();
         for run in step.runs {
             let stride = run.adapter.map_or(1.0, |slot| {
                 1.0 + (f32::from(self.slots[slot.0 as usize]) - 1.0) * run.scale
             });
+            for &token in &run.tokens[run.tokens.len() - run.wanted.hidden(run.tokens.len())..] {
+                hidden.extend([token as f32, stride, 0.0]);
+            }
             let stride = stride as u32;
-            let skipped = run.tokens.len() - run.wanted.count(run.tokens.len());
+            let skipped = run.tokens.len() - run.wanted.logits(run.tokens.len());
             for &token in &run.tokens[skipped..] {
                 let letters = u32::from(b'a')..=u32::from(b'z');
                 let next = match token {
@@ -217,6 +225,7 @@ pub(crate) fn server_with(options: Options) -> Server {
             parameters: 26,
             context: options.context,
             vocab: VOCAB,
+            hidden: HIDDEN,
         },
         limits: options.limits,
         started: SystemTime::now(),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use multigraft_model::{BLOCK_TOKENS, Backend, BlockId, Run, Slot, Step, Wanted};
+use multigraft_model::{BLOCK_TOKENS, Backend, BlockId, Outputs, Run, Slot, Step, Wanted};
 
 /// A sequence: its blocks, its adapter, and how far it is computed.
 struct Sequence {
@@ -15,7 +15,7 @@ struct Sequence {
 /// Drives a backend with tokens that mean nothing: time does not depend on them.
 pub(super) struct Driver<'a> {
     backend: &'a mut dyn Backend,
-    logits: Vec<f32>,
+    outputs: Outputs,
     /// State of a linear congruential generator.
     random: u32,
 }
@@ -24,7 +24,7 @@ impl<'a> Driver<'a> {
     pub(super) fn new(backend: &'a mut dyn Backend) -> Self {
         Self {
             backend,
-            logits: Vec::new(),
+            outputs: Outputs::default(),
             random: 1,
         }
     }
@@ -59,7 +59,7 @@ impl<'a> Driver<'a> {
                 .map(|(sequence, tokens)| sequence.run(tokens, Wanted::Last))
                 .collect();
             let begin = Instant::now();
-            self.backend.forward(&Step { runs: &runs }, &mut self.logits)?;
+            self.backend.forward(&Step { runs: &runs }, &mut self.outputs)?;
             seconds.push(begin.elapsed().as_secs_f64());
             sequences.iter_mut().for_each(|sequence| sequence.computed += 1);
         }
@@ -74,7 +74,7 @@ impl<'a> Driver<'a> {
             let tokens: Vec<u32> = (0..count).map(|_| self.token()).collect();
             let last = sequence.computed + count == to;
             let run = sequence.run(&tokens, if last { wanted } else { Wanted::None });
-            self.backend.forward(&Step { runs: &[run] }, &mut self.logits)?;
+            self.backend.forward(&Step { runs: &[run] }, &mut self.outputs)?;
             sequence.computed += count;
         }
         Ok(())
@@ -141,6 +141,7 @@ mod tests {
         fn limits(&self) -> Limits {
             Limits {
                 vocab: 7,
+                hidden: 5,
                 blocks: 100,
                 block_bytes: 1,
                 extent: 1,
@@ -155,7 +156,7 @@ mod tests {
 
         fn release(&mut self, _: Slot) {}
 
-        fn forward(&mut self, step: &Step<'_>, _: &mut Vec<f32>) -> Result<(), BackendError> {
+        fn forward(&mut self, step: &Step<'_>, _: &mut Outputs) -> Result<(), BackendError> {
             assert!(
                 step.runs
                     .iter()

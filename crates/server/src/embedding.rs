@@ -1,0 +1,130 @@
+//! Embeddings: prompts in, vectors of length 1 out. The dialects' routes differ in their wording alone.
+
+use multigraft_engine::{Pooling, Request, Tenant};
+
+use crate::{Dialect, admission::Served, asked::Asked, error::ApiError, fields::Fields, session::Session};
+
+/// OpenAI's limit of inputs in one request.
+const MOST: usize = 2048;
+
+/// What is to be embedded, and how.
+#[derive(Debug)]
+pub(crate) struct Embed {
+    /// The field that holds the inputs, as messages spell it.
+    pub field: &'static str,
+    /// Their tokens.
+    pub inputs: Vec<Vec<u32>>,
+    /// How positions become one vector.
+    pub pooling: Pooling,
+    /// Whose computed prefixes they may use, besides the key's.
+    pub tenant: Option<Tenant>,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    /// One for each input, `[hidden]`, of length 1.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all inputs.
+    pub prompt_tokens: usize,
+    /// How many of them had been computed for an earlier request.
+    pub cached_tokens: usize,
+}
+
+impl Embed {
+    /// Computes the embeddings by the model that was asked for.
+    pub(crate) async fn run(
+        self,
+        state: &Session,
+        asked: &Asked,
+        dialect: Dialect,
+    ) -> Result<(Served, Embedded), ApiError> {
+        let room = state.engine.limits().room_after(0);
+        for (index, input) in self.inputs.iter().enumerate() {
+            let problem = match input.len() {
+                0 => "has no tokens: there is nothing to embed".to_owned(),
+                tokens if tokens > room => {
+                    format!(
+                        "has {tokens} tokens, but a sequence may have at most {room} here; embed it in parts"
+                    )
+                }
+                _ => continue,
+            };
+            let which = match self.inputs.len() {
+                1 => format!("`{}`", self.field),
+                _ => format!("`{}[{index}]`", self.field),
+            };
+            return Err(ApiError::invalid(self.field, format!("{which} {problem}")));
+        }
+        let mut served = state.model(asked).await?;
+        let request = |input| Request {
+            adapter: served.adapter.clone(),
+            tenant: self.tenant,
+            ..Request::embedding(input, self.pooling)
+        };
+        let requests = self.inputs.into_iter().map(request).collect();
+        let answers = state.submit(requests, &mut served, dialect)?.collect().await?;
+        let mut embedded = Embedded {
+            vectors: Vec::with_capacity(answers.len()),
+            prompt_tokens: 0,
+            cached_tokens: 0,
+        };
+        for answer in answers {
+            embedded.prompt_tokens += answer.finish.prompt_tokens;
+            embedded.cached_tokens += answer.finish.cached_tokens;
+            embedded.vectors.push(normalised(answer.embedding));
+        }
+        Ok((served, embedded))
+    }
+}
+
+/// The most inputs of one request: all of them have to find room in the queue.
+pub(crate) fn most_inputs(state: &Session) -> usize {
+    MOST.min(state.engine.limits().max_waiting)
+}
+
+/// `pooling`: `mean`, unless it says `last`.
+pub(crate) fn pooling(fields: &mut Fields) -> Result<Pooling, ApiError> {
+    match fields.string("pooling")?.as_deref() {
+        None | Some("mean") => Ok(Pooling::Mean),
+        Some("last") => Ok(Pooling::Last),
+        Some(other) => {
+            let problem = format!(
+                "is {other:?}, but must be \"mean\" (of all positions) or \"last\" (the last position)"
+            );
+            Err(fields.complain("pooling", &problem))
+        }
+    }
+}
+
+/// The vector divided by its length; the zero vector, which has none, as it is.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "no component is longer than the whole"
+)]
+fn normalised(vector: Vec<f32>) -> Vec<f32> {
+    let length = vector
+        .iter()
+        .map(|&value| f64::from(value).powi(2))
+        .sum::<f64>()
+        .sqrt();
+    if length == 0.0 {
+        return vector;
+    }
+    vector
+        .into_iter()
+        .map(|value| (f64::from(value) / length) as f32)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_get_the_length_1_also_where_squares_overflow() {
+        assert_eq!(normalised(vec![3.0, -4.0]), [0.6, -0.8]);
+        assert_eq!(normalised(vec![0.0, 0.0]), [0.0, 0.0]);
+        assert_eq!(normalised(vec![1e30, 0.0]), [1.0, 0.0]);
+    }
+}

@@ -1,0 +1,113 @@
+//! `POST /v1/embeddings`.
+
+use axum::{
+    Json,
+    response::{IntoResponse as _, Response},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+
+use super::completions::prompts;
+use super::parameters::tenant;
+use crate::{
+    Dialect,
+    asked::Asked,
+    embedding::{Embed, most_inputs, pooling},
+    error::ApiError,
+    fields::Fields,
+    session::Session,
+};
+
+#[derive(Debug, Serialize)]
+struct List {
+    object: &'static str,
+    data: Vec<Entry>,
+    model: String,
+    usage: Usage,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    object: &'static str,
+    index: usize,
+    embedding: Vector,
+}
+
+/// An embedding as it was asked for.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Vector {
+    Floats(Vec<f32>),
+    /// The floats' bytes, lowest first.
+    Base64(String),
+}
+
+/// Nothing is generated, so completions are not counted.
+#[derive(Debug, Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: super::types::PromptTokensDetails,
+}
+
+/// The handler.
+pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
+    let asked = Asked::openai(&state, &mut fields)?;
+    let base64 = match fields.string("encoding_format")?.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => {
+            let problem = format!("is {other:?}, but must be \"float\" or \"base64\"");
+            return Err(fields.complain("encoding_format", &problem));
+        }
+    };
+    let width = state.base.hidden;
+    if let Some(dimensions) = fields.count("dimensions")?
+        && dimensions != width as u64
+    {
+        let problem =
+            format!("is {dimensions}, but embeddings of this model have {width}, and no meaning cut short");
+        return Err(fields.complain("dimensions", &problem));
+    }
+    let pooling = pooling(&mut fields)?;
+    let tenant = tenant(&mut fields)?;
+    fields.ignore(&["user"]);
+    let inputs = prompts(&state, &mut fields, "input", most_inputs(&state), false).await?;
+    fields.finish()?;
+    let embed = Embed {
+        field: "input",
+        inputs: inputs.into_iter().map(|input| input.tokens).collect(),
+        pooling,
+        tenant,
+    };
+    let (served, embedded) = embed.run(&state, &asked, Dialect::OpenAi).await?;
+    let entry = |(index, vector): (usize, Vec<f32>)| Entry {
+        object: "embedding",
+        index,
+        embedding: if base64 {
+            encoded(&vector)
+        } else {
+            Vector::Floats(vector)
+        },
+    };
+    let mut response = Json(List {
+        object: "list",
+        data: embedded.vectors.into_iter().enumerate().map(entry).collect(),
+        model: served.name.clone(),
+        usage: Usage {
+            prompt_tokens: embedded.prompt_tokens,
+            total_tokens: embedded.prompt_tokens,
+            prompt_tokens_details: super::types::PromptTokensDetails {
+                cached_tokens: embedded.cached_tokens,
+            },
+        },
+    })
+    .into_response();
+    served.label(response.headers_mut());
+    Ok(response)
+}
+
+fn encoded(vector: &[f32]) -> Vector {
+    let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Vector::Base64(STANDARD.encode(bytes))
+}
