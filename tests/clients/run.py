@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The server against the clients that people have: `openai`, `huggingface_hub`, and with --lorax PYTHON `lorax-client`.
+"""The server against the clients that people have: `openai`, `huggingface_hub`, `langchain-openai`, `litellm`; with --lorax PYTHON
+`lorax-client` and `text-generation`; with --node FOLDER `openai` for JavaScript.
 
     python tests/clients/run.py target/debug/multigraft model.gguf [demo/adapters]
 
@@ -22,15 +23,17 @@ ROOT = HERE.parent.parent
 class Count:
     """A pytest plugin that counts, and leaves the running server where conftest.py finds it."""
 
-    def __init__(self, server, lorax):
+    def __init__(self, server, lorax, node):
         self.running = server
         self.lorax = lorax
+        self.node = node
         self.passed = 0
         self.failed = 0
 
     def pytest_configure(self, config):
         config.running_server = self.running
         config.lorax_python = self.lorax
+        config.node_packages = self.node
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
@@ -44,7 +47,8 @@ def main():
     for name, what in [("server", "the program"), ("model", "the base model"), ("adapters", "a folder of adapters")]:
         parser.add_argument(name, nargs="?", type=pathlib.Path, help=what)
         parser.add_argument(f"--{name}", dest=f"{name}_flag", type=pathlib.Path, help=argparse.SUPPRESS)
-    parser.add_argument("--lorax", help="a Python that has requirements-lorax.txt; without it that client is left out")
+    parser.add_argument("--lorax", help="a Python that has requirements-lorax.txt; without it its clients are left out")
+    parser.add_argument("--node", help="a folder where npm installed node/package.json; without it that client is left out")
     parser.add_argument("-k", help="only the tests whose names match, as in pytest")
     given = vars(parser.parse_args())
     paths = {name: given[f"{name}_flag"] or given[name] for name in ("server", "model", "adapters")}
@@ -53,11 +57,11 @@ def main():
         parser.error("give the program and the model")
 
     with Server(**paths) as server:
-        count = Count(server, given["lorax"])
+        count = Count(server, given["lorax"], given["node"])
         options = ["-k", given["k"]] if given["k"] else []
         if not given["lorax"]:
-            print("without --lorax, test_lorax.py is left out")
-            options += ["--ignore", str(HERE / "test_lorax.py")]
+            print("without --lorax, test_lorax.py and test_text_generation.py are left out")
+            options += [word for name in ("lorax", "text_generation") for word in ("--ignore", str(HERE / f"test_{name}.py"))]
         status = pytest.main(["-q", "-rs", "-p", "no:cacheprovider", str(HERE), *options], plugins=[count])
     if server.process.returncode != 0:
         print(f"the server ended with status {server.process.returncode}")

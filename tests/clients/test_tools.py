@@ -37,12 +37,15 @@ HELLO = [{"role": "user", "content": "What is the weather in Oslo for the next t
 
 def check(call):
     assert call.type == "function" and call.id.startswith("call_")
-    arguments = json.loads(call.function.arguments)
+    check_arguments(call.function.name, json.loads(call.function.arguments))
+
+
+def check_arguments(name, arguments):
     assert arguments["city"] in CITY["enum"]
-    if call.function.name == "get_weather":
+    if name == "get_weather":
         assert set(arguments) == {"city", "days"} and 1 <= arguments["days"] <= 7
     else:
-        assert call.function.name == "get_time" and set(arguments) == {"city"}
+        assert name == "get_time" and set(arguments) == {"city"}
 
 
 def test_a_call_that_is_required_is_made_by_every_model(client, server):

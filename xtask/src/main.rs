@@ -23,6 +23,7 @@ mod deny;
 mod digest;
 mod fuzz;
 mod model;
+mod node;
 mod python;
 mod server;
 mod shell;

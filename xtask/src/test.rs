@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::shell::{cargo, execute, root};
-use crate::{deny, model, python, server};
+use crate::{deny, model, node, python, server};
 
 /// One step, in the order in which they run: the cheap ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,7 +23,7 @@ pub(crate) enum Step {
     Doc,
     /// Licences, sources and duplicates of the dependencies.
     Deny,
-    /// The server against real clients in Python.
+    /// The server against real clients in Python, and in JavaScript where there is node.
     Clients,
 }
 
@@ -94,12 +94,15 @@ fn clients() -> Result<()> {
     let lorax = python::venv("lorax", &lorax)?;
     let model = model::fetch()?;
     let server = server::build("dev")?;
-    execute(
-        Command::new(programs.join("python"))
-            .arg(folder.join("run.py"))
-            .args([server, model])
-            .arg("--lorax")
-            .arg(lorax.join("python"))
-            .current_dir(root()),
-    )
+    let mut run = Command::new(programs.join("python"));
+    run.arg(folder.join("run.py"))
+        .args([server, model])
+        .arg("--lorax")
+        .arg(lorax.join("python"))
+        .current_dir(root());
+    match node::packages("clients", &folder.join("node"))? {
+        Some(packages) => _ = run.arg("--node").arg(packages),
+        None => println!("without node and npm, the client for JavaScript is left out"),
+    }
+    execute(&mut run)
 }

@@ -9,6 +9,7 @@ use reqwest::Url;
 use crate::{
     commands::bench::BenchArguments,
     config::{ModelOptions, NamedSource, ServerOptions},
+    logging::LogFormat,
 };
 
 /// One base model, any number of LoRA adapters, one process.
@@ -41,6 +42,16 @@ pub(crate) struct Cli {
         default_value = "info"
     )]
     pub log: String,
+
+    /// How it is logged: as lines for people, or one JSON object a line.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PRETTY|JSON",
+        env = "MULTIGRAFT_LOG_FORMAT",
+        default_value = "pretty"
+    )]
+    pub log_format: LogFormat,
 
     #[command(subcommand)]
     pub command: Command,

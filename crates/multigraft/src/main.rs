@@ -24,7 +24,7 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = logging::start(&cli.log) {
+    if let Err(error) = logging::start(&cli.log, cli.log_format) {
         return fail(&error);
     }
     if let Err(error) = InstructionSet::check() {

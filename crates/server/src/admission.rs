@@ -281,8 +281,9 @@ impl Session {
         served.adapter = None;
         let ticket = served.ticket.take();
         let accepted = Arc::new(AtomicBool::new(false));
-        let watch = |_: &Request| self.metrics.watch(label, Arc::clone(&accepted));
-        let watches = choices.iter().map(watch).collect();
+        let followers = self.telemetry.follow(&choices, &served.name, &self.tokenizer);
+        let watch = |follower| (self.metrics.watch(label, Arc::clone(&accepted)), follower);
+        let watches = followers.into_iter().map(watch).collect();
         let (sinks, answers) = answers::channel(watches, metered.as_ref());
         let submit = |ids: &mut Vec<RequestId>| {
             for (request, sink) in choices.into_iter().zip(sinks) {

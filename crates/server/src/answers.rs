@@ -13,6 +13,7 @@ use crate::{
     error::ApiError,
     metering::{Metered, Now},
     metrics::Watch,
+    telemetry::Follower,
     underway::Ticket,
 };
 
@@ -21,6 +22,7 @@ use crate::{
 pub(crate) struct ChannelSink {
     choice: usize,
     watch: Watch,
+    follower: Follower,
     /// Where its tokens are counted, if they are: as they are made, whoever reads them.
     metered: Option<Arc<Metered>>,
     // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
@@ -30,6 +32,7 @@ pub(crate) struct ChannelSink {
 impl Sink for ChannelSink {
     fn emit(&mut self, event: Event) -> ControlFlow<()> {
         self.watch.event(&event);
+        self.follower.event(&event);
         match (&self.metered, &event) {
             (Some(metered), Event::Token(_)) => metered.token(Now::get()),
             // Before its client hears of it, who may ask again at once.
@@ -94,16 +97,20 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched. `metered` is held until the engine is done with all of them.
-pub(crate) fn channel(watches: Vec<Watch>, metered: Option<&Arc<Metered>>) -> (Vec<ChannelSink>, Answers) {
+/// The two ends of a channel for the choices that are watched and followed. `metered` is held until the engine is done with all of them.
+pub(crate) fn channel(
+    watches: Vec<(Watch, Follower)>,
+    metered: Option<&Arc<Metered>>,
+) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
     let choices = watches.len();
     let sinks = watches
         .into_iter()
         .enumerate()
-        .map(|(choice, watch)| ChannelSink {
+        .map(|(choice, (watch, follower))| ChannelSink {
             choice,
             watch,
+            follower,
             metered: metered.map(Arc::clone),
             events: sender.clone(),
         })

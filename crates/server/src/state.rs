@@ -11,7 +11,9 @@ use multigraft_adapters::{AllowedSources, Registry};
 use multigraft_engine::Engine;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
-use crate::{constraints::Constraints, metering::Meters, metrics::Metrics, underway::Underway};
+use crate::{
+    constraints::Constraints, metering::Meters, metrics::Metrics, telemetry::Telemetry, underway::Underway,
+};
 
 /// The state as handlers get it.
 pub(crate) type Shared = Arc<AppState>;
@@ -45,6 +47,8 @@ pub struct AppState {
     pub meters: Meters,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
+    /// What is told of single requests.
+    pub telemetry: Telemetry,
 }
 
 /// Facts about the base model that answers report.

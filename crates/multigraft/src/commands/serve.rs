@@ -17,7 +17,7 @@ use multigraft_adapters::{
 };
 use multigraft_engine::Engine;
 use multigraft_server::{
-    AppState, BaseInfo, Constraints, Ended, Meters, Metrics, Underway, interrupt, serve,
+    AppState, BaseInfo, Constraints, Ended, Meters, Metrics, Telemetry, Underway, interrupt, serve,
 };
 use tokio::{net::TcpListener, runtime};
 
@@ -90,6 +90,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         started: SystemTime::now(),
         meters: Meters::default(),
         metrics,
+        telemetry: telemetry(&server),
     };
 
     let runtime = runtime::Builder::new_multi_thread()
@@ -117,6 +118,16 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is told of single requests.
+fn telemetry(server: &ServerSettings) -> Telemetry {
+    if server.log_prompts {
+        tracing::warn!("prompts and answers are written to this log (--log-prompts)");
+    }
+    Telemetry {
+        log_prompts: server.log_prompts,
+    }
 }
 
 /// The keys of the data folder, which are followed as they change. Without any, only this machine is served, unless others

@@ -35,7 +35,7 @@ impl ConfigFile {
         Ok(file)
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str) -> Result<Self> {
         Ok(toml::from_str(text)?)
     }
 

@@ -3,6 +3,8 @@
 
 mod file;
 mod options;
+#[cfg(test)]
+mod reference;
 mod settings;
 
 pub(crate) use file::ConfigFile;

@@ -180,6 +180,10 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
     pub data: Option<PathBuf>,
 
+    /// Writes prompts and answers to the log. Without it, neither these nor keys are ever logged, at any level.
+    #[arg(long, env = "MULTIGRAFT_LOG_PROMPTS")]
+    pub log_prompts: bool,
+
     /// How long a request waits for its adapter to be loaded, in seconds. [default: 30]
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_LOAD_WAIT")]
     pub load_wait: Option<u64>,

@@ -63,6 +63,8 @@ pub(crate) struct ServerSettings {
     pub no_auth: bool,
     /// What a single request may ask for.
     pub limits: Limits,
+    /// Whether prompts and answers are logged.
+    pub log_prompts: bool,
     /// How long requests under way may go on after the first signal.
     pub grace: Duration,
     /// Whether adapters are loaded before the first request.
@@ -159,6 +161,7 @@ impl ServerSettings {
                 flags.port.or(file.port).unwrap_or(8080),
             ),
             no_auth: flags.no_auth || file.no_auth,
+            log_prompts: flags.log_prompts || file.log_prompts,
             limits: Limits {
                 body_bytes: body.map_or(Ok(limits.body_bytes), |bytes| usize::try_from(bytes.0))?,
                 upload_bytes: upload.map_or(Ok(limits.upload_bytes), |bytes| usize::try_from(bytes.0))?,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod serving;
+
 use std::process::Command;
 
 /// What a run came to.
@@ -20,9 +22,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 /// Runs the program with these environment variables.
 pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_multigraft"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MULTIGRAFT_")) {
-        command.env_remove(name);
-    }
+    without_settings(&mut command);
     let output = command
         .args(arguments)
         .envs(variables.iter().copied())
@@ -32,5 +32,14 @@ pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output
         status: output.status.code().expect("an exit status"),
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
         stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// Takes the environment's settings from a run.
+fn without_settings(command: &mut Command) {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("MULTIGRAFT_") || name.starts_with("OTEL_"))
+    {
+        command.env_remove(name);
     }
 }

@@ -32,7 +32,9 @@ use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, Outputs,
     PackedAdapter, Slot, Step, Target,
 };
-use multigraft_server::{AppState, BaseInfo, Constraints, Limits, Meters, Metrics, Underway, router};
+use multigraft_server::{
+    AppState, BaseInfo, Constraints, Limits, Meters, Metrics, Telemetry, Underway, router,
+};
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -231,6 +233,7 @@ pub(crate) fn server_with(options: Options) -> Server {
         started: SystemTime::now(),
         meters: Meters::default(),
         metrics: Metrics::default(),
+        telemetry: Telemetry::default(),
     };
     Server {
         router: router(Arc::new(state)),

@@ -5,6 +5,7 @@
 //! - [`lora`]: the low-rank kernel by itself
 //! - [`serve`]: a load generator over HTTP, for this server or another
 //! - [`adapters`]: adapters that come and go, on servers of its own
+//! - [`soak`]: mixed traffic for a long time, and whether anything is lost by it
 //!
 //! [`Table`] prints all of them; `--json` writes them for programs.
 
@@ -15,6 +16,7 @@ mod machine;
 mod model;
 mod roofline;
 mod serve;
+mod soak;
 mod table;
 
 use std::{
@@ -37,6 +39,7 @@ pub(crate) fn run(arguments: &BenchArguments, config: Option<&Path>) -> Result<E
         Benchmark::Lora(arguments) => lora::run(arguments)?,
         Benchmark::Adapters(arguments) => adapters::run(arguments)?,
         Benchmark::Serve(arguments) => return serve::run(arguments),
+        Benchmark::Soak(arguments) => return soak::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

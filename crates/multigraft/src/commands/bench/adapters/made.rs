@@ -16,7 +16,7 @@ const SIZE: f32 = 0.02;
 
 /// What is adapted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Targets {
+pub(in crate::commands::bench) enum Targets {
     /// All linear maps of every layer.
     All,
     /// Queries and values.
@@ -25,7 +25,7 @@ pub(super) enum Targets {
 
 /// Shapes of adapters for a base.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Maker<'a> {
+pub(in crate::commands::bench) struct Maker<'a> {
     pub config: &'a Config,
     pub rank: usize,
     pub targets: Targets,
@@ -33,7 +33,7 @@ pub(super) struct Maker<'a> {
 
 impl Maker<'_> {
     /// Writes adapter number `seed` to `folder`; each number gives other weights.
-    pub(super) fn write(self, folder: &Path, seed: u64) -> Result<()> {
+    pub(in crate::commands::bench) fn write(self, folder: &Path, seed: u64) -> Result<()> {
         let modules: Vec<Module> = self.config.modules();
         let modules: Vec<&Module> = modules.iter().filter(|module| self.adapts(module)).collect();
         let mut names: Vec<&str> = modules.iter().filter_map(|m| m.path.rsplit('.').next()).collect();
@@ -74,7 +74,7 @@ impl Maker<'_> {
     }
 
     /// Writes `count` of them to folders in `dir`, called `a0`, `a1`, …; returns the folders.
-    pub(super) fn write_all(self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
+    pub(in crate::commands::bench) fn write_all(self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
         (0..count)
             .map(|index| {
                 let folder = dir.join(format!("a{index}"));

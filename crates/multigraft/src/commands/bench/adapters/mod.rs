@@ -5,9 +5,9 @@
 mod crash;
 mod fair;
 mod load;
-mod made;
+pub(super) mod made;
 mod memory;
-mod own;
+pub(super) mod own;
 mod registered;
 mod swap;
 mod zipf;

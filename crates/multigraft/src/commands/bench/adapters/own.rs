@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server that ends with this.
 #[derive(Debug)]
-pub(super) struct OwnServer {
+pub(in crate::commands::bench) struct OwnServer {
     process: Child,
     pub(super) url: String,
     /// From its start until it listened.
@@ -32,7 +32,10 @@ pub(super) struct OwnServer {
 
 impl OwnServer {
     /// Starts `multigraft serve` with these arguments on a free port.
-    pub(super) fn start<S: AsRef<OsStr>>(base: &str, arguments: impl IntoIterator<Item = S>) -> Result<Self> {
+    pub(in crate::commands::bench) fn start<S: AsRef<OsStr>>(
+        base: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Self> {
         let program = std::env::current_exe().context("this program's own file")?;
         let begin = Instant::now();
         let mut process = Command::new(program)
@@ -63,7 +66,7 @@ impl OwnServer {
         bail!("the server ended before it listened: {ended}")
     }
 
-    pub(super) fn http(&self) -> Result<Server> {
+    pub(in crate::commands::bench) fn http(&self) -> Result<Server> {
         Server::new(&self.url, PATIENCE)
     }
 
@@ -82,7 +85,7 @@ impl OwnServer {
     }
 
     /// Resident memory, in bytes.
-    pub(super) fn resident(&self) -> Result<u64> {
+    pub(in crate::commands::bench) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(
             Path::new("/proc")
                 .join(self.process.id().to_string())
@@ -93,8 +96,14 @@ impl OwnServer {
         Ok(kib.context("VmRSS of the server")? * 1024)
     }
 
-    /// The same once nothing has been going on for a while: what loads took is given back a second after the last one.
-    pub(super) async fn resident_at_rest(&self) -> Result<u64> {
+    /// File handles that it has open.
+    pub(in crate::commands::bench) fn handles(&self) -> Result<u64> {
+        let folder = Path::new("/proc").join(self.process.id().to_string()).join("fd");
+        Ok(fs::read_dir(folder)?.count() as u64)
+    }
+
+    /// [`Self::resident`] once nothing has been going on for a while: what loads took is given back a second after the last one.
+    pub(in crate::commands::bench) async fn resident_at_rest(&self) -> Result<u64> {
         sleep(REST).await;
         self.resident()
     }

@@ -2,7 +2,7 @@
 
 /// Collects bytes and gives out the data of whole lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(in crate::commands::bench) struct Lines {
     buffer: Vec<u8>,
     /// Where the next line begins.
     at: usize,
@@ -10,14 +10,14 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Adds what came.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(in crate::commands::bench) fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.at);
         self.at = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
     /// What stands after `data:` in the next whole line that has it.
-    pub(super) fn next(&mut self) -> Option<&[u8]> {
+    pub(in crate::commands::bench) fn next(&mut self) -> Option<&[u8]> {
         loop {
             let rest = &self.buffer[self.at..];
             let length = rest.iter().position(|&byte| byte == b'\n')?;

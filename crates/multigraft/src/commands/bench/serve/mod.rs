@@ -10,7 +10,7 @@
 //! server that it measures.
 
 pub(super) mod dialect;
-mod events;
+pub(super) mod events;
 pub(super) mod http;
 pub(super) mod load;
 mod plot;

@@ -1,0 +1,256 @@
+//! What is asked: requests in every dialect, good ones and bad ones.
+
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+/// A seed of theirs makes no two random prompts alike.
+const WORDS: [&str; 8] = [
+    "river", "copper", "seven", "slowly", "window", "winter", "under", "orange",
+];
+const PROMPTS: [&str; 3] = [
+    "The battery died after two days.",
+    "Once upon a time",
+    "Name three colours of the rainbow:",
+];
+
+/// Requests whose answers are known, since the likeliest token is taken at every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Family {
+    Chat,
+    Completion,
+    Tgi,
+    Schema,
+    Tool,
+}
+
+impl Family {
+    pub(super) const ALL: [Self; 5] = [Self::Chat, Self::Completion, Self::Tgi, Self::Schema, Self::Tool];
+
+    fn name(self, stream: bool) -> &'static str {
+        match (self, stream) {
+            (Self::Chat, false) => "chat",
+            (Self::Chat, true) => "chat, streamed",
+            (Self::Completion, false) => "completion",
+            (Self::Completion, true) => "completion, streamed",
+            (Self::Tgi, false) => "TGI",
+            (Self::Tgi, true) => "TGI, streamed",
+            (Self::Schema, false) => "JSON by a schema",
+            (Self::Schema, true) => "JSON by a schema, streamed",
+            (Self::Tool, false) => "call of a tool",
+            (Self::Tool, true) => "call of a tool, streamed",
+        }
+    }
+
+    fn path(self, stream: bool) -> &'static str {
+        match self {
+            Self::Chat | Self::Schema | Self::Tool => "/v1/chat/completions",
+            Self::Completion => "/v1/completions",
+            Self::Tgi if stream => "/generate_stream",
+            Self::Tgi => "/generate",
+        }
+    }
+
+    fn body(self, model: &str, prompt: usize, stream: bool) -> Value {
+        let prompt = PROMPTS[prompt];
+        let mut chat = json!({"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
+            "max_tokens": 24, "stream": stream});
+        match self {
+            Self::Chat => {}
+            Self::Completion => {
+                return json!({"model": model, "prompt": prompt, "temperature": 0, "max_tokens": 24, "stream": stream});
+            }
+            Self::Tgi => {
+                return json!({"inputs": prompt, "parameters": {"adapter_id": model, "max_new_tokens": 24}});
+            }
+            Self::Schema => {
+                chat["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "review", "schema": {
+                    "type": "object", "required": ["mood", "stars"], "additionalProperties": false,
+                    "properties": {"mood": {"enum": ["good", "bad"]}, "stars": {"type": "integer", "minimum": 1, "maximum": 5}}}}});
+            }
+            Self::Tool => {
+                chat["tools"] = json!([{"type": "function", "function": {"name": "look_up", "parameters": {
+                    "type": "object", "required": ["topic"], "additionalProperties": false,
+                    "properties": {"topic": {"enum": ["colours", "batteries", "tales"]}}}}}]);
+                chat["tool_choice"] = json!("required");
+                chat["parallel_tool_calls"] = json!(false);
+                chat["max_tokens"] = json!(64);
+            }
+        }
+        chat
+    }
+}
+
+/// When a client hangs up.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum HangUp {
+    /// So many milliseconds after it asked, whatever has come.
+    Early(u64),
+    /// After so many parts of the answer.
+    After(usize),
+}
+
+/// What may come of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// What the same adapter answered at the start.
+    Known(Family, usize),
+    /// An answer, whatever it says.
+    Any,
+    /// An error of this status.
+    Error(u16),
+    /// Nothing: the client does not wait.
+    HungUp(HangUp),
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    /// What the table calls it.
+    pub kind: &'static str,
+    pub path: &'static str,
+    pub body: String,
+    pub stream: bool,
+    pub model: String,
+    pub due: Due,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    /// The base and adapters that stay as they are.
+    pub stable: Vec<String>,
+    /// A name whose adapter is replaced all the time.
+    pub swapped: String,
+    /// A name that is added and removed all the time.
+    pub guest: String,
+}
+
+impl Ask {
+    /// A request of a family for one of its prompts.
+    pub(super) fn known(family: Family, model: &str, prompt: usize, stream: bool) -> Self {
+        Self {
+            kind: family.name(stream),
+            path: family.path(stream),
+            body: family.body(model, prompt, stream).to_string(),
+            stream,
+            model: model.to_owned(),
+            due: Due::Known(family, prompt),
+        }
+    }
+
+    /// Any request, good ones more often.
+    pub(super) fn random(random: &mut ChaCha8Rng, names: &Names) -> Self {
+        let prompt = random.random_range(0..PROMPTS.len());
+        let stable = &names.stable[random.random_range(0..names.stable.len())];
+        let stream = random.random();
+        match random.random_range(0..100) {
+            0..60 => {
+                let family = Family::ALL[random.random_range(0..Family::ALL.len())];
+                Self::known(family, stable, prompt, stream)
+            }
+            60..68 => Self {
+                kind: "of an adapter that is swapped",
+                ..Self::known(Family::Completion, &names.swapped, prompt, stream)
+            },
+            68..76 => Self {
+                kind: "of an adapter that comes and goes",
+                ..Self::known(Family::Completion, &names.guest, prompt, stream)
+            },
+            76..84 => Self::hung_up(random, stable),
+            84..92 => Self::bad(random, stable),
+            _ => Self::sampled(random, stable, stream),
+        }
+    }
+
+    /// Every prompt, whole and alone: what these answer is what all later ones are held to.
+    pub(super) fn all(model: &str, families: &[Family]) -> Vec<Self> {
+        let of = |family: &Family| {
+            let family = *family;
+            (0..PROMPTS.len()).map(move |prompt| Self::known(family, model, prompt, false))
+        };
+        families.iter().flat_map(of).collect()
+    }
+
+    fn hung_up(random: &mut ChaCha8Rng, model: &str) -> Self {
+        let hang_up = match random.random() {
+            true => HangUp::Early(random.random_range(0..200)),
+            false => HangUp::After(random.random_range(0..8)),
+        };
+        let body = json!({"model": model, "prompt": words(random), "max_tokens": 400, "ignore_eos": true, "stream": true});
+        Self {
+            kind: "clients that hang up",
+            path: "/v1/completions",
+            body: body.to_string(),
+            stream: true,
+            model: model.to_owned(),
+            due: Due::HungUp(hang_up),
+        }
+    }
+
+    fn sampled(random: &mut ChaCha8Rng, model: &str, stream: bool) -> Self {
+        let body = json!({"model": model, "prompt": words(random), "max_tokens": random.random_range(1..64),
+            "n": random.random_range(1..4), "temperature": 1, "stream": stream});
+        Self {
+            kind: "sampled, of new prompts",
+            path: "/v1/completions",
+            body: body.to_string(),
+            stream,
+            model: model.to_owned(),
+            due: Due::Any,
+        }
+    }
+
+    fn bad(random: &mut ChaCha8Rng, model: &str) -> Self {
+        let chat = |field: &str, value: Value| {
+            let mut body = Family::Chat.body(model, 0, false);
+            body[field] = value;
+            body.to_string()
+        };
+        let (path, body, status) = match random.random_range(0..11) {
+            0 => ("/v1/chat/completions", "{".to_owned(), 400),
+            1 => ("/v1/chat/completions", "[".repeat(300), 400),
+            2 => (
+                "/v1/chat/completions",
+                chat("model", json!("no-such-adapter")),
+                404,
+            ),
+            3 => ("/v1/chat/completions", chat("temperature", json!(-1)), 400),
+            4 => (
+                "/v1/chat/completions",
+                chat("max_tokens", json!(1_u64 << 60)),
+                400,
+            ),
+            5 => ("/v1/chat/completions", chat("no_such_field", json!(1)), 400),
+            6 => {
+                let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}});
+                ("/v1/chat/completions", chat("response_format", format), 400)
+            }
+            7 => ("/v1/completions", json!({"model": model}).to_string(), 400),
+            8 => {
+                let body = json!({"inputs": "x", "parameters": {"top_p": 1.5}});
+                ("/generate_stream", body.to_string(), 422)
+            }
+            9 => ("/no/such/route", "{}".to_owned(), 404),
+            _ => {
+                let body = json!({"name": "stranger", "source": "/not/allowed"});
+                ("/v1/adapters", body.to_string(), 403)
+            }
+        };
+        Self {
+            kind: "bad requests",
+            path,
+            body,
+            stream: false,
+            model: model.to_owned(),
+            due: Due::Error(status),
+        }
+    }
+}
+
+/// A prompt that was most likely never asked before.
+fn words(random: &mut ChaCha8Rng) -> String {
+    let count = random.random_range(4..100);
+    let words = (0..count).map(|_| WORDS[random.random_range(0..WORDS.len())]);
+    words.collect::<Vec<_>>().join(" ")
+}
