@@ -30,7 +30,11 @@ impl Transcript {
         match event {
             Event::Token(token) => self.text.push_str(&token.text),
             Event::Finished(finish) => self.text.push_str(&finish.text),
-            Event::Started { .. } | Event::Prompt(_) | Event::Failed(_) | Event::Cancelled(_) => {}
+            Event::Started { .. }
+            | Event::Prompt(_)
+            | Event::Embedding(_)
+            | Event::Failed(_)
+            | Event::Cancelled(_) => {}
         }
     }
 }
