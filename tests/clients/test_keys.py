@@ -1,6 +1,9 @@
 """Limits of keys, and keys over HTTP, with the client that people have."""
 
 import contextlib
+import json
+import pathlib
+import subprocess
 import tempfile
 import time
 
@@ -23,6 +26,7 @@ def guarded(server):
                 break
             assert time.monotonic() < deadline, "the first key closes the server"
             time.sleep(0.1)
+        own.data = pathlib.Path(data)
         yield own, admin
 
 
@@ -123,3 +127,34 @@ def test_a_key_is_made_used_rotated_and_deleted_over_http(server):
         with pytest.raises(openai.ConflictError) as caught:
             admin.post("/keys", body={"name": "acme"}, cast_to=object)
         assert "acme" in caught.value.message
+
+        # All of it is written down, and no secret.
+        log = (own.data / "audit.jsonl").read_text()
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert [(line["by"], line["action"], line["outcome"]) for line in lines] == [
+            ("local", "key.add", "done"),
+            ("key", "key.add", "done"),
+            ("key", "key.change", "done"),
+            ("key", "key.rotate", "done"),
+            ("key", "key.rotate", "done"),
+            ("key", "key.revoke", "done"),
+            ("key", "key.add", "refused"),
+        ]
+        assert made["secret"] not in log
+
+
+def test_what_a_key_used_is_what_its_answers_said(server):
+    with guarded(server) as (own, admin):
+        made = admin.post("/keys", body={"name": "acme"}, cast_to=object)
+        acme = client(own, made["secret"])
+        used = [acme.completions.create(model=own.base, prompt="Once upon", max_tokens=tokens).usage for tokens in (3, 5)]
+        complete(admin, own.base)
+        rows = acme.get("/usage?by=key,adapter,day", cast_to=object)["data"]
+        assert [(row["key_name"], row["adapter"], row["requests"]) for row in rows] == [("acme", own.base, 2)]
+        assert rows[0]["prompt_tokens"] == sum(usage.prompt_tokens for usage in used)
+        assert rows[0]["generated_tokens"] == sum(usage.completion_tokens for usage in used)
+        both = admin.get("/usage?by=key", cast_to=object)["data"]
+        assert {row["key_name"]: row["requests"] for row in both} == {"boss": 1, "acme": 2}
+        program = [server.paths[0], "usage", "--by", "key", "--json", "--data", own.data]
+        printed = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout
+        assert json.loads(printed) == both

@@ -19,13 +19,14 @@ use tracing::Level;
 
 use crate::{
     adapters::{llama_cpp, own, sglang, upload, vllm},
-    dialect,
+    audit, dialect,
     error::ApiError,
     keys, metrics,
     openai::{chat, completions, embeddings, models},
     session,
     state::{AppState, Shared},
     tgi::{embed, generate, info, tokenize},
+    usage,
 };
 
 /// The whole of the HTTP interface over `state`.
@@ -88,6 +89,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         )
         .route("/v1/keys/{id}/rotate", post(keys::rotate))
         // For those who run it
+        .route("/v1/usage", get(usage::report))
         .route("/health", get(health))
         .route(
             "/ping",
@@ -100,6 +102,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&state),
             session::authenticate,

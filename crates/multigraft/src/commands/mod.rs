@@ -7,4 +7,5 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod serve;
+pub(crate) mod usage;
 pub(crate) mod verify;
