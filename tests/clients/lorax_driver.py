@@ -18,7 +18,16 @@ def call(client, options):
         tokens = list(client.generate_stream(**options))
         return {"text": tokens[-1].generated_text, "tokens": len(tokens)}
     answer = client.generate(**options)
-    return {"text": answer.generated_text, "tokens": answer.details.generated_tokens}
+    details = answer.details
+    alternatives = [[one.text for one in token.alternative_tokens or []] for token in details.tokens]
+    others = [other.generated_text for other in details.best_of_sequences or []]
+    return {
+        "text": answer.generated_text,
+        "tokens": details.generated_tokens,
+        "prompt": details.prompt_tokens,
+        "alternatives": alternatives,
+        "others": others,
+    }
 
 
 def main():

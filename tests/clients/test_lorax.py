@@ -58,3 +58,16 @@ def test_a_text_is_embedded(server, client, lorax):
 def test_an_unknown_adapter_is_an_error_and_never_the_base(lorax):
     (said,) = lorax({"prompt": PROMPT, "adapter_id": "no-such-adapter"})
     assert said["error"] and "no-such-adapter" in said["message"]
+
+
+def test_alternatives_are_within_the_tokens(lorax):
+    plain, said = lorax({"prompt": PROMPT}, {"prompt": PROMPT, "adapter_id": "topic", "return_k_alternatives": 3})
+    assert all(alternatives == [] for alternatives in plain["alternatives"])
+    assert [len(alternatives) for alternatives in said["alternatives"]] == [3] * said["tokens"]
+
+
+def test_the_best_of_several_comes_with_the_others(lorax):
+    draws = {"prompt": PROMPT, "do_sample": True, "temperature": 1.5}
+    best, seeded = lorax({**draws, "best_of": 3}, {**draws, "best_of": 3, "seed": 1})
+    assert len(best["others"]) == 2 and len({best["text"], *best["others"]}) > 1
+    assert seeded["error"] and "best_of" in seeded["message"]

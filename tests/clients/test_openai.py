@@ -132,6 +132,41 @@ def test_several_prompts_and_answers_in_one_request(client, server):
     assert answer.usage.completion_tokens == 16
 
 
+def test_the_best_answers_come_first(client, server):
+    asked = dict(model=server.base, prompt="Once upon a time", max_tokens=8, temperature=1.5, seed=7)
+    made = client.completions.create(**asked, n=4, logprobs=0)
+    mean = lambda choice: sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+    expected = sorted(made.choices, key=mean, reverse=True)[:2]
+    best = client.completions.create(**asked, n=2, best_of=4)
+    assert [choice.text for choice in best.choices] == [choice.text for choice in expected]
+    assert best.usage.completion_tokens == made.usage.completion_tokens
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(**asked, n=2, best_of=4, stream=True)
+    assert caught.value.param == "best_of"
+
+
+def test_vllms_fields_by_extra_body(client):
+    asked = dict(model="sentiment", messages=HELLO, temperature=0)
+    short = client.chat.completions.create(**asked, max_tokens=24)
+    extra = {"min_tokens": 24, "return_token_ids": True, "prompt_logprobs": 1}
+    long = client.chat.completions.create(**asked, max_tokens=24, extra_body=extra)
+    assert short.usage.completion_tokens < long.usage.completion_tokens == 24
+    assert len(long.choices[0].token_ids) == 24
+    assert len(long.prompt_token_ids) == len(long.prompt_logprobs) == long.usage.prompt_tokens
+    for token, scores in list(zip(long.prompt_token_ids, long.prompt_logprobs))[1:]:
+        its = scores[str(token)]
+        likeliest = max(score["logprob"] for score in scores.values())
+        assert (its["rank"] == 1) == (its["logprob"] == likeliest)
+
+
+def test_a_message_of_the_assistant_is_gone_on_with(client, server):
+    begun = [{"role": "user", "content": "Count to five."}, {"role": "assistant", "content": "One, two,"}]
+    extra = {"continue_final_message": True, "add_generation_prompt": False}
+    asked = dict(model=server.base, messages=begun, temperature=0, max_tokens=4)
+    said = client.chat.completions.create(**asked, extra_body=extra)
+    assert said.choices[0].message.content.startswith(" three")
+
+
 def test_hanging_up_in_the_middle_of_a_stream_frees_the_slot(client, server):
     before = server.wait_until(lambda stats: stats["running"] == 0)
     stream = client.completions.create(

@@ -84,7 +84,7 @@ impl Served {
         };
         let mut outputs = Outputs::default();
         backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
-        let Outputs { logits, hidden } = outputs;
+        let Outputs { logits, hidden, .. } = outputs;
         logits.into_iter().chain(hidden).map(f32::to_bits).collect()
     }
 

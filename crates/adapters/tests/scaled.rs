@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use multigraft_adapters::AdapterFile;
 use multigraft_model::{
@@ -36,7 +37,20 @@ fn logits(model: &Arc<Model>, adapter: Option<&Arc<PackedAdapter>>, scale: f32) 
         wanted: Wanted::All,
     };
     let mut outputs = Outputs::default();
+    let began = Instant::now();
     backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
+    let (time, whole) = (outputs.time, began.elapsed());
+    assert!(!time.matmul.is_zero() && !time.attention.is_zero(), "{time:?}");
+    // Every adapter here changes some linear map, and a scale of 0 is no adapter.
+    assert_eq!(
+        !time.lora.is_zero(),
+        adapter.is_some() && scale != 0.0,
+        "{time:?}"
+    );
+    assert!(
+        time.matmul + time.attention + time.lora <= whole,
+        "{time:?} of {whole:?}"
+    );
     outputs.logits.into_iter().map(f32::to_bits).collect()
 }
 

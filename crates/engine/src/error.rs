@@ -52,6 +52,14 @@ pub enum SubmitError {
         /// What the cache holds, in tokens.
         cache: usize,
     },
+    /// The shortest output is longer than the longest.
+    #[error("min_tokens is {min_tokens}, but max_tokens is {max_tokens}: an answer cannot be both")]
+    MinTokens {
+        /// Tokens before which nothing ends the output.
+        min_tokens: usize,
+        /// Tokens that may be generated.
+        max_tokens: usize,
+    },
     /// An adapter's scale is no number.
     #[error("the adapter's scale is {scale}, but has to be a finite number")]
     Scale {

@@ -74,6 +74,9 @@ pub struct PromptToken {
     pub text: String,
     /// Its log-probability after the tokens before it; the first has none.
     pub logprob: Option<f32>,
+    /// How many tokens the model held at least as likely in its place, itself included, from 1: its place in a list of all of
+    /// them, likeliest first, of equals the lowest id. The first token has none.
+    pub rank: Option<usize>,
     /// What the model held likeliest in its place, likeliest first; none for the first.
     pub top: Vec<(u32, f32)>,
 }

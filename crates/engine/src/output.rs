@@ -21,6 +21,10 @@ pub(crate) struct Output {
     stop_tokens: Vec<u32>,
     ignore_eos: bool,
     include_stop: bool,
+    /// Before it has so many tokens, nothing ends it.
+    min_tokens: usize,
+    /// Tokens that are not chosen before; empty if there is no such time.
+    barred: Vec<u32>,
 }
 
 /// Why a sequence cannot go on.
@@ -55,15 +59,23 @@ impl Output {
     ) -> Self {
         let stop: &Stop = &request.stop;
         let grammar = request.grammar.clone();
+        let mut barred = Vec::new();
+        if stop.min_tokens > 0 {
+            barred.extend(&stop.tokens);
+            let eos = vocabulary.eos().iter();
+            barred.extend(eos.filter(|_| !stop.ignore_eos));
+        }
         Self {
             sampler: Sampler::new(request.sampling.clone(), seed, &request.prompt),
             constraint: grammar
                 .map(|grammar| Constraint::new(grammar, workers.get_or_insert_with(Workers::start))),
-            transcript: Transcript::new(vocabulary.decoder(), stop),
+            transcript: Transcript::new(vocabulary.decoder(request.show_special), stop),
             logprobs: request.logprobs,
             stop_tokens: stop.tokens.clone(),
             ignore_eos: stop.ignore_eos,
             include_stop: stop.include_stop_string,
+            min_tokens: stop.min_tokens,
+            barred,
         }
     }
 
@@ -83,16 +95,17 @@ impl Output {
         vocabulary: &dyn Vocabulary,
         scratch: &mut Scratch,
     ) -> Result<Next, NoToken> {
-        let id = match &mut self.constraint {
-            None => self.sampler.choose(nth, row, scratch),
-            Some(constraint) => {
-                let Some(allowed) = constraint.allowed()? else {
-                    return Ok(Next::Complete);
-                };
-                let chosen = self.sampler.choose_among(allowed, nth, row, scratch);
-                chosen.ok_or(NoToken::NothingAllowed)?
-            }
+        let allowed = match &mut self.constraint {
+            None => None,
+            Some(constraint) => match constraint.allowed()? {
+                None => return Ok(Next::Complete),
+                allowed => allowed,
+            },
         };
+        let early = nth < self.min_tokens;
+        let barred = if early { self.barred.as_slice() } else { &[] };
+        let chosen = self.sampler.choose_within(allowed, barred, nth, row, scratch);
+        let id = chosen.ok_or(NoToken::NothingAllowed)?;
         self.sampler.note(id);
         let (logprob, top) = match self.logprobs {
             Some(n) => {
@@ -108,7 +121,7 @@ impl Output {
         let mut text = String::new();
         // What only says that the output ends is not part of its text.
         if end.is_none() || self.include_stop {
-            match self.transcript.push(id) {
+            match self.transcript.push(id, early) {
                 Ok(certain) => text = certain,
                 Err(stopped) => {
                     text = stopped.text;
@@ -138,12 +151,12 @@ impl Output {
         }
     }
 
-    /// The text that was held back, at the end. If a stop string is in it, that is why the output ended.
-    pub(crate) fn finish(&mut self, reason: FinishReason) -> (String, FinishReason) {
+    /// The text that was held back, at the end, after so many tokens. If a stop string is in it, that is why the output ended.
+    pub(crate) fn finish(&mut self, reason: FinishReason, tokens: usize) -> (String, FinishReason) {
         if matches!(reason, FinishReason::StopString(_)) {
             return (String::new(), reason);
         }
-        match self.transcript.finish() {
+        match self.transcript.finish(tokens <= self.min_tokens) {
             Ok(text) => (text, reason),
             Err(Stopped { text, stop }) => (text, FinishReason::StopString(stop)),
         }

@@ -10,7 +10,15 @@ use crate::vocabulary::Vocabulary;
 #[derive(Debug)]
 pub(crate) struct PromptScores {
     top: usize,
-    scores: Vec<(f32, Vec<(u32, f32)>)>,
+    scores: Vec<Score>,
+}
+
+/// How likely a token was.
+#[derive(Debug)]
+struct Score {
+    logprob: f32,
+    rank: usize,
+    top: Vec<(u32, f32)>,
 }
 
 impl PromptScores {
@@ -34,23 +42,26 @@ impl PromptScores {
         }
         if let Some(&next) = prompt.get(position + 1) {
             let logprobs = Logprobs::new(row);
-            self.scores.push((logprobs.of(next), logprobs.top(self.top)));
+            self.scores.push(Score {
+                logprob: logprobs.of(next),
+                rank: logprobs.rank(next),
+                top: logprobs.top(self.top),
+            });
         }
     }
 
     /// The prompt's tokens with their scores.
     pub(crate) fn finish(self, prompt: &[u32], vocabulary: &dyn Vocabulary) -> Vec<PromptToken> {
-        let first = (None, Vec::new());
-        let rest = self.scores.into_iter().map(|(logprob, top)| (Some(logprob), top));
-        let scores = std::iter::once(first).chain(rest);
+        let scores = std::iter::once(None).chain(self.scores.into_iter().map(Some));
         prompt
             .iter()
             .zip(scores)
-            .map(|(&id, (logprob, top))| PromptToken {
+            .map(|(&id, score)| PromptToken {
                 id,
                 text: vocabulary.token_text(id),
-                logprob,
-                top,
+                logprob: score.as_ref().map(|score| score.logprob),
+                rank: score.as_ref().map(|score| score.rank),
+                top: score.map(|score| score.top).unwrap_or_default(),
             })
             .collect()
     }

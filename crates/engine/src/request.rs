@@ -85,6 +85,11 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// The same for the prompt's tokens, which then arrive in an [`Event::Prompt`](crate::Event::Prompt).
     pub prompt_logprobs: Option<usize>,
+    /// Whether special tokens, such as those that mark turns, are in the output's text. What only ends the output is not.
+    pub show_special: bool,
+    /// Which of its share's requests is started first: of those that wait the lowest, of equals the one that came first. It says
+    /// nothing to other shares.
+    pub priority: i64,
     /// Computes the prompt's embedding, which arrives in an [`Event::Embedding`](crate::Event::Embedding), and nothing else:
     /// `max_tokens` is 0 and there are no log-probabilities.
     pub embedding: Option<Pooling>,
@@ -109,6 +114,8 @@ impl Request {
             max_tokens,
             logprobs: None,
             prompt_logprobs: None,
+            show_special: false,
+            priority: 0,
             embedding: None,
             tenant: None,
             payer: None,
@@ -154,6 +161,12 @@ impl Request {
             });
         }
         limits.check_room(prompt, max_tokens)?;
+        if self.stop.min_tokens > max_tokens {
+            return Err(SubmitError::MinTokens {
+                min_tokens: self.stop.min_tokens,
+                max_tokens,
+            });
+        }
         if self.embedding.is_some() && (max_tokens > 0 || self.prompt_logprobs.is_some()) {
             return Err(SubmitError::MoreThanEmbedding);
         }
@@ -326,6 +339,10 @@ pub struct Stop {
     pub ignore_eos: bool,
     /// Whether the text of what ended the output is part of it.
     pub include_stop_string: bool,
+    /// Nothing of the above ends the output before it has so many tokens: tokens that would are not chosen, and stop strings
+    /// that are complete by then do not count. Where nothing else can be chosen, as under a grammar that is complete, the
+    /// output ends all the same. At most `max_tokens`.
+    pub min_tokens: usize,
 }
 
 #[cfg(test)]
@@ -406,6 +423,10 @@ mod tests {
         assert_eq!(
             refusal(|r| r.max_tokens = usize::MAX).split(" together ").count(),
             2
+        );
+        assert_eq!(
+            refusal(|r| r.stop.min_tokens = 11),
+            "min_tokens is 11, but max_tokens is 10: an answer cannot be both"
         );
         assert_eq!(refusal(|r| r.prompt.clear()), "the prompt has no tokens");
         assert_eq!(

@@ -127,8 +127,8 @@ impl Scheduler {
         true
     }
 
-    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was preempted, or else the oldest of
-    /// the share that was given least. Nobody overtakes it.
+    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was preempted, or else of the share
+    /// that was given least the one of lowest priority, of equals the oldest. Nobody overtakes it.
     fn admit(&mut self, copy: &mut dyn FnMut(BlockCopy) -> bool) -> bool {
         let running = self.queues.running.len();
         if running >= self.max_running {
@@ -157,8 +157,14 @@ impl Scheduler {
             return Some(preempted);
         }
         let served = |(_, sequence): &(usize, &Sequence)| self.shares.served(sequence.share());
-        // Of equals the first.
-        let next = waiting.iter().enumerate().min_by_key(served)?;
+        // Of equals the first, here and below: a priority tells requests of one share apart and no shares.
+        let (_, first) = waiting.iter().enumerate().min_by_key(served)?;
+        let share = first.share();
+        let its = waiting
+            .iter()
+            .enumerate()
+            .filter(|(_, sequence)| sequence.share() == share);
+        let next = its.min_by_key(|(_, sequence)| sequence.priority())?;
         Some(next.0)
     }
 

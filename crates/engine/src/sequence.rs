@@ -32,6 +32,7 @@ pub(crate) struct Sequence {
     /// Whose it is.
     share: ShareId,
     weight: f32,
+    priority: i64,
     /// The prompt and the output.
     tokens: Vec<u32>,
     /// How many of them are the prompt.
@@ -105,6 +106,7 @@ impl Sequence {
             sets_in,
             share,
             weight: request.weight,
+            priority: request.priority,
             prompt: request.prompt.len(),
             max_tokens: request.max_tokens,
             computed: 0,
@@ -147,6 +149,11 @@ impl Sequence {
     /// The weight of its share.
     pub(crate) fn weight(&self) -> f32 {
         self.weight
+    }
+
+    /// Its place among those of its share that wait.
+    pub(crate) fn priority(&self) -> i64 {
+        self.priority
     }
 
     /// Prompt and output.
@@ -358,13 +365,14 @@ impl Sequence {
     }
 
     fn finish(&mut self, reason: FinishReason, now: Instant) {
-        let (text, reason) = self.output.finish(reason);
+        let completion_tokens = self.tokens.len() - self.prompt;
+        let (text, reason) = self.output.finish(reason, completion_tokens);
         self.client.send(Event::Finished(Finish {
             reason,
             text,
             prompt_tokens: self.prompt,
             cached_tokens: self.cached.unwrap_or_default(),
-            completion_tokens: self.tokens.len() - self.prompt,
+            completion_tokens,
             seed: self.output.seed(),
             timings: self.clock.timings(now),
         }));

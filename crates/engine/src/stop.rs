@@ -10,6 +10,8 @@ pub(crate) struct StopStrings {
     stops: Vec<String>,
     include: bool,
     held: String,
+    /// How many bytes of it came when no stop string counted: none that ends there does.
+    passed: usize,
 }
 
 /// A stop string was found.
@@ -28,6 +30,7 @@ impl StopStrings {
             stops,
             include,
             held: String::new(),
+            passed: 0,
         }
     }
 
@@ -35,7 +38,8 @@ impl StopStrings {
     pub(crate) fn push(&mut self, piece: &str) -> Result<String, Stopped> {
         self.held.push_str(piece);
         let found = self.stops.iter().filter_map(|stop| {
-            let start = self.held.find(stop.as_str())?;
+            let mut starts = self.held.match_indices(stop.as_str()).map(|(start, _)| start);
+            let start = starts.find(|start| start + stop.len() > self.passed)?;
             Some((start + stop.len(), start, stop))
         });
         if let Some((end, start, stop)) = found.min() {
@@ -46,6 +50,18 @@ impl StopStrings {
                 stop,
             });
         }
+        Ok(self.let_through())
+    }
+
+    /// Takes a piece in which no stop string may end; one that goes on from it may.
+    pub(crate) fn pass(&mut self, piece: &str) -> String {
+        self.held.push_str(piece);
+        self.passed = self.held.len();
+        self.let_through()
+    }
+
+    /// All of what is held that is not the beginning of a stop string.
+    fn let_through(&mut self) -> String {
         let undecided = self
             .stops
             .iter()
@@ -53,7 +69,8 @@ impl StopStrings {
             .max()
             .unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - undecided);
-        Ok(std::mem::replace(&mut self.held, rest))
+        self.passed = self.passed.saturating_sub(self.held.len());
+        std::mem::replace(&mut self.held, rest)
     }
 
     /// What is held back. The text has ended, so it is no part of a stop string.
@@ -78,9 +95,11 @@ mod tests {
     use super::*;
     use crate::testing::cut;
 
-    fn watch(pieces: &[String], stops: &[String], include: bool) -> (String, Option<String>) {
+    /// `early` pieces come before stop strings count.
+    fn watch(pieces: &[String], early: usize, stops: &[String], include: bool) -> (String, Option<String>) {
         let mut watcher = StopStrings::new(stops.to_vec(), include);
-        let mut shown = String::new();
+        let (early, pieces) = pieces.split_at(early);
+        let mut shown: String = early.iter().map(|piece| watcher.pass(piece)).collect();
         for piece in pieces {
             match watcher.push(piece) {
                 Ok(text) => shown.push_str(&text),
@@ -117,10 +136,13 @@ mod tests {
         fn stop_strings_are_found_as_in_the_whole_text(
             pieces in prop::collection::vec("[abä]{0,4}", 0..12),
             stops in prop::collection::vec("[abä]{1,4}", 0..4),
+            early: prop::sample::Index,
             include: bool,
         ) {
             let whole = pieces.concat();
-            prop_assert_eq!(watch(&pieces, &stops, include), cut(&whole, &stops, include));
+            let early = early.index(pieces.len() + 1);
+            let from = pieces[..early].concat().len();
+            prop_assert_eq!(watch(&pieces, early, &stops, include), cut(&whole, from, &stops, include));
         }
 
         #[test]

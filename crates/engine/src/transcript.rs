@@ -18,16 +18,23 @@ impl Transcript {
         }
     }
 
-    /// The text that may be shown after this token.
-    pub(crate) fn push(&mut self, id: u32) -> Result<String, Stopped> {
+    /// The text that may be shown after this token. Stop strings that are complete `early` do not count.
+    pub(crate) fn push(&mut self, id: u32, early: bool) -> Result<String, Stopped> {
         let piece = self.decoder.push(id);
-        self.stops.push(&piece)
+        self.push_text(&piece, early)
     }
 
     /// The text that was held back, at the end. The decoder may still have some, and a stop string may be in it.
-    pub(crate) fn finish(&mut self) -> Result<String, Stopped> {
+    pub(crate) fn finish(&mut self, early: bool) -> Result<String, Stopped> {
         let piece = self.decoder.finish();
-        let text = self.stops.push(&piece)?;
+        let text = self.push_text(&piece, early)?;
         Ok(text + &self.stops.finish())
+    }
+
+    fn push_text(&mut self, piece: &str, early: bool) -> Result<String, Stopped> {
+        match early {
+            true => Ok(self.stops.pass(piece)),
+            false => self.stops.push(piece),
+        }
     }
 }

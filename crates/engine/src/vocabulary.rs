@@ -6,8 +6,8 @@ use multigraft_text::{Detokenizer, Tokenizer};
 
 /// From tokens to text.
 pub(crate) trait Vocabulary: Send + Sync {
-    /// A decoder for one output, which goes on from a prompt.
-    fn decoder(&self) -> Box<dyn Decoder>;
+    /// A decoder for one output, which goes on from a prompt; with the names of special tokens if they are to be shown.
+    fn decoder(&self, show_special: bool) -> Box<dyn Decoder>;
     /// The text of one token on its own.
     fn token_text(&self, id: u32) -> String;
     /// Whether it is a special token, which has no text in an output.
@@ -25,8 +25,8 @@ pub(crate) trait Decoder {
 }
 
 impl Vocabulary for Arc<Tokenizer> {
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(Detokenizer::continuing(Self::clone(self), true))
+    fn decoder(&self, show_special: bool) -> Box<dyn Decoder> {
+        Box::new(Detokenizer::continuing(Self::clone(self), !show_special))
     }
 
     fn token_text(&self, id: u32) -> String {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn decoded(vocabulary: &dyn Vocabulary, ids: &[u32]) -> String {
-        let mut decoder = vocabulary.decoder();
+        let mut decoder = vocabulary.decoder(false);
         let text: String = ids.iter().map(|&id| decoder.push(id)).collect();
         text + &decoder.finish()
     }

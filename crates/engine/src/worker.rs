@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use multigraft_model::{AdapterHash, Backend, MemoryBudget, Outputs, Step};
 use tokio::sync::oneshot::Sender;
@@ -219,13 +219,16 @@ impl Worker {
         let runs = plan::runs(planned, running);
         let computed = self.backend.forward(&Step { runs: &runs }, &mut self.outputs);
         let now = Instant::now();
-        self.stats.steps += 1;
-        self.stats.step_time += now - began;
+        self.count(planned, now - began);
         match computed {
-            Ok(()) => self.deliver(planned, now),
+            Ok(()) => {
+                self.deliver(planned, now);
+                self.stats.sampling_time += now.elapsed();
+            }
             Err(error) => {
                 tracing::error!(%error, "a step failed");
                 let reason = error.to_string();
+                let running = &mut self.scheduler.queues.running;
                 planned
                     .iter()
                     .for_each(|planned| running[planned.index].fail(&reason));
@@ -233,16 +236,42 @@ impl Worker {
         }
     }
 
+    /// Counts a step that took `time`.
+    fn count(&mut self, planned: &[Planned], time: Duration) {
+        let running = &self.scheduler.queues.running;
+        let decoding = planned
+            .iter()
+            .filter(|planned| decodes(planned, &running[planned.index]))
+            .count();
+        let stats = &mut self.stats;
+        stats.steps += 1;
+        stats.step_time += time;
+        let kinds = &mut stats.step_kinds;
+        *match decoding {
+            0 => &mut kinds.prefill,
+            all if all == planned.len() => &mut kinds.decode,
+            _ => &mut kinds.mixed,
+        } += time;
+        let (parts, sum) = (self.outputs.time, &mut stats.step_parts);
+        sum.matmul += parts.matmul;
+        sum.lora += parts.lora;
+        sum.attention += parts.attention;
+        stats
+            .step_rows
+            .add(planned.iter().map(|planned| planned.rows).sum());
+        stats.step_sequences.add(planned.len());
+    }
+
     /// Hands every sequence of the step its rows of the outputs.
     fn deliver(&mut self, planned: &[Planned], now: Instant) {
         let (mut logits, mut hidden) = (self.outputs.logits.as_slice(), self.outputs.hidden.as_slice());
         let limits = self.backend.limits();
-        for &Planned {
-            index, rows, wanted, ..
-        } in planned
-        {
+        for planned in planned {
+            let &Planned {
+                index, rows, wanted, ..
+            } = planned;
             let sequence = &mut self.scheduler.queues.running[index];
-            if rows == 1 && sequence.computed() >= sequence.prompt_tokens() {
+            if decodes(planned, sequence) {
                 self.stats.decode_rows += 1;
             } else {
                 self.stats.prefill_rows += rows as u64;
@@ -308,6 +337,11 @@ impl Worker {
         self.stats.resident = self.residents.hashes().collect();
         self.shared.stats().clone_from(&self.stats);
     }
+}
+
+/// Whether it computes what a generated token is followed by; else a prompt, or a sequence that resumes.
+fn decodes(planned: &Planned, sequence: &Sequence) -> bool {
+    planned.rows == 1 && sequence.computed() >= sequence.prompt_tokens()
 }
 
 /// What a panic said.

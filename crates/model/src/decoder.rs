@@ -1,5 +1,7 @@
 //! The forward pass: one decoder for all architectures, for the rows of many sequences under many adapters.
 
+use std::time::Instant;
+
 use multigraft_kernels::{
     Activations, Angles, Attention, AttentionPlan, HeadNorms, KvLayer, PackedMatrix, Part, Pool, Query,
     add_residual, attention, enter, gated, matmul, rms_norm, softcap,
@@ -9,8 +11,8 @@ use crate::config::LayerConfig;
 use crate::experts::Experts;
 use crate::model::Model;
 use crate::pace;
-use crate::project::{ProjectScratch, Projector, Segment, add, finish};
-use crate::step::Outputs;
+use crate::project::{ProjectScratch, Projector, Segment, add, finish, lap};
+use crate::step::{Outputs, StepTime};
 use crate::weights::{Ffn, Layer};
 
 /// One row of a step.
@@ -62,6 +64,7 @@ impl<'a> Decoder<'a> {
     /// Computes the rows and writes the logits of those in `wanted` and the hidden states of those in `wanted_hidden`
     /// (both ascending).
     pub(crate) fn run(&mut self, wanted: &[usize], wanted_hidden: &[usize], outputs: &mut Outputs) {
+        self.scratch.project.time = StepTime::default();
         self.embed();
         let places = self.places();
         let model = self.model;
@@ -73,6 +76,7 @@ impl<'a> Decoder<'a> {
         }
         self.logits(wanted, &mut outputs.logits);
         self.normed(wanted_hidden, &mut outputs.hidden);
+        outputs.time = self.scratch.project.time;
     }
 
     fn embed(&mut self) {
@@ -149,6 +153,7 @@ impl<'a> Decoder<'a> {
             eps: config.norm_eps,
         });
         let angles = rope.map(|rope| &places.angles[rope]);
+        let began = Instant::now();
         enter(self.pool, &mut self.kv[index], &places.plan, norms, angles, qkv);
         attended.resize(rows * config.heads * config.head_dim, 0.0);
         let how = Attention {
@@ -166,6 +171,7 @@ impl<'a> Decoder<'a> {
             partials,
             attended,
         );
+        lap(&mut projector.scratch.time.attention, began);
         projector.project(index, &layer.o, attended, h);
 
         let norm = layer.norms.after_attention.as_deref();
@@ -207,6 +213,7 @@ impl<'a> Decoder<'a> {
                 width,
                 normalise,
             } => {
+                let began = Instant::now();
                 let activation = config.activation;
                 let input = std::mem::take(h);
                 h.resize(input.len(), 0.0);
@@ -219,6 +226,7 @@ impl<'a> Decoder<'a> {
                     activation,
                 }
                 .run(self.pool, &input, &mut project.activations, h);
+                lap(&mut project.time.matmul, began);
             }
         }
         let norm = layer.norms.after_ffn.as_deref();
@@ -242,6 +250,7 @@ impl<'a> Decoder<'a> {
         self.normed(wanted, &mut h);
         self.scratch.h = h;
         let Scratch { h, project, .. } = &mut *self.scratch;
+        let began = Instant::now();
         logits.clear();
         logits.resize(wanted.len() * vocab, 0.0);
         let segments = wanted_segments(self.segments, wanted);
@@ -262,6 +271,7 @@ impl<'a> Decoder<'a> {
             matmul(self.pool, &[part], &mut inputs, outputs, vocab, &[]);
         }
 
+        let multiplied = lap(&mut project.time.matmul, began);
         let changes: Vec<_> = segments
             .iter()
             .filter_map(|segment| Some((*segment, 0, segment.adapter?.head.as_ref()?)))
@@ -272,7 +282,7 @@ impl<'a> Decoder<'a> {
             scratch: &mut *project,
         }
         .add_low_rank(&changes, h, logits, vocab);
-        for (segment, _, change) in changes {
+        for &(segment, _, change) in &changes {
             let inputs = &h[segment.start * hidden..][..segment.rows * hidden];
             let outputs = logits[segment.start * vocab..][..segment.rows * vocab].chunks_exact_mut(vocab);
             let new_rows = change.rows.as_ref().map(|(tokens, weights)| {
@@ -296,6 +306,9 @@ impl<'a> Decoder<'a> {
                     add(row, bias);
                 }
             }
+        }
+        if !changes.is_empty() {
+            lap(&mut project.time.lora, multiplied);
         }
         if config.logit_scale != 1.0 {
             logits.iter_mut().for_each(|logit| *logit *= config.logit_scale);

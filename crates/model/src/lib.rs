@@ -40,4 +40,6 @@ pub use load::LoadOptions;
 pub use model::{AdapterDtype, Model};
 pub use modules::{Module, ModuleKind};
 pub use multigraft_kernels::{InstructionSet, KvDtype, Precision, return_freed};
-pub use step::{BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, Run, Slot, Step, Wanted};
+pub use step::{
+    BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, Run, Slot, Step, StepTime, Wanted,
+};

@@ -1,11 +1,14 @@
 //! A projection for the rows of many adapters: the base's product for all rows at once, then each segment's change.
 
+use std::time::{Duration, Instant};
+
 use multigraft_kernels::{
     ActivationScratch, Activations, LoraSegment, PackedLora, Part, Pool, add_lora, matmul,
 };
 use smallvec::SmallVec;
 
 use crate::adapter::{PackedAdapter, PackedLinear};
+use crate::step::StepTime;
 use crate::weights::Projection;
 
 /// Neighbouring rows under one adapter, at one scale.
@@ -33,11 +36,14 @@ pub(crate) struct ProjectScratch {
     pub(crate) activations: ActivationScratch,
     /// Of the low-rank updates.
     shrunk: Vec<f32>,
+    /// Where the time of the step went so far.
+    pub(crate) time: StepTime,
 }
 
 impl Projector<'_> {
     /// `out[r] = projection(x[r])` under each row's adapter: `x` is `[rows, in]`, `out` `[rows, width]`.
     pub(crate) fn project(&mut self, layer: usize, projection: &Projection, x: &[f32], out: &mut [f32]) {
+        let began = Instant::now();
         let width = projection.width;
         let parts: SmallVec<[Part<'_>; 3]> = projection
             .parts
@@ -65,6 +71,7 @@ impl Projector<'_> {
             .collect();
         let mut input = Activations::new(x, parts[0].weight.inp(), &mut self.scratch.activations);
         matmul(self.pool, &parts, &mut input, out, width, &updates);
+        let multiplied = lap(&mut self.scratch.time.matmul, began);
         self.add_low_rank(&changes, x, out, width);
         for part in &projection.parts {
             let outputs = part.linear.weight.out();
@@ -85,6 +92,14 @@ impl Projector<'_> {
                 }
             }
         }
+        // Where no adapter changes anything, it was biases of the base.
+        let time = &mut self.scratch.time;
+        let part = if changes.is_empty() {
+            &mut time.matmul
+        } else {
+            &mut time.lora
+        };
+        lap(part, multiplied);
     }
 
     /// Adds the low-rank updates of `changes` (segment, first column, change).
@@ -110,6 +125,13 @@ impl Projector<'_> {
             .collect();
         add_lora(self.pool, &updates, x, out, stride, &mut self.scratch.shrunk);
     }
+}
+
+/// Adds the time since `from` to a part of the step's; the time now.
+pub(crate) fn lap(part: &mut Duration, from: Instant) -> Instant {
+    let now = Instant::now();
+    *part += now - from;
+    now
 }
 
 /// What comes after the low-rank update and before the bias: DoRA's gain, LoRA's own bias.

@@ -5,6 +5,7 @@
 //! names or HTTP. A GPU is a second implementation of [`Backend`], not a rewrite.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::adapter::PackedAdapter;
 
@@ -77,13 +78,15 @@ pub struct Step<'a> {
     pub runs: &'a [Run<'a>],
 }
 
-/// What a step gives: rows in the order of the runs. Kept from step to step, so that memory is taken once.
+/// What a step gives: rows in the order of the runs, and where its time went. Kept from step to step, so that memory is taken once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {
     /// `[Wanted::logits, vocab]`, row-major.
     pub logits: Vec<f32>,
     /// `[Wanted::hidden, hidden]`, row-major.
     pub hidden: Vec<f32>,
+    /// Where the time went, as far as the backend measures it.
+    pub time: StepTime,
 }
 
 /// What a backend can hold.
@@ -111,6 +114,18 @@ pub enum BackendError {
     /// The adapter was packed for another base model.
     #[error("the adapter was packed for another base model")]
     WrongBase,
+}
+
+/// Where the time of a step went, as the thread that leads it saw it. What is in none of its parts is embedding, norms,
+/// activations and residuals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepTime {
+    /// Products with the base's weights, those of logits included.
+    pub matmul: Duration,
+    /// What adapters add to them.
+    pub lora: Duration,
+    /// Storing keys and values, and attention over them.
+    pub attention: Duration,
 }
 
 /// Something that runs steps: a base model with its KV cache and its resident adapters.

@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::{num::NonZeroU32, path::PathBuf, time::SystemTime};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use multigraft_access::{By, Role, UsageQuery};
@@ -61,6 +61,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve a base model and its adapters over HTTP (OpenAI's and TGI's APIs).
     Serve(Box<ServeArguments>),
+    /// Check whether `serve` with these settings would do well on this machine.
+    Doctor(Box<DoctorArguments>),
+    /// Ask whether a server answers: for containers' health checks.
+    Health(HealthArguments),
     /// Answer one prompt on the terminal, token by token.
     Generate(Box<GenerateArguments>),
     /// Show what is in a model or an adapter, and whether the adapter fits a base.
@@ -101,6 +105,40 @@ pub(crate) struct ServeArguments {
     pub model: ModelOptions,
     #[command(flatten)]
     pub server: ServerOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is changed, fetched or served. Exit status: 0 it would serve, 1 something fails, 2 the command was wrong.
+
+Example:
+  multigraft doctor --base model.gguf --adapters ./adapters --memory 8GiB --host 0.0.0.0 --data ./data")]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub server: ServerOptions,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 it answers, 1 it does not.")]
+pub(crate) struct HealthArguments {
+    /// What to ask. [default: /health of the server with the settings below]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<Url>,
+
+    /// The address that the server listens on, as for `serve`.
+    #[arg(long, value_name = "ADDRESS", env = "MULTIGRAFT_HOST")]
+    pub host: Option<IpAddr>,
+
+    /// Its port, as for `serve`.
+    #[arg(long, value_name = "PORT", env = "MULTIGRAFT_PORT")]
+    pub port: Option<u16>,
 }
 
 #[derive(Debug, Args)]

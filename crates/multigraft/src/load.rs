@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Memory for keys and values where nothing is said. Taken as it is used, so idle servers do not pay for it.
-const DEFAULT_KV_MEMORY: Bytes = Bytes(1 << 30);
+pub(crate) const DEFAULT_KV_MEMORY: Bytes = Bytes(1 << 30);
 
 /// A base model, ready to run.
 pub(crate) struct Base {

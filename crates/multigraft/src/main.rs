@@ -13,6 +13,7 @@ mod logging;
 mod memory;
 mod progress;
 mod reconcile;
+mod traces;
 mod verify;
 
 use std::process::ExitCode;
@@ -27,11 +28,16 @@ fn main() -> ExitCode {
     if let Err(error) = logging::start(&cli.log, cli.log_format) {
         return fail(&error);
     }
-    if let Err(error) = InstructionSet::check() {
+    // The doctor says so among other things.
+    if !matches!(cli.command, Command::Doctor(_))
+        && let Err(error) = InstructionSet::check()
+    {
         return fail(&error.into());
     }
     let outcome = match cli.command {
         Command::Serve(arguments) => commands::serve::run(*arguments, cli.config.as_deref()),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments, cli.config.as_deref()),
+        Command::Health(arguments) => commands::health::run(&arguments, cli.config.as_deref()),
         Command::Generate(arguments) => commands::generate::run(*arguments, cli.config.as_deref()),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),

@@ -43,6 +43,30 @@ struct Wanted {
     limits: AdapterLimits,
 }
 
+/// What a file with this text says.
+fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Wanted>> {
+    let File { adapters } =
+        toml::from_str(text).with_context(|| format!("the file of adapters {}", path.display()))?;
+    for (name, Wanted { limits, .. }) in &adapters {
+        ensure!(
+            WEIGHTS.contains(&limits.weight),
+            "the file of adapters {}: `{name}` has the weight {}, but weights are {} to {}",
+            path.display(),
+            limits.weight,
+            WEIGHTS.start(),
+            WEIGHTS.end()
+        );
+    }
+    Ok(adapters)
+}
+
+/// How many adapters a file names, if it is right.
+pub(crate) fn check(path: &Path) -> Result<usize> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("the file of adapters {}", path.display()))?;
+    Ok(parse(path, &text)?.len())
+}
+
 /// Makes true what a file says.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
@@ -113,20 +137,9 @@ impl Reconciler {
             return Ok(());
         }
         // Also if it is not right: then it is complained of once.
-        let parsed = toml::from_str::<File>(&text).with_context(of);
+        let parsed = parse(&self.path, &text);
         self.text = Some(text);
-        let adapters = parsed?.adapters;
-        for (name, Wanted { limits, .. }) in &adapters {
-            ensure!(
-                WEIGHTS.contains(&limits.weight),
-                "the file of adapters {}: `{name}` has the weight {}, but weights are {} to {}",
-                self.path.display(),
-                limits.weight,
-                WEIGHTS.start(),
-                WEIGHTS.end()
-            );
-        }
-        self.wanted = adapters;
+        self.wanted = parsed?;
         self.failed.clear();
         Ok(())
     }

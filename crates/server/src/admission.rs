@@ -23,6 +23,7 @@ use crate::{
     session::{Session, name_of},
     state::AppState,
     tally::Tally,
+    telemetry,
     underway::Ticket,
 };
 
@@ -119,6 +120,10 @@ impl Session {
 
     /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
     pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
+        if let Asked::One { name, .. } = asked {
+            let base = || self.registry.base();
+            telemetry::asked_for(if self.is_base(name) { base() } else { name });
+        }
         match asked {
             Asked::One { name, .. } if self.is_base(name) => {
                 self.check_name(name)?;
@@ -223,15 +228,24 @@ impl Session {
     ) -> Result<Entry, ApiError> {
         let outcome = match found {
             Lookup::Ready(entry) => Ok(entry),
-            Lookup::Loading(waiting) => match timeout_at(deadline, waiting.outcome()).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    return Err(ApiError::StillLoading {
-                        name: name.to_owned(),
-                        waited: self.limits.load_wait,
-                    });
+            Lookup::Loading(waiting) => {
+                let loading = telemetry::loading(self.telemetry.tracer.as_ref(), name);
+                let outcome =
+                    timeout_at(deadline, waiting.outcome())
+                        .await
+                        .map_err(|_| ApiError::StillLoading {
+                            name: name.to_owned(),
+                            waited: self.limits.load_wait,
+                        });
+                if let Some(loading) = loading {
+                    match &outcome {
+                        Ok(Ok(_)) => drop(loading),
+                        Ok(Err(error)) => loading.failed(error),
+                        Err(error) => loading.failed(error),
+                    }
                 }
-            },
+                outcome?
+            }
             Lookup::Unavailable(error) => Err(error),
             Lookup::Unknown => return Err(ApiError::unknown_model(name, self.names())),
         };
@@ -285,7 +299,7 @@ impl Session {
         served.adapter = None;
         let ticket = served.ticket.take();
         let accepted = Arc::new(AtomicBool::new(false));
-        let followers = self.telemetry.follow(&choices, &served.name, &self.tokenizer);
+        let followers = self.telemetry.follow(&choices, served, &self.tokenizer);
         let watch = |follower| (self.metrics.watch(label, Arc::clone(&accepted)), follower);
         let watches = followers.into_iter().map(watch).collect();
         let (sinks, answers) = answers::channel(watches, metered.as_ref(), tally.as_ref());
@@ -369,6 +383,15 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
                  that a sequence may have here"
             );
             ApiError::invalid(max_tokens, message)
+        }
+        SubmitError::MinTokens {
+            min_tokens: asked,
+            max_tokens: most,
+        } => {
+            let field = format!("{within}min_tokens");
+            let message =
+                format!("`{field}` is {asked}, but `{max_tokens}` is {most}: an answer cannot have both");
+            ApiError::invalid(field, message)
         }
         SubmitError::Scale { .. } | SubmitError::Unscalable { .. } => {
             ApiError::invalid(format!("{within}adapter_scale"), message)

@@ -84,6 +84,15 @@ pub(crate) struct Answer {
     pub finish: Finish,
 }
 
+impl Answer {
+    /// The mean log-probability of its tokens, by which the best of several answers is chosen. They have to come with theirs.
+    pub(crate) fn mean_logprob(&self) -> f64 {
+        let logprobs = self.tokens.iter().filter_map(|token| token.logprob);
+        let sum: f64 = logprobs.map(f64::from).sum();
+        sum / self.tokens.len().max(1) as f64
+    }
+}
+
 /// One choice, as far as it has come.
 #[derive(Debug, Default)]
 struct Unfinished {

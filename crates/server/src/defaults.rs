@@ -59,7 +59,6 @@ impl Defaults {
         for (name, value) in self.request() {
             let name = match name {
                 "max_tokens" => "max_new_tokens",
-                "presence_penalty" => continue,
                 "temperature" if value.as_f64() == Some(0.0) => continue,
                 name => name,
             };

@@ -84,6 +84,7 @@ pub(crate) async fn word_errors(request: Request, next: Next) -> Response {
             let limits = headers.filter(|(name, _)| name.as_str().starts_with(metering::HEADERS));
             let limits = limits.map(|(name, value)| (name.clone(), value.clone()));
             worded.headers_mut().extend(limits);
+            worded.extensions_mut().insert(error.clone());
             worded
         }
         None => response,

@@ -47,6 +47,8 @@ impl Fields {
 
     /// Whether the field is there.
     pub(crate) fn has(&self, name: &str) -> bool {
+        #[cfg(test)]
+        read::note(&self.path(name));
         self.values.get(name).is_some_and(|value| !value.is_null())
     }
 
@@ -57,6 +59,8 @@ impl Fields {
 
     /// The field's value, unchecked.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        #[cfg(test)]
+        read::note(&self.path(name));
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
@@ -239,7 +243,7 @@ impl Fields {
     /// Drops fields that have no effect on the answer.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
         for name in names {
-            self.values.remove(*name);
+            let _ = self.take(name);
         }
     }
 
@@ -254,6 +258,24 @@ impl Fields {
             Some((name, _)) => Err(self.complain(name, "is not a field that this server knows")),
             None => Ok(()),
         }
+    }
+}
+
+/// The fields that were read on this thread, for the test that the pages name them.
+#[cfg(test)]
+pub(crate) mod read {
+    use std::{cell::RefCell, collections::BTreeSet};
+
+    thread_local! {
+        static READ: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(super) fn note(path: &str) {
+        READ.with_borrow_mut(|read| read.insert(path.to_owned()));
+    }
+
+    pub(crate) fn all() -> BTreeSet<String> {
+        READ.take()
     }
 }
 

@@ -29,6 +29,10 @@
 //!
 //! This crate knows no kernels and no files; it does not start the engine and does not read configuration.
 
+// The tests' server is also that of tests of what nobody outside sees.
+#[cfg(test)]
+extern crate self as multigraft_server;
+
 mod adapters;
 mod admission;
 mod answers;
@@ -44,6 +48,8 @@ mod keys;
 mod metering;
 mod metrics;
 mod openai;
+#[cfg(test)]
+mod pages;
 mod routes;
 mod serve;
 mod session;

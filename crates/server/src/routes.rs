@@ -25,6 +25,7 @@ use crate::{
     openai::{chat, completions, embeddings, models},
     session,
     state::{AppState, Shared},
+    telemetry,
     tgi::{embed, generate, info, tokenize},
     usage,
 };
@@ -110,6 +111,10 @@ pub fn router(state: Arc<AppState>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(dialect::word_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::count))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&state),
+            telemetry::trace,
+        ))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(DefaultMakeSpan::new().level(Level::INFO))

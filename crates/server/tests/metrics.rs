@@ -90,7 +90,28 @@ async fn requests_tokens_and_times_are_counted_for_each_adapter() {
             answer.text
         );
     }
-    assert!(value(&server, "multigraft_steps_total").await.unwrap() >= 5.0);
+    let steps = value(&server, "multigraft_steps_total").await.unwrap();
+    assert!(steps >= 5.0);
+    for size in ["rows", "sequences"] {
+        let series = |part: &str| format!("multigraft_step_{size}_{part}");
+        let count = value(&server, &series("count")).await.unwrap();
+        let alone = value(&server, &series("bucket{le=\"1.0\"}")).await.unwrap();
+        assert_eq!(
+            count,
+            value(&server, &series("bucket{le=\"+Inf\"}")).await.unwrap()
+        );
+        assert!((1.0..=count).contains(&alone), "{alone} of {count}");
+        assert!(value(&server, &series("sum")).await.unwrap() >= count);
+    }
+    // Nothing that was asked alone is mixed with another.
+    for (kind, some) in [("prefill", true), ("decode", true), ("mixed", false)] {
+        let series = format!("multigraft_step_time_seconds_total{{kind=\"{kind}\"}}");
+        assert_eq!(value(&server, &series).await.unwrap() > 0.0, some, "{kind}");
+    }
+    for part in ["attention", "lora", "matmul", "other", "sampling"] {
+        let series = format!("multigraft_step_part_seconds_total{{part=\"{part}\"}}");
+        assert!(value(&server, &series).await.is_some(), "{part}");
+    }
     let info = "vllm:lora_requests_info{max_lora=\"2\",running_lora_adapters=\"two,team/three\",waiting_lora_adapters=\"\"}";
     assert!(value(&server, info).await.is_some(), "{}", answer.text);
     assert!(

@@ -384,7 +384,6 @@ async fn what_cannot_be_done_is_400_and_names_the_field() {
             "response_format.json_schema",
         ),
         (json!({"suffix": "x"}), "suffix"),
-        (json!({"best_of": 3}), "best_of"),
         (json!({"temperature": -1}), "temperature"),
         (json!({"top_p": 1.5}), "top_p"),
         (json!({"min_p": 2}), "min_p"),

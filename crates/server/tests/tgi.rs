@@ -211,7 +211,8 @@ async fn what_cannot_be_done_is_422_and_names_the_field() {
         (json!({"watermark": true}), "watermark"),
         (json!({"grammar": {"type": "regex", "value": "("}}), "grammar"),
         (json!({"best_of": 2}), "best_of"),
-        (json!({"temperature": 0.0}), "temperature"),
+        (json!({"best_of": 2, "do_sample": true, "seed": 1}), "best_of"),
+        (json!({"temperature": -0.5}), "temperature"),
         (json!({"top_p": 1.5}), "top_p"),
         (json!({"typical_p": 0}), "typical_p"),
         (json!({"frequency_penalty": 5}), "frequency_penalty"),
@@ -233,6 +234,59 @@ async fn what_cannot_be_done_is_422_and_names_the_field() {
     let parameters = json!({"details": true, "decoder_input_details": true});
     let answer = server.post("/generate_stream", request("a", parameters)).await;
     assert_eq!(answer.status, 422);
+}
+
+#[tokio::test]
+async fn the_best_of_several_answers_comes_with_the_others() {
+    let server = server();
+    let parameters = json!({"best_of": 8, "do_sample": true, "temperature": 5.0, "max_new_tokens": 12, "details": true,
+        "decoder_input_details": true, "top_n_tokens": 1, "ignore_eos_token": true});
+    let answer = server.post("/generate", request("ab", parameters.clone())).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let body = answer.json();
+    let best = &body["details"];
+    let others = best["best_of_sequences"].as_array().expect("a list");
+    assert_eq!(others.len(), 7);
+    let mean = |sequence: &Value| {
+        let tokens = sequence["tokens"].as_array().expect("tokens");
+        let logprobs = tokens.iter().filter_map(|token| token["logprob"].as_f64());
+        logprobs.sum::<f64>() / tokens.len() as f64
+    };
+    let means: Vec<f64> = others.iter().map(mean).collect();
+    assert!(means.iter().all(|other| *other <= mean(best)), "{means:?}");
+    assert!(
+        means.iter().any(|other| *other < mean(best)),
+        "they differ: {means:?}"
+    );
+    for sequence in others.iter().chain([best]) {
+        assert_eq!(sequence["prefill"].as_array().map(Vec::len), Some(2));
+        assert!(sequence["seed"].is_u64());
+        assert_eq!(sequence["finish_reason"], "length");
+        assert_eq!(sequence["generated_tokens"], 12);
+        assert_eq!(sequence["top_tokens"].as_array().map(Vec::len), Some(12));
+    }
+    assert!(others.iter().all(|other| other["generated_text"].is_string()));
+    // All that was made is counted, the headers are of the answer.
+    assert_eq!(answer.header("x-generated-tokens"), "12");
+    // Figures are shown after the step that the answer ended in.
+    while server.get("/stats").await.json()["generated_tokens"] != 8 * 12 {
+        tokio::task::yield_now().await;
+    }
+
+    let streamed = server.post("/generate_stream", request("a", parameters)).await;
+    assert_eq!(streamed.status, 422);
+    let plain = json!({"best_of": 3, "do_sample": true, "max_new_tokens": 2});
+    let plain = server.post("/generate", request("a", plain)).await.json();
+    assert_eq!(plain["details"], Value::Null);
+    assert_eq!(server.get("/info").await.json()["max_best_of"], 128);
+}
+
+#[tokio::test]
+async fn a_prompts_details_bring_the_answers() {
+    let parameters = json!({"decoder_input_details": true});
+    let body = server().post("/generate", request("w", parameters)).await.json();
+    assert_eq!(body["details"]["prefill"][0]["id"], 119);
+    assert_eq!(body["details"]["generated_tokens"], 4);
 }
 
 #[tokio::test]

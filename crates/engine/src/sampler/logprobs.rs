@@ -31,6 +31,17 @@ impl<'a> Logprobs<'a> {
         (f64::from(logit) - self.normaliser) as f32
     }
 
+    /// The token's place among all of them, from 1, in the order of [`top`](Self::top).
+    pub(crate) fn rank(&self, id: u32) -> usize {
+        let its = self.row.logits()[id as usize];
+        let mut before = 0;
+        self.row.at_least(its, |ids, logits| {
+            let ahead = |&(&other, &logit): &(&u32, &f32)| logit > its || other < id;
+            before += ids.iter().zip(logits).filter(ahead).count();
+        });
+        before + 1
+    }
+
     /// The `n` likeliest tokens with theirs, likeliest first, of equals the lowest id.
     pub(crate) fn top(&self, n: usize) -> Vec<(u32, f32)> {
         if n == 0 {

@@ -77,10 +77,28 @@ impl Sampler {
         token
     }
 
-    /// The same among some of the tokens; `None` if none of them can be.
-    pub(crate) fn choose_among(
+    /// The same among the tokens that are allowed, which are all if that is `None`, and not barred; or among the barred if no
+    /// other is allowed. `None` if none can be.
+    pub(crate) fn choose_within(
         &self,
-        allowed: &TokenSet,
+        allowed: Option<&TokenSet>,
+        barred: &[u32],
+        nth: usize,
+        row: &Row<'_>,
+        scratch: &mut Scratch,
+    ) -> Option<u32> {
+        match (allowed, barred) {
+            (None, []) => Some(self.choose(nth, row, scratch)),
+            _ => self
+                .choose_among(allowed, barred, nth, row, scratch)
+                .or_else(|| self.choose_among(allowed, &[], nth, row, scratch)),
+        }
+    }
+
+    fn choose_among(
+        &self,
+        allowed: Option<&TokenSet>,
+        barred: &[u32],
         nth: usize,
         row: &Row<'_>,
         scratch: &mut Scratch,
@@ -89,7 +107,14 @@ impl Sampler {
         logits.clear();
         logits.extend_from_slice(row.logits());
         self.penalties.apply(&mut logits);
-        allowed.keep_only(&mut logits);
+        if let Some(allowed) = allowed {
+            allowed.keep_only(&mut logits);
+        }
+        for &id in barred {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
         let token = Row::new(&logits)
             .ok()
             .map(|row| self.choose_from(nth, &row, scratch));

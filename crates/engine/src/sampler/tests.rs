@@ -174,6 +174,9 @@ proptest! {
         sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let ids: Vec<u32> = sorted.iter().take(n).map(|&(id, _)| id).collect();
         let top = logprobs.top(n);
+        for (index, &(id, _)) in sorted.iter().enumerate() {
+            prop_assert_eq!(logprobs.rank(id), index + 1);
+        }
         prop_assert_eq!(top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), ids);
         prop_assert!(top.iter().all(|&(id, logprob)| logprob == logprobs.of(id)));
     }

@@ -166,7 +166,7 @@ impl Backend for FakeBackend {
         if self.faults.error_at == Some(nth) {
             return Err(BackendError::WrongBase);
         }
-        let Outputs { logits, hidden } = outputs;
+        let Outputs { logits, hidden, .. } = outputs;
         logits.clear();
         hidden.clear();
         for run in step.runs {

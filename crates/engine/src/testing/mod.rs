@@ -11,4 +11,4 @@ pub(crate) use backend::{FakeBackend, Faults, logits_after, states_of};
 pub(crate) use harness::{HIDDEN, Harness, adapter, exactly, generous, hash, invoked, scaled};
 pub(crate) use recorder::{Recorder, Recording};
 pub(crate) use spec::{cut, embedded, specified};
-pub(crate) use vocabulary::{EOS, FakeVocabulary, SPECIAL, VOCAB, decode, matching};
+pub(crate) use vocabulary::{EOS, FakeVocabulary, SPECIAL, VOCAB, certain, decode, matching};

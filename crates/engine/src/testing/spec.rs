@@ -1,7 +1,7 @@
 //! What an answer has to be, computed the obvious way: one request, everything from scratch for every token.
 
 use super::backend::Scaled;
-use super::{EOS, HIDDEN, VOCAB, decode, logits_after, states_of};
+use super::{EOS, HIDDEN, VOCAB, certain, decode, logits_after, states_of};
 use crate::embedding::Pooling;
 use crate::event::FinishReason;
 use crate::request::Request;
@@ -15,17 +15,32 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     let (adapter, from) = applied(request);
     let mut grammar = request.grammar.clone();
     let mut output: Vec<u32> = Vec::new();
+    let decode = |ids: &[u32]| decode(ids, request.show_special);
+    let ends = |id: u32| stop.tokens.contains(&id) || (id == EOS && !stop.ignore_eos);
+    let every: Vec<u32> = (0..VOCAB as u32).filter(|&id| ends(id)).collect();
     while output.len() < request.max_tokens {
         let tokens = [request.prompt.as_slice(), &output].concat();
         let logits = logits_after(&tokens, adapter, from, VOCAB);
         let row = Row::new(&logits).unwrap();
+        let nth = output.len();
+        let barred = if nth < stop.min_tokens {
+            every.as_slice()
+        } else {
+            &[]
+        };
         let id = match &mut grammar {
-            None => sampler.choose(output.len(), &row, &mut Scratch::default()),
+            None => sampler
+                .choose_within(None, barred, nth, &row, &mut Scratch::default())
+                .unwrap(),
             Some(grammar) => {
                 let Some(allowed) = grammar.allowed().unwrap() else {
                     return (output.clone(), decode(&output), FinishReason::Complete);
                 };
-                let chosen = sampler.choose_among(&allowed, output.len(), &row, &mut Scratch::default());
+                // Only an end can follow: the grammar wins.
+                let only_ends = allowed.iter().all(ends);
+                let barred = if only_ends { &[] } else { barred };
+                let chosen =
+                    sampler.choose_within(Some(&allowed), barred, nth, &row, &mut Scratch::default());
                 let id = chosen.unwrap();
                 grammar.accept(id).unwrap();
                 id
@@ -45,7 +60,12 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
         } else {
             output.len()
         };
-        let (text, found) = cut(&decode(&output[..shown]), &stop.strings, stop.include_stop_string);
+        let from = match output.len() > stop.min_tokens {
+            true => certain(&output[..stop.min_tokens], request.show_special),
+            false => usize::MAX,
+        };
+        let text = decode(&output[..shown]);
+        let (text, found) = cut(&text, from, &stop.strings, stop.include_stop_string);
         if let Some(found) = found {
             return (output, text, FinishReason::StopString(found));
         }
@@ -78,9 +98,10 @@ fn applied(request: &Request) -> (Option<Scaled>, usize) {
     (Some((used.hash(), used.scale.to_bits())), from)
 }
 
-/// Reads a text character by character until a stop string is complete; of several the longest.
-pub(crate) fn cut(text: &str, stops: &[String], include: bool) -> (String, Option<String>) {
-    for end in (0..=text.len()).filter(|&end| text.is_char_boundary(end)) {
+/// Reads a text character by character until a stop string is complete beyond its first `from` bytes; of several the longest.
+pub(crate) fn cut(text: &str, from: usize, stops: &[String], include: bool) -> (String, Option<String>) {
+    let ends = (0..=text.len()).filter(|&end| end > from && text.is_char_boundary(end));
+    for end in ends {
         let complete = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
         if let Some(stop) = complete.max_by_key(|stop| stop.len()) {
             let shown = if include { end } else { end - stop.len() };

@@ -40,10 +40,41 @@ pub(crate) const EOS: u32 = 0;
 /// Special without ending anything.
 pub(crate) const SPECIAL: u32 = 1;
 
+/// What a token adds to a text: a special one its name, if that is to be shown.
+fn bytes(id: u32, show_special: bool) -> &'static [u8] {
+    match id {
+        EOS if show_special => b"<e>",
+        SPECIAL if show_special => b"<s>",
+        _ => TEXTS[id as usize],
+    }
+}
+
 /// The specification of what a decoder gives in pieces.
-pub(crate) fn decode(ids: &[u32]) -> String {
-    let bytes: Vec<u8> = ids.iter().flat_map(|&id| TEXTS[id as usize]).copied().collect();
+pub(crate) fn decode(ids: &[u32], show_special: bool) -> String {
+    let bytes: Vec<u8> = ids
+        .iter()
+        .flat_map(|&id| bytes(id, show_special))
+        .copied()
+        .collect();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// How much of that a decoder gives before it is told that the text ends: all but the beginning of a character.
+pub(crate) fn certain(ids: &[u32], show_special: bool) -> usize {
+    let bytes: Vec<u8> = ids
+        .iter()
+        .flat_map(|&id| bytes(id, show_special))
+        .copied()
+        .collect();
+    let chunks = bytes.utf8_chunks();
+    let rest = chunks.last().map_or(0, |last| match last.invalid() {
+        [] => 0,
+        cut if std::str::from_utf8(cut).is_err_and(|error| error.error_len().is_none()) => {
+            char::REPLACEMENT_CHARACTER.len_utf8()
+        }
+        _ => 0,
+    });
+    String::from_utf8_lossy(&bytes).len() - rest
 }
 
 /// The grammar of texts that a regular expression matches.
@@ -64,8 +95,11 @@ pub(crate) fn matching(pattern: &str) -> Grammar {
 pub(crate) struct FakeVocabulary;
 
 impl Vocabulary for FakeVocabulary {
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(FakeDecoder::default())
+    fn decoder(&self, show_special: bool) -> Box<dyn Decoder> {
+        Box::new(FakeDecoder {
+            show_special,
+            ..FakeDecoder::default()
+        })
     }
 
     fn token_text(&self, id: u32) -> String {
@@ -84,12 +118,13 @@ impl Vocabulary for FakeVocabulary {
 /// Holds back the bytes of a character that is not complete.
 #[derive(Default)]
 struct FakeDecoder {
+    show_special: bool,
     pending: Vec<u8>,
 }
 
 impl Decoder for FakeDecoder {
     fn push(&mut self, id: u32) -> String {
-        self.pending.extend(TEXTS[id as usize]);
+        self.pending.extend(bytes(id, self.show_special));
         let mut text = String::new();
         loop {
             match std::str::from_utf8(&self.pending) {

@@ -143,3 +143,23 @@ fn a_cold_one_does_not_wait_behind_hot_ones_for_ever() {
     }
     assert_eq!(cold.ends(), 1);
 }
+
+#[test]
+fn a_priority_counts_within_its_share_alone() {
+    let mut harness = Harness::over(FakeBackend::new(generous()), options(16, 1));
+    let of = |name: &str, priority: i64| Request {
+        tenant: Some(Tenant::new(name)),
+        priority,
+        ..request(1, 4, 4)
+    };
+    let mut recordings: Vec<Recording> = [3, 1, 1, -2, i64::MIN, i64::MAX]
+        .map(|priority| harness.submit(of("a", priority)))
+        .to_vec();
+    recordings.push(harness.submit(of("b", 7)));
+    let ends = ends(&mut harness, &recordings);
+    let mut order: Vec<usize> = (0..6).collect();
+    order.sort_by_key(|&index| ends[index]);
+    assert_eq!(order, [4, 3, 1, 2, 0, 5], "of equals the older one: {ends:?}");
+    // However urgent the others are to their sender.
+    assert!(ends[6] < ends[3], "{ends:?}");
+}

@@ -53,13 +53,17 @@ fn stop() -> impl Strategy<Value = Stop> {
         prop::collection::vec(0..VOCAB as u32, 0..2),
         any::<bool>(),
         any::<bool>(),
+        prop_oneof![Just(0), 0_usize..12],
     )
-        .prop_map(|(strings, tokens, ignore_eos, include_stop_string)| Stop {
-            strings,
-            tokens,
-            ignore_eos,
-            include_stop_string,
-        })
+        .prop_map(
+            |(strings, tokens, ignore_eos, include_stop_string, min_tokens)| Stop {
+                strings,
+                tokens,
+                ignore_eos,
+                include_stop_string,
+                min_tokens,
+            },
+        )
 }
 
 /// Half of them begin alike.
@@ -100,26 +104,37 @@ fn generation() -> impl Strategy<Value = Request> {
             })
         ],
         0_usize..40,
-        (prop::option::of(0_usize..4), prop::option::of(0_usize..4)),
+        (
+            prop::option::of(0_usize..4),
+            prop::option::of(0_usize..4),
+            any::<bool>(),
+        ),
         prop::option::weighted(
             0.3,
             prop::sample::select(vec!["[abc]{2,9}", "(ab|c ?)*\n", "(ä|€){3}[abx]*"]),
         ),
     )
         .prop_map(
-            |(prompt, which, sampling, stop, max_tokens, (logprobs, prompt_logprobs), pattern)| Request {
+            |(
                 prompt,
-                adapter: which.map(|(which, scale)| scaled(which, scale)),
+                which,
                 sampling,
                 stop,
-                grammar: pattern.map(matching),
                 max_tokens,
-                logprobs,
-                prompt_logprobs,
-                embedding: None,
-                tenant: None,
-                payer: None,
-                weight: 1.0,
+                (logprobs, prompt_logprobs, show_special),
+                pattern,
+            )| {
+                let min_tokens = stop.min_tokens.min(max_tokens);
+                Request {
+                    adapter: which.map(|(which, scale)| scaled(which, scale)),
+                    sampling,
+                    stop: Stop { min_tokens, ..stop },
+                    grammar: pattern.map(matching),
+                    logprobs,
+                    prompt_logprobs,
+                    show_special,
+                    ..Request::new(prompt, max_tokens)
+                }
             },
         )
 }

@@ -220,7 +220,10 @@ fn prompt_logprobs_tell_how_likely_each_token_was_after_those_before_it() {
     assert_eq!((answer.reason(), answer.tokens.len()), (&FinishReason::Length, 0));
     let scored = answer.prompt.unwrap();
     assert_eq!(scored.iter().map(|token| token.id).collect::<Vec<_>>(), prompt);
-    assert_eq!((scored[0].logprob, scored[0].top.len()), (None, 0));
+    assert_eq!(
+        (scored[0].logprob, scored[0].rank, scored[0].top.len()),
+        (None, None, 0)
+    );
     assert_eq!(scored[7].text, "<7>");
     for position in 1..prompt.len() {
         let logits = logits_after(&prompt[..position], Some((hash(1), 1.0_f32.to_bits())), 0, VOCAB);
@@ -228,6 +231,11 @@ fn prompt_logprobs_tell_how_likely_each_token_was_after_those_before_it() {
         let expected = Logprobs::new(&row);
         assert_eq!(scored[position].logprob, Some(expected.of(prompt[position])));
         assert_eq!(scored[position].top, expected.top(2));
+        let (its, rank) = (logits[prompt[position] as usize], scored[position].rank);
+        let ahead = (0..)
+            .zip(&logits)
+            .filter(|&(id, &logit)| logit > its || (logit == its && id < prompt[position]));
+        assert_eq!(rank, Some(ahead.count() + 1));
     }
 }
 
@@ -345,4 +353,86 @@ fn what_alone_is_allowed_is_chosen_however_unlikely() {
         ..Request::new(vec![A], 3)
     });
     assert_eq!(recording.answer().ids(), [C]);
+}
+
+#[test]
+fn nothing_ends_an_output_before_its_least_length() {
+    let ends = |stop: Stop, bias: u32| {
+        let request = Request {
+            sampling: only(bias),
+            stop: Stop {
+                min_tokens: 3,
+                ..stop
+            },
+            ..Request::new(vec![B], 6)
+        };
+        Harness::alone(request).answer()
+    };
+    let answer = ends(Stop::default(), EOS);
+    assert_eq!(answer.reason(), &FinishReason::Eos(EOS));
+    assert_eq!(answer.tokens.len(), 4, "three, and the end");
+    let stop = Stop {
+        tokens: vec![A],
+        ..Stop::default()
+    };
+    let answer = ends(stop, A);
+    assert_eq!(answer.reason(), &FinishReason::StopToken(A));
+    assert_eq!(answer.tokens.len(), 4);
+    // A string that is complete by then does not count, one that only begins by then does.
+    for (string, text) in [("aa", "aa"), ("aaa", "a"), ("aaaa", "")] {
+        let stop = Stop {
+            strings: vec![string.to_owned()],
+            ..Stop::default()
+        };
+        let answer = ends(stop, A);
+        assert_eq!(answer.reason(), &FinishReason::StopString(string.to_owned()));
+        assert_eq!(
+            (answer.tokens.len(), answer.text().as_str()),
+            (4, text),
+            "{string}"
+        );
+    }
+}
+
+#[test]
+fn a_grammar_that_is_complete_wins_over_a_least_length() {
+    for pattern in ["ab", "ab?"] {
+        let request = Request {
+            grammar: Some(matching(pattern)),
+            sampling: only(EOS),
+            stop: Stop {
+                min_tokens: 5,
+                ..Stop::default()
+            },
+            ..Request::new(vec![B], 9)
+        };
+        let answer = Harness::alone(request).answer();
+        assert_eq!(answer.text(), "ab", "{pattern}");
+        assert!(answer.tokens.len() < 5);
+    }
+}
+
+#[test]
+fn special_tokens_are_shown_on_request() {
+    for (show_special, text) in [(false, ""), (true, "<s><s>")] {
+        let request = Request {
+            sampling: only(SPECIAL),
+            show_special,
+            ..Request::new(vec![A], 2)
+        };
+        assert_eq!(Harness::alone(request).answer().text(), text);
+    }
+    // The token that ends an output is no part of it, unless that is asked for too.
+    for (include_stop_string, text) in [(false, ""), (true, "<e>")] {
+        let request = Request {
+            sampling: only(EOS),
+            show_special: true,
+            stop: Stop {
+                include_stop_string,
+                ..Stop::default()
+            },
+            ..Request::new(vec![A], 2)
+        };
+        assert_eq!(Harness::alone(request).answer().text(), text);
+    }
 }

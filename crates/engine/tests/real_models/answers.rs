@@ -80,6 +80,7 @@ fn request() -> impl Strategy<Value = (Option<usize>, Request)> {
         prop::sample::select(vec![0.0_f32, 0.7, 1.5]),
         prop::option::of(1_usize..30),
         prop::sample::select(vec![1.0_f32, 0.9]),
+        prop::sample::select(vec![1.0_f32, 0.8]),
         prop::sample::select(vec![1.0_f32, 1.2]),
         any::<u64>(),
     );
@@ -88,23 +89,35 @@ fn request() -> impl Strategy<Value = (Option<usize>, Request)> {
         prop::option::of(0_usize..12),
         sampling,
         0_usize..30,
+        (0_usize..30, prop::collection::vec(0_u32..47, 0..3), any::<bool>()),
         prop::option::of(0_usize..3),
         prop::option::of(0_usize..3),
     )
         .prop_map(
-            |(prompt, adapter, sampling, max_tokens, logprobs, prompt_logprobs)| {
-                let (temperature, top_k, top_p, repetition_penalty, seed) = sampling;
+            |(
+                prompt,
+                adapter,
+                sampling,
+                max_tokens,
+                (min_tokens, tokens, show_special),
+                logprobs,
+                prompt_logprobs,
+            )| {
+                let (temperature, top_k, top_p, typical_p, repetition_penalty, seed) = sampling;
                 let seed = Some(seed);
                 let sampling = Sampling {
                     temperature,
                     top_k,
                     top_p,
+                    typical_p,
                     repetition_penalty,
                     seed,
                     ..Sampling::default()
                 };
                 let stop = Stop {
+                    tokens,
                     ignore_eos: true,
+                    min_tokens: min_tokens.min(max_tokens),
                     ..Stop::default()
                 };
                 (
@@ -114,6 +127,7 @@ fn request() -> impl Strategy<Value = (Option<usize>, Request)> {
                         stop,
                         logprobs,
                         prompt_logprobs,
+                        show_special,
                         ..Request::new(prompt, max_tokens)
                     },
                 )

@@ -5,4 +5,5 @@ mod activated;
 mod answers;
 mod chats;
 mod embeddings;
+mod sampled;
 mod served;

@@ -2,8 +2,10 @@
 
 pub(crate) mod adapters;
 pub(crate) mod bench;
+pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod health;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod serve;

@@ -27,6 +27,7 @@ use crate::{
     load::{Base, fetcher, load_all},
     memory::Bytes,
     reconcile::Reconciler,
+    traces::Traces,
 };
 
 /// Threads for HTTP. They only parse, tokenise and write: the computing threads are the engine's.
@@ -37,6 +38,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let server = ServerSettings::resolve(&arguments.server, &file.server)?;
     let settings = ModelSettings::resolve(arguments.model, file.model)?;
     let access = access(&server)?;
+    let traces = server.traces.as_ref().map(Traces::start).transpose()?;
 
     let mut allowed = server.allow_source.clone();
     if allowed.is_empty() {
@@ -90,7 +92,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         started: SystemTime::now(),
         meters: Meters::default(),
         metrics,
-        telemetry: telemetry(&server),
+        telemetry: telemetry(&server, traces.as_ref()),
     };
 
     let runtime = runtime::Builder::new_multi_thread()
@@ -111,6 +113,9 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         Ended::CutOff => engine.abort(),
     }
     runtime.shutdown_background();
+    if let Some(traces) = traces {
+        traces.flush();
+    }
     if let Some(access) = &access
         && let Err(error) = access.save()
     {
@@ -121,12 +126,13 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
 }
 
 /// What is told of single requests.
-fn telemetry(server: &ServerSettings) -> Telemetry {
+fn telemetry(server: &ServerSettings, traces: Option<&Traces>) -> Telemetry {
     if server.log_prompts {
         tracing::warn!("prompts and answers are written to this log (--log-prompts)");
     }
     Telemetry {
         log_prompts: server.log_prompts,
+        tracer: traces.map(Traces::tracer),
     }
 }
 

@@ -180,6 +180,11 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
     pub data: Option<PathBuf>,
 
+    /// A collector of traces that takes OTLP over HTTP (`http://host:4318`): every request sends it spans of its phases. [default:
+    /// OpenTelemetry's variables OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT, or else none]
+    #[arg(long, value_name = "URL", env = "MULTIGRAFT_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
     /// Writes prompts and answers to the log. Without it, neither these nor keys are ever logged, at any level.
     #[arg(long, env = "MULTIGRAFT_LOG_PROMPTS")]
     pub log_prompts: bool,

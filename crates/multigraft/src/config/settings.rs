@@ -13,6 +13,7 @@ use anyhow::{Result, anyhow, ensure};
 use multigraft_adapters::AllowedSource;
 use multigraft_engine::EngineOptions;
 use multigraft_server::Limits;
+use reqwest::Url;
 
 use super::options::{
     AdapterDtype, BaseAlias, KvDtype, ModelOptions, NamedSource, SelfTestMode, ServerOptions, Switch,
@@ -63,6 +64,8 @@ pub(crate) struct ServerSettings {
     pub no_auth: bool,
     /// What a single request may ask for.
     pub limits: Limits,
+    /// Where traces are sent, if anywhere: the whole URL.
+    pub traces: Option<Url>,
     /// Whether prompts and answers are logged.
     pub log_prompts: bool,
     /// How long requests under way may go on after the first signal.
@@ -161,6 +164,10 @@ impl ServerSettings {
                 flags.port.or(file.port).unwrap_or(8080),
             ),
             no_auth: flags.no_auth || file.no_auth,
+            traces: traces(
+                flags.otlp_endpoint.as_deref().or(file.otlp_endpoint.as_deref()),
+                |name| env::var(name).ok(),
+            )?,
             log_prompts: flags.log_prompts || file.log_prompts,
             limits: Limits {
                 body_bytes: body.map_or(Ok(limits.body_bytes), |bytes| usize::try_from(bytes.0))?,
@@ -189,6 +196,34 @@ impl ServerSettings {
             grace: Duration::from_secs(flags.grace.or(file.grace).unwrap_or(30)),
         })
     }
+}
+
+/// Where traces are sent: to what was `given`, or else to what OpenTelemetry's variables say.
+/// <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>
+fn traces(given: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Url>> {
+    // Only the variable for traces names the whole of the URL.
+    const WHOLE: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    let set = |name| variable(name).filter(|value| !value.trim().is_empty());
+    if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Ok(None);
+    }
+    let given = given.map(|url| ("otlp-endpoint", url.to_owned()));
+    let given = given
+        .or_else(|| Some((WHOLE, set(WHOLE)?)))
+        .or_else(|| Some((BASE, set(BASE)?)));
+    let Some((name, text)) = given else {
+        return Ok(None);
+    };
+    let url = Url::parse(text.trim()).ok();
+    let mut url = url
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| anyhow!("{name} is `{text}`, but must be a URL such as http://localhost:4318"))?;
+    if name != WHOLE && !url.path().ends_with("/v1/traces") {
+        let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+    }
+    Ok(Some(url))
 }
 
 /// Disk space for what is fetched, where nothing is said.
@@ -262,6 +297,49 @@ mod tests {
             ..EngineOptions::default()
         };
         assert_eq!(settings.engine, engine);
+    }
+
+    #[test]
+    fn traces_go_where_the_flag_or_opentelemetrys_variables_say() {
+        let traces = |given, variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(of, _)| *of == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            traces(given, variable).map(|url| url.map(String::from))
+        };
+        let (base, whole) = (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        );
+        for (given, variables, expected) in [
+            (None, &[][..], None),
+            (None, &[(base, "")], None),
+            (Some("http://c:4318"), &[], Some("http://c:4318/v1/traces")),
+            (Some("http://c/v1/traces"), &[], Some("http://c/v1/traces")),
+            (None, &[(base, "https://c/x/")], Some("https://c/x/v1/traces")),
+            (
+                None,
+                &[(base, "http://c"), (whole, "http://d/y")],
+                Some("http://d/y"),
+            ),
+            (
+                Some("http://a"),
+                &[(whole, "http://d/y")],
+                Some("http://a/v1/traces"),
+            ),
+            (Some("http://a"), &[("OTEL_SDK_DISABLED", "true")], None),
+        ] {
+            let url = traces(given, variables).expect("URLs");
+            assert_eq!(url.as_deref(), expected, "{given:?} {variables:?}");
+        }
+        for (given, variables, name) in [
+            (Some("localhost:4318"), &[][..], "otlp-endpoint"),
+            (None, &[(base, "grpc://c")], base),
+        ] {
+            let problem = traces(given, variables).expect_err("no URL").to_string();
+            assert!(problem.contains(name), "{problem}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
@@ -11,10 +11,13 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use multigraft_adapters::{Listed, Residency};
-use multigraft_model::BLOCK_TOKENS;
-use prometheus_client::encoding::EncodeLabelSet;
+use multigraft_engine::{Sizes, StepKinds};
+use multigraft_model::{BLOCK_TOKENS, StepTime};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::metrics::{counter::ConstCounter, family::Family, gauge::Gauge, info::Info};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::{
+    MetricType, counter::ConstCounter, family::Family, gauge::Gauge, info::Info,
+};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::MOST_ADAPTERS;
@@ -188,13 +191,97 @@ fn own(state: &AppState, adapters: &[Listed]) -> Registry {
     ] {
         registry.register(name, help, ConstCounter::new(value));
     }
-    registry.register_with_unit(
+    let StepKinds {
+        prefill,
+        decode,
+        mixed,
+    } = stats.step_kinds;
+    seconds(
+        &mut registry,
         "step_time",
-        "Time spent computing steps",
-        Unit::Seconds,
-        ConstCounter::new(stats.step_time.as_secs_f64()),
+        "Time spent computing steps, by whether they computed prompts, answers or both",
+        "kind",
+        [("prefill", prefill), ("decode", decode), ("mixed", mixed)],
+    );
+    let StepTime {
+        matmul,
+        lora,
+        attention,
+    } = stats.step_parts;
+    let parts = matmul + lora + attention;
+    seconds(
+        &mut registry,
+        "step_part",
+        "The same time by what was done, and after it that of sampling",
+        "part",
+        [
+            ("matmul", matmul),
+            ("lora", lora),
+            ("attention", attention),
+            ("other", stats.step_time.saturating_sub(parts)),
+            ("sampling", stats.sampling_time),
+        ],
+    );
+    registry.register(
+        "step_rows",
+        "Rows of a step: tokens of prompts and answers together",
+        SizesOf(stats.step_rows),
+    );
+    registry.register(
+        "step_sequences",
+        "Sequences of a step",
+        SizesOf(stats.step_sequences),
     );
     registry
+}
+
+/// A histogram that the engine keeps.
+#[derive(Debug)]
+struct SizesOf(Sizes);
+
+impl EncodeMetric for SizesOf {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let bounds = Sizes::BOUNDS.map(|bound| bound as f64).into_iter();
+        let bounds = bounds.chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(self.0.steps).collect();
+        encoder.encode_histogram::<NoLabelSet>(self.0.sum as f64, self.0.steps.iter().sum(), &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+/// Counters of seconds that others keep, by one label.
+#[derive(Debug)]
+struct SecondsBy<const N: usize> {
+    label: &'static str,
+    values: [(&'static str, Duration); N],
+}
+
+impl<const N: usize> EncodeMetric for SecondsBy<N> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for (value, time) in self.values {
+            encoder
+                .encode_family(&[(self.label, value)])?
+                .encode_counter::<NoLabelSet, _, f64>(&time.as_secs_f64(), None)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+}
+
+fn seconds<const N: usize>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: [(&'static str, Duration); N],
+) {
+    registry.register_with_unit(name, help, Unit::Seconds, SecondsBy { label, values });
 }
 
 /// The figures that the Gateway API's inference extension and llm-d read, under vLLM's names and in their own meaning: what

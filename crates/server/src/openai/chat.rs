@@ -12,11 +12,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    logprobs::ChatLogprobs,
+    continued,
+    logprobs::{self, ChatLogprobs, Names},
     messages::normalise,
     parameters::Parameters,
     tools::{self, CallParser, Piece, ToolCall, Tools},
-    types::{Body, Head, Usage, finish_reason},
+    types::{Body, Head, StopReason, StreamUsage, Usage, finish_reason},
 };
 use crate::{
     Dialect,
@@ -39,6 +40,10 @@ struct Choice {
     message: Message,
     logprobs: Option<ChatLogprobs>,
     finish_reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,12 +57,16 @@ struct Message {
 }
 
 /// A choice of a chunk.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Delta {
     index: usize,
     delta: DeltaMessage,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -83,6 +92,8 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     defaults.fill(&mut fields);
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = logprobs(&mut fields, &state)?;
+    let add_special = fields.flag("add_special_tokens")?.unwrap_or(false);
+    refuse_completions_fields(&mut fields)?;
     let constrained = constraints::of_openai(&mut fields)?;
     let tools = Tools::take(&mut fields)?;
     let own = defaults.template();
@@ -110,7 +121,9 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     });
 
     let grammar = state.constraints.compile(constrained).await?;
-    let prompt = encode(&state.tokenizer, "messages", &text, false).await?;
+    let mut prompt = encode(&state.tokenizer, "messages", &text, add_special).await?;
+    parameters.truncate(&mut prompt, state.engine.limits().room_after(0));
+    let prompt = prompt;
     let max_tokens = parameters
         .max_tokens
         .unwrap_or_else(|| state.default_max_tokens(prompt.len()));
@@ -121,28 +134,27 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     let mut served = state.model(&asked).await?;
     let choices = (0..parameters.n)
         .map(|index| Request {
-            prompt: prompt.clone(),
             adapter: served.adapter.clone(),
-            sampling: parameters.sampling_of(index),
-            stop: parameters.stop.clone(),
             grammar: grammar.clone(),
-            max_tokens,
             logprobs,
-            prompt_logprobs: None,
-            embedding: None,
-            tenant: parameters.tenant,
-            payer: None,
-            weight: 1.0,
+            // All answers would score the prompt alike.
+            prompt_logprobs: parameters.prompt_logprobs.filter(|_| index == 0),
+            ..parameters.request(prompt.clone(), max_tokens, index)
         })
         .collect();
     let answers = state.submit(choices, &mut served, Dialect::OpenAi)?;
 
+    let names = Names {
+        tokenizer: Arc::clone(&state.tokenizer),
+        by_id: parameters.named_by_id,
+    };
     let mut response = if parameters.stream {
         let wording = ChatStream {
             head: Head::new("chatcmpl", "chat.completion.chunk", &served),
-            tokenizer: Arc::clone(&state.tokenizer),
+            names,
             choices: parameters.n,
             logprobs: logprobs.is_some(),
+            token_ids: parameters.token_ids,
             parsers: match &calling {
                 Some(calling) => (0..parameters.n)
                     .map(|_| CallParser::new(calling.format))
@@ -150,31 +162,37 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
                 None => Vec::new(),
             },
             calling,
-            usage: parameters.include_usage.then(Usage::default),
+            usage: parameters
+                .include_usage
+                .then(|| StreamUsage::new(prompt.len(), parameters.continuous_usage)),
+            prompt: parameters.token_ids.then_some(prompt),
         };
         stream::respond(answers, wording)
     } else {
         let head = Head::new("chatcmpl", "chat.completion", &served);
         let answers = answers.collect().await?;
         let mut usage = Usage::default();
+        let scores = answers.first().map_or(&[][..], |first| &first.prompt);
+        let prompt_logprobs = parameters
+            .prompt_logprobs
+            .map(|top| logprobs::of_prompt(&state.tokenizer, scores, top));
         let choices = answers
             .into_iter()
             .enumerate()
             .map(|(index, answer)| {
                 usage.add(&answer.finish, index == 0);
-                choice(
-                    &state.tokenizer,
-                    index,
-                    answer,
-                    logprobs.is_some(),
-                    calling.as_ref(),
-                )
+                let ids = answer.tokens.iter().map(|token| token.id);
+                let token_ids = parameters.token_ids.then(|| ids.collect());
+                Choice {
+                    token_ids,
+                    ..choice(&names, index, answer, logprobs.is_some(), calling.as_ref())
+                }
             })
             .collect();
         Json(Body {
-            head: &head,
-            choices,
-            usage: Some(Some(usage)),
+            prompt_logprobs,
+            prompt_token_ids: parameters.token_ids.then_some(prompt),
+            ..Body::new(&head, choices, Some(Some(usage)))
         })
         .into_response()
     };
@@ -182,19 +200,16 @@ pub(crate) async fn chat(state: Session, mut fields: Fields) -> Result<Response,
     Ok(response)
 }
 
-fn choice(
-    tokenizer: &Tokenizer,
-    index: usize,
-    answer: Answer,
-    logprobs: bool,
-    calling: Option<&Calling>,
-) -> Choice {
+fn choice(names: &Names, index: usize, answer: Answer, logprobs: bool, calling: Option<&Calling>) -> Choice {
     let mut reason = finish_reason(&answer.finish.reason);
-    let logprobs = logprobs.then(|| ChatLogprobs::new(tokenizer, &answer.tokens));
+    let logprobs = logprobs.then(|| ChatLogprobs::new(names, &answer.tokens));
     let (mut content, mut tool_calls) = (Some(answer.text), Vec::new());
     if let Some(Calling { tools, format }) = calling {
         let mut parser = CallParser::new(*format);
-        let texts = answer.tokens.iter().map(|token| tools::text_of(token, tokenizer));
+        let texts = answer
+            .tokens
+            .iter()
+            .map(|token| tools::text_of(token, &names.tokenizer));
         let mut pieces: Vec<Piece> = texts.flat_map(|text| parser.push(&text)).collect();
         pieces.extend(parser.push(&answer.finish.text));
         pieces.extend(parser.finish());
@@ -219,6 +234,8 @@ fn choice(
         index,
         logprobs,
         finish_reason: reason,
+        stop_reason: StopReason::of(&answer.finish.reason),
+        token_ids: None,
         message: Message {
             role: "assistant",
             content,
@@ -226,6 +243,21 @@ fn choice(
             tool_calls,
         },
     }
+}
+
+/// Fields of completions that vLLM and others also take for chats.
+fn refuse_completions_fields(fields: &mut Fields) -> Result<(), ApiError> {
+    fields.refuse(
+        "best_of",
+        "choosing the best of several answers of a chat",
+        |value| value == 1,
+    )?;
+    fields.refuse("echo", "repeating a conversation in its answer", |value| {
+        value == false
+    })?;
+    fields.refuse("documents", "documents beside the messages", |value| {
+        value.as_array().is_some_and(Vec::is_empty)
+    })
 }
 
 /// How many alternatives each token comes with; `None` if log-probabilities are not wanted at all.
@@ -259,15 +291,14 @@ pub(crate) fn templated(
     tools: Option<&Tools>,
 ) -> Result<String, ApiError> {
     fields.refuse("chat_template", "another chat template", |value| value == "")?;
-    fields.refuse("add_generation_prompt", "leaving the turn open", |value| {
-        value == true
-    })?;
-    fields.refuse("continue_final_message", "continuing a message", |value| {
-        value == false
-    })?;
-    fields.refuse("add_special_tokens", "adding tokens to the template's", |value| {
-        value == false
-    })?;
+    let continues = fields.flag("continue_final_message")?.unwrap_or(false);
+    let add_generation_prompt = match fields.flag("add_generation_prompt")? {
+        Some(true) if continues => {
+            let problem = "and `continue_final_message` cannot both be true: an answer begins a turn or goes on with one";
+            return Err(fields.complain("add_generation_prompt", problem));
+        }
+        asked => asked.unwrap_or(!continues),
+    };
     let mut messages = match fields.list("messages")? {
         Some(messages) => normalise(messages)?,
         None => return Err(fields.complain("messages", "is missing")),
@@ -276,22 +307,30 @@ pub(crate) fn templated(
     if let Some(system) = defaults.system().filter(|_| !has_system) {
         messages.insert(0, json!({"role": "system", "content": system}));
     }
-    let messages = tools::told(messages, tools, template);
+    let mut messages = tools::told(messages, tools, template);
+    let mark = match continues {
+        true => Some(continued::marked(&mut messages)?),
+        false => None,
+    };
     let shown = tools.filter(|_| template.calls().is_some());
     let extra = fields
         .object("chat_template_kwargs")?
         .map_or_else(Map::<String, Value>::new, Fields::into_rest);
     let special = |id: Option<u32>| id.map_or_else(String::new, |id| state.tokenizer.token_text(id));
-    template
+    let text = template
         .render(&ChatInput {
             messages: &messages,
             tools: shown.map(|tools| tools.list.as_slice()),
-            add_generation_prompt: true,
+            add_generation_prompt,
             bos: &special(state.tokenizer.bos()),
             eos: &special(state.tokenizer.eos().first().copied()),
             extra: &extra,
         })
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))
+        .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+    match mark {
+        Some(mark) => continued::cut(text, &mark),
+        None => Ok(text),
+    }
 }
 
 /// A chat answer of no tokens: asked for, or all that fits.
@@ -313,22 +352,26 @@ fn no_room(state: &AppState, prompt: usize, asked: Option<usize>) -> ApiError {
 /// The answer as it comes.
 struct ChatStream {
     head: Head,
-    tokenizer: Arc<Tokenizer>,
+    names: Names,
     choices: usize,
     logprobs: bool,
+    /// Whether every token's id is told.
+    token_ids: bool,
     calling: Option<Calling>,
     /// One for each choice, if anything may be called.
     parsers: Vec<CallParser>,
-    /// The sum so far, if the client wants it at the end.
-    usage: Option<Usage>,
+    /// If the client wants it.
+    usage: Option<StreamUsage>,
+    /// The prompt's tokens, if they are to be told, until the first chunk did.
+    prompt: Option<Vec<u32>>,
 }
 
 impl ChatStream {
-    fn push(&self, chunks: &mut Chunks, delta: Delta) {
+    fn push(&mut self, chunks: &mut Chunks, delta: Delta) {
+        let usage = self.usage.as_ref().map(StreamUsage::so_far);
         chunks.push(&Body {
-            head: &self.head,
-            choices: vec![delta],
-            usage: self.usage.map(|_| None),
+            prompt_token_ids: self.prompt.take(),
+            ..Body::new(&self.head, vec![delta], usage)
         });
     }
 
@@ -339,8 +382,7 @@ impl ChatStream {
                 content: Some(content),
                 ..DeltaMessage::default()
             },
-            logprobs: None,
-            finish_reason: None,
+            ..Delta::default()
         }
     }
 
@@ -365,14 +407,16 @@ impl ChatStream {
         tokenizer: &Tokenizer,
         token: Option<&Token>,
     ) -> Vec<Delta> {
+        // Something is told of every token, also of those without text.
+        let told = token.is_some() && (self.logprobs || self.token_ids);
         match self.parsers.get_mut(choice) {
-            None if text.is_empty() && !(self.logprobs && token.is_some()) => Vec::new(),
+            None if text.is_empty() && !told => Vec::new(),
             None => vec![Self::delta(choice, text)],
             Some(parser) => {
                 let text = token.map_or(text, |token| tools::text_of(token, tokenizer));
                 let pieces = parser.push(&text).into_iter();
                 let mut deltas: Vec<Delta> = pieces.map(|piece| Self::piece(choice, piece)).collect();
-                if deltas.is_empty() && self.logprobs && token.is_some() {
+                if deltas.is_empty() && told {
                     deltas.push(Self::delta(choice, String::new()));
                 }
                 deltas
@@ -395,17 +439,22 @@ impl Wording for ChatStream {
     fn event(&mut self, choice: usize, event: Event, chunks: &mut Chunks) {
         match event {
             Event::Token(token) => {
-                let tokenizer = Arc::clone(&self.tokenizer);
+                if let Some(usage) = &mut self.usage {
+                    usage.token();
+                }
+                let tokenizer = Arc::clone(&self.names.tokenizer);
                 let mut logprobs = self
                     .logprobs
-                    .then(|| ChatLogprobs::new(&tokenizer, std::slice::from_ref(&token)));
+                    .then(|| ChatLogprobs::new(&self.names, std::slice::from_ref(&token)));
+                let mut token_ids = self.token_ids.then(|| vec![token.id]);
                 for mut delta in self.deltas(choice, token.text.clone(), &tokenizer, Some(&token)) {
                     delta.logprobs = logprobs.take();
+                    delta.token_ids = token_ids.take();
                     self.push(chunks, delta);
                 }
             }
             Event::Finished(finish) => {
-                let tokenizer = Arc::clone(&self.tokenizer);
+                let tokenizer = Arc::clone(&self.names.tokenizer);
                 for delta in self.deltas(choice, finish.text.clone(), &tokenizer, None) {
                     self.push(chunks, delta);
                 }
@@ -420,15 +469,15 @@ impl Wording for ChatStream {
                     }
                 }
                 if let Some(usage) = &mut self.usage {
-                    usage.add(&finish, choice == 0);
+                    usage.finish(&finish, choice == 0);
                 }
                 self.push(
                     chunks,
                     Delta {
                         index: choice,
-                        delta: DeltaMessage::default(),
-                        logprobs: None,
                         finish_reason: Some(reason),
+                        stop_reason: StopReason::of(&finish.reason),
+                        ..Delta::default()
                     },
                 );
             }
@@ -437,12 +486,12 @@ impl Wording for ChatStream {
     }
 
     fn close(&mut self, chunks: &mut Chunks) {
-        if let Some(usage) = self.usage {
-            chunks.push(&Body::<Delta> {
-                head: &self.head,
-                choices: Vec::new(),
-                usage: Some(Some(usage)),
-            });
+        if let Some(usage) = &self.usage {
+            chunks.push(&Body::<Delta>::new(
+                &self.head,
+                Vec::new(),
+                Some(Some(usage.all())),
+            ));
         }
         chunks.done();
     }

@@ -6,15 +6,14 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use multigraft_engine::{Event, Request};
-use multigraft_text::Tokenizer;
+use multigraft_engine::{Event, PromptToken, Request};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
-    logprobs::{Logprobs, LogprobsWriter},
+    logprobs::{self, Logprobs, LogprobsWriter, Names},
     parameters::Parameters,
-    types::{Body, Head, Usage, finish_reason},
+    types::{Body, Head, StopReason, StreamUsage, Usage, finish_reason},
 };
 use crate::{
     Dialect,
@@ -30,19 +29,27 @@ use crate::{
 };
 
 /// A choice of an answer; also, with less in it, of a chunk.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Choice {
     index: usize,
     text: String,
     logprobs: Option<Logprobs>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<Vec<Option<Map<String, Value>>>>,
 }
 
-/// One prompt: its tokens, and its text for the echo.
+/// One prompt: its tokens, and its text if it came as such.
 #[derive(Clone, Debug)]
 pub(super) struct Prompt {
     pub tokens: Vec<u32>,
-    pub text: String,
+    pub text: Option<String>,
 }
 
 /// The handler.
@@ -52,112 +59,191 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
     let parameters = Parameters::take(&mut fields, &state.limits)?;
     let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
+    let best_of = best_of(&mut fields, &parameters, state.limits.choices)?;
     let constrained = constraints::of_openai(&mut fields)?;
-    let prompts = prompts(&state, &mut fields, "prompt", state.limits.choices, echo).await?;
+    let mut prompts = prompts(&state, &mut fields, "prompt", state.limits.choices).await?;
     fields.finish()?;
+    let context = state.engine.limits().room_after(0);
+    for prompt in &mut prompts {
+        let is_cut = parameters.truncate(&mut prompt.tokens, context);
+        prompt.text = match prompt.text.take().filter(|_| !is_cut) {
+            _ if !echo => None,
+            Some(text) => Some(text),
+            None => Some(state.tokenizer.decode(&prompt.tokens, !parameters.show_special)),
+        };
+    }
     let grammar = state.constraints.compile(constrained).await?;
 
-    let choices = prompts.len() * parameters.n;
+    let choices = prompts.len() * best_of;
     if choices > state.limits.choices {
+        let name = if best_of > parameters.n { "best_of" } else { "n" };
         let message = format!(
-            "{} prompts with `n` = {} are {choices} answers, but one request may have at most {}",
+            "{} prompts with `{name}` = {best_of} are {choices} answers, but one request may have at most {}",
             prompts.len(),
-            parameters.n,
             state.limits.choices
         );
         return Err(ApiError::invalid("prompt", message));
     }
     let mut served = state.model(&asked).await?;
+    // The best are chosen by them.
+    let scored = if best_of > parameters.n {
+        logprobs.or(Some(0))
+    } else {
+        logprobs
+    };
+    let prompt_scored = logprobs.filter(|_| echo).max(parameters.prompt_logprobs);
     let mut requests = Vec::with_capacity(choices);
     for prompt in &prompts {
         let max_tokens = parameters
             .max_tokens
             .unwrap_or_else(|| state.default_max_tokens(prompt.tokens.len()));
-        if max_tokens == 0 && !echo {
+        if max_tokens == 0 && !echo && parameters.prompt_logprobs.is_none() {
             let message =
                 "`max_tokens` is 0, or the prompt fills the whole context: nothing would be generated";
             return Err(ApiError::invalid("max_tokens", message));
         }
         state.check_room(prompt.tokens.len(), max_tokens, Dialect::OpenAi)?;
-        requests.extend((0..parameters.n).map(|index| Request {
-            prompt: prompt.tokens.clone(),
+        requests.extend((0..best_of).map(|index| Request {
             adapter: served.adapter.clone(),
-            sampling: parameters.sampling_of(index),
-            stop: parameters.stop.clone(),
             grammar: grammar.clone(),
-            max_tokens,
-            logprobs,
-            prompt_logprobs: logprobs.filter(|_| echo),
-            embedding: None,
-            tenant: parameters.tenant,
-            payer: None,
-            weight: 1.0,
+            logprobs: scored,
+            // All answers to a prompt would score it alike; those that are streamed each tell of it.
+            prompt_logprobs: prompt_scored.filter(|_| parameters.stream || index == 0),
+            ..parameters.request(prompt.tokens.clone(), max_tokens, index)
         }));
     }
     let answers = state.submit(requests, &mut served, Dialect::OpenAi)?;
     let head = Head::new("cmpl", "text_completion", &served);
-    let echoes: Vec<String> = prompts
-        .into_iter()
-        .flat_map(|prompt| std::iter::repeat_n(prompt.text, parameters.n))
-        .collect();
+    let names = Names {
+        tokenizer: Arc::clone(&state.tokenizer),
+        by_id: parameters.named_by_id,
+    };
 
     let mut response = if parameters.stream {
+        let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+        let prompts: Vec<Prompt> = prompts
+            .into_iter()
+            .flat_map(|prompt| std::iter::repeat_n(prompt, parameters.n))
+            .collect();
         let wording = CompletionStream {
             head,
-            tokenizer: Arc::clone(&state.tokenizer),
+            names,
             per_prompt: parameters.n,
-            usage: parameters.include_usage.then(Usage::default),
-            logprobs: logprobs.is_some(),
-            writers: echoes.iter().map(|_| LogprobsWriter::default()).collect(),
-            echoes,
+            usage: parameters
+                .include_usage
+                .then(|| StreamUsage::new(prompt_tokens, parameters.continuous_usage)),
+            logprobs,
+            token_ids: parameters.token_ids,
+            writers: prompts.iter().map(|_| LogprobsWriter::default()).collect(),
+            echoes: prompts
+                .iter()
+                .map(|prompt| prompt.text.clone().unwrap_or_default())
+                .collect(),
+            prompts: prompts
+                .into_iter()
+                .map(|prompt| parameters.token_ids.then_some(prompt.tokens))
+                .collect(),
         };
         stream::respond(answers, wording)
     } else {
-        let answers = answers.collect().await?;
+        let mut answers = answers.collect().await?.into_iter();
         let mut usage = Usage::default();
-        let choices = answers
-            .into_iter()
-            .zip(echoes)
-            .enumerate()
-            .map(|(index, (answer, echo))| {
-                usage.add(&answer.finish, index % parameters.n == 0);
-                choice(&state.tokenizer, index, &answer, echo, logprobs.is_some())
-            })
-            .collect();
-        Json(Body {
-            head: &head,
-            choices,
-            usage: Some(Some(usage)),
-        })
-        .into_response()
+        let mut choices = Vec::with_capacity(prompts.len() * parameters.n);
+        for prompt in prompts {
+            let mut its: Vec<Answer> = answers.by_ref().take(best_of).collect();
+            for (index, answer) in its.iter().enumerate() {
+                usage.add(&answer.finish, index == 0);
+            }
+            let scores = its.first_mut().map(|first| std::mem::take(&mut first.prompt));
+            let asked = Asking {
+                names: &names,
+                parameters: &parameters,
+                logprobs,
+                echo,
+                prompt: &prompt,
+                scores: &scores.unwrap_or_default(),
+            };
+            if best_of > parameters.n {
+                // Stable: of equals the earlier.
+                its.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
+                its.truncate(parameters.n);
+            }
+            choices.extend(its.iter().map(|answer| asked.choice(answer)));
+        }
+        for (index, choice) in choices.iter_mut().enumerate() {
+            choice.index = index;
+        }
+        Json(Body::new(&head, choices, Some(Some(usage)))).into_response()
     };
     served.label(response.headers_mut());
     Ok(response)
 }
 
-fn choice(tokenizer: &Tokenizer, index: usize, answer: &Answer, echo: String, logprobs: bool) -> Choice {
-    let logprobs = logprobs.then(|| {
-        let mut logprobs = Logprobs::default();
-        let mut writer = LogprobsWriter::default();
-        writer.prompt(tokenizer, &answer.prompt, &mut logprobs);
-        writer.tokens(tokenizer, &answer.tokens, &mut logprobs);
-        logprobs
-    });
-    Choice {
-        index,
-        text: echo + &answer.text,
-        logprobs,
-        finish_reason: Some(finish_reason(&answer.finish.reason)),
+/// What is asked of the answers to one prompt.
+struct Asking<'a> {
+    names: &'a Names,
+    parameters: &'a Parameters,
+    logprobs: Option<usize>,
+    echo: bool,
+    prompt: &'a Prompt,
+    /// The prompt's, if something asks for them.
+    scores: &'a [PromptToken],
+}
+
+impl Asking<'_> {
+    fn choice(&self, answer: &Answer) -> Choice {
+        let logprobs = self.logprobs.map(|top| {
+            let mut logprobs = Logprobs::default();
+            let mut writer = LogprobsWriter::default();
+            if self.echo {
+                writer.prompt(self.names, self.scores, top, &mut logprobs);
+            }
+            writer.tokens(self.names, &answer.tokens, &mut logprobs);
+            logprobs
+        });
+        let ids = self.parameters.token_ids;
+        let prompt_logprobs = self.parameters.prompt_logprobs;
+        Choice {
+            index: 0,
+            text: format!(
+                "{}{}",
+                self.prompt.text.as_deref().unwrap_or_default(),
+                answer.text
+            ),
+            logprobs,
+            finish_reason: Some(finish_reason(&answer.finish.reason)),
+            stop_reason: StopReason::of(&answer.finish.reason),
+            token_ids: ids.then(|| answer.tokens.iter().map(|token| token.id).collect()),
+            prompt_token_ids: ids.then(|| self.prompt.tokens.clone()),
+            prompt_logprobs: prompt_logprobs
+                .map(|top| logprobs::of_prompt(&self.names.tokenizer, self.scores, top)),
+        }
     }
 }
 
-/// The field `name`: a text, a list of texts, a list of tokens, or a list of such lists; `most` of them.
+/// `best_of`: so many answers are made to each prompt, of which the `n` best are given.
+fn best_of(fields: &mut Fields, parameters: &Parameters, most: usize) -> Result<usize, ApiError> {
+    let n = parameters.n;
+    match fields.count_within("best_of", 1, most)? {
+        None => Ok(n),
+        Some(best_of) if best_of < n => {
+            let problem = format!("is {best_of}, but `n` is {n}: it must be as many or more");
+            Err(fields.complain("best_of", &problem))
+        }
+        Some(best_of) if best_of > n && parameters.stream => {
+            let problem = "cannot be streamed: which answers are the best is known when all are made";
+            Err(fields.complain("best_of", problem))
+        }
+        Some(best_of) => Ok(best_of),
+    }
+}
+
+/// A list of prompts, the field `name`: a text, a list of texts, a list of tokens, or a list of such lists; `most` of them.
 pub(super) async fn prompts(
     state: &AppState,
     fields: &mut Fields,
     name: &'static str,
     most: usize,
-    echo: bool,
 ) -> Result<Vec<Prompt>, ApiError> {
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
     let items = match fields.take(name) {
@@ -175,18 +261,13 @@ pub(super) async fn prompts(
         prompts.push(match item {
             Value::String(text) => Prompt {
                 tokens: encode(&state.tokenizer, name, &text, add_special).await?,
-                text: if echo { text } else { String::new() },
+                text: Some(text),
             },
             Value::Array(ids) => {
                 let tokens = token_ids(&ids, state.engine.limits().vocab).ok_or_else(|| {
                     fields.complain(name, "has something that is no token of the vocabulary")
                 })?;
-                let text = if echo {
-                    state.tokenizer.decode(&tokens, true)
-                } else {
-                    String::new()
-                };
-                Prompt { tokens, text }
+                Prompt { tokens, text: None }
             }
             _ => return Err(fields.complain(name, "must be text, token ids, or a list of either")),
         });
@@ -207,32 +288,33 @@ fn token_ids(values: &[Value], vocab: usize) -> Option<Vec<u32>> {
 /// The answers as they come.
 struct CompletionStream {
     head: Head,
-    tokenizer: Arc<Tokenizer>,
+    names: Names,
     /// Choices per prompt.
     per_prompt: usize,
-    usage: Option<Usage>,
-    logprobs: bool,
+    usage: Option<StreamUsage>,
+    logprobs: Option<usize>,
+    /// Whether every token's id is told.
+    token_ids: bool,
     /// Per choice.
     writers: Vec<LogprobsWriter>,
     /// Per choice: the prompt's text, empty if it is not to be echoed. Sent before the choice's first token.
     echoes: Vec<String>,
+    /// Per choice: the prompt's tokens, if they are to be told, until its first chunk did.
+    prompts: Vec<Option<Vec<u32>>>,
 }
 
 impl CompletionStream {
-    fn push(&self, chunks: &mut Chunks, choice: Choice) {
-        chunks.push(&Body {
-            head: &self.head,
-            choices: vec![choice],
-            usage: self.usage.map(|_| None),
-        });
+    fn push(&mut self, chunks: &mut Chunks, mut choice: Choice) {
+        choice.prompt_token_ids = self.prompts[choice.index].take();
+        let usage = self.usage.as_ref().map(StreamUsage::so_far);
+        chunks.push(&Body::new(&self.head, vec![choice], usage));
     }
 
     fn text(index: usize, text: String) -> Choice {
         Choice {
             index,
             text,
-            logprobs: None,
-            finish_reason: None,
+            ..Choice::default()
         }
     }
 }
@@ -241,7 +323,7 @@ impl Wording for CompletionStream {
     const DIALECT: Dialect = Dialect::OpenAi;
 
     fn open(&mut self, chunks: &mut Chunks) {
-        if self.logprobs {
+        if self.logprobs.is_some() {
             // The echo comes with the prompt's log-probabilities.
             return;
         }
@@ -257,27 +339,36 @@ impl Wording for CompletionStream {
         match event {
             Event::Prompt(tokens) => {
                 let mut logprobs = Logprobs::default();
-                self.writers[choice].prompt(&self.tokenizer, &tokens, &mut logprobs);
+                let top = self.logprobs.unwrap_or(0);
+                self.writers[choice].prompt(&self.names, &tokens, top, &mut logprobs);
                 let mut chunk = Self::text(choice, std::mem::take(&mut self.echoes[choice]));
                 chunk.logprobs = Some(logprobs);
                 self.push(chunks, chunk);
             }
-            Event::Token(token) if self.logprobs => {
-                let mut logprobs = Logprobs::default();
-                self.writers[choice].tokens(&self.tokenizer, std::slice::from_ref(&token), &mut logprobs);
+            Event::Token(token) => {
+                if let Some(usage) = &mut self.usage {
+                    usage.token();
+                }
+                let logprobs = self.logprobs.map(|_| {
+                    let mut logprobs = Logprobs::default();
+                    self.writers[choice].tokens(&self.names, std::slice::from_ref(&token), &mut logprobs);
+                    logprobs
+                });
+                if token.text.is_empty() && logprobs.is_none() && !self.token_ids {
+                    return;
+                }
                 let mut chunk = Self::text(choice, token.text);
-                chunk.logprobs = Some(logprobs);
+                chunk.logprobs = logprobs;
+                chunk.token_ids = self.token_ids.then(|| vec![token.id]);
                 self.push(chunks, chunk);
-            }
-            Event::Token(token) if !token.text.is_empty() => {
-                self.push(chunks, Self::text(choice, token.text));
             }
             Event::Finished(finish) => {
                 if let Some(usage) = &mut self.usage {
-                    usage.add(&finish, choice.is_multiple_of(self.per_prompt));
+                    usage.finish(&finish, choice.is_multiple_of(self.per_prompt));
                 }
                 let mut chunk = Self::text(choice, finish.text);
                 chunk.finish_reason = Some(finish_reason(&finish.reason));
+                chunk.stop_reason = StopReason::of(&finish.reason);
                 self.push(chunks, chunk);
             }
             _ => {}
@@ -285,12 +376,12 @@ impl Wording for CompletionStream {
     }
 
     fn close(&mut self, chunks: &mut Chunks) {
-        if let Some(usage) = self.usage {
-            chunks.push(&Body::<Choice> {
-                head: &self.head,
-                choices: Vec::new(),
-                usage: Some(Some(usage)),
-            });
+        if let Some(usage) = &self.usage {
+            chunks.push(&Body::<Choice>::new(
+                &self.head,
+                Vec::new(),
+                Some(Some(usage.all())),
+            ));
         }
         chunks.done();
     }

@@ -72,7 +72,7 @@ pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Res
     let pooling = pooling(&mut fields)?;
     let tenant = tenant(&mut fields)?;
     fields.ignore(&["user"]);
-    let inputs = prompts(&state, &mut fields, "input", most_inputs(&state), false).await?;
+    let inputs = prompts(&state, &mut fields, "input", most_inputs(&state)).await?;
     fields.finish()?;
     let embed = Embed {
         field: "input",

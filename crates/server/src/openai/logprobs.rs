@@ -1,12 +1,53 @@
-//! Log-probabilities in the two shapes of OpenAI's API.
+//! Log-probabilities in the two shapes of OpenAI's API, and those of prompts in vLLM's.
+
+use std::sync::Arc;
 
 use multigraft_engine::{PromptToken, Token};
 use multigraft_text::Tokenizer;
 use serde::Serialize;
-use serde_json::Map;
+use serde_json::{Map, Value, json};
 
 /// JSON has no infinities; this stands for "never", as in OpenAI's API.
 const NEVER: f32 = -9999.0;
+
+/// How log-probabilities name tokens: by their texts, or by their ids, which tell those apart that have the same text.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) by_id: bool,
+}
+
+impl Names {
+    fn of(&self, id: u32) -> String {
+        match self.by_id {
+            true => format!("token_id:{id}"),
+            false => self.tokenizer.token_text(id),
+        }
+    }
+}
+
+/// vLLM's `prompt_logprobs`: for every token but the first a map from ids to what is known of them, first the token that is there,
+/// then the `top` likeliest in its place.
+pub(super) fn of_prompt(
+    tokenizer: &Tokenizer,
+    prompt: &[PromptToken],
+    top: usize,
+) -> Vec<Option<Map<String, Value>>> {
+    let entry = |id: u32, logprob: f32, rank: usize| {
+        let value =
+            json!({"logprob": finite(logprob), "rank": rank, "decoded_token": tokenizer.token_text(id)});
+        (id.to_string(), value)
+    };
+    let of = |token: &PromptToken| {
+        let mut map: Map<String, Value> = [entry(token.id, token.logprob?, token.rank?)]
+            .into_iter()
+            .collect();
+        let likeliest = token.top.iter().take(top).zip(1..);
+        map.extend(likeliest.map(|(&(id, logprob), rank)| entry(id, logprob, rank)));
+        Some(map)
+    };
+    prompt.iter().map(of).collect()
+}
 
 /// Chat: the tokens of an answer, each with its alternatives.
 #[derive(Debug, Serialize)]
@@ -30,26 +71,26 @@ struct Scored {
 }
 
 impl Scored {
-    fn new(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Self {
+    fn new(names: &Names, id: u32, logprob: f32) -> Self {
         Self {
-            token: tokenizer.token_text(id),
+            token: names.of(id),
             // The bytes tell the parts of a character apart, whose texts are all the replacement character.
-            bytes: tokenizer.token_bytes(id).to_vec(),
+            bytes: names.tokenizer.token_bytes(id).to_vec(),
             logprob: finite(logprob),
         }
     }
 }
 
 impl ChatLogprobs {
-    pub(super) fn new(tokenizer: &Tokenizer, tokens: &[Token]) -> Self {
+    pub(super) fn new(names: &Names, tokens: &[Token]) -> Self {
         let content = tokens
             .iter()
             .map(|token| ChatToken {
-                scored: Scored::new(tokenizer, token.id, token.logprob.unwrap_or(NEVER)),
+                scored: Scored::new(names, token.id, token.logprob.unwrap_or(NEVER)),
                 top_logprobs: token
                     .top
                     .iter()
-                    .map(|&(id, logprob)| Scored::new(tokenizer, id, logprob))
+                    .map(|&(id, logprob)| Scored::new(names, id, logprob))
                     .collect(),
             })
             .collect();
@@ -78,42 +119,44 @@ pub(super) struct LogprobsWriter {
 }
 
 impl LogprobsWriter {
-    pub(super) fn prompt(&mut self, tokenizer: &Tokenizer, tokens: &[PromptToken], into: &mut Logprobs) {
+    /// With the `top` likeliest tokens each.
+    pub(super) fn prompt(&mut self, names: &Names, tokens: &[PromptToken], top: usize, into: &mut Logprobs) {
         for token in tokens {
-            self.push(tokenizer, token.id, token.logprob, &token.top, into);
+            let top = &token.top[..token.top.len().min(top)];
+            self.push(names, token.id, token.logprob, top, into);
         }
     }
 
-    pub(super) fn tokens(&mut self, tokenizer: &Tokenizer, tokens: &[Token], into: &mut Logprobs) {
+    pub(super) fn tokens(&mut self, names: &Names, tokens: &[Token], into: &mut Logprobs) {
         for token in tokens {
-            self.push(tokenizer, token.id, token.logprob, &token.top, into);
+            self.push(names, token.id, token.logprob, &token.top, into);
         }
     }
 
     fn push(
         &mut self,
-        tokenizer: &Tokenizer,
+        names: &Names,
         id: u32,
         logprob: Option<f32>,
         top: &[(u32, f32)],
         into: &mut Logprobs,
     ) {
-        let text = tokenizer.token_text(id);
-        let characters = text.chars().count();
+        let name = names.of(id);
+        let characters = names.tokenizer.token_text(id).chars().count();
         into.top_logprobs.push(logprob.map(|logprob| {
             let mut alternatives = Map::new();
             // Different tokens can have the same text (parts of characters do): the likeliest stays.
             for &(id, logprob) in top {
                 alternatives
-                    .entry(tokenizer.token_text(id))
+                    .entry(names.of(id))
                     .or_insert_with(|| finite(logprob).into());
             }
             alternatives
-                .entry(text.clone())
+                .entry(name.clone())
                 .or_insert_with(|| finite(logprob).into());
             alternatives
         }));
-        into.tokens.push(text);
+        into.tokens.push(name);
         into.token_logprobs.push(logprob.map(finite));
         into.text_offset.push(self.offset);
         self.offset += characters;

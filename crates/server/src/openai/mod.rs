@@ -5,11 +5,13 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+mod continued;
 pub(crate) mod embeddings;
 mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;
 mod parameters;
+mod prompt;
 pub(crate) mod tools;
 mod types;
 

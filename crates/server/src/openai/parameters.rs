@@ -1,8 +1,9 @@
 //! The parameters that chat and completions share.
 
-use multigraft_engine::{Sampling, Stop, Tenant};
+use multigraft_engine::{Request, Sampling, Stop, Tenant};
 use serde_json::Value;
 
+use super::prompt::Truncation;
 use crate::{
     error::ApiError,
     fields::{Fields, whole},
@@ -30,6 +31,21 @@ pub(crate) struct Parameters {
     pub stream: bool,
     /// Whether the stream ends with a chunk that carries the usage.
     pub include_usage: bool,
+    /// Whether every chunk carries it, as far as it is known.
+    pub continuous_usage: bool,
+    /// `prompt_logprobs`, of vLLM: every token of the prompt comes with its log-probability, its rank and so many of the
+    /// likeliest tokens in its place.
+    pub prompt_logprobs: Option<usize>,
+    /// `return_token_ids`, of vLLM: whether the answer has the ids of the prompt's and its own tokens.
+    pub token_ids: bool,
+    /// `return_tokens_as_token_ids`, of vLLM: whether log-probabilities name tokens by their ids.
+    pub named_by_id: bool,
+    /// `skip_special_tokens: false`, of vLLM: whether special tokens are in the answer's text.
+    pub show_special: bool,
+    /// vLLM's `priority`.
+    pub priority: i64,
+    /// How prompts that are too long are cut, if they are.
+    pub(super) truncation: Option<Truncation>,
     /// `cache_salt`, vLLM's name for it: prefixes are shared among requests that say the same.
     pub tenant: Option<Tenant>,
 }
@@ -39,13 +55,21 @@ impl Parameters {
         refuse_unsupported(fields)?;
         fields.ignore(HARMLESS);
         let stream = fields.flag("stream")?.unwrap_or(false);
+        let (include_usage, continuous_usage) = usage(fields, stream)?;
         Ok(Self {
             sampling: sampling(fields)?,
             stop: stop(fields, limits)?,
             max_tokens: max_tokens(fields)?,
             n: fields.count_within("n", 1, limits.choices)?.unwrap_or(1),
             stream,
-            include_usage: include_usage(fields, stream)?,
+            include_usage,
+            continuous_usage,
+            prompt_logprobs: prompt_logprobs(fields, limits, stream)?,
+            token_ids: fields.flag("return_token_ids")?.unwrap_or(false),
+            named_by_id: fields.flag("return_tokens_as_token_ids")?.unwrap_or(false),
+            show_special: !fields.flag("skip_special_tokens")?.unwrap_or(true),
+            priority: priority(fields)?,
+            truncation: Truncation::take(fields)?,
             tenant: tenant(fields)?,
         })
     }
@@ -55,6 +79,25 @@ impl Parameters {
         let mut sampling = self.sampling.clone();
         sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(index as u64));
         sampling
+    }
+
+    /// What the engine is asked for choice `index` of one prompt; the model and what is to be scored are left out.
+    pub(crate) fn request(&self, prompt: Vec<u32>, max_tokens: usize, index: usize) -> Request {
+        Request {
+            sampling: self.sampling_of(index),
+            stop: self.stop.clone(),
+            show_special: self.show_special,
+            priority: self.priority,
+            tenant: self.tenant,
+            ..Request::new(prompt, max_tokens)
+        }
+    }
+
+    /// Cuts a prompt as the request says, where a sequence may have `context` tokens; says whether anything was dropped.
+    pub(super) fn truncate(&self, prompt: &mut Vec<u32>, context: usize) -> bool {
+        let room = context.saturating_sub(self.max_tokens.unwrap_or(1));
+        self.truncation
+            .is_some_and(|truncation| truncation.apply(prompt, room))
     }
 }
 
@@ -69,6 +112,9 @@ const HARMLESS: &[&str] = &[
     "prompt_cache_retention",
     "prediction",
     "request_id",
+    "session_id",
+    "stream_interval",
+    "spaces_between_special_tokens",
 ];
 
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
@@ -77,18 +123,22 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     fields.refuse("function_call", "calling functions", |value| {
         value == "none" || value == "auto"
     })?;
-    fields.refuse("best_of", "choosing the best of several answers", |value| {
-        value == 1
-    })?;
     fields.refuse("modalities", "anything but text", |value| {
         value
             .as_array()
             .is_some_and(|kinds| kinds.iter().all(|kind| kind == "text"))
     })?;
-    fields.refuse("skip_special_tokens", "showing special tokens", |value| {
+    fields.refuse("bad_words", "words that may not come", empty_list)?;
+    fields.refuse("allowed_token_ids", "choosing among some tokens", empty_list)?;
+    fields.refuse(
+        "logprob_token_ids",
+        "log-probabilities of chosen tokens",
+        empty_list,
+    )?;
+    fields.refuse("watermarking", "a watermark", |value| value == false)?;
+    fields.refuse("include_reasoning", "leaving reasoning out", |value| {
         value == true
     })?;
-    fields.refuse("min_tokens", "a minimum length", |value| value == 0)?;
     fields.refuse("use_beam_search", "beam search", |value| value == false)?;
     fields.refuse("length_penalty", "beam search", |value| {
         value == 1.0 || value == 1
@@ -200,7 +250,9 @@ fn stop(fields: &mut Fields, limits: &Limits) -> Result<Stop, ApiError> {
         .collect::<Result<_, _>>()?;
     let ignore_eos = fields.flag("ignore_eos")?;
     let ignore_eos_token = fields.flag("ignore_eos_token")?;
+    let min_tokens = fields.count("min_tokens")?.unwrap_or(0);
     Ok(Stop {
+        min_tokens: usize::try_from(min_tokens).unwrap_or(usize::MAX),
         strings: fields.strings("stop", limits.stop_strings)?,
         tokens,
         ignore_eos: ignore_eos.or(ignore_eos_token).unwrap_or(false),
@@ -225,20 +277,42 @@ pub(super) fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
     }
 }
 
-fn include_usage(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
+/// As in vLLM not for streams, and exact: more alternatives than the engine gives are refused.
+fn prompt_logprobs(fields: &mut Fields, limits: &Limits, stream: bool) -> Result<Option<usize>, ApiError> {
+    let name = "prompt_logprobs";
+    let asked = fields.count_within(name, 0, limits.alternatives)?;
+    match asked {
+        Some(_) if stream => {
+            Err(fields.complain(name, "is only given with answers in one piece, not in streams"))
+        }
+        asked => Ok(asked),
+    }
+}
+
+/// Any whole number of 64 bits, lower ones first.
+fn priority(fields: &mut Fields) -> Result<i64, ApiError> {
+    match fields.take("priority") {
+        None => Ok(0),
+        Some(value) => value
+            .as_i64()
+            .ok_or_else(|| fields.complain("priority", &format!("is {value}, but must be a whole number"))),
+    }
+}
+
+/// Whether a stream ends with the usage, and whether every chunk has it.
+fn usage(fields: &mut Fields, stream: bool) -> Result<(bool, bool), ApiError> {
     let Some(mut options) = fields.object("stream_options")? else {
-        return Ok(false);
+        return Ok((false, false));
     };
     if !stream {
         return Err(fields.complain("stream_options", "is only allowed with `stream`: true"));
     }
     let include = options.flag("include_usage")?.unwrap_or(false);
-    options.refuse("continuous_usage_stats", "usage in every chunk", |value| {
-        value == false
-    })?;
+    let continuous = options.flag("continuous_usage_stats")?.unwrap_or(false);
     options.ignore(&["include_obfuscation"]);
     options.finish()?;
-    Ok(include)
+    // As in vLLM the one without the other means nothing.
+    Ok((include, include && continuous))
 }
 
 #[cfg(test)]
@@ -262,7 +336,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_accepted() {
         let json = r#"{"user":"u","store":true,"metadata":{"a":"b"},"service_tier":"auto",
-            "best_of":1,"suffix":null,"modalities":["text"],
+            "suffix":null,"bad_words":[],"spaces_between_special_tokens":false,"session_id":"s","modalities":["text"],
             "top_k":-1,"logit_bias":{"7":-100}}"#;
         let parameters = take(json).expect("valid");
         assert_eq!(parameters.sampling.top_k, None);
@@ -272,9 +346,17 @@ mod tests {
     #[test]
     fn what_would_have_an_effect_is_refused_by_name() {
         for (json, field) in [
-            (r#"{"best_of":2}"#, "best_of"),
+            (r#"{"bad_words":["x"]}"#, "bad_words"),
+            (r#"{"allowed_token_ids":[1]}"#, "allowed_token_ids"),
+            (r#"{"watermarking":true}"#, "watermarking"),
             (r#"{"suffix":"x"}"#, "suffix"),
-            (r#"{"min_tokens":3}"#, "min_tokens"),
+            (r#"{"min_tokens":-3}"#, "min_tokens"),
+            (r#"{"prompt_logprobs":-1}"#, "prompt_logprobs"),
+            (r#"{"prompt_logprobs":21}"#, "prompt_logprobs"),
+            (r#"{"prompt_logprobs":0,"stream":true}"#, "prompt_logprobs"),
+            (r#"{"priority":0.5}"#, "priority"),
+            (r#"{"skip_special_tokens":0}"#, "skip_special_tokens"),
+            (r#"{"truncate_prompt_tokens":0}"#, "truncate_prompt_tokens"),
             (r#"{"temprature":1}"#, "temprature"),
             (r#"{"temperature":2.5}"#, "temperature"),
             (r#"{"n":0}"#, "n"),

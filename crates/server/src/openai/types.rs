@@ -7,6 +7,7 @@ use std::{
 
 use multigraft_engine::{Finish, FinishReason};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::admission::Served;
 
@@ -16,7 +17,9 @@ pub(super) struct Usage {
     pub prompt_tokens: usize,
     pub completion_tokens: usize,
     pub total_tokens: usize,
-    pub prompt_tokens_details: PromptTokensDetails,
+    /// Absent in the middle of a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_details: Option<PromptTokensDetails>,
 }
 
 /// What became of the prompts' tokens.
@@ -31,10 +34,58 @@ impl Usage {
     pub(super) fn add(&mut self, finish: &Finish, first: bool) {
         if first {
             self.prompt_tokens += finish.prompt_tokens;
-            self.prompt_tokens_details.cached_tokens += finish.cached_tokens;
+            let details = self.prompt_tokens_details.get_or_insert_default();
+            details.cached_tokens += finish.cached_tokens;
         }
         self.completion_tokens += finish.completion_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
+    }
+}
+
+/// What a stream says of usage.
+#[derive(Debug)]
+pub(super) struct StreamUsage {
+    /// Of the choices that have finished.
+    finished: Usage,
+    /// So far, if every chunk says so.
+    running: Option<Usage>,
+}
+
+impl StreamUsage {
+    /// Of prompts of so many tokens together.
+    pub(super) fn new(prompt_tokens: usize, continuous: bool) -> Self {
+        let running = Usage {
+            prompt_tokens,
+            total_tokens: prompt_tokens,
+            ..Usage::default()
+        };
+        Self {
+            finished: Usage::default(),
+            running: continuous.then_some(running),
+        }
+    }
+
+    /// A token was generated.
+    pub(super) fn token(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.completion_tokens += 1;
+            running.total_tokens += 1;
+        }
+    }
+
+    /// A choice has finished; `first` if it is the first of its prompt.
+    pub(super) fn finish(&mut self, finish: &Finish, first: bool) {
+        self.finished.add(finish, first);
+    }
+
+    /// What a chunk says: null, or how far it has come.
+    pub(super) fn so_far(&self) -> Option<Usage> {
+        self.running
+    }
+
+    /// What the extra last chunk says.
+    pub(super) fn all(&self) -> Usage {
+        self.finished
     }
 }
 
@@ -66,9 +117,45 @@ pub(super) struct Body<'a, C> {
     #[serde(flatten)]
     pub head: &'a Head,
     pub choices: Vec<C>,
-    /// In a stream with usage every chunk says null, and an extra last one the figures.
+    /// In a stream with usage every chunk says null or how far it has come, and an extra last one the figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
+    /// A chat's `prompt_logprobs`, as vLLM has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<Vec<Option<Map<String, Value>>>>,
+    /// The tokens of a chat's prompt, as vLLM has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
+}
+
+impl<'a, C> Body<'a, C> {
+    pub(super) fn new(head: &'a Head, choices: Vec<C>, usage: Option<Option<Usage>>) -> Self {
+        Self {
+            head,
+            choices,
+            usage,
+            prompt_logprobs: None,
+            prompt_token_ids: None,
+        }
+    }
+}
+
+/// vLLM's `stop_reason`: what ended an answer, if it is one of the request's stops.
+#[derive(Debug, Serialize, PartialEq)]
+#[serde(untagged)]
+pub(super) enum StopReason {
+    Token(u32),
+    String(String),
+}
+
+impl StopReason {
+    pub(super) fn of(reason: &FinishReason) -> Option<Self> {
+        match reason {
+            FinishReason::StopToken(id) => Some(Self::Token(*id)),
+            FinishReason::StopString(string) => Some(Self::String(string.clone())),
+            FinishReason::Eos(_) | FinishReason::Complete | FinishReason::Length => None,
+        }
+    }
 }
 
 pub(super) fn finish_reason(reason: &FinishReason) -> &'static str {

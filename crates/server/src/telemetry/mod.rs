@@ -1,35 +1,58 @@
-//! What is told of single requests to those who run the server, beside the counts of [`crate::metrics`].
+//! What is told of single requests to those who run the server, beside the counts of [`crate::metrics`]: spans to a collector of
+//! traces, and prompts and answers to the log where that was asked for.
 
+mod spans;
 mod transcript;
 
 use multigraft_engine::{Event, Request};
 use multigraft_text::Tokenizer;
+use opentelemetry_sdk::trace::SdkTracer;
 
-pub(crate) use transcript::Transcript;
+use crate::admission::Served;
+use spans::Phases;
+pub(crate) use spans::{asked_for, loading, trace};
+use transcript::Transcript;
 
 /// What is told. By default nothing that a client sent or was answered.
 #[derive(Clone, Debug, Default)]
 pub struct Telemetry {
     /// Whether prompts and answers are written to the log.
     pub log_prompts: bool,
+    /// Makes the spans of requests, if they are traced.
+    pub tracer: Option<SdkTracer>,
 }
 
 impl Telemetry {
-    /// Who follows each of these answers of what is called `name`.
-    pub(crate) fn follow(&self, choices: &[Request], name: &str, tokenizer: &Tokenizer) -> Vec<Follower> {
+    /// Who follows each of the answers that `served` gives.
+    pub(crate) fn follow(
+        &self,
+        choices: &[Request],
+        served: &Served,
+        tokenizer: &Tokenizer,
+    ) -> Vec<Follower> {
         let mut before: Option<&[u32]> = None;
-        let choices = choices.iter().map(|request| Follower {
+        // All answers to a prompt follow it.
+        let prompts = choices.iter().map(|request| {
+            let is_new = before.replace(&request.prompt) != Some(&request.prompt);
+            is_new.then_some(request.prompt.as_slice())
+        });
+        let prompts: Vec<Option<&[u32]>> = prompts.collect();
+        let tokens = prompts.iter().flatten().map(|prompt| prompt.len()).sum();
+        let mut phases = self
+            .tracer
+            .as_ref()
+            .and_then(|tracer| Phases::of_current(tracer, choices.len(), served, tokens));
+        let followers = prompts.into_iter().enumerate().map(|(choice, prompt)| Follower {
+            phases: phases.as_mut().map(|phases| phases.choice(choice)),
             transcript: self.log_prompts.then(|| {
-                let transcript = Transcript::new(name);
-                // All answers to a prompt follow it.
-                if before != Some(&request.prompt) {
-                    transcript.prompt(&tokenizer.decode(&request.prompt, false));
+                let transcript = Transcript::new(&served.name);
+                if let Some(prompt) = prompt {
+                    transcript.prompt(&tokenizer.decode(prompt, false));
                 }
-                before = Some(&request.prompt);
                 transcript
             }),
         });
-        choices.collect()
+        followers.collect()
     }
 }
 
@@ -37,6 +60,7 @@ impl Telemetry {
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
     transcript: Option<Transcript>,
+    phases: Option<Phases>,
 }
 
 impl Follower {
@@ -44,6 +68,9 @@ impl Follower {
     pub(crate) fn event(&mut self, event: &Event) {
         if let Some(transcript) = &mut self.transcript {
             transcript.event(event);
+        }
+        if let Some(phases) = &mut self.phases {
+            phases.event(event);
         }
     }
 }

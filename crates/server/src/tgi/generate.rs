@@ -11,11 +11,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use multigraft_engine::{Finish, Request};
+use serde_json::json;
 
 use super::{
     parameters::Generate,
     streaming::GenerateStream,
-    types::{Answered, Details, MadeBy, PrefillToken, WireToken, finish_reason},
+    types::{Answered, BestOf, Details, MadeBy, PrefillToken, Sequence, WireToken, finish_reason},
 };
 use crate::{
     Dialect,
@@ -23,6 +24,7 @@ use crate::{
     answers::{Answer, Answers},
     error::ApiError,
     fields::Fields,
+    openai::chat::templated,
     session::Session,
     state::AppState,
     stream,
@@ -83,9 +85,21 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
         let message = format!("`{field}` is only given with answers in one piece, not in streams");
         return Err(ApiError::invalid(field, message));
     }
+    if stream && generate.best_of > 1 {
+        let field = "parameters.best_of";
+        let message =
+            format!("`{field}` cannot be streamed: which answer is the best is known when all are made");
+        return Err(ApiError::invalid(field, message));
+    }
     generate.asked.check(state)?;
-    let inputs = &generate.inputs;
-    let mut prompt = encode(&state.tokenizer, "inputs", inputs, generate.add_special_tokens).await?;
+    let mut prompt = match generate.apply_chat_template {
+        // The template writes the special tokens.
+        true => encode(&state.tokenizer, "inputs", &as_chat(state, &generate)?, false).await?,
+        false => {
+            let add_special = generate.add_special_tokens;
+            encode(&state.tokenizer, "inputs", &generate.inputs, add_special).await?
+        }
+    };
     if let Some(keep) = generate.truncate {
         prompt.drain(..prompt.len().saturating_sub(keep));
     }
@@ -96,23 +110,24 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
         .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
     let grammar = state.constraints.compile(generate.constrained.clone()).await?;
     let mut served = state.model(&generate.asked).await?;
-    // Streams carry the log-probability of every token, answers in one piece only in their details.
-    let logprobs = stream || generate.details;
+    // Streams carry the log-probability of every token, answers in one piece only in their details; the best is chosen by it.
+    let logprobs = stream || generate.details || generate.best_of > 1;
+    let alternatives = generate.top_n_tokens.max(generate.alternatives);
     let request = Request {
-        prompt,
         adapter: served.adapter.clone(),
         sampling: generate.sampling.clone(),
         stop: generate.stop.clone(),
         grammar,
-        max_tokens,
-        logprobs: logprobs.then_some(generate.top_n_tokens.unwrap_or(0)),
+        logprobs: logprobs.then_some(alternatives),
         prompt_logprobs: generate.decoder_input_details.then_some(0),
-        embedding: None,
-        tenant: None,
-        payer: None,
-        weight: 1.0,
+        ..Request::new(prompt, max_tokens)
     };
-    let answers = state.submit(vec![request], &mut served, Dialect::Tgi)?;
+    let mut requests = vec![request; generate.best_of];
+    for request in &mut requests[1..] {
+        // All of them would score the prompt alike.
+        request.prompt_logprobs = None;
+    }
+    let answers = state.submit(requests, &mut served, Dialect::Tgi)?;
     Ok(Accepted {
         generate,
         served,
@@ -123,6 +138,22 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
     })
 }
 
+/// The prompt as the only message of a chat, with the adapter's own template and system message.
+fn as_chat(state: &Session, generate: &Generate) -> Result<String, ApiError> {
+    let field = "parameters.apply_chat_template";
+    let defaults = state.defaults(&generate.asked);
+    let own = defaults.template();
+    let template = own.as_ref().or(state.template.as_ref());
+    let template = template.ok_or_else(|| {
+        let message = format!("`{field}` is true, but neither model nor adapter has a chat template");
+        ApiError::invalid(field, message)
+    })?;
+    let mut fields = Fields::none("parameters");
+    fields.set("messages", json!([{"role": "user", "content": generate.inputs}]));
+    let text = templated(state, &mut fields, &defaults, template, None);
+    text.map_err(|error| ApiError::invalid(field, format!("`{field}`: {error}")))
+}
+
 fn streamed(state: &AppState, accepted: Accepted) -> Response {
     let generate = accepted.generate;
     let characters = generate.inputs.chars().count();
@@ -130,7 +161,8 @@ fn streamed(state: &AppState, accepted: Accepted) -> Response {
         tokenizer: Arc::clone(&state.tokenizer),
         made_by: MadeBy::new(&accepted.served),
         details: generate.details,
-        alternatives: generate.top_n_tokens.is_some_and(|count| count > 0),
+        top_n_tokens: generate.top_n_tokens,
+        alternatives: generate.alternatives,
         draws: generate.sampling.temperature > 0.0,
         stop_strings: !generate.stop.strings.is_empty(),
         max_tokens: accepted.max_tokens,
@@ -164,18 +196,21 @@ async fn whole(
         ..
     } = accepted;
     let mut answers = answers.collect().await?;
-    let Some(answer) = answers.pop() else {
+    let prompt = answers.first_mut().map(|first| std::mem::take(&mut first.prompt));
+    let prefill: Vec<PrefillToken> = prompt.into_iter().flatten().map(PrefillToken::new).collect();
+    // Of equals the first.
+    let best = (0..answers.len()).rev();
+    let best = best.max_by(|&a, &b| answers[a].mean_logprob().total_cmp(&answers[b].mean_logprob()));
+    let Some(best) = best else {
         return Err(ApiError::Failed("the engine gave no answer".to_owned()));
     };
+    let answer = answers.remove(best);
     let finish = answer.finish.clone();
     let characters = generate.inputs.chars().count();
     let details = generate
         .details
-        .then(|| details(state, &served, &generate, &answer));
-    let mut generated_text = answer.text;
-    if generate.return_full_text {
-        generated_text.insert_str(0, &generate.inputs);
-    }
+        .then(|| details(state, &served, &generate, &answer, &answers, &prefill));
+    let generated_text = generate.text_of(&answer);
     let mut response = respond(Answered {
         generated_text,
         details,
@@ -186,24 +221,51 @@ async fn whole(
     Ok(response)
 }
 
-fn details(state: &AppState, served: &Served, generate: &Generate, answer: &Answer) -> Details {
+fn details(
+    state: &AppState,
+    served: &Served,
+    generate: &Generate,
+    answer: &Answer,
+    others: &[Answer],
+    prefill: &[PrefillToken],
+) -> Details {
     let tokenizer = &state.tokenizer;
-    let tokens = answer.tokens.iter();
+    let sequence = |answer: &Answer| {
+        let tokens = answer.tokens.iter();
+        let top = tokens.clone();
+        let count = generate.top_n_tokens;
+        Sequence {
+            finish_reason: finish_reason(&answer.finish),
+            generated_tokens: answer.finish.completion_tokens,
+            seed: (generate.sampling.temperature > 0.0).then_some(answer.finish.seed),
+            prefill: prefill.to_vec(),
+            tokens: tokens
+                .map(|token| WireToken::whole(tokenizer, token, generate.alternatives))
+                .collect(),
+            top_tokens: (count > 0)
+                .then(|| top.map(|token| WireToken::top(tokenizer, token, count)).collect()),
+        }
+    };
+    let other = |other: &Answer| BestOf {
+        generated_text: generate.text_of(other),
+        sequence: sequence(other),
+    };
     Details {
-        finish_reason: finish_reason(&answer.finish),
+        sequence: sequence(answer),
         prompt_tokens: answer.finish.prompt_tokens,
-        generated_tokens: answer.finish.completion_tokens,
-        seed: (generate.sampling.temperature > 0.0).then_some(answer.finish.seed),
-        prefill: answer.prompt.iter().cloned().map(PrefillToken::new).collect(),
-        tokens: tokens
-            .clone()
-            .map(|token| WireToken::whole(tokenizer, token))
-            .collect(),
-        top_tokens: generate
-            .top_n_tokens
-            .filter(|&count| count > 0)
-            .map(|_| tokens.map(|token| WireToken::top(tokenizer, token)).collect()),
+        skipped_tokens: 0,
+        best_of_sequences: (generate.best_of > 1).then(|| others.iter().map(other).collect()),
         made_by: MadeBy::new(served),
+    }
+}
+
+impl Generate {
+    /// What is given as an answer's text.
+    fn text_of(&self, answer: &Answer) -> String {
+        match self.return_full_text {
+            true => format!("{}{}", self.inputs, answer.text),
+            false => answer.text.clone(),
+        }
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) async fn info(state: Session) -> Json<Info> {
         model_sha: None,
         model_pipeline_tag: "text-generation",
         max_concurrent_requests: limits.max_running + limits.max_waiting,
-        max_best_of: 1,
+        max_best_of: state.limits.choices,
         max_stop_sequences: state.limits.stop_strings,
         max_input_tokens: total.saturating_sub(1),
         max_total_tokens: total,

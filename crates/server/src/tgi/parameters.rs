@@ -39,8 +39,14 @@ pub(super) struct Generate {
     pub details: bool,
     /// Whether the details have the prompt's tokens.
     pub decoder_input_details: bool,
-    /// Alternatives per token in the details.
-    pub top_n_tokens: Option<usize>,
+    /// Alternatives per token, in lists of their own beside the tokens.
+    pub top_n_tokens: usize,
+    /// LoRAX's `return_k_alternatives`: alternatives per token, in the token.
+    pub alternatives: usize,
+    /// So many answers are made, of which the one of the highest mean log-probability is given.
+    pub best_of: usize,
+    /// LoRAX's `apply_chat_template`: the prompt is what a user says in a chat.
+    pub apply_chat_template: bool,
 }
 
 impl Generate {
@@ -69,6 +75,12 @@ impl Generate {
         let asked = Asked::tgi(&mut parameters)?;
         defaults(&asked).fill_tgi(&mut parameters);
         let details = parameters.flag("details")?.unwrap_or(false);
+        // TGI's answers have details then, asked for or not.
+        let decoder_input_details = parameters.flag("decoder_input_details")?.unwrap_or(false);
+        let alternatives = |name, parameters: &mut Fields| {
+            let count = parameters.count_within(name, 0, limits.alternatives)?;
+            Ok::<_, ApiError>(count.unwrap_or(0))
+        };
         let generate = Self {
             inputs,
             add_special_tokens,
@@ -81,17 +93,32 @@ impl Generate {
                 ignore_eos: parameters.flag("ignore_eos_token")?.unwrap_or(false),
                 // TGI's answers contain what stopped them.
                 include_stop_string: true,
+                min_tokens: 0,
             },
             constrained: constraints::of_tgi(&mut parameters)?,
             max_new_tokens: parameters.count_within("max_new_tokens", 1, usize::MAX)?,
             return_full_text: parameters.flag("return_full_text")?.unwrap_or(false),
             truncate: parameters.count_within("truncate", 1, usize::MAX)?,
-            details,
-            decoder_input_details: parameters.flag("decoder_input_details")?.unwrap_or(false),
-            top_n_tokens: parameters.count_within("top_n_tokens", 0, limits.alternatives)?,
+            details: details || decoder_input_details,
+            decoder_input_details,
+            top_n_tokens: alternatives("top_n_tokens", &mut parameters)?,
+            alternatives: alternatives("return_k_alternatives", &mut parameters)?,
+            best_of: parameters
+                .count_within("best_of", 1, limits.choices)?
+                .unwrap_or(1),
+            apply_chat_template: parameters.flag("apply_chat_template")?.unwrap_or(false),
         };
-        if generate.decoder_input_details && !generate.details {
-            return Err(parameters.complain("decoder_input_details", "is only allowed with `details`: true"));
+        if generate.best_of > 1 {
+            let problem = if generate.sampling.temperature == 0.0 {
+                Some("is above 1, but nothing is drawn: all answers would be the same; set `do_sample`")
+            } else if generate.sampling.seed.is_some() {
+                Some("is not allowed with a `seed`, which would make all answers the same")
+            } else {
+                None
+            };
+            if let Some(problem) = problem {
+                return Err(parameters.complain("best_of", problem));
+            }
         }
         parameters.finish()?;
         Ok(generate)
@@ -99,18 +126,7 @@ impl Generate {
 }
 
 fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
-    parameters.refuse("best_of", "choosing the best of several answers", |value| {
-        value == 1
-    })?;
-    parameters.refuse(
-        "return_k_alternatives",
-        "LoRAX's name for `top_n_tokens`",
-        |value| value == 0,
-    )?;
     parameters.refuse("watermark", "a watermark", |value| value == false)?;
-    parameters.refuse("apply_chat_template", "applying the chat template", |value| {
-        value == false
-    })?;
     parameters.refuse(
         "api_token",
         "a token of the request's own: the server fetches with its HF_TOKEN",
@@ -122,11 +138,12 @@ fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
 /// taken.
 fn sampling(parameters: &mut Fields) -> Result<Sampling, ApiError> {
     let do_sample = parameters.flag("do_sample")?.unwrap_or(false);
-    let temperature = positive(
-        parameters,
-        "temperature",
-        "above 0; leave it out to take the likeliest token",
-    )?;
+    // TGI refuses 0; LoRAX takes the likeliest token then, whatever else is given.
+    let temperature = parameters.number("temperature")?;
+    if let Some(below) = temperature.filter(|&temperature| temperature < 0.0) {
+        let problem = format!("is {}, but must be 0 or more", Value::from(below));
+        return Err(parameters.complain("temperature", &problem));
+    }
     let top_k = parameters.count_within("top_k", 1, usize::MAX)?;
     let top_p = positive(parameters, "top_p", "above 0, at most 1")?;
     let typical_p = positive(parameters, "typical_p", "above 0, at most 1")?;
@@ -144,6 +161,9 @@ fn sampling(parameters: &mut Fields) -> Result<Sampling, ApiError> {
         frequency_penalty: parameters
             .number("frequency_penalty")?
             .unwrap_or(default.frequency_penalty),
+        presence_penalty: parameters
+            .number("presence_penalty")?
+            .unwrap_or(default.presence_penalty),
         seed: parameters.count("seed")?,
         ..default
     })
@@ -180,6 +200,7 @@ mod tests {
             "{}",
             r#"{"do_sample":false}"#,
             r#"{"repetition_penalty":1.2,"seed":3}"#,
+            r#"{"do_sample":true,"temperature":0}"#,
         ] {
             assert_eq!(sampling_of(greedy).temperature, 0.0, "{greedy}");
         }
@@ -227,7 +248,19 @@ mod tests {
                 "parameters.best_of",
             ),
             (
-                r#"{"inputs":"x","parameters":{"temperature":0}}"#,
+                r#"{"inputs":"x","parameters":{"best_of":2,"temperature":1,"seed":3}}"#,
+                "parameters.best_of",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"best_of":200,"do_sample":true}}"#,
+                "parameters.best_of",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"return_k_alternatives":21}}"#,
+                "parameters.return_k_alternatives",
+            ),
+            (
+                r#"{"inputs":"x","parameters":{"temperature":-1}}"#,
                 "parameters.temperature",
             ),
             (r#"{"inputs":"x","parameters":{"top_k":0}}"#, "parameters.top_k"),
@@ -246,10 +279,6 @@ mod tests {
             (
                 r#"{"inputs":"x","parameters":{"adapter":"a"}}"#,
                 "parameters.adapter",
-            ),
-            (
-                r#"{"inputs":"x","parameters":{"decoder_input_details":true}}"#,
-                "parameters.decoder_input_details",
             ),
         ] {
             let error = take(json).expect_err(json);

@@ -20,8 +20,10 @@ pub(super) struct GenerateStream {
     pub made_by: MadeBy,
     /// Whether the last event has details.
     pub details: bool,
-    /// Whether events have alternatives.
-    pub alternatives: bool,
+    /// How many alternatives events have.
+    pub top_n_tokens: usize,
+    /// How many alternatives tokens have.
+    pub alternatives: usize,
     /// Whether tokens are drawn, so that the seed means something.
     pub draws: bool,
     /// Whether a text can end the answer.
@@ -44,8 +46,9 @@ impl GenerateStream {
     }
 
     fn event_of(&self, token: Token) -> StreamEvent {
-        let top_tokens = self.alternatives.then(|| WireToken::top(&self.tokenizer, &token));
-        let mut wire = WireToken::whole(&self.tokenizer, &token);
+        let count = self.top_n_tokens;
+        let top_tokens = (count > 0).then(|| WireToken::top(&self.tokenizer, &token, count));
+        let mut wire = WireToken::whole(&self.tokenizer, &token, self.alternatives);
         if !token.special {
             // Not the token's own text: what became certain with it, so that the texts add up.
             wire.text = token.text;
@@ -71,6 +74,8 @@ impl GenerateStream {
                     text: String::new(),
                     logprob: 0.0,
                     special: true,
+                    alternative_tokens: None,
+                    skipped: false,
                 },
                 top_tokens: None,
                 generated_text: None,

@@ -53,6 +53,7 @@ pub(crate) async fn chat_tokenize(
     if let Some(name) = fields.string("model")? {
         state.check_name(&name)?;
     }
+    let add_special = fields.flag("add_special_tokens")?.unwrap_or(false);
     let tools = Tools::take(&mut fields)?;
     let template = template(&state, None)?;
     let templated_text = templated(
@@ -64,7 +65,7 @@ pub(crate) async fn chat_tokenize(
     )?;
     fields.finish()?;
     Ok(Json(ChatTokenized {
-        tokenize_response: pieces(&state, "messages", &templated_text, false).await?,
+        tokenize_response: pieces(&state, "messages", &templated_text, add_special).await?,
         templated_text,
     }))
 }

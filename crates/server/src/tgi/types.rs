@@ -19,9 +19,23 @@ pub(super) struct Answered {
 /// How an answer came about.
 #[derive(Debug, Serialize)]
 pub(super) struct Details {
-    pub finish_reason: &'static str,
+    #[serde(flatten)]
+    pub sequence: Sequence,
     /// LoRAX's clients ask for it.
     pub prompt_tokens: usize,
+    /// As are these: how many tokens a draft model has made, which there is none of.
+    pub skipped_tokens: usize,
+    /// The answers that were not the best, if several were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_of_sequences: Option<Vec<BestOf>>,
+    #[serde(flatten)]
+    pub made_by: MadeBy,
+}
+
+/// One generated sequence.
+#[derive(Debug, Serialize)]
+pub(super) struct Sequence {
+    pub finish_reason: &'static str,
     pub generated_tokens: usize,
     /// The seed of the draws; null if nothing was drawn.
     pub seed: Option<u64>,
@@ -29,8 +43,14 @@ pub(super) struct Details {
     pub tokens: Vec<WireToken>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_tokens: Option<Vec<Vec<WireToken>>>,
+}
+
+/// An answer that was not the best.
+#[derive(Debug, Serialize)]
+pub(super) struct BestOf {
+    pub generated_text: String,
     #[serde(flatten)]
-    pub made_by: MadeBy,
+    pub sequence: Sequence,
 }
 
 /// What the last event of a stream says of the whole.
@@ -84,9 +104,22 @@ pub(super) struct WireToken {
     pub text: String,
     pub logprob: f32,
     pub special: bool,
+    /// LoRAX's way to give alternatives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alternative_tokens: Option<Vec<Alternative>>,
+    /// Whether a draft model has made it, which there is none of; LoRAX's clients ask for it.
+    pub skipped: bool,
 }
 
-#[derive(Debug, Serialize)]
+/// A token that could have been generated, as LoRAX has it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Alternative {
+    pub id: u32,
+    pub text: String,
+    pub logprob: f32,
+}
+
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct PrefillToken {
     pub id: u32,
     pub text: String,
@@ -105,9 +138,19 @@ impl PrefillToken {
 }
 
 impl WireToken {
-    /// The token under its own text, which for a part of a character is the replacement character.
-    pub(super) fn whole(tokenizer: &Tokenizer, token: &Token) -> Self {
-        Self::alternative(tokenizer, token.id, token.logprob.unwrap_or(NEVER))
+    /// The token under its own text, which for a part of a character is the replacement character, with so many of its
+    /// alternatives.
+    pub(super) fn whole(tokenizer: &Tokenizer, token: &Token, alternatives: usize) -> Self {
+        let top = token.top.iter().take(alternatives);
+        let top = top.map(|&(id, logprob)| Alternative {
+            id,
+            text: tokenizer.token_text(id),
+            logprob: finite(logprob),
+        });
+        Self {
+            alternative_tokens: (alternatives > 0).then(|| top.collect()),
+            ..Self::alternative(tokenizer, token.id, token.logprob.unwrap_or(NEVER))
+        }
     }
 
     /// A token that could have been generated.
@@ -117,14 +160,17 @@ impl WireToken {
             text: tokenizer.token_text(id),
             logprob: finite(logprob),
             special: tokenizer.is_special(id),
+            alternative_tokens: None,
+            skipped: false,
         }
     }
 
-    /// The alternatives to a generated token.
-    pub(super) fn top(tokenizer: &Tokenizer, token: &Token) -> Vec<Self> {
+    /// So many alternatives to a generated token.
+    pub(super) fn top(tokenizer: &Tokenizer, token: &Token, count: usize) -> Vec<Self> {
         token
             .top
             .iter()
+            .take(count)
             .map(|&(id, logprob)| Self::alternative(tokenizer, id, logprob))
             .collect()
     }

@@ -82,7 +82,7 @@ impl Backend for Alphabet {
         if let Some(gate) = &self.gate {
             let _ = gate.lock().expect("one thread").recv();
         }
-        let Outputs { logits, hidden } = outputs;
+        let Outputs { logits, hidden, .. } = outputs;
         logits.clear();
         hidden.clear();
         for run in step.runs {

@@ -11,7 +11,7 @@ use super::{Choice, Tools};
 /// The most calls in one answer: a model that goes on calling ends some time.
 const CALLS: usize = 32;
 
-/// In Lark's syntax. `mark` is the token that Mistral's calls begin with, if it is one.
+/// In Lark's syntax. `mark` is the token that Mistral's calls begin with, and Llama 3's may, if it is one.
 pub(super) fn grammar(tools: &Tools, format: CallFormat, mark: Option<u32>) -> String {
     let key = match format {
         CallFormat::Tags | CallFormat::List => "arguments",
@@ -45,8 +45,13 @@ pub(super) fn grammar(tools: &Tools, format: CallFormat, mark: Option<u32>) -> S
                 }
             }
         }
-        CallFormat::Bare if is_free => "start: body | PLAIN\nPLAIN: /[^{\\s](?s:.*)/\n".to_owned(),
-        CallFormat::Bare => "start: body\n".to_owned(),
+        CallFormat::Bare => {
+            let mark = mark.map_or_else(String::new, |id| format!("<[{id}]>? "));
+            match is_free {
+                true => format!("start: {mark}body | PLAIN\nPLAIN: /[^{{\\s](?s:.*)/\n"),
+                false => format!("start: {mark}body\n"),
+            }
+        }
     };
     if is_free && format != CallFormat::Bare {
         lark.push_str("text: /(?s:.*)/\n");
@@ -127,12 +132,20 @@ mod tests {
 
     /// Whether a text may be a whole answer.
     fn allows(tools: &Tools, format: CallFormat, text: &str) -> bool {
+        allows_after(tools, format, None, text)
+    }
+
+    /// The same after a token that calls may begin with, if there is one.
+    fn allows_after(tools: &Tools, format: CallFormat, mark: Option<u32>, text: &str) -> bool {
         let folder = multigraft_testing::fixtures().join("tokenizer/smollm");
         let tokenizer = Arc::new(Tokenizer::from_folder(&folder).expect("a tokenizer"));
         let grammars = Grammars::new(Arc::clone(&tokenizer)).expect("grammars");
-        let constraint = Constraint::Grammar(grammar(tools, format, None));
+        let constraint = Constraint::Grammar(grammar(tools, format, mark));
         let mut grammar = grammars.compile(&constraint).expect("a grammar");
-        for id in tokenizer.encode(text, false).expect("tokens") {
+        for id in mark
+            .into_iter()
+            .chain(tokenizer.encode(text, false).expect("tokens"))
+        {
             if grammar.accept(id).is_err() {
                 return false;
             }
@@ -175,5 +188,11 @@ mod tests {
         assert!(allows(&auto, CallFormat::Bare, bare) && allows(&required, CallFormat::Bare, bare));
         assert!(allows(&auto, CallFormat::Bare, "Text {as it} is."));
         assert!(!allows(&required, CallFormat::Bare, "Text."));
+        // Some token that is special, as Llama 3's <|python_tag|> is; `bare` is allowed without it too.
+        let mark = Some(1);
+        for tools in [&auto, &required] {
+            assert!(allows_after(tools, CallFormat::Bare, mark, bare));
+            assert!(!allows_after(tools, CallFormat::Bare, mark, "Text."));
+        }
     }
 }

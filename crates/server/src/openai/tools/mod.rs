@@ -21,6 +21,8 @@ const MOST: usize = 128;
 
 /// How Mistral's vocabulary spells what calls begin with.
 const LIST_MARK: &str = "[TOOL_CALLS]";
+/// How Llama 3's vocabulary spells what calls may begin with, whatever its template writes.
+const BARE_MARK: &str = "<|python_tag|>";
 
 /// The tools of a request.
 #[derive(Debug)]
@@ -121,10 +123,13 @@ impl Tools {
 
     /// What holds answers to the tools.
     pub(super) fn constraint(&self, format: CallFormat, tokenizer: &Tokenizer) -> Constraint {
+        let mark = match format {
+            CallFormat::Tags => None,
+            CallFormat::List => tokenizer.token_id(LIST_MARK),
+            CallFormat::Bare => tokenizer.token_id(BARE_MARK),
+        };
         // Where it is a token of its own, it is no text.
-        let mark = tokenizer
-            .token_id(LIST_MARK)
-            .filter(|&id| tokenizer.is_special(id));
+        let mark = mark.filter(|&id| tokenizer.is_special(id));
         Constraint::Grammar(grammar::grammar(self, format, mark))
     }
 
@@ -236,7 +241,9 @@ fn in_words(message: Value) -> Value {
 /// The text of a token as calls are looked for in it.
 pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
     if token.special && tokenizer.token_id(LIST_MARK) == Some(token.id) {
-        return format!("{}{LIST_MARK}", token.text);
+        // Where special tokens are shown, it is there already.
+        let text = token.text.strip_suffix(LIST_MARK).unwrap_or(&token.text);
+        return format!("{text}{LIST_MARK}");
     }
     token.text.clone()
 }

@@ -1,0 +1,147 @@
+//! The processor, memory and disk.
+
+use std::{fs, path::Path};
+
+use multigraft_model::InstructionSet;
+
+use super::{Findings, model::Base};
+use crate::{
+    config::{ModelSettings, default_threads},
+    locate::Places,
+    memory::{self, Bytes},
+};
+
+/// Which vector instructions compute, and what better ones there could be. The figures are those of docs/performance.md.
+pub(super) fn instruction_set(findings: &mut Findings) {
+    const CHECK: &str = "processor";
+    if let Err(error) = InstructionSet::check() {
+        return findings.fail(CHECK, error.to_string(), "unset MULTIGRAFT_ISA");
+    }
+    let (used, best) = (InstructionSet::current(), InstructionSet::available().pop());
+    if let Some(best) = best.filter(|best| *best != used) {
+        let found = format!("{} is used, though {} is there", used.name(), best.name());
+        return findings.warn(CHECK, found, "unset MULTIGRAFT_ISA, unless you test");
+    }
+    match used {
+        InstructionSet::Scalar => findings.warn(
+            CHECK,
+            "no vector instructions that are known (AVX2, AVX-VNNI, AVX-512, NEON): many times slower",
+            "run on another processor; in a virtual machine, pass the host's through",
+        ),
+        InstructionSet::Avx2 => findings.ok(
+            CHECK,
+            "avx2 (AVX-VNNI would take about two thirds of the time, AVX-512 half)",
+        ),
+        InstructionSet::AvxVnni => findings.ok(
+            CHECK,
+            "avxvnni (AVX-512 would take about three quarters of the time)",
+        ),
+        InstructionSet::Avx512 | InstructionSet::Neon => findings.ok(CHECK, used.name()),
+    }
+}
+
+/// Threads that compute, against the cores that this process may use (affinity and control groups count).
+pub(super) fn threads(settings: &ModelSettings, findings: &mut Findings) {
+    const CHECK: &str = "threads";
+    let (threads, cores) = (settings.threads, default_threads());
+    match threads > cores {
+        true => findings.warn(
+            CHECK,
+            format!("{threads}, but this process may use {cores} cores: every step waits for threads that wait for a core"),
+            format!("--threads {cores}"),
+        ),
+        false => findings.ok(CHECK, format!("{threads} of {cores} cores")),
+    }
+}
+
+/// What everything takes, against what there is.
+pub(super) fn memory(settings: &ModelSettings, base: Option<&Base>, findings: &mut Findings) {
+    const CHECK: &str = "memory";
+    for (name, part) in [
+        ("kv-memory", settings.kv_memory),
+        ("adapter-memory", settings.adapter_memory),
+    ] {
+        if let (Some(part), Some(whole)) = (part, settings.memory)
+            && part > whole
+        {
+            findings.warn(
+                CHECK,
+                format!("{name} is {part}, but memory, which holds it, {whole}"),
+                format!("give --memory more, or leave --{name} out"),
+            );
+        }
+    }
+    let (Some(base), Some(free)) = (base, memory::available()) else {
+        return;
+    };
+    let caches = settings.memory.unwrap_or_else(|| {
+        Bytes(base.kv_bytes(settings, free).0 + settings.adapter_memory.map_or(0, |bytes| bytes.0))
+    });
+    let (weights, all) = (Bytes(base.bytes), Bytes(base.bytes.saturating_add(caches.0)));
+    let unbounded = settings.memory.is_none() && settings.adapter_memory.is_none();
+    let besides = if unbounded { ", and adapters" } else { "" };
+    let found = format!("{weights} of weights and up to {caches} of caches{besides}; {free} are free");
+    if weights > free {
+        findings.fail(CHECK, found, "a smaller model, or one that is quantised further");
+    } else if all > free {
+        findings.warn(
+            CHECK,
+            found,
+            "less --memory (or --kv-memory and --adapter-memory), --kv-dtype int8, or less --context",
+        );
+    } else {
+        findings.ok(CHECK, found);
+    }
+}
+
+/// Room for what is fetched.
+pub(super) fn disk(settings: &ModelSettings, findings: &mut Findings) {
+    const CHECK: &str = "disk";
+    let cache = Places::of_this_user().adapters();
+    // It is made when something is fetched.
+    let Some(there) = cache.ancestors().find(|folder| folder.exists()) else {
+        return;
+    };
+    if let Err(error) = writable(there) {
+        return findings.warn(
+            CHECK,
+            format!("nothing can be written to {}: {error}", there.display()),
+            "MULTIGRAFT_CACHE, HF_HOME: a folder that can be written to. Adapters of this machine need none",
+        );
+    }
+    let Ok(system) = rustix::fs::statvfs(there) else {
+        return;
+    };
+    let free = Bytes(system.f_bavail.saturating_mul(system.f_frsize));
+    let taken = Bytes(size(&cache));
+    let wanted = settings.disk_cache;
+    let found = format!(
+        "{free} are free for {}, which may take {wanted} and takes {taken}",
+        cache.display()
+    );
+    match free.0.saturating_add(taken.0) < wanted.0 {
+        true => findings.warn(
+            CHECK,
+            found,
+            "less --disk-cache, or MULTIGRAFT_CACHE on a larger disk",
+        ),
+        false => findings.ok(CHECK, found),
+    }
+}
+
+/// Whether files can be made there.
+pub(super) fn writable(folder: &Path) -> std::io::Result<()> {
+    // It has no name, so nothing is left behind.
+    tempfile::tempfile_in(folder).map(drop)
+}
+
+/// What a folder's files take, as far as it can be read.
+fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(file) if file.is_dir() => size(&entry.path()),
+        Ok(file) => file.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

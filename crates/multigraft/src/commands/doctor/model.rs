@@ -1,0 +1,149 @@
+//! The base model.
+
+use anyhow::{Context as _, Result};
+use multigraft_adapters::{Reference, trained_on};
+use multigraft_kernels::KvLayer;
+use multigraft_model::{BLOCK_TOKENS, Config, ModelFiles};
+use multigraft_text::{ChatTemplate, Tokenizer};
+
+use super::Findings;
+use crate::{
+    commands::serve::count,
+    config::ModelSettings,
+    load::{DEFAULT_KV_MEMORY, sources},
+    locate::{Located, Places},
+    memory::Bytes,
+};
+
+/// What is known of the base without its weights.
+pub(super) struct Base {
+    pub config: Config,
+    /// Of its weights as they are stored; packed they take about as much.
+    pub bytes: u64,
+}
+
+impl Base {
+    /// What keys and values may take where there is no budget, with so much memory free.
+    pub(super) fn kv_bytes(&self, settings: &ModelSettings, free: Bytes) -> Bytes {
+        let Config {
+            layers,
+            kv_heads,
+            head_dim,
+            ..
+        } = &self.config;
+        let block = layers.len() * KvLayer::block_bytes(*kv_heads, *head_dim, settings.kv_dtype.into());
+        let context = settings.context.unwrap_or(self.config.context);
+        let one = block.saturating_mul(context.div_ceil(BLOCK_TOKENS));
+        let all = one.saturating_mul(settings.engine.max_running);
+        let most = Bytes::from(all).min(DEFAULT_KV_MEMORY).max(Bytes::from(one));
+        settings.kv_memory.unwrap_or(most.min(Bytes(free.0 / 2)))
+    }
+}
+
+/// Whether the base can be read and served.
+pub(super) fn base(settings: &ModelSettings, findings: &mut Findings) -> Option<Base> {
+    const CHECK: &str = "model";
+    let wanted = match wanted(settings) {
+        Ok(Some(wanted)) => wanted,
+        Ok(None) => {
+            findings.ok(
+                CHECK,
+                "the base that the first adapter was made for, once its files are fetched",
+            );
+            return None;
+        }
+        Err(error) => {
+            findings.fail(CHECK, format!("{error:#}"), "give a base with --base");
+            return None;
+        }
+    };
+    let place = settings.base_alias.get(&wanted);
+    let place = place.map_or_else(|| wanted.clone(), |path| path.to_string_lossy().into_owned());
+    let located = match Places::of_this_user().find(&place) {
+        Ok(located) => located,
+        Err(_) if matches!(Reference::parse(&wanted), Ok(Reference::Hub { .. })) => {
+            findings.warn(
+                CHECK,
+                format!("{wanted} is not on this machine: it is fetched from the Hub when the server starts"),
+                "let the first start take its time, or fetch it before",
+            );
+            return None;
+        }
+        Err(error) => {
+            findings.fail(
+                CHECK,
+                format!("{error:#}"),
+                "give the path of a GGUF file or a model's folder",
+            );
+            return None;
+        }
+    };
+    match read(&located) {
+        Ok((base, parameters)) => {
+            let context = base.config.context;
+            findings.ok(
+                CHECK,
+                format!(
+                    "{} ({}, {} parameters) in {}",
+                    located.name,
+                    base.config.architecture,
+                    count(parameters),
+                    located.path.display()
+                ),
+            );
+            if let Some(asked) = settings.context.filter(|asked| *asked > context) {
+                findings.fail(
+                    CHECK,
+                    format!("context is {asked}, but the model was made for {context} tokens at most"),
+                    format!("--context {context} or less"),
+                );
+            }
+            Some(base)
+        }
+        Err(error) => {
+            let found = format!("{}: {error:#}", located.path.display());
+            findings.fail(CHECK, found, "see `multigraft inspect` and docs/configuration.md");
+            None
+        }
+    }
+}
+
+/// What is to be served; `None` if that is only known when the first adapter was fetched.
+fn wanted(settings: &ModelSettings) -> Result<Option<String>> {
+    if let Some(base) = &settings.base {
+        return Ok(Some(base.clone()));
+    }
+    let sources = sources(&settings.adapter, settings.adapters.as_deref())?;
+    let source = sources
+        .first()
+        .context("no base model, and no adapter that says one")?;
+    let Reference::Folder(folder) = &source.at else {
+        return Ok(None);
+    };
+    let base = trained_on(folder);
+    base.map(Some)
+        .with_context(|| format!("adapter `{}` does not say what base it was made for", source.name))
+}
+
+fn read(located: &Located) -> Result<(Base, u64)> {
+    let files = ModelFiles::open(&located.path)?;
+    let config = files.config()?;
+    let (mut bytes, mut parameters) = (0, 0);
+    for tensor in files.tensors() {
+        bytes += tensor.bytes.len() as u64;
+        parameters += tensor.len() as u64;
+    }
+    let (tokenizer, template) = match &files {
+        ModelFiles::Gguf(gguf) => (
+            Tokenizer::from_gguf(gguf.metadata()),
+            ChatTemplate::from_gguf(gguf.metadata()),
+        ),
+        ModelFiles::Folder { .. } => (
+            Tokenizer::from_folder(&located.path),
+            ChatTemplate::from_folder(&located.path),
+        ),
+    };
+    tokenizer.context("its tokenizer")?;
+    template.context("its chat template")?;
+    Ok((Base { config, bytes }, parameters))
+}

@@ -1,0 +1,88 @@
+//! `multigraft health`: whether a server answers, for images without a shell or another client.
+
+use std::{
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use reqwest::{Client, Url};
+use tokio::runtime;
+
+use crate::{
+    cli::HealthArguments,
+    config::{ConfigFile, ServerOptions, ServerSettings},
+};
+
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(arguments: &HealthArguments, config: Option<&Path>) -> Result<ExitCode> {
+    let url = match &arguments.url {
+        Some(url) => url.clone(),
+        None => {
+            let file = ConfigFile::read(config)?;
+            let flags = ServerOptions {
+                host: arguments.host,
+                port: arguments.port,
+                ..ServerOptions::default()
+            };
+            own(ServerSettings::resolve(&flags, &file.server)?.address)?
+        }
+    };
+    // What TLS is made of; a second time it changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(async { client.get(url.clone()).send().await });
+    let mut out = io::stdout().lock();
+    match answer {
+        Ok(answer) if answer.status().is_success() => {
+            writeln!(out, "{url} answers")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(answer) => {
+            writeln!(out, "{url} answers with {}", answer.status())?;
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => {
+            writeln!(
+                out,
+                "{:#}",
+                anyhow::Error::from(error).context(format!("{url} does not answer"))
+            )?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The server with these settings, as it is reached from this machine.
+fn own(address: SocketAddr) -> Result<Url> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let url = format!("http://{}/health", SocketAddr::new(ip, address.port()));
+    Url::parse(&url).with_context(|| format!("`{url}` is no URL"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_for_everybody_is_asked_on_this_machine() {
+        for (address, url) in [
+            ("0.0.0.0:8080", "http://127.0.0.1:8080/health"),
+            ("[::]:80", "http://[::1]/health"),
+            ("10.0.0.1:9", "http://10.0.0.1:9/health"),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(own(address).expect("a URL").as_str(), url);
+        }
+    }
+}

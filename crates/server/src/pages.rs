@@ -1,0 +1,193 @@
+//! The pages in `docs/` against the code: a field that is read is named in its dialect's page, and the other way round.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::fields;
+use support::{BASE, Server, server};
+
+fn page(name: &str) -> String {
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let path = docs.join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The words of a text that are set as code.
+fn code_words(text: &str) -> BTreeSet<String> {
+    let code = text.split('`').skip(1).step_by(2);
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let words = code.flat_map(|code| code.split(move |character| !is_part(character)));
+    words.map(str::to_owned).collect()
+}
+
+/// The fields that the tables of fields list.
+fn listed(page: &str) -> BTreeSet<String> {
+    let mut within = false;
+    let mut names = BTreeSet::new();
+    for line in page.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        match cells.as_slice() {
+            ["", first, _, ..] if *first == "field" => within = true,
+            ["", first, _, ..] if within => names.extend(code_words(first)),
+            _ => within = false,
+        }
+    }
+    names
+}
+
+/// The name of a field without what it is within.
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// The fields that are read of these bodies, the first of which is a request that is answered.
+async fn read(server: &Server, path: &str, bodies: &[Value]) -> BTreeSet<String> {
+    for (index, body) in bodies.iter().enumerate() {
+        let answer = server.post(path, body.clone()).await;
+        assert!(
+            index > 0 || answer.status == 200,
+            "{path} {body}: {}",
+            answer.text
+        );
+    }
+    fields::read::all()
+}
+
+/// Every field of `read` is in one of the pages, and what the `tables` list is read.
+fn agree(read: &BTreeSet<String>, pages: &[&str], tables: &[&str]) {
+    let words: BTreeSet<String> = pages.iter().flat_map(|name| code_words(&page(name))).collect();
+    let missing: Vec<&String> = read.iter().filter(|path| !words.contains(last(path))).collect();
+    assert!(missing.is_empty(), "{pages:?} do not name {missing:?}");
+    let known: BTreeSet<&str> = read.iter().flat_map(|path| path.split(['.', '[', ']'])).collect();
+    for table in tables {
+        let names = listed(&page(table));
+        let unknown: Vec<&String> = names
+            .iter()
+            .filter(|name| !known.contains(name.as_str()))
+            .collect();
+        assert!(!names.is_empty(), "{table} has no table of fields");
+        assert!(
+            unknown.is_empty(),
+            "{table} lists {unknown:?}, which nothing reads"
+        );
+    }
+}
+
+#[tokio::test]
+async fn openais_and_vllms_fields_are_in_their_pages() {
+    let server = server();
+    let with = |prompt: &Value, extra: Value| {
+        let mut body = prompt.clone();
+        if let (Some(body), Value::Object(extra)) = (body.as_object_mut(), extra) {
+            body.extend(extra);
+        }
+        body
+    };
+    let mut all = BTreeSet::new();
+    for (path, prompt) in [
+        (
+            "/v1/completions",
+            json!({"model": BASE, "prompt": "w", "max_tokens": 1}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": BASE, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}),
+        ),
+    ] {
+        let function = json!({"type": "function", "function": {"name": "f"}});
+        let bodies = [
+            json!({"stream": true, "stream_options": {}, "tools": [function], "tool_choice": function}),
+            json!({"tools": [function], "tool_choice": {"type": "allowed_tools"}}),
+            json!({"structured_outputs": {}}),
+            json!({"response_format": {"type": "json_object"}}),
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}),
+            json!({"model": null, "lora": [{"id": 0, "scale": 1}]}),
+            json!({"model": null, "adapters": [{"id": "two"}]}),
+        ];
+        let first = match path {
+            "/v1/completions" => json!({"stream": true, "stream_options": {}}),
+            _ => bodies[0].clone(),
+        };
+        let mut bodies: Vec<Value> = bodies.map(|extra| with(&prompt, extra)).to_vec();
+        bodies.insert(0, with(&prompt, first));
+        all.extend(read(&server, path, &bodies).await);
+    }
+    let pages = [
+        "openai.md",
+        "vllm.md",
+        "constrained.md",
+        "tools.md",
+        "adapters.md",
+    ];
+    for body in [json!({"lora_name": "x", "lora_path": "/none"}), json!({})] {
+        for path in [
+            "/v1/load_lora_adapter",
+            "/v1/unload_lora_adapter",
+            "/load_lora_adapter",
+            "/unload_lora_adapter",
+        ] {
+            server.post(path, body.clone()).await;
+        }
+    }
+    let management = fields::read::all();
+    agree(&management, &["vllm.md"], &[]);
+    all.extend(management);
+    agree(&all, &pages, &["openai.md", "vllm.md"]);
+}
+
+#[tokio::test]
+async fn tgis_and_loraxs_fields_are_in_their_pages() {
+    let server = server();
+    let parameters = |parameters: Value| json!({"inputs": "w", "parameters": parameters});
+    let bodies = [
+        parameters(json!({"max_new_tokens": 1})),
+        parameters(json!({"grammar": {"type": "regex", "value": "a"}})),
+        parameters(json!({"response_format": {"type": "json_object"}})),
+        parameters(json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}})),
+        parameters(json!({"adapters": [{"id": "two"}]})),
+        parameters(json!({"merged_adapters": {"ids": ["two"]}})),
+        parameters(json!({"merged_adapters": {"ids": ["two"], "merge_strategy": "ties"}})),
+    ];
+    let mut all = BTreeSet::new();
+    for path in ["/generate", "/"] {
+        all.extend(read(&server, path, &bodies).await);
+    }
+    all.extend(read(&server, "/tokenize", &[json!({"inputs": "w"})]).await);
+    let pages = ["tgi.md", "lorax.md", "constrained.md"];
+    agree(&all, &pages, &["tgi.md", "lorax.md"]);
+}
+
+#[tokio::test]
+async fn embeddings_fields_are_in_their_page() {
+    let server = server();
+    let mut all = read(&server, "/v1/embeddings", &[json!({"model": BASE, "input": "a"})]).await;
+    all.extend(read(&server, "/embed", &[json!({"inputs": "a", "parameters": {}})]).await);
+    agree(&all, &["embeddings.md", "openai.md", "lorax.md"], &[]);
+}
+
+#[test]
+fn every_route_is_in_some_page() {
+    let routes = include_str!("routes.rs");
+    let paths = routes
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|text| text.starts_with('/'));
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let pages: String = fs::read_dir(docs)
+        .expect("the pages")
+        .map(|entry| fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default())
+        .collect();
+    for path in paths {
+        // Wildcards are written as names there.
+        let known = path.split("/{").next().unwrap_or(path);
+        assert!(
+            pages.contains(&format!("{known}`")) || pages.contains(&format!("{known}/")),
+            "no page names the route {path}"
+        );
+    }
+}

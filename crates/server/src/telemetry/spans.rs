@@ -1,0 +1,314 @@
+//! Traces: a span for each request, and below it one for each phase. Names and attributes are those of OpenTelemetry's semantic
+//! conventions for HTTP and for generative AI, as far as they have any; nothing of prompts and answers is in them.
+//!
+//! ```text
+//!  POST /v1/chat/completions     from the request's head to the answer's last token
+//!  ├─ adapter load               the wait for an adapter that is not in memory
+//!  ├─ queue                      from acceptance until the first step, for each choice
+//!  ├─ prefill                    from then to the first token
+//!  └─ decode                     from then to the end
+//! ```
+//!
+//! The request's span is in the context of its handler's task, and ends when the last that holds that context is gone: the handler,
+//! or the engine's end of the answers.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use multigraft_engine::{Event, FinishReason};
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{FutureExt as _, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _};
+use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracer;
+
+use crate::{admission::Served, error::ApiError, state::Shared};
+
+/// The headers of a request, as the propagator reads them.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+    }
+}
+
+/// Middleware: a span for each request that asks for something to be done. One that came with `traceparent` goes on with its trace
+/// and with its decision whether it is recorded.
+pub(crate) async fn trace(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    let Some(tracer) = &state.telemetry.tracer else {
+        return next.run(request).await;
+    };
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let parent =
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(request.headers()));
+    let path = request.extensions().get::<MatchedPath>();
+    let method = request.method().as_str().to_owned();
+    let (name, route) = match path {
+        Some(route) => (
+            format!("{method} {}", route.as_str()),
+            Some(KeyValue::new("http.route", route.as_str().to_owned())),
+        ),
+        // Paths that clients make up are no names.
+        None => (method.clone(), None),
+    };
+    let operation =
+        path.and_then(|path| Some(KeyValue::new("gen_ai.operation.name", operation(path.as_str())?)));
+    let attributes = [KeyValue::new("http.request.method", method)];
+    let span = SpanBuilder::from_name(name)
+        .with_kind(SpanKind::Server)
+        .with_attributes(attributes.into_iter().chain(route).chain(operation))
+        .start_with_context(tracer, &parent);
+    let context = parent.with_span(span);
+    let response = next.run(request).with_context(context.clone()).await;
+    let span = context.span();
+    let status = response.status();
+    span.set_attribute(KeyValue::new(
+        "http.response.status_code",
+        i64::from(status.as_u16()),
+    ));
+    if status.is_client_error() || status.is_server_error() {
+        span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
+    }
+    if status.is_server_error() {
+        // A refusal is the client's error, not this span's.
+        let error = response.extensions().get::<ApiError>();
+        span.set_status(Status::error(error.map_or_else(
+            || {
+                StatusCode::canonical_reason(&status)
+                    .unwrap_or_default()
+                    .to_owned()
+            },
+            ToString::to_string,
+        )));
+    }
+    response
+}
+
+/// The convention's word for what a route does.
+fn operation(route: &str) -> Option<&'static str> {
+    match route {
+        "/v1/chat/completions" => Some("chat"),
+        "/v1/completions" | "/" | "/invocations" | "/generate" | "/generate_stream" => {
+            Some("text_completion")
+        }
+        "/v1/embeddings" | "/embed" => Some("embeddings"),
+        _ => None,
+    }
+}
+
+/// The request that is handled asks for what is called `model`.
+pub(crate) fn asked_for(model: &str) {
+    let context = Context::current();
+    if context.span().is_recording() {
+        let span = context.span();
+        span.set_attribute(KeyValue::new("gen_ai.provider.name", "multigraft"));
+        span.set_attribute(KeyValue::new("gen_ai.request.model", model.to_owned()));
+    }
+}
+
+/// A span that lasts as long as its handle: the wait for an adapter.
+pub(crate) fn loading(tracer: Option<&SdkTracer>, adapter: &str) -> Option<Loading> {
+    let context = Context::current();
+    let tracer = tracer.filter(|_| context.span().is_recording())?;
+    let span = SpanBuilder::from_name("adapter load")
+        .with_attributes([KeyValue::new("multigraft.adapter.name", adapter.to_owned())])
+        .start_with_context(tracer, &context);
+    Some(Loading(context.with_span(span)))
+}
+
+/// The wait for an adapter.
+pub(crate) struct Loading(Context);
+
+impl Loading {
+    /// It is over, and it was in vain.
+    pub(crate) fn failed(self, error: &impl Display) {
+        self.0.span().set_status(Status::error(error.to_string()));
+    }
+}
+
+/// What a request's answers come to together. Its span gets the sums when the last of them has ended.
+#[derive(Debug)]
+struct Sums {
+    context: Context,
+    answers: Mutex<Answers>,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    tokens: i64,
+    reasons: Vec<StringValue>,
+}
+
+impl Sums {
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Sums {
+    fn drop(&mut self) {
+        let answers = std::mem::take(self.answers.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let span = self.context.span();
+        span.set_attribute(KeyValue::new("gen_ai.usage.output_tokens", answers.tokens));
+        if !answers.reasons.is_empty() {
+            let reasons = Value::Array(Array::String(answers.reasons));
+            span.set_attribute(KeyValue::new("gen_ai.response.finish_reasons", reasons));
+        }
+    }
+}
+
+/// The phases of one answer.
+#[derive(Debug)]
+pub(super) struct Phases {
+    tracer: SdkTracer,
+    sums: Arc<Sums>,
+    choice: usize,
+    /// Whether there are several.
+    is_one_of_many: bool,
+    accepted: SystemTime,
+    started: Option<SystemTime>,
+    first: Option<SystemTime>,
+    tokens: i64,
+    ended: bool,
+}
+
+impl Phases {
+    /// Those of the request that is handled, whose `choices` `served` answers; none if it is not recorded.
+    pub(super) fn of_current(
+        tracer: &SdkTracer,
+        choices: usize,
+        served: &Served,
+        prompt_tokens: usize,
+    ) -> Option<Self> {
+        let context = Context::current();
+        if !context.span().is_recording() {
+            return None;
+        }
+        context.span().set_attributes([
+            KeyValue::new("gen_ai.response.model", served.name.clone()),
+            KeyValue::new("multigraft.adapter.hash", served.hash.clone()),
+            KeyValue::new("gen_ai.request.choice.count", choices as i64),
+            KeyValue::new("gen_ai.usage.input_tokens", prompt_tokens as i64),
+        ]);
+        Some(Self {
+            tracer: tracer.clone(),
+            sums: Arc::new(Sums {
+                context,
+                answers: Mutex::default(),
+            }),
+            choice: 0,
+            is_one_of_many: choices > 1,
+            accepted: SystemTime::now(),
+            started: None,
+            first: None,
+            tokens: 0,
+            ended: true,
+        })
+    }
+
+    /// Those of one choice.
+    pub(super) fn choice(&self, choice: usize) -> Self {
+        Self {
+            tracer: self.tracer.clone(),
+            sums: Arc::clone(&self.sums),
+            choice,
+            ended: false,
+            ..*self
+        }
+    }
+
+    /// Something happened to the answer.
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { .. } => {
+                self.started = Some(SystemTime::now());
+                self.span("queue", self.accepted, Vec::new(), Status::Unset);
+            }
+            Event::Prompt(_) | Event::Embedding(_) => {}
+            Event::Token(_) => {
+                self.tokens += 1;
+                if self.first.is_none() {
+                    self.first = Some(SystemTime::now());
+                    self.prefill(Vec::new(), Status::Unset);
+                }
+            }
+            Event::Finished(finish) => {
+                let cached = KeyValue::new("multigraft.cached_tokens", finish.cached_tokens as i64);
+                let reason = reason(&finish.reason);
+                self.sums.lock().reasons.push(reason.into());
+                self.end(vec![cached], Status::Unset);
+            }
+            Event::Failed(why) | Event::Cancelled(why) => {
+                let status = Status::error(why.clone());
+                self.sums.context.span().set_status(status.clone());
+                self.end(Vec::new(), status);
+            }
+        }
+    }
+
+    fn prefill(&self, attributes: Vec<KeyValue>, status: Status) {
+        if let Some(started) = self.started {
+            self.span("prefill", started, attributes, status);
+        }
+    }
+
+    /// The phase that it was in is over, and with it the answer.
+    fn end(&mut self, mut attributes: Vec<KeyValue>, status: Status) {
+        self.ended = true;
+        self.sums.lock().tokens += self.tokens;
+        match (self.started, self.first) {
+            (_, Some(first)) => {
+                attributes.push(KeyValue::new("gen_ai.usage.output_tokens", self.tokens));
+                self.span("decode", first, attributes, status);
+            }
+            (Some(_), None) => self.prefill(attributes, status),
+            (None, None) => self.span("queue", self.accepted, attributes, status),
+        }
+    }
+
+    /// A phase that began at `began` and is over.
+    fn span(&self, name: &'static str, began: SystemTime, mut attributes: Vec<KeyValue>, status: Status) {
+        if self.is_one_of_many {
+            attributes.push(KeyValue::new("multigraft.choice", self.choice as i64));
+        }
+        let mut span = SpanBuilder::from_name(name)
+            .with_start_time(began)
+            .with_attributes(attributes)
+            .start_with_context(&self.tracer, &self.sums.context);
+        span.set_status(status);
+        span.end();
+    }
+}
+
+impl Drop for Phases {
+    fn drop(&mut self) {
+        if !self.ended {
+            let hung_up = KeyValue::new("error.type", "client_disconnected");
+            self.sums.context.span().set_attribute(hung_up.clone());
+            self.end(vec![hung_up], Status::Unset);
+        }
+    }
+}
+
+/// OpenAI's word for it.
+fn reason(reason: &FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Length => "length",
+        FinishReason::Eos(_)
+        | FinishReason::StopToken(_)
+        | FinishReason::StopString(_)
+        | FinishReason::Complete => "stop",
+    }
+}
