@@ -16,6 +16,7 @@ use crate::{
     month::{Exhausted, Months},
     secret::Secret,
     store::{Store, StoredSecret},
+    usage::{Query, Row, Usage},
 };
 
 /// How often the database is asked whether another process changed it: how long a revoked key goes on, at most.
@@ -31,6 +32,7 @@ pub struct Access {
     /// Held from reading to keeping what was read, so that nobody puts older keys in the place of newer ones.
     reading: Mutex<()>,
     months: Months,
+    usage: Usage,
 }
 
 impl Access {
@@ -40,6 +42,7 @@ impl Access {
     /// If they cannot be read.
     pub fn new(store: Store) -> Result<Self, AccessError> {
         let access = Self {
+            usage: Usage::open(store.folder())?,
             months: Months::new(store.months()?),
             store,
             keys: RwLock::default(),
@@ -89,7 +92,31 @@ impl Access {
     /// # Errors
     /// If the database cannot be written; then a later call writes it.
     pub fn save(&self) -> Result<(), AccessError> {
-        self.months.save(|spent| self.store.add_spent(spent))
+        let months = self.months.save(|spent| self.store.add_spent(spent));
+        // One that cannot be written does not keep the other from it.
+        self.usage.save(SystemTime::now()).and(months)
+    }
+
+    /// What was used.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Sums of what was used, as far as it was written, the oldest first.
+    ///
+    /// # Errors
+    /// If a database cannot be read, or there are more than `most` rows.
+    pub fn report(&self, query: &Query, most: usize) -> Result<Vec<Row>, AccessError> {
+        let mut rows = self.usage.report(query, most)?;
+        if query.by.key {
+            let keys = self.store.keys()?.into_iter();
+            let names: HashMap<String, String> = keys.map(|key| (key.id, key.name)).collect();
+            for row in &mut rows {
+                let id = row.key.iter().flatten().next();
+                row.key_name = Some(id.and_then(|id| names.get(id).cloned()));
+            }
+        }
+        Ok(rows)
     }
 
     /// Where they are stored.
@@ -152,7 +179,7 @@ fn follow(access: &Weak<Access>) {
                     tracing::error!(%error, "keys cannot be read; those that were known stay");
                 }
                 if let Err(error) = access.save() {
-                    tracing::error!(%error, "the keys' tokens of this month cannot be written yet");
+                    tracing::error!(%error, "what was used cannot be written yet");
                 }
             }
         }

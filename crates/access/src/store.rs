@@ -13,6 +13,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use crate::{
+    audit::Audit,
     error::AccessError,
     grant::Grants,
     key::{Admins, Changes, Key, NewKey, Role, check_name},
@@ -83,6 +84,7 @@ pub(crate) struct Stored {
 pub struct Store {
     database: Mutex<Connection>,
     path: PathBuf,
+    audit: Audit,
 }
 
 fn seconds(time: SystemTime) -> i64 {
@@ -142,7 +144,18 @@ impl Store {
         Ok(Self {
             database: Mutex::new(database),
             path,
+            audit: Audit::new(folder),
         })
+    }
+
+    /// The data folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// Where changes are written down: beside the database, by whoever makes them.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     fn database(&self) -> MutexGuard<'_, Connection> {

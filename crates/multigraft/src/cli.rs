@@ -1,9 +1,9 @@
 //! What can be typed.
 
-use std::{net::IpAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use multigraft_access::Role;
+use multigraft_access::{By, Role, UsageQuery};
 use reqwest::Url;
 
 use crate::{
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Adapters(AdaptersArguments),
     /// Add, list, change, rotate and revoke API keys, whether or not a server runs.
     Keys(KeysArguments),
+    /// Show what keys and adapters used: requests and tokens, by the hour or more.
+    Usage(UsageArguments),
     /// Write an adapter in another form: PEFT's folder, llama.cpp's GGUF, or merged into its base.
     Export(ExportArguments),
     /// Measure this machine, the model on it, the adapters' kernels, or a running server.
@@ -294,6 +296,32 @@ pub(crate) struct KeysArguments {
 
     #[command(subcommand)]
     pub action: KeysAction,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  multigraft usage --data ./data
+  multigraft usage --by key,month --from 2027-01-01 --data ./data
+  multigraft usage --by key,adapter,hour --json --data ./data
+
+Counted are requests that have ended, a second or so after that. Times are in UTC; hours are kept for 400 days.")]
+pub(crate) struct UsageArguments {
+    /// The server's data folder.
+    #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
+    pub data: Option<PathBuf>,
+    /// The first day (such as 2027-01-31), or seconds since 1970. [default: 30 days before the end]
+    #[arg(long, value_name = "TIME", value_parser = UsageQuery::time)]
+    pub from: Option<SystemTime>,
+    /// The end, which is not counted any more. [default: now]
+    #[arg(long, value_name = "TIME", value_parser = UsageQuery::time)]
+    pub to: Option<SystemTime>,
+    /// What is shown apart: key, tenant, adapter, and one of hour, day, month.
+    #[arg(long, value_name = "LIST", default_value = "key,adapter")]
+    pub by: By,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is done to keys.

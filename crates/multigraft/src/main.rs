@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Adapters(arguments) => commands::adapters::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
+        Command::Usage(arguments) => commands::usage::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments, cli.config.as_deref()),
     };

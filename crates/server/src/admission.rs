@@ -19,8 +19,10 @@ use crate::{
     asked::Asked,
     error::ApiError,
     metering::{Bounded, Now},
+    metrics::MERGED,
     session::{Session, name_of},
     state::AppState,
+    tally::Tally,
     telemetry,
     underway::Ticket,
 };
@@ -288,6 +290,8 @@ impl Session {
             [name] => Some(name.as_str()),
             _ => None,
         };
+        let tally = self.access.as_ref();
+        let tally = tally.map(|access| Tally::new(access, self.used(label.unwrap_or(MERGED)), prompt));
         let metered = self.meters.admit(adapters, self.account(), prompt, Now::get());
         let metered = metered
             .inspect_err(|_| self.metrics.refused(label))?
@@ -299,7 +303,7 @@ impl Session {
         let timed = !self.in_background;
         let watch = |follower| (self.metrics.watch(label, Arc::clone(&accepted), timed), follower);
         let watches = followers.into_iter().map(watch).collect();
-        let (sinks, answers) = answers::channel(watches, metered.as_ref());
+        let (sinks, answers) = answers::channel(watches, metered.as_ref(), tally.as_ref());
         let submit = |ids: &mut Vec<RequestId>| {
             for (request, sink) in choices.into_iter().zip(sinks) {
                 // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
@@ -326,6 +330,9 @@ impl Session {
                 metered.refund(std::time::Instant::now());
             }
         })?;
+        if let Some(tally) = &tally {
+            tally.accepted();
+        }
         accepted.store(true, Ordering::Relaxed);
         Ok(answers.under(ticket))
     }

@@ -13,6 +13,7 @@ use crate::{
     error::ApiError,
     metering::{Metered, Now},
     metrics::Watch,
+    tally::Tally,
     telemetry::Follower,
     underway::Ticket,
 };
@@ -25,6 +26,8 @@ pub(crate) struct ChannelSink {
     follower: Follower,
     /// Where its tokens are counted, if they are: as they are made, whoever reads them.
     metered: Option<Arc<Metered>>,
+    /// What its request used, where that is kept.
+    tally: Option<Arc<Tally>>,
     // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
     events: UnboundedSender<(usize, Event)>,
 }
@@ -33,10 +36,16 @@ impl Sink for ChannelSink {
     fn emit(&mut self, event: Event) -> ControlFlow<()> {
         self.watch.event(&event);
         self.follower.event(&event);
+        if let Some(tally) = &self.tally {
+            tally.event(&event);
+        }
         match (&self.metered, &event) {
             (Some(metered), Event::Token(_)) => metered.token(Now::get()),
             // Before its client hears of it, who may ask again at once.
-            (_, Event::Finished(_) | Event::Failed(_) | Event::Cancelled(_)) => self.metered = None,
+            (_, Event::Finished(_) | Event::Failed(_) | Event::Cancelled(_)) => {
+                self.metered = None;
+                self.tally = None;
+            }
             _ => {}
         }
         match self.events.send((self.choice, event)) {
@@ -106,10 +115,12 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched and followed. `metered` is held until the engine is done with all of them.
+/// The two ends of a channel for the choices that are watched and followed. `metered` and `tally` are held until the engine is done
+/// with all of them.
 pub(crate) fn channel(
     watches: Vec<(Watch, Follower)>,
     metered: Option<&Arc<Metered>>,
+    tally: Option<&Arc<Tally>>,
 ) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
     let choices = watches.len();
@@ -121,6 +132,7 @@ pub(crate) fn channel(
             watch,
             follower,
             metered: metered.map(Arc::clone),
+            tally: tally.map(Arc::clone),
             events: sender.clone(),
         })
         .collect();

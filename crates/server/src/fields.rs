@@ -1,6 +1,8 @@
 //! Reading a request's fields one by one, so that every complaint names the field, what it was and what it may be,
 //! and so that nothing is ignored unread.
 
+use std::sync::Arc;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
@@ -8,7 +10,7 @@ use axum::{
 };
 use serde_json::{Map, Value};
 
-use crate::{connections::is_too_slow, error::ApiError, state::Shared};
+use crate::{audit::Note, connections::is_too_slow, error::ApiError, state::Shared};
 
 /// The fields of a JSON object that were not read yet. Null counts as absent.
 #[derive(Clone, Debug)]
@@ -293,6 +295,7 @@ impl FromRequest<Shared> for Fields {
             return Err(ApiError::NotJson);
         }
         let limit = state.limits.body_bytes;
+        let note = request.extensions().get::<Arc<Note>>().cloned();
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             match rejection.status().as_u16() {
                 413 => ApiError::TooLarge { limit },
@@ -300,7 +303,11 @@ impl FromRequest<Shared> for Fields {
                 _ => ApiError::malformed("the request body could not be read to its end"),
             }
         })?;
-        Self::from_json(&bytes)
+        let fields = Self::from_json(&bytes)?;
+        if let Some(note) = note {
+            note.asks(&fields.values);
+        }
+        Ok(fields)
     }
 }
 

@@ -259,15 +259,18 @@ impl Session {
         let Some(access) = self.access.clone() else {
             return Err(ApiError::Failed("there is no store of keys".to_owned()));
         };
-        let done = spawn_blocking(move || {
-            let done = ask(access.store())?;
-            access.refresh()?;
-            Ok(done)
-        });
-        let done = done
-            .await
-            .map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?;
-        done.map_err(failed)
+        let asked = async move {
+            let done = spawn_blocking(move || {
+                let done = ask(access.store())?;
+                access.refresh()?;
+                Ok(done)
+            });
+            let done = done
+                .await
+                .map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?;
+            done.map_err(failed)
+        };
+        self.to_the_end(asked).await
     }
 }
 

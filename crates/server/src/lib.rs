@@ -9,11 +9,13 @@
 //!   fields       the body, field by field: nothing wrong or unknown is let through
 //!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
 //!   keys         API keys, for admins
+//!   audit        what was changed by whom, written down
 //!   tokens       text → tokens, long texts on another thread
 //!   constraints  what the answer must be: JSON, a grammar
 //!   asked        which adapter a request asks for, and at which scale
 //!   admission    name → base or adapter as it is now; limits; hand-over to the engine
 //!   answers      the channel that the engine's events come back through
+//!   tally        what a request used; usage: sums of it, by the hour
 //!   stream       events → server-sent events; or collected into one answer
 //! ```
 //!
@@ -38,6 +40,7 @@ mod adapters;
 mod admission;
 mod answers;
 mod asked;
+mod audit;
 mod batches;
 mod connections;
 mod constraints;
@@ -57,10 +60,12 @@ mod serve;
 mod session;
 mod state;
 mod stream;
+mod tally;
 mod telemetry;
 mod tgi;
 mod tokens;
 mod underway;
+mod usage;
 
 pub use batches::{Batches, run as run_batches};
 pub use connections::ConnectionLimits;

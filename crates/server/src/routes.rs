@@ -20,7 +20,7 @@ use tracing::Level;
 
 use crate::{
     adapters::{events::Stopping, llama_cpp, own, sglang, upload, vllm},
-    dialect,
+    audit, dialect,
     error::ApiError,
     keys, metrics,
     openai::{batches, chat, completions, embeddings, files, models, responses},
@@ -28,6 +28,7 @@ use crate::{
     state::{AppState, Shared},
     telemetry,
     tgi::{embed, generate, info, tokenize},
+    usage,
 };
 
 /// The whole of the HTTP interface over `state`.
@@ -115,6 +116,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         )
         .route("/v1/keys/{id}/rotate", post(keys::rotate))
         // For those who run it
+        .route("/v1/usage", get(usage::report))
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route(
@@ -128,6 +130,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&state),
             session::authenticate,

@@ -11,15 +11,16 @@ use std::{
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, header, request::Parts},
+    http::{Extensions, HeaderMap, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use multigraft_access::{Key, Role, Secret};
+use multigraft_access::{Actor, Key, Role, Secret, Used};
 use multigraft_adapters::{Listed, Reference, Status};
 use multigraft_engine::Tenant;
 
 use crate::{
+    audit::Note,
     error::ApiError,
     metering::Account,
     state::{AppState, Shared},
@@ -58,6 +59,8 @@ pub(crate) struct Session {
     caller: Caller,
     /// Whether nobody waits for the answer.
     pub(crate) in_background: bool,
+    /// Where it is noted what becomes of a change.
+    note: Option<Arc<Note>>,
 }
 
 impl Deref for Session {
@@ -116,6 +119,17 @@ fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError> {
     }
 }
 
+/// Who sent a request, as it is written down.
+pub(crate) fn actor(extensions: &Extensions) -> Actor {
+    match extensions.get::<Caller>().and_then(|caller| caller.0.as_ref()) {
+        None => Actor::Anybody,
+        Some(key) => Actor::Key {
+            key: key.id.clone(),
+            name: key.name.clone(),
+        },
+    }
+}
+
 impl FromRequestParts<Shared> for Session {
     type Rejection = ApiError;
 
@@ -127,6 +141,7 @@ impl FromRequestParts<Shared> for Session {
             state: Arc::clone(state),
             caller,
             in_background: parts.extensions.get::<Background>().is_some(),
+            note: parts.extensions.get::<Arc<Note>>().cloned(),
         })
     }
 }
@@ -190,6 +205,33 @@ impl Session {
             access: Arc::clone(access),
             key: Arc::clone(key),
         })
+    }
+
+    /// What its requests that `adapter` answers are counted as.
+    pub(crate) fn used(&self, adapter: &str) -> Used {
+        let key = self.caller.0.as_ref();
+        Used {
+            key: key.map(|key| key.id.clone()),
+            tenant: key.map(|key| key.tenant.clone()),
+            adapter: adapter.to_owned(),
+        }
+    }
+
+    /// Does something to its end, whether or not whoever asked for it waits, and notes how it ended.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let note = self.note.clone();
+        let done = tokio::spawn(async move {
+            let done = task.await;
+            if let Some(note) = note {
+                note.ended(done.as_ref().err());
+            }
+            done
+        });
+        let done = done.await;
+        done.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?
     }
 
     /// For whom the engine computes: the key's tenant, and within it who says the same `cache_salt`.

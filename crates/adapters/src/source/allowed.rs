@@ -115,6 +115,22 @@ impl AllowedSources {
         }
     }
 
+    /// What `text` would mean, whether or not adapters may come from there and whether or not there are any, as long as links of
+    /// this machine are followed; `None` if it is no reference, or leads upwards where nothing is.
+    pub fn would_be(text: &str) -> Option<Reference> {
+        let reference = Reference::parse(text).ok()?;
+        let Reference::Folder(path) = &reference else {
+            return Some(reference);
+        };
+        let path = std::path::absolute(path).ok()?;
+        // What is not there is below what is there of its path.
+        let found = |above: &Path| Some((above.to_owned(), above.canonicalize().ok()?));
+        let (above, real) = path.ancestors().find_map(found)?;
+        let below = path.strip_prefix(above).ok()?;
+        let is_plain = below.components().all(|part| part != Component::ParentDir);
+        is_plain.then(|| Reference::Folder(real.components().chain(below.components()).collect()))
+    }
+
     fn refused(&self, text: &str) -> AdapterError {
         let folders = self.roots.iter().map(|root| root.display().to_string());
         let prefixes = self.prefixes.iter().map(|prefix| match prefix.as_str() {
@@ -193,6 +209,14 @@ mod tests {
             );
         }
         assert!(matches!(at("none").unwrap_err(), AdapterError::Read { .. }));
+        let would_be = |path: &str| AllowedSources::would_be(&root.join(path).display().to_string());
+        let real = |path: &str| Some(Reference::Folder(dir.path().canonicalize().unwrap().join(path)));
+        assert_eq!(would_be("support"), real("allowed/support"));
+        assert_eq!(would_be("none/x"), real("allowed/none/x"));
+        assert_eq!(would_be("support/../none"), real("allowed/none"));
+        assert_eq!(would_be("none/../x"), None);
+        #[cfg(unix)]
+        assert_eq!(would_be("link/none"), real("secret/none"));
         let nothing = AllowedSources::default().resolve("/").unwrap_err();
         assert!(nothing.to_string().contains("--allow-source"), "{nothing}");
     }

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use comfy_table::{Table, presets};
-use multigraft_access::{Admins, Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Secret, Store};
+use multigraft_access::{
+    Action, Actor, Admins, Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Outcome, Secret, Store,
+};
+use serde_json::{Map, Value, json};
 
 use crate::cli::{KeyLimitArguments, KeysAction, KeysArguments};
 
@@ -19,7 +22,78 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
     let folder = arguments.data.as_ref();
     let folder = folder.context("no data folder: give the server's with --data FOLDER")?;
     let store = Store::open(folder)?;
-    let said = match &arguments.action {
+    let said = act(&store, &arguments.action);
+    if let Some((action, what)) = changes_what(&arguments.action) {
+        let action = Action {
+            actor: Actor::Local,
+            remote: None,
+            action,
+            what: Some(what.to_owned()),
+            details: details(&arguments.action),
+            outcome: match &said {
+                Ok(_) => Outcome::Done,
+                Err(_) => Outcome::Refused,
+            },
+            error: said.as_ref().err().map(|error| format!("{error:#}")),
+            request_id: None,
+        };
+        store.audit().write(&action, SystemTime::now());
+    }
+    writeln!(io::stdout().lock(), "{}", said?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the log calls an action that changes something, and the key.
+fn changes_what(action: &KeysAction) -> Option<(&'static str, &str)> {
+    match action {
+        KeysAction::Add { name, .. } => Some(("key.add", name)),
+        KeysAction::Ls => None,
+        KeysAction::Revoke { key } => Some(("key.revoke", key)),
+        KeysAction::Rotate { key, .. } => Some(("key.rotate", key)),
+        KeysAction::Set { key, .. } => Some(("key.change", key)),
+    }
+}
+
+/// The rest of it, in the words of `/v1/keys`.
+fn details(action: &KeysAction) -> Map<String, Value> {
+    let (role, tenant, grants, days, limits) = match action {
+        KeysAction::Add {
+            role,
+            tenant,
+            grant,
+            days,
+            limits,
+            ..
+        } => (Some(*role), tenant, grant, days, limits),
+        KeysAction::Set {
+            role,
+            tenant,
+            grant,
+            days,
+            limits,
+            ..
+        } => (*role, tenant, grant, days, limits),
+        KeysAction::Rotate { hours, .. } => return Map::from_iter([("hours".to_owned(), (*hours).into())]),
+        KeysAction::Ls | KeysAction::Revoke { .. } => return Map::new(),
+    };
+    let grants = (!grants.is_empty()).then_some(grants);
+    let all = [
+        ("role", json!(role.map(|role| role.to_string()))),
+        ("tenant", json!(tenant)),
+        ("grants", json!(grants)),
+        ("days", json!(days)),
+        ("requests_per_minute", json!(limits.requests_per_minute)),
+        ("tokens_per_minute", json!(limits.tokens_per_minute)),
+        ("concurrent_requests", json!(limits.concurrent_requests)),
+        ("tokens_per_month", json!(limits.tokens_per_month)),
+    ];
+    let given = all.into_iter().filter(|(_, value)| !value.is_null());
+    given.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What to say once it is done.
+fn act(store: &Store, action: &KeysAction) -> Result<String> {
+    Ok(match action {
         KeysAction::Add {
             name,
             role,
@@ -69,9 +143,7 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
             )?;
             table(&[key])
         }
-    };
-    writeln!(io::stdout().lock(), "{said}")?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn grants(given: &[String]) -> Result<Option<Grants>> {

@@ -9,4 +9,5 @@ pub(crate) mod health;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod serve;
+pub(crate) mod usage;
 pub(crate) mod verify;

@@ -9,7 +9,9 @@ pub(crate) mod upload;
 pub(crate) mod vllm;
 
 use multigraft_access::{AccessError, Role, Store};
-use multigraft_adapters::{AddedBy, Adding, ChangeError, Entry, LoadError, Reference, Registry, Source};
+use multigraft_adapters::{
+    AddedBy, Adding, AllowedSources, ChangeError, Entry, LoadError, Reference, Registry, Source,
+};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -35,17 +37,16 @@ impl Session {
     /// waits for that: who added what must not depend on it.
     async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
         let (session, name, reference) = (self.clone(), name.to_owned(), reference.to_owned());
-        to_the_end(async move { session.add(&name, &reference, adding).await }).await
+        self.to_the_end(async move { session.add(&name, &reference, adding).await })
+            .await
     }
 
     async fn add(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
         self.may_manage()?;
         self.may_pin(adding.pinned)?;
-        let at = self
-            .sources
-            .resolve(reference)
-            .map_err(|error| ApiError::not_added(&error))?;
-        let is_new = self.claim(name, Some(&at)).await?;
+        self.may_be_called(name)?;
+        let at = self.from(reference)?;
+        let is_new = self.claim(name).await?;
         let source = Source {
             name: name.to_owned(),
             at,
@@ -110,13 +111,40 @@ impl Session {
         }
     }
 
+    /// Where `reference` leads, if adapters may come from there and grants cover that. Whether there is anything where they do not
+    /// reach is not told.
+    fn from(&self, reference: &str) -> Result<Reference, ApiError> {
+        let found = self.sources.resolve(reference);
+        if let Some(key) = self.limited() {
+            let covered = match &found {
+                Ok(at) => name_of(at),
+                Err(_) => match AllowedSources::would_be(reference) {
+                    Some(at) => name_of(&at),
+                    None => reference.to_owned(),
+                },
+            };
+            if !key.may_use(&covered) {
+                return Err(not_covered("come from", reference));
+            }
+        }
+        found.map_err(|error| ApiError::not_added(&error))
+    }
+
+    /// Whether grants cover the name of an adapter that it adds.
+    fn may_be_called(&self, name: &str) -> Result<(), ApiError> {
+        match self.may_use(name) {
+            true => Ok(()),
+            false => Err(not_covered("be called", name)),
+        }
+    }
+
     /// Takes `name` for the key that adds it, if it may have it; whether it is new. Which names there are is not looked at
-    /// before its grants are. What comes with the request is from nowhere.
-    async fn claim(&self, name: &str, at: Option<&Reference>) -> Result<bool, ApiError> {
+    /// before its grants are.
+    async fn claim(&self, name: &str) -> Result<bool, ApiError> {
         let Some(key) = self.limited() else {
             return Ok(false);
         };
-        if self.may_claim(name, at).await? {
+        if self.may_claim(name).await? {
             return Ok(false);
         }
         let (of, id) = (name.to_owned(), key.id.clone());
@@ -127,24 +155,10 @@ impl Session {
     }
 
     /// Whether there is a `name`, if this may add it or change it.
-    async fn may_claim(&self, name: &str, at: Option<&Reference>) -> Result<bool, ApiError> {
+    async fn may_claim(&self, name: &str) -> Result<bool, ApiError> {
+        self.may_be_called(name)?;
         let is_there = self.registry.contains(name);
-        let Some(key) = self.limited() else {
-            return Ok(is_there);
-        };
-        let from = at.map(name_of);
-        let covered = [("be called", Some(name)), ("come from", from.as_deref())];
-        for (what, covered) in covered
-            .into_iter()
-            .filter_map(|(what, covered)| Some((what, covered?)))
-        {
-            if !key.may_use(covered) {
-                let message =
-                    format!("adapters of this key may not {what} `{covered}`: no grant covers that");
-                return Err(ApiError::Forbidden(message));
-            }
-        }
-        if is_there {
+        if is_there && self.limited().is_some() {
             self.may_change(name).await?;
         }
         Ok(is_there)
@@ -178,7 +192,8 @@ impl Session {
     /// nothing any more when this is done. Those that named others of the same files go on.
     async fn remove_adapter(&self, name: &str, now: bool) -> Result<(), ApiError> {
         let (session, name) = (self.clone(), name.to_owned());
-        to_the_end(async move { session.remove(&name, now).await }).await
+        self.to_the_end(async move { session.remove(&name, now).await })
+            .await
     }
 
     async fn remove(&self, name: &str, now: bool) -> Result<(), ApiError> {
@@ -208,12 +223,11 @@ impl Session {
     }
 }
 
-/// Does something to its end, whether or not whoever asked for it waits.
-async fn to_the_end<T: Send + 'static>(
-    task: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = tokio::spawn(task).await;
-    done.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?
+/// The refusal of a name, or of a source as it was written.
+fn not_covered(what: &str, of: &str) -> ApiError {
+    ApiError::Forbidden(format!(
+        "adapters of this key may not {what} `{of}`: no grant covers that"
+    ))
 }
 
 /// The refusal of what another key added, or nobody.

@@ -14,10 +14,7 @@ use multigraft_model::AdapterHash;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    events::{self, Stopping},
-    to_the_end,
-};
+use super::events::{self, Stopping};
 use crate::{defaults, error::ApiError, fields::Fields, openai::seconds, session::Session, state::AppState};
 
 /// Where events are, below the adapters.
@@ -252,25 +249,23 @@ pub(crate) async fn add(
     };
     if wants_events(&headers) {
         let watched = state.clone();
-        let added = to_the_end(async move {
-            carry_out(&state, addition)
-                .await
-                .map(|(_, Json(adapter))| adapter)
-        });
+        let added = async move {
+            let (_, Json(adapter)) = carry_out(state, addition).await?;
+            Ok(adapter)
+        };
         return Ok(events::respond_until(&watched, name, added));
     }
-    let added = to_the_end(async move { carry_out(&state, addition).await }).await?;
-    Ok(added.into_response())
+    Ok(carry_out(state, addition).await?.into_response())
 }
 
-async fn carry_out(state: &Session, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+async fn carry_out(state: Session, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
     let Addition { name, source, adding } = addition;
     let status = match state.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
     state.add_adapter(&name, &source, adding).await?;
-    Ok((status, shown(state, &name)?))
+    Ok((status, shown(&state, &name)?))
 }
 
 /// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?, "limits"?}`, where `active` is the hash of one of its versions, or
@@ -297,34 +292,60 @@ pub(crate) async fn change(
         .transpose()?;
     let limits = limits(&mut fields, &state)?;
     fields.finish()?;
-    state.may_manage()?;
-    state.may_pin(pinned)?;
-    if state.listed(&name).is_none() {
-        return Err(unknown(&name));
-    }
-    state.may_change(&name).await?;
-    if active.is_some() {
-        let of = name.clone();
-        let activated = state.change(move |registry| registry.activate(&of, hash)).await?;
-        activated.map_err(|error| match error {
-            ActivateError::Change(error) => not_changed(&error, &name),
-            ActivateError::Files(_) | ActivateError::NoEarlier(_) | ActivateError::NoVersion { .. } => {
-                ApiError::Unusable(error.to_string())
-            }
-        })?;
-    }
-    if let Some(defaults) = defaults {
-        set_defaults(&state, &name, defaults).await?;
-    }
-    if let Some(limits) = limits {
-        set_limits(&state, &name, limits).await?;
-    }
-    if let Some(pinned) = pinned {
-        let of = name.clone();
-        let done = state.change(move |registry| registry.pin(&of, pinned)).await?;
-        done.map_err(|error| not_changed(&error, &name))?;
-    }
+    let change = Change {
+        pinned,
+        active: active.map(|_| hash),
+        defaults,
+        limits,
+    };
+    let (session, of) = (state.clone(), name.clone());
+    // All of it, or a client that goes away would leave a half.
+    state
+        .to_the_end(async move { change.make(&session, &of).await })
+        .await?;
     shown(&state, &name)
+}
+
+/// What is to become of an adapter.
+struct Change {
+    pinned: Option<bool>,
+    /// The version that is to be active; within, `None` is the one before.
+    active: Option<Option<AdapterHash>>,
+    defaults: Option<Map<String, Value>>,
+    limits: Option<AdapterLimits>,
+}
+
+impl Change {
+    async fn make(self, state: &Session, name: &str) -> Result<(), ApiError> {
+        state.may_manage()?;
+        state.may_pin(self.pinned)?;
+        if state.listed(name).is_none() {
+            return Err(unknown(name));
+        }
+        state.may_change(name).await?;
+        let of = name.to_owned();
+        if let Some(hash) = self.active {
+            let activated = state.change(move |registry| registry.activate(&of, hash)).await?;
+            activated.map_err(|error| match error {
+                ActivateError::Change(error) => not_changed(&error, name),
+                ActivateError::Files(_) | ActivateError::NoEarlier(_) | ActivateError::NoVersion { .. } => {
+                    ApiError::Unusable(error.to_string())
+                }
+            })?;
+        }
+        if let Some(defaults) = self.defaults {
+            set_defaults(state, name, defaults).await?;
+        }
+        if let Some(limits) = self.limits {
+            set_limits(state, name, limits).await?;
+        }
+        if let Some(pinned) = self.pinned {
+            let of = name.to_owned();
+            let done = state.change(move |registry| registry.pin(&of, pinned)).await?;
+            done.map_err(|error| not_changed(&error, name))?;
+        }
+        Ok(())
+    }
 }
 
 /// How an adapter is removed.

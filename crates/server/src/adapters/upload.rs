@@ -21,11 +21,11 @@ use multigraft_adapters::{AdapterError, AddedBy, Adding, LoadError, Upload};
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 
-use super::{not_loaded, own, to_the_end};
+use super::{not_loaded, own};
 use crate::{connections::is_too_slow, error::ApiError, session::Session};
 
 /// What such a path ends with, after the adapter's name, which may hold slashes itself.
-const END: &str = "/upload";
+pub(crate) const END: &str = "/upload";
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -103,7 +103,7 @@ async fn answer(
     };
     state.may_pin(adding.pinned)?;
     // Before anything is sent.
-    state.may_claim(name, None).await?;
+    state.may_claim(name).await?;
     receive_and_add(state, name, adding, request).await
 }
 
@@ -132,13 +132,15 @@ async fn receive_and_add(
     };
     // A task of its own: the files must stay until they are loaded, even if the client does not.
     let (adding_to, of) = (state.clone(), name.to_owned());
-    to_the_end(async move { add(&adding_to, &of, &upload, adding).await }).await?;
+    state
+        .to_the_end(async move { add(&adding_to, &of, &upload, adding).await })
+        .await?;
     let Json(adapter) = own::shown(state, name)?;
     Ok((status, Json(adapter)).into_response())
 }
 
 async fn add(state: &Session, name: &str, upload: &Upload, adding: Adding) -> Result<(), ApiError> {
-    let is_new = state.claim(name, None).await?;
+    let is_new = state.claim(name).await?;
     let outcome = match state.registry.add(&upload.source(), adding) {
         Ok(waiting) => waiting.outcome().await,
         Err(error) => Err(LoadError::Failed(error.into())),

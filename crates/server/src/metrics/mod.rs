@@ -21,7 +21,7 @@ pub(crate) use scrape::{count, metrics};
 pub(crate) use watch::Watch;
 
 /// The label of what several adapters make together.
-const MERGED: &str = "merged";
+pub(crate) const MERGED: &str = "merged";
 
 /// Adapters with series of their own.
 pub(crate) const MOST_ADAPTERS: usize = 200;

@@ -5,10 +5,13 @@
 //! `a`. So the base goes on from `w` with `xyz`, and an adapter of step 2 with `y`.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(
     clippy::needless_pass_by_value,
     reason = "bodies are written where they are sent"
 )]
+
+pub(crate) mod guarded;
 
 use std::{
     fs,

@@ -1,0 +1,203 @@
+//! Usage in SQLite. A database of its own: keys are read while a long report is made, and it may be deleted.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use super::{
+    Counts, HOUR, Hour, Waiting,
+    report::{Period, Query, Row},
+};
+use crate::error::AccessError;
+
+/// The database's name in the data folder.
+pub const USAGE_FILE: &str = "usage.sqlite";
+
+/// The version of the table.
+const SCHEMA: i64 = 1;
+/// How long to wait for another process that is just writing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const TABLE: &str = "
+    CREATE TABLE usage (
+        -- Since 1970.
+        hour INTEGER NOT NULL,
+        -- The id; these two are empty without keys.
+        key TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        adapter TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        cached_prompt_tokens INTEGER NOT NULL,
+        generated_tokens INTEGER NOT NULL,
+        errors INTEGER NOT NULL,
+        refused INTEGER NOT NULL,
+        PRIMARY KEY (hour, key, tenant, adapter)
+    ) STRICT, WITHOUT ROWID;
+";
+
+#[derive(Debug)]
+pub(super) struct Store {
+    database: Mutex<Connection>,
+    path: PathBuf,
+}
+
+/// As SQLite has numbers.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Store {
+    pub(super) fn open(folder: &Path) -> Result<Self, AccessError> {
+        fs::create_dir_all(folder).map_err(|source| AccessError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let path = folder.join(USAGE_FILE);
+        let fail = |source| AccessError::Database {
+            path: path.clone(),
+            source,
+        };
+        let mut database = Connection::open(&path).map_err(fail)?;
+        database.busy_timeout(PATIENCE).map_err(fail)?;
+        // NORMAL: a machine that loses power loses the last seconds, as a crash does anyway.
+        for (name, value) in [("journal_mode", "WAL"), ("synchronous", "NORMAL")] {
+            database.pragma_update(None, name, value).map_err(fail)?;
+        }
+        let transaction = database
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fail)?;
+        let version: i64 = transaction
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fail)?;
+        match version {
+            0 => transaction.execute_batch(TABLE).map_err(fail)?,
+            SCHEMA => {}
+            _ => return Err(AccessError::TooNew { path, version }),
+        }
+        transaction
+            .pragma_update(None, "user_version", SCHEMA)
+            .map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        Ok(Self {
+            database: Mutex::new(database),
+            path,
+        })
+    }
+
+    fn database(&self) -> MutexGuard<'_, Connection> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> AccessError {
+        AccessError::Database {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// Adds all rows or none. Added, not put in their place: another server may have the folder too.
+    pub(super) fn add(&self, rows: &Waiting) -> Result<(), AccessError> {
+        let mut database = self.database();
+        let mut add = || {
+            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut statement = transaction.prepare_cached(
+                "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET
+                 requests = requests + ?5, prompt_tokens = prompt_tokens + ?6, cached_prompt_tokens = cached_prompt_tokens + ?7,
+                 generated_tokens = generated_tokens + ?8, errors = errors + ?9, refused = refused + ?10",
+            )?;
+            for ((hour, used), counts) in rows {
+                statement.execute(params![
+                    signed(*hour),
+                    used.key.as_deref().unwrap_or_default(),
+                    used.tenant.as_deref().unwrap_or_default(),
+                    used.adapter,
+                    signed(counts.requests),
+                    signed(counts.prompt_tokens),
+                    signed(counts.cached_prompt_tokens),
+                    signed(counts.generated_tokens),
+                    signed(counts.errors),
+                    signed(counts.refused),
+                ])?;
+            }
+            drop(statement);
+            transaction.commit()
+        };
+        add().map_err(|source| self.failed(source))
+    }
+
+    /// Forgets the hours before `hour`.
+    pub(super) fn drop_before(&self, hour: Hour) -> Result<(), AccessError> {
+        let dropped = self
+            .database()
+            .execute("DELETE FROM usage WHERE hour < ?", [signed(hour)]);
+        dropped.map(drop).map_err(|source| self.failed(source))
+    }
+
+    /// Sums, in order of time, key, tenant and adapter.
+    pub(super) fn report(&self, query: &Query, most: usize) -> Result<Vec<Row>, AccessError> {
+        let by = query.by;
+        let start = match by.period {
+            None => "NULL",
+            Some(Period::Hour) => "hour * 3600",
+            Some(Period::Day) => "hour / 24 * 86400",
+            Some(Period::Month) => {
+                "CAST(strftime('%s', hour * 3600, 'unixepoch', 'start of month') AS INTEGER)"
+            }
+        };
+        let column = |is_apart, name| if is_apart { name } else { "NULL" };
+        let sql = format!(
+            "SELECT {start}, {}, {}, {}, sum(requests), sum(prompt_tokens), sum(cached_prompt_tokens), sum(generated_tokens),
+             sum(errors), sum(refused) FROM usage WHERE hour >= ?1 AND hour < ?2 AND (?3 IS NULL OR key = ?3)
+             GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT ?4",
+            column(by.key, "key"),
+            column(by.tenant, "tenant"),
+            column(by.adapter, "adapter"),
+        );
+        let end = query.to.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let database = self.database();
+        let read = || {
+            let mut statement = database.prepare(&sql)?;
+            let range = params![
+                signed(super::hour(query.from)),
+                signed(end.div_ceil(HOUR)),
+                query.key,
+                signed(most as u64 + 1)
+            ];
+            let rows = statement.query_map(range, |row| {
+                let count = |index| row.get(index).map(|sum: i64| u64::try_from(sum).unwrap_or(0));
+                let start: Option<i64> = row.get(0)?;
+                let somebody =
+                    |text: Option<String>| text.map(|text| Some(text).filter(|text| !text.is_empty()));
+                Ok(Row {
+                    start: start.map(|start| u64::try_from(start).unwrap_or(0)),
+                    key: somebody(row.get(1)?),
+                    key_name: None,
+                    tenant: somebody(row.get(2)?),
+                    adapter: row.get(3)?,
+                    counts: Counts {
+                        requests: count(4)?,
+                        prompt_tokens: count(5)?,
+                        cached_prompt_tokens: count(6)?,
+                        generated_tokens: count(7)?,
+                        errors: count(8)?,
+                        refused: count(9)?,
+                    },
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let rows = read().map_err(|source| self.failed(source))?;
+        match rows.len() > most {
+            false => Ok(rows),
+            true => Err(AccessError::Invalid(format!(
+                "the answer would have more than {most} rows: ask for a shorter time, or for fewer things apart"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a request used, for the account that is kept of it by the hour.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use multigraft_access::{Access, Counts, Used};
+use multigraft_engine::Event;
+
+/// A request as it goes, all of its choices together. Dropped by the last of them, it is counted for the hour in which it ended, with
+/// what was made until then. One that was never accepted is counted as refused.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    access: Arc<Access>,
+    used: Used,
+    prompt: u64,
+    cached: AtomicU64,
+    generated: AtomicU64,
+    failed: AtomicBool,
+    accepted: AtomicBool,
+}
+
+impl Tally {
+    /// A request with `prompt` tokens, counted once for each of its choices.
+    pub(crate) fn new(access: &Arc<Access>, used: Used, prompt: usize) -> Arc<Self> {
+        Arc::new(Self {
+            access: Arc::clone(access),
+            used,
+            prompt: prompt as u64,
+            cached: AtomicU64::new(0),
+            generated: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            accepted: AtomicBool::new(false),
+        })
+    }
+
+    /// The engine has it.
+    pub(crate) fn accepted(&self) {
+        self.accepted.store(true, Relaxed);
+    }
+
+    /// Something happened to one of its choices.
+    pub(crate) fn event(&self, event: &Event) {
+        match event {
+            Event::Token(_) => drop(self.generated.fetch_add(1, Relaxed)),
+            Event::Finished(finish) => drop(self.cached.fetch_add(finish.cached_tokens as u64, Relaxed)),
+            Event::Failed(_) | Event::Cancelled(_) => self.failed.store(true, Relaxed),
+            Event::Started { .. } | Event::Prompt(_) | Event::Embedding(_) => {}
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let counts = match self.accepted.load(Relaxed) {
+            false => Counts {
+                refused: 1,
+                ..Counts::default()
+            },
+            true => Counts {
+                requests: 1,
+                prompt_tokens: self.prompt,
+                cached_prompt_tokens: self.cached.load(Relaxed),
+                generated_tokens: self.generated.load(Relaxed),
+                errors: u64::from(self.failed.load(Relaxed)),
+                refused: 0,
+            },
+        };
+        self.access
+            .usage()
+            .count(self.used.clone(), &counts, SystemTime::now());
+    }
+}

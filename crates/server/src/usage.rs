@@ -1,0 +1,88 @@
+//! `GET /v1/usage`: what was used, by the hour or more.
+
+use std::time::{Duration, SystemTime};
+
+use axum::{
+    Json,
+    extract::{Query, rejection::QueryRejection},
+};
+use multigraft_access::{AccessError, By, Row, UsageQuery};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use crate::{error::ApiError, openai::seconds, session::Session};
+
+/// Rows of an answer, at most.
+const MOST_ROWS: usize = 10_000;
+/// From when on, where a request does not say.
+const LATELY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What is asked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Asked {
+    from: Option<String>,
+    to: Option<String>,
+    by: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    object: &'static str,
+    /// In seconds since 1970, as all times.
+    from: u64,
+    to: u64,
+    data: Vec<Row>,
+}
+
+/// `GET /v1/usage?from=&to=&by=`: everybody's for admins, for others their key's.
+pub(crate) async fn report(
+    state: Session,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<List>, ApiError> {
+    let Query(asked) = asked.map_err(|error| ApiError::malformed(error.body_text()))?;
+    let time = |field, text: Option<String>, default| match text {
+        None => Ok(default),
+        Some(text) => UsageQuery::time(&text)
+            .map_err(|problem| ApiError::invalid(field, format!("`{field}`: {problem}"))),
+    };
+    let to = time("to", asked.to, SystemTime::now())?;
+    let from = time(
+        "from",
+        asked.from,
+        to.checked_sub(LATELY).unwrap_or(SystemTime::UNIX_EPOCH),
+    )?;
+    let by = asked.by.as_deref().unwrap_or("adapter");
+    let by: By = by
+        .parse()
+        .map_err(|problem| ApiError::invalid("by", format!("`by`: {problem}")))?;
+    let Some(access) = state.access.clone() else {
+        let message = "this server keeps no account of what is used: it has no data folder; start it with --data FOLDER";
+        return Err(ApiError::NoAdapter(message.to_owned()));
+    };
+    let query = UsageQuery {
+        from,
+        to,
+        by,
+        key: state.limited().map(|key| key.id.clone()),
+    };
+    let answered = spawn_blocking(move || {
+        let now = SystemTime::now();
+        // So that an answer's client finds it here at once.
+        access.usage().save(now)?;
+        access.report(&query, MOST_ROWS)
+    });
+    let answered = answered
+        .await
+        .map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?;
+    let data = answered.map_err(|error| match error {
+        AccessError::Invalid(message) => ApiError::malformed(message),
+        error => ApiError::Failed(error.to_string()),
+    })?;
+    Ok(Json(List {
+        object: "list",
+        from: seconds(from),
+        to: seconds(to),
+        data,
+    }))
+}
