@@ -41,6 +41,7 @@ mod keys;
 mod metering;
 mod metrics;
 mod openai;
+mod openapi;
 mod routes;
 mod serve;
 mod session;

@@ -23,7 +23,7 @@ use crate::{
     error::ApiError,
     keys, metrics,
     openai::{chat, completions, embeddings, models},
-    session,
+    openapi, session,
     state::{AppState, Shared},
     tgi::{embed, generate, info, tokenize},
 };
@@ -98,6 +98,8 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/version", get(info::version))
         .route("/stats", get(info::stats))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(openapi::docs))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
         .layer(middleware::from_fn_with_state(

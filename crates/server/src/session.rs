@@ -27,8 +27,8 @@ use crate::{
 
 /// Anthropic's and Azure's way to send a key.
 const API_KEY: &str = "x-api-key";
-/// What answers to anybody: whether the server lives.
-const OPEN: [&str; 2] = ["/health", "/ping"];
+/// What answers to anybody: whether the server lives, and what any server of this kind understands.
+const OPEN: [&str; 4] = ["/health", "/ping", "/openapi.json", "/docs"];
 
 /// Whose a request is: a key's, or anybody's where there are no keys.
 #[derive(Clone, Debug)]
