@@ -53,6 +53,7 @@ mod keys;
 mod metering;
 mod metrics;
 mod openai;
+mod openapi;
 #[cfg(test)]
 mod pages;
 mod routes;

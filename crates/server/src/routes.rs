@@ -24,7 +24,7 @@ use crate::{
     error::ApiError,
     keys, metrics,
     openai::{batches, chat, completions, embeddings, files, models, responses},
-    session,
+    openapi, session,
     state::{AppState, Shared},
     telemetry,
     tgi::{embed, generate, info, tokenize},
@@ -128,6 +128,8 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/version", get(info::version))
         .route("/stats", get(info::stats))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(openapi::docs))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))

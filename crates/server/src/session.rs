@@ -28,8 +28,8 @@ use crate::{
 
 /// Anthropic's and Azure's way to send a key.
 const API_KEY: &str = "x-api-key";
-/// What answers to anybody: whether the server lives, and takes requests.
-const OPEN: [&str; 3] = ["/health", "/ping", "/ready"];
+/// What answers to anybody: whether the server lives and takes requests, and what any server of this kind understands.
+const OPEN: [&str; 5] = ["/health", "/ping", "/ready", "/openapi.json", "/docs"];
 
 /// Whose a request is: a key's, or anybody's where there are no keys.
 #[derive(Clone, Debug)]

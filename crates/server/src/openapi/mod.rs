@@ -1,0 +1,95 @@
+//! `GET /openapi.json`: the interface as an OpenAPI 3.1 document; and `GET /docs`, a page that shows it.
+//!
+//! Requests are read field by field ([`crate::fields`]) and not by derived types, so the document is written beside them:
+//! [`schemas`] says what bodies look like, [`operations`] which route takes and gives which. Tests hold both to the server: every
+//! route is there, every field that a request has is one that the server knows, and schemathesis tries all of it.
+
+mod operations;
+mod schemas;
+
+use axum::{
+    Json,
+    http::{HeaderName, header},
+    response::Html,
+};
+use serde_json::{Map, Value, json};
+
+/// Nothing is fetched but the document itself: the page works where there is no internet.
+const PAGE: &str = include_str!("docs.html");
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// `GET /openapi.json`.
+pub(crate) async fn openapi() -> Json<Value> {
+    Json(document())
+}
+
+/// `GET /docs`.
+pub(crate) async fn docs() -> ([(HeaderName, &'static str); 1], Html<&'static str>) {
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
+}
+
+fn document() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in operations::all() {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        if let Some(path) = path.as_object_mut() {
+            path.insert(operation.method.to_owned(), operation.value);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "multigraft",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "One base model, any number of LoRA adapters: a request names the one that is to answer.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas::all(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server has keys."},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same, as other clients send it."},
+            },
+        },
+        // Without keys nothing is asked for.
+        "security": [{}, {"bearer": []}, {"x-api-key": []}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_schema_is_used() {
+        let document = document();
+        let text = document.to_string();
+        let schemas = document["components"]["schemas"].as_object().expect("schemas");
+        let mut used = HashSet::new();
+        for part in text.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().expect("a name");
+            assert!(schemas.contains_key(name), "there is no schema {name}");
+            used.insert(name.to_owned());
+        }
+        for name in schemas.keys() {
+            assert!(used.contains(name), "nothing uses the schema {name}");
+        }
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let document = document();
+        let mut names = HashSet::new();
+        for (path, methods) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in methods.as_object().expect("methods") {
+                let name = operation["operationId"].as_str().expect("a name");
+                assert!(names.insert(name.to_owned()), "{name} is there twice");
+                assert!(operation["summary"].is_string(), "{method} {path} says nothing");
+            }
+        }
+    }
+}
