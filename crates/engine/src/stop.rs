@@ -38,8 +38,11 @@ impl StopStrings {
     pub(crate) fn push(&mut self, piece: &str) -> Result<String, Stopped> {
         self.held.push_str(piece);
         let found = self.stops.iter().filter_map(|stop| {
-            let mut starts = self.held.match_indices(stop.as_str()).map(|(start, _)| start);
-            let start = starts.find(|start| start + stop.len() > self.passed)?;
+            // Occurrences may overlap: the first that ends late enough may begin within one that does not.
+            let mut starts = self.held.char_indices().map(|(start, _)| start);
+            let start = starts.find(|&start| {
+                start + stop.len() > self.passed && self.held[start..].starts_with(stop.as_str())
+            })?;
             Some((start + stop.len(), start, stop))
         });
         if let Some((end, start, stop)) = found.min() {

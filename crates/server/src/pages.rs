@@ -169,6 +169,49 @@ async fn embeddings_fields_are_in_their_page() {
     agree(&all, &["embeddings.md", "openai.md", "lorax.md"], &[]);
 }
 
+/// The fields that a page's tables call done.
+fn done(page: &str) -> BTreeSet<String> {
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        match cells.as_slice() {
+            ["", first, "done", ..] => Some(*first),
+            _ => None,
+        }
+    });
+    rows.flat_map(code_words).collect()
+}
+
+#[tokio::test]
+async fn what_the_pages_call_done_is_in_the_openapi_document() {
+    let server = server();
+    let document = server.get("/openapi.json").await.json();
+    let schemas = &document["components"]["schemas"];
+    let fields = |schema: &Value| -> BTreeSet<String> {
+        let fields = schema["properties"].as_object().expect("fields");
+        fields.keys().cloned().collect()
+    };
+    let openai: BTreeSet<String> = ["ChatRequest", "CompletionRequest", "EmbeddingsRequest"]
+        .iter()
+        .flat_map(|name| fields(&schemas[name]))
+        .collect();
+    let generate = &schemas["GenerateRequest"];
+    let tgi: BTreeSet<String> = fields(generate)
+        .into_iter()
+        .chain(fields(&generate["properties"]["parameters"]))
+        .collect();
+    for (name, described) in [
+        ("openai.md", &openai),
+        ("vllm.md", &openai),
+        ("tgi.md", &tgi),
+        ("lorax.md", &tgi),
+    ] {
+        let done = done(&page(name));
+        assert!(!done.is_empty(), "{name} has no table of fields");
+        let missing: Vec<_> = done.difference(described).collect();
+        assert!(missing.is_empty(), "{name}: the document lacks {missing:?}");
+    }
+}
+
 #[test]
 fn every_route_is_in_some_page() {
     let routes = include_str!("routes.rs");

@@ -190,6 +190,96 @@ pub(super) fn all() -> Vec<Operation> {
         None,
         vec![(200, json("Model"))],
     );
+    add(
+        tag,
+        "post",
+        "/v1/responses",
+        "respond",
+        "Answer a conversation, in the words of the Responses API",
+        Some("ResponseRequest"),
+        vec![(200, streamed(json("Response")))],
+    );
+    add(
+        tag,
+        "get",
+        "/v1/files",
+        "listFiles",
+        "The files of batches",
+        None,
+        vec![(200, json("Files"))],
+    );
+    add(
+        tag,
+        "post",
+        "/v1/files",
+        "addFile",
+        "Send a file of requests",
+        None,
+        vec![(200, json("File"))],
+    );
+    add(
+        tag,
+        "get",
+        "/v1/files/{id}",
+        "getFile",
+        "A file, without its content",
+        None,
+        vec![(200, json("File"))],
+    );
+    add(
+        tag,
+        "delete",
+        "/v1/files/{id}",
+        "removeFile",
+        "Delete a file",
+        None,
+        vec![(200, json("Deleted"))],
+    );
+    add(
+        tag,
+        "get",
+        "/v1/files/{id}/content",
+        "getFileContent",
+        "What is in a file",
+        None,
+        vec![(200, text("application/octet-stream"))],
+    );
+    add(
+        tag,
+        "get",
+        "/v1/batches",
+        "listBatches",
+        "The batches, the newest first",
+        None,
+        vec![(200, json("Batches"))],
+    );
+    add(
+        tag,
+        "post",
+        "/v1/batches",
+        "addBatch",
+        "Have a file of requests answered while the machine is idle",
+        Some("BatchRequest"),
+        vec![(200, json("Batch"))],
+    );
+    add(
+        tag,
+        "get",
+        "/v1/batches/{id}",
+        "getBatch",
+        "A batch as it stands",
+        None,
+        vec![(200, json("Batch"))],
+    );
+    add(
+        tag,
+        "post",
+        "/v1/batches/{id}/cancel",
+        "cancelBatch",
+        "End a batch early",
+        None,
+        vec![(200, json("Batch"))],
+    );
     let tag = "TGI and LoRAX";
     add(
         tag,
@@ -422,11 +512,29 @@ pub(super) fn all() -> Vec<Operation> {
     add(
         tag,
         "get",
+        "/v1/usage",
+        "usage",
+        "Requests and tokens by key, tenant, adapter and time",
+        None,
+        vec![(200, json("Usages"))],
+    );
+    add(
+        tag,
+        "get",
         "/health",
         "health",
         "200 while requests are answered",
         None,
         vec![(200, json!({})), (503, json!({}))],
+    );
+    add(
+        tag,
+        "get",
+        "/ready",
+        "ready",
+        "200 while new requests are taken, else 503 with the reason",
+        None,
+        vec![(200, json("Ready")), (503, json("Ready"))],
     );
     add(
         tag,
@@ -493,5 +601,22 @@ pub(super) fn all() -> Vec<Operation> {
         None,
         vec![(200, text("text/html"))],
     );
+    for operation in &mut all {
+        if operation.method == "post" && operation.path == "/v1/files" {
+            let body = json!({"multipart/form-data": {"schema": schema_ref("AddFile")}});
+            operation.value["requestBody"] = json!({"required": true, "content": body});
+        }
+        if operation.path == "/v1/usage" {
+            let parameter = |name, about| json!({"name": name, "in": "query", "description": about, "schema": {"type": "string"}});
+            operation.value["parameters"] = json!([
+                parameter("from", "A day in UTC, or seconds since 1970"),
+                parameter("to", "The same, not with that hour"),
+                parameter(
+                    "by",
+                    "Of key, tenant, adapter and one of hour, day, month, by commas"
+                ),
+            ]);
+        }
+    }
     all
 }

@@ -36,6 +36,17 @@ fn list_of(name: &str) -> Value {
     json!({"type": "array", "items": schema(name)})
 }
 
+/// A list that may go on on another page.
+fn page_of(name: &str) -> Value {
+    answer(
+        json!({
+            "object": {"const": "list"}, "first_id": maybe("string"), "last_id": maybe("string"), "has_more": {"type": "boolean"},
+            "data": list_of(name),
+        }),
+        &[],
+    )
+}
+
 fn maybe(kind: &str) -> Value {
     json!({"type": [kind, "null"]})
 }
@@ -66,7 +77,7 @@ fn join(parts: impl IntoIterator<Item = Value>) -> Value {
 
 /// What chat and text completions share.
 fn sampling() -> Value {
-    json!({
+    let chosen = json!({
         "model": {"type": ["string", "null"], "description": "The base or an adapter, by its name"},
         "max_tokens": at_least(0),
         "max_completion_tokens": {"type": ["integer", "null"], "minimum": 0, "description": "The same, and wins"},
@@ -84,12 +95,14 @@ fn sampling() -> Value {
         "n": at_least(1),
         "stream": maybe("boolean"),
         "stream_options": {"type": ["object", "null"], "properties": {"include_usage": maybe("boolean"), "include_obfuscation": {},
-            "continuous_usage_stats": {}}, "additionalProperties": false},
+            "continuous_usage_stats": maybe("boolean")}, "additionalProperties": false},
         "stop": {"type": ["string", "array", "null"], "items": some(), "minLength": 1},
         "stop_token_ids": {"type": ["array", "null"], "items": count()},
         "ignore_eos": maybe("boolean"),
         "include_stop_str_in_output": maybe("boolean"),
         "cache_salt": {"type": ["string", "null"], "minLength": 1, "description": "Requests of the same salt share computed prefixes"},
+    });
+    let rest = json!({
         "response_format": maybe("object"),
         "guided_json": {}, "guided_regex": maybe("string"), "guided_choice": {}, "guided_grammar": maybe("string"),
         "structured_outputs": maybe("object"),
@@ -97,8 +110,18 @@ fn sampling() -> Value {
         "adapter_scale": maybe("number"),
         "adapters": {"type": ["array", "null"], "items": schema("Weighted")},
         "lora": {"type": ["array", "null"], "items": schema("Numbered")},
+        "min_tokens": at_least(0),
+        "prompt_logprobs": at_least(0),
+        "skip_special_tokens": maybe("boolean"),
+        "priority": maybe("integer"),
+        "truncate_prompt_tokens": {"type": ["integer", "null"], "minimum": -1},
+        "truncation_side": {"enum": ["left", "right", null]},
+        "add_special_tokens": maybe("boolean"),
+        "return_token_ids": maybe("boolean"),
+        "return_tokens_as_token_ids": maybe("boolean"),
         "user": {}, "metadata": {}, "store": {}, "service_tier": {},
-    })
+    });
+    join([chosen, rest])
 }
 
 fn requests() -> Vec<(&'static str, Value)> {
@@ -109,13 +132,16 @@ fn requests() -> Vec<(&'static str, Value)> {
         "tools": {"type": ["array", "null"], "items": {"type": "object"}, "maxItems": 128},
         "tool_choice": {"type": ["string", "object", "null"]},
         "parallel_tool_calls": maybe("boolean"),
+        "add_generation_prompt": maybe("boolean"),
+        "continue_final_message": maybe("boolean"),
+        "chat_template_kwargs": maybe("object"),
     });
     let completion = json!({
         "prompt": {"type": ["string", "array"], "minItems": 1, "items": {"type": ["string", "integer", "array"]},
             "description": "A text, token ids, or a list of either"},
         "echo": maybe("boolean"),
         "logprobs": at_least(0),
-        "add_special_tokens": maybe("boolean"),
+        "best_of": at_least(1),
     });
     let generate = json!({
         "adapter_id": maybe("string"),
@@ -140,6 +166,11 @@ fn requests() -> Vec<(&'static str, Value)> {
         "top_n_tokens": at_least(0),
         "ignore_eos_token": maybe("boolean"),
         "grammar": maybe("object"),
+        "best_of": at_least(1),
+        "presence_penalty": maybe("number"),
+        "return_k_alternatives": at_least(0),
+        "apply_chat_template": maybe("boolean"),
+        "response_format": maybe("object"),
     });
     let mut parameters = request(&[], generate);
     parameters["type"] = json!(["object", "null"]);
@@ -167,6 +198,46 @@ fn requests() -> Vec<(&'static str, Value)> {
         (
             "CompletionRequest",
             request(&["prompt"], join([sampling(), completion])),
+        ),
+        (
+            "ResponseRequest",
+            json!({"type": "object", "required": ["input"], "properties": {
+                "model": maybe("string"),
+                "input": {"type": ["string", "array"], "minLength": 1, "minItems": 1},
+                "instructions": maybe("string"),
+                "max_output_tokens": at_least(1),
+                "temperature": within(0.0, 2.0),
+                "top_p": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1},
+                "text": maybe("object"),
+                "tools": {"type": ["array", "null"], "items": {"type": "object"}},
+                "tool_choice": {"type": ["string", "object", "null"]},
+                "parallel_tool_calls": maybe("boolean"),
+                "stream": maybe("boolean"),
+                "metadata": maybe("object"),
+                "user": maybe("string"),
+            }, "description": "And what chats have beyond OpenAI's fields"}),
+        ),
+        (
+            "BatchRequest",
+            request(
+                &["input_file_id", "endpoint", "completion_window"],
+                json!({
+                    "input_file_id": some(),
+                    "endpoint": {"enum": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]},
+                    "completion_window": {"enum": ["24h"]},
+                    "metadata": maybe("object"),
+                    "output_expires_after": maybe("object"),
+                }),
+            ),
+        ),
+        (
+            "AddFile",
+            json!({"type": "object", "required": ["file", "purpose"], "properties": {
+                "file": {"type": "string", "format": "binary"},
+                "purpose": {"enum": ["batch"]},
+                "expires_after[anchor]": {"enum": ["created_at"]},
+                "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+            }}),
         ),
         (
             "EmbeddingsRequest",
@@ -315,6 +386,52 @@ fn answers() -> Vec<(&'static str, Value)> {
             ),
         ),
         (
+            "Response",
+            json!({"type": "object",
+                "required": ["id", "object", "created_at", "model", "status", "error", "incomplete_details", "output", "usage"],
+                "properties": {
+                    "id": text(), "object": {"const": "response"}, "created_at": count(), "model": text(),
+                    "status": {"enum": ["completed", "incomplete", "failed", "in_progress"]},
+                    "error": maybe("object"), "incomplete_details": maybe("object"),
+                    "output": {"type": "array", "items": {"type": "object"}}, "usage": maybe("object"),
+                },
+            }),
+        ),
+        (
+            "File",
+            answer(
+                json!({
+                    "id": text(), "object": {"const": "file"}, "bytes": count(), "created_at": count(),
+                    "expires_at": maybe("integer"), "filename": text(), "purpose": {"enum": ["batch", "batch_output"]},
+                    "status": text(), "status_details": {"type": "null"},
+                }),
+                &[],
+            ),
+        ),
+        ("Files", page_of("File")),
+        (
+            "Deleted",
+            answer(
+                json!({"id": text(), "object": text(), "deleted": {"const": true}}),
+                &[],
+            ),
+        ),
+        (
+            "Batch",
+            json!({"type": "object",
+                "required": ["id", "object", "endpoint", "input_file_id", "completion_window", "status", "created_at", "request_counts"],
+                "properties": {
+                    "id": text(), "object": {"const": "batch"}, "endpoint": text(), "input_file_id": text(),
+                    "completion_window": {"const": "24h"},
+                    "status": {"enum": ["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling",
+                        "cancelled"]},
+                    "output_file_id": maybe("string"), "error_file_id": maybe("string"), "errors": maybe("object"),
+                    "created_at": count(), "request_counts": {"type": "object"}, "metadata": maybe("object"),
+                },
+            }),
+        ),
+        ("Batches", page_of("Batch")),
+        (
             "Model",
             answer(
                 json!({
@@ -394,6 +511,23 @@ fn answers() -> Vec<(&'static str, Value)> {
             ),
         ),
         ("Version", answer(json!({"version": text()}), &[])),
+        (
+            "Ready",
+            answer(
+                json!({"status": {"enum": ["ready", "not ready"]}, "reason": {"type": "string"}}),
+                &["reason"],
+            ),
+        ),
+        (
+            "Usages",
+            answer(
+                json!({
+                    "object": {"const": "list"}, "from": count(), "to": count(),
+                    "data": {"type": "array", "items": {"type": "object"}},
+                }),
+                &[],
+            ),
+        ),
         (
             "Stats",
             json!({"type": "object", "required": ["running", "waiting", "kv_blocks_used"],
