@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::sync::mpsc;
+use std::{sync::mpsc, time::Duration};
 
 use serde_json::{Value, json};
 use support::{Answer, BASE, Options, hash, server, server_with};
@@ -229,17 +229,20 @@ async fn a_stream_that_breaks_off_says_that_it_failed() {
         server
             .post(
                 "/v1/responses",
-                json!({"model": BASE, "input": "c", "stream": true}),
+                json!({"model": BASE, "input": "c", "stream": true, "ignore_eos": true, "max_output_tokens": 900}),
             )
             .await
     });
-    // The step under way is let go once the engine is told to end.
+    // It has far more steps before it than are let go until the engine is told to end.
     step.send(()).expect("a step");
     while engine.stats().steps == 0 {
         tokio::task::yield_now().await;
     }
     let ending = std::thread::spawn(move || engine.abort());
-    drop(step);
+    while !asked.is_finished() {
+        let _ = step.send(());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let answer = asked.await.expect("an answer");
     ending.join().expect("ended");
     let events = events(&answer);
