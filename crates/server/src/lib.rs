@@ -50,7 +50,7 @@ mod tgi;
 mod tokens;
 mod underway;
 
-pub use connections::ConnectionLimits;
+pub use connections::{ConnectionLimits, Tls, TlsError};
 pub use constraints::Constraints;
 pub use dialect::Dialect;
 pub use error::ApiError;

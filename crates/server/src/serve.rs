@@ -10,7 +10,7 @@ use axum::Extension;
 use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 
 use crate::{
-    connections::{self, ConnectionLimits},
+    connections::{self, ConnectionLimits, Tls},
     routes::router,
     state::AppState,
 };
@@ -24,7 +24,7 @@ pub enum Ended {
     CutOff,
 }
 
-/// Serves `state` on `listener` until `signal` yields. Requests under way then have `grace` to end; `signal` a
+/// Serves `state` on `listener`, over TLS if there is a certificate, until `signal` yields. Requests under way then have `grace` to end; `signal` a
 /// second time, or the end of `grace`, cuts them off.
 ///
 /// # Errors
@@ -33,6 +33,7 @@ pub async fn serve<S, F>(
     listener: TcpListener,
     state: Arc<AppState>,
     limits: ConnectionLimits,
+    tls: Option<Tls>,
     grace: Duration,
     mut signal: S,
 ) -> io::Result<Ended>
@@ -42,7 +43,7 @@ where
 {
     let (stop, stopped) = watch::channel(false);
     let routes = router(state).layer(Extension(stopped.clone()));
-    let mut server = tokio::spawn(connections::answer(listener, routes, limits, stopped));
+    let mut server = tokio::spawn(connections::answer(listener, routes, limits, tls, stopped));
     tokio::select! {
         ended = &mut server => return joined(ended),
         () = signal() => {}

@@ -63,6 +63,8 @@ pub(crate) struct ServerSettings {
     pub no_auth: bool,
     /// What a single request may ask for.
     pub limits: Limits,
+    /// The files of the certificate and the key, if it speaks TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// What connections may take.
     pub connections: ConnectionLimits,
     /// How long requests under way may go on after the first signal.
@@ -157,6 +159,12 @@ impl ServerSettings {
             .max_connections
             .or(file.max_connections)
             .unwrap_or(connections.most);
+        let cert = flags.tls_cert.clone().or_else(|| file.tls_cert.clone());
+        let key = flags.tls_key.clone().or_else(|| file.tls_key.clone());
+        ensure!(
+            cert.is_some() == key.is_some(),
+            "TLS needs both a certificate (--tls-cert FILE) and its key (--tls-key FILE); one is missing"
+        );
         ensure!(most > 0, "max-connections is 0, but must be 1 or more");
         Ok(Self {
             address: SocketAddr::new(
@@ -181,6 +189,7 @@ impl ServerSettings {
                     .map_or(limits.load_wait, Duration::from_secs),
                 ..limits
             },
+            tls: cert.zip(key),
             connections: ConnectionLimits { most, ..connections },
             preload: flags
                 .preload
