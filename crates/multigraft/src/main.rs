@@ -13,6 +13,7 @@ mod logging;
 mod memory;
 mod progress;
 mod reconcile;
+mod reload;
 mod traces;
 mod verify;
 

@@ -69,7 +69,7 @@ mod underway;
 mod usage;
 
 pub use batches::{Batches, run as run_batches};
-pub use connections::ConnectionLimits;
+pub use connections::{ConnectionLimits, Tls, TlsError};
 pub use constraints::Constraints;
 pub use dialect::Dialect;
 pub use error::ApiError;

@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 
 use crate::{
     batches::run as run_batches,
-    connections::{self, ConnectionLimits},
+    connections::{self, ConnectionLimits, Tls},
     routes::router,
     state::AppState,
 };
@@ -25,7 +25,7 @@ pub enum Ended {
     CutOff,
 }
 
-/// Serves `state` on `listener` until `signal` yields. Requests under way then have `grace` to end; `signal` a
+/// Serves `state` on `listener`, over TLS if there is a certificate, until `signal` yields. Requests under way then have `grace` to end; `signal` a
 /// second time, or the end of `grace`, cuts them off.
 ///
 /// # Errors
@@ -34,6 +34,7 @@ pub async fn serve<S, F>(
     listener: TcpListener,
     state: Arc<AppState>,
     limits: ConnectionLimits,
+    tls: Option<Tls>,
     grace: Duration,
     mut signal: S,
 ) -> io::Result<Ended>
@@ -45,7 +46,7 @@ where
     let routes = router(Arc::clone(&state)).layer(Extension(stopped.clone()));
     // It is not waited for: what is left of batches is for the next process.
     tokio::spawn(run_batches(state, routes.clone(), stopped.clone()));
-    let mut server = tokio::spawn(connections::answer(listener, routes, limits, stopped));
+    let mut server = tokio::spawn(connections::answer(listener, routes, limits, tls, stopped));
     tokio::select! {
         ended = &mut server => return joined(ended),
         () = signal() => {}

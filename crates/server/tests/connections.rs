@@ -61,7 +61,7 @@ async fn listen(server: &Server, limits: ConnectionLimits) -> Listening {
             }
         }
     };
-    let serving = serve(listener, Arc::clone(&server.state), limits, LONG, signal);
+    let serving = serve(listener, Arc::clone(&server.state), limits, None, LONG, signal);
     Listening {
         address,
         stop,

@@ -1,9 +1,10 @@
 //! `multigraft health`: whether a server answers, for images without a shell or another client.
 
 use std::{
+    env,
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -21,21 +22,30 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(arguments: &HealthArguments, config: Option<&Path>) -> Result<ExitCode> {
-    let url = match &arguments.url {
-        Some(url) => url.clone(),
+    let (url, is_own) = match &arguments.url {
+        Some(url) => (url.clone(), false),
         None => {
             let file = ConfigFile::read(config)?;
             let flags = ServerOptions {
                 host: arguments.host,
                 port: arguments.port,
+                // As `serve` takes them.
+                tls_cert: env::var_os("MULTIGRAFT_TLS_CERT").map(PathBuf::from),
+                tls_key: env::var_os("MULTIGRAFT_TLS_KEY").map(PathBuf::from),
                 ..ServerOptions::default()
             };
-            own(ServerSettings::resolve(&flags, &file.server)?.address)?
+            let settings = ServerSettings::resolve(&flags, &file.server)?;
+            (own(settings.address, settings.tls.is_some())?, true)
         }
     };
     // What TLS is made of; a second time it changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let client = Client::builder()
+        .timeout(PATIENCE)
+        .no_proxy()
+        // Its certificate is for the name that others know it by, and nothing is told to it.
+        .tls_danger_accept_invalid_certs(is_own)
+        .build()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async { client.get(url.clone()).send().await });
     let mut out = io::stdout().lock();
@@ -60,13 +70,14 @@ pub(crate) fn run(arguments: &HealthArguments, config: Option<&Path>) -> Result<
 }
 
 /// The server with these settings, as it is reached from this machine.
-fn own(address: SocketAddr) -> Result<Url> {
+fn own(address: SocketAddr, is_tls: bool) -> Result<Url> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    let url = format!("http://{}/health", SocketAddr::new(ip, address.port()));
+    let scheme = if is_tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}/health", SocketAddr::new(ip, address.port()));
     Url::parse(&url).with_context(|| format!("`{url}` is no URL"))
 }
 
@@ -78,11 +89,13 @@ mod tests {
     fn a_server_for_everybody_is_asked_on_this_machine() {
         for (address, url) in [
             ("0.0.0.0:8080", "http://127.0.0.1:8080/health"),
-            ("[::]:80", "http://[::1]/health"),
+            ("[::]:81", "http://[::1]:81/health"),
             ("10.0.0.1:9", "http://10.0.0.1:9/health"),
         ] {
             let address = address.parse().expect("an address");
-            assert_eq!(own(address).expect("a URL").as_str(), url);
+            assert_eq!(own(address, false).expect("a URL").as_str(), url);
+            let url = url.replace("http:", "https:");
+            assert_eq!(own(address, true).expect("a URL").as_str(), url);
         }
     }
 }

@@ -17,7 +17,8 @@ use multigraft_adapters::{
 };
 use multigraft_engine::Engine;
 use multigraft_server::{
-    AppState, BaseInfo, Batches, Constraints, Ended, Meters, Metrics, Telemetry, Underway, interrupt, serve,
+    AppState, BaseInfo, Batches, Constraints, Ended, Meters, Metrics, Telemetry, Tls, Underway, interrupt,
+    serve,
 };
 use tokio::{net::TcpListener, runtime};
 
@@ -27,6 +28,7 @@ use crate::{
     load::{Base, fetcher, load_all},
     memory::Bytes,
     reconcile::Reconciler,
+    reload::Reload,
     traces::Traces,
 };
 
@@ -38,6 +40,10 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let server = ServerSettings::resolve(&arguments.server, &file.server)?;
     let settings = ModelSettings::resolve(arguments.model, file.model)?;
     let access = access(&server)?;
+    // Before the model, which takes long to load.
+    let tls = server.tls.as_ref().map(|(cert, key)| Tls::open(cert, key));
+    let tls = tls.transpose()?;
+    let reload = Reload::new(config, tls.clone())?;
     let traces = server.traces.as_ref().map(Traces::start).transpose()?;
 
     let mut allowed = server.allow_source.clone();
@@ -110,11 +116,19 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
             .await
             .with_context(|| format!("cannot listen on {}", server.address))?;
         let is_open = access.as_ref().is_none_or(|access| access.is_empty());
-        announce(&overview, listener.local_addr()?, &example, is_open)?;
+        announce(
+            &overview,
+            listener.local_addr()?,
+            tls.is_some(),
+            &example,
+            is_open,
+        )?;
+        tokio::spawn(reload.on_hangup());
         let serving = serve(
             listener,
             Arc::new(state),
             server.connections,
+            tls,
             server.grace,
             interrupt,
         );
@@ -245,9 +259,10 @@ fn overview(base: &Base, registry: &Registry, engine: &Engine, settings: &ModelS
 }
 
 /// Says on stdout that the server answers now, and how to ask it.
-fn announce(overview: &str, address: SocketAddr, model: &str, is_open: bool) -> Result<()> {
+fn announce(overview: &str, address: SocketAddr, is_tls: bool, model: &str, is_open: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]});
+    let scheme = if is_tls { "https" } else { "http" };
     let key = if is_open {
         ""
     } else {
@@ -255,7 +270,7 @@ fn announce(overview: &str, address: SocketAddr, model: &str, is_open: bool) -> 
     };
     writeln!(
         out,
-        "{overview}\nlistening on http://{address} (Ctrl-C stops)\n\ntry:\n  curl http://{address}/v1/chat/completions \
+        "{overview}\nlistening on {scheme}://{address} (Ctrl-C stops)\n\ntry:\n  curl {scheme}://{address}/v1/chat/completions \
          {key}-H 'content-type: application/json' \\\n    -d '{body}'\n"
     )?;
     out.flush()?;

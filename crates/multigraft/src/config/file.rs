@@ -59,6 +59,8 @@ impl ConfigFile {
             }
         }
         self.server.data.iter_mut().for_each(resolve);
+        self.server.tls_cert.iter_mut().for_each(resolve);
+        self.server.tls_key.iter_mut().for_each(resolve);
         self.server.adapters_file.iter_mut().for_each(resolve);
         self.model
             .base_alias

@@ -193,6 +193,14 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_LOAD_WAIT")]
     pub load_wait: Option<u64>,
 
+    /// A PEM file with the certificate for TLS and its chain, read again when it changes. Needs --tls-key. [default: plain HTTP]
+    #[arg(long, value_name = "FILE", env = "MULTIGRAFT_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// A PEM file with the key of --tls-cert.
+    #[arg(long, value_name = "FILE", env = "MULTIGRAFT_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
     /// The most connections at once; the next gets 503 and is closed. [default: 4096]
     #[arg(long, value_name = "N", env = "MULTIGRAFT_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,

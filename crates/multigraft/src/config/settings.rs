@@ -68,6 +68,8 @@ pub(crate) struct ServerSettings {
     pub traces: Option<Url>,
     /// Whether prompts and answers are logged.
     pub log_prompts: bool,
+    /// The files of the certificate and the key, if it speaks TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// What connections may take.
     pub connections: ConnectionLimits,
     /// How long requests under way may go on after the first signal.
@@ -162,6 +164,12 @@ impl ServerSettings {
             .max_connections
             .or(file.max_connections)
             .unwrap_or(connections.most);
+        let cert = flags.tls_cert.clone().or_else(|| file.tls_cert.clone());
+        let key = flags.tls_key.clone().or_else(|| file.tls_key.clone());
+        ensure!(
+            cert.is_some() == key.is_some(),
+            "TLS needs both a certificate (--tls-cert FILE) and its key (--tls-key FILE); one is missing"
+        );
         ensure!(most > 0, "max-connections is 0, but must be 1 or more");
         Ok(Self {
             address: SocketAddr::new(
@@ -191,6 +199,7 @@ impl ServerSettings {
                     .map_or(limits.load_wait, Duration::from_secs),
                 ..limits
             },
+            tls: cert.zip(key),
             connections: ConnectionLimits { most, ..connections },
             preload: flags
                 .preload

@@ -5,6 +5,7 @@
 
 mod body;
 mod io;
+mod tls;
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, time::Duration};
 
@@ -29,6 +30,7 @@ use crate::{Dialect, error::ApiError};
 use body::Paced;
 pub(crate) use body::is_too_slow;
 use io::{Phase, Timed};
+pub use tls::{Tls, TlsError};
 
 /// The most bytes of a request line and its headers; more are 431.
 const HEADER_BYTES: usize = 64 << 10;
@@ -84,8 +86,14 @@ pub(crate) async fn answer(
     listener: TcpListener,
     routes: Router,
     limits: ConnectionLimits,
+    tls: Option<Tls>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let _following = tls.clone().map(|tls| {
+        let mut following = JoinSet::new();
+        following.spawn(async move { tls.follow().await });
+        following
+    });
     let mut connections = JoinSet::new();
     let mut refusals = JoinSet::new();
     loop {
@@ -112,11 +120,13 @@ pub(crate) async fn answer(
                 limits,
                 routes: routes.clone(),
                 stopping: stopping.clone(),
+                tls: tls.clone(),
             };
             connections.spawn(connection.run(stream));
         } else {
             tracing::warn!(most = limits.most, "a connection too many was refused");
-            if refusals.len() < REFUSALS {
+            // Within TLS it would take a handshake, which is what there is no room for.
+            if refusals.len() < REFUSALS && tls.is_none() {
                 refusals.spawn(timeout(REFUSAL, refuse(stream, limits.most)));
             }
         }
@@ -164,15 +174,28 @@ struct Connection {
     limits: ConnectionLimits,
     routes: Router,
     stopping: watch::Receiver<bool>,
+    tls: Option<Tls>,
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream) {
+    async fn run(mut self, stream: TcpStream) {
         // A token's chunk is a small packet; waiting to fill a larger one would add up to 40 ms to each.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection stays with delays");
         }
-        self.serve(stream).await;
+        let Some(tls) = self.tls.take() else {
+            return self.serve(stream).await;
+        };
+        let handshake = timeout(self.limits.headers, tls.acceptor().accept(stream));
+        let secured = tokio::select! {
+            secured = handshake => secured,
+            () = stop(&mut self.stopping) => return,
+        };
+        match secured {
+            Ok(Ok(stream)) => self.serve(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, address = %self.address, "no TLS was agreed on"),
+            Err(_) => tracing::debug!(address = %self.address, "the TLS handshake took too long"),
+        }
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
@@ -181,6 +204,7 @@ impl Connection {
             limits,
             routes,
             mut stopping,
+            tls: _,
         } = self;
         let phase = Phase::default();
         let stream = Timed::new(stream, phase.clone(), limits);

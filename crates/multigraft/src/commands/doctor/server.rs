@@ -102,10 +102,13 @@ pub(super) fn access(settings: &ServerSettings, findings: &mut Findings) {
             format!("{ip} can be reached from other machines, and everybody may do everything (--no-auth)"),
             "multigraft keys add NAME --data FOLDER, unless something before the server decides who may ask",
         ),
+        (false, keys, _) if settings.tls.is_some() => {
+            findings.ok(CHECK, format!("{ip} with {keys} keys, over TLS"));
+        }
         (false, keys, _) => findings.warn(
             CHECK,
             format!("{keys} keys, which pass the network in the clear: the server speaks plain HTTP on {ip}"),
-            "a proxy with TLS before it, and --host 127.0.0.1 if it runs on this machine",
+            "--tls-cert and --tls-key; or a proxy with TLS before it, and --host 127.0.0.1 if it runs on this machine",
         ),
     }
 }
