@@ -16,6 +16,7 @@
 
 mod access;
 mod audit;
+mod database;
 mod error;
 mod grant;
 mod key;

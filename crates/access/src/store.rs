@@ -4,7 +4,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -14,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, Trans
 
 use crate::{
     audit::Audit,
+    database,
     error::AccessError,
     grant::Grants,
     key::{Admins, Changes, Key, NewKey, Role, check_name},
@@ -24,11 +24,6 @@ use crate::{
 
 /// The database's name in the data folder.
 pub const FILE: &str = "keys.sqlite";
-
-/// The version of the tables.
-const SCHEMA: i64 = 2;
-/// How long to wait for another process that is just writing.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
     CREATE TABLE key (
@@ -104,43 +99,13 @@ impl Store {
     /// # Errors
     /// If the folder cannot be made or the database cannot be used.
     pub fn open(folder: &Path) -> Result<Self, AccessError> {
-        fs::create_dir_all(folder).map_err(|source| AccessError::Folder {
-            path: folder.to_owned(),
-            source,
-        })?;
         let path = folder.join(FILE);
-        let fail = |source| AccessError::Database {
-            path: path.clone(),
-            source,
-        };
-        let mut database = Connection::open(&path).map_err(fail)?;
-        database.busy_timeout(PATIENCE).map_err(fail)?;
-        for (name, value) in [
+        let pragmas = [
             ("journal_mode", "WAL"),
             ("synchronous", "FULL"),
             ("foreign_keys", "ON"),
-        ] {
-            database.pragma_update(None, name, value).map_err(fail)?;
-        }
-        let transaction = database
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(fail)?;
-        let version: i64 = transaction
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(fail)?;
-        let steps = match version {
-            0 => [TABLES, LIMITS].as_slice(),
-            1 => &[LIMITS],
-            SCHEMA => &[],
-            _ => return Err(AccessError::TooNew { path, version }),
-        };
-        for step in steps {
-            transaction.execute_batch(step).map_err(fail)?;
-        }
-        transaction
-            .pragma_update(None, "user_version", SCHEMA)
-            .map_err(fail)?;
-        transaction.commit().map_err(fail)?;
+        ];
+        let database = database::open(&path, &pragmas, &[TABLES, LIMITS])?;
         Ok(Self {
             database: Mutex::new(database),
             path,

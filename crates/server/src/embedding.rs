@@ -63,7 +63,17 @@ impl Embed {
             ..Request::embedding(input, self.pooling)
         };
         let requests = self.inputs.into_iter().map(request).collect();
-        let answers = state.submit(requests, &mut served, dialect)?.collect().await?;
+        let answers = state
+            .submit(requests, &mut served, dialect)
+            .map_err(|error| match error {
+                // What is wrong with a prompt is wrong with an input.
+                ApiError::Invalid {
+                    field: Some(field),
+                    message,
+                } if matches!(field.as_str(), "prompt" | "inputs") => ApiError::invalid(self.field, message),
+                error => error,
+            });
+        let answers = answers?.collect().await?;
         let mut embedded = Embedded {
             vectors: Vec::with_capacity(answers.len()),
             prompt_tokens: 0,

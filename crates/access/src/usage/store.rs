@@ -1,10 +1,9 @@
 //! Usage in SQLite. A database of its own: keys are read while a long report is made, and it may be deleted.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, UNIX_EPOCH},
+    time::UNIX_EPOCH,
 };
 
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -13,15 +12,10 @@ use super::{
     Counts, HOUR, Hour, Waiting,
     report::{Period, Query, Row},
 };
-use crate::error::AccessError;
+use crate::{database, error::AccessError};
 
 /// The database's name in the data folder.
 pub const USAGE_FILE: &str = "usage.sqlite";
-
-/// The version of the table.
-const SCHEMA: i64 = 1;
-/// How long to wait for another process that is just writing.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 const TABLE: &str = "
     CREATE TABLE usage (
@@ -54,36 +48,10 @@ fn signed(count: u64) -> i64 {
 
 impl Store {
     pub(super) fn open(folder: &Path) -> Result<Self, AccessError> {
-        fs::create_dir_all(folder).map_err(|source| AccessError::Folder {
-            path: folder.to_owned(),
-            source,
-        })?;
         let path = folder.join(USAGE_FILE);
-        let fail = |source| AccessError::Database {
-            path: path.clone(),
-            source,
-        };
-        let mut database = Connection::open(&path).map_err(fail)?;
-        database.busy_timeout(PATIENCE).map_err(fail)?;
         // NORMAL: a machine that loses power loses the last seconds, as a crash does anyway.
-        for (name, value) in [("journal_mode", "WAL"), ("synchronous", "NORMAL")] {
-            database.pragma_update(None, name, value).map_err(fail)?;
-        }
-        let transaction = database
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(fail)?;
-        let version: i64 = transaction
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(fail)?;
-        match version {
-            0 => transaction.execute_batch(TABLE).map_err(fail)?,
-            SCHEMA => {}
-            _ => return Err(AccessError::TooNew { path, version }),
-        }
-        transaction
-            .pragma_update(None, "user_version", SCHEMA)
-            .map_err(fail)?;
-        transaction.commit().map_err(fail)?;
+        let pragmas = [("journal_mode", "WAL"), ("synchronous", "NORMAL")];
+        let database = database::open(&path, &pragmas, &[TABLE])?;
         Ok(Self {
             database: Mutex::new(database),
             path,

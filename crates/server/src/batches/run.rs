@@ -51,6 +51,7 @@ pub async fn run(state: Arc<AppState>, routes: Router, mut stopped: watch::Recei
         batches,
         routes,
         state,
+        stopped: stopped.clone(),
     };
     tokio::select! {
         // An error means that whoever would say so is gone.
@@ -67,6 +68,8 @@ fn now() -> u64 {
 struct Runner {
     state: Shared,
     routes: Router,
+    /// Whether the server ends: what is refused for that is for the next process.
+    stopped: watch::Receiver<bool>,
     batches: Batches,
     /// One for each line under way.
     places: Arc<Semaphore>,
@@ -169,6 +172,9 @@ impl Runner {
     async fn lines(&self, batch: &Batch, mut changed: watch::Receiver<()>) -> Result<Status, ApiError> {
         let begun = &batch.begun;
         let left = Duration::from_secs(begun.expires.saturating_sub(now()));
+        if left.is_zero() {
+            return Ok(Status::InProgress);
+        }
         let deadline = Instant::now() + left;
         let mut unread = Some(Unread::open(self, batch).await?);
         let mut running = FuturesUnordered::new();
@@ -250,7 +256,8 @@ impl Runner {
             let Ok(response) = response;
             let (head, body) = response.into_parts();
             let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-            if !head.status.is_success() && self.state.engine.is_stopped() {
+            let ends = *self.stopped.borrow() || self.state.engine.is_stopped();
+            if !head.status.is_success() && ends {
                 // The next process runs it.
                 break pending().await;
             }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    files::{find, kept, page},
+    files::{find, kept, page, within},
     metadata,
     types::{seconds, unique_id},
 };
@@ -94,13 +94,7 @@ pub(crate) async fn list(
     listing: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(listing) = listing.map_err(|error| ApiError::malformed(error.body_text()))?;
-    let limit = match listing.limit {
-        Some(limit) if !(1..=100).contains(&limit) => {
-            let message = format!("`limit` is {limit}, but must be 1 to 100");
-            return Err(ApiError::invalid("limit", message));
-        }
-        limit => limit.unwrap_or(20),
-    };
+    let limit = within(listing.limit, 100)?.unwrap_or(20);
     let (tenant, after) = (state.tenant_name().map(str::to_owned), listing.after.clone());
     let found = state
         .batches()?

@@ -44,13 +44,7 @@ pub(crate) async fn list(
     listing: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(listing) = listing.map_err(|error| ApiError::malformed(error.body_text()))?;
-    let limit = match listing.limit {
-        Some(limit) if !(1..=10_000).contains(&limit) => {
-            let message = format!("`limit` is {limit}, but must be 1 to 10000");
-            return Err(ApiError::invalid("limit", message));
-        }
-        limit => limit.unwrap_or(10_000),
-    };
+    let limit = within(listing.limit, 10_000)?.unwrap_or(10_000);
     let tenant = state.tenant_name().map(str::to_owned);
     let now = seconds(SystemTime::now());
     let mut files = state
@@ -78,6 +72,17 @@ pub(crate) async fn list(
     let has_more = files.len() > limit;
     files.truncate(limit);
     Ok(Json(page(files.iter().map(shown).collect(), has_more)))
+}
+
+/// How many entries a page may have, if it was said.
+pub(super) fn within(limit: Option<usize>, most: usize) -> Result<Option<usize>, ApiError> {
+    match limit {
+        Some(limit) if !(1..=most).contains(&limit) => {
+            let message = format!("`limit` is {limit}, but must be 1 to {most}");
+            Err(ApiError::invalid("limit", message))
+        }
+        limit => Ok(limit),
+    }
 }
 
 /// A page of a list.

@@ -1,0 +1,84 @@
+//! What bodies look like. Of requests every field that has an effect is here; an absent field may as well be null.
+
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "schemas are written where they are used"
+)]
+
+mod answers;
+mod management;
+mod requests;
+
+use serde_json::{Map, Value, json};
+
+/// All schemas by name.
+pub(super) fn all() -> Map<String, Value> {
+    let mut all = Map::new();
+    for (name, schema) in requests::requests()
+        .into_iter()
+        .chain(answers::answers())
+        .chain(management::management())
+    {
+        all.insert(name.to_owned(), schema);
+    }
+    all
+}
+
+/// An object of a request: nothing but these fields.
+fn request(required: &[&str], properties: Value) -> Value {
+    json!({"type": "object", "required": required, "properties": properties, "additionalProperties": false})
+}
+
+/// An object of an answer: these fields, of which `optional` may be left out.
+fn answer(properties: Value, optional: &[&str]) -> Value {
+    let fields = properties.as_object().into_iter().flat_map(Map::keys);
+    let required: Vec<&String> = fields.filter(|name| !optional.contains(&name.as_str())).collect();
+    json!({"type": "object", "required": required, "properties": properties})
+}
+
+fn schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn list_of(name: &str) -> Value {
+    json!({"type": "array", "items": schema(name)})
+}
+
+/// A list that may go on on another page.
+fn page_of(name: &str) -> Value {
+    answer(
+        json!({
+            "object": {"const": "list"}, "first_id": maybe("string"), "last_id": maybe("string"), "has_more": {"type": "boolean"},
+            "data": list_of(name),
+        }),
+        &[],
+    )
+}
+
+fn maybe(kind: &str) -> Value {
+    json!({"type": [kind, "null"]})
+}
+
+fn at_least(least: i64) -> Value {
+    json!({"type": ["integer", "null"], "minimum": least})
+}
+
+fn within(least: f64, most: f64) -> Value {
+    json!({"type": ["number", "null"], "minimum": least, "maximum": most})
+}
+
+fn some() -> Value {
+    json!({"type": "string", "minLength": 1})
+}
+
+fn count() -> Value {
+    json!({"type": "integer", "minimum": 0})
+}
+
+fn join(parts: impl IntoIterator<Item = Value>) -> Value {
+    let fields = parts.into_iter().filter_map(|part| match part {
+        Value::Object(fields) => Some(fields),
+        _ => None,
+    });
+    Value::Object(fields.flatten().collect())
+}
