@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
             path: base.path,
         },
         tokenizer: base.tokenizer,
-        template: base.template,
+        template: base.template.map(Arc::new),
         limits: server.limits.clone(),
         started: SystemTime::now(),
         meters: Meters::default(),
