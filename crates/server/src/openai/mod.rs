@@ -18,7 +18,7 @@ mod parameters;
 mod prompt;
 pub(crate) mod responses;
 pub(crate) mod tools;
-mod types;
+pub(crate) mod types;
 
 pub(crate) use parameters::Parameters;
 pub(crate) use types::seconds;
