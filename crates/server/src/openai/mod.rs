@@ -10,7 +10,7 @@ pub(crate) mod completions;
 mod continued;
 pub(crate) mod embeddings;
 pub(crate) mod files;
-mod logprobs;
+pub(crate) mod logprobs;
 pub(crate) mod messages;
 mod metadata;
 pub(crate) mod models;
