@@ -339,7 +339,7 @@ impl Session {
             tally.accepted();
         }
         accepted.store(true, Ordering::Relaxed);
-        Ok(answers.under(ticket))
+        Ok(answers.under(ticket).until(self.deadline))
     }
 }
 

@@ -8,6 +8,7 @@ use axum::{
 };
 use multigraft_engine::{Event, Request, Token};
 use multigraft_text::{CallFormat, Tokenizer};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -32,8 +33,8 @@ use crate::{
 };
 
 /// A choice of a whole answer.
-#[derive(Debug, Serialize)]
-struct Choice {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Choice {
     index: usize,
     message: Message,
     logprobs: Option<ChatLogprobs>,
@@ -44,8 +45,8 @@ struct Choice {
     token_ids: Option<Vec<u32>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Message {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Message {
     role: &'static str,
     /// Null where the answer is calls alone.
     content: Option<String>,

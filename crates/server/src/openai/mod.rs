@@ -11,7 +11,7 @@ mod continued;
 pub(crate) mod conversation;
 pub(crate) mod embeddings;
 pub(crate) mod files;
-mod logprobs;
+pub(crate) mod logprobs;
 pub(crate) mod messages;
 mod metadata;
 pub(crate) mod models;
@@ -19,7 +19,7 @@ mod parameters;
 mod prompt;
 pub(crate) mod responses;
 pub(crate) mod tools;
-mod types;
+pub(crate) mod types;
 
 pub(crate) use parameters::Parameters;
 pub(crate) use types::seconds;

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use multigraft_text::Detokenizer;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// A token and the part of the text it stands for.
-#[derive(Debug, Serialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq, JsonSchema)]
 pub(crate) struct Piece {
     id: u32,
     text: String,
@@ -26,7 +27,7 @@ pub(crate) struct Piece {
     stop: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChatTokenized {
     tokenize_response: Vec<Piece>,
     templated_text: String,

@@ -9,6 +9,7 @@ mod parse;
 
 use multigraft_grammar::Constraint;
 use multigraft_text::{CallFormat, ChatTemplate, Tokenizer};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -249,8 +250,8 @@ pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -
 }
 
 /// A call in an answer; in a stream also a part of one.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct ToolCall {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct ToolCall {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) index: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,8 +261,8 @@ pub(super) struct ToolCall {
     function: CalledFunction,
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct CalledFunction {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct CalledFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     arguments: String,
