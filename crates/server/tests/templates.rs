@@ -269,21 +269,46 @@ async fn tools_are_called_as_the_adapters_template_writes_calls() {
         add(&server, json!({"name": "a", "source": source})).await.status,
         201
     );
-    for (model, begins) in [("a", "[TOOL_CALLS]"), ("two", "<tool_call>")] {
+    let coder = fs::read(multigraft_testing::fixtures().join("chat/coder-tools.json")).unwrap();
+    let coder: Value = serde_json::from_slice(&coder).unwrap();
+    let source = own(dir.path(), 5, coder["template"].as_str().unwrap());
+    assert_eq!(
+        add(&server, json!({"name": "coder", "source": source}))
+            .await
+            .status,
+        201
+    );
+    for (model, begins) in [
+        ("a", "[TOOL_CALLS]"),
+        ("two", "<tool_call>"),
+        (
+            "coder",
+            "<tool_call>\n<function=f>\n<parameter=way>\nnorth\n</parameter>",
+        ),
+    ] {
         let mut body = chat(model);
         body["max_tokens"] = 200.into();
+        body["temperature"] = 0.into();
         body["tools"] = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object",
-            "properties": {}, "additionalProperties": false}}}]);
+            "properties": {"way": {"type": "string", "enum": ["north"]}}, "required": ["way"],
+            "additionalProperties": false}}}]);
         body["tool_choice"] = "required".into();
         body["parallel_tool_calls"] = false.into();
-        let answer = server.post("/v1/chat/completions", body).await;
+        let answer = server.post("/v1/chat/completions", body.clone()).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         let choice = &answer.json()["choices"][0];
-        assert_eq!(
-            choice["message"]["tool_calls"][0]["function"]["name"], "f",
-            "{}",
-            answer.text
-        );
+        let called = &choice["message"]["tool_calls"][0]["function"];
+        assert_eq!(called["name"], "f", "{}", answer.text);
+        let arguments: Value = serde_json::from_str(called["arguments"].as_str().unwrap()).unwrap();
+        assert_eq!(arguments, json!({"way": "north"}));
+        body["stream"] = true.into();
+        let (chunks, _) = server.post("/v1/chat/completions", body).await.chunks();
+        let pieces = chunks.iter().filter_map(|chunk| {
+            chunk
+                .pointer("/choices/0/delta/tool_calls/0/function/arguments")?
+                .as_str()
+        });
+        assert_eq!(pieces.collect::<String>(), called["arguments"].as_str().unwrap());
         let ids = choice["token_ids"].as_array().unwrap();
         let text: String = ids
             .iter()

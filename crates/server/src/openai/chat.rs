@@ -80,7 +80,7 @@ struct DeltaMessage {
 
 /// What answers may call, and how that is told from their text.
 pub(super) struct Calling {
-    tools: Tools,
+    pub(super) tools: Tools,
     pub(super) format: CallFormat,
 }
 
@@ -129,13 +129,13 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
         format: tools::format_of(&template),
         tools,
     });
-    let constrained = constrained.or_else(|| {
-        let Calling { tools, format } = calling.as_ref()?;
-        Some(Constrained {
+    let constrained = match (constrained, &calling) {
+        (None, Some(Calling { tools, format })) => Some(Constrained {
             field: "tools".to_owned(),
-            constraint: tools.constraint(*format, &state.tokenizer),
-        })
-    });
+            constraint: tools.constraint(*format, &state.tokenizer)?,
+        }),
+        (constrained, _) => constrained,
+    };
 
     let grammar = state.constraints.compile(constrained).await?;
     let mut prompt = encode(&state.tokenizer, "messages", &text, add_special).await?;
@@ -192,7 +192,7 @@ pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, Api
             token_ids: parameters.token_ids,
             parsers: match &calling {
                 Some(calling) => (0..parameters.n)
-                    .map(|_| CallParser::new(calling.format))
+                    .map(|_| CallParser::new(calling.format, &calling.tools))
                     .collect(),
                 None => Vec::new(),
             },
@@ -240,7 +240,7 @@ fn choice(names: &Names, index: usize, answer: Answer, logprobs: bool, calling: 
     let logprobs = logprobs.then(|| ChatLogprobs::new(names, &answer.tokens));
     let (mut content, mut tool_calls) = (Some(answer.text), Vec::new());
     if let Some(Calling { tools, format }) = calling {
-        let mut parser = CallParser::new(*format);
+        let mut parser = CallParser::new(*format, tools);
         let texts = answer
             .tokens
             .iter()
