@@ -1,12 +1,13 @@
 //! What there is to say of a name.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use multigraft_model::AdapterHash;
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
-use super::{AdapterLimits, AddedBy, LoadError};
+use super::{AdapterLimits, AddedBy, LoadError, Registry};
 use crate::info::AdapterInfo;
 use crate::source::Reference;
 
@@ -118,5 +119,53 @@ impl Listed {
     /// The version that requests get.
     pub fn active(&self) -> Option<&ListedVersion> {
         self.versions.iter().find(|version| version.active)
+    }
+}
+
+impl Registry {
+    /// All names, in the order that they were added.
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().names.keys().cloned().collect()
+    }
+
+    /// What there is to say of all names, in the order that they were added.
+    pub fn list(&self) -> Vec<Listed> {
+        let state = self.0.lock();
+        let now = Instant::now();
+        let names = state.names.iter();
+        names
+            .map(|(name, named)| named.listed(name, &state.memory, now))
+            .collect()
+    }
+
+    /// What there is to say of one.
+    pub fn listed(&self, name: &str) -> Option<Listed> {
+        let state = self.0.lock();
+        let named = state.names.get(name)?;
+        Some(named.listed(name, &state.memory, Instant::now()))
+    }
+
+    /// The phases of all names, also of those that nobody has because they could not be loaded a moment ago.
+    pub fn statuses(&self) -> Vec<Status> {
+        let state = self.0.lock();
+        let names = state.names.iter().map(|(name, named)| Status {
+            name: name.clone(),
+            phase: named.phase(&state.memory),
+            hash: named.active_hash(),
+        });
+        let now = Instant::now();
+        let failed = state.failed.iter();
+        let failed = failed.filter(|(name, (_, until))| *until > now && !state.names.contains_key(*name));
+        let failed = failed.map(|(name, (error, _))| Status {
+            name: name.clone(),
+            phase: Phase::Failed(error.to_string()),
+            hash: None,
+        });
+        names.chain(failed).collect()
+    }
+
+    /// Says when a phase may have changed. Who is slow misses phases, never the last.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 }

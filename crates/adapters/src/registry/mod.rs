@@ -12,6 +12,7 @@
 //! in memory: replacing, removing or dropping it from here changes nothing for requests under way.
 
 mod added_by;
+mod changes;
 mod entry;
 mod error;
 mod fetch;
@@ -309,75 +310,6 @@ impl Registry {
         self.0.lock().names.contains_key(name)
     }
 
-    /// Forgets a name. Requests under way end as they would have; memory is free when the last of them has.
-    ///
-    /// # Errors
-    /// If there is no such name, or it cannot be stored that there is none; then it is as it was.
-    pub fn remove(&self, name: &str) -> Result<(), ChangeError> {
-        let _changing = self.0.change();
-        self.0.store_of(name)?;
-        // Also one that was stored under the name and is not served now.
-        if let Some(store) = &self.0.store {
-            store.remove(name)?;
-        }
-        let mut state = self.0.lock();
-        if let Some(named) = state.names.shift_remove(name) {
-            state.waiting -= named.tell_all(&LoadError::Removed);
-        }
-        state.failed.remove(name);
-        let dropped = state.drop_unnamed();
-        drop(state);
-        drop(dropped);
-        self.0.changed();
-        Ok(())
-    }
-
-    /// Whether a name's adapter stays in memory once it is there.
-    ///
-    /// # Errors
-    /// As [`Registry::remove`].
-    pub fn pin(&self, name: &str, pinned: bool) -> Result<(), ChangeError> {
-        let _changing = self.0.change();
-        if let Some(store) = self.0.store_of(name)? {
-            store.pin(name, pinned)?;
-        }
-        if let Some(named) = self.0.lock().names.get_mut(name) {
-            named.pinned = pinned;
-        }
-        Ok(())
-    }
-
-    /// What requests for a name get where they say nothing; empty ones are none.
-    ///
-    /// # Errors
-    /// As [`Registry::remove`].
-    pub fn set_defaults(&self, name: &str, defaults: Map<String, Value>) -> Result<(), ChangeError> {
-        let defaults = Some(defaults);
-        let limits = None;
-        self.set(name, Settings { defaults, limits })
-    }
-
-    /// What requests for a name may take.
-    ///
-    /// # Errors
-    /// As [`Registry::remove`].
-    pub fn set_limits(&self, name: &str, limits: AdapterLimits) -> Result<(), ChangeError> {
-        let limits = Some(limits);
-        let defaults = None;
-        self.set(name, Settings { defaults, limits })
-    }
-
-    fn set(&self, name: &str, settings: Settings) -> Result<(), ChangeError> {
-        let _changing = self.0.change();
-        if let Some(store) = self.0.store_of(name)? {
-            store.set(name, &settings)?;
-        }
-        if let Some(named) = self.0.lock().names.get_mut(name) {
-            named.set(settings);
-        }
-        Ok(())
-    }
-
     /// What [`Registry::set_limits`] set, or the usual ones.
     pub fn limits(&self, name: &str) -> AdapterLimits {
         let state = self.0.lock();
@@ -389,64 +321,6 @@ impl Registry {
         self.0.lock().names.get(name)?.defaults.clone()
     }
 
-    /// Makes another version of a name the active one: the one with `hash`, or the one before the active. Returns its hash.
-    ///
-    /// # Errors
-    /// If there is no such name or version, or it cannot be stored; then the name is as it was.
-    pub fn activate(&self, name: &str, hash: Option<AdapterHash>) -> Result<AdapterHash, ActivateError> {
-        let _changing = self.0.change();
-        let store = self.0.store_of(name)?;
-        let (version, hash, is_resident) = {
-            let state = self.0.lock();
-            let named = state.names.get(name);
-            let named = named.ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
-            let (version, hash) = named.find(name, hash)?;
-            (version, hash, state.memory.get(hash).is_some())
-        };
-        // Files that are not the store's may have changed; then the active version had better stay.
-        if store.is_none() && !is_resident {
-            // Only a commit of the Hub brings the same files again.
-            let is_of_the_hub = matches!(version.source, Reference::Hub { .. });
-            let folder = version.folder.filter(|_| !is_of_the_hub);
-            let checked = folder.map_or(Ok(()), |folder| load::check_files(&folder, hash));
-            checked.map_err(|error| ActivateError::Files(Arc::new(error)))?;
-        }
-        if let Some(store) = store {
-            store.activate(name, version.number).map_err(ChangeError::from)?;
-        }
-        let mut state = self.0.lock();
-        if let Some(named) = state.names.get_mut(name) {
-            named.activate(version.number);
-        }
-        let dropped = state.drop_unnamed();
-        drop(state);
-        drop(dropped);
-        self.0.changed();
-        Ok(hash)
-    }
-
-    /// All names, in the order that they were added.
-    pub fn names(&self) -> Vec<String> {
-        self.0.lock().names.keys().cloned().collect()
-    }
-
-    /// What there is to say of all names, in the order that they were added.
-    pub fn list(&self) -> Vec<Listed> {
-        let state = self.0.lock();
-        let now = Instant::now();
-        let names = state.names.iter();
-        names
-            .map(|(name, named)| named.listed(name, &state.memory, now))
-            .collect()
-    }
-
-    /// What there is to say of one.
-    pub fn listed(&self, name: &str) -> Option<Listed> {
-        let state = self.0.lock();
-        let named = state.names.get(name)?;
-        Some(named.listed(name, &state.memory, Instant::now()))
-    }
-
     /// What adapters and keys and values take from together, if they do.
     pub fn budget(&self) -> Option<&MemoryBudget> {
         Some(&*self.0.options.budget).filter(|budget| budget.total() < usize::MAX)
@@ -455,30 +329,6 @@ impl Registry {
     /// How many adapters were dropped from memory for room, for others or for sequences, since the start.
     pub fn evictions(&self) -> u64 {
         self.0.lock().memory.evictions()
-    }
-
-    /// The phases of all names, also of those that nobody has because they could not be loaded a moment ago.
-    pub fn statuses(&self) -> Vec<Status> {
-        let state = self.0.lock();
-        let names = state.names.iter().map(|(name, named)| Status {
-            name: name.clone(),
-            phase: named.phase(&state.memory),
-            hash: named.active_hash(),
-        });
-        let now = Instant::now();
-        let failed = state.failed.iter();
-        let failed = failed.filter(|(name, (_, until))| *until > now && !state.names.contains_key(*name));
-        let failed = failed.map(|(name, (error, _))| Status {
-            name: name.clone(),
-            phase: Phase::Failed(error.to_string()),
-            hash: None,
-        });
-        names.chain(failed).collect()
-    }
-
-    /// Says when a phase may have changed. Who is slow misses phases, never the last.
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.0.changed.subscribe()
     }
 
     /// Memory that adapters take and may take, in bytes.
