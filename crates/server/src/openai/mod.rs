@@ -8,6 +8,7 @@ pub(crate) mod batches;
 pub(crate) mod chat;
 pub(crate) mod completions;
 mod continued;
+pub(crate) mod conversation;
 pub(crate) mod embeddings;
 pub(crate) mod files;
 pub(crate) mod logprobs;

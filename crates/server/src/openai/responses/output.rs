@@ -97,7 +97,7 @@ impl Output {
     pub(super) fn new(tokenizer: Arc<Tokenizer>, calling: Option<&Calling>) -> Self {
         Self {
             tokenizer,
-            parser: calling.map(|calling| CallParser::new(calling.format)),
+            parser: calling.map(|calling| CallParser::new(calling.format, &calling.tools)),
             items: Vec::new(),
             is_open: false,
             finish: None,
