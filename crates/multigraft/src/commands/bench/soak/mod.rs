@@ -8,9 +8,7 @@
 //!          adapters replaced, added and removed       ┘
 //! ```
 
-mod answer;
 mod ask;
-mod rest;
 mod tally;
 
 use std::collections::HashMap;
@@ -29,15 +27,16 @@ use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::adapters::made::{Maker, Targets};
-use super::adapters::own::OwnServer;
 use super::arguments::SoakArguments;
+use super::own::answer::Answer;
+use super::own::known::Family;
+use super::own::made::{Maker, Targets};
+use super::own::rest::{self, Rest};
+use super::own::server::OwnServer;
 use super::print;
 use super::serve::http::Server;
 use super::serve::record::Failure;
-use answer::Answer;
-use ask::{Ask, Due, Family, HangUp, Names};
-use rest::Rest;
+use ask::{Ask, Due, HangUp, Names};
 use tally::{Outcome, Tally};
 
 /// Sequences that run at once.
@@ -122,7 +121,7 @@ async fn soak(base: &str, dir: &Path, folders: &[PathBuf], time: Duration) -> Re
     };
     let stats = soak.http.get("/stats").await?;
     let tally = soak.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let (table, kept) = rest::compare(before, after);
+    let (table, kept) = rest::compare(before, after, "after a minute", 0);
     print(&format!("{}\nstatuses: {}\n", tally.table(), tally.statuses()))?;
     print(&format!(
         "the engine: finished {}, cancelled {}, failed {}, gave way {} times\n\n{table}",
