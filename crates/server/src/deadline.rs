@@ -14,8 +14,8 @@ use crate::{error::ApiError, session::Background, state::Shared};
 
 /// The header in which a request says it, in seconds.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
-/// The longest that can be asked for: a week.
-pub(crate) const LONGEST: f64 = 604_800.0;
+/// What can be asked for, in seconds: a millisecond to a week.
+pub(crate) const RANGE: std::ops::RangeInclusive<f64> = 0.001..=604_800.0;
 
 /// When a request is over, whatever it has come to.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +31,13 @@ impl Deadline {
         let asked = headers.get(&HEADER).map(|value| {
             let text = value.to_str().unwrap_or_default().trim();
             let seconds = text.parse().ok();
-            let seconds = seconds.filter(|seconds: &f64| *seconds > 0.0 && *seconds <= LONGEST);
+            let seconds = seconds.filter(|seconds| RANGE.contains(seconds));
             seconds.map(Duration::from_secs_f64).ok_or_else(|| {
                 let message = format!(
-                    "the header `{HEADER}` is {:?}, but must be a number of seconds above 0, at most {LONGEST}",
-                    String::from_utf8_lossy(value.as_bytes())
+                    "the header `{HEADER}` is {:?}, but must be a number of seconds, {} to {}",
+                    String::from_utf8_lossy(value.as_bytes()),
+                    RANGE.start(),
+                    RANGE.end(),
                 );
                 ApiError::invalid(HEADER.as_str(), message)
             })
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused_with_its_value() {
-        for wrong in ["", "soon", "0", "-1", "NaN", "inf", "1e300", "604801"] {
+        for wrong in ["", "soon", "0", "-1", "NaN", "inf", "1e300", "604801", "5e-324"] {
             let error = allowed(Some(wrong), Some(3)).unwrap_err();
             assert_eq!(error.field(), Some("x-request-timeout"));
             assert!(error.to_string().contains(&format!("{wrong:?}")), "{error}");

@@ -336,3 +336,37 @@ async fn stopping_closes_who_waits_and_lets_who_is_answered_end() {
         .expect("no panic");
     assert_eq!(ended.expect("no fault"), Ended::Drained);
 }
+
+/// Rubbish after a request is not read, and a connection that is closed with something unread is reset: the part of an answer that
+/// has not reached the client would be lost with it.
+#[tokio::test]
+async fn an_answer_is_whole_whatever_the_client_still_sends() {
+    let server = server();
+    let listening = listen(&server, patient()).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // The answer does not fit, so that most of it is on its way when the server closes.
+    socket.set_recv_buffer_size(2048).expect("a small buffer");
+    let stream = socket.connect(listening.address).await.expect("a connection");
+    let (mut reader, mut writer) = stream.into_split();
+    let request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let sending = async {
+        writer.write_all(request).await.expect("sent");
+        // More than the server reads of what it does not care for; it may be gone before it has all.
+        let _ = writer.write_all(&[b'x'; 1 << 20]).await;
+    };
+    let reading = async {
+        let mut answer = Vec::new();
+        timeout(LONG, reader.read_to_end(&mut answer))
+            .await
+            .expect("the server should close the connection")
+            .expect("not a reset");
+        String::from_utf8(answer).expect("text")
+    };
+    let ((), answer) = tokio::join!(sending, reading);
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{head}"
+    );
+}

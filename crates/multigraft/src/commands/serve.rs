@@ -35,6 +35,10 @@ use crate::{
 /// Threads for HTTP. They only parse, tokenise and write: the computing threads are the engine's.
 const HTTP_THREADS: usize = 2;
 
+/// Threads beside these for what takes long or waits for disks: long prompts, grammars, databases. Without a bound, traffic that needs few
+/// of them at once leaves a hundred behind, each with memory that it has freed and the allocator keeps for it.
+const BLOCKING_THREADS: usize = 16;
+
 pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<ExitCode> {
     let file = ConfigFile::read(config)?;
     let server = ServerSettings::resolve(&arguments.server, &file.server)?;
@@ -109,6 +113,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
 
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("http")
         .enable_all()
         .build()?;

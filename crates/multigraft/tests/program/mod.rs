@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod serving;
+pub(crate) mod tiny;
 
 use std::process::Command;
 

@@ -2,12 +2,14 @@
 
 use std::{
     io::{self, ErrorKind},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -18,6 +20,11 @@ use tokio::{
 };
 
 use super::ConnectionLimits;
+
+/// How long what a client sends is still read after the last answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// How many bytes of it at once.
+const REST: usize = 4096;
 
 /// How often a connection began to answer and ended an answer: odd while it answers.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +103,8 @@ pub(super) struct Timed<S> {
     write_by: Pin<Box<Sleep>>,
     /// Whether a write waits for the client.
     is_stuck: bool,
+    /// Until when what the client still sends is read, once nothing more is sent to it.
+    lingers: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Timed<S> {
@@ -109,6 +118,7 @@ impl<S> Timed<S> {
             read_by: Box::pin(sleep_until(begin + limits.headers)),
             write_by: Box::pin(sleep_until(begin)),
             is_stuck: false,
+            lingers: None,
             limits,
         }
     }
@@ -163,7 +173,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -191,8 +201,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.written(outcome, context)
     }
 
+    /// After it has said that it sends no more it reads what the client still sends, for a while. A connection that is closed with
+    /// something unread is reset, and with it goes the part of an answer that the client has not read.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.written(outcome, context)
+        if self.lingers.is_none() {
+            let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
+            ready!(self.written(outcome, context))?;
+        }
+        let Self { stream, lingers, .. } = &mut *self;
+        let until = lingers.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER)));
+        loop {
+            // First, or a client that sends without end would never be left.
+            if until.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut rest = [MaybeUninit::uninit(); REST];
+            let mut rest = ReadBuf::uninit(&mut rest);
+            match ready!(Pin::new(&mut *stream).poll_read(context, &mut rest)) {
+                Ok(()) if !rest.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }

@@ -102,7 +102,7 @@ impl Route {
         if TIMED.contains(&self.path) {
             parameters.push(json!({"name": deadline::HEADER.as_str(), "in": "header",
                 "description": "How long the request may take, in seconds; then it ends with 504, or a stream with an error",
-                "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": deadline::LONGEST}}));
+                "schema": {"type": "number", "minimum": deadline::RANGE.start(), "maximum": deadline::RANGE.end()}}));
         }
         if !parameters.is_empty() {
             value["parameters"] = Value::Array(parameters);

@@ -35,6 +35,7 @@ pub(crate) struct Adapter {
     /// Null until its files are read.
     hash: Option<String>,
     /// Smallest and largest rank, of one that is in memory.
+    #[schemars(with = "Option<[usize; 2]>")]
     ranks: Option<(usize, usize)>,
     /// What it takes in memory.
     bytes: usize,

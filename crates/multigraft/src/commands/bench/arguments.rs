@@ -26,6 +26,8 @@ pub(super) enum Benchmark {
     Serve(Box<ServeArguments>),
     /// Put a server of its own under mixed traffic for a long time, and see whether anything is lost.
     Soak(SoakArguments),
+    /// Send a server of its own requests that are wrong in every way, and see whether it minds.
+    Malformed(MalformedArguments),
 }
 
 #[derive(Debug, Args)]
@@ -106,16 +108,80 @@ pub(super) struct AdaptersArguments {
 Starts a server of its own on loopback, with random adapters that it makes in the folder for temporary files, and asks it in
 all dialects: whole and streamed, by schemas, with tools, by clients that hang up, badly, and four times as much as it can run
 at once; adapters are replaced, added and removed meanwhile. Every request must have an answer or an error, every answer
-whose tokens are the likeliest must be that of the start, and at rest the server must hold what it held after the first minute.
+whose tokens are the likeliest must be that of the start, and at rest the server must hold what it held after the first five minutes.
 Status 1 if not.")]
 pub(super) struct SoakArguments {
     /// The base model: a GGUF file or a Hugging Face folder.
     #[arg(long, value_name = "MODEL")]
     pub base: String,
 
-    /// How long, after the minute that warms it up.
+    /// How long, after the five that warm it up.
     #[arg(long, value_name = "MINUTES", default_value_t = 30.0)]
     pub minutes: f64,
+}
+
+/// Ways in which `bench malformed` is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Malformation {
+    /// Bodies of every route with fields that are missing, doubled, unknown, of another type, too large, too deep.
+    Values,
+    /// The same with bytes that are no JSON: cut off, flipped, bad UTF-8, rubbish around them.
+    Text,
+    /// Content types and encodings that are not those of the body.
+    Encoding,
+    /// Headers that are many, long, broken, doubled, absurd.
+    Headers,
+    /// Lengths of bodies that are wrong.
+    Lengths,
+    /// Request lines of other methods, versions and protocols.
+    Lines,
+    /// Paths and queries that are long, broken, or lead elsewhere.
+    Targets,
+    /// Chunks whose sizes, extensions or ends are wrong.
+    Chunks,
+    /// Good and bad requests one after the other on one connection.
+    Pipelines,
+    /// Uploads of adapters and files that are broken.
+    Forms,
+    /// Clients that send no more, and wait.
+    HalfClosed,
+    /// Clients that are gone.
+    Reset,
+    /// Clients that send bytes slowly, or stop, until they are cut off.
+    Slow,
+    /// Clients that do not read their answers.
+    Unread,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Starts a server of its own on loopback, with a data folder and an adapter that it makes in the folder for temporary files, and
+sends it requests that are wrong, many at once. No answer may be a server's error (503 and 504 are none), every request that is
+one must be answered in HTTP, good requests in between must be answered as ever, and at rest the server must hold what it held
+after the first thousands. Status 1 if not.
+
+What a request is like depends on the seed and its number alone, so that one can be sent again:
+  multigraft bench malformed --base smollm2 --seed 7 --index 4711")]
+pub(super) struct MalformedArguments {
+    /// The base model: a GGUF file or a Hugging Face folder.
+    #[arg(long, value_name = "MODEL")]
+    pub base: String,
+
+    /// How many requests, after those that warm it up.
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub requests: u64,
+
+    /// Which requests.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Send only those that are wrong in these ways.
+    #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
+    pub only: Vec<Malformation>,
+
+    /// Send this request alone, and show what comes of it.
+    #[arg(long, value_name = "NUMBER")]
+    pub index: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 //! - [`serve`]: a load generator over HTTP, for this server or another
 //! - [`adapters`]: adapters that come and go, on servers of its own
 //! - [`soak`]: mixed traffic for a long time, and whether anything is lost by it
+//! - [`malformed`]: requests that are wrong in every way, and whether a server minds
 //!
 //! [`Table`] prints all of them; `--json` writes them for programs.
 
@@ -13,7 +14,9 @@ mod adapters;
 mod arguments;
 mod lora;
 mod machine;
+mod malformed;
 mod model;
+mod own;
 mod roofline;
 mod serve;
 mod soak;
@@ -40,6 +43,7 @@ pub(crate) fn run(arguments: &BenchArguments, config: Option<&Path>) -> Result<E
         Benchmark::Adapters(arguments) => adapters::run(arguments)?,
         Benchmark::Serve(arguments) => return serve::run(arguments),
         Benchmark::Soak(arguments) => return soak::run(arguments),
+        Benchmark::Malformed(arguments) => return malformed::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

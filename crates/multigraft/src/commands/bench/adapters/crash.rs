@@ -9,8 +9,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::made::{Maker, Targets};
-use super::own::{OwnServer, post};
+use super::super::own::made::{Maker, Targets};
+use super::super::own::server::{OwnServer, add, post};
 use super::{Bench, Row};
 
 const NAMES: usize = 4;
@@ -147,7 +147,7 @@ impl Change {
     async fn ask(self, http: super::super::serve::http::Server, sources: Vec<PathBuf>) -> Result<()> {
         match self {
             Self::Add { name, source } => {
-                super::own::add(&http, &name, &sources[source]).await?;
+                add(&http, &name, &sources[source]).await?;
             }
             Self::Remove { name } => {
                 post(&http, "/unload_lora_adapter", json!({"lora_name": name})).await?;
@@ -174,7 +174,7 @@ async fn hashes(server: OwnServer, sources: &[PathBuf]) -> Result<Vec<String>> {
     let http = server.http()?;
     let mut hashes = Vec::new();
     for source in sources {
-        let added = super::own::add(&http, "probe", source).await?;
+        let added = add(&http, "probe", source).await?;
         hashes.push(added["hash"].as_str().context("a hash")?.to_owned());
     }
     post(&http, "/unload_lora_adapter", json!({"lora_name": "probe"})).await?;

@@ -7,11 +7,11 @@ use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 
 use super::super::arguments::{Mode, Pick, Span};
+use super::super::own::made::{Maker, Targets};
+use super::super::own::server::OwnServer;
 use super::super::serve::load::{self, Plan};
 use super::super::serve::record::Record;
 use super::super::serve::traffic::Traffic;
-use super::made::{Maker, Targets};
-use super::own::OwnServer;
 use super::{Bench, Row};
 
 /// The one that floods is the last.

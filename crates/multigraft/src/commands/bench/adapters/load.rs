@@ -7,12 +7,12 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::super::arguments::{Mode, Pick, Span};
+use super::super::own::made::{Maker, Targets};
+use super::super::own::server::{OwnServer, add, post};
 use super::super::serve::load::{self, Plan, Target};
 use super::super::serve::record::Record;
 use super::super::serve::report::percentile;
 use super::super::serve::traffic::{Planned, Traffic};
-use super::made::{Maker, Targets};
-use super::own::{OwnServer, add, post};
 use super::{Bench, Row, median, milliseconds};
 
 /// Adapters whose first requests are timed.

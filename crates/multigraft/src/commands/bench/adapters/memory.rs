@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::made::{Maker, Targets};
-use super::own::{OwnServer, post};
+use super::super::own::made::{Maker, Targets};
+use super::super::own::server::{OwnServer, post};
 use super::{Bench, Row};
 
 const ADAPTERS: usize = 30;

@@ -5,9 +5,7 @@
 mod crash;
 mod fair;
 mod load;
-pub(super) mod made;
 mod memory;
-pub(super) mod own;
 mod registered;
 mod swap;
 mod zipf;

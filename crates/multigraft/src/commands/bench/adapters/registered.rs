@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::made::{Maker, Targets};
-use super::own::OwnServer;
+use super::super::own::made::{Maker, Targets};
+use super::super::own::server::OwnServer;
 use super::{Bench, Row, median, milliseconds};
 
 const ADAPTERS: usize = 10_000;

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::super::own::made::{Maker, Targets};
+use super::super::own::server::{OwnServer, add, post};
 use super::super::serve::http::Server;
-use super::made::{Maker, Targets};
-use super::own::{OwnServer, add, post};
 use super::{Bench, Row};
 
 const SWAPS: usize = 200;

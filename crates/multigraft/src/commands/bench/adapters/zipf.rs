@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::super::arguments::{Mode, Pick, Span};
+use super::super::own::made::{Maker, Targets};
+use super::super::own::server::{OwnServer, post};
 use super::super::serve::load::{self, Plan};
-use super::made::{Maker, Targets};
-use super::own::{OwnServer, post};
 use super::{Bench, Row};
 
 const ADAPTERS: usize = 2000;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,9 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(in crate::commands::bench) struct OwnServer {
     process: Child,
-    pub(super) url: String,
+    pub(in crate::commands::bench) url: String,
     /// From its start until it listened.
-    pub(super) start: Duration,
+    pub(in crate::commands::bench) start: Duration,
 }
 
 impl OwnServer {
@@ -70,8 +71,22 @@ impl OwnServer {
         Server::new(&self.url, PATIENCE)
     }
 
+    /// Where it listens.
+    pub(in crate::commands::bench) fn address(&self) -> Result<SocketAddr> {
+        let address = self
+            .url
+            .strip_prefix("http://")
+            .and_then(|address| address.parse().ok());
+        address.with_context(|| format!("an address in {}", self.url))
+    }
+
+    /// Whether its process has not ended.
+    pub(in crate::commands::bench) fn is_running(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_none())
+    }
+
     /// For the load generator: the base and adapters by name.
-    pub(super) async fn target(&self, adapters: Vec<String>) -> Result<Target> {
+    pub(in crate::commands::bench) async fn target(&self, adapters: Vec<String>) -> Result<Target> {
         let server = self.http()?;
         let models = server.get("/v1/models").await?;
         let base = models["data"][0]["id"]
@@ -109,7 +124,7 @@ impl OwnServer {
     }
 
     /// Ends it as a power failure would.
-    pub(super) fn kill(mut self) -> Result<()> {
+    pub(in crate::commands::bench) fn kill(mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
@@ -125,7 +140,7 @@ impl Drop for OwnServer {
 }
 
 /// Posts JSON and returns the answer's.
-pub(super) async fn post(server: &Server, path: &str, body: Value) -> Result<Value> {
+pub(in crate::commands::bench) async fn post(server: &Server, path: &str, body: Value) -> Result<Value> {
     let mut parts = server
         .post(path, body.to_string())
         .await
@@ -138,7 +153,7 @@ pub(super) async fn post(server: &Server, path: &str, body: Value) -> Result<Val
 }
 
 /// Adds an adapter, or replaces one.
-pub(super) async fn add(server: &Server, name: &str, source: &Path) -> Result<Value> {
+pub(in crate::commands::bench) async fn add(server: &Server, name: &str, source: &Path) -> Result<Value> {
     let body = serde_json::json!({"name": name, "source": source, "replace": true});
     post(server, "/v1/adapters", body).await
 }

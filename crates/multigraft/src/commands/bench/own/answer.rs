@@ -8,7 +8,7 @@ use super::super::serve::record::Failure;
 
 /// What was answered, and by what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(in crate::commands::bench) struct Answer {
     /// The text; of calls, their names and arguments.
     pub text: String,
     /// What made it, as far as the dialect says so.
@@ -19,7 +19,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Reads to the end; an answer that lacks its end is a failure.
-    pub(super) async fn read(parts: &mut Parts, stream: bool) -> Result<Self, Failure> {
+    pub(in crate::commands::bench) async fn read(parts: &mut Parts, stream: bool) -> Result<Self, Failure> {
         let (mut lines, mut whole, mut answer) = (Lines::default(), Vec::new(), Self::default());
         while let Some((part, _)) = parts.next().await? {
             if !stream {
