@@ -343,3 +343,16 @@ fn a_file_added_while_the_server_runs_is_there_after_a_restart() {
     };
     assert_eq!(entry.hash, hash);
 }
+
+#[test]
+fn a_chat_template_beside_the_file_is_the_folders_not_the_files() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("adapter.gguf");
+    fs::copy(gguf("llama/all_r8.bf16.gguf"), &file).unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), "mine").unwrap();
+    let config = config("llama");
+    let (folder, alone) = (read(dir.path(), &config).unwrap(), read(&file, &config).unwrap());
+    assert_eq!(folder.template.unwrap().file, "chat_template.jinja");
+    assert!(alone.template.is_none());
+    assert_ne!(folder.info.hash, alone.info.hash);
+}
