@@ -2,13 +2,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use multigraft_text::{ChatInput, ChatTemplate};
+use multigraft_text::{ChatInput, ChatTemplate, TEMPLATE_FILES};
 use serde_json::{Map, json};
 
 /// Longer texts find nothing that shorter ones do not, later.
 const LONGEST: usize = 8 << 10;
 
 fuzz_target!(|bytes: &[u8]| {
+    for name in TEMPLATE_FILES.into_iter().filter(|_| bytes.len() <= LONGEST) {
+        let _ = ChatTemplate::from_file(name, bytes);
+    }
     let Some(text) = std::str::from_utf8(bytes)
         .ok()
         .filter(|text| text.len() <= LONGEST)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The server against the clients that people have: `openai`, `huggingface_hub`, `langchain-openai`, `litellm`; with --lorax PYTHON
-`lorax-client` and `text-generation`; with --node FOLDER `openai` for JavaScript.
+`lorax-client` and `text-generation`; with --node FOLDER `openai` for JavaScript; with --schemathesis PROGRAM what tries the OpenAPI document.
 
     python tests/clients/run.py target/debug/multigraft model.gguf [demo/adapters]
 
@@ -23,10 +23,11 @@ ROOT = HERE.parent.parent
 class Count:
     """A pytest plugin that counts, and leaves the running server where conftest.py finds it."""
 
-    def __init__(self, server, lorax, node):
+    def __init__(self, server, lorax, node, schemathesis):
         self.running = server
         self.lorax = lorax
         self.node = node
+        self.schemathesis = schemathesis
         self.passed = 0
         self.failed = 0
 
@@ -34,6 +35,7 @@ class Count:
         config.running_server = self.running
         config.lorax_python = self.lorax
         config.node_packages = self.node
+        config.schemathesis = self.schemathesis
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
@@ -49,6 +51,7 @@ def main():
         parser.add_argument(f"--{name}", dest=f"{name}_flag", type=pathlib.Path, help=argparse.SUPPRESS)
     parser.add_argument("--lorax", help="a Python that has requirements-lorax.txt; without it its clients are left out")
     parser.add_argument("--node", help="a folder where npm installed node/package.json; without it that client is left out")
+    parser.add_argument("--schemathesis", help="that program (requirements-schemathesis.txt); without it its test is left out")
     parser.add_argument("-k", help="only the tests whose names match, as in pytest")
     given = vars(parser.parse_args())
     paths = {name: given[f"{name}_flag"] or given[name] for name in ("server", "model", "adapters")}
@@ -57,7 +60,7 @@ def main():
         parser.error("give the program and the model")
 
     with Server(**paths) as server:
-        count = Count(server, given["lorax"], given["node"])
+        count = Count(server, given["lorax"], given["node"], given["schemathesis"])
         options = ["-k", given["k"]] if given["k"] else []
         if not given["lorax"]:
             print("without --lorax, test_lorax.py and test_text_generation.py are left out")

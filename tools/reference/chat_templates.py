@@ -284,6 +284,80 @@ QWEN3 = """\
 """
 
 # What else published templates use, one thing a template, so that a failure names itself.
+CODER = """\
+{%- macro extras(schema, handled) %}
+    {%- for key in schema | reject("in", handled) %}
+        {%- set value = schema[key] | tojson | safe if schema[key] is mapping or (schema[key] is sequence and schema[key] is not string) else schema[key] | string %}
+        {{- '\\n<' ~ key ~ '>' ~ value ~ '</' ~ key ~ '>' }}
+    {%- endfor %}
+{%- endmacro %}
+{%- if messages[0]["role"] == "system" %}
+    {%- set system = messages[0]["content"] %}
+    {%- set turns = messages[1:] %}
+{%- else %}
+    {%- set turns = messages %}
+{%- endif %}
+{%- if system is defined or tools %}
+    {{- "<|im_start|>system\\n" ~ (system if system is defined else "You can call functions.") }}
+    {%- if tools %}
+        {{- "\\n\\n# Tools\\n\\n<tools>" }}
+        {%- for tool in tools %}
+            {%- set tool = tool.function if tool.function is defined else tool %}
+            {{- "\\n<function>\\n<name>" ~ tool.name ~ "</name>" }}
+            {%- if tool.description is defined %}
+                {{- '\\n<description>' ~ (tool.description | trim) ~ '</description>' }}
+            {%- endif %}
+            {{- '\\n<parameters>' }}
+            {%- if tool.parameters.properties is mapping %}
+                {%- for name, fields in tool.parameters.properties | items %}
+                    {{- '\\n<parameter>\\n<name>' ~ name ~ '</name>' }}
+                    {%- if fields.type is defined %}
+                        {{- '\\n<type>' ~ (fields.type | string) ~ '</type>' }}
+                    {%- endif %}
+                    {{- extras(fields, ['name', 'type']) ~ '\\n</parameter>' }}
+                {%- endfor %}
+            {%- endif %}
+            {{- extras(tool.parameters, ['type', 'properties']) ~ '\\n</parameters>\\n</function>' }}
+        {%- endfor %}
+        {{- "\\n</tools>\\n\\nTo call one, answer like this:\\n<tool_call>\\n<function=name>\\n<parameter=key>\\nvalue\\n</parameter>\\n</function>\\n</tool_call>" }}
+    {%- endif %}
+    {{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in turns %}
+    {%- if message.role == "assistant" and message.tool_calls is defined and message.tool_calls is iterable and message.tool_calls | length > 0 %}
+        {{- '<|im_start|>assistant' }}
+        {%- if message.content is defined and message.content is string and message.content | trim | length > 0 %}
+            {{- '\\n' ~ (message.content | trim) ~ '\\n' }}
+        {%- endif %}
+        {%- for tool_call in message.tool_calls %}
+            {%- set tool_call = tool_call.function if tool_call.function is defined else tool_call %}
+            {{- '\\n<tool_call>\\n<function=' ~ tool_call.name ~ '>\\n' }}
+            {%- if tool_call.arguments is defined %}
+                {%- for name, value in tool_call.arguments | items %}
+                    {%- set value = value | tojson | safe if value is mapping or (value is sequence and value is not string) else value | string %}
+                    {{- '<parameter=' ~ name ~ '>\\n' ~ value ~ '\\n</parameter>\\n' }}
+                {%- endfor %}
+            {%- endif %}
+            {{- '</function>\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == "tool" %}
+        {%- if loop.previtem and loop.previtem.role != "tool" %}
+            {{- '<|im_start|>user\\n' }}
+        {%- endif %}
+        {{- '<tool_response>\\n' ~ message.content ~ '\\n</tool_response>\\n' }}
+        {%- if loop.last or loop.nextitem.role != "tool" %}
+            {{- '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- else %}
+        {{- '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
 FEATURES = {
     "macro": "{%- macro show(k, v, depth=1) -%}\n{{ '  ' * depth }}{{ k | upper }}={{ v }}\n{% endmacro -%}\n"
              "{% for m in messages %}{{ show(m.role, m.content, depth=2) }}{% endfor %}",
@@ -383,6 +457,12 @@ TEMPLATES = {
         "tools": (TURN + [assistant("Warm."), user("And now?")], [WEATHER, CLOCK], True),
         "bad-id": ([user("x"), call(("now", {}), ids=False)], None, False),
         "unknown-role": ([user("x"), {"role": "critic", "content": "y"}], None, False)}),
+    "coder": (CODER, "<|endoftext|>", "<|im_end|>", {
+        "chat": (CHAT, None, True),
+        "tools": (TURN, [WEATHER, CLOCK], True),
+        "two-calls": ([user("?"), call(("get_weather", {"city": "Z\u00fcrich\n", "days": 2}), ("now", {}), content="Let me see."), TOOL, TOOL,
+                       call(("plot", {"points": [1, 2.5], "style": {"dashed": True}, "on": None}))], [WEATHER, CLOCK], False),
+    }),
     "qwen25": (QWEN25, "<|endoftext|>", "<|im_end|>", {
         "plain": (PLAIN, None, True), "chat": (CHAT, None, True), "tools": (TURN, [WEATHER, CLOCK], True),
         "two-results": ([system("S"), user("u"), call(("now", {}), ("get_weather", {"city": "\u6771\u4eac"}), content="Let me see."),

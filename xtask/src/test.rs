@@ -85,13 +85,14 @@ pub(crate) fn run(only: &[Step]) -> Result<ExitCode> {
 /// `tests/clients/run.py <server> <model>` with the packages that it asks for.
 fn clients() -> Result<()> {
     let folder = root().join("tests").join("clients");
-    let requirements = folder.join("requirements.txt");
-    let requirements = fs::read_to_string(&requirements)
-        .with_context(|| format!("cannot read {}", requirements.display()))?;
-    let programs = python::venv("clients", &requirements)?;
-    let lorax = folder.join("requirements-lorax.txt");
-    let lorax = fs::read_to_string(&lorax).with_context(|| format!("cannot read {}", lorax.display()))?;
-    let lorax = python::venv("lorax", &lorax)?;
+    let venv = |name: &str, list: &str| {
+        let list = folder.join(list);
+        let list = fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+        python::venv(name, &list)
+    };
+    let programs = venv("clients", "requirements.txt")?;
+    let lorax = venv("lorax", "requirements-lorax.txt")?;
+    let schemathesis = venv("schemathesis", "requirements-schemathesis.txt")?;
     let model = model::fetch()?;
     let server = server::build("dev")?;
     let mut run = Command::new(programs.join("python"));
@@ -99,6 +100,8 @@ fn clients() -> Result<()> {
         .args([server, model])
         .arg("--lorax")
         .arg(lorax.join("python"))
+        .arg("--schemathesis")
+        .arg(schemathesis.join("schemathesis"))
         .current_dir(root());
     match node::packages("clients", &folder.join("node"))? {
         Some(packages) => _ = run.arg("--node").arg(packages),

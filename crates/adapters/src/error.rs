@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use multigraft_model::ModelError;
+use multigraft_text::TextError;
 use multigraft_weights::WeightsError;
 
 use crate::refusal::{Quoted, Refusal};
@@ -61,6 +62,14 @@ pub enum AdapterError {
     Pickled {
         /// The file.
         path: PathBuf,
+    },
+    /// A chat template in the folder that cannot be used.
+    #[error("`{}`: {reason}", path.display())]
+    Template {
+        /// The file that it is in.
+        path: PathBuf,
+        /// Why not.
+        reason: TextError,
     },
     /// A file beyond the size that is read.
     #[error("`{}` has {size} bytes, the limit is {limit}", path.display())]

@@ -1,4 +1,4 @@
-//! An adapter's files on disk (PEFT's two, or one of llama.cpp), read whole and hashed before anything believes them.
+//! An adapter's files on disk (PEFT's two, or one of llama.cpp, and a chat template if there is one), read whole and hashed before anything believes them.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,6 +10,7 @@ use multigraft_model::{AdapterHash, pace};
 
 use crate::config::CONFIG_LIMIT;
 use crate::error::AdapterError;
+use crate::template::Template;
 
 /// What the settings are in.
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -37,6 +38,7 @@ pub(crate) struct AdapterFiles {
     /// Its folder, or its file.
     pub(crate) folder: PathBuf,
     pub(crate) contents: Contents,
+    pub(crate) template: Option<Template>,
     pub(crate) hash: AdapterHash,
 }
 
@@ -48,14 +50,14 @@ pub(crate) enum Contents {
     Gguf { path: PathBuf, bytes: Vec<u8> },
 }
 
-impl Contents {
-    /// The files by the names that they are hashed and kept under.
-    pub(crate) fn files(&self) -> Vec<(&'static str, &[u8])> {
-        match self {
-            Self::Peft { config, weights } => vec![(CONFIG, config), (WEIGHTS, weights)],
-            Self::Gguf { bytes, .. } => vec![(GGUF, bytes)],
-        }
-    }
+/// The files by the names that they are hashed and kept under.
+fn named<'a>(contents: &'a Contents, template: Option<&'a Template>) -> Vec<(&'static str, &'a [u8])> {
+    let mut files: Vec<(_, &[u8])> = match contents {
+        Contents::Peft { config, weights } => vec![(CONFIG, config), (WEIGHTS, weights)],
+        Contents::Gguf { bytes, .. } => vec![(GGUF, bytes)],
+    };
+    files.extend(template.map(|template| (template.file, template.bytes.as_slice())));
+    files
 }
 
 impl AdapterFiles {
@@ -68,11 +70,22 @@ impl AdapterFiles {
             },
             None => peft(path)?,
         };
+        // Beside a file that was named by itself nothing belongs to it.
+        let template = match path.is_dir() {
+            true => Template::find(path)?,
+            false => None,
+        };
         Ok(Self {
             folder: path.to_owned(),
-            hash: hash(&contents.files()),
+            hash: hash(&named(&contents, template.as_ref())),
             contents,
+            template,
         })
+    }
+
+    /// The files by the names that they are hashed and kept under.
+    pub(crate) fn files(&self) -> Vec<(&'static str, &[u8])> {
+        named(&self.contents, self.template.as_ref())
     }
 
     /// Whether they are those of `known`.
@@ -173,7 +186,7 @@ fn hash(files: &[(&str, &[u8])]) -> AdapterHash {
 }
 
 /// Whether there is anything at `path`; a link to nothing is nothing.
-fn exists(path: &Path) -> Result<bool, AdapterError> {
+pub(crate) fn exists(path: &Path) -> Result<bool, AdapterError> {
     path.try_exists().map_err(|source| AdapterError::Read {
         path: path.to_owned(),
         source,

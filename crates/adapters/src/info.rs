@@ -8,6 +8,7 @@ use multigraft_model::{AdapterHash, AdapterWeights, LinearId, LowRank};
 
 use crate::config::PeftConfig;
 use crate::self_test::Effect;
+use crate::template::Template;
 use crate::tensors::Changes;
 
 /// Facts about an adapter that was read and fits.
@@ -35,6 +36,9 @@ pub struct AdapterInfo {
     pub bytes: usize,
     /// Sentences about what may surprise.
     pub warnings: Vec<String>,
+    /// The file of its folder that its chat template is in; `None` if it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
     /// What it does to the base; `None` if it was not tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
@@ -71,6 +75,7 @@ impl AdapterInfo {
             parameters: sizes.parameters,
             bytes: sizes.bytes,
             warnings: config.warnings.iter().chain(&changes.warnings).cloned().collect(),
+            chat_template: None,
             effect: None,
         }
     }
@@ -151,6 +156,9 @@ impl fmt::Display for AdapterInfo {
             "parameters  {} in {} tensors, {} bytes",
             self.parameters, self.tensors, self.bytes
         )?;
+        if let Some(file) = &self.chat_template {
+            writeln!(f, "chat        in the template of its {file}")?;
+        }
         write!(f, "hash        {}", self.hash)?;
         self.warnings
             .iter()
@@ -182,6 +190,8 @@ pub struct AdapterFile {
     pub weights: AdapterWeights,
     /// What there is to know about it.
     pub info: AdapterInfo,
+    /// The chat template of its folder.
+    pub template: Option<Template>,
 }
 
 #[cfg(test)]

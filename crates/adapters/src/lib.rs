@@ -27,6 +27,7 @@ mod registry;
 mod relatives;
 mod self_test;
 mod source;
+mod template;
 mod tensors;
 
 pub use base::BaseShape;
@@ -49,3 +50,4 @@ pub use source::{
     AllowedSource, AllowedSources, BadReference, FetchError, FetchOptions, Fetched, Fetcher, Found, Hub,
     Reference, Source,
 };
+pub use template::Template;

@@ -47,10 +47,13 @@ pub fn is_adapter(path: &Path) -> bool {
 
 impl AdapterFiles {
     pub(crate) fn parse(self, base: &BaseShape) -> Result<AdapterFile, AdapterError> {
-        match self.contents {
-            Contents::Peft { config, weights } => peft(&self.folder, self.hash, &config, weights, base),
-            Contents::Gguf { path, bytes } => llama_cpp(&path, self.hash, bytes, base),
-        }
+        let mut file = match self.contents {
+            Contents::Peft { config, weights } => peft(&self.folder, self.hash, &config, weights, base)?,
+            Contents::Gguf { path, bytes } => llama_cpp(&path, self.hash, bytes, base)?,
+        };
+        file.info.chat_template = self.template.as_ref().map(|template| template.file.to_owned());
+        file.template = self.template;
+        Ok(file)
     }
 }
 
@@ -137,5 +140,9 @@ fn adapter<'a>(
         embedding: changes.embedding,
         invocation: config.invocation.clone(),
     };
-    AdapterFile { weights, info }
+    AdapterFile {
+        weights,
+        info,
+        template: None,
+    }
 }

@@ -261,3 +261,32 @@ fn what_sets_in_within_a_sequence_stays_so_for_peft_and_is_refused_elsewhere() {
         assert!(!dir.path().join("other").exists());
     }
 }
+
+#[test]
+fn a_chat_template_is_written_along() {
+    let dir = tempdir().unwrap();
+    let base = dir.path().join("base");
+    let source = dir.path().join("adapter");
+    for (from, to) in [("model", &base), ("adapters/tokens", &source)] {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(fixture("peft/qwen2").join(from)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    fs::write(base.join("chat_template.jinja"), "the base's").unwrap();
+    let named = r#"{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]}"#;
+    fs::write(source.join("tokenizer_config.json"), named).unwrap();
+    let adapter = open(&base, &source);
+    let to = |form, name: &str| {
+        let out = dir.path().join(name);
+        export(&adapter, &base, form, &out).unwrap();
+        out
+    };
+    let again = open(&base, &to(Form::Peft, "peft"));
+    assert_eq!(again.info.chat_template.as_deref(), Some("tokenizer_config.json"));
+    let merged = to(Form::Merged, "merged");
+    let text = |name: &str| fs::read_to_string(merged.join(name)).unwrap();
+    assert_eq!(text("chat_template.jinja"), "plain");
+    assert_eq!(text("additional_chat_templates/tool_use.jinja"), "tools");
+}

@@ -131,6 +131,55 @@ fn what_is_in_the_hubs_cache_is_found_without_a_network() {
 }
 
 #[test]
+fn a_chat_template_comes_along_from_wherever() {
+    let place = Place::new();
+    let [config, weights] = Place::files(1);
+    let jinja = "chat_template.jinja";
+    let mut files = vec![(CONFIG, &config[..]), (WEIGHTS, &weights), (jinja, b"mine")];
+    place.web.commit("org/support", FIRST, &files);
+    for (name, bytes) in &files {
+        place.web.put(&format!("/a/{name}"), bytes);
+    }
+    for at in [hub("org/support"), place.at("/a")] {
+        let fetched = place.fetcher().fetch(&at, None).unwrap();
+        assert_eq!(fs::read(fetched.folder.join(jinja)).unwrap(), b"mine");
+    }
+    // A snapshot of which another program fetched the weights alone is not taken for a whole one, unless nobody can be asked.
+    let snapshot = |name: &str| {
+        place
+            .dir
+            .path()
+            .join("hub/models--org--support/snapshots")
+            .join(FIRST)
+            .join(name)
+    };
+    fs::remove_file(snapshot(jinja)).unwrap();
+    fs::remove_file(snapshot(".multigraft-adapter")).unwrap();
+    let pinned = hub(&format!("org/support@{FIRST}"));
+    place
+        .fetcher_of(place.hub().offline())
+        .fetch(&pinned, None)
+        .unwrap();
+    assert!(!snapshot(jinja).exists());
+    place.fetcher().fetch(&pinned, None).unwrap();
+    assert!(snapshot(jinja).exists());
+    // One that is too large would be left out of the adapter, so there is none.
+    let large = vec![b'x'; (16 << 20) + 1];
+    files[2].1 = &large;
+    place.web.commit("org/support", SECOND, &files);
+    place.web.put("/b/adapter_config.json", &config);
+    place.web.put("/b/adapter_model.safetensors", &weights);
+    place.web.put("/b/chat_template.jinja", &large);
+    for at in [hub("org/support"), place.at("/b")] {
+        let error = place.fetcher().fetch(&at, None).unwrap_err().to_string();
+        assert!(
+            error.contains("chat_template.jinja has 16777217 bytes"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_download_that_is_cut_goes_on_where_it_ended() {
     let place = Place::new();
     place.commit("org/support", FIRST, 1);

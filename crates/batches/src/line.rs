@@ -169,7 +169,7 @@ impl Line {
     }
 }
 
-/// The number of requests in the file at `path`, or what is wrong with it.
+/// The number of requests in the file at `path`, or what is wrong with it: also that there is none.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -180,10 +180,18 @@ pub fn validate(path: &Path, endpoint: &str, limits: LineLimits) -> io::Result<R
         message,
         param: None,
     };
+    let lines = match Lines::open(path, limits) {
+        // It does not come back by itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let message = "the file is not on the server's disk any more: upload it again".to_owned();
+            return Ok(Err(vec![whole("file_not_found", message)]));
+        }
+        lines => lines?,
+    };
     let mut ids = HashSet::new();
     let mut problems = Vec::new();
     let mut count = 0;
-    for line in Lines::open(path, limits)? {
+    for line in lines {
         let (number, bytes) = line?;
         count += 1;
         if count > limits.lines as u64 {

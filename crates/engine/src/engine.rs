@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::error::SubmitError;
 use crate::event::{RequestId, Sink};
 use crate::request::Request;
-use crate::stats::{EngineLimits, Stats};
+use crate::stats::{EngineLimits, Stats, UnderWay};
 use crate::vocabulary::Vocabulary;
 use crate::waiting::WaitingRoom;
 use crate::worker::{Command, Submission, Worker};
@@ -83,6 +83,7 @@ pub(crate) struct Shared {
     /// Set when no more requests are accepted; never cleared.
     pub(crate) closed: AtomicBool,
     stats: Mutex<Stats>,
+    under_way: Mutex<Option<UnderWay>>,
     next_id: AtomicU64,
     /// Where the seeds of requests without one come from; keyed at random by the standard library.
     seeds: RandomState,
@@ -94,6 +95,7 @@ impl Shared {
             waiting: Arc::new(WaitingRoom::new(limits.max_waiting)),
             closed: AtomicBool::new(false),
             stats: Mutex::default(),
+            under_way: Mutex::default(),
             next_id: AtomicU64::new(0),
             seeds: RandomState::new(),
             limits,
@@ -103,6 +105,11 @@ impl Shared {
     /// The latest figures. A panic elsewhere leaves them as they were, so a poisoned lock is no reason to fail.
     pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The step under way; likewise.
+    pub(crate) fn under_way(&self) -> MutexGuard<'_, Option<UnderWay>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks a request and gives it its place in the queue.
@@ -237,6 +244,11 @@ impl Engine {
             waiting: self.shared.waiting.occupied(),
             ..self.shared.stats().clone()
         }
+    }
+
+    /// The step that it computes just now, if it computes one: who looks again and finds the same begin looks at the same step.
+    pub fn under_way(&self) -> Option<UnderWay> {
+        *self.shared.under_way()
     }
 
     /// Adapters of requests that wait to be started.

@@ -62,5 +62,5 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{SamplingError, SubmitError};
 pub use event::{Event, Finish, FinishReason, PromptToken, RequestId, Sink, Timings, Token};
 pub use request::{AdapterUse, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS, Request, Sampling, Stop, WEIGHTS};
-pub use stats::{EngineLimits, Sizes, Stats, StepKinds};
+pub use stats::{EngineLimits, Sizes, Stats, StepKinds, UnderWay};
 pub use tenant::Tenant;

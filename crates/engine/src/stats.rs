@@ -1,6 +1,6 @@
 //! Figures of the engine, for those who watch it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multigraft_model::{AdapterHash, StepTime};
 
@@ -137,6 +137,19 @@ pub struct Stats {
     pub failed: u64,
     /// Requests whose client hung up, or that were ended by [`Engine::cancel`](crate::Engine::cancel).
     pub cancelled: u64,
+}
+
+/// A step that has begun and not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// When it began.
+    pub began: Instant,
+    /// Sequences that it computes; 0 until they are chosen.
+    pub sequences: usize,
+    /// Rows that it computes: tokens, one each.
+    pub rows: usize,
+    /// Adapters that it applies.
+    pub adapters: usize,
 }
 
 #[cfg(test)]

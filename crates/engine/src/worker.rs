@@ -22,7 +22,7 @@ use crate::residents::Residents;
 use crate::sampler::Scratch;
 use crate::scheduler::{Chunk, Scheduler};
 use crate::sequence::{Outcome, Sequence};
-use crate::stats::Stats;
+use crate::stats::{Stats, UnderWay};
 use crate::vocabulary::Vocabulary;
 use crate::waiting::Place;
 
@@ -101,6 +101,7 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
         self.shared.closed.store(true, Ordering::Release);
+        *self.shared.under_way() = None;
         if let Err(panic) = outcome {
             let what = message(panic.as_ref());
             tracing::error!("the engine stopped: {what}");
@@ -113,6 +114,13 @@ impl Worker {
         if !self.take_commands() {
             return false;
         }
+        let mut step = UnderWay {
+            began: Instant::now(),
+            sequences: 0,
+            rows: 0,
+            adapters: 0,
+        };
+        *self.shared.under_way() = Some(step);
         self.drop_the_gone();
         let backend = &mut *self.backend;
         let chunks = self
@@ -120,10 +128,15 @@ impl Worker {
             .schedule(|block| backend.copy_block(block.from, block.to, block.positions));
         let mut planned = self.admit_adapters(&chunks);
         plan::order(&mut planned);
+        step.sequences = planned.len();
+        step.rows = planned.iter().map(|planned| planned.rows).sum();
+        step.adapters = self.residents.hashes().count();
+        *self.shared.under_way() = Some(step);
         self.compute(&planned);
         self.reap();
         self.release_adapters();
         self.publish();
+        *self.shared.under_way() = None;
         true
     }
 

@@ -21,11 +21,12 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use multigraft_model::InstructionSet;
+use multigraft_model::{InstructionSet, share_pools};
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    share_pools();
     let cli = Cli::parse();
     if let Err(error) = logging::start(&cli.log, cli.log_format) {
         return fail(&error);

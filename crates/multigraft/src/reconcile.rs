@@ -2,19 +2,23 @@
 //!
 //! One thread owns all of this. It reads the file every other second, and has the registry add, replace, pin and remove what
 //! differs from what it made so before. What cannot be loaded is tried again, later and later; the rest does not wait for it.
+//! What changes by it is written to the log of changes, if there is one.
 
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use multigraft_access::{Action, Actor, Audit, Outcome};
 use multigraft_adapters::{AdapterLimits, AddedBy, Adding, Reference, Registry, Settings, Source, Waiting};
 use multigraft_engine::WEIGHTS;
+use multigraft_model::AdapterHash;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// How often the file is read.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -72,17 +76,34 @@ pub(crate) fn check(path: &Path) -> Result<usize> {
 pub(crate) struct Reconciler {
     path: PathBuf,
     registry: Registry,
+    audit: Option<Audit>,
     /// What the file said when it was last understood.
     wanted: BTreeMap<String, Wanted>,
     /// What of it holds.
     made: BTreeMap<String, Wanted>,
     failed: BTreeMap<String, Failure>,
     /// What is being loaded.
-    pending: BTreeMap<String, (Wanted, Waiting)>,
+    pending: BTreeMap<String, Pending>,
     /// The file as it was when it was taken at its word last.
     text: Option<String>,
     /// The file as it was read last: it is taken at its word if it stays so for a while, for it may be half written.
     seen: Option<String>,
+}
+
+/// An adapter that is being loaded.
+#[derive(Debug)]
+struct Pending {
+    wanted: Wanted,
+    before: Option<Held>,
+    waiting: Waiting,
+}
+
+/// What a name stands for, as far as a file can change it.
+#[derive(Clone, Debug, PartialEq)]
+struct Held {
+    hash: Option<AdapterHash>,
+    pinned: bool,
+    limits: AdapterLimits,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,10 +113,11 @@ struct Failure {
 }
 
 impl Reconciler {
-    pub(crate) fn new(path: &Path, registry: Registry) -> Self {
+    pub(crate) fn new(path: &Path, registry: Registry, audit: Option<Audit>) -> Self {
         Self {
             path: path.to_owned(),
             registry,
+            audit,
             wanted: BTreeMap::new(),
             made: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -154,13 +176,16 @@ impl Reconciler {
             .cloned()
             .collect();
         for name in gone {
-            match self.registry.remove(&name) {
+            let removed = self.registry.remove(&name);
+            match &removed {
                 Ok(()) => tracing::info!(
                     adapter = name,
                     "the file no longer says that it is served: removed"
                 ),
                 Err(error) => tracing::warn!(adapter = name, "{error}"),
             }
+            let error = removed.err().map(|error| error.to_string());
+            self.record("adapter.remove", &name, json!({}), error);
             self.made.remove(&name);
         }
         let is_due = |name: &str| self.failed.get(name).is_none_or(|failure| failure.next <= now);
@@ -173,25 +198,90 @@ impl Reconciler {
             .map(|(name, wanted)| (name.clone(), wanted.clone()))
             .collect();
         for (name, wanted) in open {
+            let before = self.held(&name);
             match self.begin(&name, &wanted) {
-                Ok(Some(waiting)) => drop(self.pending.insert(name, (wanted, waiting))),
-                Ok(None) => self.settle(name, wanted, Ok(())),
-                Err(error) => self.settle(name, wanted, Err(error)),
+                Ok(Some(waiting)) => {
+                    let pending = Pending {
+                        wanted,
+                        before,
+                        waiting,
+                    };
+                    self.pending.insert(name, pending);
+                }
+                Ok(None) => self.settle(name, wanted, before.as_ref(), Ok(())),
+                Err(error) => self.settle(name, wanted, before.as_ref(), Err(error)),
             }
         }
     }
 
     /// Takes note of loads that have ended. The others hold up nothing but their own names.
     fn collect(&mut self) {
-        for (name, (wanted, mut waiting)) in std::mem::take(&mut self.pending) {
-            match waiting.poll() {
-                None => drop(self.pending.insert(name, (wanted, waiting))),
-                Some(outcome) => self.settle(name, wanted, outcome.map(|_| ()).map_err(anyhow::Error::from)),
+        for (name, mut pending) in std::mem::take(&mut self.pending) {
+            match pending.waiting.poll() {
+                None => drop(self.pending.insert(name, pending)),
+                Some(outcome) => {
+                    let outcome = outcome.map(|_| ()).map_err(anyhow::Error::from);
+                    self.settle(name, pending.wanted, pending.before.as_ref(), outcome);
+                }
             }
         }
     }
 
-    fn settle(&mut self, name: String, wanted: Wanted, outcome: Result<()>) {
+    fn held(&self, name: &str) -> Option<Held> {
+        let listed = self.registry.listed(name)?;
+        Some(Held {
+            hash: listed.active().and_then(|version| version.hash),
+            pinned: listed.pinned,
+            limits: listed.limits,
+        })
+    }
+
+    /// Writes down what became of a name by the file.
+    fn record(&self, action: &'static str, name: &str, details: Value, error: Option<String>) {
+        let (Some(audit), Value::Object(mut fields)) = (&self.audit, details) else {
+            return;
+        };
+        fields.insert("adapters_file".to_owned(), self.path.display().to_string().into());
+        let action = Action {
+            actor: Actor::Local,
+            remote: None,
+            action,
+            what: Some(name.to_owned()),
+            details: fields,
+            outcome: match error {
+                None => Outcome::Done,
+                Some(_) => Outcome::Refused,
+            },
+            error,
+            request_id: None,
+        };
+        audit.write(&action, SystemTime::now());
+    }
+
+    fn settle(&mut self, name: String, wanted: Wanted, before: Option<&Held>, outcome: Result<()>) {
+        let now = self.held(&name);
+        let is_same_version =
+            before.is_some() && before.map(|held| held.hash) == now.as_ref().map(|held| held.hash);
+        let (action, details) = match is_same_version && outcome.is_ok() {
+            true => (
+                "adapter.change",
+                json!({"pinned": wanted.pinned, "limits": wanted.limits}),
+            ),
+            false => (
+                "adapter.add",
+                json!({"source": wanted.source, "pinned": wanted.pinned, "limits": wanted.limits}),
+            ),
+        };
+        match &outcome {
+            // What the file says holds already, as after a restart.
+            Ok(()) if before == now.as_ref() => {}
+            Ok(()) => self.record(action, &name, details, None),
+            // Once, however often it is tried.
+            Err(error) if !self.failed.contains_key(&name) => {
+                self.record(action, &name, details, Some(format!("{error:#}")));
+            }
+            Err(_) => {}
+        }
         match outcome {
             Ok(()) => {
                 tracing::info!(adapter = name, source = wanted.source, "served, as the file says");
@@ -247,6 +337,7 @@ impl Reconciler {
 mod tests {
     use std::num::NonZeroU32;
 
+    use multigraft_access::AUDIT_FILE;
     use multigraft_adapters::{BaseShape, Packer, RegistryOptions};
     use multigraft_model::{ModelFiles, PackedAdapter};
 
@@ -298,7 +389,9 @@ mod tests {
             at: Reference::Folder(adapters.join("dora")),
         };
         registry.register(other).expect("a free name");
-        let mut reconciler = Reconciler::new(&path, registry.clone());
+        let store = multigraft_access::Store::open(dir.path()).expect("a folder");
+        let audit = store.audit().clone();
+        let mut reconciler = Reconciler::new(&path, registry.clone(), Some(audit.clone()));
         let mut says = |text: &str, later: u64| {
             fs::write(&path, text).expect("written");
             // Once for its being new, once for its staying so.
@@ -346,6 +439,41 @@ mod tests {
         std::os::unix::fs::symlink(adapters.join("qv_r4"), dir.path().join("late")).expect("a link");
         assert_eq!(says(text, 0).1.len(), 3, "not before its time");
         assert!(says(text, 60).1.contains(&of("c", 1, false)));
+        // After a restart all of it holds, so nothing is done.
+        let mut again = Reconciler::new(&path, registry.clone(), Some(audit));
+        again.read().expect("valid");
+        again.make(Instant::now());
+        wait(&mut again);
+        let log = fs::read_to_string(dir.path().join(AUDIT_FILE)).expect("written");
+        let lines = log
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let lines: Vec<Value> = lines.collect();
+        let short: Vec<String> = lines
+            .iter()
+            .map(|line| {
+                let words =
+                    ["by", "action", "what", "outcome"].map(|field| line[field].as_str().unwrap_or_default());
+                words.join(" ")
+            })
+            .collect();
+        assert_eq!(
+            short,
+            [
+                "local adapter.add a done",
+                "local adapter.add b done",
+                "local adapter.remove b done",
+                "local adapter.add a done",
+                "local adapter.change a done",
+                "local adapter.change a done",
+                "local adapter.add c refused",
+                "local adapter.add d done",
+                "local adapter.add c done",
+            ]
+        );
+        assert_eq!(lines[0]["details"]["source"], "adapters/qv_r4");
+        assert_eq!(lines[0]["details"]["adapters_file"], path.display().to_string());
+        assert_eq!(lines[4]["details"]["limits"]["weight"], 2.0);
     }
 
     #[test]
@@ -354,7 +482,7 @@ mod tests {
         let path = dir.path().join("adapters.toml");
         let adapter = multigraft_testing::fixtures().join("peft/llama/adapters/qv_r4");
         let registry = registry();
-        let mut reconciler = Reconciler::new(&path, registry.clone());
+        let mut reconciler = Reconciler::new(&path, registry.clone(), None);
         let mut reads = |text: &str| {
             fs::write(&path, text).expect("written");
             reconciler.read().expect("valid");

@@ -208,3 +208,65 @@ fn generate_asks_which_adapter_if_there_are_several() {
         output.stderr
     );
 }
+
+#[test]
+fn what_is_done_to_keys_is_written_down_and_usage_is_a_table_or_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = text(folder.path());
+    let made = run(&[
+        "keys",
+        "add",
+        "acme",
+        "--grant",
+        "a/*",
+        "--tokens-per-month",
+        "5",
+        "--data",
+        data,
+    ]);
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    assert_eq!(run(&["keys", "add", "acme", "--data", data]).status, 2);
+    assert_eq!(run(&["keys", "ls", "--data", data]).status, 0);
+    assert_eq!(run(&["keys", "rotate", "acme", "--data", data]).status, 0);
+    assert_eq!(run(&["keys", "revoke", "none", "--data", data]).status, 2);
+    let log = fs::read_to_string(folder.path().join("audit.jsonl")).expect("written");
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let short = |line: &Value| {
+        ["by", "action", "what", "outcome"].map(|field| line[field].as_str().expect("text").to_owned())
+    };
+    assert_eq!(
+        lines.iter().map(short).collect::<Vec<_>>(),
+        [
+            ["local", "key.add", "acme", "done"],
+            ["local", "key.add", "acme", "refused"],
+            ["local", "key.rotate", "acme", "done"],
+            ["local", "key.revoke", "none", "refused"],
+        ]
+    );
+    let given = serde_json::json!({"role": "use", "grants": ["a/*"], "tokens_per_month": 5});
+    assert_eq!(lines[0]["details"], given);
+    let secret = made.stdout.lines().last().expect("the secret");
+    assert!(secret.starts_with("mg-") && !log.contains(secret), "{log}");
+
+    let used = run(&["usage", "--data", data]);
+    assert_eq!(
+        (used.status, used.stdout.as_str()),
+        (0, "nothing was used in this time\n")
+    );
+    assert_eq!(
+        run(&["usage", "--json", "--by", "key,month", "--data", data]).stdout,
+        "[]\n"
+    );
+    for (wrong, says) in [
+        ("--by=week", "week"),
+        ("--from=2027-02-30", "2027-02-30"),
+        ("--data=/none", "/none"),
+    ] {
+        let output = run(&["usage", wrong]);
+        assert_eq!(output.status, 2, "{wrong}");
+        assert!(output.stderr.contains(says), "{}", output.stderr);
+    }
+}

@@ -11,6 +11,7 @@ use std::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, MergePart, Reference, Source};
 use multigraft_engine::{AdapterUse, Request, RequestId, SubmitError};
+use multigraft_text::ChatTemplate;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -48,6 +49,8 @@ pub(crate) struct Served {
     pub scale: Option<f32>,
     /// The adapter, until the request is submitted, so that it is held by the engine alone; `None` is the base.
     pub adapter: Option<AdapterUse>,
+    /// The chat template in the adapter's folder.
+    pub template: Option<Arc<ChatTemplate>>,
     /// The names whose limits it counts against: its own, or those of its parts.
     names: Vec<String>,
     /// By which whoever removes the adapter finds the request.
@@ -93,6 +96,7 @@ impl AppState {
             hash: "base".to_owned(),
             scale: None,
             adapter: None,
+            template: None,
             names: Vec::new(),
             ticket: None,
         }
@@ -147,6 +151,7 @@ impl Session {
             name: entry.name,
             scale: Some(scale),
             adapter: Some(used),
+            template: entry.template,
             names,
             ticket: Some(ticket),
         })
@@ -334,7 +339,7 @@ impl Session {
             tally.accepted();
         }
         accepted.store(true, Ordering::Relaxed);
-        Ok(answers.under(ticket))
+        Ok(answers.under(ticket).until(self.deadline))
     }
 }
 

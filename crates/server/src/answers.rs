@@ -7,9 +7,13 @@
 use std::{mem, ops::ControlFlow, sync::Arc};
 
 use multigraft_engine::{Event, Finish, PromptToken, Sink, Token};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::timeout_at,
+};
 
 use crate::{
+    deadline::Deadline,
     error::ApiError,
     metering::{Metered, Now},
     metrics::Watch,
@@ -65,6 +69,8 @@ pub(crate) struct Answers {
     events: UnboundedReceiver<(usize, Event)>,
     /// Choices that have not ended.
     open: usize,
+    /// When they are over, if their request has a deadline.
+    deadline: Option<Deadline>,
     /// Goes with them.
     _ticket: Option<Ticket>,
 }
@@ -141,6 +147,7 @@ pub(crate) fn channel(
         Answers {
             events,
             open: choices,
+            deadline: None,
             _ticket: None,
         },
     )
@@ -155,19 +162,45 @@ impl Answers {
         }
     }
 
-    /// The next event and the choice it belongs to; `None` after every choice has finished or one has failed or was cancelled.
-    pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
+    /// The same, of a request that is over then.
+    pub(crate) fn until(self, deadline: Option<Deadline>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// The next event and the choice it belongs to, neither [`Event::Failed`] nor [`Event::Cancelled`]; `None` after every choice
+    /// has finished, or after an error.
+    ///
+    /// # Errors
+    /// A choice failed or was cancelled, or the request's time is over. That ends all of them.
+    pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         if self.open == 0 {
             return None;
         }
-        let next = self.events.recv().await.unwrap_or_else(|| {
-            let message = "the engine stopped before the answer was complete";
-            (0, Event::Failed(message.to_owned()))
-        });
-        match &next.1 {
-            Event::Finished(_) => self.open -= 1,
-            Event::Failed(_) | Event::Cancelled(_) => self.open = 0,
-            _ => {}
+        let event = self.events.recv();
+        let received = match self.deadline {
+            None => Ok(event.await),
+            Some(deadline) => timeout_at(deadline.at, event)
+                .await
+                .map_err(|_| deadline.passed()),
+        };
+        let next = match received {
+            Ok(Some((_, Event::Failed(message)))) => Err(ApiError::Failed(message)),
+            Ok(Some((_, Event::Cancelled(message)))) => Err(ApiError::Gone(message)),
+            Ok(Some(next)) => Ok(next),
+            Ok(None) => {
+                let message = "the engine stopped before the answer was complete";
+                Err(ApiError::Failed(message.to_owned()))
+            }
+            Err(passed) => Err(passed),
+        };
+        match &next {
+            Ok((_, Event::Finished(_))) => self.open -= 1,
+            Ok(_) => {}
+            Err(_) => {
+                self.open = 0;
+                // The engine sees that nobody waits, whoever still holds this.
+                self.events.close();
+            }
         }
         Some(next)
     }
@@ -176,7 +209,8 @@ impl Answers {
     pub(crate) async fn collect(mut self) -> Result<Vec<Answer>, ApiError> {
         let mut unfinished: Vec<Unfinished> = (0..self.open).map(|_| Unfinished::default()).collect();
         let mut answers: Vec<Option<Answer>> = unfinished.iter().map(|_| None).collect();
-        while let Some((choice, event)) = self.next().await {
+        while let Some(next) = self.next().await {
+            let (choice, event) = next?;
             let so_far = &mut unfinished[choice];
             match event {
                 Event::Started { .. } => {}
@@ -187,8 +221,8 @@ impl Answers {
                     so_far.tokens.push(token);
                 }
                 Event::Finished(finish) => answers[choice] = Some(mem::take(so_far).finish(finish)),
-                Event::Failed(message) => return Err(ApiError::Failed(message)),
-                Event::Cancelled(message) => return Err(ApiError::Gone(message)),
+                // They are errors of `next`.
+                Event::Failed(_) | Event::Cancelled(_) => {}
             }
         }
         Ok(answers.into_iter().flatten().collect())

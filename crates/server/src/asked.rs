@@ -48,8 +48,13 @@ pub(crate) enum Asked {
 impl Asked {
     /// The base.
     pub(crate) fn base() -> Self {
+        Self::model(String::new())
+    }
+
+    /// What is called `name` in a request that has no other way to choose.
+    pub(crate) fn model(name: String) -> Self {
         Self::One {
-            name: String::new(),
+            name,
             scale: 1.0,
             field: "model".to_owned(),
         }

@@ -23,9 +23,7 @@ use axum::{
 use multigraft_access::{Access, Action, Outcome};
 use serde_json::{Map, Value};
 
-use crate::{Dialect, adapters::upload, error::ApiError, session, state::Shared};
-
-const REQUEST_ID: &str = "x-request-id";
+use crate::{Dialect, adapters::upload, error::ApiError, request_id, session, state::Shared};
 
 /// Fields of bodies that name the adapter or the key.
 const NAMES: [&str; 2] = ["name", "lora_name"];
@@ -93,7 +91,7 @@ pub(crate) async fn record(State(state): State<Shared>, request: Request, next: 
         _ => path,
     });
     let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    let request_id = parts.headers.get(REQUEST_ID);
+    let request_id = parts.headers.get(request_id::HEADER);
     let note = Arc::new(Note {
         access: Arc::clone(access),
         action: Mutex::new(Action {

@@ -24,7 +24,7 @@ const REQUEST: [&str; 8] = [
 ];
 /// The system message of chats that have none.
 const SYSTEM: &str = "system";
-/// The chat template in place of the base's.
+/// The chat template in place of that of the adapter's folder or the base.
 const TEMPLATE: &str = "chat_template";
 
 /// Defaults of one adapter; they were checked when they were set.
@@ -37,11 +37,17 @@ impl Defaults {
         self.0.as_ref()?.get(SYSTEM)?.as_str()
     }
 
-    /// The chat template.
-    pub(crate) fn template(&self) -> Option<ChatTemplate> {
-        let source = self.0.as_ref()?.get(TEMPLATE)?.as_str()?;
+    /// The chat template that applies: that of these defaults, else that of the adapter's folder, `own`, else the base's.
+    pub(crate) fn template(
+        &self,
+        own: Option<&Arc<ChatTemplate>>,
+        state: &AppState,
+    ) -> Option<Arc<ChatTemplate>> {
+        let source = self.0.as_ref().and_then(|set| set.get(TEMPLATE)?.as_str());
         // It was compiled before, so it is right.
-        ChatTemplate::new(source).ok()
+        let set = source.and_then(|source| ChatTemplate::new(source).ok());
+        set.map(Arc::new)
+            .or_else(|| own.or(state.template.as_ref()).map(Arc::clone))
     }
 
     /// Fills in what an OpenAI request leaves out.

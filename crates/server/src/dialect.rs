@@ -55,8 +55,8 @@ impl Dialect {
             let seconds = HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
-        if matches!(error, ApiError::Quota { .. }) {
-            // OpenAI's clients would come back in vain.
+        if matches!(error, ApiError::Quota { .. } | ApiError::TimedOut { .. }) {
+            // OpenAI's clients would come back in vain, or for an answer that nobody waits for any more.
             let no = HeaderValue::from_static("false");
             response.headers_mut().insert(SHOULD_RETRY, no);
         }

@@ -135,6 +135,12 @@ pub enum ApiError {
     /// The adapter was removed, and its requests with it.
     #[error("{0}")]
     Gone(String),
+    /// The request was not done in its time.
+    #[error("the request was not done within {} s, which is all it had (`x-request-timeout`, or the server's `--request-timeout`)", allowed.as_secs_f64())]
+    TimedOut {
+        /// How long it had.
+        allowed: Duration,
+    },
     /// The server is shutting down.
     #[error("the server is shutting down and takes no new requests")]
     ShuttingDown,
@@ -258,6 +264,7 @@ impl ApiError {
             (Self::Conflict(_), _) => StatusCode::CONFLICT,
             (Self::NoAdapter(_) | Self::NotFound(_), _) => StatusCode::NOT_FOUND,
             (Self::Gone(_), _) => StatusCode::GONE,
+            (Self::TimedOut { .. }, _) => StatusCode::GATEWAY_TIMEOUT,
             (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
             (Self::Failed(_), Dialect::Tgi) => StatusCode::FAILED_DEPENDENCY,
         }
@@ -286,6 +293,7 @@ impl ApiError {
             Self::Unusable(_) => "InvalidUserInput",
             Self::Conflict(_) => "ConflictError",
             Self::Gone(_) => "GoneError",
+            Self::TimedOut { .. } => "TimeoutError",
             Self::Failed(_) => "InternalServerError",
         }
     }
@@ -308,6 +316,7 @@ impl ApiError {
             Self::Forbidden(_) => "forbidden",
             Self::Conflict(_) => "conflict",
             Self::Gone(_) => "gone",
+            Self::TimedOut { .. } => "timeout",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Overloaded { .. }
             | Self::Quota { .. }

@@ -14,6 +14,7 @@ use axum::{
 use multigraft_access::{
     AccessError, Admins, Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Role, Secret, Store,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
@@ -34,7 +35,7 @@ const LONGEST_GRACE: u64 = 366 * 24;
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// A key, without its secrets. Times are in seconds since 1970.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Shown {
     object: &'static str,
     id: String,
@@ -42,6 +43,7 @@ pub(crate) struct Shown {
     role: String,
     tenant: String,
     grants: Vec<String>,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     limits: KeyLimits,
     created: u64,
     expires: Option<u64>,
@@ -69,7 +71,7 @@ impl From<Key> for Shown {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct List {
     object: &'static str,
     data: Vec<Shown>,

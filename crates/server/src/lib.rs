@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  connections   taking them, and for how long they may take
-//!  routes        one table; errors worded in the path's dialect (dialect, error)
+//!  routes        one table; errors worded in the path's dialect (dialect, error); ids of requests (request_id), and by when they end (deadline)
 //!   session      whose request it is, and what of the server that may be seen
 //!   fields       the body, field by field: nothing wrong or unknown is let through
 //!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
@@ -26,7 +26,7 @@
 //! - What a key may not use is answered as what does not exist, by every way to name it.
 //! - Every answer says in its headers which adapter made it, with which content hash, and at which scale.
 //! - A field that would change the answer is applied or refused by name, never ignored.
-//! - A client that hangs up drops its `answers`, which frees its slots in the engine's next step.
+//! - A client that hangs up, or whose time is over, drops its `answers`, which frees its slots in the engine's next step.
 //!
 //! Batches are run through the router itself, in the background (batches).
 //!
@@ -44,6 +44,7 @@ mod audit;
 mod batches;
 mod connections;
 mod constraints;
+mod deadline;
 mod defaults;
 mod dialect;
 mod embedding;
@@ -56,6 +57,7 @@ mod openai;
 mod openapi;
 #[cfg(test)]
 mod pages;
+mod request_id;
 mod routes;
 mod serve;
 mod session;
@@ -67,6 +69,7 @@ mod tgi;
 mod tokens;
 mod underway;
 mod usage;
+mod watchdog;
 
 pub use batches::{Batches, run as run_batches};
 pub use connections::{ConnectionLimits, Tls, TlsError};

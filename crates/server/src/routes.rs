@@ -14,31 +14,28 @@ use axum::{
 use serde_json::json;
 use tower_http::{
     catch_panic::CatchPanicLayer,
-    trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer},
+    trace::{DefaultOnResponse, TraceLayer},
 };
-use tracing::Level;
+use tracing::{Level, Span};
 
 use crate::{
     adapters::{events::Stopping, llama_cpp, own, sglang, upload, vllm},
-    audit, dialect,
+    audit, deadline, dialect,
     error::ApiError,
     keys, metrics,
     openai::{batches, chat, completions, embeddings, files, models, responses},
-    openapi, session,
+    openapi, request_id, session,
     state::{AppState, Shared},
     telemetry,
     tgi::{embed, generate, info, tokenize},
-    usage,
+    usage, watchdog,
 };
 
 /// The whole of the HTTP interface over `state`.
 pub fn router(state: Arc<AppState>) -> Router {
     Router::new()
+        .merge(answering(&state))
         // OpenAI
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/responses", post(responses::responses))
-        .route("/v1/embeddings", post(embeddings::embeddings))
         .route(
             "/v1/files",
             on(MethodFilter::GET, files::list)
@@ -66,12 +63,6 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::get))
         // TGI
-        .route("/", post(generate::compatible))
-        // What SageMaker calls of a container.
-        .route("/invocations", post(generate::compatible))
-        .route("/generate", post(generate::generate))
-        .route("/generate_stream", post(generate::generate_stream))
-        .route("/embed", post(embed::embed))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/chat_tokenize", post(tokenize::chat_tokenize))
         .route("/info", get(info::info))
@@ -148,10 +139,29 @@ pub fn router(state: Arc<AppState>) -> Router {
         ))
         .layer(
             TraceLayer::new_for_http()
-                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .make_span_with(span)
                 .on_response(DefaultOnResponse::new().level(Level::INFO)),
         )
+        .layer(middleware::from_fn(request_id::name))
         .with_state(state)
+}
+
+/// The routes that the model answers, each within its time.
+fn answering(state: &Shared) -> Router<Shared> {
+    Router::new()
+        // OpenAI
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/v1/embeddings", post(embeddings::embeddings))
+        // TGI
+        .route("/", post(generate::compatible))
+        // What SageMaker calls of a container.
+        .route("/invocations", post(generate::compatible))
+        .route("/generate", post(generate::generate))
+        .route("/generate_stream", post(generate::generate_stream))
+        .route("/embed", post(embed::embed))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(state), deadline::limit))
 }
 
 fn get<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
@@ -160,6 +170,11 @@ fn get<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
 
 fn post<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
     on(MethodFilter::POST, handler).fallback(|request| not_allowed(request, "POST"))
+}
+
+/// What the log's lines of a request have before them.
+fn span(request: &Request) -> Span {
+    tracing::info_span!("request", method = %request.method(), uri = %request.uri(), id = request_id::of(request))
 }
 
 /// `GET /health`, `GET /ping` and `POST /ping`: 200 while requests are answered, 503 once the engine has stopped.
@@ -177,6 +192,8 @@ async fn ready(State(state): State<Shared>, stopping: Option<Extension<Stopping>
         "the server is shutting down"
     } else if state.engine.is_stopped() {
         "the engine has stopped"
+    } else if watchdog::stuck(&state).is_some() {
+        "a step of the engine does not end"
     } else {
         return Json(json!({"status": "ready"})).into_response();
     };

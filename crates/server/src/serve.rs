@@ -14,6 +14,7 @@ use crate::{
     connections::{self, ConnectionLimits, Tls},
     routes::router,
     state::AppState,
+    watchdog,
 };
 
 /// How serving came to its end.
@@ -45,7 +46,8 @@ where
     let (stop, stopped) = watch::channel(false);
     let routes = router(Arc::clone(&state)).layer(Extension(stopped.clone()));
     // It is not waited for: what is left of batches is for the next process.
-    tokio::spawn(run_batches(state, routes.clone(), stopped.clone()));
+    tokio::spawn(run_batches(Arc::clone(&state), routes.clone(), stopped.clone()));
+    tokio::spawn(watchdog::watch(state));
     let mut server = tokio::spawn(connections::answer(listener, routes, limits, tls, stopped));
     tokio::select! {
         ended = &mut server => return joined(ended),

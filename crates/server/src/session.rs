@@ -21,6 +21,7 @@ use multigraft_engine::Tenant;
 
 use crate::{
     audit::Note,
+    deadline::Deadline,
     error::ApiError,
     metering::Account,
     state::{AppState, Shared},
@@ -59,6 +60,8 @@ pub(crate) struct Session {
     caller: Caller,
     /// Whether nobody waits for the answer.
     pub(crate) in_background: bool,
+    /// When the request is over, if it has a deadline.
+    pub(crate) deadline: Option<Deadline>,
     /// Where it is noted what becomes of a change.
     note: Option<Arc<Note>>,
 }
@@ -141,6 +144,7 @@ impl FromRequestParts<Shared> for Session {
             state: Arc::clone(state),
             caller,
             in_background: parts.extensions.get::<Background>().is_some(),
+            deadline: parts.extensions.get::<Deadline>().copied(),
             note: parts.extensions.get::<Arc<Note>>().cloned(),
         })
     }

@@ -26,8 +26,8 @@ pub struct AppState {
     pub engine: Engine,
     /// The base's tokenizer, which all adapters share.
     pub tokenizer: Arc<Tokenizer>,
-    /// Turns messages into a prompt; without it chat is refused.
-    pub template: Option<ChatTemplate>,
+    /// The base's: turns messages into a prompt. Without it chat is refused, but by adapters with a template of their own.
+    pub template: Option<Arc<ChatTemplate>>,
     /// Makes grammars of what answers must be.
     pub constraints: Arc<Constraints>,
     /// The names and what they stand for.
@@ -98,6 +98,10 @@ pub struct Limits {
     pub alternatives: usize,
     /// How long a request waits for its adapter to be loaded.
     pub load_wait: Duration,
+    /// How long a request may take from its head to the answer's last token, if that is bounded.
+    pub request_time: Option<Duration>,
+    /// How long a step may take before the server counts as not ready.
+    pub step_time: Duration,
 }
 
 impl Default for Limits {
@@ -115,6 +119,8 @@ impl Default for Limits {
             choices: 128,
             alternatives: 20,
             load_wait: Duration::from_secs(30),
+            request_time: None,
+            step_time: Duration::from_secs(60),
         }
     }
 }

@@ -100,19 +100,16 @@ impl<W: Wording> Streaming<W> {
 
     async fn advance(&mut self) {
         match self.answers.next().await {
-            Some((_, Event::Failed(message))) => self.break_off(&ApiError::Failed(message)),
-            Some((_, Event::Cancelled(message))) => self.break_off(&ApiError::Gone(message)),
-            Some((choice, event)) => self.wording.event(choice, event, &mut self.chunks),
+            Some(Ok((choice, event))) => self.wording.event(choice, event, &mut self.chunks),
+            Some(Err(error)) => {
+                self.wording.fail(&error, &mut self.chunks);
+                self.state = Progress::Closed;
+            }
             None => {
                 self.wording.close(&mut self.chunks);
                 self.state = Progress::Closed;
             }
         }
-    }
-
-    fn break_off(&mut self, error: &ApiError) {
-        self.wording.fail(error, &mut self.chunks);
-        self.state = Progress::Closed;
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
     extract::{Query, rejection::QueryRejection},
 };
 use multigraft_access::{AccessError, By, Row, UsageQuery};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -26,12 +27,13 @@ pub(crate) struct Asked {
     by: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct List {
     object: &'static str,
     /// In seconds since 1970, as all times.
     from: u64,
     to: u64,
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     data: Vec<Row>,
 }
 

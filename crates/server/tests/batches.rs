@@ -161,6 +161,28 @@ fn gated() -> (Options, mpsc::Sender<()>) {
 const STEPS: usize = 4;
 
 #[tokio::test]
+async fn a_batch_whose_file_has_vanished_fails_and_says_so() {
+    let (server, data) = keeping(Options::default());
+    let client = client(&server);
+    let file = client.file(&completions(1)).await;
+    std::fs::remove_file(data.path().join("files").join(&file)).unwrap();
+    let body = json!({"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"});
+    let begun = client.post("/v1/batches", body).await;
+    assert_eq!(begun.status, 200, "{}", begun.text);
+    let batch = client.ended(begun.json()["id"].as_str().unwrap()).await;
+    assert_eq!(batch["status"], "failed");
+    let error = &batch["errors"]["data"][0];
+    assert_eq!(
+        (&error["code"], &error["line"]),
+        (&json!("file_not_found"), &Value::Null)
+    );
+    assert!(
+        error["message"].as_str().unwrap().contains("upload it again"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_batch_answers_every_line_as_its_route_does() {
     let (server, _data) = keeping(Options::default());
     let client = client(&server);

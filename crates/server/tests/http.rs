@@ -245,3 +245,25 @@ async fn an_engine_that_stops_ends_requests_in_an_error() {
         "overloaded"
     );
 }
+
+#[tokio::test]
+async fn every_answer_has_an_id_and_that_of_the_request_if_it_is_one() {
+    let server = server();
+    let ask = async |id: Option<&'static [u8]>, path: &str| {
+        let mut request = Request::get(path).body(Body::empty()).unwrap();
+        if let Some(id) = id {
+            let id = header::HeaderValue::from_bytes(id).unwrap();
+            request.headers_mut().insert("x-request-id", id);
+        }
+        server.send(request).await.header("x-request-id").to_owned()
+    };
+    for path in ["/health", "/v1/models", "/nothing"] {
+        assert_eq!(ask(Some(b"trace-7"), path).await, "trace-7");
+        let made = ask(None, path).await;
+        assert!(made.starts_with("req_"), "{made}");
+        assert_ne!(made, ask(None, path).await);
+        for wrong in [b"two words".as_slice(), b"", b"\xff"] {
+            assert!(ask(Some(wrong), path).await.starts_with("req_"));
+        }
+    }
+}

@@ -68,6 +68,10 @@ pub enum TextError {
     #[error("the text cannot be tokenised: {0}")]
     Encode(String),
 
+    /// The file of a chat template is not what its name says.
+    #[error("{0}")]
+    TemplateFile(String),
+
     /// The chat template is not valid Jinja.
     #[error("the chat template is not valid: {0}")]
     TemplateSyntax(String),

@@ -31,7 +31,7 @@ mod files;
 mod gguf;
 mod tokenizer;
 
-pub use chat::{CallFormat, ChatInput, ChatTemplate};
+pub use chat::{CallFormat, ChatInput, ChatTemplate, TEMPLATE_FILES};
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
 pub use tokenizer::Tokenizer;

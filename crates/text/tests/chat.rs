@@ -68,6 +68,7 @@ fn templates_say_how_calls_are_written() {
     assert_eq!(template("qwen25-tools.json"), Some(CallFormat::Tags));
     assert_eq!(template("mistral-tools.json"), Some(CallFormat::List));
     assert_eq!(template("llama3-tools.json"), Some(CallFormat::Bare));
+    assert_eq!(template("coder-tools.json"), Some(CallFormat::Xml));
     assert_eq!(template("smollm2-chat.json"), None);
     assert_eq!(template("gemma-chat.json"), None);
 }

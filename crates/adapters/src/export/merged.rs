@@ -93,6 +93,18 @@ pub(super) fn write(
 
     fs::create_dir(folder).map_err(failed(folder))?;
     copy(base, folder)?;
+    // In place of the base's: these files come before all others that may hold one.
+    let sources = adapter
+        .template
+        .iter()
+        .flat_map(|template| template.compiled.sources());
+    for (name, source) in sources {
+        let path = folder.join(name);
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).map_err(failed(above))?;
+        }
+        fs::write(&path, source).map_err(failed(&path))?;
+    }
     let path = folder.join(CONFIG);
     fs::write(&path, untied(text, parts)?).map_err(failed(&path))?;
     let path = folder.join("model.safetensors");

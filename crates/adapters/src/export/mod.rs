@@ -24,12 +24,12 @@ use crate::info::AdapterFile;
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// PEFT's folder, to the bit what is served.
+    /// PEFT's folder, to the bit what is served, with the file of its chat template.
     Peft,
-    /// A GGUF file as llama.cpp's `convert_lora_to_gguf.py` writes it.
+    /// A GGUF file as llama.cpp's `convert_lora_to_gguf.py` writes it, which has no place for a chat template.
     Gguf,
     /// The base's folder, or its GGUF file, with the adapter in its weights. They are rounded to the base's types, but to brain floats
-    /// where those are quantised.
+    /// where those are quantised. In a folder the adapter's chat template stands in for the base's; a GGUF file keeps the base's.
     Merged,
 }
 

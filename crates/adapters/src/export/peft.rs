@@ -39,6 +39,10 @@ pub(super) fn write(adapter: &AdapterFile, base: &BaseShape, folder: &Path) -> R
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), &path).map_err(wrong)?;
+    if let Some(template) = &adapter.template {
+        let path = folder.join(template.file);
+        fs::write(&path, &template.bytes).map_err(failed(&path))?;
+    }
     let read = read_for(folder, base).map_err(|error| ExportError::Written(Box::new(error)))?;
     match read.weights.linears == adapter.weights.linears
         && read.weights.embedding == adapter.weights.embedding

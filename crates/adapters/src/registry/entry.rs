@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use multigraft_model::{AdapterHash, PackedAdapter};
+use multigraft_text::ChatTemplate;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
@@ -23,6 +24,8 @@ pub struct Entry {
     pub packed: Arc<PackedAdapter>,
     /// What there is to know about it.
     pub info: Arc<AdapterInfo>,
+    /// The chat template of its folder; several that are merged have none.
+    pub template: Option<Arc<ChatTemplate>>,
 }
 
 /// What became of a load.

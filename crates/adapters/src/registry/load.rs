@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use multigraft_model::{AdapterHash, AdapterWeights, PackedAdapter, pace, return_freed};
 
+use super::memory::Held;
 use super::merging::Recipe;
 use super::room::Room;
 use super::state::{Next, Version};
-use super::{Entry, Inner, LoadError, State};
+use super::{Inner, LoadError, State};
 use crate::error::AdapterError;
 use crate::files::AdapterFiles;
 use crate::info::AdapterInfo;
@@ -154,8 +155,7 @@ pub(super) struct Loaded {
     pub(super) hash: AdapterHash,
     /// Where its files stay.
     pub(super) files: Fetched,
-    pub(super) packed: Arc<PackedAdapter>,
-    pub(super) info: Arc<AdapterInfo>,
+    pub(super) held: Held,
     /// Memory that was promised for it.
     pub(super) promised: usize,
 }
@@ -206,13 +206,14 @@ impl Inner {
             return Ok(Loaded {
                 hash,
                 files: job.files(folder),
-                packed: Arc::clone(&resident.packed),
-                info: Arc::clone(&resident.info),
+                held: resident.held.clone(),
                 promised: 0,
             });
         }
         let adapter = files.parse(&self.packer.shape).map_err(failed)?;
-        let (packed, room) = self.pack(&from, &adapter.weights)?;
+        let template = adapter.template.map(|template| template.compiled);
+        let beside = template.as_ref().map_or(0, |template| template.bytes());
+        let (packed, room) = self.pack(&from, &adapter.weights, beside)?;
         let mut info = adapter.info;
         if let Some(test) = &self.packer.self_test {
             let refused = |reason| {
@@ -232,19 +233,23 @@ impl Inner {
         Ok(Loaded {
             hash,
             files: job.files(folder),
-            packed,
-            info: Arc::new(info),
+            held: Held {
+                packed,
+                info: Arc::new(info),
+                template,
+            },
             promised: room.keep(),
         })
     }
 
-    /// Packs an adapter once there is memory.
+    /// Packs an adapter once there is memory for it and for what is kept `beside` its weights.
     pub(super) fn pack(
         &self,
         folder: &Path,
         weights: &AdapterWeights,
+        beside: usize,
     ) -> Result<(Arc<PackedAdapter>, Room<'_>), LoadError> {
-        let room = self.make_room((self.packer.size)(weights))?;
+        let room = self.make_room((self.packer.size)(weights) + beside)?;
         let packed = (self.packer.pack)(weights).map_err(|source| {
             failed(AdapterError::Pack {
                 folder: folder.to_owned(),
@@ -259,7 +264,7 @@ impl Inner {
         match &loaded {
             Ok(loaded) => {
                 tracing::info!(adapter = job.name, hash = %loaded.hash, "an adapter was loaded");
-                for warning in &loaded.info.warnings {
+                for warning in &loaded.held.info.warnings {
                     tracing::warn!("adapter `{}`: {warning}", job.name);
                 }
             }
@@ -283,15 +288,9 @@ impl Inner {
         };
         let mut files = Fetched::default();
         let outcome = loaded.map(|loaded| {
-            let (packed, info) = memory.insert(loaded.hash, loaded.packed, loaded.info, Vec::new());
+            let held = memory.insert(loaded.hash, loaded.held, Vec::new());
             files = loaded.files;
-            Entry {
-                name: job.name.clone(),
-                hash: loaded.hash,
-                at: job.at,
-                packed,
-                info,
-            }
+            held.entry(job.name.clone(), loaded.hash, job.at)
         });
         // Afterwards: sequences must not take it in between.
         memory.unreserve(promised);
@@ -323,7 +322,7 @@ impl Inner {
         let loaded = match (job.kind, loaded) {
             (Kind::Candidate, Ok(loaded)) => loaded,
             (Kind::Active(_), Ok(loaded)) => {
-                self.store_info(job, &loaded.info);
+                self.store_info(job, &loaded.held.info);
                 return (None, Ok(loaded));
             }
             (_, loaded) => return (None, loaded),
@@ -333,7 +332,7 @@ impl Inner {
             let named = state.names.get(&job.name);
             named.and_then(|named| {
                 Some((
-                    named.next(job.id, loaded.hash, &loaded.files, &loaded.info)?,
+                    named.next(job.id, loaded.hash, &loaded.files, &loaded.held.info)?,
                     named.stored,
                 ))
             })

@@ -5,8 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use multigraft_model::{AdapterHash, MemoryBudget, PackedAdapter};
+use multigraft_text::ChatTemplate;
 
+use super::Entry;
 use crate::info::AdapterInfo;
+use crate::source::Reference;
 
 /// Adapters by the hash of their files.
 #[derive(Debug, Default)]
@@ -24,11 +27,42 @@ pub(super) struct Memory {
     leaving: Vec<(Weak<PackedAdapter>, usize)>,
 }
 
+/// What is in memory of an adapter, shared with whoever uses it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) packed: Arc<PackedAdapter>,
+    pub(super) info: Arc<AdapterInfo>,
+    pub(super) template: Option<Arc<ChatTemplate>>,
+}
+
+impl Held {
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.packed.bytes() + self.template.as_ref().map_or(0, |template| template.bytes())
+    }
+
+    /// The same under a name.
+    pub(super) fn entry(self, name: String, hash: AdapterHash, at: Reference) -> Entry {
+        let Self {
+            packed,
+            info,
+            template,
+        } = self;
+        Entry {
+            name,
+            hash,
+            at,
+            packed,
+            info,
+            template,
+        }
+    }
+}
+
 /// An adapter in memory.
 #[derive(Debug)]
 pub(super) struct Resident {
-    pub(super) packed: Arc<PackedAdapter>,
-    pub(super) info: Arc<AdapterInfo>,
+    pub(super) held: Held,
     bytes: usize,
     /// What it was merged from; nothing if it is of files.
     parts: Vec<AdapterHash>,
@@ -87,30 +121,23 @@ impl Memory {
     }
 
     /// Takes an adapter in; if it is there already, that one stays. Returns what is there.
-    pub(super) fn insert(
-        &mut self,
-        hash: AdapterHash,
-        packed: Arc<PackedAdapter>,
-        info: Arc<AdapterInfo>,
-        parts: Vec<AdapterHash>,
-    ) -> (Arc<PackedAdapter>, Arc<AdapterInfo>) {
+    pub(super) fn insert(&mut self, hash: AdapterHash, held: Held, parts: Vec<AdapterHash>) -> Held {
         // It may have been let go a moment ago, and used by whoever brings it again.
-        let same = Arc::as_ptr(&packed);
+        let same = Arc::as_ptr(&held.packed);
         self.leaving.retain(|(leaving, _)| leaving.as_ptr() != same);
-        let bytes = packed.bytes();
+        let bytes = held.bytes();
         let used = Instant::now();
         let total = &mut self.bytes;
         let resident = self.adapters.entry(hash).or_insert_with(|| {
             *total += bytes;
             Resident {
-                packed,
-                info,
+                held,
                 bytes,
                 parts,
                 used,
             }
         });
-        let inserted = (Arc::clone(&resident.packed), Arc::clone(&resident.info));
+        let inserted = resident.held.clone();
         self.tell();
         inserted
     }
@@ -127,10 +154,9 @@ impl Memory {
 
     /// Adapters that nobody uses, those first that were not used for longest, and when that was.
     fn idle(&self, pinned: &[AdapterHash]) -> Vec<(Instant, AdapterHash)> {
-        let idle = self
-            .adapters
-            .iter()
-            .filter(|(hash, resident)| Arc::strong_count(&resident.packed) == 1 && !pinned.contains(hash));
+        let idle = self.adapters.iter().filter(|(hash, resident)| {
+            Arc::strong_count(&resident.held.packed) == 1 && !pinned.contains(hash)
+        });
         let mut idle: Vec<_> = idle.map(|(hash, resident)| (resident.used, *hash)).collect();
         idle.sort_unstable();
         idle
@@ -139,7 +165,7 @@ impl Memory {
     fn drop(&mut self, hash: AdapterHash) -> Option<Arc<PackedAdapter>> {
         let resident = self.adapters.remove(&hash)?;
         self.bytes -= resident.bytes;
-        Some(resident.packed)
+        Some(resident.held.packed)
     }
 
     /// Drops idle merged adapters, those first that were not used for longest, until there are `most`. Requests make them, so
@@ -151,7 +177,7 @@ impl Memory {
             .iter()
             .filter(|(_, resident)| !resident.parts.is_empty());
         let excess = merged.clone().count().saturating_sub(most);
-        let idle = merged.filter(|(_, resident)| Arc::strong_count(&resident.packed) == 1);
+        let idle = merged.filter(|(_, resident)| Arc::strong_count(&resident.held.packed) == 1);
         let mut idle: Vec<_> = idle.map(|(hash, resident)| (resident.used, *hash)).collect();
         idle.sort_unstable();
         let dropped = idle.into_iter().take(excess);

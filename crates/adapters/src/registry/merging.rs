@@ -8,6 +8,7 @@ use multigraft_model::{AdapterHash, AdapterWeights, LinearDelta, LowRank};
 use tokio::sync::oneshot;
 
 use super::load::{Loaded, Task, failed};
+use super::memory::Held;
 use super::state::Version;
 use super::{Entry, Inner, LoadError, Lookup, Outcome, Registry, Waiting};
 use crate::files::AdapterFiles;
@@ -77,13 +78,8 @@ impl Registry {
         let mut state = self.0.lock();
         let state = &mut *state;
         if let Some(resident) = state.memory.using(hash) {
-            return Lookup::Ready(Entry {
-                name,
-                hash,
-                at: Reference::Folder(PathBuf::new()),
-                packed: Arc::clone(&resident.packed),
-                info: Arc::clone(&resident.info),
-            });
+            let nowhere = Reference::Folder(PathBuf::new());
+            return Lookup::Ready(resident.held.clone().entry(name, hash, nowhere));
         }
         if state.waiting >= self.0.options.max_waiting {
             state.forget_gone();
@@ -159,12 +155,16 @@ impl Inner {
         let weights = weights.map_err(|error| LoadError::Merge(Arc::new(error)))?;
         drop(ingredients);
         let info = info(recipe, &weights);
-        let (packed, room) = self.pack(&PathBuf::from(&recipe.name), &weights)?;
+        let (packed, room) = self.pack(&PathBuf::from(&recipe.name), &weights, 0)?;
         Ok(Loaded {
             hash: recipe.hash,
             files: Fetched::default(),
-            packed,
-            info: Arc::new(info),
+            held: Held {
+                packed,
+                info: Arc::new(info),
+                // Of several none is meant more than the others.
+                template: None,
+            },
             promised: room.keep(),
         })
     }
@@ -194,16 +194,10 @@ impl Inner {
         let mut dropped = Vec::new();
         let outcome: Outcome = made.map(|made| {
             let parts = recipe.hashes();
-            let (packed, info) = state.memory.insert(hash, made.packed, made.info, parts);
+            let held = state.memory.insert(hash, made.held, parts);
             state.memory.unreserve(made.promised);
             dropped = state.memory.bound_merged(MERGED);
-            Entry {
-                name: recipe.name,
-                hash,
-                at: Reference::Folder(PathBuf::new()),
-                packed,
-                info,
-            }
+            held.entry(recipe.name, hash, Reference::Folder(PathBuf::new()))
         });
         let told = state.merging.remove(&hash).unwrap_or_default();
         state.waiting -= told.len();
@@ -247,6 +241,7 @@ fn info(recipe: &Recipe, weights: &AdapterWeights) -> AdapterInfo {
             .sum(),
         bytes: 0,
         warnings: Vec::new(),
+        chat_template: None,
         effect: None,
     }
 }

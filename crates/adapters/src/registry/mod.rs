@@ -46,7 +46,7 @@ pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Phase, Progress, Residency, Status};
 use load::{Job, Task, Tasks};
-use memory::{Dropped, Memory};
+use memory::{Dropped, Held, Memory};
 pub use merging::MergePart;
 pub use options::{IsBusy, OnLoad, Pack, Packer, RegistryOptions, Size};
 use state::{Named, Told, Version};
@@ -256,9 +256,12 @@ impl Registry {
         name::check_free(&state.names, &source)?;
         let mut version = Version::new(source.at, Some(entry.hash), AddedBy::CommandLine);
         version.info = Some(Arc::clone(&entry.info));
-        state
-            .memory
-            .insert(entry.hash, entry.packed, entry.info, Vec::new());
+        let held = Held {
+            packed: entry.packed,
+            info: entry.info,
+            template: entry.template,
+        };
+        state.memory.insert(entry.hash, held, Vec::new());
         let named = Named::of(version);
         state.names.insert(source.name, named);
         self.0.changed();

@@ -242,13 +242,8 @@ impl Named {
         let version = self.active()?;
         let hash = version.hash?;
         let resident = memory.using(hash)?;
-        Some(Entry {
-            name: name.to_owned(),
-            hash,
-            at: version.source.clone(),
-            packed: Arc::clone(&resident.packed),
-            info: Arc::clone(&resident.info),
-        })
+        let held = resident.held.clone();
+        Some(held.entry(name.to_owned(), hash, version.source.clone()))
     }
 
     /// Why the active version is not tried now.
@@ -563,8 +558,8 @@ impl Named {
         let resident = self.active_hash().and_then(|hash| memory.get(hash));
         let residency = match (resident, &self.failure) {
             (Some(resident), _) => Residency::Resident {
-                bytes: resident.packed.bytes(),
-                info: Arc::clone(&resident.info),
+                bytes: resident.held.packed.bytes(),
+                info: Arc::clone(&resident.held.info),
             },
             _ if self.is_loading() => Residency::Loading,
             (None, Some(failure)) => Residency::Failed {

@@ -400,7 +400,7 @@ impl Store {
         let folder = self.folder(adapter.hash);
         let is_whole =
             |(name, bytes): &(&str, &[u8])| fs::read(folder.join(name)).is_ok_and(|kept| kept == *bytes);
-        let files = adapter.contents.files();
+        let files = adapter.files();
         if files.iter().all(is_whole) {
             keep_reference(adapter, &folder).map_err(|source| StoreError::File {
                 path: folder.join(REFERENCE_FILE),

@@ -3,6 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use multigraft_text::TEMPLATE_FILES;
+
 use super::reference::{BadReference, Reference, UPLOAD};
 use crate::error::AdapterError;
 use crate::files::{self, CONFIG, WEIGHTS};
@@ -148,8 +150,10 @@ impl AllowedSources {
             Ok(folder) => {
                 // Nor may its files be links that lead out.
                 let is_allowed = self.contain(&folder) && {
-                    let files = [CONFIG, WEIGHTS, REFERENCE_FILE].map(|name| folder.join(name));
-                    let files = files.into_iter();
+                    let files = [CONFIG, WEIGHTS, REFERENCE_FILE]
+                        .into_iter()
+                        .chain(TEMPLATE_FILES);
+                    let files = files.map(|name| folder.join(name));
                     let mut files = files.chain(files::ggufs(&folder).unwrap_or_default());
                     files.all(|file| {
                         file.canonicalize().is_ok_and(|file| self.contain(&file)) || !file.exists()

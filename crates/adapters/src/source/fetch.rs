@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use multigraft_text::TEMPLATE_FILES;
 use tokio::runtime::Builder;
 
 use super::addresses::Trusted;
@@ -15,6 +16,7 @@ use crate::config::CONFIG_LIMIT;
 use crate::error::AdapterError;
 use crate::files::{CARD, CONFIG, WEIGHTS, WEIGHTS_LIMIT};
 use crate::self_test::{REFERENCE_FILE, REFERENCE_LIMIT};
+use crate::template::TEMPLATE_LIMIT;
 
 /// How long a connection may take to come about.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
@@ -31,32 +33,54 @@ pub(super) struct AdapterPart {
     pub(super) name: &'static str,
     /// The largest that is fetched.
     pub(super) limit: u64,
-    pub(super) required: bool,
+    pub(super) need: Need,
+}
+
+/// What becomes of an adapter that lacks a file, or has a too large one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It is none without it.
+    Required,
+    /// Without it, it is whole, but not if there is one that cannot be had.
+    IfThere,
+    /// It is as good without.
+    Welcome,
 }
 
 /// What is fetched of an adapter; nothing else of its folder is looked at.
-pub(super) const FILES: [AdapterPart; 4] = [
+pub(super) const FILES: [AdapterPart; 7] = [
     AdapterPart {
         name: CONFIG,
         limit: CONFIG_LIMIT as u64,
-        required: true,
+        need: Need::Required,
     },
     AdapterPart {
         name: WEIGHTS,
         limit: WEIGHTS_LIMIT,
-        required: true,
+        need: Need::Required,
     },
     AdapterPart {
         name: CARD,
         limit: CARD_LIMIT,
-        required: false,
+        need: Need::Welcome,
     },
     AdapterPart {
         name: REFERENCE_FILE,
         limit: REFERENCE_LIMIT,
-        required: false,
+        need: Need::Welcome,
     },
+    template(0),
+    template(1),
+    template(2),
 ];
+
+const fn template(index: usize) -> AdapterPart {
+    AdapterPart {
+        name: TEMPLATE_FILES[index],
+        limit: TEMPLATE_LIMIT,
+        need: Need::IfThere,
+    }
+}
 
 /// Why files could not be brought to this machine.
 #[derive(Debug, thiserror::Error)]

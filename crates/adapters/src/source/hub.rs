@@ -14,7 +14,7 @@ use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
 use super::cache::lock;
-use super::fetch::{CONNECT, FILES, FetchError, Fetched, REDIRECTS, block_on};
+use super::fetch::{CONNECT, FILES, FetchError, Fetched, Need, REDIRECTS, block_on};
 use super::objects::described;
 use super::save::{Arriving, Expected, Remote, STALL, save};
 
@@ -64,7 +64,7 @@ struct Sibling {
 struct Part {
     name: String,
     limit: u64,
-    required: bool,
+    need: Need,
 }
 
 impl Hub {
@@ -125,8 +125,8 @@ impl Hub {
         revision: Option<&str>,
         progress: &(dyn Fn(&str, u64, u64) + Sync),
     ) -> Result<Fetched, FetchError> {
-        let required = |snapshot: &Path| {
-            let mut required = FILES.iter().filter(|file| file.required);
+        let is_usable = |snapshot: &Path| {
+            let mut required = FILES.iter().filter(|file| file.need == Need::Required);
             required.all(|file| snapshot.join(file.name).exists())
         };
         let parts = |info: &Info| {
@@ -137,15 +137,16 @@ impl Hub {
                     parts.push(Part {
                         name: file.name.to_owned(),
                         limit: file.limit,
-                        required: file.required,
+                        need: file.need,
                     });
-                } else if file.required {
+                } else if file.need == Need::Required {
                     return Err(FetchError::Missing { name: file.name });
                 }
             }
             Ok(parts)
         };
-        self.snapshot(repo, revision, required, parts, progress).await
+        self.snapshot(repo, revision, (WHOLE_ADAPTER, is_usable), parts, progress)
+            .await
     }
 
     /// The folder with a base model's files: configuration, tokenizer, chat template and safetensors. `progress` is told which file
@@ -159,7 +160,7 @@ impl Hub {
         revision: Option<&str>,
         progress: &(dyn Fn(&str, u64, u64) + Sync),
     ) -> Result<Fetched, FetchError> {
-        let is_whole = |snapshot: &Path| snapshot.join(WHOLE).exists();
+        let is_usable = |snapshot: &Path| snapshot.join(WHOLE).exists();
         let parts = |info: &Info| {
             let names = info.siblings.iter().map(|sibling| sibling.rfilename.as_str());
             let wanted: Vec<&str> = names.filter(|name| is_of_a_base(name)).collect();
@@ -174,22 +175,20 @@ impl Hub {
             let part = |name: &str| Part {
                 name: name.to_owned(),
                 limit: BASE_LIMIT,
-                required: true,
+                need: Need::Required,
             };
             Ok(wanted.into_iter().map(part).collect())
         };
-        let fetched = block_on(self.snapshot(repo, revision, is_whole, parts, progress))?;
-        // So that a snapshot of which only a part was fetched, by us or others, is not taken for a whole one.
-        let _ = fs::write(fetched.folder.join(WHOLE), "");
-        Ok(fetched)
+        block_on(self.snapshot(repo, revision, (WHOLE, is_usable), parts, progress))
     }
 
-    /// A snapshot of `repo`. One that is here and `is_whole` is taken as it is where nothing newer can be had.
+    /// A snapshot of `repo`. Once all parts are there, it is marked by a file called `whole`: a part of them may be there by
+    /// somebody else. One that is here and `is_usable` is taken as it is where the Hub cannot be asked.
     async fn snapshot(
         &self,
         repo: &str,
         revision: Option<&str>,
-        is_whole: impl Fn(&Path) -> bool,
+        (whole, is_usable): (&str, impl Fn(&Path) -> bool),
         parts: impl Fn(&Info) -> Result<Vec<Part>, FetchError>,
         progress: &(dyn Fn(&str, u64, u64) + Sync),
     ) -> Result<Fetched, FetchError> {
@@ -197,17 +196,21 @@ impl Hub {
         let folder = Folder::new(&self.cache, repo, revision);
         let here = |commit: &str| {
             let snapshot = folder.snapshot(commit);
-            is_whole(&snapshot).then(|| Fetched {
+            is_usable(&snapshot).then(|| Fetched {
                 folder: snapshot,
                 revision: Some(commit.to_owned()),
             })
         };
+        let known = match is_commit(revision) {
+            true => here(revision),
+            false => folder.commit().and_then(|commit| here(&commit)),
+        };
         if is_commit(revision)
-            && let Some(fetched) = here(revision)
+            && let Some(fetched) = known.as_ref()
+            && fetched.folder.join(whole).exists()
         {
-            return Ok(fetched);
+            return Ok(fetched.clone());
         }
-        let known = folder.commit().and_then(|commit| here(&commit));
         if self.offline {
             return known.ok_or(FetchError::Offline);
         }
@@ -228,8 +231,11 @@ impl Hub {
             self.fetch(&folder, repo, &info.sha, &part, progress).await?;
         }
         folder.point_to(&info.sha)?;
+        let snapshot = folder.snapshot(&info.sha);
+        // Without it the Hub is asked again, no more.
+        let _ = fs::write(snapshot.join(whole), "");
         Ok(Fetched {
-            folder: folder.snapshot(&info.sha),
+            folder: snapshot,
             revision: Some(info.sha),
         })
     }
@@ -265,7 +271,7 @@ impl Hub {
         }
         let url = format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, part.name);
         let head = self.head(&url).await?;
-        if head.size > part.limit && !part.required {
+        if head.size > part.limit && part.need == Need::Welcome {
             tracing::warn!("`{repo}`: {} has {} bytes and is left out", part.name, head.size);
             return Ok(());
         }
@@ -362,6 +368,9 @@ impl Hub {
 
 /// What a base's snapshot holds once all of it is there.
 const WHOLE: &str = ".multigraft-whole";
+
+/// What an adapter's does, chat template included.
+const WHOLE_ADAPTER: &str = ".multigraft-adapter";
 
 struct Head {
     etag: String,

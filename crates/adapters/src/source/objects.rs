@@ -16,7 +16,7 @@ use url::Url;
 
 use super::addresses::{Resolver, Trusted, is_allowed};
 use super::cache::Cache;
-use super::fetch::{CONNECT, FILES, FetchError, Fetched, REDIRECTS};
+use super::fetch::{CONNECT, FILES, FetchError, Fetched, Need, REDIRECTS};
 use super::save::{Arriving, Expected, Remote, STALL, save};
 
 /// How long a whole file may take; the stores' clients know no "for ever".
@@ -44,7 +44,7 @@ pub(super) async fn fetch(
     for file in FILES {
         let path = prefix.clone().join(file.name);
         match store.head(&path).await {
-            Ok(meta) if meta.size > file.limit && !file.required => {
+            Ok(meta) if meta.size > file.limit && file.need == Need::Welcome => {
                 tracing::warn!("`{url}`: {} has {} bytes and is left out", file.name, meta.size);
             }
             Ok(meta) if meta.size > file.limit => {
@@ -55,7 +55,7 @@ pub(super) async fn fetch(
                 });
             }
             Ok(meta) => found.push((file.name, meta)),
-            Err(Error::NotFound { .. }) if !file.required => {}
+            Err(Error::NotFound { .. }) if file.need != Need::Required => {}
             Err(error) => return Err(failed(file.name, error)),
         }
     }

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Table, presets};
 use multigraft_adapters::{AdapterLimits, Reference, gguf_file};
+use multigraft_text::TEMPLATE_FILES;
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
@@ -30,7 +31,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// What answers that tell of changes as they happen are called.
 const EVENTS: &str = "text/event-stream";
 
-/// What is sent of a PEFT adapter's folder.
+/// What is sent of a PEFT adapter's folder, beside the files that its chat template may be in.
 const UPLOADED: [&str; 4] = [
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -244,13 +245,12 @@ impl Server {
     /// Sends the files of the adapter at `path`: PEFT's, or the one of llama.cpp's format.
     async fn upload(&self, name: &str, path: &path::Path, replace: bool, pin: bool) -> Result<Value> {
         let mut files = Vec::new();
+        let there = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
         match gguf_file(path)? {
             Some(file) => files.push(file),
-            None => {
-                let there = UPLOADED.map(|name| path.join(name)).into_iter();
-                files.extend(there.filter(|file| file.is_file()));
-            }
+            None => files.extend(UPLOADED.into_iter().filter_map(there)),
         }
+        files.extend(TEMPLATE_FILES.into_iter().filter_map(there));
         if files.is_empty() {
             bail!("`{}` holds no adapter", path.display());
         }

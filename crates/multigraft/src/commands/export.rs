@@ -22,6 +22,12 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode> {
         ExportForm::Merged => Form::Merged,
     };
     export(&adapter, &base.path, form, &arguments.out)?;
+    if let (Some(template), true) = (&adapter.template, arguments.out.is_file()) {
+        tracing::warn!(
+            "the adapter's chat template, in its {}, is not in what was written: whoever serves that needs it too",
+            template.file
+        );
+    }
     tracing::info!("wrote {}", arguments.out.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -14,9 +14,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use multigraft_adapters::{Registry, RegistryOptions};
+use multigraft_adapters::{Entry, Registry, RegistryOptions};
 use multigraft_engine::{Event, Finish, Request, Sampling, Sink, Stop};
-use multigraft_model::PackedAdapter;
 use multigraft_text::ChatInput;
 use serde_json::{Map, Value, json};
 
@@ -44,14 +43,15 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     let text = read_prompt(&arguments.prompt)?;
     let prompt = match arguments.raw {
         true => base.tokenizer.encode(&text, true)?,
-        false => base
-            .tokenizer
-            .encode(&templated(&base, arguments.system.as_deref(), &text)?, false)?,
+        false => base.tokenizer.encode(
+            &templated(&base, adapter.as_ref(), arguments.system.as_deref(), &text)?,
+            false,
+        )?,
     };
     let engine = base.engine(&settings, budget)?;
     let room = engine.limits().room_after(prompt.len());
     let request = Request {
-        adapter: adapter.map(Into::into),
+        adapter: adapter.map(|adapter| adapter.packed.into()),
         sampling: Sampling {
             temperature: arguments.temperature,
             top_p: arguments.top_p,
@@ -116,7 +116,7 @@ impl Sink for Terminal {
 }
 
 /// The adapter that was asked for, or the only one there is; `None` is the base.
-fn choose(registry: &Registry, name: Option<&str>) -> Result<Option<Arc<PackedAdapter>>> {
+fn choose(registry: &Registry, name: Option<&str>) -> Result<Option<Entry>> {
     let names = registry.names();
     let name = match (name, names.as_slice()) {
         (Some(name), _) if name == registry.base() => return Ok(None),
@@ -128,7 +128,7 @@ fn choose(registry: &Registry, name: Option<&str>) -> Result<Option<Arc<PackedAd
             names.join(", ")
         ),
     };
-    Ok(Some(load(registry, name)?.packed))
+    Ok(Some(load(registry, name)?))
 }
 
 fn read_prompt(prompt: &str) -> Result<String> {
@@ -142,11 +142,11 @@ fn read_prompt(prompt: &str) -> Result<String> {
     Ok(text)
 }
 
-fn templated(base: &Base, system: Option<&str>, prompt: &str) -> Result<String> {
-    let template = base
-        .template
-        .as_ref()
-        .context("the model has no chat template; use --raw to continue the prompt as it is")?;
+fn templated(base: &Base, adapter: Option<&Entry>, system: Option<&str>, prompt: &str) -> Result<String> {
+    let own = adapter.and_then(|adapter| adapter.template.as_deref());
+    let template = own.or(base.template.as_ref()).context(
+        "neither model nor adapter has a chat template; use --raw to continue the prompt as it is",
+    )?;
     let mut messages: Vec<Value> = Vec::new();
     messages.extend(system.map(|text| json!({"role": "system", "content": text})));
     messages.push(json!({"role": "user", "content": prompt}));

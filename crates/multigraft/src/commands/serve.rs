@@ -78,7 +78,8 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         load_all(&registry)?;
     }
     if let Some(file) = &server.adapters_file {
-        Reconciler::new(file, registry.clone()).start()?;
+        let audit = access.as_ref().map(|access| access.store().audit().clone());
+        Reconciler::new(file, registry.clone(), audit).start()?;
     }
     let overview = overview(&base, &registry, &engine, &settings);
     let example = registry.names().into_iter().next().unwrap_or(base.name.clone());
@@ -102,7 +103,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
             path: base.path,
         },
         tokenizer: base.tokenizer,
-        template: base.template,
+        template: base.template.map(Arc::new),
         limits: server.limits.clone(),
         started: SystemTime::now(),
         meters: Meters::default(),

@@ -193,6 +193,11 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_LOAD_WAIT")]
     pub load_wait: Option<u64>,
 
+    /// How long a request may take, from its head to its answer's last token, in seconds; the header `x-request-timeout` asks for
+    /// less. Later it is 504, or an error as a stream's last event. [default: as long as it takes]
+    #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_REQUEST_TIMEOUT")]
+    pub request_timeout: Option<u64>,
+
     /// A PEM file with the certificate for TLS and its chain, read again when it changes. Needs --tls-key. [default: plain HTTP]
     #[arg(long, value_name = "FILE", env = "MULTIGRAFT_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,

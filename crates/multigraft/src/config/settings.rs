@@ -164,6 +164,11 @@ impl ServerSettings {
             .max_connections
             .or(file.max_connections)
             .unwrap_or(connections.most);
+        let time = flags.request_timeout.or(file.request_timeout);
+        ensure!(
+            time != Some(0),
+            "request-timeout is 0, but must be 1 second or more; without it requests take as long as they take"
+        );
         let cert = flags.tls_cert.clone().or_else(|| file.tls_cert.clone());
         let key = flags.tls_key.clone().or_else(|| file.tls_key.clone());
         ensure!(
@@ -197,6 +202,7 @@ impl ServerSettings {
                     .load_wait
                     .or(file.load_wait)
                     .map_or(limits.load_wait, Duration::from_secs),
+                request_time: time.map(Duration::from_secs),
                 ..limits
             },
             tls: cert.zip(key),

@@ -1,12 +1,13 @@
 //! llama.cpp's `/lora-adapters`: a list by number, and one scale for all requests.
 
 use axum::Json;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{error::ApiError, session::Session};
 
 /// An adapter as llama.cpp lists it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Adapter {
     /// Its place in the list.
     id: usize,

@@ -11,6 +11,7 @@ use multigraft_adapters::{
 };
 use multigraft_engine::WEIGHTS;
 use multigraft_model::AdapterHash;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -21,7 +22,7 @@ use crate::{defaults, error::ApiError, fields::Fields, openai::seconds, session:
 const EVENTS: &str = "events";
 
 /// An adapter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Adapter {
     object: &'static str,
     name: String,
@@ -46,6 +47,7 @@ pub(crate) struct Adapter {
     /// What it takes in memory; null if it is not there.
     bytes: Option<usize>,
     /// What its files hold; null if they were never read.
+    #[schemars(with = "Option<Map<String, Value>>")]
     info: Option<AdapterInfo>,
     /// How much of its weights is here, while they are fetched.
     progress: Option<Progress>,
@@ -56,21 +58,22 @@ pub(crate) struct Adapter {
     /// What its requests get where they say nothing.
     defaults: Option<Value>,
     /// What its requests may take.
+    #[schemars(with = "Map<String, Value>")]
     limits: AdapterLimits,
     /// The newest last.
     versions: Vec<Version>,
 }
 
 /// How far a download has come, in bytes.
-#[derive(Debug, Serialize)]
-struct Progress {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Progress {
     done: u64,
     /// Null until that is known.
     total: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
-struct Version {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Version {
     hash: Option<String>,
     source: String,
     revision: Option<String>,
@@ -135,7 +138,7 @@ impl From<Listed> for Adapter {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Adapters {
     object: &'static str,
     data: Vec<Adapter>,
@@ -143,8 +146,8 @@ pub(crate) struct Adapters {
 }
 
 /// Memory of all adapters together.
-#[derive(Debug, Serialize)]
-struct Memory {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Memory {
     bytes: usize,
     /// What they may take; null if it is not bounded.
     limit: Option<usize>,
@@ -153,8 +156,8 @@ struct Memory {
 }
 
 /// Memory of adapters and of keys and values together.
-#[derive(Debug, Serialize)]
-struct Budget {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Budget {
     limit: usize,
     keys_and_values: usize,
     adapters: usize,

@@ -6,14 +6,15 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use multigraft_adapters::{AddedBy, Adding};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{Dialect, error::ApiError, fields::Fields, session::Session};
 
 /// What both answer.
-#[derive(Debug, Serialize)]
-struct Done {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Done {
     success: bool,
     error_message: Option<String>,
     /// Name → where it is from.

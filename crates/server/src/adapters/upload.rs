@@ -18,6 +18,7 @@ use axum::{
 };
 use futures_util::{StreamExt as _, stream};
 use multigraft_adapters::{AdapterError, AddedBy, Adding, LoadError, Upload};
+use multigraft_text::TEMPLATE_FILES;
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 
@@ -216,13 +217,14 @@ fn file_name(part: &Field<'_>) -> Result<&'static str, ApiError> {
             part.name().unwrap_or_default()
         )));
     };
-    let known = [CONFIG, WEIGHTS].into_iter().chain(OTHERS);
+    let known = [CONFIG, WEIGHTS].into_iter().chain(OTHERS).chain(TEMPLATE_FILES);
     match known.into_iter().find(|name| *name == given) {
         Some(name) => Ok(name),
         None if given.ends_with(".gguf") => Ok(GGUF),
         None => Err(ApiError::malformed(format!(
             "`{given}` is no file of an adapter: `{CONFIG}`, `{WEIGHTS}`, `{}`, `{}` or one `.gguf` file are",
-            OTHERS[0], OTHERS[1]
+            OTHERS.join("`, `"),
+            TEMPLATE_FILES.join("`, `")
         ))),
     }
 }

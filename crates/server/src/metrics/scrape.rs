@@ -26,6 +26,7 @@ use crate::{
     error::ApiError,
     session::Session,
     state::{AppState, Shared},
+    watchdog,
 };
 
 /// What whoever does not ask for OpenMetrics gets.
@@ -138,6 +139,12 @@ fn own(state: &AppState, adapters: &[Listed]) -> Registry {
             ("cached", stats.blocks_cached),
             ("total", stats.blocks_total),
         ],
+    );
+    gauge(
+        &mut registry,
+        "step_stuck",
+        "1 while a step takes so long that no request is answered",
+        usize::from(watchdog::stuck(state).is_some()),
     );
     let (adapter_bytes, limit) = state.registry.memory();
     let limit = (limit < usize::MAX).then_some(("adapters_limit", limit));

@@ -1,17 +1,17 @@
 //! `/v1/batches`.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use axum::{
     Json,
     extract::{Path, Query, rejection::QueryRejection},
 };
-use multigraft_batches::{Batch, NewBatch, Purpose, Status};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use multigraft_batches::{Batch, NewBatch, Problem, Purpose, Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    files::{find, kept, page, within},
+    files::{Page, find, kept, within},
     metadata,
     types::{seconds, unique_id},
 };
@@ -28,7 +28,7 @@ const ENDPOINTS: [&str; 4] = [
 const WINDOW: (&str, u64) = ("24h", 24 * 60 * 60);
 
 /// `POST /v1/batches`.
-pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Shown>, ApiError> {
     let batches = state.batches()?;
     let input = fields.required("input_file_id")?;
     let endpoint = fields.required("endpoint")?;
@@ -77,7 +77,7 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Va
         return Err(ApiError::overloaded(message));
     }
     batches.notify();
-    Ok(Json(shown(&look_up(&state, &id).await?)))
+    Ok(Json((&look_up(&state, &id).await?).into()))
 }
 
 /// How batches are listed.
@@ -92,7 +92,7 @@ pub(crate) struct Listing {
 pub(crate) async fn list(
     state: Session,
     listing: Result<Query<Listing>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<Shown>>, ApiError> {
     let Query(listing) = listing.map_err(|error| ApiError::malformed(error.body_text()))?;
     let limit = within(listing.limit, 100)?.unwrap_or(20);
     let (tenant, after) = (state.tenant_name().map(str::to_owned), listing.after.clone());
@@ -108,16 +108,17 @@ pub(crate) async fn list(
     };
     let has_more = found.len() > limit;
     found.truncate(limit);
-    Ok(Json(page(found.iter().map(shown).collect(), has_more)))
+    let found = found.iter().map(Shown::from).collect();
+    Ok(Json(Page::new(found, |batch: &Shown| &batch.id, has_more)))
 }
 
 /// `GET /v1/batches/{id}`.
-pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    Ok(Json(shown(&look_up(&state, &id).await?)))
+pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<Shown>, ApiError> {
+    Ok(Json((&look_up(&state, &id).await?).into()))
 }
 
 /// `POST /v1/batches/{id}/cancel`.
-pub(crate) async fn cancel(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn cancel(state: Session, Path(id): Path<String>) -> Result<Json<Shown>, ApiError> {
     look_up(&state, &id).await?;
     let batches = state.batches()?;
     let of = id.clone();
@@ -130,7 +131,7 @@ pub(crate) async fn cancel(state: Session, Path(id): Path<String>) -> Result<Jso
     let batch = look_up(&state, &id).await?;
     match batch.status {
         // Cancelling it twice is no mistake.
-        Status::Cancelling | Status::Cancelled => Ok(Json(shown(&batch))),
+        Status::Cancelling | Status::Cancelled => Ok(Json((&batch).into())),
         status => Err(ApiError::Conflict(format!(
             "batch `{id}` is {} and cannot be cancelled any more",
             status.as_str()
@@ -147,22 +148,83 @@ async fn look_up(state: &Session, id: &str) -> Result<Batch, ApiError> {
         .ok_or_else(|| ApiError::NotFound(format!("there is no batch `{id}`")))
 }
 
-fn shown(batch: &Batch) -> Value {
-    let begun = &batch.begun;
-    let at = |status: Status| batch.times.get(status.as_str());
-    let errors = (!batch.problems.is_empty()).then(|| json!({"object": "list", "data": batch.problems}));
-    let metadata = (!begun.metadata.is_empty()).then_some(&begun.metadata);
-    json!({
-        "id": begun.id, "object": "batch", "endpoint": begun.endpoint, "errors": errors,
-        "input_file_id": begun.input, "completion_window": WINDOW.0, "status": batch.status.as_str(),
-        "output_file_id": batch.output, "error_file_id": batch.errors,
-        "created_at": begun.created, "in_progress_at": at(Status::InProgress), "expires_at": begun.expires,
-        "finalizing_at": at(Status::Finalizing), "completed_at": at(Status::Completed),
-        "failed_at": at(Status::Failed), "expired_at": at(Status::Expired),
-        "cancelling_at": at(Status::Cancelling), "cancelled_at": at(Status::Cancelled),
-        "request_counts": {
-            "total": batch.counts.total, "completed": batch.counts.completed, "failed": batch.counts.failed,
-        },
-        "metadata": metadata,
-    })
+/// A batch. Times are in seconds since 1970.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Shown {
+    id: String,
+    object: &'static str,
+    /// The route that its lines ask.
+    endpoint: String,
+    errors: Option<Errors>,
+    input_file_id: String,
+    completion_window: &'static str,
+    /// `validating`, `failed`, `in_progress`, `finalizing`, `completed`, `expired`, `cancelling` or `cancelled`.
+    status: &'static str,
+    /// The file of its answers, if there are any.
+    output_file_id: Option<String>,
+    /// The file of what was not answered, if there is anything.
+    error_file_id: Option<String>,
+    created_at: u64,
+    in_progress_at: Option<u64>,
+    expires_at: u64,
+    finalizing_at: Option<u64>,
+    completed_at: Option<u64>,
+    failed_at: Option<u64>,
+    expired_at: Option<u64>,
+    cancelling_at: Option<u64>,
+    cancelled_at: Option<u64>,
+    request_counts: Counts,
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// What is wrong with its file.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Errors {
+    object: &'static str,
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
+    data: Vec<Problem>,
+}
+
+/// Lines of a batch.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Counts {
+    total: u64,
+    completed: u64,
+    failed: u64,
+}
+
+impl From<&Batch> for Shown {
+    fn from(batch: &Batch) -> Self {
+        let begun = &batch.begun;
+        let at = |status: Status| batch.times.get(status.as_str()).copied();
+        Self {
+            id: begun.id.clone(),
+            object: "batch",
+            endpoint: begun.endpoint.clone(),
+            errors: (!batch.problems.is_empty()).then(|| Errors {
+                object: "list",
+                data: batch.problems.clone(),
+            }),
+            input_file_id: begun.input.clone(),
+            completion_window: WINDOW.0,
+            status: batch.status.as_str(),
+            output_file_id: batch.output.clone(),
+            error_file_id: batch.errors.clone(),
+            created_at: begun.created,
+            in_progress_at: at(Status::InProgress),
+            expires_at: begun.expires,
+            finalizing_at: at(Status::Finalizing),
+            completed_at: at(Status::Completed),
+            failed_at: at(Status::Failed),
+            expired_at: at(Status::Expired),
+            cancelling_at: at(Status::Cancelling),
+            cancelled_at: at(Status::Cancelled),
+            request_counts: Counts {
+                total: batch.counts.total,
+                completed: batch.counts.completed,
+                failed: batch.counts.failed,
+            },
+            metadata: (!begun.metadata.is_empty()).then(|| begun.metadata.clone()),
+        }
+    }
 }

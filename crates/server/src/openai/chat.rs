@@ -7,14 +7,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use multigraft_engine::{Event, Request, Token};
-use multigraft_text::{CallFormat, ChatInput, ChatTemplate, Tokenizer};
+use multigraft_text::{CallFormat, Tokenizer};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 use super::{
-    continued,
+    conversation::Conversation,
     logprobs::{self, ChatLogprobs, Names},
-    messages::normalise,
     parameters::Parameters,
     tools::{self, CallParser, Piece, ToolCall, Tools},
     types::{Body, Head, StopReason, StreamUsage, Usage, finish_reason},
@@ -25,7 +24,6 @@ use crate::{
     answers::{Answer, Answers},
     asked::Asked,
     constraints::{self, Constrained},
-    defaults::Defaults,
     error::ApiError,
     fields::Fields,
     session::Session,
@@ -35,8 +33,8 @@ use crate::{
 };
 
 /// A choice of a whole answer.
-#[derive(Debug, Serialize)]
-struct Choice {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Choice {
     index: usize,
     message: Message,
     logprobs: Option<ChatLogprobs>,
@@ -47,8 +45,8 @@ struct Choice {
     token_ids: Option<Vec<u32>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Message {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Message {
     role: &'static str,
     /// Null where the answer is calls alone.
     content: Option<String>,
@@ -82,7 +80,7 @@ struct DeltaMessage {
 
 /// What answers may call, and how that is told from their text.
 pub(super) struct Calling {
-    tools: Tools,
+    pub(super) tools: Tools,
     pub(super) format: CallFormat,
 }
 
@@ -108,9 +106,7 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
     refuse_completions_fields(&mut fields)?;
     let constrained = constraints::of_openai(&mut fields)?;
     let tools = Tools::take(&mut fields)?;
-    let own = defaults.template();
-    let template = template(state, own.as_ref())?;
-    let text = templated(state, &mut fields, &defaults, template, tools.as_ref())?;
+    let conversation = Conversation::take(&mut fields, &defaults)?;
     fields.finish()?;
     if let (Some(tools), Some(other)) = (&tools, &constrained)
         && tools.choice != tools::Choice::Auto
@@ -119,18 +115,27 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
         let message = format!("`tool_choice` asks for a call, but `{field}` for something else");
         return Err(ApiError::invalid("tool_choice", message));
     }
+    // Which template applies is known when the adapter is there.
+    let mut served = state.model(&asked).await?;
+    let template = defaults
+        .template(served.template.as_ref(), state)
+        .ok_or_else(|| {
+            let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
+            ApiError::invalid("messages", message)
+        })?;
+    let text = conversation.templated(&template, tools.as_ref(), &state.tokenizer)?;
     // Beside a constraint of its own nothing in an answer is a call, whatever it looks like.
     let calling = tools.filter(|_| constrained.is_none()).map(|tools| Calling {
-        format: tools::format_of(template),
+        format: tools::format_of(&template),
         tools,
     });
-    let constrained = constrained.or_else(|| {
-        let Calling { tools, format } = calling.as_ref()?;
-        Some(Constrained {
+    let constrained = match (constrained, &calling) {
+        (None, Some(Calling { tools, format })) => Some(Constrained {
             field: "tools".to_owned(),
-            constraint: tools.constraint(*format, &state.tokenizer),
-        })
-    });
+            constraint: tools.constraint(*format, &state.tokenizer)?,
+        }),
+        (constrained, _) => constrained,
+    };
 
     let grammar = state.constraints.compile(constrained).await?;
     let mut prompt = encode(&state.tokenizer, "messages", &text, add_special).await?;
@@ -143,7 +148,6 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
         return Err(no_room(state, prompt.len(), parameters.max_tokens));
     }
     state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
-    let mut served = state.model(&asked).await?;
     let choices = (0..parameters.n)
         .map(|index| Request {
             adapter: served.adapter.clone(),
@@ -188,7 +192,7 @@ pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, Api
             token_ids: parameters.token_ids,
             parsers: match &calling {
                 Some(calling) => (0..parameters.n)
-                    .map(|_| CallParser::new(calling.format))
+                    .map(|_| CallParser::new(calling.format, &calling.tools))
                     .collect(),
                 None => Vec::new(),
             },
@@ -236,7 +240,7 @@ fn choice(names: &Names, index: usize, answer: Answer, logprobs: bool, calling: 
     let logprobs = logprobs.then(|| ChatLogprobs::new(names, &answer.tokens));
     let (mut content, mut tool_calls) = (Some(answer.text), Vec::new());
     if let Some(Calling { tools, format }) = calling {
-        let mut parser = CallParser::new(*format);
+        let mut parser = CallParser::new(*format, tools);
         let texts = answer
             .tokens
             .iter()
@@ -299,68 +303,6 @@ fn logprobs(fields: &mut Fields, state: &AppState) -> Result<Option<usize>, ApiE
             Err(fields.complain("top_logprobs", "is only allowed with `logprobs`: true"))
         }
         top => Ok(wanted.then_some(top.unwrap_or(0))),
-    }
-}
-
-/// The chat template that applies: the adapter's `own`, or the model's.
-pub(crate) fn template<'a>(
-    state: &'a AppState,
-    own: Option<&'a ChatTemplate>,
-) -> Result<&'a ChatTemplate, ApiError> {
-    own.or(state.template.as_ref()).ok_or_else(|| {
-        let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
-        ApiError::invalid("messages", message)
-    })
-}
-
-/// The conversation as the chat template writes it.
-pub(crate) fn templated(
-    state: &AppState,
-    fields: &mut Fields,
-    defaults: &Defaults,
-    template: &ChatTemplate,
-    tools: Option<&Tools>,
-) -> Result<String, ApiError> {
-    fields.refuse("chat_template", "another chat template", |value| value == "")?;
-    let continues = fields.flag("continue_final_message")?.unwrap_or(false);
-    let add_generation_prompt = match fields.flag("add_generation_prompt")? {
-        Some(true) if continues => {
-            let problem = "and `continue_final_message` cannot both be true: an answer begins a turn or goes on with one";
-            return Err(fields.complain("add_generation_prompt", problem));
-        }
-        asked => asked.unwrap_or(!continues),
-    };
-    let mut messages = match fields.list("messages")? {
-        Some(messages) => normalise(messages)?,
-        None => return Err(fields.complain("messages", "is missing")),
-    };
-    let has_system = messages.iter().any(|message| message["role"] == "system");
-    if let Some(system) = defaults.system().filter(|_| !has_system) {
-        messages.insert(0, json!({"role": "system", "content": system}));
-    }
-    let mut messages = tools::told(messages, tools, template);
-    let mark = match continues {
-        true => Some(continued::marked(&mut messages)?),
-        false => None,
-    };
-    let shown = tools.filter(|_| template.calls().is_some());
-    let extra = fields
-        .object("chat_template_kwargs")?
-        .map_or_else(Map::<String, Value>::new, Fields::into_rest);
-    let special = |id: Option<u32>| id.map_or_else(String::new, |id| state.tokenizer.token_text(id));
-    let text = template
-        .render(&ChatInput {
-            messages: &messages,
-            tools: shown.map(|tools| tools.list.as_slice()),
-            add_generation_prompt,
-            bos: &special(state.tokenizer.bos()),
-            eos: &special(state.tokenizer.eos().first().copied()),
-            extra: &extra,
-        })
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
-    match mark {
-        Some(mark) => continued::cut(text, &mark),
-        None => Ok(text),
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use multigraft_engine::{Event, PromptToken, Request};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -29,8 +30,8 @@ use crate::{
 };
 
 /// A choice of an answer; also, with less in it, of a chunk.
-#[derive(Debug, Default, Serialize)]
-struct Choice {
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct Choice {
     index: usize,
     text: String,
     logprobs: Option<Logprobs>,

@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::completions::prompts;
@@ -18,33 +19,33 @@ use crate::{
     session::Session,
 };
 
-#[derive(Debug, Serialize)]
-struct List {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct List {
     object: &'static str,
     data: Vec<Entry>,
     model: String,
     usage: Usage,
 }
 
-#[derive(Debug, Serialize)]
-struct Entry {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Entry {
     object: &'static str,
     index: usize,
     embedding: Vector,
 }
 
 /// An embedding as it was asked for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-enum Vector {
+pub(crate) enum Vector {
     Floats(Vec<f32>),
     /// The floats' bytes, lowest first.
     Base64(String),
 }
 
 /// Nothing is generated, so completions are not counted.
-#[derive(Debug, Serialize)]
-struct Usage {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Usage {
     prompt_tokens: usize,
     total_tokens: usize,
     prompt_tokens_details: super::types::PromptTokensDetails,

@@ -14,8 +14,8 @@ use axum::{
 };
 use futures_util::stream;
 use multigraft_batches::{FileLimits, Kept, Purpose, Removed, StoredFile};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::types::{seconds, unique_id};
@@ -42,7 +42,7 @@ pub(crate) struct Listing {
 pub(crate) async fn list(
     state: Session,
     listing: Result<Query<Listing>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page<File>>, ApiError> {
     let Query(listing) = listing.map_err(|error| ApiError::malformed(error.body_text()))?;
     let limit = within(listing.limit, 10_000)?.unwrap_or(10_000);
     let tenant = state.tenant_name().map(str::to_owned);
@@ -71,7 +71,8 @@ pub(crate) async fn list(
     });
     let has_more = files.len() > limit;
     files.truncate(limit);
-    Ok(Json(page(files.iter().map(shown).collect(), has_more)))
+    let files = files.iter().map(File::from).collect();
+    Ok(Json(Page::new(files, |file: &File| &file.id, has_more)))
 }
 
 /// How many entries a page may have, if it was said.
@@ -86,17 +87,68 @@ pub(super) fn within(limit: Option<usize>, most: usize) -> Result<Option<usize>,
 }
 
 /// A page of a list.
-pub(super) fn page(data: Vec<Value>, has_more: bool) -> Value {
-    let id = |item: Option<&Value>| item.and_then(|item| item.get("id")).cloned();
-    let (first, last) = (id(data.first()), id(data.last()));
-    json!({"object": "list", "first_id": first, "last_id": last, "has_more": has_more, "data": Value::Array(data)})
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Page<T> {
+    object: &'static str,
+    first_id: Option<String>,
+    last_id: Option<String>,
+    /// Whether there are more after `last_id`.
+    has_more: bool,
+    data: Vec<T>,
 }
 
-fn shown(file: &StoredFile) -> Value {
-    json!({
-        "id": file.id, "object": "file", "bytes": file.bytes, "created_at": file.created, "expires_at": file.expires,
-        "filename": file.name, "purpose": file.purpose.as_str(), "status": "processed", "status_details": null,
-    })
+impl<T> Page<T> {
+    /// The list's first entries, or those after the page before.
+    pub(super) fn new(data: Vec<T>, id: impl Fn(&T) -> &str, has_more: bool) -> Self {
+        let id = |item: Option<&T>| item.map(|item| id(item).to_owned());
+        Self {
+            object: "list",
+            first_id: id(data.first()),
+            last_id: id(data.last()),
+            has_more,
+            data,
+        }
+    }
+}
+
+/// A file. Times are in seconds since 1970.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct File {
+    id: String,
+    object: &'static str,
+    bytes: u64,
+    created_at: u64,
+    expires_at: Option<u64>,
+    filename: String,
+    /// `batch` or `batch_output`.
+    purpose: &'static str,
+    /// OpenAI says how far the file was looked at; here it is looked at by the batch that reads it.
+    status: &'static str,
+    status_details: Option<()>,
+}
+
+impl From<&StoredFile> for File {
+    fn from(file: &StoredFile) -> Self {
+        Self {
+            id: file.id.clone(),
+            object: "file",
+            bytes: file.bytes,
+            created_at: file.created,
+            expires_at: file.expires,
+            filename: file.name.clone(),
+            purpose: file.purpose.as_str(),
+            status: "processed",
+            status_details: None,
+        }
+    }
+}
+
+/// What is said of a file that was deleted.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Deleted {
+    id: String,
+    object: &'static str,
+    deleted: bool,
 }
 
 /// The file of that id, if it is the caller's.
@@ -111,16 +163,20 @@ pub(super) async fn find(state: &Session, id: &str) -> Result<StoredFile, ApiErr
 }
 
 /// `GET /v1/files/{id}`.
-pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    Ok(Json(shown(&find(&state, &id).await?)))
+pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<File>, ApiError> {
+    Ok(Json((&find(&state, &id).await?).into()))
 }
 
 /// `DELETE /v1/files/{id}`.
-pub(crate) async fn remove(state: Session, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn remove(state: Session, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
     let file = find(&state, &id).await?;
     let removed = state.batches()?.on_disk(move |store| store.remove_file(&file.id));
     match removed.await? {
-        Removed::Removed => Ok(Json(json!({"id": id, "object": "file", "deleted": true}))),
+        Removed::Removed => Ok(Json(Deleted {
+            id,
+            object: "file",
+            deleted: true,
+        })),
         Removed::InUse(batch) => Err(ApiError::Conflict(format!(
             "batch `{batch}` still reads file `{id}`: cancel it first, or wait until it has ended"
         ))),
@@ -224,7 +280,7 @@ pub(crate) async fn upload(state: Session, request: Request) -> Result<Response,
         bytes: state.limits.stored_bytes,
         files: state.limits.stored_files,
     };
-    let shown = shown(&file);
+    let shown = File::from(&file);
     match batches
         .on_disk(move |store| store.keep(written, &file, limits))
         .await?

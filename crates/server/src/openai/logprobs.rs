@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use multigraft_engine::{PromptToken, Token};
 use multigraft_text::Tokenizer;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -50,21 +51,21 @@ pub(super) fn of_prompt(
 }
 
 /// Chat: the tokens of an answer, each with its alternatives.
-#[derive(Debug, Serialize)]
-pub(super) struct ChatLogprobs {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChatLogprobs {
     content: Vec<ChatToken>,
     refusal: Option<()>,
 }
 
-#[derive(Debug, Serialize)]
-struct ChatToken {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChatToken {
     #[serde(flatten)]
     scored: Scored,
     top_logprobs: Vec<Scored>,
 }
 
-#[derive(Debug, Serialize)]
-struct Scored {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Scored {
     token: String,
     logprob: f32,
     bytes: Vec<u8>,
@@ -102,8 +103,8 @@ impl ChatLogprobs {
 }
 
 /// Completions: parallel lists over the tokens.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Logprobs {
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct Logprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,
     /// The alternatives' texts and log-probabilities; the token itself is always among them.

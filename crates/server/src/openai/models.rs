@@ -2,13 +2,14 @@
 
 use axum::{Json, extract::Path};
 use multigraft_adapters::Listed;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::types::seconds;
 use crate::{error::ApiError, session::Session, state::AppState};
 
 /// A model as vLLM lists it, so that tools made for it find the adapters.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Model {
     id: String,
     object: &'static str,
@@ -24,7 +25,7 @@ pub(crate) struct Model {
     hash: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct List {
     object: &'static str,
     data: Vec<Model>,

@@ -6,14 +6,15 @@ use std::{
 };
 
 use multigraft_engine::{Finish, FinishReason};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::admission::Served;
 
 /// Tokens that an answer took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Usage {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Usage {
     pub prompt_tokens: usize,
     pub completion_tokens: usize,
     pub total_tokens: usize,
@@ -23,8 +24,8 @@ pub(super) struct Usage {
 }
 
 /// What became of the prompts' tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct PromptTokensDetails {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct PromptTokensDetails {
     /// Those that had been computed for an earlier request.
     pub cached_tokens: usize,
 }
@@ -90,8 +91,8 @@ impl StreamUsage {
 }
 
 /// The fields at the top of every answer and chunk.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Head {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct Head {
     pub id: String,
     pub object: &'static str,
     pub created: u64,
@@ -112,8 +113,8 @@ impl Head {
 }
 
 /// An answer or a chunk of one: what it begins with, its choices, its usage.
-#[derive(Debug, Serialize)]
-pub(super) struct Body<'a, C> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Body<'a, C> {
     #[serde(flatten)]
     pub head: &'a Head,
     pub choices: Vec<C>,
@@ -141,9 +142,9 @@ impl<'a, C> Body<'a, C> {
 }
 
 /// vLLM's `stop_reason`: what ended an answer, if it is one of the request's stops.
-#[derive(Debug, Serialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum StopReason {
+pub(crate) enum StopReason {
     Token(u32),
     String(String),
 }

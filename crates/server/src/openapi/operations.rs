@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::Dialect;
+use crate::{Dialect, deadline};
 
 /// What one method of one path does.
 pub(super) struct Operation {
@@ -10,6 +10,19 @@ pub(super) struct Operation {
     pub method: &'static str,
     pub value: Value,
 }
+
+/// What the model answers, within a time.
+const TIMED: [&str; 9] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/",
+    "/invocations",
+    "/generate",
+    "/generate_stream",
+    "/embed",
+];
 
 /// Errors of a dialect: status, what it means, body.
 fn errors(dialect: Dialect) -> Vec<(u16, &'static str, &'static str)> {
@@ -36,6 +49,7 @@ fn errors(dialect: Dialect) -> Vec<(u16, &'static str, &'static str)> {
         ),
         (500, "A bug"),
         (503, "The adapter cannot be had, or the server is shutting down"),
+        (504, "The request was not done in its time"),
         (failed, "The request was accepted and then failed"),
         (
             invalid,
@@ -78,15 +92,20 @@ impl Route {
         if let Some(schema) = self.request {
             value["requestBody"] = json!({"required": true, "content": json_of(&schema)});
         }
-        let names: Vec<Value> = self
+        let mut parameters: Vec<Value> = self
             .path
             .split('{')
             .skip(1)
             .filter_map(|part| part.split('}').next())
             .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}))
             .collect();
-        if !names.is_empty() {
-            value["parameters"] = Value::Array(names);
+        if TIMED.contains(&self.path) {
+            parameters.push(json!({"name": deadline::HEADER.as_str(), "in": "header",
+                "description": "How long the request may take, in seconds; then it ends with 504, or a stream with an error",
+                "schema": {"type": "number", "minimum": deadline::RANGE.start(), "maximum": deadline::RANGE.end()}}));
+        }
+        if !parameters.is_empty() {
+            value["parameters"] = Value::Array(parameters);
         }
         Operation {
             path: self.path.to_owned(),

@@ -4,6 +4,7 @@ use axum::{
     Json,
     response::{IntoResponse as _, Response},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -16,8 +17,8 @@ use crate::{
     tokens::encode,
 };
 
-#[derive(Debug, Serialize)]
-struct Embeddings {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Embeddings {
     embeddings: Vec<f32>,
 }
 

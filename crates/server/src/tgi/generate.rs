@@ -24,7 +24,7 @@ use crate::{
     answers::{Answer, Answers},
     error::ApiError,
     fields::Fields,
-    openai::chat::templated,
+    openai::conversation::Conversation,
     session::Session,
     state::AppState,
     stream,
@@ -92,9 +92,14 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
         return Err(ApiError::invalid(field, message));
     }
     generate.asked.check(state)?;
+    let grammar = state.constraints.compile(generate.constrained.clone()).await?;
+    let mut served = state.model(&generate.asked).await?;
     let mut prompt = match generate.apply_chat_template {
         // The template writes the special tokens.
-        true => encode(&state.tokenizer, "inputs", &as_chat(state, &generate)?, false).await?,
+        true => {
+            let text = as_chat(state, &generate, &served)?;
+            encode(&state.tokenizer, "inputs", &text, false).await?
+        }
         false => {
             let add_special = generate.add_special_tokens;
             encode(&state.tokenizer, "inputs", &generate.inputs, add_special).await?
@@ -108,8 +113,6 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
     let max_tokens = generate
         .max_new_tokens
         .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
-    let grammar = state.constraints.compile(generate.constrained.clone()).await?;
-    let mut served = state.model(&generate.asked).await?;
     // Streams carry the log-probability of every token, answers in one piece only in their details; the best is chosen by it.
     let logprobs = stream || generate.details || generate.best_of > 1;
     let alternatives = generate.top_n_tokens.max(generate.alternatives);
@@ -139,18 +142,19 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
 }
 
 /// The prompt as the only message of a chat, with the adapter's own template and system message.
-fn as_chat(state: &Session, generate: &Generate) -> Result<String, ApiError> {
+fn as_chat(state: &Session, generate: &Generate, served: &Served) -> Result<String, ApiError> {
     let field = "parameters.apply_chat_template";
     let defaults = state.defaults(&generate.asked);
-    let own = defaults.template();
-    let template = own.as_ref().or(state.template.as_ref());
-    let template = template.ok_or_else(|| {
-        let message = format!("`{field}` is true, but neither model nor adapter has a chat template");
-        ApiError::invalid(field, message)
-    })?;
+    let template = defaults
+        .template(served.template.as_ref(), state)
+        .ok_or_else(|| {
+            let message = format!("`{field}` is true, but neither model nor adapter has a chat template");
+            ApiError::invalid(field, message)
+        })?;
     let mut fields = Fields::none("parameters");
     fields.set("messages", json!([{"role": "user", "content": generate.inputs}]));
-    let text = templated(state, &mut fields, &defaults, template, None);
+    let conversation = Conversation::take(&mut fields, &defaults)?;
+    let text = conversation.templated(&template, None, &state.tokenizer);
     text.map_err(|error| ApiError::invalid(field, format!("`{field}`: {error}")))
 }
 

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use multigraft_adapters::{Listed, Residency};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{error::ApiError, session::Session};
 
 /// `/info`, in TGI's fields and some of our own.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Info {
     model_id: String,
     model_sha: Option<String>,
@@ -28,12 +29,13 @@ pub(crate) struct Info {
     adapters: Vec<Adapter>,
 }
 
-#[derive(Debug, Serialize)]
-struct Adapter {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Adapter {
     id: String,
     /// Null until its files are read.
     hash: Option<String>,
     /// Smallest and largest rank, of one that is in memory.
+    #[schemars(with = "Option<[usize; 2]>")]
     ranks: Option<(usize, usize)>,
     /// What it takes in memory.
     bytes: usize,
@@ -56,7 +58,7 @@ impl Adapter {
 }
 
 /// vLLM's `/version`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Version {
     version: &'static str,
 }
@@ -96,7 +98,7 @@ pub(crate) async fn info(state: Session) -> Json<Info> {
 }
 
 /// The engine's figures after its last step.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Figures {
     running: usize,
     waiting: usize,

@@ -10,4 +10,4 @@ pub(crate) mod info;
 mod parameters;
 mod streaming;
 pub(crate) mod tokenize;
-mod types;
+pub(crate) mod types;

@@ -2,23 +2,22 @@
 
 use axum::Json;
 use multigraft_text::Detokenizer;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
+    asked::Asked,
     defaults::Defaults,
     error::ApiError,
     fields::Fields,
-    openai::{
-        chat::{template, templated},
-        tools::Tools,
-    },
+    openai::{conversation::Conversation, tools::Tools},
     session::Session,
     state::AppState,
     tokens::encode,
 };
 
 /// A token and the part of the text it stands for.
-#[derive(Debug, Serialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq, JsonSchema)]
 pub(crate) struct Piece {
     id: u32,
     text: String,
@@ -28,7 +27,7 @@ pub(crate) struct Piece {
     stop: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChatTokenized {
     tokenize_response: Vec<Piece>,
     templated_text: String,
@@ -45,25 +44,33 @@ pub(crate) async fn tokenize(state: Session, mut fields: Fields) -> Result<Json<
     Ok(Json(pieces(&state, "inputs", &inputs, add_special).await?))
 }
 
-/// `POST /chat_tokenize`: a chat request's messages after the chat template.
+/// `POST /chat_tokenize`: a chat request's messages after the chat template of its `model`.
 pub(crate) async fn chat_tokenize(
     state: Session,
     mut fields: Fields,
 ) -> Result<Json<ChatTokenized>, ApiError> {
-    if let Some(name) = fields.string("model")? {
-        state.check_name(&name)?;
-    }
+    let asked = fields.string("model")?.map(Asked::model);
+    let defaults = match &asked {
+        Some(asked) => {
+            asked.check(&state)?;
+            state.defaults(asked)
+        }
+        None => Defaults::default(),
+    };
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(false);
     let tools = Tools::take(&mut fields)?;
-    let template = template(&state, None)?;
-    let templated_text = templated(
-        &state,
-        &mut fields,
-        &Defaults::default(),
-        template,
-        tools.as_ref(),
-    )?;
+    let conversation = Conversation::take(&mut fields, &defaults)?;
     fields.finish()?;
+    // An adapter's template is read with its files.
+    let own = match &asked {
+        Some(asked) => state.model(asked).await?.template,
+        None => None,
+    };
+    let template = defaults.template(own.as_ref(), &state).ok_or_else(|| {
+        let message = "the model has no chat template, so there is nothing that its messages become";
+        ApiError::invalid("messages", message)
+    })?;
+    let templated_text = conversation.templated(&template, tools.as_ref(), &state.tokenizer)?;
     Ok(Json(ChatTokenized {
         tokenize_response: pieces(&state, "messages", &templated_text, add_special).await?,
         templated_text,

@@ -2,6 +2,7 @@
 
 use multigraft_engine::{Finish, FinishReason, PromptToken, Token};
 use multigraft_text::Tokenizer;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::admission::Served;
@@ -10,15 +11,15 @@ use crate::admission::Served;
 const NEVER: f32 = -9999.0;
 
 /// An answer.
-#[derive(Debug, Serialize)]
-pub(super) struct Answered {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Answered {
     pub generated_text: String,
     pub details: Option<Details>,
 }
 
 /// How an answer came about.
-#[derive(Debug, Serialize)]
-pub(super) struct Details {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Details {
     #[serde(flatten)]
     pub sequence: Sequence,
     /// LoRAX's clients ask for it.
@@ -33,8 +34,8 @@ pub(super) struct Details {
 }
 
 /// One generated sequence.
-#[derive(Debug, Serialize)]
-pub(super) struct Sequence {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Sequence {
     pub finish_reason: &'static str,
     pub generated_tokens: usize,
     /// The seed of the draws; null if nothing was drawn.
@@ -46,8 +47,8 @@ pub(super) struct Sequence {
 }
 
 /// An answer that was not the best.
-#[derive(Debug, Serialize)]
-pub(super) struct BestOf {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct BestOf {
     pub generated_text: String,
     #[serde(flatten)]
     pub sequence: Sequence,
@@ -67,8 +68,8 @@ pub(super) struct StreamDetails {
 }
 
 /// Which adapter made the answer: more than TGI says.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct MadeBy {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct MadeBy {
     pub adapter_id: String,
     pub adapter_hash: String,
     /// What the adapter's updates were multiplied by.
@@ -98,8 +99,8 @@ pub(super) struct StreamEvent {
     pub details: Option<StreamDetails>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct WireToken {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct WireToken {
     pub id: u32,
     pub text: String,
     pub logprob: f32,
@@ -112,15 +113,15 @@ pub(super) struct WireToken {
 }
 
 /// A token that could have been generated, as LoRAX has it.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Alternative {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct Alternative {
     pub id: u32,
     pub text: String,
     pub logprob: f32,
 }
 
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct PrefillToken {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct PrefillToken {
     pub id: u32,
     pub text: String,
     /// Null for the first token.

@@ -231,7 +231,7 @@ pub(crate) fn server_with(options: Options) -> Server {
         tokenizer,
         template: options
             .chat
-            .then(|| ChatTemplate::new(template).expect("a template")),
+            .then(|| Arc::new(ChatTemplate::new(template).expect("a template"))),
         registry: registry.clone(),
         access: options.access,
         sources: AllowedSources::new(&options.allowed).expect("folders"),
@@ -338,6 +338,7 @@ fn registry(gate: Option<mpsc::Receiver<()>>, data: Option<PathBuf>) -> Registry
             parameters: 0,
             bytes: 0,
             warnings: Vec::new(),
+            chat_template: None,
         };
         let entry = Entry {
             name: name.to_owned(),
@@ -345,6 +346,7 @@ fn registry(gate: Option<mpsc::Receiver<()>>, data: Option<PathBuf>) -> Registry
             at: Reference::Folder(PathBuf::from("/adapters").join(name)),
             packed: Arc::new(PackedAdapter::empty(hash)),
             info: Arc::new(info),
+            template: None,
         };
         registry.insert(entry).expect("a good name");
     }

@@ -13,6 +13,9 @@ pub enum CallFormat {
     List,
     /// `{"name": …, "parameters": …}` as the whole answer: Llama 3.
     Bare,
+    /// `<tool_call><function=NAME><parameter=KEY>…</parameter></function></tool_call>`, once for each call, with a line for each
+    /// tag and value, and texts without quotes: Qwen3-Coder.
+    Xml,
 }
 
 /// What no template says of itself.
@@ -50,7 +53,14 @@ pub(super) fn probe(template: &ChatTemplate) -> Option<CallFormat> {
     let name = call.rfind("probed_call")?;
     let before = &call[..name];
     let key = &call[name..];
-    if before.trim_end_matches(|c| c != '>').ends_with("<tool_call>") && key.contains("\"arguments\"") {
+    let in_tags = |before: &str| {
+        let before = before.strip_suffix("<function=").map(str::trim_end);
+        before.is_some_and(|before| before.ends_with("<tool_call>"))
+    };
+    if in_tags(before) && key.ends_with("<parameter=") {
+        Some(CallFormat::Xml)
+    } else if before.trim_end_matches(|c| c != '>').ends_with("<tool_call>") && key.contains("\"arguments\"")
+    {
         Some(CallFormat::Tags)
     } else if before.contains("[TOOL_CALLS]") && key.contains("\"arguments\"") {
         Some(CallFormat::List)

@@ -31,12 +31,18 @@ use serde_json::Map;
 use crate::TextError;
 pub use calls::CallFormat;
 use content::ContentForm;
+pub use source::TEMPLATE_FILES;
 
 /// The name under which the one template is kept in its environment.
 const DEFAULT: &str = "default";
 
 /// A template made for conversations with tools, where a model has one of its own.
 const TOOL_USE: &str = "tool_use";
+
+/// What a template takes in memory before it says anything, and for each byte that it says; both measured, the latter with
+/// code alone.
+const ENVIRONMENT_BYTES: usize = 24 << 10;
+const COMPILED: usize = 10;
 
 /// A compiled chat template. Immutable; share it by `Arc`.
 ///
@@ -90,13 +96,27 @@ impl ChatTemplate {
     }
 
     /// The template of a Hugging Face folder: `chat_template.jinja`, else the `chat_template` of
-    /// `tokenizer_config.json`. `None` if the folder has neither.
+    /// `tokenizer_config.json`, else that of `chat_template.json`. `None` if the folder has none of them.
     ///
     /// # Errors
     ///
     /// If a file cannot be read, or the template is not valid Jinja.
     pub fn from_folder(path: &Path) -> Result<Option<Self>, TextError> {
         source::from_folder(path)?
+            .map(source::Source::compile)
+            .transpose()
+    }
+
+    /// The template in one file of such a folder, called `name`, which is one of [`TEMPLATE_FILES`]: Jinja, or JSON
+    /// with a `chat_template` that is a string or a list of `{"name", "template"}`, of which `default` and `tool_use`
+    /// are taken. `None` if it is JSON without a template.
+    ///
+    /// # Errors
+    ///
+    /// If the file is not what its name says, or the template is not valid Jinja; the name is not part of the message.
+    pub fn from_file(name: &str, bytes: &[u8]) -> Result<Option<Self>, TextError> {
+        source::from_file(name, bytes)
+            .map_err(TextError::TemplateFile)?
             .map(source::Source::compile)
             .transpose()
     }
@@ -125,6 +145,25 @@ impl ChatTemplate {
         template.form = ContentForm::probe(|messages| template.render_messages(messages, None, &PROBE));
         template.calls = calls::probe(&template);
         Ok(template)
+    }
+
+    /// About what it takes in memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let length = |name| {
+            let template = self.environment.get_template(name);
+            template.map_or(0, |template| template.source().len())
+        };
+        ENVIRONMENT_BYTES + COMPILED * (length(DEFAULT) + length(TOOL_USE))
+    }
+
+    /// Its texts, the one without tools first, each with the name of the file that `transformers` looks for it in.
+    pub fn sources(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let named = [(DEFAULT, source::JINJA), (TOOL_USE, source::TOOL_USE_JINJA)];
+        named.into_iter().filter_map(|(name, file)| {
+            let template = self.environment.get_template(name).ok()?;
+            Some((file, template.source().to_owned()))
+        })
     }
 
     /// How the model writes that it calls a tool; `None` if the template does not show tools, or in an unknown way.

@@ -3,15 +3,34 @@
 use std::path::Path;
 
 use multigraft_weights::gguf::Metadata;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{ChatTemplate, DEFAULT, TOOL_USE, tags::tags};
 use crate::{
     TextError,
-    files::{invalid, read_json, read_optional},
+    files::{invalid, read_optional},
 };
 
 const KEY: &str = "tokenizer.chat_template";
+
+/// The file that is a template and nothing else.
+pub(super) const JINJA: &str = "chat_template.jinja";
+
+/// The template for conversations with tools beside it.
+pub(super) const TOOL_USE_JINJA: &str = "additional_chat_templates/tool_use.jinja";
+
+/// The files that a folder's template may be in, as `transformers` writes them; the first that holds one is taken.
+pub const TEMPLATE_FILES: [&str; 3] = [JINJA, "tokenizer_config.json", "chat_template.json"];
+
+const NOT_UTF8: &str = "is not UTF-8";
+
+/// What is read of a JSON file, which may hold a whole vocabulary beside it.
+#[derive(Deserialize)]
+struct Holder {
+    #[serde(default)]
+    chat_template: Value,
+}
 
 /// The largest template that is compiled, in bytes; the largest in use have about 30,000.
 const MAX_SOURCE: usize = 128 << 10;
@@ -51,21 +70,42 @@ pub(super) fn from_gguf(metadata: &Metadata) -> Result<Option<Source>, TextError
 }
 
 pub(super) fn from_folder(folder: &Path) -> Result<Option<Source>, TextError> {
-    let path = folder.join("chat_template.jinja");
-    if let Some(bytes) = read_optional(&path)? {
-        let default = String::from_utf8(bytes).map_err(|_| invalid(&path, "is not UTF-8"))?;
-        let path = folder.join("additional_chat_templates").join("tool_use.jinja");
-        let tool_use = read_optional(&path)?
-            .map(|bytes| String::from_utf8(bytes).map_err(|_| invalid(&path, "is not UTF-8")))
-            .transpose()?;
+    for name in TEMPLATE_FILES {
+        let path = folder.join(name);
+        let Some(bytes) = read_optional(&path)? else {
+            continue;
+        };
+        let Some(mut source) = from_file(name, &bytes).map_err(|reason| invalid(&path, reason))? else {
+            continue;
+        };
+        if name == JINJA {
+            let path = folder.join(TOOL_USE_JINJA);
+            source.tool_use = read_optional(&path)?
+                .map(|bytes| String::from_utf8(bytes).map_err(|_| invalid(&path, NOT_UTF8)))
+                .transpose()?;
+        }
+        return Ok(Some(source));
+    }
+    Ok(None)
+}
+
+/// The templates in a file called `name`, one of [`TEMPLATE_FILES`]; `None` if it is JSON that holds none.
+///
+/// # Errors
+///
+/// What is wrong with the file, as the end of a sentence that began with its name.
+pub(super) fn from_file(name: &str, bytes: &[u8]) -> Result<Option<Source>, String> {
+    if name == JINJA {
+        let default = str::from_utf8(bytes).map_err(|_| NOT_UTF8)?.to_owned();
+        let tool_use = None;
         return Ok(Some(Source { default, tool_use }));
     }
-    let path = folder.join("tokenizer_config.json");
-    let config = read_json(&path)?.unwrap_or_default();
-    match &config["chat_template"] {
+    let Holder { chat_template } =
+        serde_json::from_slice(bytes).map_err(|error| format!("is not valid JSON: {error}"))?;
+    match chat_template {
         Value::Null => Ok(None),
         Value::String(default) => Ok(Some(Source {
-            default: default.clone(),
+            default,
             tool_use: None,
         })),
         Value::Array(named) => {
@@ -74,20 +114,14 @@ pub(super) fn from_folder(folder: &Path) -> Result<Option<Source>, TextError> {
                 entry["template"].as_str().map(str::to_owned)
             };
             let Some(default) = template(DEFAULT) else {
-                return Err(invalid(
-                    &path,
-                    "the list `chat_template` has no template named `default`",
-                ));
+                return Err("the list `chat_template` has no template named `default`".to_owned());
             };
             Ok(Some(Source {
                 default,
                 tool_use: template(TOOL_USE),
             }))
         }
-        _ => Err(invalid(
-            &path,
-            "`chat_template` is neither a string nor a list of templates",
-        )),
+        _ => Err("`chat_template` is neither a string nor a list of templates".to_owned()),
     }
 }
 

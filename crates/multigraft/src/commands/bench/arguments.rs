@@ -108,14 +108,14 @@ pub(super) struct AdaptersArguments {
 Starts a server of its own on loopback, with random adapters that it makes in the folder for temporary files, and asks it in
 all dialects: whole and streamed, by schemas, with tools, by clients that hang up, badly, and four times as much as it can run
 at once; adapters are replaced, added and removed meanwhile. Every request must have an answer or an error, every answer
-whose tokens are the likeliest must be that of the start, and at rest the server must hold what it held after the first minute.
+whose tokens are the likeliest must be that of the start, and at rest the server must hold what it held after the first five minutes.
 Status 1 if not.")]
 pub(super) struct SoakArguments {
     /// The base model: a GGUF file or a Hugging Face folder.
     #[arg(long, value_name = "MODEL")]
     pub base: String,
 
-    /// How long, after the minute that warms it up.
+    /// How long, after the five that warm it up.
     #[arg(long, value_name = "MINUTES", default_value_t = 30.0)]
     pub minutes: f64,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,8 +19,8 @@ const RENAMED: [(&str, &str); 5] = [
 ];
 
 /// What answers repeat of their request.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Echo {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct Echo {
     instructions: Option<String>,
     max_output_tokens: Option<Value>,
     metadata: BTreeMap<String, String>,

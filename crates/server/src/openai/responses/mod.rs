@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use multigraft_engine::{Event, Finish};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -70,8 +71,8 @@ pub(crate) async fn responses(state: Session, fields: Fields) -> Result<Response
 }
 
 /// What stays the same from a response's first event to its last.
-#[derive(Clone, Debug, Serialize)]
-struct Head {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct Head {
     id: String,
     object: &'static str,
     created_at: u64,
@@ -86,8 +87,8 @@ struct Head {
 }
 
 /// A response as it is at the moment.
-#[derive(Debug, Serialize)]
-struct Body<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Body<'a> {
     #[serde(flatten)]
     head: &'a Head,
     status: &'static str,
@@ -103,20 +104,20 @@ struct Showing<'a> {
     response: Body<'a>,
 }
 
-#[derive(Debug, Serialize)]
-struct Failure {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Failure {
     code: &'static str,
     message: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Incomplete {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Incomplete {
     reason: &'static str,
 }
 
 /// Tokens that a response took.
-#[derive(Debug, Serialize)]
-struct Usage {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Usage {
     input_tokens: usize,
     input_tokens_details: InputDetails,
     output_tokens: usize,
@@ -124,14 +125,14 @@ struct Usage {
     total_tokens: usize,
 }
 
-#[derive(Debug, Serialize)]
-struct InputDetails {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct InputDetails {
     /// Those that had been computed for an earlier request.
     cached_tokens: usize,
 }
 
-#[derive(Debug, Serialize)]
-struct OutputDetails {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct OutputDetails {
     reasoning_tokens: usize,
 }
 

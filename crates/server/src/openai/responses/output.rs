@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use multigraft_engine::{Event, Finish, FinishReason, Token};
 use multigraft_text::Tokenizer;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -15,9 +16,9 @@ use super::super::{
 use crate::stream::Chunks;
 
 /// A part of a response.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Item {
+pub(crate) enum Item {
     Message {
         id: String,
         role: &'static str,
@@ -34,8 +35,8 @@ pub(super) enum Item {
 }
 
 /// A message's text.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Part {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct Part {
     #[serde(rename = "type")]
     kind: &'static str,
     text: String,
@@ -96,7 +97,7 @@ impl Output {
     pub(super) fn new(tokenizer: Arc<Tokenizer>, calling: Option<&Calling>) -> Self {
         Self {
             tokenizer,
-            parser: calling.map(|calling| CallParser::new(calling.format)),
+            parser: calling.map(|calling| CallParser::new(calling.format, &calling.tools)),
             items: Vec::new(),
             is_open: false,
             finish: None,

@@ -6,24 +6,24 @@ use multigraft_grammar::with_blanks;
 use multigraft_text::CallFormat;
 use serde_json::{Map, Value, json};
 
-use super::{Choice, Tools};
+use super::{Choice, Tools, xml};
+use crate::error::ApiError;
 
 /// The most calls in one answer: a model that goes on calling ends some time.
 const CALLS: usize = 32;
 
 /// In Lark's syntax. `mark` is the token that Mistral's calls begin with, and Llama 3's may, if it is one.
-pub(super) fn grammar(tools: &Tools, format: CallFormat, mark: Option<u32>) -> String {
-    let key = match format {
-        CallFormat::Tags | CallFormat::List => "arguments",
-        CallFormat::Bare => "parameters",
-    };
+///
+/// # Errors
+/// If the format has no words for what a tool's parameters ask for.
+pub(super) fn grammar(tools: &Tools, format: CallFormat, mark: Option<u32>) -> Result<String, ApiError> {
     let more = match (tools.parallel, &tools.choice) {
         (false, _) | (_, Choice::Named(_)) => 0,
         (true, _) => CALLS - 1,
     };
     let is_free = tools.choice == Choice::Auto;
     let mut lark = match format {
-        CallFormat::Tags => {
+        CallFormat::Tags | CallFormat::Xml => {
             let call = "one \"</tool_call>\"";
             let again = repeated(&format!("\"\\n\"? \"<tool_call>\" {call}"), more);
             let first = if is_free { "opening" } else { "\"<tool_call>\"" };
@@ -60,15 +60,42 @@ pub(super) fn grammar(tools: &Tools, format: CallFormat, mark: Option<u32>) -> S
         Choice::Named(name) => function.name == *name,
         _ => true,
     });
-    let bodies: Vec<Value> = functions
-        .map(|function| body(&function.name, key, &function.parameters))
-        .collect();
-    let names: Vec<String> = (0..bodies.len()).map(|index| format!("f{index}")).collect();
-    let _ = writeln!(lark, "body: {}", names.join(" | "));
-    for (name, body) in names.iter().zip(bodies) {
-        let _ = writeln!(lark, "{name}: %json {body}");
+    let mut names = Vec::new();
+    let mut bodies = String::new();
+    for (index, function) in functions.enumerate() {
+        let rule = format!("f{index}");
+        match format {
+            CallFormat::Xml => {
+                let rules = xml::rules(&rule, function).map_err(|what| {
+                    let name = &function.name;
+                    let message = format!(
+                        "`tools`: the parameters of `{name}` have {what}: this model writes each argument by itself, so it cannot be \
+                         kept to that"
+                    );
+                    ApiError::invalid("tools", message)
+                })?;
+                bodies.push_str(&rules);
+            }
+            CallFormat::Tags | CallFormat::List | CallFormat::Bare => {
+                let key = if format == CallFormat::Bare {
+                    "parameters"
+                } else {
+                    "arguments"
+                };
+                let _ = writeln!(
+                    bodies,
+                    "{rule}: %json {}",
+                    body(&function.name, key, &function.parameters)
+                );
+            }
+        }
+        names.push(rule);
     }
-    lark
+    let _ = writeln!(lark, "body: {}", names.join(" | "));
+    if bodies.contains("argument ") {
+        lark.push_str(xml::ARGUMENT);
+    }
+    Ok(lark + &bodies)
 }
 
 fn repeated(what: &str, most: usize) -> String {
@@ -140,7 +167,7 @@ mod tests {
         let folder = multigraft_testing::fixtures().join("tokenizer/smollm");
         let tokenizer = Arc::new(Tokenizer::from_folder(&folder).expect("a tokenizer"));
         let grammars = Grammars::new(Arc::clone(&tokenizer)).expect("grammars");
-        let constraint = Constraint::Grammar(grammar(tools, format, mark));
+        let constraint = Constraint::Grammar(grammar(tools, format, mark).expect("plain parameters"));
         let mut grammar = grammars.compile(&constraint).expect("a grammar");
         for id in mark
             .into_iter()
@@ -152,6 +179,46 @@ mod tests {
         }
         let allowed = grammar.allowed().expect("bounded");
         allowed.is_none_or(|allowed| tokenizer.eos().iter().any(|&eos| allowed.contains(eos)))
+    }
+
+    #[test]
+    fn arguments_in_tags_are_texts_as_they_are_or_json() {
+        let parameters = json!({"type": "object", "required": ["text", "count"], "properties": {
+            "text": {"type": "string"}, "count": {"type": "integer", "minimum": 1}, "note": {"type": ["string", "null"]},
+            "code": {"type": "string", "pattern": "^[a-z]+$"}}});
+        let body = json!({"tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}],
+            "tool_choice": "required"});
+        let mut fields = Fields::from_json(body.to_string().as_bytes()).expect("JSON");
+        let tools = Tools::take(&mut fields).expect("valid").expect("there");
+        let call = |arguments: &[(&str, &str)]| {
+            let arguments: String = arguments
+                .iter()
+                .map(|(name, value)| format!("<parameter={name}>\n{value}\n</parameter>\n"))
+                .collect();
+            format!("<tool_call>\n<function=f>\n{arguments}</function>\n</tool_call>")
+        };
+        let allowed = |arguments: &[(&str, &str)]| allows(&tools, CallFormat::Xml, &call(arguments));
+        assert!(allowed(&[
+            ("text", "any \"thing\"\n</function> <é"),
+            ("count", "12")
+        ]));
+        assert!(allowed(&[
+            ("text", ""),
+            ("count", "1"),
+            ("note", "null"),
+            ("code", "\"abc\"")
+        ]));
+        for wrong in [
+            &[("text", "x"), ("count", "0")][..],
+            &[("text", "x"), ("count", "one")],
+            &[("text", "x")],
+            &[("count", "1")],
+            &[("text", "x"), ("count", "1"), ("code", "\"ABC\"")],
+            &[("text", "x"), ("count", "1"), ("code", "abc")],
+            &[("text", "x"), ("count", "1"), ("other", "y")],
+        ] {
+            assert!(!allowed(wrong), "{wrong:?}");
+        }
     }
 
     #[test]
@@ -188,6 +255,18 @@ mod tests {
         assert!(allows(&auto, CallFormat::Bare, bare) && allows(&required, CallFormat::Bare, bare));
         assert!(allows(&auto, CallFormat::Bare, "Text {as it} is."));
         assert!(!allows(&required, CallFormat::Bare, "Text."));
+        let tags = |name: &str, city: &str| {
+            format!(
+                "<tool_call>\n<function={name}>\n<parameter=city>\n{city}\n</parameter>\n</function>\n</tool_call>"
+            )
+        };
+        let xml = |tools: &Tools, text: &str| allows(tools, CallFormat::Xml, text);
+        let two = format!("{}\n{}", tags("weather", "Oslo"), tags("time", "Rome"));
+        assert!(xml(&auto, "It is cold in Oslo, a < b.") && !xml(&required, "It is cold."));
+        assert!(xml(&auto, &format!("Let me see.\n{two}")) && xml(&required, &two) && !xml(&single, &two));
+        assert!(!xml(&auto, &tags("weather", "Paris")) && !xml(&auto, &tags("whether", "Oslo")));
+        assert!(xml(&named, &tags("time", "Rome")) && !xml(&named, &tags("weather", "Oslo")));
+
         // Some token that is special, as Llama 3's <|python_tag|> is; `bare` is allowed without it too.
         let mark = Some(1);
         for tools in [&auto, &required] {

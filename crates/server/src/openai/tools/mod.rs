@@ -6,9 +6,12 @@
 
 mod grammar;
 mod parse;
+mod tagged;
+mod xml;
 
 use multigraft_grammar::Constraint;
 use multigraft_text::{CallFormat, ChatTemplate, Tokenizer};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -122,15 +125,22 @@ impl Tools {
     }
 
     /// What holds answers to the tools.
-    pub(super) fn constraint(&self, format: CallFormat, tokenizer: &Tokenizer) -> Constraint {
+    ///
+    /// # Errors
+    /// If a tool's parameters cannot be kept to in this format.
+    pub(super) fn constraint(
+        &self,
+        format: CallFormat,
+        tokenizer: &Tokenizer,
+    ) -> Result<Constraint, ApiError> {
         let mark = match format {
-            CallFormat::Tags => None,
+            CallFormat::Tags | CallFormat::Xml => None,
             CallFormat::List => tokenizer.token_id(LIST_MARK),
             CallFormat::Bare => tokenizer.token_id(BARE_MARK),
         };
         // Where it is a token of its own, it is no text.
         let mark = mark.filter(|&id| tokenizer.is_special(id));
-        Constraint::Grammar(grammar::grammar(self, format, mark))
+        grammar::grammar(self, format, mark).map(Constraint::Grammar)
     }
 
     /// What an answer with `calls` calls ends for, if it ends by itself.
@@ -238,19 +248,23 @@ fn in_words(message: Value) -> Value {
     json!({"role": message["role"], "content": text})
 }
 
-/// The text of a token as calls are looked for in it.
+/// The text of a token as calls are looked for in it: with the mark of Mistral's calls, and without that of Llama 3's, whether or
+/// not special tokens are shown.
 pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
-    if token.special && tokenizer.token_id(LIST_MARK) == Some(token.id) {
-        // Where special tokens are shown, it is there already.
-        let text = token.text.strip_suffix(LIST_MARK).unwrap_or(&token.text);
-        return format!("{text}{LIST_MARK}");
+    let is = |mark| token.special && tokenizer.token_id(mark) == Some(token.id);
+    let without = |mark| token.text.strip_suffix(mark).unwrap_or(&token.text);
+    if is(LIST_MARK) {
+        return format!("{}{LIST_MARK}", without(LIST_MARK));
+    }
+    if is(BARE_MARK) {
+        return without(BARE_MARK).to_owned();
     }
     token.text.clone()
 }
 
 /// A call in an answer; in a stream also a part of one.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct ToolCall {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct ToolCall {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) index: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,8 +274,8 @@ pub(super) struct ToolCall {
     function: CalledFunction,
 }
 
-#[derive(Clone, Debug, Serialize)]
-struct CalledFunction {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct CalledFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     arguments: String,
@@ -297,5 +311,48 @@ impl ToolCall {
     /// Adds to the arguments.
     pub(super) fn push(&mut self, arguments: &str) {
         self.function.arguments.push_str(arguments);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn marks_of_calls_are_seen_or_not_whatever_of_special_tokens_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let special = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false})
+        };
+        let byte_level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let tokenizer = json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+            "pre_tokenizer": byte_level, "decoder": byte_level, "added_tokens": [special(1, LIST_MARK), special(2, BARE_MARK)],
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": {"a": 0}, "merges": []}});
+        fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).expect("written");
+        let tokenizer = Tokenizer::from_folder(folder.path()).expect("a tokenizer");
+        let seen = |id, text: &str| {
+            let token = multigraft_engine::Token {
+                id,
+                text: text.to_owned(),
+                special: id > 0,
+                logprob: None,
+                top: Vec::new(),
+            };
+            text_of(&token, &tokenizer)
+        };
+        assert_eq!(
+            (seen(1, "x"), seen(1, "x[TOOL_CALLS]")),
+            ("x[TOOL_CALLS]".into(), "x[TOOL_CALLS]".into())
+        );
+        assert_eq!(
+            (seen(2, "x"), seen(2, "x<|python_tag|>")),
+            ("x".into(), "x".into())
+        );
+        assert_eq!(seen(0, "<|python_tag|>"), "<|python_tag|>");
     }
 }

@@ -7,6 +7,12 @@ use std::{
 
 use multigraft_text::CallFormat;
 
+use super::{
+    Tools,
+    tagged::Tagged,
+    xml::{self, Written},
+};
+
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
@@ -36,6 +42,10 @@ pub(crate) struct CallParser {
     has_text: bool,
     /// What the call that may be beginning was taken for one by, if that is no longer held.
     mark: &'static str,
+    /// Of each function the parameters, for calls whose arguments are not JSON.
+    functions: Vec<(String, Vec<(String, Written)>)>,
+    /// The arguments of such a call.
+    tagged: Tagged,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +55,8 @@ enum State {
     /// From a call's beginning to where its arguments begin.
     Head,
     Arguments(Json),
+    /// In arguments that are not JSON.
+    Tagged,
     /// After a call's arguments.
     Tail,
 }
@@ -58,8 +70,12 @@ struct Json {
 }
 
 impl CallParser {
-    pub(crate) fn new(format: CallFormat) -> Self {
+    pub(crate) fn new(format: CallFormat, tools: &Tools) -> Self {
+        let functions = tools.functions.iter().filter(|_| format == CallFormat::Xml);
+        let functions = functions.map(|function| (function.name.clone(), xml::parameters(function)));
         Self {
+            functions: functions.collect(),
+            tagged: Tagged::default(),
             format,
             held: String::new(),
             state: State::Text,
@@ -94,6 +110,12 @@ impl CallParser {
             State::Text if !held.trim().is_empty() || (self.calls == 0 && !held.is_empty()) => {
                 vec![Piece::Text(held)]
             }
+            State::Tagged => {
+                let text = self.tagged.rest(&held);
+                let index = self.calls - 1;
+                let piece = Piece::Arguments { index, text };
+                Some(piece).filter(|_| !held.is_empty()).into_iter().collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -104,13 +126,14 @@ impl CallParser {
             State::Text => self.text(pieces),
             State::Head => self.head(pieces),
             State::Arguments(json) => self.arguments(json, pieces),
+            State::Tagged => self.tagged(pieces),
             State::Tail => self.tail(),
         }
     }
 
     fn text(&mut self, pieces: &mut Vec<Piece>) -> bool {
         let mark = match self.format {
-            CallFormat::Tags => "<tool_call>",
+            CallFormat::Tags | CallFormat::Xml => "<tool_call>",
             CallFormat::List => "[TOOL_CALLS]",
             // The whole answer is a call, or text.
             CallFormat::Bare => "{",
@@ -154,21 +177,28 @@ impl CallParser {
     }
 
     fn head(&mut self, pieces: &mut Vec<Piece>) -> bool {
-        let key = match self.format {
-            CallFormat::Tags | CallFormat::List => "arguments",
-            CallFormat::Bare => "parameters",
-        };
-        match Head::read(&self.held, self.format, key) {
+        match Head::read(&self.held, self.format) {
             Head::Incomplete => false,
             Head::Read { name, length } => {
                 self.held.drain(..length);
+                self.state = match self.format {
+                    CallFormat::Xml => {
+                        let mut functions = self.functions.iter();
+                        let known = functions.find(|(known, _)| *known == name);
+                        let parameters = known.map_or(&[][..], |(_, parameters)| parameters);
+                        self.tagged = Tagged::new(parameters.to_vec());
+                        State::Tagged
+                    }
+                    CallFormat::Tags | CallFormat::List | CallFormat::Bare => {
+                        State::Arguments(Json::default())
+                    }
+                };
                 pieces.push(Piece::Call {
                     index: self.calls,
                     id: call_id(self.format),
                     name,
                 });
                 self.calls += 1;
-                self.state = State::Arguments(Json::default());
                 true
             }
             Head::NoCall => {
@@ -200,13 +230,31 @@ impl CallParser {
         end.is_some()
     }
 
+    fn tagged(&mut self, pieces: &mut Vec<Piece>) -> bool {
+        let mut text = String::new();
+        let ended = self.tagged.advance(&mut self.held, &mut text);
+        if !text.is_empty() {
+            let index = self.calls - 1;
+            pieces.push(Piece::Arguments { index, text });
+        }
+        if ended {
+            self.state = State::Tail;
+        }
+        ended
+    }
+
     fn tail(&mut self) -> bool {
         let text = self.held.trim_start();
-        let Some(text) = text.strip_prefix('}').map(str::trim_start) else {
+        // The arguments are a part of an object, or of a tag that is closed already.
+        let text = match self.format {
+            CallFormat::Xml => Some(text),
+            _ => text.strip_prefix('}').map(str::trim_start),
+        };
+        let Some(text) = text else {
             return false;
         };
         let (rest, state) = match self.format {
-            CallFormat::Tags => (text.strip_prefix("</tool_call>"), State::Text),
+            CallFormat::Tags | CallFormat::Xml => (text.strip_prefix("</tool_call>"), State::Text),
             CallFormat::List => match text.strip_prefix(',') {
                 Some(rest) => {
                     self.mark = ",";
@@ -240,7 +288,7 @@ fn call_id(format: CallFormat) -> String {
     let id: String = (0..9).map(digit).collect();
     match format {
         CallFormat::List => id,
-        CallFormat::Tags | CallFormat::Bare => format!("call_{id}"),
+        CallFormat::Tags | CallFormat::Bare | CallFormat::Xml => format!("call_{id}"),
     }
 }
 
@@ -252,9 +300,14 @@ enum Head {
 }
 
 impl Head {
-    fn read(text: &str, format: CallFormat, key: &str) -> Self {
+    fn read(text: &str, format: CallFormat) -> Self {
         let mut reader = Reader(text);
-        match reader.head(format, key) {
+        let head = match format {
+            CallFormat::Xml => reader.function(),
+            CallFormat::Tags | CallFormat::List => reader.head(format, "arguments"),
+            CallFormat::Bare => reader.head(format, "parameters"),
+        };
+        match head {
             Ok(name) => Self::Read {
                 name,
                 length: text.len() - reader.0.len(),
@@ -285,6 +338,19 @@ impl Reader<'_> {
         self.expect(":")?;
         self.blanks();
         if self.0.is_empty() { Err(true) } else { Ok(name) }
+    }
+
+    /// The name in `<function=NAME>`; an error as above.
+    fn function(&mut self) -> Result<String, bool> {
+        self.expect("<function=")?;
+        match self.0.split_once('>') {
+            Some((name, rest)) if !name.is_empty() && !name.contains(['<', '\n']) => {
+                self.0 = rest;
+                Ok(name.to_owned())
+            }
+            None if !self.0.contains(['<', '\n']) => Err(true),
+            _ => Err(false),
+        }
     }
 
     fn blanks(&mut self) {
@@ -352,14 +418,25 @@ impl Json {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::fields::Fields;
 
     /// Text, and calls with their whole arguments.
     type Parsed = (String, Vec<(String, String)>);
 
+    fn tools() -> Tools {
+        let properties =
+            json!({"a": {"type": "string"}, "b": {"type": "array"}, "c": {"type": ["string", "null"]}});
+        let tool = |name: &str| json!({"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": properties}}});
+        let body = json!({"tools": [tool("f"), tool("g")]}).to_string();
+        let mut fields = Fields::from_json(body.as_bytes()).expect("JSON");
+        Tools::take(&mut fields).expect("valid").expect("there")
+    }
+
     fn parse(format: CallFormat, pieces: &[&str]) -> Parsed {
-        let mut parser = CallParser::new(format);
+        let mut parser = CallParser::new(format, &tools());
         let mut parsed = Parsed::default();
         let mut all: Vec<Piece> = pieces.iter().flat_map(|piece| parser.push(piece)).collect();
         all.extend(parser.finish());
@@ -433,6 +510,39 @@ mod tests {
                 "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"b",
                 (nothing(), vec![call("f", "{\"a\": \"b")]),
             ),
+            (
+                CallFormat::Xml,
+                "Sure.\n<tool_call>\n<function=f>\n<parameter=a>\nsay \"</p\" é\n\n</parameter>\n<parameter=b>\n[1, {}]\n</parameter>\n\
+                 <parameter=c>\nnull\n</parameter>\n</function>\n</tool_call>",
+                (
+                    "Sure.".to_owned(),
+                    vec![call(
+                        "f",
+                        "{\"a\": \"say \\\"</p\\\" é\\n\", \"b\": [1, {}], \"c\": null}",
+                    )],
+                ),
+            ),
+            (
+                CallFormat::Xml,
+                "<tool_call>\n<function=g>\n</function>\n</tool_call>\n<tool_call>\n<function=f>\n<parameter=c>\n\n</parameter>\n</function>\n\
+                 </tool_call>\n",
+                (nothing(), vec![call("g", "{}"), call("f", "{\"c\": \"\"}")]),
+            ),
+            (
+                CallFormat::Xml,
+                "<tool_call>\n<function=f>\n<parameter=a>\nno end\n</par",
+                (nothing(), vec![call("f", "{\"a\": \"no end\\n</par")]),
+            ),
+            (
+                CallFormat::Xml,
+                "<tool_call>\n<function=f>\n<parameter=c>\nnu",
+                (nothing(), vec![call("f", "{\"c\": \"nu")]),
+            ),
+            (
+                CallFormat::Xml,
+                "<tool_call>\n<fun=f>",
+                ("<tool_call>\n<fun=f>".to_owned(), vec![]),
+            ),
         ] {
             assert_eq!(parse(format, &[text]), expected, "{text}");
             assert_eq!(parse(format, &characters(text)), expected, "{text}");
@@ -441,20 +551,32 @@ mod tests {
 
     #[test]
     fn text_is_not_held_back_longer_than_it_must() {
-        let mut parser = CallParser::new(CallFormat::Tags);
+        let mut parser = CallParser::new(CallFormat::Tags, &tools());
         assert_eq!(parser.push("Hi"), [Piece::Text("Hi".to_owned())]);
         assert_eq!(parser.push(" a <t"), [Piece::Text(" a".to_owned())]);
         assert_eq!(parser.push("ea"), [Piece::Text(" <tea".to_owned())]);
+        // Nor is a text that is an argument.
+        let mut parser = CallParser::new(CallFormat::Xml, &tools());
+        parser.push("<tool_call>\n<function=f>\n<parameter=a>\n");
+        let more = |text: &str| {
+            vec![Piece::Arguments {
+                index: 0,
+                text: text.to_owned(),
+            }]
+        };
+        assert_eq!(parser.push("long \"text\"\n<"), more("long \\\"text\\\""));
+        assert_eq!(parser.push("b>"), more("\\n<b>"));
     }
 
     proptest! {
         /// Grammars keep models from most of it, but a parser must not rely on that.
         #[test]
         fn any_output_is_parsed_the_same_however_it_is_cut(
-            format in prop::sample::select(vec![CallFormat::Tags, CallFormat::List, CallFormat::Bare]),
+            format in prop::sample::select(vec![CallFormat::Tags, CallFormat::List, CallFormat::Bare, CallFormat::Xml]),
             parts in prop::collection::vec(prop::sample::select(vec![
                 "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[", "]", "{", "}", ",", " ", "\n", "\"name\"", ": ", "\"f\"",
                 "\"arguments\"", "\"parameters\"", "{\"a\": 1}", "\\", "\"", "é", "text",
+                "<function=f>", "<parameter=a>", "<parameter=b>", "<parameter=c>", "</parameter>", "</function>", "null",
                 "{\"name\": \"f\", \"arguments\": ", "{\"name\": \"f\", \"parameters\": ",
             ]), 0..12),
         ) {

@@ -1,8 +1,8 @@
-//! Adapters, keys and what operators ask for.
+//! Changes of adapters and keys.
 
 use serde_json::{Value, json};
 
-use super::{answer, at_least, count, join, list_of, maybe, request, some};
+use super::{at_least, join, maybe, request, some};
 
 pub(super) fn management() -> Vec<(&'static str, Value)> {
     let text = || json!({"type": "string"});
@@ -44,27 +44,6 @@ pub(super) fn management() -> Vec<(&'static str, Value)> {
             ),
         ),
         (
-            "Adapter",
-            answer(
-                json!({
-                    "object": {"const": "adapter"}, "name": text(), "state": {"enum": ["resident", "cold", "loading", "failed"]},
-                    "hash": maybe("string"), "source": maybe("string"), "pinned": yes_no(), "replacing": yes_no(),
-                    "requests": at_least(0), "bytes": at_least(0), "error": maybe("string"),
-                    "versions": {"type": "array", "items": {"type": "object"}},
-                }),
-                &[],
-            ),
-        ),
-        (
-            "Adapters",
-            answer(
-                json!({
-                    "object": {"const": "list"}, "data": list_of("Adapter"), "memory": answer(json!({"bytes": count()}), &[]),
-                }),
-                &[],
-            ),
-        ),
-        (
             "VllmLoad",
             request(
                 &["lora_name", "lora_path"],
@@ -91,39 +70,10 @@ pub(super) fn management() -> Vec<(&'static str, Value)> {
             request(&["lora_name"], json!({"lora_name": some()})),
         ),
         (
-            "SglangDone",
-            answer(
-                json!({"success": yes_no(), "error_message": maybe("string"), "loaded_adapters": {"type": "object"}}),
-                &[],
-            ),
-        ),
-        (
-            "LlamaCppAdapter",
-            answer(
-                json!({"id": count(), "path": text(), "scale": {"type": "number"}, "name": text()}),
-                &[],
-            ),
-        ),
-        (
             "AddKey",
             request(&["name"], join([key.clone(), json!({"name": some()})])),
         ),
         ("ChangeKey", request(&[], key)),
         ("RotateKey", request(&[], json!({"hours": at_least(0)}))),
-        (
-            "Key",
-            answer(
-                json!({
-                    "object": {"const": "key"}, "id": text(), "name": text(), "role": text(), "tenant": text(),
-                    "grants": {"type": "array", "items": text()}, "limits": {"type": "object"}, "created": count(),
-                    "expires": at_least(0), "revoked": at_least(0), "secret": text(),
-                }),
-                &["secret"],
-            ),
-        ),
-        (
-            "Keys",
-            answer(json!({"object": {"const": "list"}, "data": list_of("Key")}), &[]),
-        ),
     ]
 }

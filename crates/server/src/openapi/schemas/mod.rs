@@ -29,30 +29,8 @@ fn request(required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties, "additionalProperties": false})
 }
 
-/// An object of an answer: these fields, of which `optional` may be left out.
-fn answer(properties: Value, optional: &[&str]) -> Value {
-    let fields = properties.as_object().into_iter().flat_map(Map::keys);
-    let required: Vec<&String> = fields.filter(|name| !optional.contains(&name.as_str())).collect();
-    json!({"type": "object", "required": required, "properties": properties})
-}
-
 fn schema(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-fn list_of(name: &str) -> Value {
-    json!({"type": "array", "items": schema(name)})
-}
-
-/// A list that may go on on another page.
-fn page_of(name: &str) -> Value {
-    answer(
-        json!({
-            "object": {"const": "list"}, "first_id": maybe("string"), "last_id": maybe("string"), "has_more": {"type": "boolean"},
-            "data": list_of(name),
-        }),
-        &[],
-    )
 }
 
 fn maybe(kind: &str) -> Value {

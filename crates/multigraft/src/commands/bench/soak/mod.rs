@@ -1,7 +1,7 @@
 //! `multigraft bench soak`: mixed traffic for a long time, and whether anything is lost by it.
 //!
 //! ```text
-//! start ─ known answers ─ traffic: a minute ─ rest ─ traffic: N minutes ─ rest ─ the two compared
+//! start ─ known answers ─ traffic: five minutes ─ rest ─ traffic: N minutes ─ rest ─ the two compared
 //!
 //! traffic: clients that ask one thing after the other ┐
 //!          bursts of four times what can run at once  ├ ask ─ answer ─ tally
@@ -55,8 +55,8 @@ const CLIENTS: usize = 12;
 const STABLE: usize = 4;
 /// All that are made: two for the name that is swapped, one for the name that comes and goes.
 const MADE: usize = STABLE + 3;
-/// Before the figures that later ones are held to.
-const WARM_UP: Duration = Duration::from_secs(60);
+/// Before the figures that later ones are held to: until what the allocator keeps of each kind of request has come to its most.
+const WARM_UP: Duration = Duration::from_secs(300);
 const BETWEEN_BURSTS: Duration = Duration::from_secs(10);
 const BETWEEN_CHANGES: Duration = Duration::from_millis(250);
 /// How long a client that was refused stays away.
@@ -121,7 +121,7 @@ async fn soak(base: &str, dir: &Path, folders: &[PathBuf], time: Duration) -> Re
     };
     let stats = soak.http.get("/stats").await?;
     let tally = soak.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let (table, kept) = rest::compare(before, after, "after a minute", 0);
+    let (table, kept) = rest::compare(before, after, "after five minutes", 0);
     print(&format!("{}\nstatuses: {}\n", tally.table(), tally.statuses()))?;
     print(&format!(
         "the engine: finished {}, cancelled {}, failed {}, gave way {} times\n\n{table}",

@@ -1,0 +1,189 @@
+//! Files, and what of them is a row.
+
+use std::{fs::File, path::PathBuf};
+
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use tempfile::NamedTempFile;
+
+use super::{Store, strange};
+use crate::{
+    error::StoreError,
+    file::{FileLimits, Purpose, StoredFile},
+};
+
+/// The columns of a file, in the order that [`file_of`] reads them in.
+const FILE: &str = "id, tenant, name, purpose, bytes, created, expires";
+
+/// What became of a file that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is.
+    Kept,
+    /// Its tenant has this many bytes of files already, too many with it.
+    TooManyBytes(u64),
+    /// Its tenant has this many files already, too many with it.
+    TooManyFiles(u64),
+}
+
+/// What became of a file that was to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Removed,
+    /// This batch still needs it.
+    InUse(String),
+}
+
+impl Store {
+    /// A file to write to. It goes when it is dropped, unless it is [kept](Self::keep).
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn begin_file(&self) -> Result<NamedTempFile, StoreError> {
+        NamedTempFile::new_in(&self.folder).map_err(|source| self.file_error(&self.folder, source))
+    }
+
+    /// Brings a file to disk under the name that it is asked for by; no row says so yet.
+    pub(crate) fn place(&self, written: NamedTempFile, id: &str) -> Result<(), StoreError> {
+        let path = self.content(id);
+        let fail = |source| self.file_error(&path, source);
+        written.as_file().sync_all().map_err(fail)?;
+        written.persist(&path).map_err(|error| fail(error.error))?;
+        File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(fail)
+    }
+
+    /// Keeps what was written, if its tenant may have as much.
+    ///
+    /// # Errors
+    /// If the disk or the database cannot be written.
+    pub fn keep(
+        &self,
+        written: NamedTempFile,
+        file: &StoredFile,
+        limits: FileLimits,
+    ) -> Result<Kept, StoreError> {
+        self.place(written, &file.id)?;
+        let kept = self.write(|database| {
+            let (files, bytes): (u64, u64) = database.query_row(
+                "SELECT count(*), coalesce(sum(bytes), 0) FROM file WHERE tenant IS ?",
+                params![file.tenant],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            if bytes.saturating_add(file.bytes) > limits.bytes {
+                return Ok(Kept::TooManyBytes(bytes));
+            }
+            if files >= limits.files {
+                return Ok(Kept::TooManyFiles(files));
+            }
+            insert(database, file)?;
+            Ok(Kept::Kept)
+        });
+        if !matches!(kept, Ok(Kept::Kept)) {
+            self.delete(&self.content(&file.id));
+        }
+        kept
+    }
+
+    /// A tenant's file.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn file(&self, id: &str, tenant: Option<&str>, now: u64) -> Result<Option<StoredFile>, StoreError> {
+        self.read(|database| {
+            let query = format!(
+                "SELECT {FILE} FROM file WHERE id = ? AND tenant IS ? AND (expires IS NULL OR expires > ?)"
+            );
+            database
+                .query_row(&query, params![id, tenant, now], file_of)
+                .optional()
+        })
+    }
+
+    /// A tenant's files, the newest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn files(&self, tenant: Option<&str>, now: u64) -> Result<Vec<StoredFile>, StoreError> {
+        self.read(|database| {
+            let query = format!(
+                "SELECT {FILE} FROM file WHERE tenant IS ? AND (expires IS NULL OR expires > ?) ORDER BY rowid DESC"
+            );
+            let mut statement = database.prepare(&query)?;
+            statement.query_map(params![tenant, now], file_of)?.collect()
+        })
+    }
+
+    /// Where the bytes of a file are.
+    pub fn content(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    /// Removes a file, unless a batch still reads it.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn remove_file(&self, id: &str) -> Result<Removed, StoreError> {
+        let removed = self.write(|database| {
+            let user = database
+                .query_row(
+                    "SELECT id FROM batch WHERE input = ? AND status NOT IN ('failed', 'completed', 'expired', 'cancelled')",
+                    params![id],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            if let Some(user) = user {
+                return Ok(Removed::InUse(user));
+            }
+            database.execute("DELETE FROM file WHERE id = ?", params![id])?;
+            Ok(Removed::Removed)
+        })?;
+        if removed == Removed::Removed {
+            self.delete(&self.content(id));
+        }
+        Ok(removed)
+    }
+
+    /// Removes files whose time is over, but not from under a batch.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn purge(&self, now: u64) -> Result<(), StoreError> {
+        let over: Vec<String> = self.read(|database| {
+            let mut statement = database.prepare("SELECT id FROM file WHERE expires <= ?")?;
+            statement.query_map(params![now], |row| row.get(0))?.collect()
+        })?;
+        for id in over {
+            self.remove_file(&id)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn insert(database: &Transaction<'_>, file: &StoredFile) -> rusqlite::Result<()> {
+    let query = format!("INSERT OR REPLACE INTO file ({FILE}) VALUES (?, ?, ?, ?, ?, ?, ?)");
+    let values = params![
+        file.id,
+        file.tenant,
+        file.name,
+        file.purpose.as_str(),
+        file.bytes,
+        file.created,
+        file.expires
+    ];
+    database.execute(&query, values).map(drop)
+}
+
+fn file_of(row: &Row<'_>) -> rusqlite::Result<StoredFile> {
+    let purpose: String = row.get(3)?;
+    Ok(StoredFile {
+        id: row.get(0)?,
+        tenant: row.get(1)?,
+        name: row.get(2)?,
+        purpose: Purpose::parse(&purpose).ok_or_else(|| strange(3, &purpose))?,
+        bytes: row.get(4)?,
+        created: row.get(5)?,
+        expires: row.get(6)?,
+    })
+}

@@ -1,0 +1,107 @@
+//! How long a request may take, from its head to the answer's last token.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{error::ApiError, session::Background, state::Shared};
+
+/// The header in which a request says it, in seconds.
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
+/// What can be asked for, in seconds: a millisecond to a week.
+pub(crate) const RANGE: std::ops::RangeInclusive<f64> = 0.001..=604_800.0;
+
+/// When a request is over, whatever it has come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// How long it has from its head to then.
+    allowed: Duration,
+}
+
+impl Deadline {
+    /// The earlier of the server's and of what the request's header says.
+    fn of(headers: &HeaderMap, most: Option<Duration>) -> Result<Option<Self>, ApiError> {
+        let asked = headers.get(&HEADER).map(|value| {
+            let text = value.to_str().unwrap_or_default().trim();
+            let seconds = text.parse().ok();
+            let seconds = seconds.filter(|seconds| RANGE.contains(seconds));
+            seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+                let message = format!(
+                    "the header `{HEADER}` is {:?}, but must be a number of seconds, {} to {}",
+                    String::from_utf8_lossy(value.as_bytes()),
+                    RANGE.start(),
+                    RANGE.end(),
+                );
+                ApiError::invalid(HEADER.as_str(), message)
+            })
+        });
+        let allowed = asked.transpose()?.into_iter().chain(most).min();
+        Ok(allowed.map(|allowed| Self {
+            at: Instant::now() + allowed,
+            allowed,
+        }))
+    }
+
+    /// What a request is told that was not done by then.
+    pub(crate) fn passed(&self) -> ApiError {
+        ApiError::TimedOut {
+            allowed: self.allowed,
+        }
+    }
+}
+
+/// Middleware: ends requests whose time is over. An answer that is streamed ends itself, with an error as its last event, as
+/// whoever makes it has the deadline too. Batches have a deadline of their own.
+pub(crate) async fn limit(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
+    if request.extensions().get::<Background>().is_some() {
+        return next.run(request).await;
+    }
+    let deadline = match Deadline::of(request.headers(), state.limits.request_time) {
+        Ok(Some(deadline)) => deadline,
+        Ok(None) => return next.run(request).await,
+        Err(error) => return error.into_response(),
+    };
+    request.extensions_mut().insert(deadline);
+    let answered = timeout_at(deadline.at, next.run(request)).await;
+    answered.unwrap_or_else(|_| deadline.passed().into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(header: Option<&str>, most: Option<u64>) -> Result<Option<Duration>, ApiError> {
+        let mut headers = HeaderMap::new();
+        if let Some(header) = header {
+            headers.insert(HEADER, header.parse().unwrap());
+        }
+        let deadline = Deadline::of(&headers, most.map(Duration::from_secs))?;
+        Ok(deadline.map(|deadline| deadline.allowed))
+    }
+
+    #[test]
+    fn the_earlier_of_two_counts() {
+        let seconds = |seconds| Ok(Some(Duration::from_secs_f64(seconds)));
+        assert_eq!(allowed(None, None), Ok(None));
+        assert_eq!(allowed(None, Some(3)), seconds(3.0));
+        assert_eq!(allowed(Some("0.5"), None), seconds(0.5));
+        assert_eq!(allowed(Some("0.5"), Some(3)), seconds(0.5));
+        assert_eq!(allowed(Some("10"), Some(3)), seconds(3.0));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_with_its_value() {
+        for wrong in ["", "soon", "0", "-1", "NaN", "inf", "1e300", "604801", "5e-324"] {
+            let error = allowed(Some(wrong), Some(3)).unwrap_err();
+            assert_eq!(error.field(), Some("x-request-timeout"));
+            assert!(error.to_string().contains(&format!("{wrong:?}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A conversation: what a request says of it, and the text that a chat template makes of that.
+
+use multigraft_text::{ChatInput, ChatTemplate, Tokenizer};
+use serde_json::{Map, Value, json};
+
+use super::{
+    continued,
+    messages::normalise,
+    tools::{self, Tools},
+};
+use crate::{defaults::Defaults, error::ApiError, fields::Fields};
+
+/// What a chat template is given, whichever it is.
+pub(crate) struct Conversation {
+    messages: Vec<Value>,
+    /// Whether the answer goes on with the last message.
+    continues: bool,
+    add_generation_prompt: bool,
+    /// More variables of the template.
+    extra: Map<String, Value>,
+}
+
+impl Conversation {
+    /// `messages`, and the fields that say how they become a text. `defaults` may know the system message.
+    pub(crate) fn take(fields: &mut Fields, defaults: &Defaults) -> Result<Self, ApiError> {
+        fields.refuse("chat_template", "another chat template", |value| value == "")?;
+        let continues = fields.flag("continue_final_message")?.unwrap_or(false);
+        let add_generation_prompt = match fields.flag("add_generation_prompt")? {
+            Some(true) if continues => {
+                let problem = "and `continue_final_message` cannot both be true: an answer begins a turn or goes on with one";
+                return Err(fields.complain("add_generation_prompt", problem));
+            }
+            asked => asked.unwrap_or(!continues),
+        };
+        let mut messages = match fields.list("messages")? {
+            Some(messages) => normalise(messages)?,
+            None => return Err(fields.complain("messages", "is missing")),
+        };
+        let has_system = messages.iter().any(|message| message["role"] == "system");
+        if let Some(system) = defaults.system().filter(|_| !has_system) {
+            messages.insert(0, json!({"role": "system", "content": system}));
+        }
+        let extra = fields.object("chat_template_kwargs")?;
+        Ok(Self {
+            messages,
+            continues,
+            add_generation_prompt,
+            extra: extra.map_or_else(Map::new, Fields::into_rest),
+        })
+    }
+
+    /// The text, as `template` writes it with the special tokens of `tokenizer`.
+    pub(crate) fn templated(
+        self,
+        template: &ChatTemplate,
+        tools: Option<&Tools>,
+        tokenizer: &Tokenizer,
+    ) -> Result<String, ApiError> {
+        let mut messages = tools::told(self.messages, tools, template);
+        let mark = match self.continues {
+            true => Some(continued::marked(&mut messages)?),
+            false => None,
+        };
+        let shown = tools.filter(|_| template.calls().is_some());
+        let special = |id: Option<u32>| id.map_or_else(String::new, |id| tokenizer.token_text(id));
+        let text = template
+            .render(&ChatInput {
+                messages: &messages,
+                tools: shown.map(|tools| tools.list.as_slice()),
+                add_generation_prompt: self.add_generation_prompt,
+                bos: &special(tokenizer.bos()),
+                eos: &special(tokenizer.eos().first().copied()),
+                extra: &self.extra,
+            })
+            .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+        match mark {
+            Some(mark) => continued::cut(text, &mark),
+            None => Ok(text),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Tells of a step that does not end.
+//!
+//! Requests are answered as long as the engine makes one step after the other. One that takes longer than any model should need
+//! (a machine that swaps, a processor that was taken away, a bug) is said in the log, by `/ready` and by a metric; it is not ended,
+//! as nothing can end a computation from outside but a restart.
+
+use std::{sync::Arc, time::Duration};
+
+use multigraft_engine::UnderWay;
+use tokio::time::sleep;
+
+use crate::state::{AppState, Shared};
+
+/// How often it is looked.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The step that takes too long, if the one under way does.
+pub(crate) fn stuck(state: &AppState) -> Option<UnderWay> {
+    let under_way = state.engine.under_way()?;
+    (under_way.began.elapsed() > state.limits.step_time).then_some(under_way)
+}
+
+/// Logs when a step is stuck, and when it ended after all.
+pub(crate) async fn watch(state: Shared) {
+    let state = Arc::downgrade(&state);
+    let mut known: Option<UnderWay> = None;
+    loop {
+        sleep(PERIOD).await;
+        // It does not keep a server in memory that is gone.
+        let Some(state) = state.upgrade() else { return };
+        let found = stuck(&state);
+        if let Some(ended) = known.filter(|known| found.is_none_or(|found| found.began != known.began)) {
+            tracing::warn!(within = ?ended.began.elapsed(), "the step that was stuck has ended");
+        }
+        if let Some(found) = found.filter(|found| known.is_none_or(|known| found.began != known.began)) {
+            let UnderWay {
+                began,
+                sequences,
+                rows,
+                adapters,
+            } = found;
+            tracing::error!(
+                since = ?began.elapsed(),
+                sequences,
+                rows,
+                adapters,
+                "a step of the engine does not end; no request is answered meanwhile"
+            );
+        }
+        known = found;
+    }
+}

@@ -1,0 +1,45 @@
+"""`schemathesis`: every route is tried with what the OpenAPI document allows and with what it does not."""
+
+import json
+import pathlib
+import subprocess
+import tempfile
+import urllib.request
+
+import pytest
+
+# No 5xx that is not described, nothing that breaks the document, and what it does not allow is refused. That all it allows is
+# accepted is not checked: it cannot say which models there are.
+CHECKS = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+]
+
+
+def test_the_server_is_as_its_document_says(pytestconfig, server):
+    if not pytestconfig.schemathesis:
+        pytest.skip("without --schemathesis there is no program to try it")
+    with tempfile.TemporaryDirectory() as data:
+        # Short contexts and answers: where a request does not say how many tokens, or as many as there is room for.
+        flags = ["--context", "256", "--default-max-tokens", "4", "--data", data]
+        with server.another(*flags) as other:
+            program = pathlib.Path(pytestconfig.schemathesis)
+            with urllib.request.urlopen(f"{other.url}/openapi.json", timeout=60) as answer:
+                document = json.load(answer)
+            # A time that is chosen at random is mostly over before the answer is there, which is a 504 as it should be.
+            for operation in (operation for path in document["paths"].values() for operation in path.values()):
+                parameters = operation.get("parameters", [])
+                parameters[:] = [one for one in parameters if one["name"] != "x-request-timeout"]
+            tried = pathlib.Path(data, "openapi.json")
+            tried.write_text(json.dumps(document), encoding="utf-8")
+            run = [program, "run", tried, "--url", other.url, "--checks", ",".join(CHECKS)]
+            run += ["--phases", "coverage,fuzzing", "--max-examples", "5", "--seed", "1", "--no-shrink"]
+            run += ["--continue-on-failure", "--warnings", "off", "--request-timeout", "120"]
+            done = subprocess.run(run, cwd=data, capture_output=True, text=True, timeout=1800, check=False)
+            assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
+            figures = other.wait_until(lambda stats: stats["running"] == 0 and stats["waiting"] == 0)
+            assert figures["kv_blocks_used"] == 0
