@@ -141,6 +141,12 @@ pub enum AdapterError {
         /// From where.
         at: String,
     },
+    /// As many adapters arrive as may at once.
+    #[error("{most} adapters are being uploaded, and no more may be at once: come back when one has arrived")]
+    TooManyUploads {
+        /// How many may.
+        most: usize,
+    },
     /// A source that means nothing.
     #[error(transparent)]
     BadReference(#[from] BadReference),

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod config;
 mod control_group;
+mod leftovers;
 mod load;
 mod locate;
 mod logging;

@@ -281,3 +281,39 @@ async fn a_client_that_goes_away_leaves_nothing_or_a_whole_adapter() {
     until(|| kept(&dir).len() == 1).await;
     assert!(matches!(server.registry.get("new"), Lookup::Ready(_)));
 }
+
+#[tokio::test]
+async fn no_more_than_eight_arrive_at_once() {
+    let (server, dir) = taking(Options::default());
+    // Each has a folder as soon as its body is asked for, and then waits for more.
+    let mut arriving: Vec<_> = (0..8)
+        .map(|index| {
+            let (asked, was_asked) = tokio::sync::oneshot::channel::<()>();
+            let waiting = stream::once(async move {
+                let _ = asked.send(());
+                std::future::pending::<Result<Vec<u8>, std::io::Error>>().await
+            });
+            let request = request(&format!("a{index}/upload"), Body::from_stream(waiting));
+            let server = server.clone();
+            (tokio::spawn(async move { server.send(request).await }), was_asked)
+        })
+        .collect();
+    for (_, was_asked) in &mut arriving {
+        was_asked.await.unwrap();
+    }
+    let files = files(dir.path(), 2);
+    let answer = send(&server, "one-more/upload", &files).await;
+    assert_eq!(answer.status, 429, "{}", answer.text);
+    assert_eq!(answer.header("retry-after"), "1");
+    assert!(
+        answer.text.contains("8 adapters are being uploaded"),
+        "{}",
+        answer.text
+    );
+
+    let (gone, _) = arriving.pop().unwrap();
+    gone.abort();
+    assert!(gone.await.is_err());
+    let answer = send(&server, "one-more/upload", &files).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+}

@@ -88,6 +88,8 @@ struct State {
     merging: HashMap<AdapterHash, Vec<(String, Told)>>,
     /// Requests that wait for loads.
     waiting: usize,
+    /// Every upload that arrives holds one of these.
+    uploads: Arc<()>,
     /// Names that requests used and that could not be loaded, why, and until when that is not tried again.
     failed: HashMap<String, (LoadError, Instant)>,
     /// Names each load, so that one that was given up is not taken for a later one.

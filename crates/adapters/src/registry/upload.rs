@@ -17,7 +17,12 @@ use crate::source::{Reference, Source};
 pub struct Upload {
     name: String,
     folder: TempDir,
+    /// Counts it.
+    _place: Arc<()>,
 }
+
+/// Adapters that arrive at once: each may take the disk space of the largest upload, and all of the network.
+const UPLOADS: usize = 8;
 
 impl Upload {
     /// Where the files belong.
@@ -41,7 +46,8 @@ impl Registry {
     /// anything is sent.
     ///
     /// # Errors
-    /// If the name cannot be served, is taken and may not be replaced, nothing of it would be stored, or the disk refuses a folder.
+    /// If the name cannot be served, is taken and may not be replaced, nothing of it would be stored, eight others are arriving, or the
+    /// disk refuses a folder.
     pub fn upload(&self, name: &str, replace: bool) -> Result<Upload, LoadError> {
         name::check(&self.0.base, name).map_err(failed)?;
         let source = Source {
@@ -50,13 +56,17 @@ impl Registry {
                 folder: Path::new("").to_owned(),
             },
         };
-        let store = {
+        let (store, place) = {
             let state = self.0.lock();
             check_kept(name, state.names.get(name), self.0.store.is_some()).map_err(failed)?;
             if !replace {
                 name::check_free(&state.names, &source).map_err(failed)?;
             }
-            self.0.store.as_ref()
+            // One is the state's own, and all others are made under its lock.
+            if Arc::strong_count(&state.uploads) > UPLOADS {
+                return Err(failed(AdapterError::TooManyUploads { most: UPLOADS }));
+            }
+            (self.0.store.as_ref(), Arc::clone(&state.uploads))
         };
         let store = store.ok_or_else(|| failed(refused(name, NO_DATA)))?;
         let folder = store
@@ -65,6 +75,7 @@ impl Registry {
         Ok(Upload {
             name: source.name,
             folder,
+            _place: place,
         })
     }
 }

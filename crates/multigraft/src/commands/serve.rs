@@ -25,6 +25,7 @@ use tokio::{net::TcpListener, runtime};
 use crate::{
     cli::ServeArguments,
     config::{ConfigFile, ModelSettings, ServerSettings},
+    leftovers,
     load::{Base, fetcher, load_all},
     memory::Bytes,
     reconcile::Reconciler,
@@ -130,14 +131,10 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
             is_open,
         )?;
         tokio::spawn(reload.on_hangup());
-        let serving = serve(
-            listener,
-            Arc::new(state),
-            server.connections,
-            tls,
-            server.grace,
-            interrupt,
-        );
+        let state = Arc::new(state);
+        // It ends with the runtime.
+        tokio::spawn(leftovers::give_back(Arc::clone(&state)));
+        let serving = serve(listener, state, server.connections, tls, server.grace, interrupt);
         Ok::<_, anyhow::Error>(serving.await?)
     })?;
     match ended {

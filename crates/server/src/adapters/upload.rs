@@ -167,6 +167,7 @@ fn not_uploaded(name: &str, error: &LoadError) -> ApiError {
                 "there is an adapter called `{name}` already; `?replace=true` takes its place"
             )),
             AdapterError::BeingLoaded { .. } => ApiError::Conflict(reason.to_string()),
+            AdapterError::TooManyUploads { .. } => ApiError::overloaded(reason.to_string()),
             _ => not_loaded(name, error),
         },
         LoadError::Store(error) => ApiError::Failed(format!("adapter `{name}` was not stored: {error}")),

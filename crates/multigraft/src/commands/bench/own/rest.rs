@@ -43,8 +43,11 @@ impl Rest {
             sleep(POLL).await;
         }
         let resident = server.resident_at_rest().await?;
+        // Before it is asked once more, which takes a handle for a moment.
+        let handles = server.handles()?;
         Ok(Self {
             resident,
+            handles,
             ..Self::now(server, http).await?
         })
     }

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use super::super::serve::dialect::Dialect;
 use super::super::serve::http::Server;
 use super::super::serve::load::Target;
+use crate::leftovers::resident;
 
 /// How long a server is left alone before its memory is looked at.
 const REST: Duration = Duration::from_secs(3);
@@ -101,14 +102,8 @@ impl OwnServer {
 
     /// Resident memory, in bytes.
     pub(in crate::commands::bench) fn resident(&self) -> Result<u64> {
-        let status = fs::read_to_string(
-            Path::new("/proc")
-                .join(self.process.id().to_string())
-                .join("status"),
-        )?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(kib.context("VmRSS of the server")? * 1024)
+        let folder = Path::new("/proc").join(self.process.id().to_string());
+        resident(&folder.join("status")).context("VmRSS of the server")
     }
 
     /// File handles that it has open.
