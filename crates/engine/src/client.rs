@@ -19,7 +19,7 @@ pub(crate) enum State {
     Gone,
     /// It heard `Finished`.
     Finished,
-    /// It heard `Failed`.
+    /// It heard `Failed` or `Refused`.
     Failed,
     /// It heard `Cancelled`.
     Cancelled,
@@ -48,7 +48,7 @@ impl Client {
         }
         let end = match &event {
             Event::Finished(_) => Some(State::Finished),
-            Event::Failed(_) => Some(State::Failed),
+            Event::Failed(_) | Event::Refused(_) => Some(State::Failed),
             Event::Cancelled(_) => Some(State::Cancelled),
             _ => None,
         };

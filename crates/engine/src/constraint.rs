@@ -108,7 +108,7 @@ impl Constraint {
             State::Known(worked) => worked.allowed.as_ref().map(Option::as_ref).map_err(Clone::clone),
             State::Ordered(_) | State::Lost => {
                 let reason = "the thread that worked on it ended";
-                Err(GrammarError::TooComplex(reason.to_owned()))
+                Err(GrammarError::Unsupported(reason.to_owned()))
             }
         }
     }

@@ -25,7 +25,7 @@ pub trait Sink: Send {
 }
 
 /// What happens to a request, in this order: `Started`, `Prompt` or `Embedding` if asked for, `Token`s, then `Finished`; or at any
-/// point `Failed` or `Cancelled`. Nothing follows `Finished`, `Failed` or `Cancelled`.
+/// point `Failed`, `Refused` or `Cancelled`. Nothing follows any of these.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// It left the queue.
@@ -44,6 +44,8 @@ pub enum Event {
     Finished(Finish),
     /// It cannot be done; a sentence that says why.
     Failed(String),
+    /// It asks for more than it may, which could not be told before: its grammar takes too much work. A sentence that says so.
+    Refused(String),
     /// It was ended by [`Engine::cancel`](crate::Engine::cancel); the sentence that it was given.
     Cancelled(String),
 }

@@ -23,7 +23,7 @@
 //!   after the other; nobody's tokens or log-probabilities change by it, to the bit.
 //! - Sequences of any adapters, and of the base, share a step. None of them can tell: a request's tokens depend on
 //!   its own prompt, adapter, sampling parameters and seed alone.
-//! - A request that was accepted ends in exactly one [`Event::Finished`], [`Event::Failed`] or [`Event::Cancelled`],
+//! - A request that was accepted ends in exactly one [`Event::Finished`], [`Event::Failed`], [`Event::Refused`] or [`Event::Cancelled`],
 //!   unless its client hangs up, which frees its blocks before the next step.
 //! - Admission is first come, first served; the oldest request is never preempted, so everyone gets their turn.
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use multigraft_grammar::GrammarError;
 use multigraft_model::{AdapterHash, BlockId, Wanted};
 
 use crate::blocks::{BlockCopy, BlockPool, BlockTable};
@@ -271,6 +272,12 @@ impl Sequence {
         self.client.send(Event::Failed(reason.to_owned()));
     }
 
+    /// Ends it because it asks for too much.
+    fn refuse(&mut self, reason: &str) {
+        tracing::info!(request = %self.id, "refused: {reason}");
+        self.client.send(Event::Refused(reason.to_owned()));
+    }
+
     /// Ends it because somebody else wants it to.
     pub(crate) fn cancel(&mut self, reason: &str) {
         tracing::info!(request = %self.id, "cancelled: {reason}");
@@ -283,12 +290,16 @@ impl Sequence {
         match self.try_advance(outcome) {
             Ok(generated) => generated,
             Err(reason) => {
-                let reason = match reason {
-                    NoToken::Logits(bad) => format!("the logits of {} are broken: {bad}", self.model()),
-                    NoToken::State(bad) => format!("the embedding by {} is broken: {bad}", self.model()),
-                    constraint => constraint.to_string(),
-                };
-                self.fail(&reason);
+                match reason {
+                    NoToken::Logits(bad) => {
+                        self.fail(&format!("the logits of {} are broken: {bad}", self.model()));
+                    }
+                    NoToken::State(bad) => {
+                        self.fail(&format!("the embedding by {} is broken: {bad}", self.model()));
+                    }
+                    NoToken::Grammar(error @ GrammarError::TooComplex(_)) => self.refuse(&error.to_string()),
+                    constraint => self.fail(&constraint.to_string()),
+                }
                 false
             }
         }

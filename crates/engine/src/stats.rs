@@ -133,7 +133,7 @@ pub struct Stats {
     pub preemptions: u64,
     /// Requests that ended in [`Event::Finished`](crate::Event::Finished).
     pub finished: u64,
-    /// Requests that ended in [`Event::Failed`](crate::Event::Failed).
+    /// Requests that ended in [`Event::Failed`](crate::Event::Failed) or [`Event::Refused`](crate::Event::Refused).
     pub failed: u64,
     /// Requests whose client hung up, or that were ended by [`Engine::cancel`](crate::Engine::cancel).
     pub cancelled: u64,

@@ -46,7 +46,7 @@ impl Sink for ChannelSink {
         match (&self.metered, &event) {
             (Some(metered), Event::Token(_)) => metered.token(Now::get()),
             // Before its client hears of it, who may ask again at once.
-            (_, Event::Finished(_) | Event::Failed(_) | Event::Cancelled(_)) => {
+            (_, Event::Finished(_) | Event::Failed(_) | Event::Refused(_) | Event::Cancelled(_)) => {
                 self.metered = None;
                 self.tally = None;
             }
@@ -167,11 +167,11 @@ impl Answers {
         Self { deadline, ..self }
     }
 
-    /// The next event and the choice it belongs to, neither [`Event::Failed`] nor [`Event::Cancelled`]; `None` after every choice
+    /// The next event and the choice it belongs to, none of [`Event::Failed`], [`Event::Refused`] and [`Event::Cancelled`]; `None` after every choice
     /// has finished, or after an error.
     ///
     /// # Errors
-    /// A choice failed or was cancelled, or the request's time is over. That ends all of them.
+    /// A choice failed, was refused or cancelled, or the request's time is over. That ends all of them.
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         if self.open == 0 {
             return None;
@@ -185,6 +185,7 @@ impl Answers {
         };
         let next = match received {
             Ok(Some((_, Event::Failed(message)))) => Err(ApiError::Failed(message)),
+            Ok(Some((_, Event::Refused(message)))) => Err(ApiError::malformed(message)),
             Ok(Some((_, Event::Cancelled(message)))) => Err(ApiError::Gone(message)),
             Ok(Some(next)) => Ok(next),
             Ok(None) => {
@@ -222,7 +223,7 @@ impl Answers {
                 }
                 Event::Finished(finish) => answers[choice] = Some(mem::take(so_far).finish(finish)),
                 // They are errors of `next`.
-                Event::Failed(_) | Event::Cancelled(_) => {}
+                Event::Failed(_) | Event::Refused(_) | Event::Cancelled(_) => {}
             }
         }
         Ok(answers.into_iter().flatten().collect())

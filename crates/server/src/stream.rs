@@ -52,7 +52,7 @@ pub(crate) trait Wording: Send + 'static {
     /// Chunks before anything was generated.
     fn open(&mut self, chunks: &mut Chunks);
 
-    /// Chunks for an event of a choice; never called with [`Event::Failed`] or [`Event::Cancelled`].
+    /// Chunks for an event of a choice; never called with [`Event::Failed`], [`Event::Refused`] or [`Event::Cancelled`].
     fn event(&mut self, choice: usize, event: Event, chunks: &mut Chunks);
 
     /// Chunks after the last choice has finished.

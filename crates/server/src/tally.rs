@@ -48,7 +48,7 @@ impl Tally {
         match event {
             Event::Token(_) => drop(self.generated.fetch_add(1, Relaxed)),
             Event::Finished(finish) => drop(self.cached.fetch_add(finish.cached_tokens as u64, Relaxed)),
-            Event::Failed(_) | Event::Cancelled(_) => self.failed.store(true, Relaxed),
+            Event::Failed(_) | Event::Refused(_) | Event::Cancelled(_) => self.failed.store(true, Relaxed),
             Event::Started { .. } | Event::Prompt(_) | Event::Embedding(_) => {}
         }
     }

@@ -309,3 +309,18 @@ async fn every_chunk_has_the_usage_so_far_on_request() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_constraint_that_takes_too_much_work_in_the_middle_is_the_requests_mistake() {
+    let server = server();
+    // The bias keeps the answer within it, deeper and deeper.
+    let mut body = json!({"model": BASE, "prompt": "!", "max_tokens": 900, "logit_bias": {"97": 100},
+        "guided_regex": "((a{1,100}){1,100}){1,100}"});
+    let refused = server.post("/v1/completions", body.clone()).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(refused.text.contains("took too much work"), "{}", refused.text);
+    body["stream"] = json!(true);
+    let (chunks, done) = server.post("/v1/completions", body).await.chunks();
+    assert!(done);
+    assert_eq!(chunks.last().unwrap()["error"]["code"], 400);
+}

@@ -135,8 +135,12 @@ impl Recording {
 
     /// How often the request ended.
     pub(crate) fn ends(&self) -> usize {
-        let end =
-            |event: &&Event| matches!(event, Event::Finished(_) | Event::Failed(_) | Event::Cancelled(_));
+        let end = |event: &&Event| {
+            matches!(
+                event,
+                Event::Finished(_) | Event::Failed(_) | Event::Refused(_) | Event::Cancelled(_)
+            )
+        };
         self.events().iter().filter(end).count()
     }
 

@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
                 writeln!(out, "{}", finish.text)?;
                 report(&finish);
             }
-            Event::Failed(message) | Event::Cancelled(message) => bail!(message),
+            Event::Failed(message) | Event::Refused(message) | Event::Cancelled(message) => bail!(message),
             Event::Started { .. } | Event::Prompt(_) | Event::Embedding(_) => {}
         }
     }

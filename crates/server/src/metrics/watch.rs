@@ -57,6 +57,7 @@ impl Watch {
             Event::Token(_) => self.token(Instant::now()),
             Event::Finished(finish) => self.finished(finish),
             Event::Failed(_) => self.end("failed"),
+            Event::Refused(_) => self.end("refused"),
             Event::Cancelled(_) => self.end("cancelled"),
         }
     }

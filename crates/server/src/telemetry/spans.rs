@@ -250,7 +250,7 @@ impl Phases {
                 self.sums.lock().reasons.push(reason.into());
                 self.end(vec![cached], Status::Unset);
             }
-            Event::Failed(why) | Event::Cancelled(why) => {
+            Event::Failed(why) | Event::Refused(why) | Event::Cancelled(why) => {
                 let status = Status::error(why.clone());
                 self.sums.context.span().set_status(status.clone());
                 self.end(Vec::new(), status);

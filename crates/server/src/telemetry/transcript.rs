@@ -34,6 +34,7 @@ impl Transcript {
             | Event::Prompt(_)
             | Event::Embedding(_)
             | Event::Failed(_)
+            | Event::Refused(_)
             | Event::Cancelled(_) => {}
         }
     }
