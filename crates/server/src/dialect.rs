@@ -14,6 +14,9 @@ use crate::{error::ApiError, metering};
 /// By which OpenAI's clients are told whether to send a request again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The longest message of an error, in bytes: they name the value at fault, which may be as long as a body.
+const MESSAGE: usize = 4096;
+
 /// How requests, answers and errors are shaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -35,7 +38,7 @@ impl Dialect {
 
     /// The body that words `error` in this dialect; it is also what a broken stream ends with.
     pub fn error_body(self, error: &ApiError) -> Value {
-        let message = error.to_string();
+        let message = shortened(error.to_string());
         match self {
             Self::OpenAi => json!({"error": {
                 "message": message,
@@ -75,6 +78,16 @@ impl Dialect {
         }
         response
     }
+}
+
+/// A message without most of a long value that it repeats.
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE {
+        let cut = message.len() - message.floor_char_boundary(MESSAGE);
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        message.push_str(&format!("… ({cut} bytes more)"));
+    }
+    message
 }
 
 /// Middleware: words every [`ApiError`] that a handler returned in the dialect of the path.
@@ -122,6 +135,15 @@ mod tests {
         let tgi = Dialect::Tgi.error_body(&error);
         assert_eq!(tgi["error_type"], "not_found");
         assert_eq!(tgi["error"], message);
+    }
+
+    #[test]
+    fn a_long_value_is_not_sent_back_whole() {
+        let error = ApiError::malformed("ä".repeat(MESSAGE));
+        let body = Dialect::Tgi.error_body(&error);
+        let message = body["error"].as_str().unwrap_or_default();
+        assert!(message.ends_with("ä… (4096 bytes more)"), "{message}");
+        assert!(message.len() < MESSAGE + 40);
     }
 
     #[test]

@@ -141,7 +141,7 @@ pub(crate) fn answer_and_cached(events: &Receiver<Event>) -> (Answer, usize) {
                     ..finish
                 });
             }
-            Event::Failed(reason) | Event::Cancelled(reason) => panic!("{reason}"),
+            Event::Failed(reason) | Event::Refused(reason) | Event::Cancelled(reason) => panic!("{reason}"),
         }
     }
     assert!(answer.finish.is_some());
