@@ -8,6 +8,7 @@ use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use llguidance::{Matcher, ParserFactory, earley::SlicedBiasComputer};
 use multigraft_text::Tokenizer;
 
+use crate::panics::without_backtraces;
 use crate::vocabulary::{of_words, vocabulary};
 use crate::{Constraint, GrammarError};
 
@@ -21,6 +22,10 @@ pub struct Grammars {
 /// The stack that constraints are compiled on: the compiler follows rules and references by recursion. Measured, a level takes less
 /// than 64 KiB, and the longest constraint has some 19,000 of them. Address space only: what is not used takes no memory.
 const STACK_BYTES: usize = 2 << 30;
+
+/// What llguidance's errors begin with that were panics.
+const PANIC: &str = "panic: ";
+const COMPILER_FAULT: &str = "the compiler of grammars has a fault that it runs into; write it another way";
 
 impl Grammars {
     /// For outputs in the tokens of `tokenizer`. Takes some tens of milliseconds.
@@ -62,7 +67,8 @@ impl Grammars {
             let builder = thread::Builder::new()
                 .name("constraint".to_owned())
                 .stack_size(STACK_BYTES);
-            let compiling = builder.spawn_scoped(scope, || self.compile_here(constraint));
+            let compiling =
+                builder.spawn_scoped(scope, || without_backtraces(|| self.compile_here(constraint)));
             let compiling =
                 compiling.map_err(|error| failed(&format!("no thread could be started: {error}")))?;
             compiling
@@ -75,7 +81,10 @@ impl Grammars {
         let compiled = constraint.compiled()?;
         let refused = |reason: &str| GrammarError::Unsupported(constraint.explained(reason));
         let parser = self.factory.create_parser(compiled);
-        let parser = parser.map_err(|error| refused(&format!("{error:#}")))?;
+        let parser = parser.map_err(|error| {
+            let reason = format!("{error:#}");
+            refused(reason.strip_prefix(PANIC).map_or(&reason, |_| COMPILER_FAULT))
+        })?;
         let mut matcher = Matcher::new(Ok(parser));
         if let Some(warning) = matcher.grammar_warnings().first() {
             return Err(refused(warning));
@@ -113,7 +122,7 @@ impl Grammar {
         if self.0.is_stopped() {
             return Ok(None);
         }
-        match self.0.compute_mask() {
+        match without_backtraces(|| self.0.compute_mask()) {
             Ok(_) if self.0.is_error() => Err(self.failed()),
             Ok(_) if self.0.is_stopped() => Ok(None),
             Ok(allowed) => Ok(Some(TokenSet(allowed))),
@@ -126,9 +135,7 @@ impl Grammar {
     /// # Errors
     /// If it is none of those that may.
     pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
-        self.0
-            .consume_token(token)
-            .map_err(|error| too_complex(&error.to_string()))
+        without_backtraces(|| self.0.consume_token(token)).map_err(|error| too_complex(&error.to_string()))
     }
 
     fn failed(&self) -> GrammarError {

@@ -12,6 +12,7 @@ mod constraint;
 mod ebnf;
 mod error;
 mod grammar;
+mod panics;
 mod vocabulary;
 
 pub use constraint::{Constraint, MAX_CONSTRAINT_BYTES, literal, with_blanks};
