@@ -1,5 +1,4 @@
-//! Memory that requests have freed and the allocator keeps: 43 of 397 MiB after 50,000 requests with large bodies and grammars. Once
-//! nobody is answered any more it goes back to the system.
+//! Memory that requests have freed and the allocator keeps. Once nobody is answered any more it goes back to the system.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 

@@ -42,12 +42,17 @@ impl Defaults {
         &self,
         own: Option<&Arc<ChatTemplate>>,
         state: &AppState,
-    ) -> Option<Arc<ChatTemplate>> {
-        let source = self.0.as_ref().and_then(|set| set.get(TEMPLATE)?.as_str());
-        // It was compiled before, so it is right.
-        let set = source.and_then(|source| ChatTemplate::new(source).ok());
-        set.map(Arc::new)
-            .or_else(|| own.or(state.template.as_ref()).map(Arc::clone))
+    ) -> Result<Option<Arc<ChatTemplate>>, ApiError> {
+        let Some(source) = self.0.as_ref().and_then(|set| set.get(TEMPLATE)?.as_str()) else {
+            return Ok(own.or(state.template.as_ref()).map(Arc::clone));
+        };
+        // It was compiled when it was set, perhaps by another version of this program.
+        let set = ChatTemplate::new(source).map_err(|error| {
+            let message =
+                format!("the `{TEMPLATE}` among the adapter's defaults cannot be used: {error}; set another");
+            ApiError::Failed(message)
+        })?;
+        Ok(Some(Arc::new(set)))
     }
 
     /// Fills in what an OpenAI request leaves out.

@@ -1,17 +1,15 @@
 //! Adding, replacing and removing adapters over HTTP, in our own dialect and in those of vLLM, SGLang and llama.cpp.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Method, Request, header};
+use axum::http::Method;
 use multigraft_adapters::AllowedSource;
 use multigraft_server::Limits;
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, Server, hash, server, server_with, write_adapter};
+use support::{Answer, BASE, Options, Server, hash, send, server, server_with, write_adapter};
 
 /// A server that allows one folder.
 fn allowing(dir: &tempfile::TempDir) -> Server {
@@ -19,15 +17,6 @@ fn allowing(dir: &tempfile::TempDir) -> Server {
         allowed: vec![AllowedSource::Folder(dir.path().to_owned())],
         ..Options::default()
     })
-}
-
-async fn send(server: &Server, method: Method, path: &str, body: Value) -> Answer {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(body.to_string()));
-    server.send(request.unwrap()).await
 }
 
 async fn complete(server: &Server, model: &str) -> Answer {

@@ -40,6 +40,27 @@ async fn every_route_is_described_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn the_routes_that_take_a_time_are_those_that_the_model_answers() {
+    let server = server();
+    let document = document(&server).await;
+    let paths = document["paths"].as_object().expect("paths");
+    let timed = paths.iter().filter(|(_, methods)| {
+        let parameters = methods["post"]["parameters"].as_array();
+        parameters.is_some_and(|all| all.iter().any(|one| one["name"] == "x-request-timeout"))
+    });
+    let timed: BTreeSet<&str> = timed.map(|(path, _)| path.as_str()).collect();
+    let answering = include_str!("../src/routes.rs").split("fn answering").nth(1);
+    let answering = answering.and_then(|rest| rest.split(".route_layer").next());
+    let answering: BTreeSet<&str> = answering
+        .expect("the routes")
+        .split(".route(")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').nth(1))
+        .collect();
+    assert_eq!(timed, answering);
+}
+
+#[tokio::test]
 async fn every_method_that_is_described_is_answered_to() {
     let server = server();
     let document = document(&server).await;

@@ -11,7 +11,7 @@ use axum::{
 };
 use multigraft_adapters::{AllowedSource, Reference, Residency, Source};
 use serde_json::{Value, json};
-use support::{Answer, BASE, END, Options, Server, server_with, write_adapter};
+use support::{Answer, BASE, END, Options, Server, send, server_with, write_adapter};
 use tempfile::TempDir;
 
 /// Ends in a special token, whose text is the base's.
@@ -44,15 +44,6 @@ fn own(dir: &Path, alpha: u32, template: &str) -> String {
     let folder = write_adapter(&dir.join("own"), alpha);
     fs::write(Path::new(&folder).join("chat_template.jinja"), template).unwrap();
     folder
-}
-
-async fn send(server: &Server, method: Method, path: &str, body: Value) -> Answer {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(body.to_string()));
-    server.send(request.unwrap()).await
 }
 
 fn chat(model: &str) -> Value {

@@ -118,7 +118,7 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
     // Which template applies is known when the adapter is there.
     let mut served = state.model(&asked).await?;
     let template = defaults
-        .template(served.template.as_ref(), state)
+        .template(served.template.as_ref(), state)?
         .ok_or_else(|| {
             let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
             ApiError::invalid("messages", message)

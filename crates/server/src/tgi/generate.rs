@@ -146,7 +146,7 @@ fn as_chat(state: &Session, generate: &Generate, served: &Served) -> Result<Stri
     let field = "parameters.apply_chat_template";
     let defaults = state.defaults(&generate.asked);
     let template = defaults
-        .template(served.template.as_ref(), state)
+        .template(served.template.as_ref(), state)?
         .ok_or_else(|| {
             let message = format!("`{field}` is true, but neither model nor adapter has a chat template");
             ApiError::invalid(field, message)

@@ -66,7 +66,7 @@ pub(crate) async fn chat_tokenize(
         Some(asked) => state.model(asked).await?.template,
         None => None,
     };
-    let template = defaults.template(own.as_ref(), &state).ok_or_else(|| {
+    let template = defaults.template(own.as_ref(), &state)?.ok_or_else(|| {
         let message = "the model has no chat template, so there is nothing that its messages become";
         ApiError::invalid("messages", message)
     })?;

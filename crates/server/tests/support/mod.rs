@@ -23,7 +23,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use multigraft_access::Access;
 use multigraft_adapters::{
@@ -419,4 +419,14 @@ pub(crate) fn post(path: &str, body: &Value) -> Request<Body> {
         .header(header::CONTENT_TYPE, "application/json")
         .body(Body::from(body.to_string()))
         .expect("a request")
+}
+
+/// JSON by any method.
+pub(crate) async fn send(server: &Server, method: Method, path: &str, body: Value) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_string()));
+    server.send(request.unwrap()).await
 }
