@@ -34,4 +34,4 @@ pub use matrix::{
 pub use norm::{add_residual, rms_norm};
 pub use pool::Pool;
 pub use rope::Angles;
-pub use unused::{return_freed, share_pools};
+pub use unused::{return_freed, share_one_pool};

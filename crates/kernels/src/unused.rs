@@ -38,15 +38,15 @@ pub fn return_freed() {
     }
 }
 
-/// Has all threads allocate from two pools of memory, where the allocator would else make one for most of them (glibc). Each pool
-/// grows to the most that its threads ever had and keeps much of it, so that many are a server that grows for as long as its threads
-/// take turns. To be called before there are threads. `MALLOC_ARENA_MAX` in the environment goes before it.
-pub fn share_pools() {
+/// Has all threads allocate from one pool of memory, where the allocator would else make eight for each core (glibc). Each pool grows
+/// to the most that its threads ever had, and of all but the first the allocator does not give back the end. To be called before there
+/// are threads. `MALLOC_ARENA_MAX` in the environment goes before it.
+pub fn share_one_pool() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
         // SAFETY: it takes two numbers and sets a parameter of the allocator, which locks it.
         unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, 2);
+            libc::mallopt(libc::M_ARENA_MAX, 1);
         }
     }
 }

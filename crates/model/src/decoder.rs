@@ -252,6 +252,8 @@ impl<'a> Decoder<'a> {
         let Scratch { h, project, .. } = &mut *self.scratch;
         let began = Instant::now();
         logits.clear();
+        // They are large: room for twice as many rows as were ever wanted would be megabytes.
+        logits.reserve_exact(wanted.len() * vocab);
         logits.resize(wanted.len() * vocab, 0.0);
         let segments = wanted_segments(self.segments, wanted);
 

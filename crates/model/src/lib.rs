@@ -39,7 +39,7 @@ pub use files::ModelFiles;
 pub use load::LoadOptions;
 pub use model::{AdapterDtype, Model};
 pub use modules::{Module, ModuleKind};
-pub use multigraft_kernels::{InstructionSet, KvDtype, Precision, return_freed, share_pools};
+pub use multigraft_kernels::{InstructionSet, KvDtype, Precision, return_freed, share_one_pool};
 pub use step::{
     BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, Run, Slot, Step, StepTime, Wanted,
 };

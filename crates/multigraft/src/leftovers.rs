@@ -1,35 +1,34 @@
-//! Memory that requests have freed and the allocator keeps. Once nobody is answered any more it goes back to the system.
+//! Memory that was freed and that the allocator keeps. Once there is nothing to do it goes back to the system.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use multigraft_model::return_freed;
-use multigraft_server::AppState;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{task::spawn_blocking, time::sleep};
 
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How much more memory than before is worth the milliseconds for which others wait that allocate.
-const GROWTH: u64 = 1 << 20;
+/// The processor time in a period from which on it was one of work, and that is worth giving back what it left.
+const WORK: Duration = Duration::from_millis(50);
 
-/// Looks after the process's memory for as long as it runs; nothing where the system does not say how much it is.
-pub(crate) async fn give_back(state: Arc<AppState>) {
-    let this = Path::new("/proc/self/status");
-    let Some(mut before) = resident(this) else {
-        return;
-    };
+/// Gives back what was freed after all work, for as long as the process runs. Work is told by processor time: requests that never
+/// reach the engine leave the most.
+pub(crate) async fn give_back() {
+    let (mut before, mut given) = (worked(), Duration::ZERO);
     loop {
         sleep(PERIOD).await;
-        let stats = state.engine.stats();
-        if stats.running + stats.waiting + stats.preempted > 0 {
-            continue;
+        let is_at_rest = worked() - before < WORK;
+        if is_at_rest && worked() - given >= WORK && spawn_blocking(return_freed).await.is_ok() {
+            given = worked();
         }
-        let Some(now) = resident(this) else { return };
-        before = before.min(now);
-        if now - before >= GROWTH && spawn_blocking(return_freed).await.is_ok() {
-            // What did not go back is in use, or was never freed.
-            before = resident(this).unwrap_or(now);
-        }
+        before = worked();
     }
+}
+
+/// The processor time that the process has had.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// The resident memory of the process whose `status` in `/proc` this is, in bytes.

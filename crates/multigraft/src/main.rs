@@ -21,12 +21,12 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use multigraft_model::{InstructionSet, share_pools};
+use multigraft_model::{InstructionSet, share_one_pool};
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    share_pools();
+    share_one_pool();
     let cli = Cli::parse();
     if let Err(error) = logging::start(&cli.log, cli.log_format) {
         return fail(&error);

@@ -70,3 +70,29 @@ fn the_chat_template_opens_the_assistants_turn() {
          <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     );
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn words_that_were_encoded_are_not_kept() {
+    let tokenizer = Tokenizer::from_gguf(gguf().metadata()).unwrap();
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
+    };
+    let encode = |number: u32| {
+        // Hangul has hardly any merges: each of these words is more than a hundred symbols.
+        let letter =
+            |at: u32| char::from_u32(0xac00 + number.wrapping_mul(2_654_435_761).rotate_left(at) % 10_000);
+        let word: String = (0..38).filter_map(letter).collect();
+        assert!(tokenizer.encode(&word, false).unwrap().len() > 38, "{word}");
+    };
+    (0..100).for_each(encode);
+    let before = resident();
+    (100..20_000).for_each(encode);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 20, "{grown} MiB more after 20,000 words");
+}

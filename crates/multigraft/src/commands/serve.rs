@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         tokio::spawn(reload.on_hangup());
         let state = Arc::new(state);
         // It ends with the runtime.
-        tokio::spawn(leftovers::give_back(Arc::clone(&state)));
+        tokio::spawn(leftovers::give_back());
         let serving = serve(listener, state, server.connections, tls, server.grace, interrupt);
         Ok::<_, anyhow::Error>(serving.await?)
     })?;

@@ -385,11 +385,18 @@ impl Malformed {
         self.with_tally(|tally| tally.problem(format!("a good request to {path} ({body}): {problem}")));
     }
 
-    /// Asks for more different long prompts than there is memory for, so that keys and values take all that they may from the start.
+    /// Asks for more different long prompts than there is memory for, and how likely the tokens of one were, so that keys and values
+    /// and what a step computes take all that they may from the start.
     async fn fill(&self) -> Result<()> {
-        for prompt in 0..FILLING {
-            let tokens = vec![FIRST_TOKEN + prompt; self.context / 2];
-            let body = json!({"model": self.known.models[0], "prompt": tokens, "max_tokens": 1});
+        let long = |first_token| {
+            let prompt = vec![first_token; self.context / 2];
+            json!({"model": self.known.models[0], "prompt": prompt, "max_tokens": 1})
+        };
+        let mut scored = long(FIRST_TOKEN);
+        scored["echo"] = json!(true);
+        scored["logprobs"] = json!(1);
+        let plain = (1..=FILLING).map(|prompt| long(FIRST_TOKEN + prompt));
+        for body in plain.chain([scored]) {
             post(&self.http, "/v1/completions", body).await?;
         }
         Ok(())
