@@ -19,7 +19,7 @@ use crate::{
     answers::{self, Answers},
     asked::Asked,
     error::ApiError,
-    metering::{Bounded, Now},
+    metering::{Bounded, Now, Place},
     metrics::MERGED,
     session::{Session, name_of},
     state::AppState,
@@ -53,6 +53,8 @@ pub(crate) struct Served {
     pub template: Option<Arc<ChatTemplate>>,
     /// The names whose limits it counts against: its own, or those of its parts.
     names: Vec<String>,
+    /// Its place among the requests at once, until it is submitted.
+    place: Place,
     /// By which whoever removes the adapter finds the request.
     ticket: Option<Ticket>,
 }
@@ -90,7 +92,7 @@ impl Served {
 }
 
 impl AppState {
-    fn base_model(&self) -> Served {
+    fn base_model(&self, place: Place) -> Served {
         Served {
             name: self.registry.base().to_owned(),
             hash: "base".to_owned(),
@@ -98,6 +100,7 @@ impl AppState {
             adapter: None,
             template: None,
             names: Vec::new(),
+            place,
             ticket: None,
         }
     }
@@ -131,12 +134,12 @@ impl Session {
         match asked {
             Asked::One { name, .. } if self.is_base(name) => {
                 self.check_name(name)?;
-                return Ok(self.base_model());
+                return Ok(self.base_model(self.enter(&[])?));
             }
             _ => {}
         }
         let ticket = self.underway.enter();
-        let (entry, scale, names) = tokio::select! {
+        let (entry, scale, names, place) = tokio::select! {
             adapter = self.adapter(asked, &ticket) => adapter?,
             name = ticket.removed() => return Err(ApiError::removed(&name)),
         };
@@ -153,66 +156,109 @@ impl Session {
             adapter: Some(used),
             template: entry.template,
             names,
+            place,
             ticket: Some(ticket),
         })
     }
 
-    /// The adapter that a request asks for, its scale, and the names that it counts against.
-    async fn adapter(&self, asked: &Asked, ticket: &Ticket) -> Result<(Entry, f32, Vec<String>), ApiError> {
+    /// The adapter that a request asks for, its scale, the names that it counts against, and its place among their requests, which
+    /// it has while it waits.
+    async fn adapter(
+        &self,
+        asked: &Asked,
+        ticket: &Ticket,
+    ) -> Result<(Entry, f32, Vec<String>, Place), ApiError> {
         let deadline = Instant::now() + self.limits.load_wait;
         match asked {
             Asked::One { name, scale, .. } => {
-                let found = self.look_up(name, ticket)?;
+                let (called, found) = self.look_up(name, ticket)?;
+                let names = vec![called];
+                let place = self.enter(&names)?;
                 let entry = self.found(name, found, deadline, asked).await?;
-                let names = vec![entry.name.clone()];
-                Ok((entry, *scale, names))
+                Ok((entry, *scale, names, place))
             }
             Asked::Merged { method, parts, .. } => {
                 // All of them are asked for before the first is waited for, and none is held in memory while the others are
                 // loaded, which may need the room.
-                let part = |entry: Entry| (MergePart::from(&entry), entry.name);
+                let mut names = Vec::with_capacity(parts.len());
                 let mut looked_up = Vec::with_capacity(parts.len());
                 for (name, _) in parts {
-                    looked_up.push(match self.look_up(name, ticket)? {
-                        Lookup::Ready(entry) => Ok(part(entry)),
+                    let (called, found) = self.look_up(name, ticket)?;
+                    names.push(called);
+                    looked_up.push(match found {
+                        Lookup::Ready(entry) => Ok(MergePart::from(&entry)),
                         found => Err(found),
                     });
                 }
+                let place = self.enter(&names)?;
                 let mut merging = Vec::with_capacity(parts.len());
-                let mut names = Vec::with_capacity(parts.len());
                 for ((name, weight), found) in parts.iter().zip(looked_up) {
-                    let (merged, name) = match found {
+                    let part = match found {
                         Ok(part) => part,
-                        Err(found) => part(self.found(name, found, deadline, asked).await?),
+                        Err(found) => MergePart::from(&self.found(name, found, deadline, asked).await?),
                     };
-                    merging.push((merged, *weight));
-                    names.push(name);
+                    merging.push((part, *weight));
                 }
                 let merged = self.registry.merged(*method, &merging);
-                Ok((self.found("merged", merged, deadline, asked).await?, 1.0, names))
+                let entry = self.found("merged", merged, deadline, asked).await?;
+                Ok((entry, 1.0, names, place))
             }
         }
     }
 
-    /// What `name` stands for. An adapter that nobody added, but which is called as an allowed source is, is added now.
-    fn look_up(&self, name: &str, ticket: &Ticket) -> Result<Lookup, ApiError> {
+    /// A place among the requests at once for these adapters, or for the base where there are none, and with its key.
+    fn enter(&self, names: &[String]) -> Result<Place, ApiError> {
+        let adapters = names.iter();
+        let adapters = adapters.map(|name| Bounded::adapter(name, &self.registry.limits(name)));
+        let account = self.account();
+        let key = account.as_ref().map(|account| &*account.key);
+        let place = self.meters.enter(adapters.collect(), key);
+        place.inspect_err(|_| {
+            let label = self.label(names);
+            self.metrics.refused(label);
+            // Never accepted, it is counted as refused.
+            drop(self.tally(label, 0));
+        })
+    }
+
+    /// The account of a request that is counted as `label`, if accounts are kept.
+    fn tally(&self, label: Option<&str>, prompt: usize) -> Option<Arc<Tally>> {
+        let access = self.access.as_ref()?;
+        Some(Tally::new(access, self.used(label.unwrap_or(MERGED)), prompt))
+    }
+
+    /// What answers to these names are counted as; `None` is a merged adapter.
+    fn label<'a>(&'a self, names: &'a [String]) -> Option<&'a str> {
+        match names {
+            [] => Some(self.registry.base()),
+            [name] => Some(name),
+            _ => None,
+        }
+    }
+
+    /// What `name` stands for, and what that is called. An adapter that nobody added, but which is called as an allowed source is, is
+    /// added now.
+    fn look_up(&self, name: &str, ticket: &Ticket) -> Result<(String, Lookup), ApiError> {
         ticket.names(name);
         if self.may_use(name) {
             match self.registry.get(name) {
                 Lookup::Unknown => {}
-                found => return Ok(found),
+                found => return Ok((name.to_owned(), found)),
             }
         }
-        let Some((name, at)) = self.source(name) else {
-            return Ok(Lookup::Unknown);
+        let Some((called, at)) = self.source(name) else {
+            return Err(ApiError::unknown_model(name, self.names()));
         };
-        ticket.names(&name);
-        match self.registry.get(&name) {
-            Lookup::Unknown => {}
-            found => return Ok(found),
-        }
-        let used = self.registry.first_use(&Source { name, at });
-        used.map_err(|error| ApiError::not_added(&error))
+        ticket.names(&called);
+        let found = match self.registry.get(&called) {
+            Lookup::Unknown => {
+                let name = called.clone();
+                let used = self.registry.first_use(&Source { name, at });
+                used.map_err(|error| ApiError::not_added(&error))?
+            }
+            found => found,
+        };
+        Ok((called, found))
     }
 
     /// The source that `name` is, if adapters are allowed from there, with the name that it has as an adapter, if that may be
@@ -290,14 +336,12 @@ impl Session {
             request.check(&limits).map_err(|error| refusal(error, dialect))?;
         }
         let prompt = choices.iter().map(|request| request.prompt.len()).sum();
-        let label = match served.names.as_slice() {
-            [] => Some(self.registry.base()),
-            [name] => Some(name.as_str()),
-            _ => None,
-        };
-        let tally = self.access.as_ref();
-        let tally = tally.map(|access| Tally::new(access, self.used(label.unwrap_or(MERGED)), prompt));
-        let metered = self.meters.admit(adapters, self.account(), prompt, Now::get());
+        let label = self.label(&served.names);
+        let tally = self.tally(label, prompt);
+        let place = std::mem::take(&mut served.place);
+        let metered = self
+            .meters
+            .admit(place, adapters, self.account(), prompt, Now::get());
         let metered = metered
             .inspect_err(|_| self.metrics.refused(label))?
             .map(Arc::new);

@@ -88,10 +88,8 @@ impl Bounds {
         }
     }
 
-    fn are_any(&self) -> bool {
-        self.requests_per_minute.is_some()
-            || self.tokens_per_minute.is_some()
-            || self.concurrent_requests.is_some()
+    fn are_by_the_minute(&self) -> bool {
+        self.requests_per_minute.is_some() || self.tokens_per_minute.is_some()
     }
 }
 
@@ -128,8 +126,8 @@ impl Account {
 struct Meter {
     requests: Bucket,
     tokens: Bucket,
-    /// Requests that wait or run.
-    running: u32,
+    /// Requests under way of those that are bounded.
+    under_way: u32,
 }
 
 /// What may still be taken. Below zero after an answer that was longer than what was left.
@@ -164,6 +162,13 @@ impl Bucket {
     }
 }
 
+/// A request's place among those at once, from before it waits for its adapter until its answer has ended. Dropping it makes room.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    meters: Meters,
+    payers: Vec<Payer>,
+}
+
 /// An accepted request. Dropping it says that it has ended.
 #[derive(Debug)]
 pub(crate) struct Metered {
@@ -171,6 +176,7 @@ pub(crate) struct Metered {
     bounded: Vec<Bounded>,
     account: Option<Account>,
     prompt: usize,
+    _place: Place,
 }
 
 /// When a request is counted: minutes by a clock that only goes on, months by the calendar.
@@ -190,10 +196,34 @@ impl Now {
 }
 
 impl Meters {
-    /// Takes a request with `prompt` tokens for all adapters and the key, or for none. Nothing is counted for an adapter that is
-    /// not bounded; for a key its month is, which may get a bound before it ends.
+    /// A place for one more request of all adapters and the key, or of none.
+    pub(crate) fn enter(&self, adapters: Vec<Bounded>, key: Option<&Key>) -> Result<Place, ApiError> {
+        let mut bounded = adapters;
+        bounded.extend(key.map(Bounded::key));
+        bounded.retain(|bounded| bounded.bounds.concurrent_requests.is_some());
+        let mut payers = Vec::with_capacity(bounded.len());
+        if !bounded.is_empty() {
+            let mut meters = self.lock();
+            for bounded in &bounded {
+                let meter = meters.entry(bounded.payer.clone()).or_default();
+                meter.check_place(bounded)?;
+            }
+            for bounded in bounded {
+                if let Some(meter) = meters.get_mut(&bounded.payer) {
+                    meter.under_way += 1;
+                    payers.push(bounded.payer);
+                }
+            }
+        }
+        let meters = self.clone();
+        Ok(Place { meters, payers })
+    }
+
+    /// Takes a request with `prompt` tokens, which has its place, of all adapters' and the key's minutes and of the key's month, or of
+    /// none. Nothing is counted for an adapter that is not bounded; for a key its month is, which may get a bound before it ends.
     pub(crate) fn admit(
         &self,
+        place: Place,
         adapters: Vec<Bounded>,
         account: Option<Account>,
         prompt: usize,
@@ -201,31 +231,35 @@ impl Meters {
     ) -> Result<Option<Metered>, ApiError> {
         let mut bounded = adapters;
         bounded.extend(account.as_ref().map(|account| Bounded::key(&account.key)));
-        bounded.retain(|bounded| bounded.bounds.are_any());
-        if bounded.is_empty() && account.is_none() {
+        bounded.retain(|bounded| bounded.bounds.are_by_the_minute());
+        if bounded.is_empty() && account.is_none() && place.payers.is_empty() {
             return Ok(None);
         }
         let mut meters = self.lock();
-        for bounded in &bounded {
-            meters
-                .entry(bounded.payer.clone())
-                .or_default()
-                .check(bounded, prompt as f64, now.instant)?;
-        }
-        if let Some(account) = &account {
-            account.take(prompt as u64, now.time)?;
-        }
-        for bounded in &bounded {
-            if let Some(meter) = meters.get_mut(&bounded.payer) {
-                meter.take(&bounded.bounds, prompt as f64, now.instant);
+        let checked = bounded.iter().try_for_each(|bounded| {
+            let meter = meters.entry(bounded.payer.clone()).or_default();
+            meter.check_minutes(bounded, prompt as f64, now.instant)
+        });
+        let taken = checked.and_then(|()| match &account {
+            Some(account) => account.take(prompt as u64, now.time),
+            None => Ok(()),
+        });
+        if taken.is_ok() {
+            for bounded in &bounded {
+                if let Some(meter) = meters.get_mut(&bounded.payer) {
+                    meter.add(&bounded.bounds, 1.0, prompt as f64, now.instant);
+                }
             }
         }
+        // A refused request gives its place back, which takes the lock.
         drop(meters);
+        taken?;
         Ok(Some(Metered {
             meters: self.clone(),
             bounded,
             account,
             prompt,
+            _place: place,
         }))
     }
 
@@ -287,18 +321,19 @@ fn duration(time: Duration) -> String {
 }
 
 impl Meter {
-    fn check(&self, who: &Bounded, prompt: f64, now: Instant) -> Result<(), ApiError> {
-        let bounds = &who.bounds;
-        if let Some(most) = bounds
-            .concurrent_requests
-            .filter(|most| self.running >= most.get())
-        {
-            let message = format!(
+    fn check_place(&self, who: &Bounded) -> Result<(), ApiError> {
+        let most = who.bounds.concurrent_requests;
+        match most.filter(|most| self.under_way >= most.get()) {
+            None => Ok(()),
+            Some(most) => Err(ApiError::overloaded(format!(
                 "{who} has {} requests under way, and may have {most} at once; come back when one has ended",
-                self.running
-            );
-            return Err(ApiError::overloaded(message));
+                self.under_way
+            ))),
         }
+    }
+
+    fn check_minutes(&self, who: &Bounded, prompt: f64, now: Instant) -> Result<(), ApiError> {
+        let bounds = &who.bounds;
         let buckets = [
             ("requests", bounds.requests_per_minute, &self.requests, 1.0),
             ("tokens", bounds.tokens_per_minute, &self.tokens, prompt),
@@ -317,11 +352,6 @@ impl Meter {
             }
         }
         Ok(())
-    }
-
-    fn take(&mut self, bounds: &Bounds, prompt: f64, now: Instant) {
-        self.running += 1;
-        self.add(bounds, 1.0, prompt, now);
     }
 
     fn add(&mut self, bounds: &Bounds, requests: f64, tokens: f64, now: Instant) {
@@ -365,12 +395,15 @@ impl Metered {
     }
 }
 
-impl Drop for Metered {
+impl Drop for Place {
     fn drop(&mut self) {
+        if self.payers.is_empty() {
+            return;
+        }
         let mut meters = self.meters.lock();
-        for bounded in &self.bounded {
-            if let Some(meter) = meters.get_mut(&bounded.payer) {
-                meter.running -= 1;
+        for payer in &self.payers {
+            if let Some(meter) = meters.get_mut(payer) {
+                meter.under_way -= 1;
             }
         }
     }

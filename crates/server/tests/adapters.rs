@@ -495,3 +495,37 @@ async fn an_adapter_has_no_more_requests_at_once_than_it_may() {
     assert_eq!(first.status, 200);
     assert_eq!(complete(&server, "two").await.status, 200, "the first has ended");
 }
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_adapter_has_a_place_among_those_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    let (open, gate) = mpsc::channel();
+    let server = server_with(Options {
+        allowed: vec![AllowedSource::Folder(dir.path().to_owned())],
+        load_gate: Some(gate),
+        ..Options::default()
+    });
+    let add = json!({"name": "new", "source": path, "limits": {"concurrent_requests": 1}});
+    let add = server.post("/v1/adapters", add);
+    let asks = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let waiting = complete(&server, "new");
+        let others = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let refused = complete(&server, "new").await;
+            assert_eq!(refused.status, 429, "{}", refused.text);
+            assert!(
+                refused.text.contains("has 1 requests under way"),
+                "{}",
+                refused.text
+            );
+            open.send(()).unwrap();
+        };
+        let (waited, ()) = tokio::join!(waiting, others);
+        assert_eq!(waited.status, 200);
+        assert_eq!(complete(&server, "new").await.status, 200, "the first has ended");
+    };
+    let (added, ()) = tokio::join!(add, asks);
+    assert_eq!(added.status, 201, "{}", added.text);
+}

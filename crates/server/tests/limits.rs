@@ -214,6 +214,9 @@ async fn a_key_has_so_many_requests_at_once_and_a_stream_that_is_cut_off_makes_r
     assert_eq!(refused.status, 429);
     let message = "key `acme` has 1 requests under way, and may have 1 at once";
     assert!(refused.text.contains(message), "{}", refused.text);
+    let usage = Limited::request(&limited.acme, "/v1/usage", None);
+    let usage = limited.server.send(usage).await.json();
+    assert_eq!(usage["data"][0]["refused"], 1, "{usage}");
     drop(open);
     drop(gate);
     for _ in 0..500 {

@@ -183,7 +183,10 @@ async fn a_stream_that_is_cut_off_counts_what_was_made() {
 
 #[tokio::test]
 async fn what_is_refused_is_counted_and_what_nobody_registered_is_not() {
+    // The engine computes nothing meanwhile, so that there is never room for all choices.
+    let (gate, gated) = mpsc::channel();
     let counted = counted(Options {
+        gate: Some(gated),
         engine: EngineOptions {
             max_running: 1,
             max_waiting: 1,
@@ -193,6 +196,7 @@ async fn what_is_refused_is_counted_and_what_nobody_registered_is_not() {
     });
     let body = json!({"model": "two", "prompt": "a", "max_tokens": 1, "n": 9});
     assert_eq!(counted.complete("a", body).await.status, 429);
+    drop(gate);
     for name in ["none", "", "x/y"] {
         let body = json!({"model": format!("{name}?"), "prompt": "a"});
         assert_eq!(counted.complete("a", body).await.status, 404);

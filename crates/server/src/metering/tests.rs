@@ -18,14 +18,23 @@ fn limits(requests: u32, tokens: u32, concurrent: u32) -> AdapterLimits {
     }
 }
 
+fn enter_and_admit(
+    meters: &Meters,
+    bounded: Vec<Bounded>,
+    prompt: usize,
+    now: Instant,
+) -> Result<Option<Metered>, ApiError> {
+    let place = meters.enter(bounded.clone(), None)?;
+    meters.admit(place, bounded, None, prompt, at(now))
+}
+
 fn admit(
     meters: &Meters,
     limits: AdapterLimits,
     prompt: usize,
     now: Instant,
 ) -> Result<Metered, Option<Duration>> {
-    let admitted = meters.admit(vec![Bounded::adapter("a", &limits)], None, prompt, at(now));
-    admitted
+    enter_and_admit(meters, vec![Bounded::adapter("a", &limits)], prompt, now)
         .map(|ticket| ticket.expect("it is bounded"))
         .map_err(|error| error.retry_after())
 }
@@ -94,26 +103,17 @@ fn what_has_ended_makes_room_and_a_refusal_takes_nothing() {
             Bounded::adapter("b", &limits(1, 0, 0)),
             Bounded::adapter("c", &limits(0, 0, concurrent)),
         ];
-        meters.admit(names, None, 1, at(now))
+        enter_and_admit(&meters, names, 1, now)
     };
     let held = meters
-        .admit(vec![Bounded::adapter("c", &limits(0, 0, 1))], None, 1, at(now))
+        .enter(vec![Bounded::adapter("c", &limits(0, 0, 1))], None)
         .unwrap();
     assert!(both(1).is_err());
     drop(held);
     assert!(both(1).is_ok(), "`b` was not charged for what `c` refused");
     assert!(both(1).is_err());
-    assert!(
-        meters
-            .admit(
-                vec![Bounded::adapter("d", &AdapterLimits::default())],
-                None,
-                1,
-                at(now)
-            )
-            .unwrap()
-            .is_none()
-    );
+    let unbounded = vec![Bounded::adapter("d", &AdapterLimits::default())];
+    assert!(enter_and_admit(&meters, unbounded, 1, now).unwrap().is_none());
 }
 
 fn account(folder: &tempfile::TempDir, limits: KeyLimits) -> Account {
@@ -145,7 +145,7 @@ fn a_key_pays_for_minutes_and_month_or_for_neither() {
         },
     );
     let (meters, now) = (Meters::default(), at(Instant::now()));
-    let admit = |prompt| meters.admit(Vec::new(), Some(account.clone()), prompt, now);
+    let admit = |prompt| meters.admit(Place::default(), Vec::new(), Some(account.clone()), prompt, now);
     let left = || {
         let mut headers = HeaderMap::new();
         meters.label(&account.key, &mut headers, now.instant);
@@ -181,7 +181,7 @@ fn headers_say_what_is_left_and_when_all_is_back() {
         },
     );
     let (meters, now) = (Meters::default(), at(Instant::now()));
-    let ticket = meters.admit(Vec::new(), Some(account.clone()), 50, now);
+    let ticket = meters.admit(Place::default(), Vec::new(), Some(account.clone()), 50, now);
     let ticket = ticket.expect("there is room").expect("it is bounded");
     let left = |later| {
         let mut headers = HeaderMap::new();
