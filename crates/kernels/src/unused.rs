@@ -39,8 +39,8 @@ pub fn return_freed() {
 }
 
 /// Has all threads allocate from one pool of memory, where the allocator would else make eight for each core (glibc). Each pool grows
-/// to the most that its threads ever had, and of all but the first the allocator does not give back the end. To be called before there
-/// are threads. `MALLOC_ARENA_MAX` in the environment goes before it.
+/// to the most that its threads ever had, and of all but the first [`return_freed`] does not give back the end. To be called before
+/// there are threads. `MALLOC_ARENA_MAX` in the environment goes before it.
 pub fn share_one_pool() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
