@@ -155,7 +155,8 @@ fn an_open_loop_sends_at_its_rate_and_for_its_time() {
     );
     assert_eq!(status, 0);
     let sent = report["figures"]["requests"].as_f64().expect("a number");
-    assert!((30.0..=90.0).contains(&sent), "{sent}");
+    // 60 of them, at random times. A busy machine stretches the time; a closed loop would send thousands.
+    assert!((30.0..=200.0).contains(&sent), "{sent}");
     assert_eq!(report["load"]["rate"], 200.0);
 }
 
