@@ -17,8 +17,9 @@ pub(crate) async fn give_back() {
     let (mut before, mut given) = (worked(), Duration::ZERO);
     loop {
         sleep(PERIOD).await;
-        let is_at_rest = worked() - before < WORK;
-        if is_at_rest && worked() - given >= WORK && spawn_blocking(return_freed).await.is_ok() {
+        let is_at_rest = worked().saturating_sub(before) < WORK;
+        if is_at_rest && worked().saturating_sub(given) >= WORK && spawn_blocking(return_freed).await.is_ok()
+        {
             given = worked();
         }
         before = worked();

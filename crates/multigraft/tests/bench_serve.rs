@@ -149,14 +149,16 @@ fn an_open_loop_sends_at_its_rate_and_for_its_time() {
             "200",
             "--duration",
             "0.3",
+            // Of all seeds one in ten thousand has more than 90 arrivals in the time of 60.
+            "--seed",
+            "1",
             "--output-tokens",
             "2..4",
         ],
     );
     assert_eq!(status, 0);
     let sent = report["figures"]["requests"].as_f64().expect("a number");
-    // 60 of them, at random times. A busy machine stretches the time; a closed loop would send thousands.
-    assert!((30.0..=200.0).contains(&sent), "{sent}");
+    assert!((30.0..=90.0).contains(&sent), "{sent}");
     assert_eq!(report["load"]["rate"], 200.0);
 }
 

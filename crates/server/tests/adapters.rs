@@ -323,20 +323,26 @@ async fn an_adapter_that_does_not_fit_is_refused_with_the_reason() {
     assert_eq!(complete(&server, "new").await.status, 404);
 }
 
-#[tokio::test]
-async fn requests_wait_for_their_adapter_but_not_for_ever() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = write_adapter(&dir.path().join("new"), 1);
+/// A server that adds from `dir`, and loads when it is told to; requests wait so long for that.
+fn gated(dir: &tempfile::TempDir, load_wait: Duration) -> (Server, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel();
     let server = server_with(Options {
         allowed: vec![AllowedSource::Folder(dir.path().to_owned())],
         load_gate: Some(gate),
         limits: Limits {
-            load_wait: Duration::from_millis(50),
+            load_wait,
             ..Limits::default()
         },
         ..Options::default()
     });
+    (server, open)
+}
+
+#[tokio::test]
+async fn requests_wait_for_their_adapter_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write_adapter(&dir.path().join("new"), 1);
+    let (server, open) = gated(&dir, Duration::from_millis(50));
     let add = server.post("/v1/adapters", json!({"name": "new", "source": path}));
     let asks = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -500,16 +506,13 @@ async fn an_adapter_has_no_more_requests_at_once_than_it_may() {
 async fn a_request_that_waits_for_its_adapter_has_a_place_among_those_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = write_adapter(&dir.path().join("new"), 1);
-    let (open, gate) = mpsc::channel();
-    let server = server_with(Options {
-        allowed: vec![AllowedSource::Folder(dir.path().to_owned())],
-        load_gate: Some(gate),
-        ..Options::default()
-    });
+    let (server, open) = gated(&dir, Limits::default().load_wait);
     let add = json!({"name": "new", "source": path, "limits": {"concurrent_requests": 1}});
     let add = server.post("/v1/adapters", add);
     let asks = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        while server.get("/v1/adapters/new").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let waiting = complete(&server, "new");
         let others = async {
             tokio::time::sleep(Duration::from_millis(20)).await;
