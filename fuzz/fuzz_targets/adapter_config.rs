@@ -1,5 +1,6 @@
-//! Any bytes as an `adapter_config.json`, beside the tensors of a real adapter and for a real base: refused, or an adapter
-//! whose every update fits. What parses is also matched against the base's modules, so patterns are run too.
+//! Any bytes as an `adapter_config.json`, beside the tensors of a real adapter and for a real base:
+//! refused, or an adapter whose every update fits. What parses is also matched against the base's
+//! modules, so patterns are run too.
 #![no_main]
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! Any bytes as an adapter in llama.cpp's format, for a real base: refused, or an adapter whose every update fits.
+//! Any bytes as an adapter in llama.cpp's format, for a real base: refused, or an adapter whose
+//! every update fits.
 #![no_main]
 
 use std::fs;

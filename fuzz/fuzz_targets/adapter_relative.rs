@@ -1,5 +1,5 @@
-//! Any bytes as the tensors of one of LoRA's relatives (the first byte says which) for a real base: refused, or an adapter that changes
-//! something.
+//! Any bytes as the tensors of one of LoRA's relatives (the first byte says which) for a real base:
+//! refused, or an adapter that changes something.
 #![no_main]
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! Any bytes as a chat template: refused, or one that ends, in a prompt or an error, and whose format of calls can be looked for.
+//! Any bytes as a chat template: refused, or one that ends, in a prompt or an error, and whose
+//! format of calls can be looked for.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

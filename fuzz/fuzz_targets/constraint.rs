@@ -1,5 +1,6 @@
-//! Any bytes as a constraint: the first says of which kind, the rest is its text. Refused, or a grammar that allows something, and
-//! goes on allowing something or an end, whatever of it is taken. The readers of GBNF and of Lark are among the kinds.
+//! Any bytes as a constraint: the first says of which kind, the rest is its text. Refused, or a
+//! grammar that allows something, and goes on allowing something or an end, whatever of it is
+//! taken. The readers of GBNF and of Lark are among the kinds.
 #![no_main]
 
 use std::sync::LazyLock;

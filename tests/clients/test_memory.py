@@ -57,7 +57,8 @@ def test_keys_and_values_and_adapters_make_room_for_each_other(server):
         assert after["keys_and_values"] > before["keys_and_values"]
         assert after["adapters"] < before["adapters"], "no adapter made room"
         assert len(resident()) < len(own.adapters)
-        # What is kept for requests that begin alike makes room for adapters, and every answer is what it always was.
+        # What is kept for requests that begin alike makes room for adapters, and every answer is
+        # what it always was.
         assert answers(own, [own.base, *own.adapters]) == expected
         assert len(resident()) == len(own.adapters)
         assert budget()["keys_and_values"] < after["keys_and_values"]

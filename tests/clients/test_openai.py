@@ -42,7 +42,8 @@ def test_a_chat_stream_adds_up_to_the_whole_answer(client, server, adapter):
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         assert text == whole.choices[0].message.content
         last = chunks[-1]
-        # Not the whole of it: what the first request computed, the second finds in the prefix cache.
+        # Not the whole of it: what the first request computed, the second finds in the prefix
+        # cache.
         assert last.choices == [] and last.usage.completion_tokens == whole.usage.completion_tokens
         assert last.usage.prompt_tokens == whole.usage.prompt_tokens
         reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]

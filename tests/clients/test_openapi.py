@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-# No 5xx that is not described, nothing that breaks the document, and what it does not allow is refused. That all it allows is
-# accepted is not checked: it cannot say which models there are.
+# No 5xx that is not described, nothing that breaks the document, and what it does not allow is
+# refused. That all it allows is accepted is not checked: it cannot say which models there are.
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -24,13 +24,15 @@ def test_the_server_is_as_its_document_says(pytestconfig, server):
     if not pytestconfig.schemathesis:
         pytest.skip("without --schemathesis there is no program to try it")
     with tempfile.TemporaryDirectory() as data:
-        # Short contexts and answers: where a request does not say how many tokens, or as many as there is room for.
+        # Short contexts and answers: where a request does not say how many tokens, or as many as
+        # there is room for.
         flags = ["--context", "256", "--default-max-tokens", "4", "--data", data]
         with server.another(*flags) as other:
             program = pathlib.Path(pytestconfig.schemathesis)
             with urllib.request.urlopen(f"{other.url}/openapi.json", timeout=60) as answer:
                 document = json.load(answer)
-            # A time that is chosen at random is mostly over before the answer is there, which is a 504 as it should be.
+            # A time that is chosen at random is mostly over before the answer is there, which is a
+            # 504 as it should be.
             for operation in (operation for path in document["paths"].values() for operation in path.values()):
                 parameters = operation.get("parameters", [])
                 parameters[:] = [one for one in parameters if one["name"] != "x-request-timeout"]

@@ -156,7 +156,8 @@ def test_prometheus_counts_what_is_asked_between_two_scrapes(server, client, pro
 
 
 def test_promtool_finds_nothing_to_say_about_our_metrics(server):
-    # The older text format, which is all that it reads. vLLM's names are not ours to choose: it would not have their colon.
+    # The older text format, which is all that it reads. vLLM's names are not ours to choose: it
+    # would not have their colon.
     with urllib.request.urlopen(server.url + "/metrics", timeout=60) as response:
         lines = response.read().decode().splitlines(keepends=True)
     text = "".join(line for line in lines if not line.removeprefix("# TYPE ").removeprefix("# HELP ").startswith("vllm:"))

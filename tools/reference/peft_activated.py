@@ -52,7 +52,8 @@ def main():
         start = max(i for i in range(len(prompt)) if prompt[i:i + 2] == INVOCATION)
         change = (plain - tensors[f"{p}.logits"]).abs().amax(-1)
         assert (change[:start] == 0).all() and (change[start:] > 1e-3).all()
-        # Offsets count from the end of what PEFT is given: those of the prompt, grown by what was generated.
+        # Offsets count from the end of what PEFT is given: those of the prompt, grown by what was
+        # generated.
         for _ in range(8):
             offsets = [tokens.shape[1] - start]
             tokens = torch.cat([tokens, model(tokens, alora_offsets=offsets).logits[:, -1:].argmax(-1)], 1)

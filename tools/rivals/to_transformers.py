@@ -20,11 +20,13 @@ def main():
     args = parser.parse_args()
     source = dict(pretrained_model_name_or_path=str(args.model.resolve().parent), gguf_file=args.model.name)
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
-    # The weights were dequantised while loading, but the model still calls itself quantised and will not be saved.
+    # The weights were dequantised while loading, but the model still calls itself quantised and
+    # will not be saved.
     model.hf_quantizer = None
     vars(model.config).pop("quantization_config", None)
     model.save_pretrained(args.out)
-    # Other readers of the configuration look for the rotation's base where transformers had it before version 5.
+    # Other readers of the configuration look for the rotation's base where transformers had it
+    # before version 5.
     path = args.out / "config.json"
     config = json.loads(path.read_text())
     config.setdefault("rope_theta", config.get("rope_parameters", {}).get("rope_theta", 10000.0))

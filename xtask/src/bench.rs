@@ -3,9 +3,10 @@
 //! - [`all`]: every row of the table of figures, rivals in the same run
 //! - [`compare`]: the gate against regressions
 //!
-//! The measuring itself is `multigraft bench`; here it is run, in turn with rivals or with itself, and put into tables.
-//! A row is announced, then measured ([`rows`]); what measures the rows is one file for each kind: [`speed`] without a
-//! server, [`serving`] and [`peft`] with a [`load`] on one, [`turns`], [`footprint`].
+//! The measuring itself is `multigraft bench`; here it is run, in turn with rivals or with itself,
+//! and put into tables. A row is announced, then measured ([`rows`]); what measures the rows is one
+//! file for each kind: [`speed`] without a server, [`serving`] and [`peft`] with a [`load`] on one,
+//! [`turns`], [`footprint`].
 
 mod all;
 mod compare;
@@ -47,8 +48,8 @@ is missing. One round of everything takes about forty minutes; results are writt
 Close other programs first: every figure is of this machine as it is now. Rivals run in turn with multigraft, so that both
 see the same neighbours.")]
 pub(crate) struct Arguments {
-    /// A folder of models and adapters, as tools/rivals/make_subjects.py makes it. Without it: SmolLM2-135M in Q4_1 alone,
-    /// fetched if it is not there.
+    /// A folder of models and adapters, as tools/rivals/make_subjects.py makes it. Without it:
+    /// SmolLM2-135M in Q4_1 alone, fetched if it is not there.
     #[arg(long, value_name = "FOLDER")]
     subjects: Option<PathBuf>,
 
@@ -76,12 +77,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
-    /// Build this git revision too, run both in turn, and fail (status 1) if a figure of the current tree is more than 5 %
-    /// slower, noise apart.
+    /// Build this git revision too, run both in turn, and fail (status 1) if a figure of the
+    /// current tree is more than 5 % slower, noise apart.
     #[arg(long, value_name = "REVISION", conflicts_with_all = ["subjects", "llama_cpp", "python", "only", "out"])]
     compare: Option<String>,
 
-    /// With --compare: a model to measure; repeatable. Without it: SmolLM2-135M with the demo's adapters.
+    /// With --compare: a model to measure; repeatable. Without it: SmolLM2-135M with the demo's
+    /// adapters.
     #[arg(long = "model", value_name = "NAME=PATH", requires = "compare")]
     models: Vec<Named>,
 

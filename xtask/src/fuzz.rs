@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{cargo, execute, root, works};
 
-/// An input of some kilobytes that makes a parser ask for more than this many megabytes at once is a finding.
+/// An input of some kilobytes that makes a parser ask for more than this many megabytes at once is
+/// a finding.
 const MALLOC_LIMIT_MB: u32 = 16;
 
 /// Runs the targets (all of them if none is named), each for `seconds`.

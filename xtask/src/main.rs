@@ -6,7 +6,8 @@
 //! - `bench`: all figures in one go, and the gate against regressions
 //! - `fuzz`: the fuzz targets, for a while each
 //!
-//! Nothing here is installed outside the repository's `target` folder and the cache folder ([`cache::folder`]).
+//! Nothing here is installed outside the repository's `target` folder and the cache folder
+//! ([`cache::folder`]).
 
 #![expect(
     clippy::print_stdout,

@@ -12,8 +12,8 @@ use crate::shell::{execute_aside, works};
 /// What says which packages: names and versions, and the hash of each.
 const LISTS: [&str; 2] = ["package.json", "package-lock.json"];
 
-/// A folder in the cache folder that has the packages which the lists in `from` ask for; it is made anew when they change.
-/// `None` without node and npm.
+/// A folder in the cache folder that has the packages which the lists in `from` ask for; it is made
+/// anew when they change. `None` without node and npm.
 pub(crate) fn packages(name: &str, from: &Path) -> Result<Option<PathBuf>> {
     if !works("node", &["--version"]) || !works("npm", &["--version"]) {
         return Ok(None);

@@ -18,8 +18,9 @@ pub(crate) fn find() -> Result<&'static str> {
         .context("there is no Python 3.9 or newer: install python3 (on Debian: apt-get install python3 python3-venv)")
 }
 
-/// The folder of programs (`python` among them) of a virtual environment in the cache folder that has the
-/// packages which `requirements`, the text of a requirements file, asks for. It is made anew when they change.
+/// The folder of programs (`python` among them) of a virtual environment in the cache folder that
+/// has the packages which `requirements`, the text of a requirements file, asks for. It is made
+/// anew when they change.
 pub(crate) fn venv(name: &str, requirements: &str) -> Result<PathBuf> {
     let folder = cache::folder()?.join("venvs").join(name);
     let programs = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });

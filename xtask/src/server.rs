@@ -130,8 +130,8 @@ impl Drop for Server {
     }
 }
 
-/// The usual port, or one that the system picks. Somebody else may take it before the server does; then the server
-/// says so.
+/// The usual port, or one that the system picks. Somebody else may take it before the server does;
+/// then the server says so.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))

@@ -20,8 +20,8 @@ pub(crate) fn cargo(arguments: &str) -> Command {
     command
 }
 
-/// Shows the command, runs it to its end, and fails if it fails. What it prints goes to stderr, so that a chore's own
-/// stdout holds its result only.
+/// Shows the command, runs it to its end, and fails if it fails. What it prints goes to stderr, so
+/// that a chore's own stdout holds its result only.
 pub(crate) fn execute_aside(command: &mut Command) -> Result<()> {
     execute(command.stdout(Stdio::from(io::stderr())))
 }

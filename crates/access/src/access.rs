@@ -19,17 +19,20 @@ use crate::{
     usage::{Query, Row, Usage},
 };
 
-/// How often the database is asked whether another process changed it: how long a revoked key goes on, at most.
+/// How often the database is asked whether another process changed it: how long a revoked key goes
+/// on, at most.
 const EVERY: Duration = Duration::from_secs(1);
 
 type Keys = HashMap<String, (Arc<Key>, Vec<StoredSecret>)>;
 
-/// Answers for every request whose it is. Nothing that it says is to be remembered beyond that request.
+/// Answers for every request whose it is. Nothing that it says is to be remembered beyond that
+/// request.
 #[derive(Debug)]
 pub struct Access {
     store: Store,
     keys: RwLock<Arc<Keys>>,
-    /// Held from reading to keeping what was read, so that nobody puts older keys in the place of newer ones.
+    /// Held from reading to keeping what was read, so that nobody puts older keys in the place of
+    /// newer ones.
     reading: Mutex<()>,
     months: Months,
     usage: Usage,
@@ -64,7 +67,8 @@ impl Access {
         Ok(())
     }
 
-    /// Starts a thread that follows what other processes change and writes what was counted, until all others have let go of `self`.
+    /// Starts a thread that follows what other processes change and writes what was counted, until
+    /// all others have let go of `self`.
     ///
     /// # Errors
     /// If there are no more threads.
@@ -74,7 +78,8 @@ impl Access {
         thread.spawn(move || follow(&access)).map(drop)
     }
 
-    /// Counts `tokens` for the month of key `id`, if no more than `most` are counted with them. They are written within seconds.
+    /// Counts `tokens` for the month of key `id`, if no more than `most` are counted with them.
+    /// They are written within seconds.
     ///
     /// # Errors
     /// If they would be more; then nothing is counted.
@@ -87,7 +92,8 @@ impl Access {
         self.months.refund(id, tokens);
     }
 
-    /// Writes what was counted. Whoever follows does it all the time; at the end it is for the caller.
+    /// Writes what was counted. Whoever follows does it all the time; at the end it is for the
+    /// caller.
     ///
     /// # Errors
     /// If the database cannot be written; then a later call writes it.
@@ -128,13 +134,14 @@ impl Access {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there are no keys at all, so that nobody could have one. Revoked ones count: a server does not open because
-    /// its last key was taken away.
+    /// Whether there are no keys at all, so that nobody could have one. Revoked ones count: a
+    /// server does not open because its last key was taken away.
     pub fn is_empty(&self) -> bool {
         self.keys().is_empty()
     }
 
-    /// The key of that id as it is now, for whoever was let in by it a while ago; `None` if there is none or it is over.
+    /// The key of that id as it is now, for whoever was let in by it a while ago; `None` if there
+    /// is none or it is over.
     pub fn valid(&self, id: &str, now: SystemTime) -> Option<Arc<Key>> {
         let keys = self.keys();
         let (key, _) = keys.get(id)?;

@@ -1,7 +1,8 @@
-//! What was changed, when and by whom: a line of JSON for every action, appended to `audit.jsonl` of the data folder.
+//! What was changed, when and by whom: a line of JSON for every action, appended to `audit.jsonl`
+//! of the data folder.
 //!
-//! The file is opened for each line: actions are rare, and a file that was renamed away to be kept is begun anew without anybody
-//! being told.
+//! The file is opened for each line: actions are rare, and a file that was renamed away to be kept
+//! is begun anew without anybody being told.
 
 use std::{
     fs::{File, OpenOptions},
@@ -94,7 +95,8 @@ impl Audit {
         Self(folder.join(AUDIT_FILE))
     }
 
-    /// Appends a line. Credentials in texts are left out. What cannot be written is logged and lost: the action has been done.
+    /// Appends a line. Credentials in texts are left out. What cannot be written is logged and
+    /// lost: the action has been done.
     pub fn write(&self, action: &Action, now: SystemTime) {
         let text = |text: &String| first(&redacted(text), LONGEST);
         let action = Action {
@@ -134,7 +136,8 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         options.mode(0o600);
     }
     let file = options.open(path)?;
-    // Against others who take back what they could not write whole; not waited for, since anybody may hold it.
+    // Against others who take back what they could not write whole; not waited for, since anybody
+    // may hold it.
     let is_locked = file.try_lock().is_ok();
     let taken = (&file).write(line.as_bytes())?;
     if taken == line.len() {

@@ -9,8 +9,8 @@ use crate::error::AccessError;
 /// How long another process may hold a database.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Opens the database at `path`, or begins it and its folder. `steps[v]` makes version `v + 1` of the tables of version `v`; all
-/// that are missing are taken, or none.
+/// Opens the database at `path`, or begins it and its folder. `steps[v]` makes version `v + 1` of
+/// the tables of version `v`; all that are missing are taken, or none.
 ///
 /// # Errors
 /// If it cannot be made or used, or is of a later version.

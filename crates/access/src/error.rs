@@ -60,7 +60,8 @@ pub enum AccessError {
     Random(getrandom::Error),
 }
 
-/// Why a secret opens nothing. Clients are told the same of all: which keys exist is nobody's business.
+/// Why a secret opens nothing. Clients are told the same of all: which keys exist is nobody's
+/// business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no such key, or it has another secret.

@@ -7,8 +7,8 @@ const LIMIT: usize = 256;
 /// The longest, in bytes: twice an adapter's name, since paths are granted too.
 const LONGEST: usize = 256;
 
-/// An adapter's name, or a pattern in which each `*` stands for any text, `/` included; `base` is the base, which no
-/// pattern but `*` covers.
+/// An adapter's name, or a pattern in which each `*` stands for any text, `/` included; `base` is
+/// the base, which no pattern but `*` covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant(String);
 
@@ -47,7 +47,8 @@ impl Grant {
     }
 }
 
-/// Remembers the last `*` and what it took, and lets it take one byte more where the rest does not match. Takes
+/// Remembers the last `*` and what it took, and lets it take one byte more where the rest does not
+/// match. Takes
 /// |pattern| · |name| comparisons at most.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut read) = (0, 0);

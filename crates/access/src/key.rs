@@ -115,7 +115,8 @@ pub struct Changes {
 /// What a change may do to the admins' keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admins {
-    /// There is an admin's key for as long as before: for whoever could not make another one without.
+    /// There is an admin's key for as long as before: for whoever could not make another one
+    /// without.
     OneStays,
     /// All of them may end.
     MayEnd,

@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::AccessError;
 
-/// What every key begins with, so that people and scanners of repositories tell one when they see it.
+/// What every key begins with, so that people and scanners of repositories tell one when they see
+/// it.
 const PREFIX: &str = "mg-";
 /// Letters of an id. 32¹² ids: two keys never have the same.
 const ID_LETTERS: usize = 12;

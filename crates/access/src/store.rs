@@ -1,6 +1,7 @@
 //! Keys in SQLite, in `keys.sqlite` of the data folder.
 //!
-//! The database is shared: commands change it while a server runs (in WAL mode neither waits for the other for long).
+//! The database is shared: commands change it while a server runs (in WAL mode neither waits for
+//! the other for long).
 
 use std::{
     collections::HashMap,
@@ -277,7 +278,8 @@ impl Store {
     /// Ends a key, named by its id or name, for good. A second time changes nothing.
     ///
     /// # Errors
-    /// If there is no such key, `admins` are not to be without it, or the database cannot be written.
+    /// If there is no such key, `admins` are not to be without it, or the database cannot be
+    /// written.
     pub fn revoke(&self, key: &str, admins: Admins) -> Result<Key, AccessError> {
         self.write(|transaction| {
             let Some(id) = find(transaction, key)? else {
@@ -293,7 +295,8 @@ impl Store {
         .and_then(|id| self.key(&id))
     }
 
-    /// Gives a key, named by its id or name, another secret; those that it has end at `until`, if they do not before.
+    /// Gives a key, named by its id or name, another secret; those that it has end at `until`, if
+    /// they do not before.
     ///
     /// # Errors
     /// If there is no such key, it is revoked, or the database cannot be written.
@@ -320,8 +323,8 @@ impl Store {
     /// Changes a key, named by its id or name.
     ///
     /// # Errors
-    /// If there is no such key, it is revoked, a field is not right, `admins` are not to be without it, or the database cannot be
-    /// written.
+    /// If there is no such key, it is revoked, a field is not right, `admins` are not to be without
+    /// it, or the database cannot be written.
     pub fn set(&self, key: &str, changes: &Changes, admins: Admins) -> Result<Key, AccessError> {
         if let Some(tenant) = &changes.tenant {
             check_name("tenant", tenant)?;
@@ -403,7 +406,8 @@ impl Store {
         read().map_err(|source| self.failed(source))
     }
 
-    /// Adds what was counted since it was last written. Added, not put in its place: another server may have the folder too.
+    /// Adds what was counted since it was last written. Added, not put in its place: another server
+    /// may have the folder too.
     pub(crate) fn add_spent(&self, spent: &[(String, Spent)]) -> Result<(), AccessError> {
         self.write(|transaction| {
             let mut statement = transaction.prepare(
@@ -417,7 +421,8 @@ impl Store {
         })
     }
 
-    /// Makes key `id` the one that added `adapter`, unless another is; whether it is now, and whether it was not before.
+    /// Makes key `id` the one that added `adapter`, unless another is; whether it is now, and
+    /// whether it was not before.
     ///
     /// # Errors
     /// If the database cannot be written.

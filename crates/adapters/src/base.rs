@@ -120,8 +120,9 @@ impl BaseShape {
     }
 }
 
-/// A path divided into the wrappers around a decoder's layers and what names the module inside: `base_model.model.model.` and
-/// `layers.0.mlp.up_proj`. Wrappers differ: PEFT puts its own around, models that see images have a `language_model`.
+/// A path divided into the wrappers around a decoder's layers and what names the module inside:
+/// `base_model.model.model.` and `layers.0.mlp.up_proj`. Wrappers differ: PEFT puts its own around,
+/// models that see images have a `language_model`.
 pub(crate) fn module_key(path: &str) -> (&str, &str) {
     const WRAPPERS: [&str; 3] = ["base_model.", "model.", "language_model."];
     let mut key = path;

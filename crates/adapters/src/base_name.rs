@@ -1,4 +1,5 @@
-//! Whether an adapter was trained on the base that is served, by the names of both. Shapes decide, names only warn.
+//! Whether an adapter was trained on the base that is served, by the names of both. Shapes decide,
+//! names only warn.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +7,15 @@ use std::path::Path;
 use crate::files::{CARD, CONFIG};
 use crate::refusal::Quoted;
 
-/// Words in the names of files and repositories that say how the weights are stored and not which they are.
+/// Words in the names of files and repositories that say how the weights are stored and not which
+/// they are.
 const STORAGE_WORDS: [&str; 15] = [
     "gguf", "hf", "bnb", "4bit", "8bit", "awq", "gptq", "int4", "int8", "fp8", "fp16", "f16", "bf16", "f32",
     "unsloth",
 ];
 
-/// The base that the adapter in `folder` was trained on, as its files call it: its configuration, or its model card.
+/// The base that the adapter in `folder` was trained on, as its files call it: its configuration,
+/// or its model card.
 pub fn trained_on(folder: &Path) -> Option<String> {
     let config = fs::read(folder.join(CONFIG)).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
@@ -22,7 +25,8 @@ pub fn trained_on(folder: &Path) -> Option<String> {
     name.filter(is_name).or_else(|| card().filter(is_name))
 }
 
-/// `base_model: org/name` of a model card's front matter, or its first item, or the tag `base_model:adapter:org/name`.
+/// `base_model: org/name` of a model card's front matter, or its first item, or the tag
+/// `base_model:adapter:org/name`.
 fn of_card(text: &str) -> Option<String> {
     let front = text.trim_start().strip_prefix("---")?;
     let (front, _) = front.split_once("\n---")?;

@@ -1,4 +1,5 @@
-//! An adapter's files on disk (PEFT's two, or one of llama.cpp, and a chat template if there is one), read whole and hashed before anything believes them.
+//! An adapter's files on disk (PEFT's two, or one of llama.cpp, and a chat template if there is
+//! one), read whole and hashed before anything believes them.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -20,20 +21,22 @@ pub(crate) const CARD: &str = "README.md";
 pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 /// The same, pickled: never read.
 const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
-/// The largest file of tensors that is read. An adapter that replaces embedding and lm_head of a model with 260,000
-/// tokens and 8,192 features has 8 GB.
+/// The largest file of tensors that is read. An adapter that replaces embedding and lm_head of a
+/// model with 260,000 tokens and 8,192 features has 8 GB.
 pub(crate) const WEIGHTS_LIMIT: u64 = 16 << 30;
 /// Bytes that are read or hashed between two pauses.
 const PIECE: usize = 256 << 10;
 /// What a hash begins with, so that it never equals one made for another purpose.
 const HASH_DOMAIN: &[u8] = b"multigraft adapter 1\0";
 
-/// An adapter in llama.cpp's format is hashed and kept under this name, whatever its file is called.
+/// An adapter in llama.cpp's format is hashed and kept under this name, whatever its file is
+/// called.
 const GGUF: &str = "adapter.gguf";
 /// How such files end.
 const GGUF_END: &str = "gguf";
 
-/// The bytes of an adapter. They are read once: what is hashed is what is parsed, even if the files change meanwhile.
+/// The bytes of an adapter. They are read once: what is hashed is what is parsed, even if the files
+/// change meanwhile.
 pub(crate) struct AdapterFiles {
     /// Its folder, or its file.
     pub(crate) folder: PathBuf,
@@ -61,7 +64,8 @@ fn named<'a>(contents: &'a Contents, template: Option<&'a Template>) -> Vec<(&'s
 }
 
 impl AdapterFiles {
-    /// Reads the files of the adapter at `path`: PEFT's folder, a folder with one `.gguf` file, or such a file.
+    /// Reads the files of the adapter at `path`: PEFT's folder, a folder with one `.gguf` file, or
+    /// such a file.
     pub(crate) fn read(path: &Path) -> Result<Self, AdapterError> {
         let contents = match gguf(path)? {
             Some(path) => Contents::Gguf {
@@ -128,8 +132,8 @@ fn peft(folder: &Path) -> Result<Contents, AdapterError> {
     })
 }
 
-/// The file in llama.cpp's format that `path` means: itself, or the only one in a folder without PEFT's config; `None` if
-/// there is none.
+/// The file in llama.cpp's format that `path` means: itself, or the only one in a folder without
+/// PEFT's config; `None` if there is none.
 ///
 /// # Errors
 /// If the folder cannot be read or holds several.
@@ -168,8 +172,8 @@ pub(crate) fn ggufs(folder: &Path) -> Result<Vec<PathBuf>, AdapterError> {
     Ok(found)
 }
 
-/// SHA-256 of the domain, then for each file the length of its name (64 bits, little-endian), its name, the length of its
-/// contents (the same), its contents.
+/// SHA-256 of the domain, then for each file the length of its name (64 bits, little-endian), its
+/// name, the length of its contents (the same), its contents.
 fn hash(files: &[(&str, &[u8])]) -> AdapterHash {
     let mut hasher = Sha256::new();
     hasher.update(HASH_DOMAIN);
@@ -230,7 +234,8 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
     }
 }
 
-/// PEFT puts adapters that are not called `default` into sub-folders, and people name the folder above.
+/// PEFT puts adapters that are not called `default` into sub-folders, and people name the folder
+/// above.
 fn hint(folder: &Path) -> String {
     let below = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<_> = below
@@ -253,7 +258,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_as_documented() {
-        // python: sha256(b"multigraft adapter 1\0" + pack("<Q", 1) + b"a" + pack("<Q", 2) + b"xy").hexdigest()
+        // python: sha256(b"multigraft adapter 1\0" + pack("<Q", 1) + b"a" + pack("<Q", 2) +
+        // b"xy").hexdigest()
         assert_eq!(
             hex(&[("a", b"xy")]),
             "9bc3b6bf972f947bc0be92022f77bd97d250a173fbf9020bbc3463cad4be25f1"

@@ -1,15 +1,16 @@
 //! Adapters in llama.cpp's format, as its `convert_lora_to_gguf.py` writes them.
 //!
-//! One GGUF file with `general.type` = `adapter`, `adapter.type` = `lora` and `adapter.lora.alpha`. Each low-rank update is
-//! two tensors, the base's name of the weight with an end:
+//! One GGUF file with `general.type` = `adapter`, `adapter.type` = `lora` and `adapter.lora.alpha`.
+//! Each low-rank update is two tensors, the base's name of the weight with an end:
 //!
 //! | tensor | shape, outermost first |
 //! |---|---|
 //! | `….lora_a` | `[rank, in]`; of `token_embd.weight` `[vocab, rank]` |
 //! | `….lora_b` | `[out, rank]`; of `token_embd.weight` `[hidden, rank]` |
 //!
-//! The scaling is alpha over the rank of each pair. Rows of B for queries and keys lie in the order of the base's GGUF file, which
-//! is not that of transformers for every architecture; here they are put back into the latter.
+//! The scaling is alpha over the rank of each pair. Rows of B for queries and keys lie in the order
+//! of the base's GGUF file, which is not that of transformers for every architecture; here they are
+//! put back into the latter.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -35,7 +36,8 @@ pub(crate) fn is_adapter(gguf: &Gguf) -> bool {
     gguf.metadata().str("general.type") == Some("adapter")
 }
 
-/// The updates of an adapter, under PEFT's names and in transformers' order, and what they are read by.
+/// The updates of an adapter, under PEFT's names and in transformers' order, and what they are read
+/// by.
 pub(crate) fn updates<'a>(gguf: &'a Gguf, base: &BaseShape) -> Result<(PeftConfig, Vec<Made<'a>>), Refusal> {
     let alpha = check(gguf.metadata(), base)?;
     let mut made = Vec::new();
@@ -149,7 +151,8 @@ fn place<'a>(tensor: Tensor<'a>, end: &str, module: &Module, base: &BaseShape) -
     Ok(tensor.at(format!("base_model.model.{}.{part}", module.path)))
 }
 
-/// Rows of B in transformers' order. Blocks never cross rows, so whole rows are moved, however they are stored.
+/// Rows of B in transformers' order. Blocks never cross rows, so whole rows are moved, however they
+/// are stored.
 fn in_order<'a>(tensor: Tensor<'a>, module: &Module, base: &BaseShape) -> Made<'a> {
     let rows = tensor.rows();
     let is_moved = rows == module.out && (0..rows).any(|row| base.gguf_row(module, row) != row);

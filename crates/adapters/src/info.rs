@@ -26,7 +26,8 @@ pub struct AdapterInfo {
     pub targets: Vec<String>,
     /// Decoder layers that it changes, counted from 0.
     pub layers: Vec<usize>,
-    /// What it has besides plain low-rank updates: `rsLoRA`, `DoRA`, `biases`, `modules_to_save`, `token rows` …
+    /// What it has besides plain low-rank updates: `rsLoRA`, `DoRA`, `biases`, `modules_to_save`,
+    /// `token rows` …
     pub features: Vec<String>,
     /// Number of tensors in the file.
     pub tensors: usize,

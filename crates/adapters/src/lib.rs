@@ -1,4 +1,5 @@
-//! Adapters: from PEFT's files, or llama.cpp's, to what the base can pack, and the names that they are served under.
+//! Adapters: from PEFT's files, or llama.cpp's, to what the base can pack, and the names that they
+//! are served under.
 //!
 //! ```text
 //! files (read once, hashed) ─┬─ PEFT's ─┬─ config ──┐
@@ -7,9 +8,10 @@
 //! names and folders ─ Registry ─ AdapterFile ─ packed by the base ─ Entry
 //! ```
 //!
-//! An adapter is what its files hold: its identity is their hash, names only point at it. Everything that PEFT's LoRA
-//! can say is honoured or refused in a sentence that names the field or tensor ([`FIELDS`] is the table of fields), and every tensor must find
-//! its place. Nothing is executed or unpickled, sizes are checked before memory is taken.
+//! An adapter is what its files hold: its identity is their hash, names only point at it.
+//! Everything that PEFT's LoRA can say is honoured or refused in a sentence that names the field or
+//! tensor ([`FIELDS`] is the table of fields), and every tensor must find its place. Nothing is
+//! executed or unpickled, sizes are checked before memory is taken.
 
 mod base;
 mod base_name;

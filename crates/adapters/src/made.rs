@@ -1,4 +1,5 @@
-//! Tensors of an adapter that is read from another format than PEFT's LoRA, under the names that PEFT would give them.
+//! Tensors of an adapter that is read from another format than PEFT's LoRA, under the names that
+//! PEFT would give them.
 
 use std::borrow::Cow;
 

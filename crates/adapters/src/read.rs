@@ -18,18 +18,19 @@ use crate::refusal::Refusal;
 use crate::relatives;
 use crate::tensors::{self, Changes, Named};
 
-/// Reads the adapter at `path` and checks it against the base that `config` describes: a folder as PEFT saves it, a folder with
-/// one `.gguf` file as llama.cpp's converter writes it, or such a file.
+/// Reads the adapter at `path` and checks it against the base that `config` describes: a folder as
+/// PEFT saves it, a folder with one `.gguf` file as llama.cpp's converter writes it, or such a
+/// file.
 ///
 /// # Errors
-/// If files are missing, damaged or pickled, or if anything in them cannot be applied to the base; the error names the
-/// file, and the field or tensor. Nothing is ever left out in silence.
+/// If files are missing, damaged or pickled, or if anything in them cannot be applied to the base;
+/// the error names the file, and the field or tensor. Nothing is ever left out in silence.
 pub fn read(path: &Path, config: &Config) -> Result<AdapterFile, AdapterError> {
     read_for(path, &BaseShape::new(config))
 }
 
-/// [`read`] for a base that was described before, perhaps with a name: then [`AdapterInfo::warnings`] says if the
-/// adapter was trained on one of another name.
+/// [`read`] for a base that was described before, perhaps with a name: then
+/// [`AdapterInfo::warnings`] says if the adapter was trained on one of another name.
 ///
 /// # Errors
 /// As [`read`].
@@ -37,7 +38,8 @@ pub fn read_for(path: &Path, base: &BaseShape) -> Result<AdapterFile, AdapterErr
     AdapterFiles::read(path)?.parse(base)
 }
 
-/// Whether there is something at `path` that [`read`] would try to read: an adapter's folder or file rather than a model's.
+/// Whether there is something at `path` that [`read`] would try to read: an adapter's folder or
+/// file rather than a model's.
 pub fn is_adapter(path: &Path) -> bool {
     path.join(files::CONFIG).is_file()
         || files::gguf(path).is_ok_and(|file| {

@@ -1,8 +1,10 @@
-//! Why an adapter is not taken: what its config or a tensor says that cannot be applied to this base.
+//! Why an adapter is not taken: what its config or a tensor says that cannot be applied to this
+//! base.
 
 use std::fmt;
 
-/// What is wrong in an adapter. Every message names the field or tensor, the value, and both sides of a disagreement.
+/// What is wrong in an adapter. Every message names the field or tensor, the value, and both sides
+/// of a disagreement.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     // The config by itself.
@@ -194,7 +196,8 @@ pub enum Refusal {
     /// A tensor whose last part means nothing in LoRA.
     #[error("tensor {} is not of a kind that a LoRA adapter holds", Quoted(.0))]
     UnknownPart(String),
-    /// A tensor of a kind that does not go with its module: an embedding's for a linear map or the reverse.
+    /// A tensor of a kind that does not go with its module: an embedding's for a linear map or the
+    /// reverse.
     #[error("tensor {} does not fit {module}, which is {kind}", Quoted(tensor))]
     WrongKind {
         /// The tensor.
@@ -447,7 +450,8 @@ impl Refusal {
     }
 }
 
-/// Text from a file as a message may show it: in backticks, control characters escaped, cut to a sane length.
+/// Text from a file as a message may show it: in backticks, control characters escaped, cut to a
+/// sane length.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {

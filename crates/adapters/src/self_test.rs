@@ -1,7 +1,8 @@
 //! Whether an adapter does anything: a fixed prompt through base and adapter, once for each hash.
 //!
-//! An adapter whose tensors all found their places can still be of no effect (PEFT begins with B = 0), or push the numbers out
-//! of what floats hold. And an adapter may bring a `reference.json` that says what it should answer.
+//! An adapter whose tensors all found their places can still be of no effect (PEFT begins with B =
+//! 0), or push the numbers out of what floats hold. And an adapter may bring a `reference.json`
+//! that says what it should answer.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,7 +36,8 @@ pub(crate) const REFERENCE_LIMIT: u64 = 1 << 20;
 /// What an adapter does to the base.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
-    /// Root mean square of what it adds to the logits of the fixed prompt, over that of the base's logits.
+    /// Root mean square of what it adds to the logits of the fixed prompt, over that of the base's
+    /// logits.
     pub moved: f32,
     /// Positions of the fixed prompt whose likeliest next token it changes.
     pub changed: usize,
@@ -84,7 +86,8 @@ struct Computing {
 /// An adapter, and the digest of what its reference is read as.
 type Key = (AdapterHash, Option<[u8; 32]>);
 
-/// `reference.json`: `{"prompt": "text" or [ids], "expected": "text"}` or `"expected_tokens": [ids]`.
+/// `reference.json`: `{"prompt": "text" or [ids], "expected": "text"}` or `"expected_tokens":
+/// [ids]`.
 #[derive(Debug, Deserialize)]
 struct Reference {
     prompt: Tokens,

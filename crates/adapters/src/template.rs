@@ -8,7 +8,8 @@ use multigraft_text::{ChatTemplate, TEMPLATE_FILES};
 use crate::error::AdapterError;
 use crate::files::{exists, read};
 
-/// The largest file that is searched for a template. A `tokenizer_config.json` lists added tokens, and has a megabyte for some models.
+/// The largest file that is searched for a template. A `tokenizer_config.json` lists added tokens,
+/// and has a megabyte for some models.
 pub(crate) const TEMPLATE_LIMIT: u64 = 16 << 20;
 
 /// A chat template, and the file that it is in.
@@ -23,8 +24,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// The template in `folder`, compiled; `None` if there is none. An adapter without its template would answer as nobody
-    /// trained it to, so one that cannot be used is an error.
+    /// The template in `folder`, compiled; `None` if there is none. An adapter without its template
+    /// would answer as nobody trained it to, so one that cannot be used is an error.
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, AdapterError> {
         for file in TEMPLATE_FILES {
             let path = folder.join(file);

@@ -1,4 +1,5 @@
-//! Adapters as PEFT saved them, for all architectures: each is taken, and means what its config says.
+//! Adapters as PEFT saved them, for all architectures: each is taken, and means what its config
+//! says.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -38,7 +38,8 @@ fn updates(weights: &AdapterWeights) -> Vec<(Option<LinearId>, &LowRank)> {
     linears.chain(embedding.map(|update| (None, update))).collect()
 }
 
-/// The adapter as PEFT and as the converter wrote it: whether all numbers are the same but for `tolerance` of the largest.
+/// The adapter as PEFT and as the converter wrote it: whether all numbers are the same but for
+/// `tolerance` of the largest.
 fn agree(architecture: &str, kind: &str, storage: &str, tolerance: f32) {
     let config = config(architecture);
     let ours = read(&gguf(&format!("{architecture}/{kind}.{storage}.gguf")), &config).unwrap();

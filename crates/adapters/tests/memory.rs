@@ -74,7 +74,8 @@ fn what_was_replaced_and_still_runs_counts_against_the_memory() {
     place.replace("a", &place.dir.path().join("third")).unwrap();
 }
 
-/// A budget that holds four adapters, of which one is always keys' and values', and a registry that takes from it.
+/// A budget that holds four adapters, of which one is always keys' and values', and a registry that
+/// takes from it.
 fn budgeted() -> (Arc<MemoryBudget>, Place) {
     let budget = Arc::new(MemoryBudget::new(4 * BYTES, BYTES));
     let options = RegistryOptions {
@@ -89,7 +90,8 @@ fn budgeted() -> (Arc<MemoryBudget>, Place) {
     (budget, place)
 }
 
-/// Keys and values of which `bytes` were last used at `used`, and which give back what is wanted if it is older.
+/// Keys and values of which `bytes` were last used at `used`, and which give back what is wanted if
+/// it is older.
 fn idle_keys_and_values(budget: &Arc<MemoryBudget>, bytes: usize, used: Instant) {
     assert!(budget.take_for_kv(bytes));
     let kept = Arc::downgrade(budget);

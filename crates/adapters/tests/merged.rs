@@ -1,4 +1,5 @@
-//! Merged adapters against PEFT's `add_weighted_adapter` (`fixtures/peft_merged`), and the laws of the exact sum.
+//! Merged adapters against PEFT's `add_weighted_adapter` (`fixtures/peft_merged`), and the laws of
+//! the exact sum.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -56,7 +57,8 @@ impl Place {
         block(self.registry.merged(method, &parts))
     }
 
-    /// Logits of all positions of sequences that are computed in one step, in the order of their adapters.
+    /// Logits of all positions of sequences that are computed in one step, in the order of their
+    /// adapters.
     fn logits(&self, sequences: &[(&Arc<PackedAdapter>, f32, &[u32])]) -> Vec<Vec<f32>> {
         let options = CpuOptions {
             threads: 2,

@@ -1,6 +1,7 @@
-//! The promise that a row's result depends on its own tokens and adapter alone, to the bit: sequences under the
-//! adapters of every kind, on every architecture, cut into random chunks, joined in random steps, over KV blocks that
-//! others used before, on any number of threads, give the logits, or the hidden states, that each gives alone.
+//! The promise that a row's result depends on its own tokens and adapter alone, to the bit:
+//! sequences under the adapters of every kind, on every architecture, cut into random chunks,
+//! joined in random steps, over KV blocks that others used before, on any number of threads, give
+//! the logits, or the hidden states, that each gives alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;

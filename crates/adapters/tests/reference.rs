@@ -1,5 +1,6 @@
-//! Adapters against PEFT: for every architecture and every kind of adapter in `fixtures/`, the logits of all prompt
-//! positions and the greedy continuation, alone and with all adapters and the base mixed in one batch.
+//! Adapters against PEFT: for every architecture and every kind of adapter in `fixtures/`, the
+//! logits of all prompt positions and the greedy continuation, alone and with all adapters and the
+//! base mixed in one batch.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -92,7 +93,8 @@ fn argmax(logits: &[f32]) -> u32 {
     u32::try_from(best.unwrap()).unwrap()
 }
 
-/// Runs cases together: the prompts in one step, then greedy decoding with one row of each in every step.
+/// Runs cases together: the prompts in one step, then greedy decoding with one row of each in every
+/// step.
 fn run(backend: &mut CpuBackend, mut cases: Vec<&mut Case<'_>>, greedy: usize) {
     let vocab = backend.limits().vocab;
     let prompts: Vec<(usize, Vec<u32>)> = cases.iter().map(|case| (0, case.tokens.clone())).collect();
@@ -237,7 +239,8 @@ fn relatives_of_lora_answer_as_in_peft() {
     check("relatives", 3);
 }
 
-/// Every adapter merged into its base, against the numbers of the adapter: a base that answers as it does.
+/// Every adapter merged into its base, against the numbers of the adapter: a base that answers as
+/// it does.
 #[test]
 fn merged_models_answer_as_their_adapters_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -288,7 +291,8 @@ fn models_merged_into_gguf_answer_as_their_adapters_do() {
     assert!(merged > 80, "only {merged} were merged");
 }
 
-/// Whether an adapter can be merged into its base; if so, the model has to answer as the adapter does.
+/// Whether an adapter can be merged into its base; if so, the model has to answer as the adapter
+/// does.
 fn merges(
     folder: &Path,
     kind: &Path,

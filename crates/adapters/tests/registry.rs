@@ -112,7 +112,8 @@ fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
         .add(&source("new", &folder), Adding::default())
         .unwrap();
     let request = loading(place.registry.get("new"));
-    // Adding the same again waits for the same, until its files may have been read: they may be others by now.
+    // Adding the same again waits for the same, until its files may have been read: they may be
+    // others by now.
     let replace = Adding {
         replace: true,
         pinned: Some(true),

@@ -1,4 +1,5 @@
-//! What a self test finds: that an adapter does something, that it does what its own reference says, that it does nothing.
+//! What a self test finds: that an adapter does something, that it does what its own reference
+//! says, that it does nothing.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

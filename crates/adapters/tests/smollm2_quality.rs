@@ -1,6 +1,7 @@
-//! The real SmolLM2 file against transformers + PEFT on the same dequantised weights, for the base and every demo
-//! adapter: how often the likeliest token agrees, and perplexity. `fixtures/smollm2` holds both references' numbers,
-//! transformers' and llama.cpp's; we must be close to the first, and no further from it than the second.
+//! The real SmolLM2 file against transformers + PEFT on the same dequantised weights, for the base
+//! and every demo adapter: how often the likeliest token agrees, and perplexity. `fixtures/smollm2`
+//! holds both references' numbers, transformers' and llama.cpp's; we must be close to the first,
+//! and no further from it than the second.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ const PERPLEXITY: f64 = 0.005;
 /// Positions that the figures are taken over, for each adapter.
 const POSITIONS: usize = 2000;
 
-/// What one implementation said of every window: likeliest tokens, and -ln p of the tokens that follow.
+/// What one implementation said of every window: likeliest tokens, and -ln p of the tokens that
+/// follow.
 #[derive(Default)]
 struct Said {
     top1: Vec<i64>,
@@ -197,15 +199,17 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
     }
 }
 
-/// Positions of all adapters together whose likeliest token is PEFT's, where adapters are kept in eight bits.
+/// Positions of all adapters together whose likeliest token is PEFT's, where adapters are kept in
+/// eight bits.
 const INT8_AGREEMENT: f64 = 0.998;
-/// Their logits against those of float32 adapters, as root mean square of the difference over that of the logits.
+/// Their logits against those of float32 adapters, as root mean square of the difference over that
+/// of the logits.
 const INT8_LOGITS: f64 = 0.001;
 /// Windows of each set that this is taken over.
 const INT8_WINDOWS: usize = 1;
 
-/// Everything but the adapters in float32, so that what is off is theirs. Their files are in bf16, in which they are float32's
-/// to the bit: there is nothing between the two to measure.
+/// Everything but the adapters in float32, so that what is off is theirs. Their files are in bf16,
+/// in which they are float32's to the bit: there is nothing between the two to measure.
 #[test]
 fn adapters_in_eight_bits_are_as_close_to_peft_as_the_documentation_says() {
     let reference = reference();

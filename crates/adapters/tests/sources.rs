@@ -1,4 +1,5 @@
-//! Adapters from the Hub and from web servers: what is fetched, what is checked, and what is found again without a network.
+//! Adapters from the Hub and from web servers: what is fetched, what is checked, and what is found
+//! again without a network.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -144,7 +145,8 @@ fn a_chat_template_comes_along_from_wherever() {
         let fetched = place.fetcher().fetch(&at, None).unwrap();
         assert_eq!(fs::read(fetched.folder.join(jinja)).unwrap(), b"mine");
     }
-    // A snapshot of which another program fetched the weights alone is not taken for a whole one, unless nobody can be asked.
+    // A snapshot of which another program fetched the weights alone is not taken for a whole one,
+    // unless nobody can be asked.
     let snapshot = |name: &str| {
         place
             .dir

@@ -232,7 +232,8 @@ fn what_nothing_names_is_swept_away_and_what_is_named_is_not() {
     let source = write(dir.path().join("source"), 1);
     let registry = open(&data).unwrap();
     let hash = add(&registry, "a", &source).unwrap().hash;
-    // A file that was being written when the power went, and one of a version that nobody remembers.
+    // A file that was being written when the power went, and one of a version that nobody
+    // remembers.
     for left in [format!("{hash}.new"), AdapterHash([7; 32]).to_string()] {
         std::fs::create_dir(data.join("adapters").join(left)).unwrap();
     }

@@ -1,4 +1,5 @@
-//! The chat template in an adapter's folder: which file it is in, and that it is the adapter's as much as its weights are.
+//! The chat template in an adapter's folder: which file it is in, and that it is the adapter's as
+//! much as its weights are.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

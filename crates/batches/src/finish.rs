@@ -44,8 +44,8 @@ impl Results {
 }
 
 impl Store {
-    /// Ends a batch as `to`: `Completed`, `Expired` or `Cancelled`. Lines without a result get one that says why. Whatever ends
-    /// the process in between, it can be done again.
+    /// Ends a batch as `to`: `Completed`, `Expired` or `Cancelled`. Lines without a result get one
+    /// that says why. Whatever ends the process in between, it can be done again.
     ///
     /// # Errors
     /// If the disk or the database cannot be read or written.

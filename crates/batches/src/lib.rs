@@ -1,4 +1,5 @@
-//! Files that clients send, and batches: files of requests that are answered line by line, whatever happens to the process.
+//! Files that clients send, and batches: files of requests that are answered line by line, whatever
+//! happens to the process.
 //!
 //! ```text
 //!  file     what was sent or made: whose it is, and until when
@@ -8,9 +9,9 @@
 //!  finish   the end of a batch: its results become files
 //! ```
 //!
-//! A line's result is written in the transaction that counts it, under the batch and the line, so that it is there once or not
-//! at all: a process that goes on with a batch runs exactly the lines that have none. Results become files when a batch ends,
-//! and until then they are rows.
+//! A line's result is written in the transaction that counts it, under the batch and the line, so
+//! that it is there once or not at all: a process that goes on with a batch runs exactly the lines
+//! that have none. Results become files when a batch ends, and until then they are rows.
 //!
 //! This crate knows nothing of HTTP or of what a request means.
 

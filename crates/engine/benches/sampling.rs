@@ -1,5 +1,5 @@
-//! What the engine's own thread takes per generated token: the sampler, text, and bookkeeping; not the backend, which
-//! here copies logits made beforehand.
+//! What the engine's own thread takes per generated token: the sampler, text, and bookkeeping; not
+//! the backend, which here copies logits made beforehand.
 //!
 //!     cargo bench -p multigraft-engine --bench sampling
 #![expect(clippy::unwrap_used, reason = "a program for whoever works on the engine")]
@@ -156,7 +156,8 @@ fn main() {
         presence_penalty: 0.5,
         ..base.clone()
     };
-    // A spread of 0.5 leaves nearly all probability to those that stand out; one of 1.5 gives half to the others.
+    // A spread of 0.5 leaves nearly all probability to those that stand out; one of 1.5 gives half
+    // to the others.
     let cases = [
         ("greedy", &greedy, None, 0.5),
         ("greedy, 5 logprobs", &greedy, Some(5), 0.5),

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::event::{Event, Sink};
 
-/// A sink that hears exactly one end: whoever drops a client that has not heard one tells it that the request failed.
-/// That is what makes losing an accepted request impossible.
+/// A sink that hears exactly one end: whoever drops a client that has not heard one tells it that
+/// the request failed. That is what makes losing an accepted request impossible.
 pub(crate) struct Client {
     sink: Box<dyn Sink>,
     state: State,
@@ -68,7 +68,8 @@ impl Client {
         }
     }
 
-    /// Drops it without a word: whoever submitted the request learns by other means that it was not accepted.
+    /// Drops it without a word: whoever submitted the request learns by other means that it was not
+    /// accepted.
     pub(crate) fn forget(mut self) {
         self.state = State::Gone;
     }

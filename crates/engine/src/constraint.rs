@@ -1,5 +1,6 @@
-//! Outputs under a grammar. The tokens that may come next are worked out on threads of their own, while a step computes the
-//! logits that they are chosen by; the engine's thread waits only for what is not ready by then.
+//! Outputs under a grammar. The tokens that may come next are worked out on threads of their own,
+//! while a step computes the logits that they are chosen by; the engine's thread waits only for
+//! what is not ready by then.
 
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -9,7 +9,8 @@ pub enum Pooling {
     Last,
 }
 
-/// What was gathered so far. It outlives a preemption, after which rows that were seen already come again.
+/// What was gathered so far. It outlives a preemption, after which rows that were seen already come
+/// again.
 #[derive(Debug)]
 pub(crate) struct Embedding {
     pooling: Pooling,

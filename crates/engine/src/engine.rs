@@ -25,13 +25,14 @@ use crate::worker::{Command, Submission, Worker};
 /// How much the engine does at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// The most rows of one step, at most what the backend can do. More make prefill cheaper per token and the steps
-    /// of those who generate longer.
+    /// The most rows of one step, at most what the backend can do. More make prefill cheaper per
+    /// token and the steps of those who generate longer.
     pub step_tokens: usize,
-    /// The most sequences that run at once, at most `step_tokens`, so that each gets its row in every step.
+    /// The most sequences that run at once, at most `step_tokens`, so that each gets its row in
+    /// every step.
     pub max_running: usize,
-    /// The most requests of one adapter and tenant that wait to be started, and an eighth of the most of all; more are
-    /// refused.
+    /// The most requests of one adapter and tenant that wait to be started, and an eighth of the
+    /// most of all; more are refused.
     pub max_waiting: usize,
     /// Whether sequences that begin alike share what was computed for their beginning.
     pub prefix_cache: bool,
@@ -64,7 +65,8 @@ impl EngineOptions {
     }
 }
 
-/// A running engine. Clones are handles to the same one; it drains and ends when the last of them is dropped.
+/// A running engine. Clones are handles to the same one; it drains and ends when the last of them
+/// is dropped.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -73,8 +75,8 @@ pub struct Engine {
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-/// What the handles and the worker both see. The worker writes `stats` once per step; nothing here is ever locked
-/// across a step.
+/// What the handles and the worker both see. The worker writes `stats` once per step; nothing here
+/// is ever locked across a step.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) limits: EngineLimits,
@@ -102,7 +104,8 @@ impl Shared {
         }
     }
 
-    /// The latest figures. A panic elsewhere leaves them as they were, so a poisoned lock is no reason to fail.
+    /// The latest figures. A panic elsewhere leaves them as they were, so a poisoned lock is no
+    /// reason to fail.
     pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,13 +143,14 @@ impl Shared {
 }
 
 impl Engine {
-    /// Starts an engine on its own thread. If the system has no thread to give, every submission answers
-    /// [`SubmitError::Stopped`].
+    /// Starts an engine on its own thread. If the system has no thread to give, every submission
+    /// answers [`SubmitError::Stopped`].
     pub fn start(backend: Box<dyn Backend>, tokenizer: Arc<Tokenizer>, options: EngineOptions) -> Self {
         Self::start_with(backend, Arc::new(tokenizer), options, Arc::default())
     }
 
-    /// The same with keys and values that take memory from a budget, whose floor holds a sequence as long as the context.
+    /// The same with keys and values that take memory from a budget, whose floor holds a sequence
+    /// as long as the context.
     pub fn start_within(
         backend: Box<dyn Backend>,
         tokenizer: Arc<Tokenizer>,
@@ -193,13 +197,14 @@ impl Engine {
     /// Accepts a request; what becomes of it arrives at `sink`.
     ///
     /// # Errors
-    /// If the request could never be served ([`Request::check`]), too many wait already, or the engine has stopped.
+    /// If the request could never be served ([`Request::check`]), too many wait already, or the
+    /// engine has stopped.
     pub fn submit(&self, request: Request, sink: Box<dyn Sink>) -> Result<RequestId, SubmitError> {
         self.send(self.shared.accept(request, sink, false)?)
     }
 
-    /// The same for a request that nobody waits for: it is computed in steps in which no other request wants anything, and gives
-    /// way to those in between.
+    /// The same for a request that nobody waits for: it is computed in steps in which no other
+    /// request wants anything, and gives way to those in between.
     ///
     /// # Errors
     /// As of [`submit`](Self::submit).
@@ -220,9 +225,10 @@ impl Engine {
         Ok(id)
     }
 
-    /// Ends requests with [`Event::Cancelled`](crate::Event::Cancelled) and `reason`, wherever they are; those that have ended
-    /// already do not matter. What comes back resolves once they are ended and hold neither blocks nor adapters, which is
-    /// before anything more is computed; an error says that the engine has stopped, and with it all requests.
+    /// Ends requests with [`Event::Cancelled`](crate::Event::Cancelled) and `reason`, wherever they
+    /// are; those that have ended already do not matter. What comes back resolves once they are
+    /// ended and hold neither blocks nor adapters, which is before anything more is computed; an
+    /// error says that the engine has stopped, and with it all requests.
     pub fn cancel(&self, requests: HashSet<RequestId>, reason: String) -> oneshot::Receiver<()> {
         let (done, ended) = oneshot::channel();
         let _ = self.inbox.send(Command::Cancel {
@@ -246,7 +252,8 @@ impl Engine {
         }
     }
 
-    /// The step that it computes just now, if it computes one: who looks again and finds the same begin looks at the same step.
+    /// The step that it computes just now, if it computes one: who looks again and finds the same
+    /// begin looks at the same step.
     pub fn under_way(&self) -> Option<UnderWay> {
         *self.shared.under_way()
     }
@@ -261,14 +268,15 @@ impl Engine {
         self.shared.closed.load(Ordering::Acquire)
     }
 
-    /// Refuses new requests, serves those that were accepted to their end, and returns when the last is done. Must
-    /// not be called from a [`Sink`], whose thread it waits for.
+    /// Refuses new requests, serves those that were accepted to their end, and returns when the
+    /// last is done. Must not be called from a [`Sink`], whose thread it waits for.
     pub fn shutdown(self) {
         self.end(Command::Drain);
     }
 
-    /// Refuses new requests, fails those that were accepted, and returns once the step under way is done. Ends a
-    /// [`shutdown`](Self::shutdown) by another handle that takes too long. Must not be called from a [`Sink`].
+    /// Refuses new requests, fails those that were accepted, and returns once the step under way is
+    /// done. Ends a [`shutdown`](Self::shutdown) by another handle that takes too long. Must not be
+    /// called from a [`Sink`].
     pub fn abort(self) {
         self.end(Command::Abort);
     }
@@ -277,7 +285,8 @@ impl Engine {
         self.shared.closed.store(true, Ordering::Release);
         // An error says that the worker has ended already.
         let _ = self.inbox.send(command);
-        // The lock is held while waiting, so that everyone who ends the engine returns when it has ended.
+        // The lock is held while waiting, so that everyone who ends the engine returns when it has
+        // ended.
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take()
             && thread.join().is_err()

@@ -14,18 +14,20 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Where the events of one request go. Called on the engine's thread, between two steps of everyone: it must not
-/// block.
+/// Where the events of one request go. Called on the engine's thread, between two steps of
+/// everyone: it must not block.
 pub trait Sink: Send {
-    /// Takes an event. `Break` says that the client hung up: the request is dropped, no event follows.
+    /// Takes an event. `Break` says that the client hung up: the request is dropped, no event
+    /// follows.
     fn emit(&mut self, event: Event) -> ControlFlow<()>;
 
     /// Whether the client hung up. Asked before every step, also while the request waits.
     fn is_gone(&self) -> bool;
 }
 
-/// What happens to a request, in this order: `Started`, `Prompt` or `Embedding` if asked for, `Token`s, then `Finished`; or at any
-/// point `Failed`, `Refused` or `Cancelled`. Nothing follows any of these.
+/// What happens to a request, in this order: `Started`, `Prompt` or `Embedding` if asked for,
+/// `Token`s, then `Finished`; or at any point `Failed`, `Refused` or `Cancelled`. Nothing follows
+/// any of these.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// It left the queue.
@@ -33,10 +35,11 @@ pub enum Event {
         /// How long it waited.
         queue_time: Duration,
     },
-    /// The prompt's tokens with their log-probabilities, if [`prompt_logprobs`](crate::Request::prompt_logprobs)
-    /// was set.
+    /// The prompt's tokens with their log-probabilities, if
+    /// [`prompt_logprobs`](crate::Request::prompt_logprobs) was set.
     Prompt(Vec<PromptToken>),
-    /// The prompt's embedding, `[hidden]`, not normalised, if [`embedding`](crate::Request::embedding) was set.
+    /// The prompt's embedding, `[hidden]`, not normalised, if
+    /// [`embedding`](crate::Request::embedding) was set.
     Embedding(Vec<f32>),
     /// A token was generated.
     Token(Token),
@@ -44,7 +47,8 @@ pub enum Event {
     Finished(Finish),
     /// It cannot be done; a sentence that says why.
     Failed(String),
-    /// It asks for more than it may, which could not be told before: its grammar takes too much work. A sentence that says so.
+    /// It asks for more than it may, which could not be told before: its grammar takes too much
+    /// work. A sentence that says so.
     Refused(String),
     /// It was ended by [`Engine::cancel`](crate::Engine::cancel); the sentence that it was given.
     Cancelled(String),
@@ -55,15 +59,17 @@ pub enum Event {
 pub struct Token {
     /// The token.
     pub id: u32,
-    /// The text that became certain with it. Empty while a character is incomplete or while the text might be the
-    /// beginning of a stop string. The texts of all tokens and of [`Finish`] are the whole output, as it goes on
-    /// from the prompt's text: a first word may begin with a space.
+    /// The text that became certain with it. Empty while a character is incomplete or while the
+    /// text might be the beginning of a stop string. The texts of all tokens and of [`Finish`] are
+    /// the whole output, as it goes on from the prompt's text: a first word may begin with a space.
     pub text: String,
     /// Its log-probability, if [`logprobs`](crate::Request::logprobs) was set.
     pub logprob: Option<f32>,
-    /// The likeliest tokens and their log-probabilities, likeliest first, as many as `logprobs` asked for.
+    /// The likeliest tokens and their log-probabilities, likeliest first, as many as `logprobs`
+    /// asked for.
     pub top: Vec<(u32, f32)>,
-    /// Whether it is a special token of the tokenizer, such as the end of a turn. Those have no text.
+    /// Whether it is a special token of the tokenizer, such as the end of a turn. Those have no
+    /// text.
     pub special: bool,
 }
 
@@ -76,8 +82,9 @@ pub struct PromptToken {
     pub text: String,
     /// Its log-probability after the tokens before it; the first has none.
     pub logprob: Option<f32>,
-    /// How many tokens the model held at least as likely in its place, itself included, from 1: its place in a list of all of
-    /// them, likeliest first, of equals the lowest id. The first token has none.
+    /// How many tokens the model held at least as likely in its place, itself included, from 1: its
+    /// place in a list of all of them, likeliest first, of equals the lowest id. The first token
+    /// has none.
     pub rank: Option<usize>,
     /// What the model held likeliest in its place, likeliest first; none for the first.
     pub top: Vec<(u32, f32)>,

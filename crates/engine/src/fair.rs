@@ -1,10 +1,12 @@
-//! Fair shares of those who send requests: the virtual token counter of Sheng et al. (OSDI 2024, "Fairness in Serving Large
-//! Language Models").
+//! Fair shares of those who send requests: the virtual token counter of Sheng et al. (OSDI 2024,
+//! "Fairness in Serving Large Language Models").
 //!
-//! A share is an adapter (or the base) and a tenant. Each has a counter of what it was given: one for every token of a
-//! prompt that was computed, two for every token that was generated, divided by the share's weight. The next to be admitted is the oldest request of the
-//! share with the least. Nothing is set aside for anybody: who is alone gets everything. A share that comes back after it
-//! had nothing to do is lifted to the least of those who have, so that idling saves nothing up.
+//! A share is an adapter (or the base) and a tenant. Each has a counter of what it was given: one
+//! for every token of a prompt that was computed, two for every token that was generated, divided
+//! by the share's weight. The next to be admitted is the oldest request of the share with the
+//! least. Nothing is set aside for anybody: who is alone gets everything. A share that comes back
+//! after it had nothing to do is lifted to the least of those who have, so that idling saves
+//! nothing up.
 
 use std::collections::BTreeMap;
 
@@ -69,8 +71,9 @@ impl Shares {
             .retain(|id, share| share.live > 0 || share.served > floors[usize::from(id.background)]);
     }
 
-    /// What a newcomer begins with: the least of those who have something to do; if nobody has, the most that anybody was
-    /// given, for then nobody took anything from anybody. The background takes nothing from others, so it is apart.
+    /// What a newcomer begins with: the least of those who have something to do; if nobody has, the
+    /// most that anybody was given, for then nobody took anything from anybody. The background
+    /// takes nothing from others, so it is apart.
     fn floor(&self, background: bool) -> u64 {
         let shares = self.shares.iter();
         let shares = shares

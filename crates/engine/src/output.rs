@@ -151,7 +151,8 @@ impl Output {
         }
     }
 
-    /// The text that was held back, at the end, after so many tokens. If a stop string is in it, that is why the output ended.
+    /// The text that was held back, at the end, after so many tokens. If a stop string is in it,
+    /// that is why the output ended.
     pub(crate) fn finish(&mut self, reason: FinishReason, tokens: usize) -> (String, FinishReason) {
         if matches!(reason, FinishReason::StopString(_)) {
             return (String::new(), reason);

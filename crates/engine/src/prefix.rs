@@ -1,13 +1,15 @@
 //! The prefix cache: which blocks hold the keys and values of which beginnings of sequences.
 //!
-//! A tree. A path from a root spells the tokens of a sequence, one full block per node; blocks of a sequence depend on
-//! all tokens before them and on the adapter, so each node belongs to one path. There is a root for each
-//! [`Namespace`]; an adapter that sets in within a sequence branches off the base's path there ([`Lineage`]). Tokens and namespaces are compared themselves, never by a hash: a hit cannot be somebody else's
-//! block.
+//! A tree. A path from a root spells the tokens of a sequence, one full block per node; blocks of a
+//! sequence depend on all tokens before them and on the adapter, so each node belongs to one path.
+//! There is a root for each [`Namespace`]; an adapter that sets in within a sequence branches off
+//! the base's path there ([`Lineage`]). Tokens and namespaces are compared themselves, never by a
+//! hash: a hit cannot be somebody else's block.
 //!
-//! Who holds a block holds all blocks above it, and lets go of the lower ones first ([`crate::blocks`]). So blocks
-//! that nobody holds, in the order in which they were let go, come in an order in which they can be evicted: the least
-//! recently used leaf first, a parent only after its children.
+//! Who holds a block holds all blocks above it, and lets go of the lower ones first
+//! ([`crate::blocks`]). So blocks that nobody holds, in the order in which they were let go, come
+//! in an order in which they can be evicted: the least recently used leaf first, a parent only
+//! after its children.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,11 +18,12 @@ use multigraft_model::{AdapterHash, BLOCK_TOKENS, BlockId};
 use crate::request::AdapterUse;
 use crate::tenant::Tenant;
 
-/// Copying a block moves the keys and values of all layers once. For fewer positions than this, computing them in a
-/// step that takes place anyway costs about as little.
+/// Copying a block moves the keys and values of all layers once. For fewer positions than this,
+/// computing them in a step that takes place anyway costs about as little.
 const WORTH_COPYING: usize = 4;
 
-/// Who may share: sequences of one adapter at one scale, or of the base, and of one tenant, or of those who name none.
+/// Who may share: sequences of one adapter at one scale, or of the base, and of one tenant, or of
+/// those who name none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Namespace {
     pub(crate) adapter: Option<Applied>,
@@ -37,7 +40,8 @@ pub(crate) struct Applied {
     from: usize,
 }
 
-/// Which namespaces a sequence's blocks belong to: those that end before its adapter sets in are the base's.
+/// Which namespaces a sequence's blocks belong to: those that end before its adapter sets in are
+/// the base's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lineage {
     base: Namespace,
@@ -79,8 +83,8 @@ impl Lineage {
         }
     }
 
-    /// What comes before the base's block that begins as block number `index` does, and how many positions of it are the
-    /// same, if the adapter sets in within it.
+    /// What comes before the base's block that begins as block number `index` does, and how many
+    /// positions of it are the same, if the adapter sets in within it.
     fn alike(&self, index: usize, before: Option<BlockId>) -> Option<(Parent, usize)> {
         let same = self.from.checked_sub(index * BLOCK_TOKENS)?;
         let parent = before.map_or(Parent::Root(self.base), Parent::Block);
@@ -165,8 +169,8 @@ impl PrefixCache {
         found
     }
 
-    /// The child of `parent` that has the most of `tokens`, less than a block or not in the tree, in common with it,
-    /// and how many.
+    /// The child of `parent` that has the most of `tokens`, less than a block or not in the tree,
+    /// in common with it, and how many.
     fn nearest(&self, parent: Parent, tokens: &[u32]) -> Option<(BlockId, usize)> {
         let mut padded = [0; BLOCK_TOKENS];
         padded[..tokens.len()].copy_from_slice(tokens);
@@ -192,7 +196,8 @@ impl PrefixCache {
             .filter(|&(_, common)| common >= WORTH_COPYING)
     }
 
-    /// Takes a block in, whose tokens these are. If there is one of the same tokens already, returns that instead.
+    /// Takes a block in, whose tokens these are. If there is one of the same tokens already,
+    /// returns that instead.
     pub(crate) fn insert(
         &mut self,
         parent: Parent,
@@ -250,7 +255,8 @@ impl PrefixCache {
         Some(block)
     }
 
-    /// Gives up a block that nobody holds and all that follow it, which nobody can hold either. Returns them.
+    /// Gives up a block that nobody holds and all that follow it, which nobody can hold either.
+    /// Returns them.
     pub(crate) fn evict_path(&mut self, block: BlockId) -> Vec<BlockId> {
         let mut path = vec![block];
         let mut index = 0;

@@ -5,8 +5,8 @@ use crate::sampler::Row;
 use crate::sampler::logprobs::Logprobs;
 use crate::vocabulary::Vocabulary;
 
-/// What was gathered so far: the scores of tokens `1..=scores.len()`. It outlives a preemption, after which rows that
-/// were seen already come again.
+/// What was gathered so far: the scores of tokens `1..=scores.len()`. It outlives a preemption,
+/// after which rows that were seen already come again.
 #[derive(Debug)]
 pub(crate) struct PromptScores {
     top: usize,

@@ -12,7 +12,8 @@ use crate::fair::ShareId;
 use crate::stats::EngineLimits;
 use crate::tenant::Tenant;
 
-/// The longest stop string, in bytes: stops are looked for at every token, on the thread that serves everybody.
+/// The longest stop string, in bytes: stops are looked for at every token, on the thread that
+/// serves everybody.
 pub const MAX_STOP_BYTES: usize = 1024;
 
 /// The most stop strings, and the most stop tokens.
@@ -29,8 +30,9 @@ pub const MAX_LOGPROBS: usize = 20;
 pub struct AdapterUse {
     /// The adapter.
     pub adapter: Arc<PackedAdapter>,
-    /// What its updates are multiplied by. Finite; 1 is as it was trained, 0 answers as the base does. Anything but 1 is
-    /// refused for adapters that are not updates alone ([`PackedAdapter::unscalable`]).
+    /// What its updates are multiplied by. Finite; 1 is as it was trained, 0 answers as the base
+    /// does. Anything but 1 is refused for adapters that are not updates alone
+    /// ([`PackedAdapter::unscalable`]).
     pub scale: f32,
 }
 
@@ -67,38 +69,47 @@ impl From<Arc<PackedAdapter>> for AdapterUse {
 pub struct Request {
     /// The prompt's tokens, at least one.
     pub prompt: Vec<u32>,
-    /// The adapter to apply to every token, or from where the prompt invokes it; `None` is the base model.
+    /// The adapter to apply to every token, or from where the prompt invokes it; `None` is the base
+    /// model.
     pub adapter: Option<AdapterUse>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// What ends the output early.
     pub stop: Stop,
-    /// What the output must be, from its first token to the last. It ends when it is complete and nothing may follow; end tokens
-    /// are only chosen where it may end. `max_tokens` and stops cut it off all the same.
+    /// What the output must be, from its first token to the last. It ends when it is complete and
+    /// nothing may follow; end tokens are only chosen where it may end. `max_tokens` and stops cut
+    /// it off all the same.
     pub grammar: Option<Grammar>,
     /// The most tokens to generate. 0 computes the prompt only, for its log-probabilities.
     pub max_tokens: usize,
-    /// `Some(n)`: every token comes with its log-probability and with the `n` likeliest tokens, `n` in 0..=20.
+    /// `Some(n)`: every token comes with its log-probability and with the `n` likeliest tokens, `n`
+    /// in 0..=20.
     ///
-    /// Log-probabilities are of the model's own distribution: the log-softmax of its logits, before penalties, bias,
-    /// temperature and filters.
+    /// Log-probabilities are of the model's own distribution: the log-softmax of its logits, before
+    /// penalties, bias, temperature and filters.
     pub logprobs: Option<usize>,
-    /// The same for the prompt's tokens, which then arrive in an [`Event::Prompt`](crate::Event::Prompt).
+    /// The same for the prompt's tokens, which then arrive in an
+    /// [`Event::Prompt`](crate::Event::Prompt).
     pub prompt_logprobs: Option<usize>,
-    /// Whether special tokens, such as those that mark turns, are in the output's text. What only ends the output is not.
+    /// Whether special tokens, such as those that mark turns, are in the output's text. What only
+    /// ends the output is not.
     pub show_special: bool,
-    /// Which of its share's requests is started first: of those that wait the lowest, of equals the one that came first. It says
-    /// nothing to other shares.
+    /// Which of its share's requests is started first: of those that wait the lowest, of equals the
+    /// one that came first. It says nothing to other shares.
     pub priority: i64,
-    /// Computes the prompt's embedding, which arrives in an [`Event::Embedding`](crate::Event::Embedding), and nothing else:
-    /// `max_tokens` is 0 and there are no log-probabilities.
+    /// Computes the prompt's embedding, which arrives in an
+    /// [`Event::Embedding`](crate::Event::Embedding), and nothing else: `max_tokens` is 0 and there
+    /// are no log-probabilities.
     pub embedding: Option<Pooling>,
-    /// Whose computed prefixes it may use, and who may use its own. `None`: those of all who name nobody.
+    /// Whose computed prefixes it may use, and who may use its own. `None`: those of all who name
+    /// nobody.
     pub tenant: Option<Tenant>,
-    /// Whose share of its adapter it takes from, if not the tenant's: tenants that one client parts into many have one share.
+    /// Whose share of its adapter it takes from, if not the tenant's: tenants that one client parts
+    /// into many have one share.
     pub payer: Option<Tenant>,
-    /// How much of the machine its share (its adapter and tenant) gets where there is not enough for all: twice the weight is
-    /// twice the tokens. Within [`WEIGHTS`]; of a share's requests the newest one's counts.
+    /// How much of the machine its share (its adapter and tenant) gets where there is not enough
+    /// for all: twice the weight is twice the tokens. Within [`WEIGHTS`]; of a share's requests the
+    /// newest one's counts.
     pub weight: f32,
 }
 
@@ -140,7 +151,8 @@ impl Request {
         }
     }
 
-    /// Refuses what can never be served within `limits`, so that whatever is accepted can run to its end.
+    /// Refuses what can never be served within `limits`, so that whatever is accepted can run to
+    /// its end.
     ///
     /// # Errors
     /// The first thing that is wrong, with the numbers.
@@ -223,13 +235,13 @@ impl Request {
 
 /// How the next token is chosen from the model's logits.
 ///
-/// Applied in the order of the fields, which is that of Hugging Face transformers: penalties and bias change logits;
-/// temperature scales them; `top_k`, `top_p`, `min_p` and `typical_p` each drop candidates from what the one before
-/// has left; one of the rest is drawn.
+/// Applied in the order of the fields, which is that of Hugging Face transformers: penalties and
+/// bias change logits; temperature scales them; `top_k`, `top_p`, `min_p` and `typical_p` each drop
+/// candidates from what the one before has left; one of the rest is drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides positive and multiplies negative logits of every token that the prompt or the output contains (Keskar
-    /// et al. 2019, arXiv 1909.05858). Above 0; 1 changes nothing.
+    /// Divides positive and multiplies negative logits of every token that the prompt or the output
+    /// contains (Keskar et al. 2019, arXiv 1909.05858). Above 0; 1 changes nothing.
     pub repetition_penalty: f32,
     /// Subtracted from a token's logit once per occurrence in the output. -2..=2.
     pub frequency_penalty: f32,
@@ -237,19 +249,22 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Added to the logits of these tokens. Finite.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Divides the logits; 0 takes the likeliest token (of equals the lowest id) and ignores all that follows. At
-    /// least 0.
+    /// Divides the logits; 0 takes the likeliest token (of equals the lowest id) and ignores all
+    /// that follows. At least 0.
     pub temperature: f32,
-    /// Keeps the `k` likeliest tokens, and those that are as likely as the last of them. At least 1.
+    /// Keeps the `k` likeliest tokens, and those that are as likely as the last of them. At least
+    /// 1.
     pub top_k: Option<usize>,
     /// Keeps the likeliest tokens that together have at least this probability. 0..=1; 1 keeps all.
     pub top_p: f32,
     /// Keeps tokens at least this fraction as likely as the likeliest. 0..=1; 0 keeps all.
     pub min_p: f32,
-    /// Keeps the tokens whose information content is nearest to the expected one and that together have at least this
-    /// probability (Meister et al. 2022, arXiv 2202.00666). Above 0, at most 1; 1 keeps all.
+    /// Keeps the tokens whose information content is nearest to the expected one and that together
+    /// have at least this probability (Meister et al. 2022, arXiv 2202.00666). Above 0, at most 1;
+    /// 1 keeps all.
     pub typical_p: f32,
-    /// Makes the draws repeatable. `None`: a random seed, reported in [`Finish::seed`](crate::Finish::seed).
+    /// Makes the draws repeatable. `None`: a random seed, reported in
+    /// [`Finish::seed`](crate::Finish::seed).
     pub seed: Option<u64>,
 }
 
@@ -332,7 +347,8 @@ impl Sampling {
 /// What ends the output before `max_tokens`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stop {
-    /// Texts that end the output, wherever token boundaries fall. Of several the one that is complete first counts.
+    /// Texts that end the output, wherever token boundaries fall. Of several the one that is
+    /// complete first counts.
     pub strings: Vec<String>,
     /// Tokens that end the output, besides the model's own.
     pub tokens: Vec<u32>,
@@ -340,9 +356,10 @@ pub struct Stop {
     pub ignore_eos: bool,
     /// Whether the text of what ended the output is part of it.
     pub include_stop_string: bool,
-    /// Nothing of the above ends the output before it has so many tokens: tokens that would are not chosen, and stop strings
-    /// that are complete by then do not count. Where nothing else can be chosen, as under a grammar that is complete, the
-    /// output ends all the same. At most `max_tokens`.
+    /// Nothing of the above ends the output before it has so many tokens: tokens that would are not
+    /// chosen, and stop strings that are complete by then do not count. Where nothing else can be
+    /// chosen, as under a grammar that is complete, the output ends all the same. At most
+    /// `max_tokens`.
     pub min_tokens: usize,
 }
 

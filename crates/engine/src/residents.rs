@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use multigraft_model::{AdapterHash, Backend, BackendError, PackedAdapter, Slot};
 
-/// The resident adapters: admitted when a sequence first needs them, released when no sequence does.
+/// The resident adapters: admitted when a sequence first needs them, released when no sequence
+/// does.
 #[derive(Debug, Default)]
 pub(crate) struct Residents {
     slots: BTreeMap<AdapterHash, Slot>,

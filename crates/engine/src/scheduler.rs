@@ -11,17 +11,18 @@ use crate::fair::Shares;
 use crate::sequence::Sequence;
 use crate::stats::EngineLimits;
 
-/// The most rows of a step whose logits are wanted for the prompt's log-probabilities: each is as wide as the
-/// vocabulary, so a whole step of them would be hundreds of megabytes.
+/// The most rows of a step whose logits are wanted for the prompt's log-probabilities: each is as
+/// wide as the vocabulary, so a whole step of them would be hundreds of megabytes.
 const SCORED_ROWS: usize = 64;
 
 /// All sequences.
 #[derive(Default)]
 pub(crate) struct Queues {
-    /// First those that were preempted, in the order that they were admitted in; then those that were not started yet, in
-    /// the order that they came in.
+    /// First those that were preempted, in the order that they were admitted in; then those that
+    /// were not started yet, in the order that they came in.
     pub(crate) waiting: VecDeque<Sequence>,
-    /// Those that hold KV blocks, in the order that they were admitted in, those in the background last.
+    /// Those that hold KV blocks, in the order that they were admitted in, those in the background
+    /// last.
     pub(crate) running: Vec<Sequence>,
 }
 
@@ -73,14 +74,15 @@ impl Scheduler {
         self.queues.waiting.push_back(sequence);
     }
 
-    /// The policy. Every sequence that generates computes its one row; what is left of the step goes to prompts of those
-    /// who run, first to those whose share was given least; and while rows are left, waiting requests are admitted, again
-    /// that of the share which was given least.
+    /// The policy. Every sequence that generates computes its one row; what is left of the step
+    /// goes to prompts of those who run, first to those whose share was given least; and while rows
+    /// are left, waiting requests are admitted, again that of the share which was given least.
     ///
-    /// While anybody else is there, those in the background compute nothing. They keep what they have, until somebody else needs
-    /// their place or their blocks.
+    /// While anybody else is there, those in the background compute nothing. They keep what they
+    /// have, until somebody else needs their place or their blocks.
     ///
-    /// `copy` copies the first positions of a block to another right away; `false` if that is beyond it.
+    /// `copy` copies the first positions of a block to another right away; `false` if that is
+    /// beyond it.
     pub(crate) fn schedule(&mut self, mut copy: impl FnMut(BlockCopy) -> bool) -> Vec<Chunk> {
         let background = self.all().all(Sequence::is_background);
         let awake = |sequence: &Sequence| sequence.is_background() == background;
@@ -114,8 +116,8 @@ impl Scheduler {
         chunks
     }
 
-    /// Finds a block for the next token of the running sequence at `index`, if it needs one: the youngest give way
-    /// until there is. `false` if it was itself the youngest.
+    /// Finds a block for the next token of the running sequence at `index`, if it needs one: the
+    /// youngest give way until there is. `false` if it was itself the youngest.
     ///
     /// The oldest of all can always go on, since every request fits into the pool on its own.
     fn make_room(&mut self, index: usize) -> bool {
@@ -141,15 +143,16 @@ impl Scheduler {
         true
     }
 
-    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was preempted, or else of
-    /// the share that was given least the one of lowest priority, of equals the oldest. Nobody overtakes it, and those in the background make room for all others. Its place in
-    /// [`Queues::running`].
+    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was
+    /// preempted, or else of the share that was given least the one of lowest priority, of equals
+    /// the oldest. Nobody overtakes it, and those in the background make room for all others. Its
+    /// place in [`Queues::running`].
     fn admit(&mut self, background: bool, copy: &mut dyn FnMut(BlockCopy) -> bool) -> Option<usize> {
         let mut index = self.next(background)?;
         let cached = loop {
             let running = self.queues.running.len();
-            // A running sequence needs a new block once in so many steps as a block has tokens. Leaving blocks for one
-            // such step keeps the newcomer from being preempted right away.
+            // A running sequence needs a new block once in so many steps as a block has tokens.
+            // Leaving blocks for one such step keeps the newcomer from being preempted right away.
             let reserve = BlockTable::needed(running);
             if running < self.max_running
                 && let Some(cached) = self.queues.waiting[index].admit(reserve, copy)
@@ -182,7 +185,8 @@ impl Scheduler {
             return Some(preempted);
         }
         let served = |(_, sequence): &(usize, &Sequence)| self.shares.served(sequence.share());
-        // Of equals the first, here and below: a priority tells requests of one share apart and no shares.
+        // Of equals the first, here and below: a priority tells requests of one share apart and no
+        // shares.
         let (_, first) = waiting.clone().min_by_key(served)?;
         let share = first.share();
         let its = waiting.filter(|(_, sequence)| sequence.share() == share);

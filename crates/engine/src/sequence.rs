@@ -22,8 +22,9 @@ use crate::worker::Submission;
 
 /// A prompt, what was generated after it, and how much of both the KV cache holds.
 ///
-/// Prefill, decode and recomputation after a preemption are the same thing: positions `computed..tokens.len()` are to
-/// be computed, and when the last of them is, the next token is sampled.
+/// Prefill, decode and recomputation after a preemption are the same thing: positions
+/// `computed..tokens.len()` are to be computed, and when the last of them is, the next token is
+/// sampled.
 pub(crate) struct Sequence {
     pub(crate) id: RequestId,
     client: Client,
@@ -184,8 +185,9 @@ impl Sequence {
         self.blocks.blocks()
     }
 
-    /// Takes blocks for all its tokens, with what the cache has of them; `None` and no blocks if `reserve` would not
-    /// be left. `copy` copies blocks if it can. Says how many positions need not be computed.
+    /// Takes blocks for all its tokens, with what the cache has of them; `None` and no blocks if
+    /// `reserve` would not be left. `copy` copies blocks if it can. Says how many positions need
+    /// not be computed.
     pub(crate) fn admit(&mut self, reserve: usize, copy: &mut dyn FnMut(BlockCopy) -> bool) -> Option<usize> {
         // The last row is always computed: the next token is drawn from its logits.
         let reusable = if self.wants_scores() || self.wants_states() {
@@ -206,7 +208,8 @@ impl Sequence {
         self.blocks.grow(self.tokens.len())
     }
 
-    /// Gives its blocks back; what the cache does not keep is to be computed again. What was sent stays sent.
+    /// Gives its blocks back; what the cache does not keep is to be computed again. What was sent
+    /// stays sent.
     pub(crate) fn preempt(&mut self) {
         self.blocks.clear();
         self.computed = 0;
@@ -284,8 +287,8 @@ impl Sequence {
         self.client.send(Event::Cancelled(reason.to_owned()));
     }
 
-    /// Takes note of a step's result: scores of the prompt, and a token if all rows are computed. Says whether one was
-    /// generated.
+    /// Takes note of a step's result: scores of the prompt, and a token if all rows are computed.
+    /// Says whether one was generated.
     pub(crate) fn advance(&mut self, outcome: Outcome<'_>) -> bool {
         match self.try_advance(outcome) {
             Ok(generated) => generated,

@@ -26,7 +26,8 @@ pub struct EngineLimits {
 }
 
 impl EngineLimits {
-    /// The most tokens that can be generated after a prompt of `prompt` tokens; 0 if there is no room for any.
+    /// The most tokens that can be generated after a prompt of `prompt` tokens; 0 if there is no
+    /// room for any.
     pub fn room_after(&self, prompt: usize) -> usize {
         self.context.min(self.cache_tokens).saturating_sub(prompt)
     }
@@ -58,7 +59,8 @@ impl EngineLimits {
 /// How many steps had how much of something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Steps by the first of [`Sizes::BOUNDS`] that is not less; those with more than any come last.
+    /// Steps by the first of [`Sizes::BOUNDS`] that is not less; those with more than any come
+    /// last.
     pub steps: [u64; Self::BOUNDS.len() + 1],
     /// What all of them had together.
     pub sum: u64,
@@ -74,8 +76,8 @@ impl Sizes {
     }
 }
 
-/// Time of steps by what they computed. A step that computes prompts and answers at once is mixed: its rows share every pass
-/// over the weights, so nothing of its time is the one's or the other's.
+/// Time of steps by what they computed. A step that computes prompts and answers at once is mixed:
+/// its rows share every pass over the weights, so nothing of its time is the one's or the other's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepKinds {
     /// Prompts alone.
@@ -86,7 +88,8 @@ pub struct StepKinds {
     pub mixed: Duration,
 }
 
-/// The engine after its last step. Counters only grow. A client may hear of its end a moment before it is counted.
+/// The engine after its last step. Counters only grow. A client may hear of its end a moment before
+/// it is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Sequences that run, those in the background not counted.
@@ -95,7 +98,8 @@ pub struct Stats {
     pub background: usize,
     /// Requests that have not been started, those in the background not counted.
     pub waiting: usize,
-    /// Sequences that were started and gave way to older ones; they resume before any other request starts.
+    /// Sequences that were started and gave way to older ones; they resume before any other request
+    /// starts.
     pub preempted: usize,
     /// KV blocks in use.
     pub blocks_used: usize,
@@ -113,7 +117,8 @@ pub struct Stats {
     pub step_kinds: StepKinds,
     /// The same time by parts, as far as the backend measures them.
     pub step_parts: StepTime,
-    /// Time after steps, spent on choosing tokens and handing them on. Who waits for a grammar waits here.
+    /// Time after steps, spent on choosing tokens and handing them on. Who waits for a grammar
+    /// waits here.
     pub sampling_time: Duration,
     /// Rows of steps: tokens, one each.
     pub step_rows: Sizes,
@@ -125,7 +130,8 @@ pub struct Stats {
     pub decode_rows: u64,
     /// Prompt tokens of requests that were started.
     pub prompt_tokens: u64,
-    /// Tokens of prompts, and of sequences that were resumed, that were found in the prefix cache and not computed.
+    /// Tokens of prompts, and of sequences that were resumed, that were found in the prefix cache
+    /// and not computed.
     pub cached_tokens: u64,
     /// Tokens that were generated.
     pub generated_tokens: u64,
@@ -133,9 +139,11 @@ pub struct Stats {
     pub preemptions: u64,
     /// Requests that ended in [`Event::Finished`](crate::Event::Finished).
     pub finished: u64,
-    /// Requests that ended in [`Event::Failed`](crate::Event::Failed) or [`Event::Refused`](crate::Event::Refused).
+    /// Requests that ended in [`Event::Failed`](crate::Event::Failed) or
+    /// [`Event::Refused`](crate::Event::Refused).
     pub failed: u64,
-    /// Requests whose client hung up, or that were ended by [`Engine::cancel`](crate::Engine::cancel).
+    /// Requests whose client hung up, or that were ended by
+    /// [`Engine::cancel`](crate::Engine::cancel).
     pub cancelled: u64,
 }
 

@@ -1,10 +1,11 @@
 //! Stop strings: found wherever token boundaries fall, and never shown in part.
 
-/// Watches a text that arrives in pieces. What might be the beginning of a stop string is held back until the text
-/// that follows decides.
+/// Watches a text that arrives in pieces. What might be the beginning of a stop string is held back
+/// until the text that follows decides.
 ///
-/// Of several stop strings the one that is complete first wins, of those complete at the same character the longest:
-/// the text that is let through does not depend on where the pieces were cut.
+/// Of several stop strings the one that is complete first wins, of those complete at the same
+/// character the longest: the text that is let through does not depend on where the pieces were
+/// cut.
 #[derive(Debug)]
 pub(crate) struct StopStrings {
     stops: Vec<String>,
@@ -38,7 +39,8 @@ impl StopStrings {
     pub(crate) fn push(&mut self, piece: &str) -> Result<String, Stopped> {
         self.held.push_str(piece);
         let found = self.stops.iter().filter_map(|stop| {
-            // Occurrences may overlap: the first that ends late enough may begin within one that does not.
+            // Occurrences may overlap: the first that ends late enough may begin within one that
+            // does not.
             let mut starts = self.held.char_indices().map(|(start, _)| start);
             let start = starts.find(|&start| {
                 start + stop.len() > self.passed && self.held[start..].starts_with(stop.as_str())

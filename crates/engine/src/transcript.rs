@@ -18,13 +18,15 @@ impl Transcript {
         }
     }
 
-    /// The text that may be shown after this token. Stop strings that are complete `early` do not count.
+    /// The text that may be shown after this token. Stop strings that are complete `early` do not
+    /// count.
     pub(crate) fn push(&mut self, id: u32, early: bool) -> Result<String, Stopped> {
         let piece = self.decoder.push(id);
         self.push_text(&piece, early)
     }
 
-    /// The text that was held back, at the end. The decoder may still have some, and a stop string may be in it.
+    /// The text that was held back, at the end. The decoder may still have some, and a stop string
+    /// may be in it.
     pub(crate) fn finish(&mut self, early: bool) -> Result<String, Stopped> {
         let piece = self.decoder.finish();
         let text = self.push_text(&piece, early)?;

@@ -6,7 +6,8 @@ use multigraft_text::{Detokenizer, Tokenizer};
 
 /// From tokens to text.
 pub(crate) trait Vocabulary: Send + Sync {
-    /// A decoder for one output, which goes on from a prompt; with the names of special tokens if they are to be shown.
+    /// A decoder for one output, which goes on from a prompt; with the names of special tokens if
+    /// they are to be shown.
     fn decoder(&self, show_special: bool) -> Box<dyn Decoder>;
     /// The text of one token on its own.
     fn token_text(&self, id: u32) -> String;

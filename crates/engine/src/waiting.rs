@@ -12,8 +12,9 @@ use crate::fair::ShareId;
 /// How many times as many may wait as of a single share.
 const SHARES: usize = 8;
 
-/// Counts the requests that wait to be started, wherever they are: in the channel or in the scheduler's queue. Each share has
-/// a bound of its own, so that whoever floods the queue finds it full before others do.
+/// Counts the requests that wait to be started, wherever they are: in the channel or in the
+/// scheduler's queue. Each share has a bound of its own, so that whoever floods the queue finds it
+/// full before others do.
 #[derive(Debug)]
 pub(crate) struct WaitingRoom {
     occupied: Mutex<Occupied>,
@@ -43,7 +44,8 @@ struct Queue {
 const NEWEST: f64 = 0.125;
 
 impl Queue {
-    /// One has left: to be computed, or because its client did, which says nothing of how fast the others will.
+    /// One has left: to be computed, or because its client did, which says nothing of how fast the
+    /// others will.
     fn leave(&mut self, now: Instant, started: bool) {
         self.waiting -= 1;
         if started && let Some(left) = self.left.replace(now) {
@@ -59,7 +61,8 @@ impl Queue {
         }
     }
 
-    /// How long it takes until all that wait will have left, at the rate at which they did; `None` if too few have.
+    /// How long it takes until all that wait will have left, at the rate at which they did; `None`
+    /// if too few have.
     fn time(&self, now: Instant) -> Option<Duration> {
         // Nobody leaves at the moment: it takes longer than it did.
         let idle = now.saturating_duration_since(self.left?);

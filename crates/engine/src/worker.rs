@@ -31,7 +31,8 @@ pub(crate) enum Command {
     Submit(Box<Submission>),
     /// An adapter wants memory of the budget.
     MakeRoom,
-    /// End these requests with an event that gives the reason, and answer when all that they held is free.
+    /// End these requests with an event that gives the reason, and answer when all that they held
+    /// is free.
     Cancel {
         requests: HashSet<RequestId>,
         reason: String,
@@ -96,8 +97,8 @@ impl Worker {
         worker
     }
 
-    /// Serves until there is no more to serve. A panic ends it with every live request failed; those still in the
-    /// channel fail when it is dropped.
+    /// Serves until there is no more to serve. A panic ends it with every live request failed;
+    /// those still in the channel fail when it is dropped.
     pub(crate) fn run(mut self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
         self.shared.closed.store(true, Ordering::Release);
@@ -140,7 +141,8 @@ impl Worker {
         true
     }
 
-    /// Takes what the handles sent; sleeps while there is nothing to do. `false` if the engine is to end.
+    /// Takes what the handles sent; sleeps while there is nothing to do. `false` if the engine is
+    /// to end.
     fn take_commands(&mut self) -> bool {
         loop {
             let idle = self.scheduler.is_idle();
@@ -202,7 +204,8 @@ impl Worker {
         self.publish();
     }
 
-    /// Sees to it that every scheduled sequence's adapter is resident; fails those whose adapter the backend refuses.
+    /// Sees to it that every scheduled sequence's adapter is resident; fails those whose adapter
+    /// the backend refuses.
     fn admit_adapters(&mut self, chunks: &[Chunk]) -> Vec<Planned> {
         let mut planned = Vec::with_capacity(chunks.len());
         for &chunk in chunks {
@@ -358,7 +361,8 @@ impl Worker {
     }
 }
 
-/// Whether it computes what a generated token is followed by; else a prompt, or a sequence that resumes.
+/// Whether it computes what a generated token is followed by; else a prompt, or a sequence that
+/// resumes.
 fn decodes(planned: &Planned, sequence: &Sequence) -> bool {
     planned.rows == 1 && sequence.computed() >= sequence.prompt_tokens()
 }

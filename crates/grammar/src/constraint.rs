@@ -5,19 +5,21 @@ use serde_json::{Map, Value, json};
 
 use crate::{GrammarError, ebnf};
 
-/// The longest constraint, in bytes of its text. It also bounds how deep its rules can refer to each other.
+/// The longest constraint, in bytes of its text. It also bounds how deep its rules can refer to
+/// each other.
 pub const MAX_CONSTRAINT_BYTES: usize = 128 << 10;
 
 /// What an output must be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constraint {
-    /// JSON that a schema (JSON Schema, draft 2020-12) allows. Between its tokens there may be a space, or a line break with as
-    /// much indentation as people use. Keywords that cannot be honoured are refused, but for those that only describe.
+    /// JSON that a schema (JSON Schema, draft 2020-12) allows. Between its tokens there may be a
+    /// space, or a line break with as much indentation as people use. Keywords that cannot be
+    /// honoured are refused, but for those that only describe.
     Json(Value),
     /// A text that the whole of a regular expression matches, in the syntax of Rust's `regex`.
     Regex(String),
-    /// A text of a context-free grammar: in Lark's syntax with `llguidance`'s additions, or, where a rule is defined by
-    /// `::=`, in llama.cpp's GBNF (the EBNF of XGrammar and vLLM).
+    /// A text of a context-free grammar: in Lark's syntax with `llguidance`'s additions, or, where
+    /// a rule is defined by `::=`, in llama.cpp's GBNF (the EBNF of XGrammar and vLLM).
     Grammar(String),
     /// One of these texts, none of them empty.
     Choice(Vec<String>),
@@ -39,7 +41,8 @@ impl Constraint {
         }
     }
 
-    /// What people are told of `llguidance`'s reason to refuse it: places in what it was translated to mean nothing to them.
+    /// What people are told of `llguidance`'s reason to refuse it: places in what it was translated
+    /// to mean nothing to them.
     pub(crate) fn explained(&self, reason: &str) -> String {
         let mut lines = reason.lines().map(str::trim).filter(|line| !line.is_empty());
         let first = lines.next().unwrap_or_default();
@@ -96,8 +99,8 @@ pub fn literal(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// What may stand between JSON's tokens. Models write JSON as they have seen it written, and better than otherwise; but
-/// small ones lose themselves in blanks that have no end.
+/// What may stand between JSON's tokens. Models write JSON as they have seen it written, and better
+/// than otherwise; but small ones lose themselves in blanks that have no end.
 const BLANKS: &str = r"(\x20|\n(\x20{0,12}|\t{0,4}))?";
 
 fn checked(schema: &Value) -> Result<Value, GrammarError> {

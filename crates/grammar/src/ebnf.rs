@@ -1,7 +1,8 @@
 //! llama.cpp's GBNF as Lark's syntax.
 //!
-//! The differences: rules are defined by `::=` and begin with `root`, names may have `-` in them, alternatives go on over lines
-//! within a rule, character classes stand outside of `/…/`, and there are no terminals. Everything becomes a rule.
+//! The differences: rules are defined by `::=` and begin with `root`, names may have `-` in them,
+//! alternatives go on over lines within a rule, character classes stand outside of `/…/`, and there
+//! are no terminals. Everything becomes a rule.
 
 use std::fmt::Write as _;
 
@@ -63,7 +64,8 @@ pub(crate) fn to_lark(text: &str) -> Result<String, GrammarError> {
     Ok(format!("start: {}{lark}\n", rule("root")))
 }
 
-/// A rule's name in Lark's syntax, where `-` is no part of names, upper case makes terminals, and `start` is taken.
+/// A rule's name in Lark's syntax, where `-` is no part of names, upper case makes terminals, and
+/// `start` is taken.
 fn rule(name: &str) -> String {
     let mut rule = "r_".to_owned();
     for c in name.chars() {
@@ -243,7 +245,8 @@ fn push_in_class(class: &mut String, c: char) {
         '\r' => class.push_str("\\r"),
         '\t' => class.push_str("\\t"),
         c => {
-            // What a regular expression's class gives a meaning to, and what ends it in Lark's syntax.
+            // What a regular expression's class gives a meaning to, and what ends it in Lark's
+            // syntax.
             if "\\]^[-&~/".contains(c) {
                 class.push('\\');
             }

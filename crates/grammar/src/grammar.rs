@@ -19,8 +19,9 @@ pub struct Grammars {
     compiling: Mutex<()>,
 }
 
-/// The stack that constraints are compiled on: the compiler follows rules and references by recursion. Measured, a level takes less
-/// than 64 KiB, and the longest constraint has some 19,000 of them. Address space only: what is not used takes no memory.
+/// The stack that constraints are compiled on: the compiler follows rules and references by
+/// recursion. Measured, a level takes less than 64 KiB, and the longest constraint has some 19,000
+/// of them. Address space only: what is not used takes no memory.
 const STACK_BYTES: usize = 2 << 30;
 
 /// What llguidance's errors begin with that were panics.
@@ -55,8 +56,8 @@ impl Grammars {
         Ok(Self { factory, compiling })
     }
 
-    /// Compiles a constraint. Takes from microseconds to, for the largest that are allowed, some hundred milliseconds: do not
-    /// call it where others wait.
+    /// Compiles a constraint. Takes from microseconds to, for the largest that are allowed, some
+    /// hundred milliseconds: do not call it where others wait.
     ///
     /// # Errors
     /// If it is too long, is not valid, or asks for what cannot be done.
@@ -110,8 +111,9 @@ impl fmt::Debug for Grammars {
 pub struct Grammar(Matcher);
 
 impl Grammar {
-    /// The tokens that may follow; `None` if the output is complete and nothing may. Where the output may end but need not, the
-    /// tokens that end it are among them. Takes from microseconds to some milliseconds.
+    /// The tokens that may follow; `None` if the output is complete and nothing may. Where the
+    /// output may end but need not, the tokens that end it are among them. Takes from microseconds
+    /// to some milliseconds.
     ///
     /// # Errors
     /// If it takes more work than is allowed.
@@ -184,8 +186,8 @@ impl TokenSet {
         self.0.iter()
     }
 
-    /// Makes the logits of all other tokens -∞. `logits` may be longer than the tokenizer's vocabulary, as embeddings are
-    /// that were padded; what lies beyond is excluded.
+    /// Makes the logits of all other tokens -∞. `logits` may be longer than the tokenizer's
+    /// vocabulary, as embeddings are that were padded; what lies beyond is excluded.
     pub fn keep_only(&self, logits: &mut [f32]) {
         const BITS: usize = u32::BITS as usize;
         let words = self.0.as_slice();

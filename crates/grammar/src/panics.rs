@@ -1,6 +1,6 @@
-//! llguidance catches its own panics, and describes each by a backtrace with the names of functions. To find those the standard
-//! library reads the program's debug information, hundreds of megabytes that stay in memory, and what is found would be told to
-//! whoever sent the constraint.
+//! llguidance catches its own panics, and describes each by a backtrace with the names of
+//! functions. To find those the standard library reads the program's debug information, hundreds of
+//! megabytes that stay in memory, and what is found would be told to whoever sent the constraint.
 
 use std::cell::Cell;
 use std::panic;
@@ -19,7 +19,8 @@ impl Drop for Within {
     }
 }
 
-/// Runs `calls`, calls of llguidance, whose panics it shall not describe. They are what they were: errors of its.
+/// Runs `calls`, calls of llguidance, whose panics it shall not describe. They are what they were:
+/// errors of its.
 pub(crate) fn without_backtraces<T>(calls: impl FnOnce() -> T) -> T {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

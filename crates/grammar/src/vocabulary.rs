@@ -14,8 +14,8 @@ struct Vocabulary {
     trie: TokTrie,
 }
 
-/// The vocabulary of `tokenizer`. Special tokens are in it by their names, which no text is: nothing but their name in a
-/// grammar, and the end of the output, lets them through.
+/// The vocabulary of `tokenizer`. Special tokens are in it by their names, which no text is:
+/// nothing but their name in a grammar, and the end of the output, lets them through.
 pub(crate) fn vocabulary(tokenizer: Arc<Tokenizer>) -> Result<TokEnv, GrammarError> {
     let ids = (0..).take(tokenizer.vocab_size());
     let words: Vec<Vec<u8>> = ids.map(|id| word(&tokenizer, id)).collect();
@@ -71,8 +71,8 @@ impl TokenizerEnv for Vocabulary {
         self.trie.tokenize_with_greedy_fallback(bytes, own)
     }
 
-    /// Whether a text's tokens are the same wherever it stands. Where they are not (a space is put before every text, say),
-    /// the model chooses how to write what the grammar forces.
+    /// Whether a text's tokens are the same wherever it stands. Where they are not (a space is put
+    /// before every text, say), the model chooses how to write what the grammar forces.
     fn tokenize_is_canonical(&self) -> bool {
         let tokenizer = self.tokenizer.as_ref();
         tokenizer.is_some_and(|tokenizer| tokenizer.is_the_same_everywhere())

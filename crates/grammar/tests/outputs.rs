@@ -24,8 +24,8 @@ static TOKENIZERS: LazyLock<Vec<(Arc<Tokenizer>, Grammars)>> = LazyLock::new(|| 
 /// Outputs end sooner or later if ends are chosen where they may be.
 const LONGEST: usize = 3000;
 
-/// The text of one output whose tokens are drawn evenly from those that are allowed; short texts are preferred now and then, or
-/// strings would never end.
+/// The text of one output whose tokens are drawn evenly from those that are allowed; short texts
+/// are preferred now and then, or strings would never end.
 fn drawn(tokenizer: &Arc<Tokenizer>, mut grammar: Grammar, random: &mut ChaCha8Rng) -> String {
     let mut bytes = Vec::new();
     for _ in 0..LONGEST {
@@ -74,7 +74,8 @@ fn each(constraint: &Constraint, count: u64, check: impl Fn(&str)) {
     }
 }
 
-/// JSON; `None` if one of its numbers is larger than any float, which JSON allows and its reader does not.
+/// JSON; `None` if one of its numbers is larger than any float, which JSON allows and its reader
+/// does not.
 fn parsed(text: &str) -> Option<Value> {
     match serde_json::from_str(text) {
         Ok(value) => Some(value),

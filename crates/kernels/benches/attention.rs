@@ -1,15 +1,17 @@
-//! Attention of one layer, beside the time that reading its keys and values takes at a given bandwidth and that its
-//! multiplications take at a given rate: `cargo bench -p multigraft-kernels --bench attention [-- THREADS]`.
+//! Attention of one layer, beside the time that reading its keys and values takes at a given
+//! bandwidth and that its multiplications take at a given rate: `cargo bench -p multigraft-kernels
+//! --bench attention [-- THREADS]`.
 //!
-//! Layers take turns in memory of their own, as in a model, so that long contexts come from memory and not from a
-//! cache. Times are the least of many: what the kernel takes when nothing else runs.
+//! Layers take turns in memory of their own, as in a model, so that long contexts come from memory
+//! and not from a cache. Times are the least of many: what the kernel takes when nothing else runs.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::time::{Duration, Instant};
 
 use multigraft_kernels::{Attention, AttentionPlan, KvDtype, KvLayer, Pool, Query, attention, enter};
 
-/// Bytes a second that the machine reads, and float32 operations a second: rough, for a sense of scale.
+/// Bytes a second that the machine reads, and float32 operations a second: rough, for a sense of
+/// scale.
 const BANDWIDTH: f64 = 30e9;
 const FLOPS: f64 = 220e9;
 

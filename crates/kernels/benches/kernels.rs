@@ -1,9 +1,10 @@
-//! Micro-benchmarks of single kernels: `cargo bench -p multigraft-kernels --bench kernels`, part of a name
-//! behind it (`-- matmul/Q4_0`) to run some only.
+//! Micro-benchmarks of single kernels: `cargo bench -p multigraft-kernels --bench kernels`, part of
+//! a name behind it (`-- matmul/Q4_0`) to run some only.
 //!
-//! Data is small and stays in caches, so these figures tell one version of a kernel from another; what a model gets
-//! out of it is measured by `multigraft bench model` and `multigraft bench lora`, weights coming from memory.
-//! Shapes are SmolLM2-135M's. All threads are used, one per core, unless MULTIGRAFT_THREADS says how many.
+//! Data is small and stays in caches, so these figures tell one version of a kernel from another;
+//! what a model gets out of it is measured by `multigraft bench model` and `multigraft bench lora`,
+//! weights coming from memory. Shapes are SmolLM2-135M's. All threads are used, one per core,
+//! unless MULTIGRAFT_THREADS says how many.
 
 use std::hint::black_box;
 
@@ -32,8 +33,9 @@ fn noise(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * 0.731).sin() * 0.5).collect()
 }
 
-/// A matrix `[WIDTH, inputs]` as a file of this type has it. Bytes are a repeated pattern whose floats, wherever a type
-/// has them, are finite and small: the speed does not depend on their values.
+/// A matrix `[WIDTH, inputs]` as a file of this type has it. Bytes are a repeated pattern whose
+/// floats, wherever a type has them, are finite and small: the speed does not depend on their
+/// values.
 fn weights(block_type: BlockType, inputs: usize) -> PackedMatrix {
     let length = block_type.bytes_for(WIDTH * inputs).expect("whole blocks");
     let bytes: Vec<u8> = [0x12, 0x2c].into_iter().cycle().take(length).collect();
@@ -67,7 +69,8 @@ fn matmuls(criterion: &mut Criterion) {
     }
 }
 
-/// Low-rank updates of rank 16, kept in brain floats and in eight bits: decoding under 32 adapters, eight rows of each of eight, and one prompt.
+/// Low-rank updates of rank 16, kept in brain floats and in eight bits: decoding under 32 adapters,
+/// eight rows of each of eight, and one prompt.
 fn lora(criterion: &mut Criterion) {
     const RANK: usize = 16;
     const DTYPES: [(&str, LoraDtype); 2] = [("bf16", LoraDtype::Bf16), ("int8", LoraDtype::Int8)];

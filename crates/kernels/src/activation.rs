@@ -13,7 +13,8 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// `out = activation(gate) · up` for each row: `gate_up` is `[rows, 2·width]`, gates first; `out` `[rows, width]`.
+/// `out = activation(gate) · up` for each row: `gate_up` is `[rows, 2·width]`, gates first; `out`
+/// `[rows, width]`.
 ///
 /// # Panics
 /// If the sizes do not fit.

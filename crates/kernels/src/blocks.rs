@@ -1,8 +1,8 @@
 //! How numbers lie in a model file: plain floats, and GGUF's quantised blocks.
 //!
-//! The layouts are those of the GGUF specification and of `gguf-py/gguf/quants.py`. A *block* is a run of
-//! neighbouring weights of one matrix row that share a scale. [`BlockType::decode`] is the specification that
-//! the packed layouts and the vector kernels are tested against.
+//! The layouts are those of the GGUF specification and of `gguf-py/gguf/quants.py`. A *block* is a
+//! run of neighbouring weights of one matrix row that share a scale. [`BlockType::decode`] is the
+//! specification that the packed layouts and the vector kernels are tested against.
 
 use half::f16;
 
@@ -178,7 +178,8 @@ impl BlockType {
         }
     }
 
-    /// Bytes of `len` consecutive weights, or `None` if `len` is no multiple of the block or the size overflows.
+    /// Bytes of `len` consecutive weights, or `None` if `len` is no multiple of the block or the
+    /// size overflows.
     pub fn bytes_for(self, len: usize) -> Option<usize> {
         if !len.is_multiple_of(self.block_len()) {
             return None;
@@ -204,7 +205,8 @@ impl BlockType {
         let decode_block: fn(&[u8], &mut [f32]) = match self {
             Self::F32 => return plain(bytes, out, f32::from_le_bytes),
             Self::F16 => return plain(bytes, out, |number| f16::from_le_bytes(number).to_f32()),
-            // Its bits are the upper half of the same number's in float32; NaN's payload stays as it is.
+            // Its bits are the upper half of the same number's in float32; NaN's payload stays as
+            // it is.
             Self::Bf16 => {
                 return plain(bytes, out, |number| {
                     f32::from_bits(u32::from(u16::from_le_bytes(number)) << 16)
@@ -240,8 +242,8 @@ fn half(bytes: &[u8]) -> f32 {
     f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
 }
 
-/// `scale·q + min` for 32 weights: weight i has the low nibble of byte i, weight i+16 the high one; bit i of
-/// `high` is weight i's fifth bit.
+/// `scale·q + min` for 32 weights: weight i has the low nibble of byte i, weight i+16 the high one;
+/// bit i of `high` is weight i's fifth bit.
 fn nibbles(scale: f32, min: f32, high: Option<&[u8]>, low: &[u8], out: &mut [f32]) {
     let high = high.map_or(0, |h| u32::from_le_bytes([h[0], h[1], h[2], h[3]]));
     for (i, o) in out.iter_mut().enumerate() {
@@ -263,8 +265,8 @@ pub(crate) fn k_scale_min(j: usize, packed: &[u8]) -> (u8, u8) {
     }
 }
 
-/// Q4_K and Q5_K: groups 2p and 2p+1 are the low and high nibbles of bytes 32p..32p+32; bit j of `high[i]` is the
-/// fifth bit of weight i of group j.
+/// Q4_K and Q5_K: groups 2p and 2p+1 are the low and high nibbles of bytes 32p..32p+32; bit j of
+/// `high[i]` is the fifth bit of weight i of group j.
 fn super_block(d: f32, dmin: f32, scales: &[u8], high: Option<&[u8]>, low: &[u8], out: &mut [f32]) {
     for (j, group) in out.chunks_exact_mut(32).enumerate() {
         let (s, m) = k_scale_min(j, scales);

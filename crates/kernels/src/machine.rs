@@ -1,9 +1,10 @@
-//! What this processor can do at most: the two numbers that every figure of a benchmark is held against.
+//! What this processor can do at most: the two numbers that every figure of a benchmark is held
+//! against.
 //!
-//! Read bandwidth says how fast weights can come, from memory and from the last-level cache; the multiply-add rates
-//! say how fast they can be used. Both are measured, not looked up: a virtual machine has neighbours, and clocks
-//! change with the instruction set. Each figure is the best of several short runs, so that a disturbed run does not
-//! lower it.
+//! Read bandwidth says how fast weights can come, from memory and from the last-level cache; the
+//! multiply-add rates say how fast they can be used. Both are measured, not looked up: a virtual
+//! machine has neighbours, and clocks change with the instruction set. Each figure is the best of
+//! several short runs, so that a disturbed run does not lower it.
 #![cfg_attr(
     any(target_arch = "x86_64", target_arch = "aarch64"),
     expect(unsafe_code, reason = "peak rates are those of intrinsics")
@@ -26,7 +27,8 @@ const RUN: Duration = Duration::from_millis(10);
 const RUNS: usize = 25;
 /// Read to measure memory, in bytes: far above any last-level cache's share of one process.
 const MEMORY_BYTES: usize = 768 << 20;
-/// Read to measure the last-level cache, in bytes: above the private caches, below what a shared one has.
+/// Read to measure the last-level cache, in bytes: above the private caches, below what a shared
+/// one has.
 const CACHE_BYTES: usize = 12 << 20;
 /// Read between two looks at the clock.
 const PIECE_BYTES: usize = 1 << 20;
@@ -38,12 +40,14 @@ pub struct Machine {
     pub threads: usize,
     /// Read bandwidth of memory, in bytes per second.
     pub memory: f64,
-    /// Read bandwidth of the last-level cache, in bytes per second. Every thread reads the same 12 MiB.
+    /// Read bandwidth of the last-level cache, in bytes per second. Every thread reads the same 12
+    /// MiB.
     pub cache: f64,
     /// Products of 8-bit integers summed in 32 bits.
     pub int8: Peak,
-    /// Products of brain floats summed in float32; `None` where the processor has no instruction for it that kernels
-    /// use. (They do not use aarch64's `bfdot`, which rounds otherwise than all other instruction sets do.)
+    /// Products of brain floats summed in float32; `None` where the processor has no instruction
+    /// for it that kernels use. (They do not use aarch64's `bfdot`, which rounds otherwise than all
+    /// other instruction sets do.)
     pub bf16: Option<Peak>,
     /// Products of float32, fused where the processor can.
     pub f32: Peak,
@@ -59,7 +63,8 @@ pub struct Peak {
 }
 
 impl Machine {
-    /// Measures with `threads` threads at once; takes a few seconds and, for as long, 768 MiB of memory.
+    /// Measures with `threads` threads at once; takes a few seconds and, for as long, 768 MiB of
+    /// memory.
     ///
     /// # Panics
     /// If `threads` is 0 or the system refuses a thread.
@@ -101,7 +106,8 @@ impl Machine {
         }
     }
 
-    /// The better of two measurements in each figure: of one before and one after what is held against them.
+    /// The better of two measurements in each figure: of one before and one after what is held
+    /// against them.
     pub fn or_better(&self, other: &Self) -> Self {
         let better = |one: Peak, other: Peak| if other.rate > one.rate { other } else { one };
         Self {

@@ -1,4 +1,5 @@
-//! Root-mean-square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467), and sums with the residual stream.
+//! Root-mean-square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467), and sums with the
+//! residual stream.
 
 use crate::isa::{Isa, Kernel, LANES, dispatch};
 use crate::pool::Pool;
@@ -14,8 +15,8 @@ pub fn rms_norm(pool: &Pool, x: &mut [f32], weight: &[f32], eps: f32) {
     });
 }
 
-/// `x[r] += scale · h[r]` for each row of `width` values. With a `norm` (weight and eps), `h[r]` is normalised
-/// first, as by [`rms_norm`].
+/// `x[r] += scale · h[r]` for each row of `width` values. With a `norm` (weight and eps), `h[r]` is
+/// normalised first, as by [`rms_norm`].
 ///
 /// # Panics
 /// If the sizes do not fit.

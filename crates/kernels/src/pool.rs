@@ -1,23 +1,24 @@
 //! The thread pool: made for thousands of short parallel regions a second.
 //!
-//! A region is *n* tasks of one closure. The calling thread takes part; workers spin for a while between regions,
-//! then park. Tasks are claimed one by one from a counter, so which thread runs a task depends on timing, but what
-//! a task computes does not: tasks write disjoint outputs and read nothing that another task of the region writes.
+//! A region is *n* tasks of one closure. The calling thread takes part; workers spin for a while
+//! between regions, then park. Tasks are claimed one by one from a counter, so which thread runs a
+//! task depends on timing, but what a task computes does not: tasks write disjoint outputs and read
+//! nothing that another task of the region writes.
 #![expect(unsafe_code, reason = "a region lends its closure to threads that outlive it")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, Thread};
 
-/// How often a worker looks for the next region before it parks: about 50 microseconds, longer than the serial
-/// gaps of a decode step and shorter than anything a person or another process notices.
+/// How often a worker looks for the next region before it parks: about 50 microseconds, longer than
+/// the serial gaps of a decode step and shorter than anything a person or another process notices.
 const SPIN_LIMIT: u32 = 20_000;
 
 /// The gate's flag; the bits below count workers.
 const OPEN: usize = 1 << 31;
 
-/// The least share of a thread's part that [`Pool::run_chunked`] gives out at once: small enough that threads end
-/// together, large enough that claiming it costs little.
+/// The least share of a thread's part that [`Pool::run_chunked`] gives out at once: small enough
+/// that threads end together, large enough that claiming it costs little.
 const LEAST_SHARE: usize = 16;
 
 /// Threads that run regions. Regions of one pool run one after the other.
@@ -39,8 +40,8 @@ struct Shared {
     /// The region's closure, valid while its gate is open or somebody is inside.
     job: Mutex<Option<Job>>,
     next: AtomicUsize,
-    /// [`OPEN`] while the region may be entered, plus the number of workers inside. The caller waits for those
-    /// inside alone: a worker that wakes up late does not hold up the region.
+    /// [`OPEN`] while the region may be entered, plus the number of workers inside. The caller
+    /// waits for those inside alone: a worker that wakes up late does not hold up the region.
     gate: AtomicUsize,
     parked: Vec<AtomicBool>,
     stop: AtomicBool,
@@ -111,8 +112,9 @@ impl Pool {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let task: &(dyn Fn(usize) + Sync) = &task;
-        // SAFETY: only the lifetime changes; workers use the closure until they leave the region, and
-        // `Finish::drop` below waits for that before the closure's frame ends, also if a task panics here.
+        // SAFETY: only the lifetime changes; workers use the closure until they leave the region,
+        // and `Finish::drop` below waits for that before the closure's frame ends, also if a task
+        // panics here.
         let run: *const (dyn Fn(usize) + Sync + 'static) =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), _>(task) };
         *self.shared.lock_job() = Some(Job { tasks, run });
@@ -148,8 +150,9 @@ impl Pool {
     }
 }
 
-/// Where chunks of tasks begin, and the end of the last: large ones first, each half of what is left to a thread, so that
-/// there are few and threads end together all the same (Polychronopoulos and Kuck 1987, guided self-scheduling).
+/// Where chunks of tasks begin, and the end of the last: large ones first, each half of what is
+/// left to a thread, so that there are few and threads end together all the same (Polychronopoulos
+/// and Kuck 1987, guided self-scheduling).
 fn chunks(tasks: usize, threads: usize) -> smallvec::SmallVec<[usize; 64]> {
     let least = (tasks / (threads * LEAST_SHARE)).max(1);
     let mut bounds = smallvec::smallvec![0];
@@ -209,7 +212,8 @@ impl Shared {
             let job = self
                 .lock_job()
                 .expect("a region sets its job before it opens its gate");
-            // SAFETY: this worker is inside the gate, so the closure lives until the decrement below.
+            // SAFETY: this worker is inside the gate, so the closure lives until the decrement
+            // below.
             let task = unsafe { &*job.run };
             let outcome =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.claim(job.tasks, task)));

@@ -1,5 +1,5 @@
-//! Rotation of queries and keys (rotary position embedding, arXiv 2104.09864), in the half-split form: feature i
-//! of a head pairs with feature i + n, n pairs turn, the rest of the head stays.
+//! Rotation of queries and keys (rotary position embedding, arXiv 2104.09864), in the half-split
+//! form: feature i of a head pairs with feature i + n, n pairs turn, the rest of the head stays.
 
 use crate::isa::{Isa, LANES};
 
@@ -12,7 +12,8 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Of `position · inv_freq[i]` for each row's position, both multiplied by `scale`. `inv_freq` is `[pairs]`.
+    /// Of `position · inv_freq[i]` for each row's position, both multiplied by `scale`. `inv_freq`
+    /// is `[pairs]`.
     pub fn new(positions: impl ExactSizeIterator<Item = usize>, inv_freq: &[f32], scale: f32) -> Self {
         let len = positions.len() * inv_freq.len();
         let (mut cos, mut sin) = (Vec::with_capacity(len), Vec::with_capacity(len));

@@ -1,8 +1,9 @@
-//! Sixteen weights in eight bits under one scale: how the low-rank matrices of adapters are kept in eight bits.
+//! Sixteen weights in eight bits under one scale: how the low-rank matrices of adapters are kept in
+//! eight bits.
 //!
-//! Sixteen because that is one load, in A (sixteen inputs of a rank) as in B (sixteen outputs for a rank). One scale for
-//! a whole rank would cost nothing, but leaves the update of Gaussian A and B 1.1 to 1.2 % off (root mean square); blocks
-//! of 32 leave 0.8 %, of sixteen 0.7 %.
+//! Sixteen because that is one load, in A (sixteen inputs of a rank) as in B (sixteen outputs for a
+//! rank). One scale for a whole rank would cost nothing, but leaves the update of Gaussian A and B
+//! 1.1 to 1.2 % off (root mean square); blocks of 32 leave 0.8 %, of sixteen 0.7 %.
 
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
@@ -19,7 +20,8 @@ pub(crate) struct ScaledInt8 {
 }
 
 impl ScaledInt8 {
-    /// Rounds to the nearest. What is no finite number makes all sixteen NaN: it must show in the result.
+    /// Rounds to the nearest. What is no finite number makes all sixteen NaN: it must show in the
+    /// result.
     pub(crate) fn new(weights: &[f32; LANES]) -> Self {
         if weights.iter().any(|w| !w.is_finite()) {
             return Self {
@@ -31,7 +33,8 @@ impl ScaledInt8 {
         // Rounded up, so that the largest weight stays within 127.
         let bits = (largest / 127.0).to_bits().div_ceil(1 << 16);
         let scale = f32::from_bits(bits << 16);
-        // In float64 the quotient of the smallest floats is one too. Zeros alone have the scale zero.
+        // In float64 the quotient of the smallest floats is one too. Zeros alone have the scale
+        // zero.
         let q = |w: f32| (f64::from(w) / f64::from(scale)).round_ties_even() as i8;
         Self {
             scale: bits as u16,

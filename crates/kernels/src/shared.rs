@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 
 /// Rows `[rows, stride]` that tasks of a parallel region write in disjoint pieces.
 ///
-/// Disjointness is the promise of the kernels in this crate: each splits its output by columns or by rows over
-/// its tasks, and the pool runs every task once.
+/// Disjointness is the promise of the kernels in this crate: each splits its output by columns or
+/// by rows over its tasks, and the pool runs every task once.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedRows<'a, T = f32> {
     start: *mut T,
@@ -18,8 +18,8 @@ pub(crate) struct SharedRows<'a, T = f32> {
     exclusive: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointer stands for an exclusive borrow of plain numbers; tasks write disjoint pieces of it (see the
-// type), and the borrow ends after the region.
+// SAFETY: the pointer stands for an exclusive borrow of plain numbers; tasks write disjoint pieces
+// of it (see the type), and the borrow ends after the region.
 unsafe impl<T: Send> Send for SharedRows<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedRows<'_, T> {}
@@ -42,11 +42,13 @@ impl<'a, T: Copy> SharedRows<'a, T> {
     pub(crate) fn rows(&self, first: usize, rows: usize) -> &mut [T] {
         let (from, len) = (first * self.stride, rows * self.stride);
         assert!(from + len <= self.len, "rows {first}..{}", first + rows);
-        // SAFETY: in bounds by the assertion; exclusive because the tasks of a region own disjoint rows.
+        // SAFETY: in bounds by the assertion; exclusive because the tasks of a region own disjoint
+        // rows.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
     }
 
-    /// Copies `values` to columns `at..` of a row. No other task may touch these elements in this region.
+    /// Copies `values` to columns `at..` of a row. No other task may touch these elements in this
+    /// region.
     #[inline(always)]
     pub(crate) fn write(&self, row: usize, at: usize, values: &[T]) {
         self.slice(row, at, values.len()).copy_from_slice(values);
@@ -65,7 +67,8 @@ impl<'a, T: Copy> SharedRows<'a, T> {
             "columns {at}..{} of row {row}",
             at + len
         );
-        // SAFETY: in bounds by the assertion; exclusive because the tasks of a region own disjoint columns.
+        // SAFETY: in bounds by the assertion; exclusive because the tasks of a region own disjoint
+        // columns.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(from), len) }
     }
 }

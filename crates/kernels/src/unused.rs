@@ -1,8 +1,9 @@
 //! Giving memory back to the system that is not used for now.
 #![expect(unsafe_code, reason = "the system's and the allocator's calls for it")]
 
-/// What `numbers` are is of no more use. Whole pages of them are given back where the system can do that (Linux), and are
-/// zeros then; the system gives memory again as they are written. Elsewhere nothing changes.
+/// What `numbers` are is of no more use. Whole pages of them are given back where the system can do
+/// that (Linux), and are zeros then; the system gives memory again as they are written. Elsewhere
+/// nothing changes.
 pub(crate) fn forget<T: bytemuck::AnyBitPattern>(numbers: &mut [T]) {
     #[cfg(target_os = "linux")]
     {
@@ -14,9 +15,9 @@ pub(crate) fn forget<T: bytemuck::AnyBitPattern>(numbers: &mut [T]) {
             return;
         }
         let skipped = start - bytes.start as usize;
-        // SAFETY: the pages from `start` to `end` lie within `numbers`, which nobody else has meanwhile, so they are mapped
-        // and hold nothing but these numbers. Afterwards they read as they were or as zeros, and every bit pattern is a
-        // number of this type.
+        // SAFETY: the pages from `start` to `end` lie within `numbers`, which nobody else has
+        // meanwhile, so they are mapped and hold nothing but these numbers. Afterwards they read as
+        // they were or as zeros, and every bit pattern is a number of this type.
         let given = unsafe {
             let first = bytes.start.cast::<u8>().add(skipped);
             rustix::mm::madvise(first.cast(), end - start, rustix::mm::Advice::LinuxDontNeed)
@@ -28,19 +29,21 @@ pub(crate) fn forget<T: bytemuck::AnyBitPattern>(numbers: &mut [T]) {
     let _ = numbers;
 }
 
-/// Has the allocator give back what it kept of memory that was freed, where it can be told to (glibc). Other threads that allocate
-/// wait for it, a few milliseconds.
+/// Has the allocator give back what it kept of memory that was freed, where it can be told to
+/// (glibc). Other threads that allocate wait for it, a few milliseconds.
 pub fn return_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it takes a number and touches nothing but free memory of the allocator, which locks it.
+    // SAFETY: it takes a number and touches nothing but free memory of the allocator, which locks
+    // it.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Has all threads allocate from one pool of memory, where the allocator would else make eight for each core (glibc). Each pool grows
-/// to the most that its threads ever had, and of all but the first [`return_freed`] does not give back the end. To be called before
-/// there are threads. `MALLOC_ARENA_MAX` in the environment goes before it.
+/// Has all threads allocate from one pool of memory, where the allocator would else make eight for
+/// each core (glibc). Each pool grows to the most that its threads ever had, and of all but the
+/// first [`return_freed`] does not give back the end. To be called before there are threads.
+/// `MALLOC_ARENA_MAX` in the environment goes before it.
 pub fn share_one_pool() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if std::env::var_os("MALLOC_ARENA_MAX").is_none() {

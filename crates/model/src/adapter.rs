@@ -11,8 +11,8 @@ use crate::error::ModelError;
 use crate::model::Model;
 use crate::pace;
 
-/// An adapter packed for one base model, in host memory. Immutable and shared; [`crate::Backend::admit`] makes it
-/// resident.
+/// An adapter packed for one base model, in host memory. Immutable and shared;
+/// [`crate::Backend::admit`] makes it resident.
 #[derive(Debug)]
 pub struct PackedAdapter {
     hash: AdapterHash,
@@ -111,8 +111,9 @@ impl PackedAdapter {
         &self.invocation
     }
 
-    /// The position of a prompt from which on it applies, to the end of what is generated; positions before it are the
-    /// base's. `None` if the prompt does not invoke it, so that it would have no effect.
+    /// The position of a prompt from which on it applies, to the end of what is generated;
+    /// positions before it are the base's. `None` if the prompt does not invoke it, so that it
+    /// would have no effect.
     pub fn sets_in(&self, prompt: &[u32]) -> Option<usize> {
         let length = self.invocation.len();
         match length {
@@ -123,8 +124,8 @@ impl PackedAdapter {
         }
     }
 
-    /// What it has that is not multiplied by a scale, being no update but something in the base's stead; `None` if it is
-    /// updates alone.
+    /// What it has that is not multiplied by a scale, being no update but something in the base's
+    /// stead; `None` if it is updates alone.
     pub fn unscalable(&self) -> Option<&'static str> {
         let linears = self.linears.iter().flatten().chain(&self.head);
         linears
@@ -133,7 +134,8 @@ impl PackedAdapter {
             .next()
     }
 
-    /// An adapter that changes nothing and fits every base: for tests of what stands above the seam.
+    /// An adapter that changes nothing and fits every base: for tests of what stands above the
+    /// seam.
     #[doc(hidden)]
     pub fn empty(hash: AdapterHash) -> Self {
         Self::claiming(hash, 0)
@@ -220,7 +222,8 @@ fn check_len(what: &str, values: Option<&Vec<f32>>, len: usize) -> Result<(), St
 fn pack_matrix(values: &[f32], out: usize, inp: usize, dtype: LoraDtype) -> PackedMatrix {
     match dtype {
         LoraDtype::F32 => PackedMatrix::from_f32(values, out, inp),
-        // Whole weights do not take eight bits as updates do: here the error is one of the output, not of a change to it.
+        // Whole weights do not take eight bits as updates do: here the error is one of the output,
+        // not of a change to it.
         LoraDtype::Bf16 | LoraDtype::Int8 => PackedMatrix::from_f32_as_bf16(values, out, inp),
     }
 }
@@ -288,8 +291,8 @@ impl PackedLinear {
     }
 }
 
-/// Whether a matrix that an adapter brings along is the base's own, as PEFT saves it beside LoRA on tables. Such a copy
-/// would cost an adapter many times its size.
+/// Whether a matrix that an adapter brings along is the base's own, as PEFT saves it beside LoRA on
+/// tables. Such a copy would cost an adapter many times its size.
 pub(crate) fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
     let mut row = vec![0.0; base.inp()];
     let same_shape = (matrix.rows, matrix.cols) == (base.out(), base.inp());
@@ -364,7 +367,8 @@ impl PackedEmbedding {
                 .map_or(0, |l| size_of_val(l.a.as_slice()) + size_of_val(l.b.as_slice()))
     }
 
-    /// The embedding of `token`, `[hidden]`, before any scale of the model; `scale` is what the update is multiplied by.
+    /// The embedding of `token`, `[hidden]`, before any scale of the model; `scale` is what the
+    /// update is multiplied by.
     pub(crate) fn embed(&self, token: u32, scale: f32, base: &PackedMatrix, to: &mut [f32]) {
         match self.rows.get(&token) {
             Some(row) => to.copy_from_slice(row),

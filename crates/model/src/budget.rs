@@ -1,12 +1,14 @@
-//! Memory that keys and values and adapters take from one budget: what one of them does not use is the other's.
+//! Memory that keys and values and adapters take from one budget: what one of them does not use is
+//! the other's.
 //!
-//! Keys and values have a *floor* that is always theirs, so that the oldest sequence can go on whatever adapters hold. Beyond
-//! it whoever comes first takes what is free, and who finds nothing free asks the other side for what it does not use:
+//! Keys and values have a *floor* that is always theirs, so that the oldest sequence can go on
+//! whatever adapters hold. Beyond it whoever comes first takes what is free, and who finds nothing
+//! free asks the other side for what it does not use:
 //!
-//! - a load asks for keys and values that nobody uses and that were last used before the adapters that it could drop
-//!   instead ([`MemoryBudget::ask_kv`]);
-//! - sequences ask for adapters that nobody uses ([`MemoryBudget::ask_adapters`]), once no block of the prefix cache is left that
-//!   could make room.
+//! - a load asks for keys and values that nobody uses and that were last used before the adapters
+//!   that it could drop instead ([`MemoryBudget::ask_kv`]);
+//! - sequences ask for adapters that nobody uses ([`MemoryBudget::ask_adapters`]), once no block of
+//!   the prefix cache is left that could make room.
 //!
 //! Neither waits here for steps, files or another lock.
 
@@ -35,8 +37,8 @@ struct State {
     adapters: usize,
     /// What sequences lack.
     kv_lacks: usize,
-    /// What a load wants of keys and values. Until it has that or gives up, they take nothing more: what they give back would be
-    /// theirs again before the load sees it.
+    /// What a load wants of keys and values. Until it has that or gives up, they take nothing more:
+    /// what they give back would be theirs again before the load sees it.
     want: Option<Want>,
     /// Whether the engine has yet to look at it.
     asked: bool,
@@ -97,12 +99,14 @@ impl MemoryBudget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How keys and values are told of a [`Want`]: at most once, by the engine. `nudge` must not wait.
+    /// How keys and values are told of a [`Want`]: at most once, by the engine. `nudge` must not
+    /// wait.
     pub fn on_kv_wanted(&self, nudge: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.kv.set(Box::new(nudge));
     }
 
-    /// How adapters are told that sequences lack memory: at most once, by the registry. `nudge` must not wait.
+    /// How adapters are told that sequences lack memory: at most once, by the registry. `nudge`
+    /// must not wait.
     pub fn on_adapters_wanted(&self, nudge: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.adapters.set(Box::new(nudge));
     }
@@ -134,7 +138,8 @@ impl MemoryBudget {
         state.kv = (state.kv - bytes).max(self.floor);
     }
 
-    /// Sequences lack so many bytes: asks for adapters that nobody uses. They are free a moment later.
+    /// Sequences lack so many bytes: asks for adapters that nobody uses. They are free a moment
+    /// later.
     pub fn ask_adapters(&self, bytes: usize) {
         self.lock().kv_lacks = bytes;
         if let Some(nudge) = self.adapters.get() {
@@ -172,8 +177,8 @@ impl MemoryBudget {
         }
     }
 
-    /// Has keys and values that nobody uses make room, and waits until they did or cannot, but no longer than until
-    /// `deadline`.
+    /// Has keys and values that nobody uses make room, and waits until they did or cannot, but no
+    /// longer than until `deadline`.
     pub fn ask_kv(&self, want: Want, deadline: Instant) {
         let Some(nudge) = self.kv.get() else { return };
         {

@@ -1,4 +1,5 @@
-//! The forward pass: one decoder for all architectures, for the rows of many sequences under many adapters.
+//! The forward pass: one decoder for all architectures, for the rows of many sequences under many
+//! adapters.
 
 use std::time::Instant;
 
@@ -61,8 +62,8 @@ pub(crate) struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Computes the rows and writes the logits of those in `wanted` and the hidden states of those in `wanted_hidden`
-    /// (both ascending).
+    /// Computes the rows and writes the logits of those in `wanted` and the hidden states of those
+    /// in `wanted_hidden` (both ascending).
     pub(crate) fn run(&mut self, wanted: &[usize], wanted_hidden: &[usize], outputs: &mut Outputs) {
         self.scratch.project.time = StepTime::default();
         self.embed();

@@ -1,4 +1,5 @@
-//! What an adapter changes, as plain numbers: the format-free form between PEFT's files and the packed weights.
+//! What an adapter changes, as plain numbers: the format-free form between PEFT's files and the
+//! packed weights.
 //!
 //! `adapters` parses files into an [`AdapterWeights`] and checks it against [`crate::Config`];
 //! [`crate::PackedAdapter`] is made from it.
@@ -96,8 +97,8 @@ pub struct LowRank {
     pub scaling: f32,
     /// `lora_B.bias`, `[out]`, if trained with `lora_bias`.
     pub bias: Option<Vec<f32>>,
-    /// A scaling for each rank in `scaling`'s stead, `[rank]`: a sum of updates, stacked into one. The bias has `scaling`
-    /// all the same.
+    /// A scaling for each rank in `scaling`'s stead, `[rank]`: a sum of updates, stacked into one.
+    /// The bias has `scaling` all the same.
     pub stacked: Option<Vec<f32>>,
 }
 
@@ -119,12 +120,13 @@ pub struct LinearDelta {
     pub magnitude: Option<Vec<f32>>,
     /// Replaces the base's bias (PEFT's `bias` = `all` or `lora_only`), `[out]`.
     pub base_bias: Option<Vec<f32>>,
-    /// Factors of all outputs, `[out]` (IA³, Liu et al. 2022, arXiv 2205.05638): `gain ∘ y`, where y is what comes of all the
-    /// other changes, the bias included.
+    /// Factors of all outputs, `[out]` (IA³, Liu et al. 2022, arXiv 2205.05638): `gain ∘ y`, where
+    /// y is what comes of all the other changes, the bias included.
     pub gain: Option<Vec<f32>>,
     /// Replaces the base's weight (PEFT's `modules_to_save`; the lm_head only), `[out, in]`.
     pub replaced: Option<Matrix>,
-    /// Rows of the base's weight that are replaced: trained tokens where the lm_head is tied to the embedding.
+    /// Rows of the base's weight that are replaced: trained tokens where the lm_head is tied to the
+    /// embedding.
     pub rows: Vec<(u32, Vec<f32>)>,
 }
 
@@ -156,7 +158,7 @@ pub struct AdapterWeights {
     pub linears: Vec<(LinearId, LinearDelta)>,
     /// Change of the token embedding.
     pub embedding: Option<EmbeddingDelta>,
-    /// Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397): the adapter sets in where these tokens begin for the last
-    /// time in the prompt. Empty for one that applies to every position.
+    /// Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397): the adapter sets in where these
+    /// tokens begin for the last time in the prompt. Empty for one that applies to every position.
     pub invocation: Vec<u32>,
 }

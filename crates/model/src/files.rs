@@ -1,5 +1,5 @@
-//! A base model's files behind one face: tensors are asked for by the names that transformers gives them, and a
-//! GGUF file answers by its own.
+//! A base model's files behind one face: tensors are asked for by the names that transformers gives
+//! them, and a GGUF file answers by its own.
 
 use std::path::Path;
 
@@ -54,7 +54,8 @@ impl ModelFiles {
             Self::Gguf(gguf) => Config::from_gguf(gguf),
             Self::Folder { config, .. } => {
                 let mut config = Config::from_hf_json(config)?;
-                // A checkpoint without a head uses its embedding, whatever the configuration leaves out.
+                // A checkpoint without a head uses its embedding, whatever the configuration leaves
+                // out.
                 config.tied_embeddings |= self.find("lm_head.weight").is_none();
                 Ok(config)
             }
@@ -84,7 +85,8 @@ impl ModelFiles {
         }
     }
 
-    /// A tensor by its name in a Hugging Face checkpoint, with or without the prefixes of multimodal wrappers.
+    /// A tensor by its name in a Hugging Face checkpoint, with or without the prefixes of
+    /// multimodal wrappers.
     fn find(&self, name: &str) -> Option<Tensor<'_>> {
         match self {
             Self::Gguf(gguf) => gguf.tensor(name),
@@ -98,8 +100,8 @@ impl ModelFiles {
         }
     }
 
-    /// The tensor that transformers calls `name`, of a model that is described by `config`. Rows of queries and keys are in the file's
-    /// own order.
+    /// The tensor that transformers calls `name`, of a model that is described by `config`. Rows of
+    /// queries and keys are in the file's own order.
     pub fn tensor(&self, name: &str, config: &Config) -> Option<Tensor<'_>> {
         match self {
             Self::Gguf(_) => self.find(&config.gguf_name(name)?),

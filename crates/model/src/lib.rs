@@ -6,8 +6,9 @@
 //!                    tensors, packed ───┘    └──── CpuBackend: forward(Step) → logits
 //! ```
 //!
-//! [`Backend`] is the seam that the engine drives. [`AdapterWeights`] is what an adapter changes, free of any file
-//! format. This crate knows nothing of requests, sampling, names of adapters, or HTTP.
+//! [`Backend`] is the seam that the engine drives. [`AdapterWeights`] is what an adapter changes,
+//! free of any file format. This crate knows nothing of requests, sampling, names of adapters, or
+//! HTTP.
 
 mod adapter;
 mod budget;

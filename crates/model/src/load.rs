@@ -19,7 +19,8 @@ use crate::weights::{Expert, Ffn, Layer, Linear, Norms, Part, Projection};
 pub struct LoadOptions<'a> {
     /// Threads that pack weights.
     pub threads: usize,
-    /// In which precision rows go through the base's weights. Adapters' weights meet float32 in both.
+    /// In which precision rows go through the base's weights. Adapters' weights meet float32 in
+    /// both.
     pub precision: Precision,
     /// Called as parts get ready, from any thread: parts done, parts in all.
     pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,

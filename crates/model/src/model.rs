@@ -14,8 +14,8 @@ use crate::weights::{Layer, Linear};
 
 pub use multigraft_kernels::LoraDtype as AdapterDtype;
 
-/// A base model's configuration and packed weights. Immutable: shared by the backend that runs it and by those who
-/// pack adapters for it.
+/// A base model's configuration and packed weights. Immutable: shared by the backend that runs it
+/// and by those who pack adapters for it.
 #[derive(Debug)]
 pub struct Model {
     /// Distinguishes models of one process: an adapter is packed for one of them.
@@ -55,8 +55,8 @@ impl Model {
     /// Opens a GGUF file or a Hugging Face folder and packs its weights.
     ///
     /// # Errors
-    /// If the files are unreadable or malformed, lack tensors, or are of an architecture or storage type that is
-    /// not supported; the error names which.
+    /// If the files are unreadable or malformed, lack tensors, or are of an architecture or storage
+    /// type that is not supported; the error names which.
     pub fn open(path: &Path, options: &LoadOptions<'_>) -> Result<Self, ModelError> {
         load::load(path, *options)
     }
@@ -77,8 +77,9 @@ impl Model {
         ends + self.layers.iter().map(Layer::bytes).sum::<usize>()
     }
 
-    /// The longest sequence that is served unless another is asked for: what the model was made for, but for
-    /// models whose rotation differs in long sequences (longrope), where it is the longest that needs no stretch.
+    /// The longest sequence that is served unless another is asked for: what the model was made
+    /// for, but for models whose rotation differs in long sequences (longrope), where it is the
+    /// longest that needs no stretch.
     pub fn default_context(&self) -> usize {
         let rope = self
             .config
@@ -89,7 +90,8 @@ impl Model {
             .fold(self.config.context, usize::min)
     }
 
-    /// Packs an adapter for this model. Takes time (DoRA: a pass over the base's weights); any thread may do it.
+    /// Packs an adapter for this model. Takes time (DoRA: a pass over the base's weights); any
+    /// thread may do it.
     ///
     /// # Errors
     /// If the adapter changes a map that this model does not have, or in another shape.

@@ -1,4 +1,5 @@
-//! The modules of a decoder by the paths that transformers gives them: what an adapter's tensors can name.
+//! The modules of a decoder by the paths that transformers gives them: what an adapter's tensors
+//! can name.
 
 use crate::delta::LinearId;
 

@@ -1,9 +1,10 @@
 //! Long work that gives way to steps: loading adapters beside a server's.
 //!
-//! Steps are computed by threads that wait for each other, so whoever interrupts one of them holds up all sequences, and the
-//! scheduler of an operating system gives out time in pieces that may be as long as a step. A thread that works in
-//! small pieces and sleeps in between does not. Work that takes long calls [`pause`] every so often; on threads that
-//! were not told to [`give_way`] it does nothing.
+//! Steps are computed by threads that wait for each other, so whoever interrupts one of them holds
+//! up all sequences, and the scheduler of an operating system gives out time in pieces that may be
+//! as long as a step. A thread that works in small pieces and sleeps in between does not. Work that
+//! takes long calls [`pause`] every so often; on threads that were not told to [`give_way`] it does
+//! nothing.
 
 use std::cell::RefCell;
 use std::thread;

@@ -1,4 +1,5 @@
-//! A projection for the rows of many adapters: the base's product for all rows at once, then each segment's change.
+//! A projection for the rows of many adapters: the base's product for all rows at once, then each
+//! segment's change.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,8 @@ pub(crate) struct ProjectScratch {
 }
 
 impl Projector<'_> {
-    /// `out[r] = projection(x[r])` under each row's adapter: `x` is `[rows, in]`, `out` `[rows, width]`.
+    /// `out[r] = projection(x[r])` under each row's adapter: `x` is `[rows, in]`, `out` `[rows,
+    /// width]`.
     pub(crate) fn project(&mut self, layer: usize, projection: &Projection, x: &[f32], out: &mut [f32]) {
         let began = Instant::now();
         let width = projection.width;

@@ -9,8 +9,8 @@ use crate::model::Model;
 const FLOAT: usize = size_of::<f32>();
 
 impl Model {
-    /// Memory that [`Model::pack`] takes for an adapter, in bytes: [`PackedAdapter::bytes`](crate::PackedAdapter::bytes)
-    /// before it is taken.
+    /// Memory that [`Model::pack`] takes for an adapter, in bytes:
+    /// [`PackedAdapter::bytes`](crate::PackedAdapter::bytes) before it is taken.
     pub fn packed_bytes(&self, weights: &AdapterWeights, dtype: LoraDtype) -> usize {
         let linears = weights
             .linears

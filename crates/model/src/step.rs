@@ -1,8 +1,9 @@
 //! The seam between the engine and compute: one forward pass over the rows of many sequences.
 //!
-//! The engine says *which tokens at which positions, under which adapter, with which KV blocks*; a [`Backend`]
-//! answers with logits, or with the hidden states that embeddings are made of. Nothing above this seam knows of SIMD or packed weights, nothing below it of requests,
-//! names or HTTP. A GPU is a second implementation of [`Backend`], not a rewrite.
+//! The engine says *which tokens at which positions, under which adapter, with which KV blocks*; a
+//! [`Backend`] answers with logits, or with the hidden states that embeddings are made of. Nothing
+//! above this seam knows of SIMD or packed weights, nothing below it of requests, names or HTTP. A
+//! GPU is a second implementation of [`Backend`], not a rewrite.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use crate::adapter::PackedAdapter;
 /// Tokens per KV block. Fixed: the attention kernel works on one block of keys at a time.
 pub const BLOCK_TOKENS: usize = 16;
 
-/// A block of the paged KV cache, `0..Limits::blocks`. It holds keys and values of [`BLOCK_TOKENS`] consecutive
-/// positions of one sequence, for all layers.
+/// A block of the paged KV cache, `0..Limits::blocks`. It holds keys and values of [`BLOCK_TOKENS`]
+/// consecutive positions of one sequence, for all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId(pub u32);
 
@@ -60,25 +61,28 @@ pub struct Run<'a> {
     pub tokens: &'a [u32],
     /// The position of the first of them. Positions before it are in the KV blocks already.
     pub start: usize,
-    /// The sequence's block table: position p lives in `blocks[p / BLOCK_TOKENS]`. Covers `start + tokens.len()`.
+    /// The sequence's block table: position p lives in `blocks[p / BLOCK_TOKENS]`. Covers `start +
+    /// tokens.len()`.
     pub blocks: &'a [BlockId],
     /// The adapter of all these rows; `None` is the base model.
     pub adapter: Option<Slot>,
-    /// What the adapter's update is multiplied by, finite: 1 is as it was trained, 0 gives the base's bits. Anything else
-    /// is only right if [`PackedAdapter::unscalable`] says nothing.
+    /// What the adapter's update is multiplied by, finite: 1 is as it was trained, 0 gives the
+    /// base's bits. Anything else is only right if [`PackedAdapter::unscalable`] says nothing.
     pub scale: f32,
     /// What is returned of these rows.
     pub wanted: Wanted,
 }
 
-/// One forward pass. Runs are ordered so that those of one adapter and scale are neighbours: a *segment*.
+/// One forward pass. Runs are ordered so that those of one adapter and scale are neighbours: a
+/// *segment*.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// At most one run per sequence.
     pub runs: &'a [Run<'a>],
 }
 
-/// What a step gives: rows in the order of the runs, and where its time went. Kept from step to step, so that memory is taken once.
+/// What a step gives: rows in the order of the runs, and where its time went. Kept from step to
+/// step, so that memory is taken once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {
     /// `[Wanted::logits, vocab]`, row-major.
@@ -116,8 +120,8 @@ pub enum BackendError {
     WrongBase,
 }
 
-/// Where the time of a step went, as the thread that leads it saw it. What is in none of its parts is embedding, norms,
-/// activations and residuals.
+/// Where the time of a step went, as the thread that leads it saw it. What is in none of its parts
+/// is embedding, norms, activations and residuals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepTime {
     /// Products with the base's weights, those of logits included.
@@ -139,23 +143,24 @@ pub trait Backend: Send {
     /// Lets an adapter go. Its slot may be handed out again.
     fn release(&mut self, slot: Slot);
 
-    /// Makes the first `positions` positions of block `to` those of block `from`. Says whether it did; a backend that
-    /// does not copy says `false`, and is asked to compute them instead.
+    /// Makes the first `positions` positions of block `to` those of block `from`. Says whether it
+    /// did; a backend that does not copy says `false`, and is asked to compute them instead.
     fn copy_block(&mut self, from: BlockId, to: BlockId, positions: usize) -> bool {
         let _ = (from, to, positions);
         false
     }
 
-    /// What `count` blocks from `first` on hold is of no more use: a backend may give their memory back until they are
-    /// written again.
+    /// What `count` blocks from `first` on hold is of no more use: a backend may give their memory
+    /// back until they are written again.
     fn forget(&mut self, first: BlockId, count: usize) {
         let _ = (first, count);
     }
 
-    /// Computes the step and writes what is wanted of it to `outputs`, whose parts are resized to fit.
+    /// Computes the step and writes what is wanted of it to `outputs`, whose parts are resized to
+    /// fit.
     ///
-    /// A row's outputs depend on its sequence's tokens and adapter alone, to the bit: not on the other runs, not on
-    /// how a prompt was cut into chunks, not on the number of threads.
+    /// A row's outputs depend on its sequence's tokens and adapter alone, to the bit: not on the
+    /// other runs, not on how a prompt was cut into chunks, not on the number of threads.
     ///
     /// # Errors
     /// Backends report faults of their own; a malformed step is a bug of the caller and panics.

@@ -20,7 +20,8 @@ pub(crate) struct Part {
     pub(crate) at: usize,
 }
 
-/// Linear maps that share an input and write one buffer side by side: q, k and v; gate and up; or one alone.
+/// Linear maps that share an input and write one buffer side by side: q, k and v; gate and up; or
+/// one alone.
 #[derive(Debug)]
 pub(crate) struct Projection {
     pub(crate) parts: Vec<Part>,
@@ -52,8 +53,8 @@ pub(crate) enum Ffn {
     },
 }
 
-/// Norm weights, `[hidden]` (queries and keys: see [`crate::config::QkNorm`]). Those that an architecture does not
-/// have are `None`.
+/// Norm weights, `[hidden]` (queries and keys: see [`crate::config::QkNorm`]). Those that an
+/// architecture does not have are `None`.
 #[derive(Debug)]
 pub(crate) struct Norms {
     pub(crate) before_attention: Option<Vec<f32>>,

@@ -1,5 +1,5 @@
-//! Base models against transformers: logits of every prompt position and greedy continuations, for every
-//! architecture, from the files in `fixtures/` (made by `tools/reference`).
+//! Base models against transformers: logits of every prompt position and greedy continuations, for
+//! every architecture, from the files in `fixtures/` (made by `tools/reference`).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -142,9 +142,10 @@ fn chunks_and_threads_do_not_change_a_bit() {
     }
 }
 
-/// GGUF files that llama.cpp's converter made of the models in `fixtures/peft`. What a GGUF cannot say is taken out of
-/// the folder's configuration first: mistral's window, smollm3's layers without rotation other than every fourth, gemma's
-/// query scale and gemma3's sliding layers where they are not those of the published models.
+/// GGUF files that llama.cpp's converter made of the models in `fixtures/peft`. What a GGUF cannot
+/// say is taken out of the folder's configuration first: mistral's window, smollm3's layers without
+/// rotation other than every fourth, gemma's query scale and gemma3's sliding layers where they are
+/// not those of the published models.
 #[test]
 fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
     let (mut compared, mut worst) = (0, 0f32);

@@ -14,7 +14,8 @@ use crate::{
 
 /// One base model, any number of LoRA adapters, one process.
 ///
-/// Every request names the adapter it wants; requests for different adapters share every step of the same batch.
+/// Every request names the adapter it wants; requests for different adapters share every step of
+/// the same batch.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -151,7 +152,8 @@ pub(crate) struct GenerateArguments {
     #[command(flatten)]
     pub model: ModelOptions,
 
-    /// The name of the adapter that answers. Without it: the only adapter if there is one, the base if there is none.
+    /// The name of the adapter that answers. Without it: the only adapter if there is one, the base
+    /// if there is none.
     #[arg(long = "use", value_name = "NAME")]
     pub with: Option<String>,
 
@@ -337,7 +339,8 @@ pub(crate) enum KeysAction {
         /// Whose prefixes and fair share it has. [default: its name]
         #[arg(long)]
         tenant: Option<String>,
-        /// An adapter that it may use, or a pattern such as acme/*; `base` for the base. Repeatable. [default: everything]
+        /// An adapter that it may use, or a pattern such as acme/*; `base` for the base.
+        /// Repeatable. [default: everything]
         #[arg(long)]
         grant: Vec<String>,
         /// Days until it ends. [default: never]
@@ -419,7 +422,8 @@ pub(crate) enum AdaptersAction {
         #[arg(long)]
         pin: bool,
     },
-    /// Send an adapter's files to the server, which must allow it (`serve --data … --allow-source upload`), and serve it.
+    /// Send an adapter's files to the server, which must allow it (`serve --data … --allow-source
+    /// upload`), and serve it.
     Upload {
         /// What requests call it, and its folder or `.gguf` file on this machine.
         #[arg(value_name = "[NAME=]PATH")]
@@ -451,7 +455,8 @@ pub(crate) enum AdaptersAction {
     Limit {
         /// Its name.
         name: String,
-        /// Its share where there is not enough for all: twice the weight is twice the tokens. 0.01 to 100.
+        /// Its share where there is not enough for all: twice the weight is twice the tokens. 0.01
+        /// to 100.
         #[arg(long, value_name = "WEIGHT", default_value_t = 1.0)]
         weight: f32,
         /// Requests that are accepted in a minute.
@@ -463,8 +468,8 @@ pub(crate) enum AdaptersAction {
         /// Requests that wait or run at once.
         #[arg(long, value_name = "COUNT")]
         concurrent_requests: Option<NonZeroU32>,
-        /// Lets tenants use each other's computed prefixes: a common system prompt is computed once for all. Who can
-        /// measure times learns by it which prompts others sent.
+        /// Lets tenants use each other's computed prefixes: a common system prompt is computed once
+        /// for all. Who can measure times learns by it which prompts others sent.
         #[arg(long)]
         shared_prefixes: bool,
     },
@@ -504,7 +509,8 @@ pub(crate) struct ExportArguments {
     #[arg(long, value_name = "FORM")]
     pub to: ExportForm,
 
-    /// Where to write it: a folder; a file for `gguf`, and for `merged` if the base is one. It must not exist.
+    /// Where to write it: a folder; a file for `gguf`, and for `merged` if the base is one. It must
+    /// not exist.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
 }
@@ -516,8 +522,8 @@ pub(crate) enum ExportForm {
     Peft,
     /// A file as llama.cpp's convert_lora_to_gguf.py writes it: low-rank updates and nothing else.
     Gguf,
-    /// A model folder, or a GGUF file if the base is one: the base's with the adapter in its weights, in the base's types (bfloat16 where
-    /// those are quantised).
+    /// A model folder, or a GGUF file if the base is one: the base's with the adapter in its
+    /// weights, in the base's types (bfloat16 where those are quantised).
     Merged,
 }
 

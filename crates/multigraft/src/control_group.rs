@@ -1,5 +1,5 @@
-//! What a container or a service may take of the machine's memory: the limits of its control group, as in the kernel's
-//! `cgroup-v2.rst` and, for older machines, `cgroup-v1/memory.rst`.
+//! What a container or a service may take of the machine's memory: the limits of its control group,
+//! as in the kernel's `cgroup-v2.rst` and, for older machines, `cgroup-v1/memory.rst`.
 
 use std::fs;
 use std::path::Path;
@@ -21,13 +21,15 @@ const V1: Files = Files {
     used: "memory.usage_in_bytes",
 };
 
-/// What this process's control groups would let it take now; `None` if they have no limit (or there are none).
+/// What this process's control groups would let it take now; `None` if they have no limit (or there
+/// are none).
 pub(crate) fn available() -> Option<Bytes> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     available_in(&groups, Path::new("/sys/fs/cgroup"))
 }
 
-/// By the lines of `/proc/self/cgroup` (`0::/path`; version 1: `4:memory:/path`), with the groups mounted at `root`.
+/// By the lines of `/proc/self/cgroup` (`0::/path`; version 1: `4:memory:/path`), with the groups
+/// mounted at `root`.
 fn available_in(groups: &str, root: &Path) -> Option<Bytes> {
     let left = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -44,8 +46,8 @@ fn available_in(groups: &str, root: &Path) -> Option<Bytes> {
     left.min().map(Bytes)
 }
 
-/// What is left in the group at `path` below `folder` or in one that it is part of, whichever has least. In a container its own
-/// group may be at `folder` itself, whatever its path outside.
+/// What is left in the group at `path` below `folder` or in one that it is part of, whichever has
+/// least. In a container its own group may be at `folder` itself, whatever its path outside.
 fn least(folder: &Path, path: &str, files: &Files) -> Option<u64> {
     let own = folder.join(path);
     let groups = own.ancestors().take_while(|group| group.starts_with(folder));

@@ -1,4 +1,5 @@
-//! Memory that was freed and that the allocator keeps. Once there is nothing to do it goes back to the system.
+//! Memory that was freed and that the allocator keeps. Once there is nothing to do it goes back to
+//! the system.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,11 +9,12 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_secs(1);
-/// The processor time in a period from which on it was one of work, and that is worth giving back what it left.
+/// The processor time in a period from which on it was one of work, and that is worth giving back
+/// what it left.
 const WORK: Duration = Duration::from_millis(50);
 
-/// Gives back what was freed after all work, for as long as the process runs. Work is told by processor time: requests that never
-/// reach the engine leave the most.
+/// Gives back what was freed after all work, for as long as the process runs. Work is told by
+/// processor time: requests that never reach the engine leave the most.
 pub(crate) async fn give_back() {
     let (mut before, mut given) = (worked(), Duration::ZERO);
     loop {

@@ -24,7 +24,8 @@ use crate::{
     progress::Progress,
 };
 
-/// Memory for keys and values where nothing is said. Taken as it is used, so idle servers do not pay for it.
+/// Memory for keys and values where nothing is said. Taken as it is used, so idle servers do not
+/// pay for it.
 pub(crate) const DEFAULT_KV_MEMORY: Bytes = Bytes(1 << 30);
 
 /// A base model, ready to run.
@@ -33,7 +34,8 @@ pub(crate) struct Base {
     pub path: PathBuf,
     /// The name that requests call it by.
     pub name: String,
-    /// What its files are called, whatever requests call it: adapters say on what they were trained.
+    /// What its files are called, whatever requests call it: adapters say on what they were
+    /// trained.
     title: String,
     /// Weights and configuration.
     pub model: Arc<Model>,
@@ -83,7 +85,8 @@ impl Base {
         })
     }
 
-    /// The base and its adapters, none of which is loaded yet. The settings say how much memory they have.
+    /// The base and its adapters, none of which is loaded yet. The settings say how much memory
+    /// they have.
     pub(crate) fn registry(&self, settings: &ModelSettings, options: RegistryOptions) -> Result<Registry> {
         let shape = BaseShape::new(self.model.config()).named(&self.title);
         let dtype = match settings.adapter_dtype {
@@ -135,7 +138,8 @@ impl Base {
             (Some(memory), kv) => (memory.min(kv.unwrap_or(memory)).0 / block.0).min(all),
             (None, Some(memory)) => memory.0 / block.0,
             (None, None) => {
-                // A single context fits, if the machine has the memory: a model that cannot use its own is of little use.
+                // A single context fits, if the machine has the memory: a model that cannot use its
+                // own is of little use.
                 let least = context.div_ceil(BLOCK_TOKENS) as u64;
                 let most = memory::available()
                     .map_or(u64::MAX, |free| free.0 / 2 / block.0)
@@ -209,8 +213,8 @@ impl Base {
     }
 }
 
-/// Brings adapters' files to this machine. Web servers in the local network are reached only if adapters were given from
-/// there, or if they are among `hosts`.
+/// Brings adapters' files to this machine. Web servers in the local network are reached only if
+/// adapters were given from there, or if they are among `hosts`.
 pub(crate) fn fetcher(settings: &ModelSettings, hosts: impl Iterator<Item = String>) -> Arc<Fetcher> {
     let given = settings.adapter.iter().filter_map(|adapter| adapter.at.host());
     Arc::new(Fetcher::new(FetchOptions {

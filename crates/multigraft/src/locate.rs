@@ -15,7 +15,8 @@ const KNOWN: [(&str, &str); 1] = [("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 pub(crate) struct Places {
     /// What is fetched of adapters: `adapters` beside `own`.
     adapters: PathBuf,
-    /// Our own cache: `models` in `$MULTIGRAFT_CACHE`, `$XDG_CACHE_HOME/multigraft` or `~/.cache/multigraft`.
+    /// Our own cache: `models` in `$MULTIGRAFT_CACHE`, `$XDG_CACHE_HOME/multigraft` or
+    /// `~/.cache/multigraft`.
     own: PathBuf,
     /// Hugging Face's: `$HF_HUB_CACHE`, `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
     hub: PathBuf,
@@ -105,9 +106,11 @@ impl Places {
     }
 }
 
-/// What the file or folder is called; `org/name` for a snapshot in the Hub's cache, whose folder is a hash.
+/// What the file or folder is called; `org/name` for a snapshot in the Hub's cache, whose folder is
+/// a hash.
 fn title(path: &Path) -> String {
-    // Links stay as they are: in the Hub's cache they lead to files that are called by their hashes.
+    // Links stay as they are: in the Hub's cache they lead to files that are called by their
+    // hashes.
     let absolute = match path.file_name() {
         Some(_) => std::path::absolute(path),
         None => path.canonicalize(),

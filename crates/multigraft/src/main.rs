@@ -1,7 +1,8 @@
 //! `multigraft`: one base model, any number of LoRA adapters, one process.
 //!
-//! This crate is the command line and nothing else: [`cli`] says what can be typed, [`config`] makes typed settings
-//! of flags, environment and file, [`load`] opens what they name, and each module of [`commands`] is one subcommand.
+//! This crate is the command line and nothing else: [`cli`] says what can be typed, [`config`]
+//! makes typed settings of flags, environment and file, [`load`] opens what they name, and each
+//! module of [`commands`] is one subcommand.
 
 mod cli;
 mod commands;

@@ -79,8 +79,8 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Memory that this process could get now, if the system says so (Linux): what the machine has, within what its control groups
-/// allow.
+/// Memory that this process could get now, if the system says so (Linux): what the machine has,
+/// within what its control groups allow.
 pub(crate) fn available() -> Option<Bytes> {
     let machine = available_in(&std::fs::read_to_string("/proc/meminfo").ok()?);
     machine.into_iter().chain(control_group::available()).min()

@@ -1,8 +1,10 @@
-//! A file that says which adapters are to be served: what it says is made so, again whenever it changes.
+//! A file that says which adapters are to be served: what it says is made so, again whenever it
+//! changes.
 //!
-//! One thread owns all of this. It reads the file every other second, and has the registry add, replace, pin and remove what
-//! differs from what it made so before. What cannot be loaded is tried again, later and later; the rest does not wait for it.
-//! What changes by it is written to the log of changes, if there is one.
+//! One thread owns all of this. It reads the file every other second, and has the registry add,
+//! replace, pin and remove what differs from what it made so before. What cannot be loaded is tried
+//! again, later and later; the rest does not wait for it. What changes by it is written to the log
+//! of changes, if there is one.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +34,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    // Has to be there: a file that is just being written is empty, which must not remove everything.
+    // Has to be there: a file that is just being written is empty, which must not remove
+    // everything.
     adapters: BTreeMap<String, Wanted>,
 }
 
@@ -86,7 +89,8 @@ pub(crate) struct Reconciler {
     pending: BTreeMap<String, Pending>,
     /// The file as it was when it was taken at its word last.
     text: Option<String>,
-    /// The file as it was read last: it is taken at its word if it stays so for a while, for it may be half written.
+    /// The file as it was read last: it is taken at its word if it stays so for a while, for it may
+    /// be half written.
     seen: Option<String>,
 }
 
@@ -130,7 +134,8 @@ impl Reconciler {
     /// Makes true what the file says, on a thread of its own until the process ends.
     ///
     /// # Errors
-    /// If the file cannot be read or is not right. Later that is only logged, and what held goes on to hold.
+    /// If the file cannot be read or is not right. Later that is only logged, and what held goes on
+    /// to hold.
     pub(crate) fn start(mut self) -> Result<()> {
         self.read()?;
         thread::Builder::new()

@@ -1,8 +1,10 @@
-//! Traces: spans, in batches, to a collector by OTLP over HTTP (protobuf), from a thread of their own.
+//! Traces: spans, in batches, to a collector by OTLP over HTTP (protobuf), from a thread of their
+//! own.
 //!
-//! A collector that cannot be reached costs spans and nothing else: what is not sent waits in a queue of bounded length, and
-//! what finds it full is dropped. How large batches are, how often they are sent, what is sampled and which headers go with it
-//! is said by OpenTelemetry's own variables (`OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, …).
+//! A collector that cannot be reached costs spans and nothing else: what is not sent waits in a
+//! queue of bounded length, and what finds it full is dropped. How large batches are, how often
+//! they are sent, what is sampled and which headers go with it is said by OpenTelemetry's own
+//! variables (`OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, …).
 
 use std::{
     env,

@@ -4,7 +4,8 @@ mod program;
 
 use program::{run, tiny};
 
-/// All families but those whose clients wait until the server cuts them off, which takes half a minute.
+/// All families but those whose clients wait until the server cuts them off, which takes half a
+/// minute.
 const QUICK: &str =
     "values,text,encoding,headers,lengths,lines,targets,chunks,pipelines,forms,half-closed,reset";
 
@@ -23,7 +24,8 @@ fn a_server_minds_none_of_them() {
         "--only",
         QUICK,
     ]);
-    // What the allocator keeps takes tens of thousands of requests to settle; everything else has to hold.
+    // What the allocator keeps takes tens of thousands of requests to settle; everything else has
+    // to hold.
     let lost: Vec<&str> = output
         .stdout
         .lines()

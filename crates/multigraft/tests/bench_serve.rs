@@ -21,7 +21,8 @@ const ADDED: usize = 3;
 /// Between tokens.
 const GAP: Duration = Duration::from_millis(3);
 
-/// A server in OpenAI's dialect that says nothing of use, and refuses every `refuse`th request (0: none).
+/// A server in OpenAI's dialect that says nothing of use, and refuses every `refuse`th request (0:
+/// none).
 fn server(refuse: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -38,8 +38,8 @@ pub(crate) const SCALE_HEADER: HeaderName = HeaderName::from_static("x-multigraf
 /// The name that TGI's OpenAI routes and its clients use for whatever base is served.
 const TGI_NAME: &str = "tgi";
 
-/// The model that answers a request: the base or an adapter as it was when the request came in. Replacing or
-/// removing the name afterwards does not change it.
+/// The model that answers a request: the base or an adapter as it was when the request came in.
+/// Replacing or removing the name afterwards does not change it.
 pub(crate) struct Served {
     /// Its name.
     pub name: String,
@@ -47,7 +47,8 @@ pub(crate) struct Served {
     pub hash: String,
     /// What the adapter's updates are multiplied by; the base has none.
     pub scale: Option<f32>,
-    /// The adapter, until the request is submitted, so that it is held by the engine alone; `None` is the base.
+    /// The adapter, until the request is submitted, so that it is held by the engine alone; `None`
+    /// is the base.
     pub adapter: Option<AdapterUse>,
     /// The chat template in the adapter's folder.
     pub template: Option<Arc<ChatTemplate>>,
@@ -76,7 +77,8 @@ impl Served {
 
     /// Says in the headers which model answered.
     pub(crate) fn label(&self, headers: &mut HeaderMap) {
-        // Names may be anything that a folder can be called; what a header cannot hold is left to the hash.
+        // Names may be anything that a folder can be called; what a header cannot hold is left to
+        // the hash.
         if let Ok(name) = HeaderValue::from_bytes(self.name.as_bytes()) {
             headers.insert(ADAPTER_HEADER, name);
         }
@@ -105,8 +107,8 @@ impl AppState {
         }
     }
 
-    /// Whether the base answers to `name`: to its own, to the empty one, as in LoRAX, and to `tgi`, as in TGI; nothing
-    /// else is ever answered by the base.
+    /// Whether the base answers to `name`: to its own, to the empty one, as in LoRAX, and to `tgi`,
+    /// as in TGI; nothing else is ever answered by the base.
     pub(crate) fn is_base(&self, name: &str) -> bool {
         name == self.registry.base() || name.is_empty() || name == TGI_NAME
     }
@@ -125,7 +127,8 @@ impl Session {
         }
     }
 
-    /// The model that a request asks for. Waits for adapters that have to be loaded or merged first.
+    /// The model that a request asks for. Waits for adapters that have to be loaded or merged
+    /// first.
     pub(crate) async fn model(&self, asked: &Asked) -> Result<Served, ApiError> {
         if let Asked::One { name, .. } = asked {
             let base = || self.registry.base();
@@ -161,8 +164,8 @@ impl Session {
         })
     }
 
-    /// The adapter that a request asks for, its scale, the names that it counts against, and its place among their requests, which
-    /// it has while it waits.
+    /// The adapter that a request asks for, its scale, the names that it counts against, and its
+    /// place among their requests, which it has while it waits.
     async fn adapter(
         &self,
         asked: &Asked,
@@ -178,8 +181,8 @@ impl Session {
                 Ok((entry, *scale, names, place))
             }
             Asked::Merged { method, parts, .. } => {
-                // All of them are asked for before the first is waited for, and none is held in memory while the others are
-                // loaded, which may need the room.
+                // All of them are asked for before the first is waited for, and none is held in
+                // memory while the others are loaded, which may need the room.
                 let mut names = Vec::with_capacity(parts.len());
                 let mut looked_up = Vec::with_capacity(parts.len());
                 for (name, _) in parts {
@@ -206,7 +209,8 @@ impl Session {
         }
     }
 
-    /// A place among the requests at once for these adapters, or for the base where there are none, and with its key.
+    /// A place among the requests at once for these adapters, or for the base where there are none,
+    /// and with its key.
     fn enter(&self, names: &[String]) -> Result<Place, ApiError> {
         let adapters = names.iter();
         let adapters = adapters.map(|name| Bounded::adapter(name, &self.registry.limits(name)));
@@ -236,8 +240,8 @@ impl Session {
         }
     }
 
-    /// What `name` stands for, and what that is called. An adapter that nobody added, but which is called as an allowed source is, is
-    /// added now.
+    /// What `name` stands for, and what that is called. An adapter that nobody added, but which is
+    /// called as an allowed source is, is added now.
     fn look_up(&self, name: &str, ticket: &Ticket) -> Result<(String, Lookup), ApiError> {
         ticket.names(name);
         if self.may_use(name) {
@@ -261,8 +265,8 @@ impl Session {
         Ok((called, found))
     }
 
-    /// The source that `name` is, if adapters are allowed from there, with the name that it has as an adapter, if that may be
-    /// used.
+    /// The source that `name` is, if adapters are allowed from there, with the name that it has as
+    /// an adapter, if that may be used.
     pub(crate) fn source(&self, name: &str) -> Option<(String, Reference)> {
         let at = self.sources.resolve(name).ok()?;
         let name = name_of(&at);
@@ -355,7 +359,8 @@ impl Session {
         let (sinks, answers) = answers::channel(watches, metered.as_ref(), tally.as_ref());
         let submit = |ids: &mut Vec<RequestId>| {
             for (request, sink) in choices.into_iter().zip(sinks) {
-                // If a later choice is refused, `answers` is dropped and the engine lets the earlier ones go.
+                // If a later choice is refused, `answers` is dropped and the engine lets the
+                // earlier ones go.
                 let sink = Box::new(sink);
                 ids.push(match self.in_background {
                     true => self.engine.submit_background(request, sink)?,

@@ -1,8 +1,9 @@
-//! From the engine's thread to a response: the channel that an accepted request's tokens come through.
+//! From the engine's thread to a response: the channel that an accepted request's tokens come
+//! through.
 //!
-//! A request with several choices is several requests to the engine that report to one channel. Dropping
-//! [`Answers`] (the client hung up, a handler failed) closes the channel; the engine sees that in its next step
-//! and frees the slots.
+//! A request with several choices is several requests to the engine that report to one channel.
+//! Dropping [`Answers`] (the client hung up, a handler failed) closes the channel; the engine sees
+//! that in its next step and frees the slots.
 
 use std::{mem, ops::ControlFlow, sync::Arc};
 
@@ -91,7 +92,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The mean log-probability of its tokens, by which the best of several answers is chosen. They have to come with theirs.
+    /// The mean log-probability of its tokens, by which the best of several answers is chosen. They
+    /// have to come with theirs.
     pub(crate) fn mean_logprob(&self) -> f64 {
         let logprobs = self.tokens.iter().filter_map(|token| token.logprob);
         let sum: f64 = logprobs.map(f64::from).sum();
@@ -121,8 +123,8 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched and followed. `metered` and `tally` are held until the engine is done
-/// with all of them.
+/// The two ends of a channel for the choices that are watched and followed. `metered` and `tally`
+/// are held until the engine is done with all of them.
 pub(crate) fn channel(
     watches: Vec<(Watch, Follower)>,
     metered: Option<&Arc<Metered>>,
@@ -167,11 +169,12 @@ impl Answers {
         Self { deadline, ..self }
     }
 
-    /// The next event and the choice it belongs to, none of [`Event::Failed`], [`Event::Refused`] and [`Event::Cancelled`]; `None` after every choice
-    /// has finished, or after an error.
+    /// The next event and the choice it belongs to, none of [`Event::Failed`], [`Event::Refused`]
+    /// and [`Event::Cancelled`]; `None` after every choice has finished, or after an error.
     ///
     /// # Errors
-    /// A choice failed, was refused or cancelled, or the request's time is over. That ends all of them.
+    /// A choice failed, was refused or cancelled, or the request's time is over. That ends all of
+    /// them.
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         if self.open == 0 {
             return None;

@@ -67,8 +67,8 @@ impl Asked {
         }
     }
 
-    /// `model` and what else chooses adapters in OpenAI's dialect. `model` has to be served. Where another field chooses, it
-    /// names the base or is left out, as llama.cpp's clients do.
+    /// `model` and what else chooses adapters in OpenAI's dialect. `model` has to be served. Where
+    /// another field chooses, it names the base or is left out, as llama.cpp's clients do.
     pub(crate) fn openai(state: &Session, fields: &mut Fields) -> Result<Self, ApiError> {
         let model = with_source(fields.string("model")?, fields)?;
         let numbered = fields.objects(BY_NUMBER)?;
@@ -175,7 +175,8 @@ impl Asked {
         Self::sum(fields, SEVERAL, parts)
     }
 
-    /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed has the scale 0.
+    /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed
+    /// has the scale 0.
     fn numbered(state: &Session, fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
         let names = state.adapter_names();
         let mut scales = BTreeMap::new();
@@ -209,7 +210,8 @@ impl Asked {
         }
     }
 
-    /// LoRAX's way: the numbers that PEFT's `add_weighted_adapter` gives. Without weights, all are 1.
+    /// LoRAX's way: the numbers that PEFT's `add_weighted_adapter` gives. Without weights, all are
+    /// 1.
     fn merged(parameters: &Fields, mut merged: Fields) -> Result<Self, ApiError> {
         let names = merged.strings("ids", MERGE_LIMIT)?;
         check_count(parameters, MERGED, names.len())?;
@@ -332,7 +334,8 @@ fn check_count(fields: &Fields, field: &str, count: usize) -> Result<(), ApiErro
     }
 }
 
-/// The name of an adapter, or of its source if LoRAX's `adapter_source` says what kind of source it is.
+/// The name of an adapter, or of its source if LoRAX's `adapter_source` says what kind of source it
+/// is.
 fn with_source(name: Option<String>, fields: &mut Fields) -> Result<Option<String>, ApiError> {
     let source = fields
         .string("adapter_source")?

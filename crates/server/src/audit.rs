@@ -1,8 +1,10 @@
-//! The log of management: one line for every change of adapters and keys that was asked for, done or refused.
+//! The log of management: one line for every change of adapters and keys that was asked for, done
+//! or refused.
 //!
-//! A middleware begins a [`Note`] for each route that changes something. It goes with the request: the body's fields put in
-//! what is asked for, and whoever knows first how it ended writes it: a task that goes on without its client, or the middleware. A
-//! note that is dropped before had a client that went away.
+//! A middleware begins a [`Note`] for each route that changes something. It goes with the request:
+//! the body's fields put in what is asked for, and whoever knows first how it ended writes it: a
+//! task that goes on without its client, or the middleware. A note that is dropped before had a
+//! client that went away.
 
 use std::{
     fmt,
@@ -27,7 +29,8 @@ use crate::{Dialect, adapters::upload, error::ApiError, request_id, session, sta
 
 /// Fields of bodies that name the adapter or the key.
 const NAMES: [&str; 2] = ["name", "lora_name"];
-/// Fields that are written as they are. What is not listed here is not written: it may be a secret or a part of a prompt.
+/// Fields that are written as they are. What is not listed here is not written: it may be a secret
+/// or a part of a prompt.
 const SHOWN: [&str; 14] = [
     "source",
     "lora_path",
@@ -44,7 +47,8 @@ const SHOWN: [&str; 14] = [
     "now",
     "lora_int_id",
 ];
-/// Fields of which it is written which of their own fields they hold: an adapter's system message is part of prompts.
+/// Fields of which it is written which of their own fields they hold: an adapter's system message
+/// is part of prompts.
 const NAMED: &str = "defaults";
 
 /// What a route does, if it changes anything.

@@ -1,4 +1,5 @@
-//! What answers must be: the fields of all dialects that say so, and the grammars that these become.
+//! What answers must be: the fields of all dialects that say so, and the grammars that these
+//! become.
 //!
 //! | field | dialect |
 //! | --- | --- |

@@ -57,8 +57,9 @@ impl Deadline {
     }
 }
 
-/// Middleware: ends requests whose time is over. An answer that is streamed ends itself, with an error as its last event, as
-/// whoever makes it has the deadline too. Batches have a deadline of their own.
+/// Middleware: ends requests whose time is over. An answer that is streamed ends itself, with an
+/// error as its last event, as whoever makes it has the deadline too. Batches have a deadline of
+/// their own.
 pub(crate) async fn limit(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
     if request.extensions().get::<Background>().is_some() {
         return next.run(request).await;

@@ -1,4 +1,5 @@
-//! What requests for an adapter get where they say nothing: sampling, stop strings, length, system message, chat template.
+//! What requests for an adapter get where they say nothing: sampling, stop strings, length, system
+//! message, chat template.
 
 use std::sync::Arc;
 
@@ -37,7 +38,8 @@ impl Defaults {
         self.0.as_ref()?.get(SYSTEM)?.as_str()
     }
 
-    /// The chat template that applies: that of these defaults, else that of the adapter's folder, `own`, else the base's.
+    /// The chat template that applies: that of these defaults, else that of the adapter's folder,
+    /// `own`, else the base's.
     pub(crate) fn template(
         &self,
         own: Option<&Arc<ChatTemplate>>,
@@ -65,7 +67,8 @@ impl Defaults {
         }
     }
 
-    /// The same for TGI's `parameters`, which has names of its own, and in which a temperature of 0 is left out.
+    /// The same for TGI's `parameters`, which has names of its own, and in which a temperature of 0
+    /// is left out.
     pub(crate) fn fill_tgi(&self, parameters: &mut Fields) {
         for (name, value) in self.request() {
             let name = match name {

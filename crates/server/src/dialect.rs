@@ -14,7 +14,8 @@ use crate::{error::ApiError, metering};
 /// By which OpenAI's clients are told whether to send a request again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// The longest message of an error, in bytes: they name the value at fault, which may be as long as a body.
+/// The longest message of an error, in bytes: they name the value at fault, which may be as long as
+/// a body.
 const MESSAGE: usize = 4096;
 
 /// How requests, answers and errors are shaped.
@@ -22,7 +23,8 @@ const MESSAGE: usize = 4096;
 pub enum Dialect {
     /// OpenAI's API, with the error shape and extra parameters of vLLM: everything under `/v1/`.
     OpenAi,
-    /// The API of Hugging Face's text-generation-inference, with LoRAX's additions: everything else.
+    /// The API of Hugging Face's text-generation-inference, with LoRAX's additions: everything
+    /// else.
     Tgi,
 }
 
@@ -59,7 +61,8 @@ impl Dialect {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if matches!(error, ApiError::Quota { .. } | ApiError::TimedOut { .. }) {
-            // OpenAI's clients would come back in vain, or for an answer that nobody waits for any more.
+            // OpenAI's clients would come back in vain, or for an answer that nobody waits for any
+            // more.
             let no = HeaderValue::from_static("false");
             response.headers_mut().insert(SHOULD_RETRY, no);
         }

@@ -1,4 +1,5 @@
-//! Embeddings: prompts in, vectors of length 1 out. The dialects' routes differ in their wording alone.
+//! Embeddings: prompts in, vectors of length 1 out. The dialects' routes differ in their wording
+//! alone.
 
 use multigraft_engine::{Pooling, Request, Tenant};
 

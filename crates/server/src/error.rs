@@ -13,8 +13,8 @@ use crate::Dialect;
 /// How many names an error lists before it says how many more there are.
 const LISTED_NAMES: usize = 20;
 
-/// How long a client should wait before it tries again when the queue is full. The queue moves at the pace of
-/// whole answers, so anything shorter only adds load.
+/// How long a client should wait before it tries again when the queue is full. The queue moves at
+/// the pace of whole answers, so anything shorter only adds load.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest that clients are told to stay away.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -241,8 +241,8 @@ impl ApiError {
         }
     }
 
-    /// The HTTP status in `dialect`: they differ over invalid input (400, in TGI 422) and over generation that
-    /// failed (500, in TGI 424).
+    /// The HTTP status in `dialect`: they differ over invalid input (400, in TGI 422) and over
+    /// generation that failed (500, in TGI 424).
     pub fn status(&self, dialect: Dialect) -> StatusCode {
         match (self, dialect) {
             (Self::Invalid { .. }, Dialect::OpenAi) => StatusCode::BAD_REQUEST,
@@ -298,8 +298,8 @@ impl ApiError {
         }
     }
 
-    /// `error_type` in TGI's dialect. Clients know `validation`, `generation` and `overloaded`, and go by the
-    /// status for the rest.
+    /// `error_type` in TGI's dialect. Clients know `validation`, `generation` and `overloaded`, and
+    /// go by the status for the rest.
     pub(crate) fn tgi_type(&self) -> &'static str {
         match self {
             Self::Invalid { .. }

@@ -1,5 +1,5 @@
-//! Reading a request's fields one by one, so that every complaint names the field, what it was and what it may be,
-//! and so that nothing is ignored unread.
+//! Reading a request's fields one by one, so that every complaint names the field, what it was and
+//! what it may be, and so that nothing is ignored unread.
 
 use std::sync::Arc;
 
@@ -281,8 +281,8 @@ pub(crate) mod read {
 
 /// The body of a POST: JSON, declared as such, within the size limit.
 ///
-/// The declaration is required because a web page may send anything else to a server on its visitor's machine
-/// without asking first.
+/// The declaration is required because a web page may send anything else to a server on its
+/// visitor's machine without asking first.
 impl FromRequest<Shared> for Fields {
     type Rejection = ApiError;
 

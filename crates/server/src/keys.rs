@@ -1,4 +1,5 @@
-//! `/v1/keys`: API keys, for admins. What `multigraft keys` does for a data folder, for whoever is not at the machine.
+//! `/v1/keys`: API keys, for admins. What `multigraft keys` does for a data folder, for whoever is
+//! not at the machine.
 
 use std::{
     num::{NonZeroU32, NonZeroU64},
@@ -92,7 +93,8 @@ pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<S
     Ok(Json(key.into()))
 }
 
-/// `POST /v1/keys`: `{"name", "role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. The answer alone holds the secret.
+/// `POST /v1/keys`: `{"name", "role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. The answer
+/// alone holds the secret.
 pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     state.may_manage_keys()?;
     let name = fields.required("name")?;
@@ -110,8 +112,8 @@ pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, 
     Ok(with_secret(StatusCode::CREATED, key, &secret))
 }
 
-/// `PATCH /v1/keys/{id}`: `{"role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. What is not named stays; null lifts a limit or the
-/// end.
+/// `PATCH /v1/keys/{id}`: `{"role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. What is not
+/// named stays; null lifts a limit or the end.
 pub(crate) async fn change(
     state: Session,
     Path(id): Path<String>,
@@ -124,7 +126,8 @@ pub(crate) async fn change(
     Ok(Json(key.await?.into()))
 }
 
-/// `DELETE /v1/keys/{id}`: the key opens nothing any more, for good. It stays in the list, for others have its id in their records.
+/// `DELETE /v1/keys/{id}`: the key opens nothing any more, for good. It stays in the list, for
+/// others have its id in their records.
 pub(crate) async fn revoke(state: Session, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     state
         .keys(move |store| store.revoke(&id, Admins::OneStays))
@@ -132,7 +135,8 @@ pub(crate) async fn revoke(state: Session, Path(id): Path<String>) -> Result<Sta
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /v1/keys/{id}/rotate`: `{"hours"?}`, so long the secrets before go on. The answer alone holds the new one.
+/// `POST /v1/keys/{id}/rotate`: `{"hours"?}`, so long the secrets before go on. The answer alone
+/// holds the new one.
 pub(crate) async fn rotate(
     state: Session,
     Path(id): Path<String>,
@@ -235,7 +239,8 @@ fn limit(given: &mut Fields, name: &str, most: u64) -> Result<Option<Option<NonZ
 }
 
 impl Session {
-    /// Whether it may see and change keys. Without keys nobody may: whoever came first would close the server to all others.
+    /// Whether it may see and change keys. Without keys nobody may: whoever came first would close
+    /// the server to all others.
     fn may_manage_keys(&self) -> Result<(), ApiError> {
         if self.account().is_none() {
             let message = "this server has no API keys yet: make the first, an admin's, with `multigraft keys add NAME --role admin \

@@ -21,16 +21,19 @@
 //!
 //! Invariants:
 //!
-//! - A name that is not served is a 404. The base answers to its own name, to the empty one and to `tgi`; nothing
-//!   else is ever answered by the base.
+//! - A name that is not served is a 404. The base answers to its own name, to the empty one and to
+//!   `tgi`; nothing else is ever answered by the base.
 //! - What a key may not use is answered as what does not exist, by every way to name it.
-//! - Every answer says in its headers which adapter made it, with which content hash, and at which scale.
+//! - Every answer says in its headers which adapter made it, with which content hash, and at which
+//!   scale.
 //! - A field that would change the answer is applied or refused by name, never ignored.
-//! - A client that hangs up, or whose time is over, drops its `answers`, which frees its slots in the engine's next step.
+//! - A client that hangs up, or whose time is over, drops its `answers`, which frees its slots in
+//!   the engine's next step.
 //!
 //! Batches are run through the router itself, in the background (batches).
 //!
-//! This crate knows no kernels and no files but those of batches; it does not start the engine and does not read configuration.
+//! This crate knows no kernels and no files but those of batches; it does not start the engine and
+//! does not read configuration.
 
 // The tests' server is also that of tests of what nobody outside sees.
 #[cfg(test)]

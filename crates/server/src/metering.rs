@@ -1,9 +1,11 @@
-//! Bounds on what requests for one adapter, or with one key, take: how many in a minute, how many tokens, how many at once; and
-//! of a key, how many tokens in a month.
+//! Bounds on what requests for one adapter, or with one key, take: how many in a minute, how many
+//! tokens, how many at once; and of a key, how many tokens in a month.
 //!
-//! Requests and tokens are counted by token buckets (Tanenbaum, Computer Networks, "traffic shaping") that hold one minute's worth and
-//! fill evenly. A prompt's tokens are taken when its request is accepted and an answer's as they are generated, so an answer may
-//! overdraw the bucket, and the next request waits for it. A prompt that is larger than the bucket is accepted when the bucket is full.
+//! Requests and tokens are counted by token buckets (Tanenbaum, Computer Networks, "traffic
+//! shaping") that hold one minute's worth and fill evenly. A prompt's tokens are taken when its
+//! request is accepted and an answer's as they are generated, so an answer may overdraw the bucket,
+//! and the next request waits for it. A prompt that is larger than the bucket is accepted when the
+//! bucket is full.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -162,7 +164,8 @@ impl Bucket {
     }
 }
 
-/// A request's place among those at once, from before it waits for its adapter until its answer has ended. Dropping it makes room.
+/// A request's place among those at once, from before it waits for its adapter until its answer has
+/// ended. Dropping it makes room.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     meters: Meters,
@@ -219,8 +222,9 @@ impl Meters {
         Ok(Place { meters, payers })
     }
 
-    /// Takes a request with `prompt` tokens, which has its place, of all adapters' and the key's minutes and of the key's month, or of
-    /// none. Nothing is counted for an adapter that is not bounded; for a key its month is, which may get a bound before it ends.
+    /// Takes a request with `prompt` tokens, which has its place, of all adapters' and the key's
+    /// minutes and of the key's month, or of none. Nothing is counted for an adapter that is not
+    /// bounded; for a key its month is, which may get a bound before it ends.
     pub(crate) fn admit(
         &self,
         place: Place,
@@ -305,7 +309,8 @@ const TOKENS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
 
-/// A time as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m0s`. Rounded up: who comes back then is not too early.
+/// A time as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m0s`. Rounded up: who comes back then is
+/// not too early.
 fn duration(time: Duration) -> String {
     let milliseconds = time.as_nanos().div_ceil(1_000_000);
     if (1..1000).contains(&milliseconds) {

@@ -1,4 +1,5 @@
-//! The pages in `docs/` against the code: a field that is read is named in its dialect's page, and the other way round.
+//! The pages in `docs/` against the code: a field that is read is named in its dialect's page, and
+//! the other way round.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
-//! A name for each request, by which its answer, the log's lines and the log of changes are found together.
+//! A name for each request, by which its answer, the log's lines and the log of changes are found
+//! together.
 
 use axum::{
     extract::Request,
@@ -14,8 +15,9 @@ pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest that a client may bring, in bytes.
 const LONGEST: usize = 128;
 
-/// Middleware: gives every request an id, and its answer the same. One that a client or proxy made stays, if it is of visible
-/// ASCII characters and not too long; another is replaced, as it would be a line of its own in somebody's log.
+/// Middleware: gives every request an id, and its answer the same. One that a client or proxy made
+/// stays, if it is of visible ASCII characters and not too long; another is replaced, as it would
+/// be a line of its own in somebody's log.
 pub(crate) async fn name(mut request: Request, next: Next) -> Response {
     let brought = request.headers().get(&HEADER).filter(|id| is_good(id));
     let id = brought.cloned().or_else(|| unique_id("req_").parse().ok());

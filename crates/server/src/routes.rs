@@ -177,7 +177,8 @@ fn span(request: &Request) -> Span {
     tracing::info_span!("request", method = %request.method(), uri = %request.uri(), id = request_id::of(request))
 }
 
-/// `GET /health`, `GET /ping` and `POST /ping`: 200 while requests are answered, 503 once the engine has stopped.
+/// `GET /health`, `GET /ping` and `POST /ping`: 200 while requests are answered, 503 once the
+/// engine has stopped.
 async fn health(State(state): State<Shared>) -> StatusCode {
     if state.engine.is_stopped() {
         StatusCode::SERVICE_UNAVAILABLE
@@ -201,7 +202,8 @@ async fn ready(State(state): State<Shared>, stopping: Option<Extension<Stopping>
     (StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response()
 }
 
-/// What is answered to the last: whether the server lives, whether it takes requests, and what it did.
+/// What is answered to the last: whether the server lives, whether it takes requests, and what it
+/// did.
 const TO_THE_LAST: [&str; 4] = ["/health", "/ping", "/ready", "/metrics"];
 
 fn is_stopping(stopping: Option<&Extension<Stopping>>) -> bool {

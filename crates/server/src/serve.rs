@@ -1,8 +1,8 @@
 //! Listening, and ending gracefully.
 //!
-//! On the first signal the server stops accepting, lets the requests under way end, and returns; a deadline or
-//! a second signal ends the wait. Streams that are cut off this way end without their last event, which clients
-//! report as an error.
+//! On the first signal the server stops accepting, lets the requests under way end, and returns; a
+//! deadline or a second signal ends the wait. Streams that are cut off this way end without their
+//! last event, which clients report as an error.
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -26,8 +26,9 @@ pub enum Ended {
     CutOff,
 }
 
-/// Serves `state` on `listener`, over TLS if there is a certificate, until `signal` yields. Requests under way then have `grace` to end; `signal` a
-/// second time, or the end of `grace`, cuts them off.
+/// Serves `state` on `listener`, over TLS if there is a certificate, until `signal` yields.
+/// Requests under way then have `grace` to end; `signal` a second time, or the end of `grace`, cuts
+/// them off.
 ///
 /// # Errors
 /// A bug of the server's. Faults of connections, or in taking them, are logged.

@@ -1,7 +1,7 @@
 //! Whose a request is, and what of the server that shows.
 //!
-//! Handlers get a [`Session`] and ask it for adapters, never the registry: what a key may not use looks, to the byte, like
-//! what is not there.
+//! Handlers get a [`Session`] and ask it for adapters, never the registry: what a key may not use
+//! looks, to the byte, like what is not there.
 
 use std::{
     ops::Deref,
@@ -29,7 +29,8 @@ use crate::{
 
 /// Anthropic's and Azure's way to send a key.
 const API_KEY: &str = "x-api-key";
-/// What answers to anybody: whether the server lives and takes requests, and what any server of this kind understands.
+/// What answers to anybody: whether the server lives and takes requests, and what any server of
+/// this kind understands.
 const OPEN: [&str; 5] = ["/health", "/ping", "/ready", "/openapi.json", "/docs"];
 
 /// Whose a request is: a key's, or anybody's where there are no keys.
@@ -41,7 +42,8 @@ pub(crate) struct Caller(Option<Arc<Key>>);
 pub(crate) struct Background;
 
 impl Caller {
-    /// Who is let in by the key of that id as it is now, or without one; `None` if nobody is any more.
+    /// Who is let in by the key of that id as it is now, or without one; `None` if nobody is any
+    /// more.
     pub(crate) fn of(state: &AppState, key: Option<&str>) -> Option<Self> {
         let access = state.access.as_ref().filter(|access| !access.is_empty());
         match (access, key) {
@@ -74,7 +76,8 @@ impl Deref for Session {
     }
 }
 
-/// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every request anew.
+/// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every
+/// request anew.
 pub(crate) async fn authenticate(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
     // A line of a batch, which nobody sends over the network, comes with whose it is.
     let is_ours = request.extensions().get::<Caller>().is_some();
@@ -150,7 +153,8 @@ impl FromRequestParts<Shared> for Session {
     }
 }
 
-/// The name that an adapter gets which is called as its source is: however that is spelt, it is one.
+/// The name that an adapter gets which is called as its source is: however that is spelt, it is
+/// one.
 pub(crate) fn name_of(at: &Reference) -> String {
     match at.to_string() {
         written if at.is_remote() => written
@@ -162,7 +166,8 @@ pub(crate) fn name_of(at: &Reference) -> String {
 }
 
 impl Session {
-    /// The session with the key as it is now, for answers that go on for long; `None` if nobody would be let in by it.
+    /// The session with the key as it is now, for answers that go on for long; `None` if nobody
+    /// would be let in by it.
     pub(crate) fn renewed(&self) -> Option<Self> {
         let key = self.key_id();
         let caller = Caller::of(&self.state, key)?;
@@ -221,7 +226,8 @@ impl Session {
         }
     }
 
-    /// Does something to its end, whether or not whoever asked for it waits, and notes how it ended.
+    /// Does something to its end, whether or not whoever asked for it waits, and notes how it
+    /// ended.
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -238,7 +244,8 @@ impl Session {
         done.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?
     }
 
-    /// For whom the engine computes: the key's tenant, and within it who says the same `cache_salt`.
+    /// For whom the engine computes: the key's tenant, and within it who says the same
+    /// `cache_salt`.
     pub(crate) fn tenant(&self, salt: Option<Tenant>) -> Option<Tenant> {
         match &self.caller.0 {
             None => salt,

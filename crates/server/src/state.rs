@@ -26,7 +26,8 @@ pub struct AppState {
     pub engine: Engine,
     /// The base's tokenizer, which all adapters share.
     pub tokenizer: Arc<Tokenizer>,
-    /// The base's: turns messages into a prompt. Without it chat is refused, but by adapters with a template of their own.
+    /// The base's: turns messages into a prompt. Without it chat is refused, but by adapters with a
+    /// template of their own.
     pub template: Option<Arc<ChatTemplate>>,
     /// Makes grammars of what answers must be.
     pub constraints: Arc<Constraints>,

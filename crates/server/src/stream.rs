@@ -52,7 +52,8 @@ pub(crate) trait Wording: Send + 'static {
     /// Chunks before anything was generated.
     fn open(&mut self, chunks: &mut Chunks);
 
-    /// Chunks for an event of a choice; never called with [`Event::Failed`], [`Event::Refused`] or [`Event::Cancelled`].
+    /// Chunks for an event of a choice; never called with [`Event::Failed`], [`Event::Refused`] or
+    /// [`Event::Cancelled`].
     fn event(&mut self, choice: usize, event: Event, chunks: &mut Chunks);
 
     /// Chunks after the last choice has finished.
@@ -113,7 +114,8 @@ impl<W: Wording> Streaming<W> {
     }
 }
 
-/// A response that sends the answers as they come. Dropping it (the client hung up) drops the answers.
+/// A response that sends the answers as they come. Dropping it (the client hung up) drops the
+/// answers.
 pub(crate) fn respond<W: Wording>(answers: Answers, wording: W) -> Response {
     let streaming = Streaming {
         answers,
@@ -125,7 +127,8 @@ pub(crate) fn respond<W: Wording>(answers: Answers, wording: W) -> Response {
         let chunk = streaming.next().await?;
         Some((Ok::<_, Infallible>(chunk), streaming))
     });
-    // Comments while nothing is generated keep proxies from closing a request that waits in the queue.
+    // Comments while nothing is generated keep proxies from closing a request that waits in the
+    // queue.
     let mut response = Sse::new(Box::pin(events))
         .keep_alive(KeepAlive::default())
         .into_response();

@@ -11,8 +11,9 @@ use std::{
 use multigraft_access::{Access, Counts, Used};
 use multigraft_engine::Event;
 
-/// A request as it goes, all of its choices together. Dropped by the last of them, it is counted for the hour in which it ended, with
-/// what was made until then. One that was never accepted is counted as refused.
+/// A request as it goes, all of its choices together. Dropped by the last of them, it is counted
+/// for the hour in which it ended, with what was made until then. One that was never accepted is
+/// counted as refused.
 #[derive(Debug)]
 pub(crate) struct Tally {
     access: Arc<Access>,

@@ -7,8 +7,8 @@ use tokio::task;
 
 use crate::error::ApiError;
 
-/// Texts longer than this, in bytes, are tokenised on a thread of their own: they take milliseconds, where a switch
-/// of threads takes microseconds.
+/// Texts longer than this, in bytes, are tokenised on a thread of their own: they take
+/// milliseconds, where a switch of threads takes microseconds.
 const LONG: usize = 16 << 10;
 
 /// The tokens of `text`, which is the request's `field`.

@@ -1,7 +1,9 @@
-//! The requests under way and the adapters that they named, so that an adapter can be removed with its requests.
+//! The requests under way and the adapters that they named, so that an adapter can be removed with
+//! its requests.
 //!
-//! A request has its [`Ticket`] before it looks up what its names stand for, so one that found a name is found by whoever
-//! removes that name, wherever it is by then: waiting for a load or a merge, on its way to the engine, or in it.
+//! A request has its [`Ticket`] before it looks up what its names stand for, so one that found a
+//! name is found by whoever removes that name, wherever it is by then: waiting for a load or a
+//! merge, on its way to the engine, or in it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -62,7 +64,8 @@ impl Underway {
         }
     }
 
-    /// Tells the requests that named `name` that it was removed. Returns what the engine has of them.
+    /// Tells the requests that named `name` that it was removed. Returns what the engine has of
+    /// them.
     pub(crate) fn remove(&self, name: &str) -> HashSet<RequestId> {
         let mut table = self.lock();
         let named = |entry: &&mut Entry| entry.names.iter().any(|named| named == name);
@@ -104,8 +107,8 @@ impl Ticket {
         table.requests.get(&self.number)?.removed.clone()
     }
 
-    /// Hands choices to the engine by `submit`, unless an adapter that the request named was removed: then that name is
-    /// the outer error.
+    /// Hands choices to the engine by `submit`, unless an adapter that the request named was
+    /// removed: then that name is the outer error.
     pub(crate) fn submit(
         &self,
         submit: impl FnOnce(&mut Vec<RequestId>) -> Result<(), SubmitError>,

@@ -1,8 +1,9 @@
 //! Tells of a step that does not end.
 //!
-//! Requests are answered as long as the engine makes one step after the other. One that takes longer than any model should need
-//! (a machine that swaps, a processor that was taken away, a bug) is said in the log, by `/ready` and by a metric; it is not ended,
-//! as nothing can end a computation from outside but a restart.
+//! Requests are answered as long as the engine makes one step after the other. One that takes
+//! longer than any model should need (a machine that swaps, a processor that was taken away, a bug)
+//! is said in the log, by `/ready` and by a metric; it is not ended, as nothing can end a
+//! computation from outside but a restart.
 
 use std::{sync::Arc, time::Duration};
 

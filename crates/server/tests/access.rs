@@ -1,4 +1,5 @@
-//! Who is let in, and what managers change of what is theirs. That nobody reaches what is others' is in `isolation.rs`.
+//! Who is let in, and what managers change of what is theirs. That nobody reaches what is others'
+//! is in `isolation.rs`.
 
 mod support;
 

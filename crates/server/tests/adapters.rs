@@ -1,4 +1,5 @@
-//! Adding, replacing and removing adapters over HTTP, in our own dialect and in those of vLLM, SGLang and llama.cpp.
+//! Adding, replacing and removing adapters over HTTP, in our own dialect and in those of vLLM,
+//! SGLang and llama.cpp.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! The log of management: every change that is asked for is a line, done or refused, and nothing else is.
+//! The log of management: every change that is asked for is a line, done or refused, and nothing
+//! else is.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -21,7 +22,8 @@ use serde_json::{Value, json};
 use support::{Answer, Options, Server, server_with, write_adapter};
 use tower::ServiceExt as _;
 
-/// A server with the keys `boss`, an admin's, and `user`, which may use everything, and a folder of sources.
+/// A server with the keys `boss`, an admin's, and `user`, which may use everything, and a folder of
+/// sources.
 struct Audited {
     server: Server,
     boss: String,

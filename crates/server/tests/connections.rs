@@ -337,8 +337,8 @@ async fn stopping_closes_who_waits_and_lets_who_is_answered_end() {
     assert_eq!(ended.expect("no fault"), Ended::Drained);
 }
 
-/// Rubbish after a request is not read, and a connection that is closed with something unread is reset: the part of an answer that
-/// has not reached the client would be lost with it.
+/// Rubbish after a request is not read, and a connection that is closed with something unread is
+/// reset: the part of an answer that has not reached the client would be lost with it.
 #[tokio::test]
 async fn an_answer_is_whole_whatever_the_client_still_sends() {
     let server = server();
@@ -351,7 +351,8 @@ async fn an_answer_is_whole_whatever_the_client_still_sends() {
     let request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let sending = async {
         writer.write_all(request).await.expect("sent");
-        // More than the server reads of what it does not care for; it may be gone before it has all.
+        // More than the server reads of what it does not care for; it may be gone before it has
+        // all.
         let _ = writer.write_all(&[b'x'; 1 << 20]).await;
     };
     let reading = async {

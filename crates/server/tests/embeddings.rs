@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use support::{BASE, Options, hash, server, server_with};
 
-/// The vector of length 1 in the direction of the one that the backend gives: the token, the adapter's step, 0.
+/// The vector of length 1 in the direction of the one that the backend gives: the token, the
+/// adapter's step, 0.
 fn direction(token: f64, step: f64) -> Vec<f64> {
     let length = token.hypot(step);
     vec![token / length, step / length, 0.0]

@@ -131,6 +131,7 @@ async fn readers_hear_what_becomes_of_adapters_and_slow_ones_where_it_ended() {
     let request = Request::builder().method(Method::DELETE).uri("/v1/adapters/new");
     server.send(request.body(Body::empty()).unwrap()).await;
     reader.until("new", "removed").await;
-    // Who read nothing until now is told where it ended: of `new`, that came and went, there is nothing to say.
+    // Who read nothing until now is told where it ended: of `new`, that came and went, there is
+    // nothing to say.
     slow.until("broken", "failed").await;
 }

@@ -1,7 +1,8 @@
-//! A key that may use one adapter cannot see, use, change, time or read from the cache anything of another: a test for each way.
+//! A key that may use one adapter cannot see, use, change, time or read from the cache anything of
+//! another: a test for each way.
 //!
-//! What may not be used has to be answered as what is not there: bodies are compared after the one name was put in the
-//! other's place.
+//! What may not be used has to be answered as what is not there: bodies are compared after the one
+//! name was put in the other's place.
 
 mod support;
 
@@ -672,7 +673,8 @@ async fn cache_of_one_adapter_is_not_found_under_another_nor_under_another_salt(
     assert_eq!(cached(0, "two", Some("s")).await, 0);
     // Of the same tenant, with the same salt: its own.
     assert!(cached(1, "two", Some("s")).await > 0);
-    // Another adapter, the base, another salt, none, and tenants that spell tenant and salt otherwise.
+    // Another adapter, the base, another salt, none, and tenants that spell tenant and salt
+    // otherwise.
     for (key, model, salt) in [
         (0, "team/three", Some("s")),
         (0, BASE, Some("s")),

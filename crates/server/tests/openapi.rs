@@ -106,7 +106,8 @@ async fn every_field_that_is_described_is_one_that_the_server_knows() {
     }
 }
 
-/// Bodies that would be right if the field were known: the field is the only thing that can be wrong with them.
+/// Bodies that would be right if the field were known: the field is the only thing that can be
+/// wrong with them.
 fn bodies(schema: &Value, field: &str, value: &Value) -> Vec<Value> {
     let mut body = Map::new();
     for required in schema["required"].as_array().into_iter().flatten() {

@@ -1,4 +1,5 @@
-//! Removing an adapter with its requests: they hear of it, and what they held is free when the answer comes.
+//! Removing an adapter with its requests: they hear of it, and what they held is free when the
+//! answer comes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 use support::{Answer, BASE, Options, Server, server_with, write_adapter};
 use tokio::task::JoinHandle;
 
-/// A server that has the adapters `one`, `twin` of the same files, and `other`. Its steps wait for words.
+/// A server that has the adapters `one`, `twin` of the same files, and `other`. Its steps wait for
+/// words.
 async fn busy(dir: &tempfile::TempDir) -> (Server, Sender<()>) {
     let (gate, words) = mpsc::channel();
     let server = server_with(Options {

@@ -20,7 +20,8 @@ const OWN: &str = "{% for m in messages %}[{{ m.content }}]{% endfor %}{{ eos_to
 const SAID: &str = "[hi]<end>";
 const TOKENS: [u32; 5] = [91, 104, 105, 93, END];
 
-/// A server with an adapter `own` that has a template in its folder and that nobody has asked for yet.
+/// A server with an adapter `own` that has a template in its folder and that nobody has asked for
+/// yet.
 fn serving() -> (Server, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let server = server_with(Options {
@@ -194,7 +195,8 @@ async fn a_template_comes_and_goes_with_its_version() {
     .await;
     assert_eq!(back.json()["hash"], first["hash"]);
     assert_eq!(templated(&server, "a").await, "first");
-    // One that was registered before anybody looked at its files is not served without its template.
+    // One that was registered before anybody looked at its files is not served without its
+    // template.
     let unseen = server.post("/v1/chat/completions", chat("own")).await;
     assert_eq!(unseen.status, 503, "{}", unseen.text);
     let message = unseen.json()["error"]["message"].to_string();

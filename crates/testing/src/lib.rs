@@ -2,8 +2,8 @@
 //!
 //! A dev-dependency only; no shipped crate depends on it.
 //!
-//! A test that needs the real model must not pass without it, so [`smollm2`] panics with the command that
-//! fetches it instead of returning an `Option` that a test could skip on.
+//! A test that needs the real model must not pass without it, so [`smollm2`] panics with the
+//! command that fetches it instead of returning an `Option` that a test could skip on.
 
 mod gguf;
 mod web;
@@ -24,12 +24,14 @@ const MODEL_VARIABLE: &str = "MULTIGRAFT_TEST_MODEL";
 
 /// The GGUF file of SmolLM2-135M-Instruct (Q4_1).
 ///
-/// Looked for at `$MULTIGRAFT_TEST_MODEL`, else in the `models` folder of the cache that `cargo xtask model`
-/// fills: `$MULTIGRAFT_CACHE`, else `$XDG_CACHE_HOME/multigraft`, else `~/.cache/multigraft`.
+/// Looked for at `$MULTIGRAFT_TEST_MODEL`, else in the `models` folder of the cache that `cargo
+/// xtask model` fills: `$MULTIGRAFT_CACHE`, else `$XDG_CACHE_HOME/multigraft`, else
+/// `~/.cache/multigraft`.
 ///
 /// # Panics
 ///
-/// If the file is not there, saying how to get it: a test without its model fails, it is not skipped.
+/// If the file is not there, saying how to get it: a test without its model fails, it is not
+/// skipped.
 #[must_use]
 pub fn smollm2() -> PathBuf {
     let path = model_path(|name| env::var(name).ok().filter(|value| !value.is_empty()));

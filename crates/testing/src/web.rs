@@ -1,4 +1,5 @@
-//! A web server of this machine: plain files, and the Hugging Face Hub's file protocol for repositories that a test makes.
+//! A web server of this machine: plain files, and the Hugging Face Hub's file protocol for
+//! repositories that a test makes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::{Tokenizer, tokenizer::Pieces};
 
-/// Turns a stream of tokens into text that is whole at every moment: it gives out a character when the last
-/// of its bytes has arrived, never a part of one.
+/// Turns a stream of tokens into text that is whole at every moment: it gives out a character when
+/// the last of its bytes has arrived, never a part of one.
 ///
-/// What [`push`](Self::push) gave out, and at last [`finish`](Self::finish), is together exactly what
-/// [`Tokenizer::decode`] says of all the ids.
+/// What [`push`](Self::push) gave out, and at last [`finish`](Self::finish), is together exactly
+/// what [`Tokenizer::decode`] says of all the ids.
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
@@ -28,9 +28,9 @@ impl Detokenizer {
         }
     }
 
-    /// A detokeniser in the middle of a text: the tokens to come go on from a prompt. The difference is the
-    /// space that SentencePiece puts before a text's first word: at the start it is an artefact and dropped,
-    /// here it is the space between two words.
+    /// A detokeniser in the middle of a text: the tokens to come go on from a prompt. The
+    /// difference is the space that SentencePiece puts before a text's first word: at the start it
+    /// is an artefact and dropped, here it is the space between two words.
     #[must_use]
     pub fn continuing(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
         Self {
@@ -40,7 +40,8 @@ impl Detokenizer {
         }
     }
 
-    /// Takes the next token and gives the text that is complete now; often nothing or several characters.
+    /// Takes the next token and gives the text that is complete now; often nothing or several
+    /// characters.
     pub fn push(&mut self, id: u32) -> String {
         let mut out = String::new();
         self.text
@@ -48,8 +49,8 @@ impl Detokenizer {
         out
     }
 
-    /// Ends the text: what is left of an unfinished character becomes U+FFFD. The detokeniser is then at the
-    /// middle of a text, with nothing pending.
+    /// Ends the text: what is left of an unfinished character becomes U+FFFD. The detokeniser is
+    /// then at the middle of a text, with nothing pending.
     pub fn finish(&mut self) -> String {
         let mut out = String::new();
         self.text.finish(&mut out);

@@ -33,7 +33,8 @@ pub enum TextError {
         consequence: &'static str,
     },
 
-    /// A metadata value of a GGUF file is of the wrong type, out of range, or disagrees with another.
+    /// A metadata value of a GGUF file is of the wrong type, out of range, or disagrees with
+    /// another.
     #[error("GGUF metadata `{key}` {reason}")]
     InvalidMetadata {
         /// The key.
@@ -51,7 +52,8 @@ pub enum TextError {
         supported: &'static str,
     },
 
-    /// The GGUF file names a pre-tokenizer that is not known; guessing would give wrong tokens silently.
+    /// The GGUF file names a pre-tokenizer that is not known; guessing would give wrong tokens
+    /// silently.
     #[error("the GGUF pre-tokenizer `{name}` is not known (known: {known})")]
     UnknownPreTokenizer {
         /// The value of `tokenizer.ggml.pre`.

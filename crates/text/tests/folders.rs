@@ -1,4 +1,5 @@
-//! Hugging Face folders: what the files beside `tokenizer.json` say, and what is wrong with them is named.
+//! Hugging Face folders: what the files beside `tokenizer.json` say, and what is wrong with them is
+//! named.
 
 use std::{fs, path::Path};
 

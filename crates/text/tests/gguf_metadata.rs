@@ -1,4 +1,5 @@
-//! GGUF metadata that a tokenizer is built from: what each key means, and what is wrong with a file is named.
+//! GGUF metadata that a tokenizer is built from: what each key means, and what is wrong with a file
+//! is named.
 
 use multigraft_testing::GgufWriter;
 use multigraft_text::{ChatTemplate, TextError, Tokenizer};

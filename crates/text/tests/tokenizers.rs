@@ -1,5 +1,5 @@
-//! Tokenizers of every kind against what Hugging Face's `tokenizers` gives for the originals, on a corpus of
-//! many scripts, code, emoji, control characters and special tokens.
+//! Tokenizers of every kind against what Hugging Face's `tokenizers` gives for the originals, on a
+//! corpus of many scripts, code, emoji, control characters and special tokens.
 
 use std::{
     fs,
@@ -71,8 +71,8 @@ fn check(what: &str, tokenizer: Tokenizer, reference: &Reference) {
             &reference.decode[index],
         );
         if expected.contains(BROKEN) && !text.contains(BROKEN) {
-            // `tokenizers` reads an added token `<Ñ>` in byte-level vocabularies as if it were spelled in
-            // bytes.
+            // `tokenizers` reads an added token `<Ñ>` in byte-level vocabularies as if it were
+            // spelled in bytes.
             assert!(!decoded.contains(BROKEN), "{what}: {decoded:?}");
         } else {
             assert_eq!(decoded, *expected, "{what}");
@@ -94,9 +94,9 @@ fn check(what: &str, tokenizer: Tokenizer, reference: &Reference) {
 
 const BROKEN: char = char::REPLACEMENT_CHARACTER;
 
-/// Whether `text` is what `tokenizers` decodes, with one difference allowed: its byte fallback gives up on a
-/// whole run of byte tokens if a part of it is broken. That cannot be done while the tokens are still coming
-/// in, and loses characters that are whole; we keep those.
+/// Whether `text` is what `tokenizers` decodes, with one difference allowed: its byte fallback
+/// gives up on a whole run of byte tokens if a part of it is broken. That cannot be done while the
+/// tokens are still coming in, and loses characters that are whole; we keep those.
 fn same_but_for_broken_bytes(text: &str, expected: &str) -> bool {
     match (expected.find(BROKEN), expected.rfind(BROKEN)) {
         (Some(first), Some(last)) => {

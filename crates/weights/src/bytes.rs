@@ -10,8 +10,9 @@ use memmap2::Mmap;
 use crate::error::{Fault, WeightsError};
 use crate::mmap;
 
-/// Files up to this size are read into memory rather than mapped when [`Access::ReadSmall`] is asked for. Adapters
-/// are smaller and are replaced while the server runs; a map of a file that shrinks would end the process.
+/// Files up to this size are read into memory rather than mapped when [`Access::ReadSmall`] is
+/// asked for. Adapters are smaller and are replaced while the server runs; a map of a file that
+/// shrinks would end the process.
 const READ_LIMIT: u64 = 256 << 20;
 
 /// How a file's bytes are taken.

@@ -2,14 +2,14 @@
 
 use multigraft_kernels::BlockType;
 
-/// A view of one tensor in an open file. `bytes` is exactly the storage of [`Tensor::len`] weights: this is checked
-/// when the file is opened.
+/// A view of one tensor in an open file. `bytes` is exactly the storage of [`Tensor::len`] weights:
+/// this is checked when the file is opened.
 #[derive(Clone, Copy)]
 pub struct Tensor<'a> {
     /// The name in the file.
     pub name: &'a str,
-    /// Row-major, outermost dimension first (for GGUF, the file's dimensions reversed): a linear layer's weight is
-    /// `[outputs, inputs]` in both formats.
+    /// Row-major, outermost dimension first (for GGUF, the file's dimensions reversed): a linear
+    /// layer's weight is `[outputs, inputs]` in both formats.
     pub shape: &'a [usize],
     /// How the weights are stored.
     pub block_type: BlockType,
@@ -33,8 +33,8 @@ impl Tensor<'_> {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// How many rows of [`Tensor::cols`] weights there are: 1 for a vector, the first dimension for a matrix, the
-    /// product of all but the last dimension for more.
+    /// How many rows of [`Tensor::cols`] weights there are: 1 for a vector, the first dimension for
+    /// a matrix, the product of all but the last dimension for more.
     pub fn rows(&self) -> usize {
         self.shape
             .split_last()

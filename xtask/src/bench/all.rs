@@ -172,8 +172,9 @@ impl Results {
         }
     }
 
-    /// Measures something and writes all there is by then: what was measured for half an hour must not be lost to what
-    /// comes after. If it fails, the rows that it announced and did not fill say why, and the rest goes on.
+    /// Measures something and writes all there is by then: what was measured for half an hour must
+    /// not be lost to what comes after. If it fails, the rows that it announced and did not fill
+    /// say why, and the rest goes on.
     pub(super) fn attempt(&mut self, measure: impl FnOnce(&mut Self) -> Result<()>) {
         let first = self.rows.len();
         if let Err(error) = measure(self) {

@@ -17,7 +17,8 @@ const TOLERANCE: f64 = 0.05;
 /// Rounds at least: fewer say nothing about noise.
 const ROUNDS: usize = 5;
 
-/// Runs the short set on the current tree and on `revision`; status 1 if a figure has become slower.
+/// Runs the short set on the current tree and on `revision`; status 1 if a figure has become
+/// slower.
 pub(super) fn run(revision: &str, subjects: &[Subject], arguments: &Arguments) -> Result<ExitCode> {
     let then = Worktree::of(revision)?;
     let before = then.build()?;
@@ -102,7 +103,8 @@ struct Change {
     now: f64,
     /// The median of the rounds' ratios, now over before.
     ratio: f64,
-    /// How far that median may be off: twice its standard error, estimated from the median deviation.
+    /// How far that median may be off: twice its standard error, estimated from the median
+    /// deviation.
     noise: f64,
 }
 
@@ -170,7 +172,8 @@ impl Worktree {
         self.folder.path().join("tree")
     }
 
-    /// Builds it; what was built stays in the target folder, so that the next comparison is quicker.
+    /// Builds it; what was built stays in the target folder, so that the next comparison is
+    /// quicker.
     fn build(&self) -> Result<PathBuf> {
         let target = target_folder().join("compare");
         let mut build = Command::new("cargo");

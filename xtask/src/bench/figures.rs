@@ -36,7 +36,8 @@ pub(super) fn bench(program: &Path, what: &str) -> Command {
     command
 }
 
-/// A command of [`bench()`] as the table shows it: without what depends on the machine or says how results are handed over.
+/// A command of [`bench()`] as the table shows it: without what depends on the machine or says how
+/// results are handed over.
 pub(super) fn shown(command: &Command) -> String {
     const LEFT_OUT: [&str; 5] = ["--log", "--json", "--url", "--dialect", "--threads"];
     let mut words = Vec::new();

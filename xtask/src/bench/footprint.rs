@@ -12,7 +12,8 @@ use super::rows::{Figure, Rival, Unit};
 use super::running::Running;
 use super::subjects::Subject;
 
-/// Memory for keys and values: 2,912 tokens of SmolLM2, less than the load has, so that all of it is touched.
+/// Memory for keys and values: 2,912 tokens of SmolLM2, less than the load has, so that all of it
+/// is touched.
 const KV_MIB: f64 = 64.0;
 /// 24 requests of 192 tokens.
 const LOAD: Load = Load {
@@ -33,8 +34,8 @@ pub(super) fn measure(tools: &Tools, results: &mut Results) {
     }
 }
 
-/// Resident memory less that of keys and values: ours after a load that fills them, the rival's at its start, where it
-/// takes and clears them.
+/// Resident memory less that of keys and values: ours after a load that fills them, the rival's at
+/// its start, where it takes and clears them.
 fn memory(tools: &Tools, results: &mut Results) -> Result<()> {
     let row = results.rows.announce(
         "Q4_0, no adapters: resident memory beyond keys and values",

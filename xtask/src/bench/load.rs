@@ -17,7 +17,8 @@ use super::subjects::NotGiven;
 /// Every load's prompts and answers, in tokens.
 const PROMPT: usize = 128;
 const ANSWER: usize = 64;
-/// How long a rival is left alone before ours is measured: vLLM's workers spin for a second after their last request.
+/// How long a rival is left alone before ours is measured: vLLM's workers spin for a second after
+/// their last request.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// Clients, the adapters that they take in turn, and how often they ask all together.
@@ -99,8 +100,8 @@ impl Outcome {
         Ok(())
     }
 
-    /// Says what the machine would have allowed: the load's prompts one by one, and its other tokens in steps of one row
-    /// for each client.
+    /// Says what the machine would have allowed: the load's prompts one by one, and its other
+    /// tokens in steps of one row for each client.
     pub(super) fn add_roofline(
         &mut self,
         tools: &Tools,
@@ -171,7 +172,8 @@ pub(super) fn converted(adapters: &Path, count: usize) -> Result<Vec<PathBuf>> {
     (0..count).map(file).collect()
 }
 
-/// All loads in every round, one after the other, each on our server and then on its rival's if it has one.
+/// All loads in every round, one after the other, each on our server and then on its rival's if it
+/// has one.
 pub(super) fn in_turn(
     tools: &Tools,
     results: &mut Results,

@@ -63,7 +63,8 @@ impl LlamaCpp {
             .context("llama-bench did not say how many tokens/s")
     }
 
-    /// The command of a server for so many requests at once, with the adapters loaded and none applied.
+    /// The command of a server for so many requests at once, with the adapters loaded and none
+    /// applied.
     pub(super) fn server(&self, model: &Path, adapters: &[PathBuf], slots: usize) -> Command {
         let mut command = Command::new(self.folder.join("llama-server"));
         command.arg("--model").arg(model).args([
@@ -130,7 +131,8 @@ impl Python {
         Ok(command)
     }
 
-    /// PEFT's tokens/s with `count` requests for as many adapters: in one batch, and one after the other.
+    /// PEFT's tokens/s with `count` requests for as many adapters: in one batch, and one after the
+    /// other.
     pub(super) fn peft(&self, model: &Path, adapters: &Path, count: usize) -> Result<Value> {
         self.has("peft", "peft")?;
         let mut command = self.script("peft_mixed.py", model, adapters, count);

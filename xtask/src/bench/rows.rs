@@ -1,4 +1,5 @@
-//! The rows of the table of figures: announced first, filled by what measures them, said to be missing if nothing did.
+//! The rows of the table of figures: announced first, filled by what measures them, said to be
+//! missing if nothing did.
 
 use std::fmt;
 

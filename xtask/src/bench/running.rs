@@ -29,7 +29,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts a server that takes `--host` and `--port` and answers at `/health`; what it prints goes to `log`.
+    /// Starts a server that takes `--host` and `--port` and answers at `/health`; what it prints
+    /// goes to `log`.
     pub(super) fn start(mut command: Command, log: &Path) -> Result<Self> {
         let port = free_port()?;
         let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;

@@ -94,7 +94,8 @@ pub(super) fn small(tools: &Tools, results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// SmolLM2 in BF16 beside vLLM: the base without adapters loaded, so that it is compiled, then with eight.
+/// SmolLM2 in BF16 beside vLLM: the base without adapters loaded, so that it is compiled, then with
+/// eight.
 pub(super) fn vllm(tools: &Tools, results: &mut Results) {
     for (what, adapters, times, to_reach) in [
         ("16 clients, base", 0, 3, "1.3"),

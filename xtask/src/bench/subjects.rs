@@ -1,4 +1,5 @@
-//! What is measured: models and adapters of agreed names in one folder, as `tools/rivals/make_subjects.py` makes them.
+//! What is measured: models and adapters of agreed names in one folder, as
+//! `tools/rivals/make_subjects.py` makes them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -32,7 +32,8 @@ const WORDS: [&str; 32] = [
     "company", "system", "program", "question", "work", "number", "night", "point", "home",
 ];
 
-/// The same conversations with a server that keeps what it has computed, and with one that does not.
+/// The same conversations with a server that keeps what it has computed, and with one that does
+/// not.
 pub(super) fn measure(tools: &Tools, results: &mut Results) -> Result<()> {
     let row = results.rows.announce(
         format!("second turn of a chat, {HISTORY} tokens of history: TTFT"),
@@ -94,8 +95,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Milliseconds until the answer to a second question begins. Its first token is all of it, so that it need not be
-    /// streamed.
+    /// Milliseconds until the answer to a second question begins. Its first token is all of it, so
+    /// that it need not be streamed.
     fn second_turn(&self, seed: usize) -> Result<f64> {
         let mut messages = json!([{"role": "user", "content": words(self.words, 2 * seed)}]);
         let first = self.ask(&messages, ANSWER)?;

@@ -1,8 +1,10 @@
-//! What was used: requests and tokens of every key and adapter by the hour, in `usage.sqlite` of the data folder.
+//! What was used: requests and tokens of every key and adapter by the hour, in `usage.sqlite` of
+//! the data folder.
 //!
 //! Requests are counted in memory when they end, and written every second or so by whoever follows
-//! ([`Access::follow`](crate::Access::follow)): a crash loses what was counted since, and requests under way. An hour has a row
-//! for each key and adapter that had a request in it; rows are kept for 400 days.
+//! ([`Access::follow`](crate::Access::follow)): a crash loses what was counted since, and requests
+//! under way. An hour has a row for each key and adapter that had a request in it; rows are kept
+//! for 400 days.
 
 mod report;
 mod store;

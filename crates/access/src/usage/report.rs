@@ -88,7 +88,8 @@ pub struct Query {
     pub key: Option<String>,
 }
 
-/// A row of the answer, as JSON has it too. What rows are not apart by is `None`, and left out there.
+/// A row of the answer, as JSON has it too. What rows are not apart by is `None`, and left out
+/// there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// When its hour, day or month begins, in seconds since 1970.
@@ -112,7 +113,8 @@ pub struct Row {
 }
 
 impl Query {
-    /// A time as people write it: a day in UTC (`2027-01-31`, its beginning), or whole seconds since 1970.
+    /// A time as people write it: a day in UTC (`2027-01-31`, its beginning), or whole seconds
+    /// since 1970.
     ///
     /// # Errors
     /// A sentence, if it is neither.

@@ -1,4 +1,5 @@
-//! Usage in SQLite. A database of its own: keys are read while a long report is made, and it may be deleted.
+//! Usage in SQLite. A database of its own: keys are read while a long report is made, and it may be
+//! deleted.
 
 use std::{
     path::{Path, PathBuf},
@@ -69,7 +70,8 @@ impl Store {
         }
     }
 
-    /// Adds all rows or none. Added, not put in their place: another server may have the folder too.
+    /// Adds all rows or none. Added, not put in their place: another server may have the folder
+    /// too.
     pub(super) fn add(&self, rows: &Waiting) -> Result<(), AccessError> {
         let mut database = self.database();
         let mut add = || {

@@ -1,4 +1,5 @@
-//! Every field that PEFT can write into a LoRA's `adapter_config.json`, and what becomes of it: the one table.
+//! Every field that PEFT can write into a LoRA's `adapter_config.json`, and what becomes of it: the
+//! one table.
 
 use serde_json::{Map, Value};
 
@@ -51,8 +52,8 @@ pub(super) const fn refused(name: &'static str, note: &'static str) -> Field {
     }
 }
 
-/// The fields of PEFT 0.21.2's `LoraConfig`, of earlier versions, and of tools that add theirs. A field that is not in
-/// this table is refused unless it is null, false or empty.
+/// The fields of PEFT 0.21.2's `LoraConfig`, of earlier versions, and of tools that add theirs. A
+/// field that is not in this table is refused unless it is null, false or empty.
 pub const FIELDS: &[Field] = &[
     // PeftConfigMixin, PeftConfig
     applied("peft_type", "LORA, or a kind that is turned into LoRA on loading"),

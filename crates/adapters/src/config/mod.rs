@@ -1,7 +1,8 @@
 //! `adapter_config.json`: what an adapter says about itself.
 //!
-//! [`parse_config`] turns the JSON into a [`PeftConfig`], every field of which is honoured; what PEFT can say and is
-//! not done here is refused by the name of its field. [`FIELDS`] is the table of all of them.
+//! [`parse_config`] turns the JSON into a [`PeftConfig`], every field of which is honoured; what
+//! PEFT can say and is not done here is refused by the name of its field. [`FIELDS`] is the table
+//! of all of them.
 
 mod fields;
 mod pattern;
@@ -23,8 +24,8 @@ use pattern::Overrides;
 use targets::Targets;
 use value::Fields;
 
-/// The largest `adapter_config.json` that is parsed, in bytes. One that lists every module of a 100-layer model by
-/// its path, with ranks, has 100 kB.
+/// The largest `adapter_config.json` that is parsed, in bytes. One that lists every module of a
+/// 100-layer model by its path, with ranks, has 100 kB.
 pub const CONFIG_LIMIT: usize = 1 << 20;
 /// The largest rank that is taken.
 pub const RANK_LIMIT: usize = 4096;
@@ -191,8 +192,8 @@ impl PeftConfig {
 /// Parses the contents of `adapter_config.json`.
 ///
 /// # Errors
-/// If it is not JSON, not the config of a LoRA or of a kind that is turned into LoRA, for a causal language model, or holds a setting that is out of range, not
-/// supported or not known.
+/// If it is not JSON, not the config of a LoRA or of a kind that is turned into LoRA, for a causal
+/// language model, or holds a setting that is out of range, not supported or not known.
 pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
     if bytes.len() > CONFIG_LIMIT {
         return Err(Refusal::ConfigTooLarge {
@@ -275,7 +276,8 @@ fn default_rank(fields: Fields<'_>, kind: Kind) -> Result<usize, Refusal> {
 /// The most invocation tokens; they are looked for in every prompt.
 const INVOCATION_LIMIT: usize = 1024;
 
-/// What sets in within a sequence can only be an update of linear maps: PEFT too switches nothing else.
+/// What sets in within a sequence can only be an update of linear maps: PEFT too switches nothing
+/// else.
 pub(crate) const INVOKED_ALONE: Refusal = Refusal::Contradiction(
     "alora_invocation_tokens is set, which goes with low-rank updates of linear maps alone: not with use_dora, bias, \
      modules_to_save, trainable_token_indices or an update of the embedding",
@@ -351,8 +353,8 @@ fn token_indices(fields: Fields<'_>) -> Result<Option<TokenIndices>, Refusal> {
     Ok(Some(indices))
 }
 
-/// Refuses trainings that start from changed base weights. PEFT changes the base again when it loads such an adapter, so
-/// on the unchanged base its answers would be wrong.
+/// Refuses trainings that start from changed base weights. PEFT changes the base again when it
+/// loads such an adapter, so on the unchanged base its answers would be wrong.
 fn check_init(fields: Fields<'_>) -> Result<(), Refusal> {
     let Some(Value::String(init)) = fields.get("init_lora_weights") else {
         return Ok(());

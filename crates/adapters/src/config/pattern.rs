@@ -11,7 +11,8 @@ use crate::refusal::Refusal;
 const PATTERN_LIMIT: usize = 10_000;
 /// How many expressions a field may hold. Plain names are not counted: they are not compiled.
 const PATTERNS_LIMIT: usize = 64;
-/// Steps that a match may take before it is given up; on a module path, real ones take some hundred.
+/// Steps that a match may take before it is given up; on a module path, real ones take some
+/// hundred.
 const BACKTRACK_LIMIT: usize = 20_000;
 /// Memory of a compiled expression, in bytes.
 const COMPILED_LIMIT: usize = 1 << 20;
@@ -50,7 +51,8 @@ impl Pattern {
                 .build()
                 .map_err(|error| refuse(error.to_string()))
         };
-        // By itself first: what closes a group that it did not open would pass inside of another expression.
+        // By itself first: what closes a group that it did not open would pass inside of another
+        // expression.
         build(source)?;
         let regex = build(expression)?;
         Ok(Self {
@@ -123,7 +125,8 @@ pub(super) struct Overrides<T>(Vec<(Key, T)>);
 /// A key, meaning the paths that match it or end with `.` and a match: `^(.*\.)?(KEY)$`.
 #[derive(Clone, Debug)]
 enum Key {
-    /// Letters, digits, `_`, `-` and dots (which stand for any character): nearly all keys. EVA writes one for each module.
+    /// Letters, digits, `_`, `-` and dots (which stand for any character): nearly all keys. EVA
+    /// writes one for each module.
     Plain(String),
     Pattern(Pattern),
 }

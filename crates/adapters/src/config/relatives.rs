@@ -9,11 +9,13 @@ pub(crate) enum Kind {
     Lora,
     /// LoRA in the form of a singular value decomposition. Zhang et al. 2023, arXiv 2303.10512.
     AdaLora,
-    /// The Hadamard product of two low-rank products. FedPara, Hyeon-Woo et al. 2022, arXiv 2108.06098.
+    /// The Hadamard product of two low-rank products. FedPara, Hyeon-Woo et al. 2022, arXiv
+    /// 2108.06098.
     Loha,
     /// The Kronecker product of two matrices. LyCORIS, Yeh et al. 2024, arXiv 2309.14859.
     Lokr,
-    /// Fixed random matrices that all modules share, with trained scales. Kopiczko et al. 2024, arXiv 2310.11454.
+    /// Fixed random matrices that all modules share, with trained scales. Kopiczko et al. 2024,
+    /// arXiv 2310.11454.
     Vera,
     /// Trained scales of outputs or inputs. Liu et al. 2022, arXiv 2205.05638.
     Ia3,

@@ -1,5 +1,5 @@
-//! Which modules a config puts low-rank updates on: `target_modules`, `exclude_modules`, `layers_to_transform`,
-//! `layers_pattern`, with PEFT's rules.
+//! Which modules a config puts low-rank updates on: `target_modules`, `exclude_modules`,
+//! `layers_to_transform`, `layers_pattern`, with PEFT's rules.
 
 use serde_json::Value;
 
@@ -13,7 +13,8 @@ use crate::refusal::Refusal;
 const ALL_LINEAR: &str = "all-linear";
 /// The names of the modules that may be tied, in the words of PEFT.
 const EMBEDDING_NAMES: [&str; 2] = ["embed_tokens", "lm_head"];
-/// How many names `modules_to_save` and `layers_pattern` may hold: each is compiled and tried on each module.
+/// How many names `modules_to_save` and `layers_pattern` may hold: each is compiled and tried on
+/// each module.
 const NAMES_LIMIT: usize = 64;
 
 /// A choice of modules.
@@ -153,8 +154,8 @@ fn layers(fields: Fields<'_>) -> Result<Option<Vec<u64>>, Refusal> {
     }
 }
 
-/// The expressions for a layer's number: those of `layers_pattern`, or one for any list of modules. The first number
-/// counts, so that an expert's is not taken for its layer's.
+/// The expressions for a layer's number: those of `layers_pattern`, or one for any list of modules.
+/// The first number counts, so that an expert's is not taken for its layer's.
 fn layer_patterns(fields: Fields<'_>) -> Result<Vec<Pattern>, Refusal> {
     let field = "layers_pattern";
     let names = match fields.get(field) {

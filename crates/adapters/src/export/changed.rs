@@ -1,4 +1,5 @@
-//! The base's weights with an adapter in them, row by row in float64: what both forms of merged models share.
+//! The base's weights with an adapter in them, row by row in float64: what both forms of merged
+//! models share.
 
 use std::collections::HashMap;
 
@@ -70,8 +71,9 @@ pub(super) enum Change<'a> {
 }
 
 impl Change<'_> {
-    /// The bytes of a tensor of the base after this, in `block_type`, which is one of plain floats. `row_of` says which of the model's rows lies
-    /// at a row of the tensor. `None` if a number is beyond what the type holds.
+    /// The bytes of a tensor of the base after this, in `block_type`, which is one of plain floats.
+    /// `row_of` says which of the model's rows lies at a row of the tensor. `None` if a number is
+    /// beyond what the type holds.
     pub(super) fn apply(
         &self,
         tensor: &Tensor<'_>,

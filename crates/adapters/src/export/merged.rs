@@ -1,7 +1,8 @@
 //! Merged into its base: `W + s·B·A` and what else the adapter does, in the base's own types.
 //!
-//! Each weight is made while it is written, row by row in float64, so this takes the memory of one matrix. If the embedding is the lm_head
-//! in the base, and the adapter changes either, they are two matrices in what is written.
+//! Each weight is made while it is written, row by row in float64, so this takes the memory of one
+//! matrix. If the embedding is the lm_head in the base, and the adapter changes either, they are
+//! two matrices in what is written.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,7 +24,8 @@ use crate::base::{BaseShape, module_key};
 use crate::info::AdapterFile;
 
 const CONFIG: &str = "config.json";
-/// The files of a model that are copied: tokenizer, chat template, settings, licence. Weights and adapters are not.
+/// The files of a model that are copied: tokenizer, chat template, settings, licence. Weights and
+/// adapters are not.
 const COPIED: [&str; 5] = ["json", "txt", "model", "jinja", "tiktoken"];
 
 pub(super) fn write(

@@ -1,7 +1,8 @@
-//! Merged into a base that is a GGUF file: the base's file with the adapter in the weights that it changes.
+//! Merged into a base that is a GGUF file: the base's file with the adapter in the weights that it
+//! changes.
 //!
-//! A weight that is changed and was quantised is stored in brain floats: it would lose the change if it was quantised a second time. The
-//! others, and the metadata, are the base's to the byte.
+//! A weight that is changed and was quantised is stored in brain floats: it would lose the change
+//! if it was quantised a second time. The others, and the metadata, are the base's to the byte.
 
 use std::borrow::Cow;
 use std::fs::File;

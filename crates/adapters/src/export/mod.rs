@@ -1,7 +1,7 @@
 //! An adapter written in another form: PEFT's, llama.cpp's, or merged into its base.
 //!
-//! What is written is what is served, whichever format it came from. PEFT's and llama.cpp's forms are read again before they are put
-//! in place.
+//! What is written is what is served, whichever format it came from. PEFT's and llama.cpp's forms
+//! are read again before they are put in place.
 
 mod changed;
 mod gguf;
@@ -26,10 +26,12 @@ use crate::info::AdapterFile;
 pub enum Form {
     /// PEFT's folder, to the bit what is served, with the file of its chat template.
     Peft,
-    /// A GGUF file as llama.cpp's `convert_lora_to_gguf.py` writes it, which has no place for a chat template.
+    /// A GGUF file as llama.cpp's `convert_lora_to_gguf.py` writes it, which has no place for a
+    /// chat template.
     Gguf,
-    /// The base's folder, or its GGUF file, with the adapter in its weights. They are rounded to the base's types, but to brain floats
-    /// where those are quantised. In a folder the adapter's chat template stands in for the base's; a GGUF file keeps the base's.
+    /// The base's folder, or its GGUF file, with the adapter in its weights. They are rounded to
+    /// the base's types, but to brain floats where those are quantised. In a folder the adapter's
+    /// chat template stands in for the base's; a GGUF file keeps the base's.
     Merged,
 }
 
@@ -77,8 +79,8 @@ pub enum ExportError {
 /// Writes `adapter`, which was read for the base at `base`, to `out`.
 ///
 /// # Errors
-/// If there is something at `out`, the form cannot say what the adapter does, or something cannot be read or written. Then nothing is
-/// left at `out`.
+/// If there is something at `out`, the form cannot say what the adapter does, or something cannot
+/// be read or written. Then nothing is left at `out`.
 pub fn export(adapter: &AdapterFile, base: &Path, form: Form, out: &Path) -> Result<(), ExportError> {
     let files = ModelFiles::open(base)?;
     let config = files.config()?;

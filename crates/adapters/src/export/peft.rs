@@ -99,7 +99,8 @@ impl<'a> Parts<'a> {
                     .push(Plain::matrix(format!("{prefix}.lora_embedding_B"), &update.b));
                 parts.update(module, update);
             }
-            // On a base with one table for both, a copy beside the update of either is a copy for both.
+            // On a base with one table for both, a copy beside the update of either is a copy for
+            // both.
             let head_has_copy = base.tied()
                 && head.is_some_and(|head| head.low_rank.is_some() && head.replaced == delta.replaced);
             if let Some(table) = delta.replaced.as_ref().filter(|_| !head_has_copy) {

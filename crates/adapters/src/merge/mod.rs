@@ -1,7 +1,8 @@
-//! Several adapters as one: the exact weighted sum of their updates, or what PEFT's `add_weighted_adapter` makes of them.
+//! Several adapters as one: the exact weighted sum of their updates, or what PEFT's
+//! `add_weighted_adapter` makes of them.
 //!
-//! A merged adapter is an adapter of its own. Its hash says what it was made of and how, so the same request always
-//! gets the same weights.
+//! A merged adapter is an adapter of its own. Its hash says what it was made of and how, so the
+//! same request always gets the same weights.
 
 mod tensors;
 
@@ -21,10 +22,11 @@ const HASH_DOMAIN: &[u8] = b"multigraft merge 1\0";
 /// How adapters become one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MergeMethod {
-    /// The weighted sum of what they change: their ranks are stacked, and nothing is lost. PEFT calls it `cat`.
+    /// The weighted sum of what they change: their ranks are stacked, and nothing is lost. PEFT
+    /// calls it `cat`.
     Sum,
-    /// PEFT's `linear`: A and B are summed separately, each with the root of its weight times scaling. Not the sum of the
-    /// updates; ranks have to be equal, as for all that follow.
+    /// PEFT's `linear`: A and B are summed separately, each with the root of its weight times
+    /// scaling. Not the sum of the updates; ranks have to be equal, as for all that follow.
     Linear,
     /// TIES (Yadav et al. 2023, arXiv 2306.01708), of A and of B separately, as in PEFT.
     Ties {
@@ -33,7 +35,8 @@ pub enum MergeMethod {
         /// How signs are elected.
         majority: MajoritySign,
     },
-    /// DARE (Yu et al. 2023, arXiv 2311.03099), then as `Linear`. What is dropped is drawn from the merge's hash.
+    /// DARE (Yu et al. 2023, arXiv 2311.03099), then as `Linear`. What is dropped is drawn from the
+    /// merge's hash.
     DareLinear {
         /// The fraction that is kept, at random; above 0, at most 1.
         density: f64,
@@ -139,8 +142,8 @@ pub(crate) struct Ingredient {
 /// One adapter's update of a map, and whose it is.
 type Update<'a> = (&'a Ingredient, &'a LowRank);
 
-/// Merges adapters that are updates alone: tables that they bring along are copies of the base's. `hash` is
-/// [`MergeMethod::hash`] of the parts.
+/// Merges adapters that are updates alone: tables that they bring along are copies of the base's.
+/// `hash` is [`MergeMethod::hash`] of the parts.
 pub(crate) fn merge(
     method: MergeMethod,
     hash: AdapterHash,

@@ -1,4 +1,5 @@
-//! One tensor of several adapters becomes one: the formulas of PEFT's `merge_utils`, in its order of operations.
+//! One tensor of several adapters becomes one: the formulas of PEFT's `merge_utils`, in its order
+//! of operations.
 
 use multigraft_model::{AdapterHash, Matrix};
 use sha2::{Digest, Sha256};
@@ -47,7 +48,8 @@ fn weighted_sum(tensors: &[&[f32]], weights: &[f32]) -> Vec<f32> {
     sum
 }
 
-/// Keeps the fraction `density` of a tensor's numbers, the largest by magnitude; of equals the first. The others are 0.
+/// Keeps the fraction `density` of a tensor's numbers, the largest by magnitude; of equals the
+/// first. The others are 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -67,7 +69,8 @@ fn largest(tensor: &[f32], density: f64) -> Vec<f32> {
     pruned
 }
 
-/// Keeps each number with the probability `density`, and divides what is kept by it, so that the mean stays.
+/// Keeps each number with the probability `density`, and divides what is kept by it, so that the
+/// mean stays.
 fn dropped(tensor: &[f32], density: f64, random: &mut Random) -> Vec<f32> {
     if density >= 1.0 {
         return tensor.to_vec();
@@ -106,7 +109,8 @@ fn elect(tensors: &[Vec<f32>], weights: &[f32], majority: MajoritySign) -> Vec<f
         .collect()
 }
 
-/// A stream of numbers that belongs to one tensor of one merge: SplitMix64 (Steele, Lea and Flood 2014).
+/// A stream of numbers that belongs to one tensor of one merge: SplitMix64 (Steele, Lea and Flood
+/// 2014).
 pub(super) struct Random(u64);
 
 impl Random {

@@ -9,7 +9,8 @@ use super::{ActivateError, AdapterLimits, ChangeError, LoadError, Registry, Sett
 use crate::source::Reference;
 
 impl Registry {
-    /// Forgets a name. Requests under way end as they would have; memory is free when the last of them has.
+    /// Forgets a name. Requests under way end as they would have; memory is free when the last of
+    /// them has.
     ///
     /// # Errors
     /// If there is no such name, or it cannot be stored that there is none; then it is as it was.
@@ -78,7 +79,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes another version of a name the active one: the one with `hash`, or the one before the active. Returns its hash.
+    /// Makes another version of a name the active one: the one with `hash`, or the one before the
+    /// active. Returns its hash.
     ///
     /// # Errors
     /// If there is no such name or version, or it cannot be stored; then the name is as it was.

@@ -1,4 +1,5 @@
-//! The threads that bring files from elsewhere, so that no slow server holds up what is to be loaded from the disk.
+//! The threads that bring files from elsewhere, so that no slow server holds up what is to be
+//! loaded from the disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
@@ -17,7 +18,8 @@ const FETCHERS: usize = 4;
 /// Between two words about how far a download has come.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Starts the threads that take jobs from `orders` and hand them on to the loaders. They end when the registry does.
+/// Starts the threads that take jobs from `orders` and hand them on to the loaders. They end when
+/// the registry does.
 pub(super) fn start(registry: &Arc<Inner>, orders: Receiver<Job>) -> std::io::Result<()> {
     let orders = Arc::new(Mutex::new(orders));
     for index in 0..FETCHERS {
@@ -32,7 +34,8 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
     loop {
         let job = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut job) = job else { return };
-        // Not held while files arrive: the registry may end meanwhile, and nobody waits for them then.
+        // Not held while files arrive: the registry may end meanwhile, and nobody waits for them
+        // then.
         let Some(fetcher) = registry.upgrade().map(|registry| registry.begin_fetch(&job)) else {
             return;
         };

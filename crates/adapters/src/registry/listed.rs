@@ -145,7 +145,8 @@ impl Registry {
         Some(named.listed(name, &state.memory, Instant::now()))
     }
 
-    /// The phases of all names, also of those that nobody has because they could not be loaded a moment ago.
+    /// The phases of all names, also of those that nobody has because they could not be loaded a
+    /// moment ago.
     pub fn statuses(&self) -> Vec<Status> {
         let state = self.0.lock();
         let names = state.names.iter().map(|(name, named)| Status {

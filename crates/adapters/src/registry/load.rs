@@ -26,7 +26,8 @@ const FORGET: u32 = 10;
 /// After so long without a load, memory that loading took is given back to the system.
 const REST: Duration = Duration::from_secs(1);
 
-/// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0 steps notice it.
+/// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0
+/// steps notice it.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
@@ -160,9 +161,11 @@ pub(super) struct Loaded {
     pub(super) promised: usize,
 }
 
-/// Lets threads that compute steps go first: they wait for each other, so one that is interrupted holds all of them up.
+/// Lets threads that compute steps go first: they wait for each other, so one that is interrupted
+/// holds all of them up.
 fn step_back() {
-    // Of this thread alone, which is what 0 means on Linux. Refused, loading is only less considerate.
+    // Of this thread alone, which is what 0 means on Linux. Refused, loading is only less
+    // considerate.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "loading adapters keeps its priority");
@@ -352,7 +355,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// Stores what was found of a version, if that is new. It is for people alone, so a failure is no reason not to serve it.
+    /// Stores what was found of a version, if that is new. It is for people alone, so a failure is
+    /// no reason not to serve it.
     fn store_info(&self, job: &Job, info: &AdapterInfo) {
         let number = {
             let state = self.lock();

@@ -70,7 +70,8 @@ pub(super) struct Resident {
     used: Instant,
 }
 
-/// Adapters that were dropped for room. They take long to free, which is for whoever has locked nothing.
+/// Adapters that were dropped for room. They take long to free, which is for whoever has locked
+/// nothing.
 pub(super) type Dropped = Vec<Arc<PackedAdapter>>;
 
 /// Why there is no room.
@@ -168,8 +169,8 @@ impl Memory {
         Some(resident.held.packed)
     }
 
-    /// Drops idle merged adapters, those first that were not used for longest, until there are `most`. Requests make them, so
-    /// there may be many even where nothing else bounds the memory.
+    /// Drops idle merged adapters, those first that were not used for longest, until there are
+    /// `most`. Requests make them, so there may be many even where nothing else bounds the memory.
     #[must_use]
     pub(super) fn bound_merged(&mut self, most: usize) -> Dropped {
         let merged = self
@@ -221,9 +222,10 @@ impl Memory {
         self.bytes + leaving.map(|(_, bytes)| bytes).sum::<usize>()
     }
 
-    /// Promises `needed` of the `all` bytes that adapters may take and the budget has. Idle adapters that are not `pinned` are
-    /// dropped for it into `dropped`, those first that were not used for longest; one that anybody else holds is not idle.
-    /// What the budget lacks is made room for as `dropping` says.
+    /// Promises `needed` of the `all` bytes that adapters may take and the budget has. Idle
+    /// adapters that are not `pinned` are dropped for it into `dropped`, those first that were not
+    /// used for longest; one that anybody else holds is not idle. What the budget lacks is made
+    /// room for as `dropping` says.
     pub(super) fn reserve(
         &mut self,
         needed: usize,

@@ -1,5 +1,6 @@
-//! Merged adapters: made on the loaders' threads when they are first asked for, kept in memory like others, but without a
-//! name. They go when a name no longer stands for one of their parts, for nobody can ask for them then.
+//! Merged adapters: made on the loaders' threads when they are first asked for, kept in memory like
+//! others, but without a name. They go when a name no longer stands for one of their parts, for
+//! nobody can ask for them then.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,7 +43,8 @@ impl Recipe {
     }
 }
 
-/// An adapter that is to be merged with others. It need not stay in memory for that: its files are read again.
+/// An adapter that is to be merged with others. It need not stay in memory for that: its files are
+/// read again.
 #[derive(Clone, Debug)]
 pub struct MergePart {
     name: String,
@@ -64,8 +66,8 @@ impl From<&Entry> for MergePart {
 }
 
 impl Registry {
-    /// The adapter that `parts`, each with its weight, become by `method`. It is made if it is not in memory. Its name
-    /// tells what it is made of.
+    /// The adapter that `parts`, each with its weight, become by `method`. It is made if it is not
+    /// in memory. Its name tells what it is made of.
     pub fn merged(&self, method: MergeMethod, parts: &[(MergePart, f64)]) -> Lookup {
         for (part, _) in parts {
             if let Some(what) = part.beside {

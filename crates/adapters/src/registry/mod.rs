@@ -6,10 +6,11 @@
 //!          add under the same name ─ load ─ new version active, the old one's requests go on
 //! ```
 //!
-//! A name has *versions*, the newest last, of which one is active; a version is the hash of files. An adapter is
-//! *resident* by its hash, so names and versions with the same files share it. Loading happens on threads of its own,
-//! and nothing that a request or another adapter needs is locked meanwhile. Whoever holds an [`Entry`] keeps its adapter
-//! in memory: replacing, removing or dropping it from here changes nothing for requests under way.
+//! A name has *versions*, the newest last, of which one is active; a version is the hash of files.
+//! An adapter is *resident* by its hash, so names and versions with the same files share it.
+//! Loading happens on threads of its own, and nothing that a request or another adapter needs is
+//! locked meanwhile. Whoever holds an [`Entry`] keeps its adapter in memory: replacing, removing or
+//! dropping it from here changes nothing for requests under way.
 
 mod added_by;
 mod changes;
@@ -69,7 +70,8 @@ pub(crate) struct Inner {
     options: RegistryOptions,
     state: Mutex<State>,
     store: Option<Store>,
-    /// Held by whoever changes what names stand for, from the store to the state: lookups never wait for the disk.
+    /// Held by whoever changes what names stand for, from the store to the state: lookups never
+    /// wait for the disk.
     changes: Mutex<()>,
     jobs: Tasks,
     /// Those whose files must be brought here first.
@@ -90,7 +92,8 @@ struct State {
     waiting: usize,
     /// Every upload that arrives holds one of these.
     uploads: Arc<()>,
-    /// Names that requests used and that could not be loaded, why, and until when that is not tried again.
+    /// Names that requests used and that could not be loaded, why, and until when that is not tried
+    /// again.
     failed: HashMap<String, (LoadError, Instant)>,
     /// Names each load, so that one that was given up is not taken for a later one.
     loads: u64,
@@ -148,8 +151,9 @@ impl Registry {
         &self.0.base
     }
 
-    /// Makes an adapter known for as long as the registry lives; it is loaded when it is asked for. A stored adapter of
-    /// that name is forgotten until the next start; returns whether there was one.
+    /// Makes an adapter known for as long as the registry lives; it is loaded when it is asked for.
+    /// A stored adapter of that name is forgotten until the next start; returns whether there was
+    /// one.
     ///
     /// # Errors
     /// If its name cannot be served or is taken.
@@ -166,8 +170,9 @@ impl Registry {
         Ok(stored)
     }
 
-    /// As [`Registry::add`] for a name that a request used and nobody added. It is not stored, and what failed a moment ago is
-    /// not tried again: whoever sends requests decides neither what survives a restart nor how often a source is asked.
+    /// As [`Registry::add`] for a name that a request used and nobody added. It is not stored, and
+    /// what failed a moment ago is not tried again: whoever sends requests decides neither what
+    /// survives a restart nor how often a source is asked.
     ///
     /// # Errors
     /// If its name cannot be served.
@@ -198,11 +203,12 @@ impl Registry {
         }
     }
 
-    /// Loads an adapter and then puts it under its name, at once for all requests from then on. If it cannot be loaded,
-    /// nothing has changed.
+    /// Loads an adapter and then puts it under its name, at once for all requests from then on. If
+    /// it cannot be loaded, nothing has changed.
     ///
     /// # Errors
-    /// If its name cannot be served, is taken and may not be replaced, or is just being loaded from elsewhere.
+    /// If its name cannot be served, is taken and may not be replaced, or is just being loaded from
+    /// elsewhere.
     pub fn add(&self, source: &Source, adding: Adding) -> Result<Waiting, AdapterError> {
         self.begin(source, adding, true)
     }
@@ -232,7 +238,8 @@ impl Registry {
             }
             None => {
                 state.loads += 1;
-                // Requests that come before its first version is there wait for it, and are of it already.
+                // Requests that come before its first version is there wait for it, and are of it
+                // already.
                 if !named.has_versions() {
                     named.set(adding.settings.clone());
                 }
@@ -269,7 +276,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The adapter that a request for `name` gets. One that is not in memory is loaded. The base is none.
+    /// The adapter that a request for `name` gets. One that is not in memory is loaded. The base is
+    /// none.
     pub fn get(&self, name: &str) -> Lookup {
         let mut state = self.0.lock();
         let State { names, memory, .. } = &mut *state;
@@ -328,7 +336,8 @@ impl Registry {
         Some(&*self.0.options.budget).filter(|budget| budget.total() < usize::MAX)
     }
 
-    /// How many adapters were dropped from memory for room, for others or for sequences, since the start.
+    /// How many adapters were dropped from memory for room, for others or for sequences, since the
+    /// start.
     pub fn evictions(&self) -> u64 {
         self.0.lock().memory.evictions()
     }
@@ -340,7 +349,8 @@ impl Registry {
 }
 
 impl Inner {
-    /// A panic elsewhere leaves the state whole: nothing panics between two changes that belong together.
+    /// A panic elsewhere leaves the state whole: nothing panics between two changes that belong
+    /// together.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,8 +14,8 @@ use crate::source::Fetcher;
 /// How a [`Registry`](super::Registry) treats its adapters.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
-    /// Memory for adapters, in bytes: those that were not used for longest make room for others. One that runs or is
-    /// pinned never does.
+    /// Memory for adapters, in bytes: those that were not used for longest make room for others.
+    /// One that runs or is pinned never does.
     pub memory: usize,
     /// Where keys and values take from too.
     pub budget: Arc<MemoryBudget>,
@@ -25,11 +25,13 @@ pub struct RegistryOptions {
     pub max_waiting: usize,
     /// How long a load waits for memory that running adapters hold.
     pub room_timeout: Duration,
-    /// After a load failed, how long it is before the next is tried; twice as long after every further failure.
+    /// After a load failed, how long it is before the next is tried; twice as long after every
+    /// further failure.
     pub backoff: Duration,
     /// At most this long.
     pub longest_backoff: Duration,
-    /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing does.
+    /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing
+    /// does.
     pub data: Option<PathBuf>,
     /// Whether sequences are being computed, for which loading gives way.
     pub is_busy: IsBusy,
@@ -132,8 +134,8 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// For adapters of `model`, which are kept as `dtype`. `shape` is the model's, under the name by which adapters call
-    /// it.
+    /// For adapters of `model`, which are kept as `dtype`. `shape` is the model's, under the name
+    /// by which adapters call it.
     pub fn new(model: Arc<Model>, shape: BaseShape, dtype: AdapterDtype) -> Self {
         let of = Arc::clone(&model);
         let size = Box::new(move |weights: &AdapterWeights| of.packed_bytes(weights, dtype));

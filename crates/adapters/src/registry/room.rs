@@ -43,8 +43,8 @@ pub(super) fn start(registry: &Arc<Inner>) -> std::io::Result<()> {
 }
 
 impl Inner {
-    /// Waits until there is memory, and has whoever was idle for longest make room: adapters, or what keys and values are
-    /// kept for requests that may begin alike.
+    /// Waits until there is memory, and has whoever was idle for longest make room: adapters, or
+    /// what keys and values are kept for requests that may begin alike.
     pub(super) fn make_room(&self, needed: usize) -> Result<Room<'_>, LoadError> {
         let deadline = Instant::now() + self.options.room_timeout;
         let most = self.most();
@@ -85,7 +85,8 @@ impl Inner {
             match full {
                 Full::Adapters { .. } => thread::sleep(LOOK),
                 Full::KeysAndValues { lacking, idle_since } => {
-                    // Those that are older than the adapter that would go; if none would, or they were asked already, any.
+                    // Those that are older than the adapter that would go; if none would, or they
+                    // were asked already, any.
                     let unused_since = idle_since.filter(|_| dropping == Dropping::Nothing);
                     let want = Want {
                         bytes: lacking,

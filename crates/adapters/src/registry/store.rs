@@ -1,8 +1,9 @@
-//! What survives a restart: names, versions and pins in SQLite, and beside it every version's files by their hash.
+//! What survives a restart: names, versions and pins in SQLite, and beside it every version's files
+//! by their hash.
 //!
-//! A change is one transaction, so whenever the process ends, the next one finds the state before it or after it. Files
-//! are written under another name, brought to disk and then renamed, before anything names them; those that nothing names
-//! are swept away at the start.
+//! A change is one transaction, so whenever the process ends, the next one finds the state before
+//! it or after it. Files are written under another name, brought to disk and then renamed, before
+//! anything names them; those that nothing names are swept away at the start.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -160,7 +161,8 @@ fn set(transaction: &Transaction<'_>, name: &str, settings: &Settings) -> rusqli
     Ok(())
 }
 
-/// What a column of a name holds. What cannot be read is left out, and said: it was not written by this program.
+/// What a column of a name holds. What cannot be read is left out, and said: it was not written by
+/// this program.
 fn stored_json<T: DeserializeOwned>(row: &Row<'_>, column: usize, what: &str) -> rusqlite::Result<Option<T>> {
     let Some(text) = row.get::<_, Option<String>>(column)? else {
         return Ok(None);
@@ -172,7 +174,8 @@ fn stored_json<T: DeserializeOwned>(row: &Row<'_>, column: usize, what: &str) ->
     Ok(read.ok())
 }
 
-/// Keeps what an adapter says that it should answer, for later loads: it is no part of the hash, so it may be another by now.
+/// Keeps what an adapter says that it should answer, for later loads: it is no part of the hash, so
+/// it may be another by now.
 fn keep_reference(adapter: &AdapterFiles, folder: &Path) -> io::Result<()> {
     let from = adapter.folder.join(REFERENCE_FILE);
     let is_small = from
@@ -306,7 +309,8 @@ impl Store {
         })
     }
 
-    /// Stores a name with its newest version, which is the active one, and forgets those before number `oldest`.
+    /// Stores a name with its newest version, which is the active one, and forgets those before
+    /// number `oldest`.
     pub(super) fn add(
         &self,
         name: &str,
@@ -437,7 +441,8 @@ impl Store {
         }
     }
 
-    /// A folder for files that arrive, which goes when it is dropped; after a crash, at the next start.
+    /// A folder for files that arrive, which goes when it is dropped; after a crash, at the next
+    /// start.
     pub(super) fn arriving(&self) -> Result<TempDir, StoreError> {
         let folder = tempfile::Builder::new().prefix("upload-").tempdir_in(&self.files);
         folder.map_err(|source| StoreError::File {

@@ -11,8 +11,8 @@ use super::{LoadError, Registry, name};
 use crate::error::AdapterError;
 use crate::source::{Reference, Source};
 
-/// A folder for an adapter's files that arrive. It goes with this, so this must live until the adapter is loaded; what a
-/// crash leaves goes at the next start.
+/// A folder for an adapter's files that arrive. It goes with this, so this must live until the
+/// adapter is loaded; what a crash leaves goes at the next start.
 #[derive(Debug)]
 pub struct Upload {
     name: String,
@@ -21,7 +21,8 @@ pub struct Upload {
     _place: Arc<()>,
 }
 
-/// Adapters that arrive at once: each may take the disk space of the largest upload, and all of the network.
+/// Adapters that arrive at once: each may take the disk space of the largest upload, and all of the
+/// network.
 const UPLOADS: usize = 8;
 
 impl Upload {
@@ -42,12 +43,12 @@ impl Upload {
 }
 
 impl Registry {
-    /// A place for the files of an adapter that is to be called `name`. What `add` would say of the name is said here, before
-    /// anything is sent.
+    /// A place for the files of an adapter that is to be called `name`. What `add` would say of the
+    /// name is said here, before anything is sent.
     ///
     /// # Errors
-    /// If the name cannot be served, is taken and may not be replaced, nothing of it would be stored, eight others are arriving, or the
-    /// disk refuses a folder.
+    /// If the name cannot be served, is taken and may not be replaced, nothing of it would be
+    /// stored, eight others are arriving, or the disk refuses a folder.
     pub fn upload(&self, name: &str, replace: bool) -> Result<Upload, LoadError> {
         name::check(&self.0.base, name).map_err(failed)?;
         let source = Source {
@@ -82,7 +83,8 @@ impl Registry {
 
 const NO_DATA: &str = "this server keeps nothing; start it with a data folder (--data)";
 
-/// Whether the store would keep the files: nothing else does. `stores` says whether it would for a new name.
+/// Whether the store would keep the files: nothing else does. `stores` says whether it would for a
+/// new name.
 pub(super) fn check_kept(name: &str, named: Option<&Named>, stores: bool) -> Result<(), AdapterError> {
     match named {
         _ if !stores => Err(refused(name, NO_DATA)),

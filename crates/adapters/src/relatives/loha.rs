@@ -1,7 +1,7 @@
 //! LoHa: `W + alpha/r · (w1a·w1b) ∘ (w2a·w2b)`.
 //!
-//! The Hadamard product of two products is one product: rows of A are the products of each row of w1b with each of w2b, columns of B
-//! likewise (the face-splitting product), r² of them.
+//! The Hadamard product of two products is one product: rows of A are the products of each row of
+//! w1b with each of w2b, columns of B likewise (the face-splitting product), r² of them.
 
 use multigraft_model::Matrix;
 

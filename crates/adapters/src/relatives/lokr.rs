@@ -1,7 +1,7 @@
 //! LoKr: `W + alpha/r · w1 ⊗ w2`, where each of the two is whole or a product `a·b`.
 //!
-//! With `w1 = l1·r1` and `w2 = l2·r2`, `w1 ⊗ w2 = (l1 ⊗ l2)·(r1 ⊗ r2)`. A whole matrix is a product with the identity on its
-//! narrower side.
+//! With `w1 = l1·r1` and `w2 = l2·r2`, `w1 ⊗ w2 = (l1 ⊗ l2)·(r1 ⊗ r2)`. A whole matrix is a product
+//! with the identity on its narrower side.
 
 use multigraft_model::Matrix;
 
@@ -75,7 +75,8 @@ impl Factor {
                     expected: vec![tensor.rows(), tensor.cols()],
                 });
             };
-            // A side is no longer than the module's: checked before an identity of its size is made.
+            // A side is no longer than the module's: checked before an identity of its size is
+            // made.
             fits(tensor, parts.module, rows, cols)?;
             let values = matrix(tensor)?;
             let (left, right) = if cols <= rows {

@@ -1,5 +1,5 @@
-//! LoRA's relatives as PEFT saves them, turned into LoRA: each is an update of the base's weights that is exactly a product
-//! `s · B·A` of matrices that its own can be put together to.
+//! LoRA's relatives as PEFT saves them, turned into LoRA: each is an update of the base's weights
+//! that is exactly a product `s · B·A` of matrices that its own can be put together to.
 //!
 //! | kind | update | rank as LoRA |
 //! |---|---|---|
@@ -8,8 +8,8 @@
 //! | LoKr | `w1 ⊗ w2`, each whole or a product | the product of both ranks |
 //! | VeRA | `diag(b) · B · diag(d) · A`, A and B shared by all modules | as saved |
 //!
-//! IA³ has no low rank; it scales outputs, see `tensors/scales.rs`. The largest matrices are made once more in float32 while an adapter
-//! is loaded; no rank is larger than the base's matrix.
+//! IA³ has no low rank; it scales outputs, see `tensors/scales.rs`. The largest matrices are made
+//! once more in float32 while an adapter is loaded; no rank is larger than the base's matrix.
 
 mod adalora;
 mod loha;
@@ -29,10 +29,12 @@ use crate::made::Made;
 use crate::refusal::Refusal;
 use parts::Parts;
 
-/// The most weights that an adapter becomes: 4 GiB in float32. A few kilobytes of LoKr can say as much as whole matrices.
+/// The most weights that an adapter becomes: 4 GiB in float32. A few kilobytes of LoKr can say as
+/// much as whole matrices.
 const MADE_LIMIT: usize = 1 << 30;
 
-/// The adapter's tensors, those of a relative with LoRA's in their place, and in `config` the ranks and scalings of these.
+/// The adapter's tensors, those of a relative with LoRA's in their place, and in `config` the ranks
+/// and scalings of these.
 pub(crate) fn updates<'a>(
     checkpoint: &'a Checkpoint,
     config: &mut PeftConfig,

@@ -88,7 +88,8 @@ pub(super) fn shaped(tensor: Tensor<'_>, rows: usize, cols: usize) -> Result<Mat
     })
 }
 
-/// Takes a name apart into the module's path and one of `parts`, which an adapter's name may follow.
+/// Takes a name apart into the module's path and one of `parts`, which an adapter's name may
+/// follow.
 pub(super) fn split<'a>(name: &'a str, parts: &[&'static str]) -> Option<(&'a str, &'a str)> {
     let mut start = 0;
     for segment in name.split('.') {

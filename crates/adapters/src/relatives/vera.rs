@@ -1,4 +1,5 @@
-//! VeRA: `W + diag(b) · B · diag(d) · A`, where A and B are the first columns and rows of two matrices that all modules share.
+//! VeRA: `W + diag(b) · B · diag(d) · A`, where A and B are the first columns and rows of two
+//! matrices that all modules share.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
-//! Which machines adapters may be fetched from: none of the local network's, unless one was named by whoever started the
-//! server. A name in a URL may lead anywhere, so what it resolves to is judged, at every redirection again.
+//! Which machines adapters may be fetched from: none of the local network's, unless one was named
+//! by whoever started the server. A name in a URL may lead anywhere, so what it resolves to is
+//! judged, at every redirection again.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use url::{Host, Url};
 /// Hosts that may be anywhere.
 pub(super) type Trusted = Arc<[String]>;
 
-/// Whether an address is one of the public internet's, by the special-purpose registries of IANA (RFC 6890).
+/// Whether an address is one of the public internet's, by the special-purpose registries of IANA
+/// (RFC 6890).
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -36,7 +38,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    // Global unicast is 2000::/3; of it, 2001:db8::/32 is for documentation and 2001::/23 for protocols.
+    // Global unicast is 2000::/3; of it, 2001:db8::/32 is for documentation and 2001::/23 for
+    // protocols.
     let [first, second, ..] = address.segments();
     let is_documentation = first == 0x2001 && (second == 0xdb8 || second < 0x200);
     first & 0xe000 == 0x2000 && !is_documentation
@@ -55,7 +58,8 @@ fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Whether `url` may be asked as far as its text tells; the addresses of a name are judged by [`Resolver`].
+/// Whether `url` may be asked as far as its text tells; the addresses of a name are judged by
+/// [`Resolver`].
 pub(super) fn is_allowed(url: &Url, trusted: &[String]) -> bool {
     let is_trusted = url
         .host_str()

@@ -15,7 +15,8 @@ use crate::self_test::REFERENCE_FILE;
 pub enum AllowedSource {
     /// A folder of this machine.
     Folder(PathBuf),
-    /// What a reference may begin with, up to the end of a part of its path: `hf://org`, `s3://bucket/adapters`.
+    /// What a reference may begin with, up to the end of a part of its path: `hf://org`,
+    /// `s3://bucket/adapters`.
     Prefix(String),
     /// What clients send. A folder of that name is written as `./upload`.
     Upload,
@@ -24,7 +25,8 @@ pub enum AllowedSource {
 impl FromStr for AllowedSource {
     type Err = BadReference;
 
-    /// `hf://` (the whole Hub), `hf://org`, `hf://org/repo`, `s3://bucket/prefix` and its like, `upload`, or a folder.
+    /// `hf://` (the whole Hub), `hf://org`, `hf://org/repo`, `s3://bucket/prefix` and its like,
+    /// `upload`, or a folder.
     fn from_str(text: &str) -> Result<Self, BadReference> {
         let bare = text.trim_end_matches('*').trim_end_matches('/');
         match text.split_once("://") {
@@ -44,8 +46,8 @@ impl FromStr for AllowedSource {
     }
 }
 
-/// Where adapters may be added from while the server runs: these folders and what is in them, and references that begin
-/// with these prefixes.
+/// Where adapters may be added from while the server runs: these folders and what is in them, and
+/// references that begin with these prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedSources {
     /// Without links.
@@ -92,11 +94,12 @@ impl AllowedSources {
         references.filter_map(|reference| reference.host())
     }
 
-    /// What `text` means, if adapters may come from there. Links are followed first, so none leads out of a folder.
+    /// What `text` means, if adapters may come from there. Links are followed first, so none leads
+    /// out of a folder.
     ///
     /// # Errors
-    /// If it is no reference, not allowed, or a folder that is not there. Of what is not allowed the error does not tell whether it is
-    /// there.
+    /// If it is no reference, not allowed, or a folder that is not there. Of what is not allowed
+    /// the error does not tell whether it is there.
     pub fn resolve(&self, text: &str) -> Result<Reference, AdapterError> {
         let reference = Reference::parse(text)?;
         if let Reference::Folder(folder) = &reference {
@@ -117,8 +120,9 @@ impl AllowedSources {
         }
     }
 
-    /// What `text` would mean, whether or not adapters may come from there and whether or not there are any, as long as links of
-    /// this machine are followed; `None` if it is no reference, or leads upwards where nothing is.
+    /// What `text` would mean, whether or not adapters may come from there and whether or not there
+    /// are any, as long as links of this machine are followed; `None` if it is no reference, or
+    /// leads upwards where nothing is.
     pub fn would_be(text: &str) -> Option<Reference> {
         let reference = Reference::parse(text).ok()?;
         let Reference::Folder(path) = &reference else {

@@ -1,5 +1,6 @@
-//! What was fetched from object stores and web servers, kept on disk: a folder for each adapter in each of its states, whole
-//! or not there. Those that were not used for longest go when there is too much.
+//! What was fetched from object stores and web servers, kept on disk: a folder for each adapter in
+//! each of its states, whole or not there. Those that were not used for longest go when there is
+//! too much.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,8 @@ impl Cache {
         Some(folder)
     }
 
-    /// Begins to fill the folder of what is at `url` in the state `tag`, or goes on with it. Waits for whoever else does.
+    /// Begins to fill the folder of what is at `url` in the state `tag`, or goes on with it. Waits
+    /// for whoever else does.
     pub(super) fn fill(&self, url: &str, tag: &str) -> Result<Filling, FetchError> {
         let key = key(url, tag);
         let part = self.folder.join(format!("{key}{UNFINISHED}"));
@@ -69,7 +71,8 @@ impl Cache {
         })
     }
 
-    /// Deletes what was not used for longest until the rest is within the limit. `keep` stays whatever its size.
+    /// Deletes what was not used for longest until the rest is within the limit. `keep` stays
+    /// whatever its size.
     pub(super) fn prune(&self, keep: &Path) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut folders: Vec<(SystemTime, PathBuf, u64)> = entries

@@ -194,7 +194,8 @@ pub struct FetchOptions {
 pub struct Fetched {
     /// Where they are now. Nobody changes them there.
     pub folder: PathBuf,
-    /// What brings the same files again: a commit of the Hub, or what the object store said of their state.
+    /// What brings the same files again: a commit of the Hub, or what the object store said of
+    /// their state.
     pub revision: Option<String>,
 }
 
@@ -216,8 +217,9 @@ impl Fetcher {
         }
     }
 
-    /// The folder with the files of the adapter that is `at`, in the state `revision` if that is known and still to be had. Waits
-    /// for the network: not for threads of an asynchronous runtime.
+    /// The folder with the files of the adapter that is `at`, in the state `revision` if that is
+    /// known and still to be had. Waits for the network: not for threads of an asynchronous
+    /// runtime.
     ///
     /// # Errors
     /// If they cannot be brought here.
@@ -225,7 +227,8 @@ impl Fetcher {
         self.fetch_telling(at, revision, &|_, _, _| ())
     }
 
-    /// The same; `progress` is told which file arrives, how many of its bytes are here, and how many it has.
+    /// The same; `progress` is told which file arrives, how many of its bytes are here, and how
+    /// many it has.
     ///
     /// # Errors
     /// As [`Fetcher::fetch`].

@@ -1,8 +1,9 @@
-//! The Hugging Face Hub: its file protocol, and the cache that Hugging Face's own libraries keep on this machine.
+//! The Hugging Face Hub: its file protocol, and the cache that Hugging Face's own libraries keep on
+//! this machine.
 //!
-//! The cache's layout is that of `huggingface_hub`: a repository has `refs/` (branches, a commit in each), `blobs/` (contents,
-//! called by their ETag) and `snapshots/` (a folder for each commit, with links to blobs). What one library fetched, the others
-//! find.
+//! The cache's layout is that of `huggingface_hub`: a repository has `refs/` (branches, a commit in
+//! each), `blobs/` (contents, called by their ETag) and `snapshots/` (a folder for each commit,
+//! with links to blobs). What one library fetched, the others find.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -68,8 +69,8 @@ struct Part {
 }
 
 impl Hub {
-    /// As Hugging Face's libraries find it: `HF_ENDPOINT`, `HF_TOKEN` (or the file that `hf auth login` writes), `HF_HUB_CACHE`,
-    /// `HF_HOME` and `HF_HUB_OFFLINE`.
+    /// As Hugging Face's libraries find it: `HF_ENDPOINT`, `HF_TOKEN` (or the file that `hf auth
+    /// login` writes), `HF_HUB_CACHE`, `HF_HOME` and `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
         let variable = |name| {
             std::env::var(name)
@@ -149,8 +150,9 @@ impl Hub {
             .await
     }
 
-    /// The folder with a base model's files: configuration, tokenizer, chat template and safetensors. `progress` is told which file
-    /// is fetched, how many bytes of it are there, and how many it has. Waits for the network.
+    /// The folder with a base model's files: configuration, tokenizer, chat template and
+    /// safetensors. `progress` is told which file is fetched, how many bytes of it are there, and
+    /// how many it has. Waits for the network.
     ///
     /// # Errors
     /// If they cannot be brought here.
@@ -182,8 +184,9 @@ impl Hub {
         block_on(self.snapshot(repo, revision, (WHOLE, is_usable), parts, progress))
     }
 
-    /// A snapshot of `repo`. Once all parts are there, it is marked by a file called `whole`: a part of them may be there by
-    /// somebody else. One that is here and `is_usable` is taken as it is where the Hub cannot be asked.
+    /// A snapshot of `repo`. Once all parts are there, it is marked by a file called `whole`: a
+    /// part of them may be there by somebody else. One that is here and `is_usable` is taken as it
+    /// is where the Hub cannot be asked.
     async fn snapshot(
         &self,
         repo: &str,
@@ -305,8 +308,8 @@ impl Hub {
         place(&blob, &link).map_err(|source| FetchError::file(&link, source))
     }
 
-    /// Size and ETag of a file. Large ones are elsewhere, but the Hub itself says what they are; so only redirections within it
-    /// are followed.
+    /// Size and ETag of a file. Large ones are elsewhere, but the Hub itself says what they are; so
+    /// only redirections within it are followed.
     async fn head(&self, url: &str) -> Result<Head, FetchError> {
         let client = self.client(0)?;
         let mut url = url.to_owned();
@@ -505,7 +508,8 @@ fn is_of_a_base(name: &str) -> bool {
             | "chat_template.json"
             | "model.safetensors.index.json"
     );
-    // Not the copy of all weights in one file that Meta's and Mistral's repositories hold beside the parts.
+    // Not the copy of all weights in one file that Meta's and Mistral's repositories hold beside
+    // the parts.
     let is_weights = name.ends_with(".safetensors") && !name.starts_with("consolidated");
     is_at_the_top && (is_wanted || is_weights)
 }

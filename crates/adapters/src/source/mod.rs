@@ -1,4 +1,5 @@
-//! Where adapters come from: what people write, who may write it, and how files come to this machine.
+//! Where adapters come from: what people write, who may write it, and how files come to this
+//! machine.
 
 mod addresses;
 mod allowed;
@@ -42,9 +43,10 @@ pub struct Found {
 }
 
 impl Source {
-    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json` or one `.gguf` file, called as the
-    /// sub-folder is, and every `.gguf` file that is an adapter, called as it is without the end, unless a sub-folder has that
-    /// name. Links that lead out of the folder are not followed.
+    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json` or one
+    /// `.gguf` file, called as the sub-folder is, and every `.gguf` file that is an adapter, called
+    /// as it is without the end, unless a sub-folder has that name. Links that lead out of the
+    /// folder are not followed.
     ///
     /// # Errors
     /// If the folder cannot be read.

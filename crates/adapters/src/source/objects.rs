@@ -24,7 +24,8 @@ const DAY: &str = "24h";
 /// As [`STALL`].
 const MINUTE: &str = "60s";
 
-/// Brings the adapter at `url` here. Its state is what the server says of its files: if it is known and here, nothing is asked.
+/// Brings the adapter at `url` here. Its state is what the server says of its files: if it is known
+/// and here, nothing is asked.
 pub(super) async fn fetch(
     url: &Url,
     known: Option<&str>,
@@ -153,8 +154,9 @@ pub(super) fn described(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The store that `url` is in, and where in it. Credentials and endpoints come from the environment, by each store's usual
-/// variables (`AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`…).
+/// The store that `url` is in, and where in it. Credentials and endpoints come from the
+/// environment, by each store's usual variables (`AWS_ACCESS_KEY_ID`,
+/// `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`…).
 fn open(url: &Url, trusted: &Trusted) -> Result<(Arc<dyn ObjectStore>, ObjectPath), FetchError> {
     let fail = |error: Error| FetchError::Transport(described(&error));
     let path = ObjectPath::from_url_path(url.path());

@@ -44,8 +44,8 @@ pub(crate) const UPLOAD: &str = "upload";
 const HUB: &str = "hf://";
 
 impl Reference {
-    /// `hf://org/repo[@revision]`, `s3://…`, `gs://…`, `az://…`, `https://…`, a folder, or `org/repo[@revision]` where there
-    /// is no such folder.
+    /// `hf://org/repo[@revision]`, `s3://…`, `gs://…`, `az://…`, `https://…`, a folder, or
+    /// `org/repo[@revision]` where there is no such folder.
     ///
     /// # Errors
     /// If it is none of them.
@@ -103,7 +103,8 @@ impl Reference {
         }
     }
 
-    /// What an adapter from here is called if nothing else is said: the folder's name, or the repository's.
+    /// What an adapter from here is called if nothing else is said: the folder's name, or the
+    /// repository's.
     pub fn default_name(&self) -> Option<String> {
         match self {
             Self::Folder(folder) => {

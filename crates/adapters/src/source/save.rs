@@ -27,7 +27,8 @@ pub(super) type Arriving = BoxStream<'static, Result<Bytes, FetchError>>;
 
 /// Something that can be read from any byte on.
 pub(super) trait Remote {
-    /// Its bytes from `start` on, and whether they do begin there: some servers send all of it whatever they are asked.
+    /// Its bytes from `start` on, and whether they do begin there: some servers send all of it
+    /// whatever they are asked.
     fn read(&self, start: u64) -> impl Future<Output = Result<(Arriving, bool), FetchError>>;
 }
 

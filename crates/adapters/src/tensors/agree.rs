@@ -1,4 +1,5 @@
-//! Whether tensors, config and base say the same: every tensor asked for, every one that is asked for there, in the right shape.
+//! Whether tensors, config and base say the same: every tensor asked for, every one that is asked
+//! for there, in the right shape.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +14,8 @@ use crate::base::BaseShape;
 use crate::config::{Bias, Kind, PeftConfig, RANK_LIMIT};
 use crate::refusal::Refusal;
 
-/// How many times larger than its matrix an update's rank may be. Beyond the matrix's size a rank adds nothing, but
-/// people use one rank for all matrices, small ones (keys and values) among them.
+/// How many times larger than its matrix an update's rank may be. Beyond the matrix's size a rank
+/// adds nothing, but people use one rank for all matrices, small ones (keys and values) among them.
 const RANK_EXCESS: usize = 8;
 
 /// The parts of a low-rank update.
@@ -36,7 +37,8 @@ pub(crate) struct Agreed {
     pub(crate) unknown_saved: Vec<String>,
 }
 
-/// Checks all tensors against config and base. Weights that belong to `modules_to_save` are marked as such.
+/// Checks all tensors against config and base. Weights that belong to `modules_to_save` are marked
+/// as such.
 pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Agreed, Refusal> {
     let unknown_saved = saved(slots, config, base)?;
     for slot in slots.iter() {
@@ -53,7 +55,8 @@ pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape
     })
 }
 
-/// `modules_to_save`: which modules it means, and that these have a weight. Returns the names that mean none.
+/// `modules_to_save`: which modules it means, and that these have a weight. Returns the names that
+/// mean none.
 fn saved(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Vec<String>, Refusal> {
     let mut meant = BTreeSet::new();
     let mut unknown = Vec::new();

@@ -1,7 +1,7 @@
 //! From an adapter's tensors to what they change.
 //!
 //! ```text
-//! names ─ slots (tensors by module) ─ agree (with the config and the base) ─ delta (numbers, judged)
+//! names ─ slots (tensors by module) ─ agree (with config and base) ─ delta (numbers, judged)
 //! ```
 //!
 //! Everything that can be told from names and shapes is checked before a weight is decoded.
@@ -40,7 +40,8 @@ pub(crate) struct Changes {
 /// A tensor of an adapter, and where it belongs.
 #[derive(Clone, Copy)]
 pub(crate) struct Named<'a> {
-    /// The name that PEFT gives such a tensor. The tensor's own is its name in the file, which messages show.
+    /// The name that PEFT gives such a tensor. The tensor's own is its name in the file, which
+    /// messages show.
     pub(crate) place: &'a str,
     /// The tensor.
     pub(crate) tensor: Tensor<'a>,

@@ -21,8 +21,8 @@ pub(crate) enum Part {
     Bias,
     /// A weight in the base's stead, from `modules_to_save`, `[out, in]`.
     Saved,
-    /// A weight outside of the adapter: a copy of the base's, as PEFT saves beside updates of embeddings. By its name
-    /// alone it may as well be [`Part::Saved`].
+    /// A weight outside of the adapter: a copy of the base's, as PEFT saves beside updates of
+    /// embeddings. By its name alone it may as well be [`Part::Saved`].
     BaseWeight,
     /// Trained rows of a table, `[tokens, hidden]`.
     TokenRows,
@@ -58,7 +58,8 @@ pub(crate) struct TensorName<'a> {
     pub(crate) key: &'a str,
     /// What the tensor is to it.
     pub(crate) part: Part,
-    /// The adapter's name inside PEFT. It is in names that were not saved by PEFT's own `save_pretrained`.
+    /// The adapter's name inside PEFT. It is in names that were not saved by PEFT's own
+    /// `save_pretrained`.
     pub(crate) adapter: Option<&'a str>,
 }
 

@@ -1,7 +1,8 @@
 //! IA³: trained scales of a module's outputs, or of its inputs.
 //!
-//! `l ∘ (W·x + bias)` is no low-rank update of W but what the kernels do after one. Scales of inputs have no such place, but the inputs
-//! of down_proj are `act(gate) ∘ up`, so there they are scales of up's outputs: `l ∘ (act(gate) ∘ up) = act(gate) ∘ (l ∘ up)`.
+//! `l ∘ (W·x + bias)` is no low-rank update of W but what the kernels do after one. Scales of
+//! inputs have no such place, but the inputs of down_proj are `act(gate) ∘ up`, so there they are
+//! scales of up's outputs: `l ∘ (act(gate) ∘ up) = act(gate) ∘ (l ∘ up)`.
 
 use multigraft_model::{LinearDelta, LinearId, Module, ModuleKind, Target};
 
@@ -52,7 +53,8 @@ pub(super) fn scales_inputs(shape: &[usize], module: &Module) -> bool {
     shape == [1, module.inp] && shape != [module.out, 1]
 }
 
-/// The map whose outputs are factors of the inputs of `id`, and how many outputs it has before these.
+/// The map whose outputs are factors of the inputs of `id`, and how many outputs it has before
+/// these.
 fn up(id: LinearId, base: &BaseShape) -> Option<(LinearId, usize)> {
     let LinearId::Layer {
         layer,

@@ -72,8 +72,8 @@ impl<'a> Slots<'a> {
     /// Finds the module of every tensor.
     ///
     /// # Errors
-    /// If a tensor is for no module or for one that cannot be changed, is a second one of its kind, is of a dtype that is not read, or
-    /// if all agree on another hidden size.
+    /// If a tensor is for no module or for one that cannot be changed, is a second one of its kind,
+    /// is of a dtype that is not read, or if all agree on another hidden size.
     pub(crate) fn collect(
         tensors: impl Iterator<Item = Named<'a>>,
         base: &'a BaseShape,
@@ -171,7 +171,8 @@ impl<'a> Slots<'a> {
         self.slots.values()
     }
 
-    /// The path that PEFT knew a module by, guessed from its neighbours if there is no tensor for it.
+    /// The path that PEFT knew a module by, guessed from its neighbours if there is no tensor for
+    /// it.
     pub(crate) fn path(&self, position: usize, module: &Module) -> String {
         if let Some(slot) = self.slots.get(&position) {
             return slot.path.clone();

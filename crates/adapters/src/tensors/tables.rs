@@ -1,4 +1,5 @@
-//! The two tables of `[vocab, hidden]`: the embedding and the lm_head, which in a base with tied embeddings are one.
+//! The two tables of `[vocab, hidden]`: the embedding and the lm_head, which in a base with tied
+//! embeddings are one.
 //!
 //! | in the file | embedding | lm_head |
 //! |---|---|---|
@@ -8,7 +9,8 @@
 //! | DoRA | recomputed with the copy, which it needs | with a copy recomputed, else as any linear map |
 //! | trained token rows | replaced | replaced if tied, or if it has its own |
 //!
-//! PEFT saves a copy of the base's weight beside the update of an embedding or lm_head, and loads it over the base's own.
+//! PEFT saves a copy of the base's weight beside the update of an embedding or lm_head, and loads
+//! it over the base's own.
 
 use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId, LowRank, Matrix, ModuleKind};
 
@@ -165,7 +167,8 @@ fn rows(tokens: &[u32], slot: Option<&Slot<'_>>) -> Result<Vec<(u32, Vec<f32>)>,
     Ok(tokens.iter().copied().zip(rows).collect())
 }
 
-/// DoRA on an embedding: `m/‖W + s·(B·A)ᵀ‖ · (W + s·(B·A)ᵀ)`, `m` and the norms by column (hidden feature).
+/// DoRA on an embedding: `m/‖W + s·(B·A)ᵀ‖ · (W + s·(B·A)ᵀ)`, `m` and the norms by column (hidden
+/// feature).
 fn dora_embedding(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
     let LowRank { a, b, scaling, .. } = update;
     let mut squares = vec![0.0f64; table.cols];

@@ -1,7 +1,7 @@
 //! `trainable_token_indices`: which rows of the embedding and of the lm_head an adapter replaces.
 //!
-//! On a base with tied embeddings the rows of the embedding are those of the lm_head too, and are in the file once; unless the
-//! lm_head is named with tokens of its own.
+//! On a base with tied embeddings the rows of the embedding are those of the lm_head too, and are
+//! in the file once; unless the lm_head is named with tokens of its own.
 
 use std::collections::HashSet;
 

@@ -115,7 +115,8 @@ impl Adapter {
         self.tensor("model.embed_tokens.lora_embedding_B", &[HIDDEN, 2]);
     }
 
-    /// A tensor of numbers that differ from each other and from those of other tensors, under PEFT's prefix.
+    /// A tensor of numbers that differ from each other and from those of other tensors, under
+    /// PEFT's prefix.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) {
         self.raw_tensor(&format!("base_model.model.{name}"), shape);
     }

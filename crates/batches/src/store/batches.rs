@@ -54,8 +54,8 @@ impl Store {
         })
     }
 
-    /// A tenant's batches, the newest first: at most `limit` of those that are older than the batch `after`. `None` if there is
-    /// no such batch.
+    /// A tenant's batches, the newest first: at most `limit` of those that are older than the batch
+    /// `after`. `None` if there is no such batch.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -138,7 +138,8 @@ impl Store {
         })
     }
 
-    /// The result of a line, which is the line of the output or error file, unless there is one already.
+    /// The result of a line, which is the line of the output or error file, unless there is one
+    /// already.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -179,7 +180,8 @@ impl Store {
         })
     }
 
-    /// The batch has ended, with these files and so many failed lines. What was kept of its lines goes.
+    /// The batch has ended, with these files and so many failed lines. What was kept of its lines
+    /// goes.
     pub(crate) fn ended(
         &self,
         id: &str,

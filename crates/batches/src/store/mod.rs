@@ -1,7 +1,8 @@
-//! Files and batches in SQLite, in `batches.sqlite` of the data folder, and the files' bytes in `files/` beside it.
+//! Files and batches in SQLite, in `batches.sqlite` of the data folder, and the files' bytes in
+//! `files/` beside it.
 //!
-//! A file's bytes are written under another name, brought to disk and renamed before its row says that it is there; what no
-//! row names is swept away at the start.
+//! A file's bytes are written under another name, brought to disk and renamed before its row says
+//! that it is there; what no row names is swept away at the start.
 
 mod batches;
 mod files;
@@ -80,7 +81,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the files and batches of a data folder, which nobody else may have open, or begins them there.
+    /// Opens the files and batches of a data folder, which nobody else may have open, or begins
+    /// them there.
     ///
     /// # Errors
     /// If the folder cannot be made or the database cannot be used.

@@ -1,4 +1,5 @@
-//! Extents: neighbouring blocks that take memory from the budget together, and give it back together.
+//! Extents: neighbouring blocks that take memory from the budget together, and give it back
+//! together.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +32,8 @@ struct Extent {
 }
 
 impl Extents {
-    /// Those of a backend, of which the budget's floor has memory from the beginning; all of them if the budget has no bounds.
+    /// Those of a backend, of which the budget's floor has memory from the beginning; all of them
+    /// if the budget has no bounds.
     pub(super) fn new(limits: &Limits, budget: Arc<MemoryBudget>) -> Self {
         let size = limits.extent.max(1);
         let bytes = size * limits.block_bytes;
@@ -111,8 +113,8 @@ impl Extents {
         }
     }
 
-    /// Extents that nobody holds anything of and nobody did since `unused_since`, those first that were not used for longest:
-    /// as many as make `bytes`, but for the floor.
+    /// Extents that nobody holds anything of and nobody did since `unused_since`, those first that
+    /// were not used for longest: as many as make `bytes`, but for the floor.
     pub(super) fn unused(&self, bytes: usize, unused_since: Option<Instant>) -> Vec<usize> {
         let with_memory = self.extents.iter().filter(|extent| extent.has_memory).count();
         let floor = self.budget.floor().div_ceil(self.bytes.max(1));

@@ -1,7 +1,7 @@
 //! KV blocks: who holds which. An allocation is a value; dropping it gives the blocks back.
 //!
-//! A full block may be held by several sequences that begin alike. What nobody holds any more but the prefix cache
-//! knows counts as free: it stays until a block is needed and no other is left.
+//! A full block may be held by several sequences that begin alike. What nobody holds any more but
+//! the prefix cache knows counts as free: it stays until a block is needed and no other is left.
 //!
 //! Blocks have memory by [`extents`], which is taken from a budget that adapters take from too.
 
@@ -17,7 +17,8 @@ use multigraft_model::{BLOCK_TOKENS, BlockId, Limits, MemoryBudget};
 use crate::prefix::{Lineage, PrefixCache};
 use extents::Extents;
 
-/// The backend's KV blocks. Clones are handles to the same pool, which lives on the engine's thread.
+/// The backend's KV blocks. Clones are handles to the same pool, which lives on the engine's
+/// thread.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockPool {
     shared: Rc<RefCell<Blocks>>,
@@ -29,7 +30,8 @@ pub(crate) struct BlockPool {
 /// Every block is without memory, free, idle in the cache, or held.
 #[derive(Debug)]
 struct Blocks {
-    /// Those that hold nothing of use. The first are taken first, so that the last extents are free as a whole.
+    /// Those that hold nothing of use. The first are taken first, so that the last extents are free
+    /// as a whole.
     free: BTreeSet<BlockId>,
     /// How many tables hold each.
     holders: Vec<u32>,
@@ -40,7 +42,8 @@ struct Blocks {
 }
 
 impl Blocks {
-    /// Sees to it that `count` blocks can be had, those that only the cache knows included; takes memory for them if need be.
+    /// Sees to it that `count` blocks can be had, those that only the cache knows included; takes
+    /// memory for them if need be.
     #[must_use]
     fn secure(&mut self, count: usize) -> bool {
         while self.available() < count {
@@ -97,7 +100,8 @@ impl Blocks {
 }
 
 impl BlockPool {
-    /// The blocks of a backend, with or without a prefix cache. All are free; they take memory from `budget`.
+    /// The blocks of a backend, with or without a prefix cache. All are free; they take memory from
+    /// `budget`.
     pub(crate) fn new(limits: &Limits, sharing: bool, budget: Arc<MemoryBudget>) -> Self {
         // Ids are 32 bits wide; a backend has far fewer.
         let total = limits.blocks.min(u32::MAX as usize);
@@ -134,8 +138,8 @@ impl BlockPool {
         self.shared.borrow().cache.idle()
     }
 
-    /// Gives back memory that an adapter wants and no table needs, cached blocks included, and calls `forget` for each extent
-    /// of it with its first block and how many they are.
+    /// Gives back memory that an adapter wants and no table needs, cached blocks included, and
+    /// calls `forget` for each extent of it with its first block and how many they are.
     pub(crate) fn make_room(&self, mut forget: impl FnMut(BlockId, usize)) {
         let blocks = &mut *self.shared.borrow_mut();
         let Some(want) = blocks.extents.budget().wanted_of_kv() else {
@@ -172,7 +176,8 @@ impl BlockPool {
 #[derive(Debug)]
 pub(crate) struct BlockTable {
     blocks: Vec<BlockId>,
-    /// How many of them, from the first, are in the cache. Never written to again, since others may hold them too.
+    /// How many of them, from the first, are in the cache. Never written to again, since others may
+    /// hold them too.
     cached: usize,
     lineage: Lineage,
     pool: BlockPool,
@@ -201,8 +206,9 @@ impl BlockTable {
         tokens.div_ceil(BLOCK_TOKENS)
     }
 
-    /// Gives an empty table blocks for all `tokens`: of the first `reusable` of them, which are fewer, those that the
-    /// cache has. If `reserve` blocks would not be left then, takes none and says `None`.
+    /// Gives an empty table blocks for all `tokens`: of the first `reusable` of them, which are
+    /// fewer, those that the cache has. If `reserve` blocks would not be left then, takes none and
+    /// says `None`.
     ///
     /// What is to be copied has to be before the next step.
     pub(crate) fn fill(&mut self, tokens: &[u32], reusable: usize, reserve: usize) -> Option<Prefix> {
@@ -236,7 +242,8 @@ impl BlockTable {
         })
     }
 
-    /// Makes room for `tokens` positions in all. If the pool has too few blocks, takes none and says `false`.
+    /// Makes room for `tokens` positions in all. If the pool has too few blocks, takes none and
+    /// says `false`.
     #[must_use]
     pub(crate) fn grow(&mut self, tokens: usize) -> bool {
         let more = Self::needed(tokens).saturating_sub(self.blocks.len());
@@ -248,8 +255,9 @@ impl BlockTable {
         true
     }
 
-    /// Lets others share the full blocks of `computed`, the tokens whose keys and values the table holds. A block that
-    /// the cache has from somebody else takes the place of its own: their contents are the same to the bit.
+    /// Lets others share the full blocks of `computed`, the tokens whose keys and values the table
+    /// holds. A block that the cache has from somebody else takes the place of its own: their
+    /// contents are the same to the bit.
     pub(crate) fn share(&mut self, computed: &[u32]) {
         if !self.pool.sharing {
             return;

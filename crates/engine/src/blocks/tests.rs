@@ -160,7 +160,8 @@ fn given(pool: &BlockPool, budget: &MemoryBudget, want: Want) -> Vec<(u32, usize
     given
 }
 
-/// A budget of `total` blocks, of which 4 are keys' and values' anyway, and a pool of 32 that takes from it.
+/// A budget of `total` blocks, of which 4 are keys' and values' anyway, and a pool of 32 that takes
+/// from it.
 fn budgeted(total: usize) -> (Arc<MemoryBudget>, BlockPool) {
     let budget = Arc::new(MemoryBudget::new(total, 4));
     budget.on_kv_wanted(|| true);
@@ -246,7 +247,8 @@ fn the_prefix_cache_leaves_a_sixteenth_for_loads_and_sequences_take_it() {
 /// What a sequence does to its table.
 #[derive(Clone, Debug)]
 enum Act {
-    /// It is admitted with a prompt: so many tokens of a common beginning, then so many of one kind.
+    /// It is admitted with a prompt: so many tokens of a common beginning, then so many of one
+    /// kind.
     Fill(usize, u32, usize),
     /// It computes all its tokens, and generates so many of one kind.
     Generate(u32, usize),

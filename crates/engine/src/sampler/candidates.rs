@@ -3,11 +3,13 @@
 use super::exp::exp_of_minus;
 use super::row::{RUN, Row, distance};
 
-/// Tokens that may be drawn, in the order of their ids. Never empty once filled: the likeliest always stays.
+/// Tokens that may be drawn, in the order of their ids. Never empty once filled: the likeliest
+/// always stays.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     pub(super) ids: Vec<u32>,
-    /// How far each one's logit, divided by the temperature, is below that of the likeliest: 0 to ∞.
+    /// How far each one's logit, divided by the temperature, is below that of the likeliest: 0 to
+    /// ∞.
     pub(super) distances: Vec<f32>,
     /// exp(-distance): proportional to the probability; 1 for the likeliest.
     pub(super) weights: Vec<f32>,
@@ -51,15 +53,16 @@ impl Candidates {
         self.weights.iter().map(|&weight| f64::from(weight)).sum()
     }
 
-    /// The one at `uniform` of the way, from 0 to 1, through the cumulative distribution in the order of ids.
+    /// The one at `uniform` of the way, from 0 to 1, through the cumulative distribution in the
+    /// order of ids.
     pub(super) fn draw(&self, uniform: f64) -> u32 {
         let weighted = self.ids.iter().copied().zip(self.weights.iter().copied());
         walk(weighted, uniform * self.total())
     }
 }
 
-/// The same over all tokens, none of which is written down: only the run in which the draw falls is looked at closely.
-/// `masses` is a buffer.
+/// The same over all tokens, none of which is written down: only the run in which the draw falls is
+/// looked at closely. `masses` is a buffer.
 pub(super) fn draw_from_all(row: &Row<'_>, scale: f32, uniform: f64, masses: &mut Vec<f64>) -> u32 {
     masses.clear();
     masses.extend(row.masses(scale));
@@ -77,7 +80,8 @@ pub(super) fn draw_from_all(row: &Row<'_>, scale: f32, uniform: f64, masses: &mu
     walk((drawn as u32 * RUN as u32..).zip(weights), target - before)
 }
 
-/// Where the sum of weights first exceeds `target`; of those that have weight the last, if it never does.
+/// Where the sum of weights first exceeds `target`; of those that have weight the last, if it never
+/// does.
 fn walk(weighted: impl Iterator<Item = (u32, f32)>, target: f64) -> u32 {
     let mut reached = 0.0;
     let mut last = 0;

@@ -1,16 +1,17 @@
-//! Exponentials of a whole vocabulary, made for the compiler to vectorise: the standard library's, one call per token,
-//! would cost more than the rest of the sampler.
+//! Exponentials of a whole vocabulary, made for the compiler to vectorise: the standard library's,
+//! one call per token, would cost more than the rest of the sampler.
 
 /// exp(-distance), for distances from 0 to ∞; within 2e-7 of it, relatively. Beyond 87 it is 0.
 ///
-/// Halves (ln 2)·n are taken off until what is left is small enough for Taylor's series to the seventh power, whose
-/// remainder is then below 6e-9; the powers of two go into the exponent.
+/// Halves (ln 2)·n are taken off until what is left is small enough for Taylor's series to the
+/// seventh power, whose remainder is then below 6e-9; the powers of two go into the exponent.
 #[inline(always)]
 pub(super) fn exp_of_minus(distance: f32) -> f32 {
     /// ln 2 in two parts, of which the first has so few digits that its products with n are exact.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = (std::f64::consts::LN_2 - 355.0 / 512.0) as f32;
-    /// Adding 1.5·2²³ leaves no room for digits behind the point: it rounds, and the integer is in the low bits.
+    /// Adding 1.5·2²³ leaves no room for digits behind the point: it rounds, and the integer is in
+    /// the low bits.
     const ROUND: f32 = 12_582_912.0;
     const UNDERFLOW: f32 = 87.0;
 

@@ -1,15 +1,17 @@
-//! Which tokens may be drawn: temperature, then `top_k`, `top_p`, `min_p` and `typical_p`, each on what the one before
-//! has left, as in Hugging Face transformers.
+//! Which tokens may be drawn: temperature, then `top_k`, `top_p`, `min_p` and `typical_p`, each on
+//! what the one before has left, as in Hugging Face transformers.
 //!
-//! Nothing is sorted but a handful. The first filter finds a limit below which no logit can pass, and only what is
-//! above it becomes a candidate; `top_p` and `typical_p` then sum candidates up by how far they are from the best, bin
-//! by bin, and look closely at the one bin in which enough is reached.
+//! Nothing is sorted but a handful. The first filter finds a limit below which no logit can pass,
+//! and only what is above it becomes a candidate; `top_p` and `typical_p` then sum candidates up by
+//! how far they are from the best, bin by bin, and look closely at the one bin in which enough is
+//! reached.
 
 use super::candidates::Candidates;
 use super::row::Row;
 use crate::request::Sampling;
 
-/// Of temperatures below this, draws are those of this one, unless logits differ by less than 1e-28.
+/// Of temperatures below this, draws are those of this one, unless logits differ by less than
+/// 1e-28.
 const COLDEST: f32 = 1e-30;
 
 /// Beyond this distance a weight is 0.
@@ -41,8 +43,8 @@ pub(super) fn apply(row: &Row<'_>, sampling: &Sampling, candidates: &mut Candida
         }
     } else if top_p < 1.0 {
         let total: f64 = row.masses(scale).sum();
-        // Tokens less likely than this cannot make up 1 - p even together, so the others reach p. But most often much
-        // fewer do.
+        // Tokens less likely than this cannot make up 1 - p even together, so the others reach p.
+        // But most often much fewer do.
         let negligible = (1.0 - top_p) * total / row.logits().len() as f64;
         candidates.fill(row, lightest(row, negligible.max(LIKELY), scale), scale);
         if negligible < LIKELY && candidates.total() < top_p * total {
@@ -62,7 +64,8 @@ pub(super) fn apply(row: &Row<'_>, sampling: &Sampling, candidates: &mut Candida
 
 /// A logit below all whose weight is at least `weight` (and not 0), and hardly any other.
 fn lightest(row: &Row<'_>, weight: f64, scale: f32) -> f32 {
-    // Wider than float32 rounds: what should not pass is dropped by its weight later, or weighs next to nothing.
+    // Wider than float32 rounds: what should not pass is dropped by its weight later, or weighs
+    // next to nothing.
     const SLACK: f64 = 1e-5;
     let distance = (-weight.ln()).clamp(0.0, f64::from(FARTHEST)) * (1.0 + SLACK) + SLACK;
     let largest = f64::from(row.largest());
@@ -70,8 +73,8 @@ fn lightest(row: &Row<'_>, weight: f64, scale: f32) -> f32 {
     (limit as f32).next_down().clamp(f32::MIN, row.largest())
 }
 
-/// Keeps the likeliest whose weights reach `target`, of equals the lowest ids (Holtzman et al. 2020, arXiv
-/// 1904.09751).
+/// Keeps the likeliest whose weights reach `target`, of equals the lowest ids (Holtzman et al.
+/// 2020, arXiv 1904.09751).
 fn keep_top_p(candidates: &mut Candidates, target: f64) {
     let (limit, last) = reaching(&candidates.distances, &candidates.weights, target);
     let mut place = 0;
@@ -81,12 +84,13 @@ fn keep_top_p(candidates: &mut Candidates, target: f64) {
     });
 }
 
-/// Keeps those whose information content is nearest to the entropy and that together have probability `p`.
+/// Keeps those whose information content is nearest to the entropy and that together have
+/// probability `p`.
 fn keep_typical(candidates: &mut Candidates, p: f64) {
     candidates.retain(|_, _, weight| weight > 0.0);
     let total = candidates.total();
-    // A probability is exp(-distance)/total, so information content is distance + ln total, and its expectation, the
-    // entropy, is the mean distance + ln total.
+    // A probability is exp(-distance)/total, so information content is distance + ln total, and its
+    // expectation, the entropy, is the mean distance + ln total.
     let weighted = candidates.distances.iter().zip(&candidates.weights);
     let sum: f64 = weighted
         .map(|(&distance, &weight)| f64::from(distance) * f64::from(weight))
@@ -102,8 +106,9 @@ fn keep_typical(candidates: &mut Candidates, p: f64) {
     candidates.retain(|_, distance, _| surprise(distance) <= limit);
 }
 
-/// The last, in the order of keys and then of places, of those whose weights together reach `target`: its key and its
-/// place. The first of all, if its weight is enough; the last of all, if all are not.
+/// The last, in the order of keys and then of places, of those whose weights together reach
+/// `target`: its key and its place. The first of all, if its weight is enough; the last of all, if
+/// all are not.
 ///
 /// Keys are finite, not negative, and there is one.
 fn reaching(keys: &[f32], weights: &[f32], target: f64) -> (f32, usize) {

@@ -1,4 +1,5 @@
-//! Log-probabilities of the model's own distribution: before penalties, bias, temperature and filters.
+//! Log-probabilities of the model's own distribution: before penalties, bias, temperature and
+//! filters.
 
 use std::cmp::Ordering;
 

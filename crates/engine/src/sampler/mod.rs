@@ -1,7 +1,8 @@
 //! From a row of logits to a token.
 //!
-//! The draw for the n-th token of an output takes its random number from position n of the request's own ChaCha
-//! stream: what it gets depends on seed and n, not on what else was computed or how often.
+//! The draw for the n-th token of an output takes its random number from position n of the
+//! request's own ChaCha stream: what it gets depends on seed and n, not on what else was computed
+//! or how often.
 
 mod candidates;
 mod exp;
@@ -61,8 +62,9 @@ impl Sampler {
         self.seed
     }
 
-    /// Chooses the `nth` token of the output, from 0. Does no more than the request asks for: greedy is in the survey of
-    /// the row already, only penalties and bias copy it, and without filters nothing is written down.
+    /// Chooses the `nth` token of the output, from 0. Does no more than the request asks for:
+    /// greedy is in the survey of the row already, only penalties and bias copy it, and without
+    /// filters nothing is written down.
     pub(crate) fn choose(&self, nth: usize, row: &Row<'_>, scratch: &mut Scratch) -> u32 {
         if self.penalties.change_nothing() {
             return self.choose_from(nth, row, scratch);
@@ -77,8 +79,8 @@ impl Sampler {
         token
     }
 
-    /// The same among the tokens that are allowed, which are all if that is `None`, and not barred; or among the barred if no
-    /// other is allowed. `None` if none can be.
+    /// The same among the tokens that are allowed, which are all if that is `None`, and not barred;
+    /// or among the barred if no other is allowed. `None` if none can be.
     pub(crate) fn choose_within(
         &self,
         allowed: Option<&TokenSet>,

@@ -1,4 +1,5 @@
-//! What changes single logits: penalties for tokens that were there already, and the request's bias.
+//! What changes single logits: penalties for tokens that were there already, and the request's
+//! bias.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,8 @@ pub(crate) struct Penalties {
     frequency: f32,
     presence: f32,
     bias: Vec<(u32, f32)>,
-    /// How often each token occurs in the output; 0 for those that only the prompt has. Empty without penalties.
+    /// How often each token occurs in the output; 0 for those that only the prompt has. Empty
+    /// without penalties.
     counts: HashMap<u32, u32>,
 }
 

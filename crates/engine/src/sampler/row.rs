@@ -1,6 +1,8 @@
-//! A row of logits, surveyed once: what everything else asks first is the largest logit of each run of them.
+//! A row of logits, surveyed once: what everything else asks first is the largest logit of each run
+//! of them.
 //!
-//! Whoever looks for large logits then passes over the runs that have none. Nothing here sorts a vocabulary.
+//! Whoever looks for large logits then passes over the runs that have none. Nothing here sorts a
+//! vocabulary.
 
 use super::BadLogits;
 use super::exp::exp_of_minus;
@@ -11,7 +13,8 @@ pub(super) const RUN: usize = 128;
 /// What the processor adds or compares side by side.
 const LANES: usize = 16;
 
-/// A row of logits that are a distribution: finite, or -∞ for tokens that cannot be, but not for all.
+/// A row of logits that are a distribution: finite, or -∞ for tokens that cannot be, but not for
+/// all.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
     logits: &'a [f32],
@@ -82,13 +85,15 @@ impl<'a> Row<'a> {
         (run * RUN + within.unwrap_or(0)) as u32
     }
 
-    /// Passes on every token whose logit is at least `limit`, in the order of ids: run by run their ids and logits.
+    /// Passes on every token whose logit is at least `limit`, in the order of ids: run by run their
+    /// ids and logits.
     pub(super) fn at_least(&self, limit: f32, mut take: impl FnMut(&[u32], &[f32])) {
         let (mut ids, mut large) = ([0; RUN], [0.0; RUN]);
         let runs = self.peaks.iter().zip(self.logits.chunks(RUN)).enumerate();
         for (run, (_, logits)) in runs.filter(|(_, (peak, _))| **peak >= limit) {
             let mut kept = 0;
-            // Writes all and moves on past those that stay: which do is anybody's guess, the processor's too.
+            // Writes all and moves on past those that stay: which do is anybody's guess, the
+            // processor's too.
             for (id, &logit) in (run as u32 * RUN as u32..).zip(logits) {
                 ids[kept] = id;
                 large[kept] = logit;
@@ -109,7 +114,8 @@ impl<'a> Row<'a> {
         select(buffer, k).unwrap_or(f32::NEG_INFINITY)
     }
 
-    /// Σ exp(-distance) over each run, where logits' differences are multiplied by `scale`, above 0, to be distances.
+    /// Σ exp(-distance) over each run, where logits' differences are multiplied by `scale`, above
+    /// 0, to be distances.
     pub(super) fn masses(&self, scale: f32) -> impl Iterator<Item = f64> {
         let runs = self.logits.chunks(RUN);
         runs.map(move |run| mass(run, self.largest, scale))
@@ -167,7 +173,8 @@ fn peak(run: &[f32]) -> (f32, bool) {
     (fold(largest, larger), fold(nan, |a, b| a | b) != 0)
 }
 
-/// Σ exp(-distance) over a run. Lanes are added in float32, of which each gets a few terms; their sums in float64.
+/// Σ exp(-distance) over a run. Lanes are added in float32, of which each gets a few terms; their
+/// sums in float64.
 fn mass(run: &[f32], largest: f32, scale: f32) -> f64 {
     let (chunks, rest) = run.as_chunks::<LANES>();
     let mut lanes = [0.0_f32; LANES];

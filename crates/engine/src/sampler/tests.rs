@@ -120,7 +120,8 @@ proptest! {
         logits in logits(),
         temperature in prop::sample::select(vec![0.25_f32, 0.5, 1.0, 2.0]),
         top_k in prop::option::of(1_usize..400),
-        // Odd fractions, so that no sum of probabilities falls on the limit and rounding cannot decide.
+        // Odd fractions, so that no sum of probabilities falls on the limit and rounding cannot
+        // decide.
         p in (1_u32..1000).prop_map(|n| n as f32 / 1000.0 + 0.000_123),
         which in 0..4,
     ) {

@@ -1,4 +1,5 @@
-//! A backend whose logits are a hash of the sequence's tokens and adapter, as found in its own KV blocks.
+//! A backend whose logits are a hash of the sequence's tokens and adapter, as found in its own KV
+//! blocks.
 
 use std::collections::HashSet;
 use std::sync::mpsc::Receiver;
@@ -88,7 +89,8 @@ impl FakeBackend {
                 "blocks do not cover position {end}"
             );
             assert!(run.tokens.iter().all(|&id| (id as usize) < self.limits.vocab));
-            // Blocks of positions that are there already may be several runs', others are one run's own.
+            // Blocks of positions that are there already may be several runs', others are one run's
+            // own.
             let (before, own) = run.blocks.split_at(run.start / BLOCK_TOKENS);
             read.extend(before);
             for &block in own {
@@ -207,7 +209,8 @@ impl Backend for FakeBackend {
     }
 }
 
-/// The logits after `tokens`, the adapter having set in at `from`: what the backend gives, computed from scratch.
+/// The logits after `tokens`, the adapter having set in at `from`: what the backend gives, computed
+/// from scratch.
 pub(crate) fn logits_after(tokens: &[u32], adapter: Option<Scaled>, from: usize, vocab: usize) -> Vec<f32> {
     let mut prefix = Prefix::new();
     for (position, &token) in tokens.iter().enumerate() {
@@ -248,7 +251,8 @@ impl Prefix {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014): every bit of the input changes about half of the output's.
+/// SplitMix64 (Steele, Lea and Flood 2014): every bit of the input changes about half of the
+/// output's.
 fn mix(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,5 @@
-//! What an answer has to be, computed the obvious way: one request, everything from scratch for every token.
+//! What an answer has to be, computed the obvious way: one request, everything from scratch for
+//! every token.
 
 use super::backend::Scaled;
 use super::{EOS, HIDDEN, VOCAB, certain, decode, logits_after, states_of};
@@ -98,7 +99,8 @@ fn applied(request: &Request) -> (Option<Scaled>, usize) {
     (Some((used.hash(), used.scale.to_bits())), from)
 }
 
-/// Reads a text character by character until a stop string is complete beyond its first `from` bytes; of several the longest.
+/// Reads a text character by character until a stop string is complete beyond its first `from`
+/// bytes; of several the longest.
 pub(crate) fn cut(text: &str, from: usize, stops: &[String], include: bool) -> (String, Option<String>) {
     let ends = (0..=text.len()).filter(|&end| end > from && text.is_char_boundary(end));
     for end in ends {

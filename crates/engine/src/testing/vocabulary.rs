@@ -6,7 +6,8 @@ use multigraft_grammar::{Constraint, Grammar, Grammars};
 
 use crate::vocabulary::{Decoder, Vocabulary};
 
-/// The bytes of each token. Some are parts of a character, so that outputs hold whole, cut and broken characters.
+/// The bytes of each token. Some are parts of a character, so that outputs hold whole, cut and
+/// broken characters.
 const TEXTS: [&[u8]; VOCAB] = [
     b"",
     b"",
@@ -59,7 +60,8 @@ pub(crate) fn decode(ids: &[u32], show_special: bool) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// How much of that a decoder gives before it is told that the text ends: all but the beginning of a character.
+/// How much of that a decoder gives before it is told that the text ends: all but the beginning of
+/// a character.
 pub(crate) fn certain(ids: &[u32], show_special: bool) -> usize {
     let bytes: Vec<u8> = ids
         .iter()

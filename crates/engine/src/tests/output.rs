@@ -8,8 +8,8 @@ use crate::testing::{
 };
 use crate::{EngineOptions, FinishReason, Request, Sampling, Stop};
 
-/// A request whose output is forced, token by token, by biases that outweigh every logit: each occurrence of a token
-/// makes it less likely than the next.
+/// A request whose output is forced, token by token, by biases that outweigh every logit: each
+/// occurrence of a token makes it less likely than the next.
 fn forced(output: &[u32], max_tokens: usize) -> Request {
     let bias = |position: usize| 200.0 - 10.0 * position as f32;
     let logit_bias = output

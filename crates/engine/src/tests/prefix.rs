@@ -214,7 +214,8 @@ fn what_comes_before_an_adapter_sets_in_is_shared_with_the_base_both_ways() {
             ..base.clone()
         };
         let before = if at < 4 { 0 } else { at };
-        // The base has whole blocks; what an adapter computed of a block that it sets in within is its own.
+        // The base has whole blocks; what an adapter computed of a block that it sets in within is
+        // its own.
         let whole = at / BLOCK_TOKENS * BLOCK_TOKENS;
         let mut harness = Harness::new(EngineOptions::default());
         assert_eq!(
@@ -241,7 +242,8 @@ fn another_place_to_set_in_is_another_prefix() {
     assert_eq!(hits(&mut harness, &[of(&first), of(&second)]), [0, 0]);
 }
 
-/// A turn of a chat: whose, how much of the common history it takes up again, what it adds, how long the answer is.
+/// A turn of a chat: whose, how much of the common history it takes up again, what it adds, how
+/// long the answer is.
 type Turn = (u8, usize, Vec<u32>, usize);
 
 fn turn() -> impl Strategy<Value = Turn> {

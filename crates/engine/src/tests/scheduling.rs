@@ -292,6 +292,7 @@ fn figures_add_up() {
         (stats.finished, stats.cancelled, stats.failed, stats.preemptions),
         (1, 1, 0, 0)
     );
-    // Chunks of 4, 4 and 2, and a step for each further token, in which the second request is computed too.
+    // Chunks of 4, 4 and 2, and a step for each further token, in which the second request is
+    // computed too.
     assert_eq!(stats.steps, 7);
 }

@@ -1,5 +1,5 @@
-//! The tiny models of `fixtures/peft`: the answers are those of transformers and PEFT, and nobody's depends on who else
-//! is served, to the bit.
+//! The tiny models of `fixtures/peft`: the answers are those of transformers and PEFT, and nobody's
+//! depends on who else is served, to the bit.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,4 +1,5 @@
-//! Chats: what was computed in the turns before is used again, and the answer is that of a cold start, to the bit.
+//! Chats: what was computed in the turns before is used again, and the answer is that of a cold
+//! start, to the bit.
 
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ fn every_turn_is_answered_as_from_a_cold_start() {
                 ..Request::new(history.clone(), 16)
             };
             let (answer, cached) = answer_and_cached(&submit(&warm, request.clone()));
-            // Everything but the last token of the last answer, in whole blocks. The next adapter or tenant starts anew.
+            // Everything but the last token of the last answer, in whole blocks. The next adapter
+            // or tenant starts anew.
             assert!(
                 cached >= computed / BLOCK_TOKENS * BLOCK_TOKENS,
                 "{cached} of {computed}"

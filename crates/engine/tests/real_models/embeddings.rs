@@ -1,5 +1,6 @@
-//! Embeddings against transformers and PEFT (`fixtures/embeddings`): every architecture, every kind of adapter, both
-//! poolings, among requests that generate, in steps of a few rows; and the same bits alone.
+//! Embeddings against transformers and PEFT (`fixtures/embeddings`): every architecture, every kind
+//! of adapter, both poolings, among requests that generate, in steps of a few rows; and the same
+//! bits alone.
 
 use std::sync::Arc;
 

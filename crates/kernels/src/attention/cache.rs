@@ -62,8 +62,9 @@ macro_rules! with_store {
 }
 pub(super) use with_store;
 
-/// Numbers in one form. Keys lie transposed, so that a vector is sixteen keys' values of one feature; values lie in
-/// tiles of sixteen features, so that a tile's sixteen positions are neighbours.
+/// Numbers in one form. Keys lie transposed, so that a vector is sixteen keys' values of one
+/// feature; values lie in tiles of sixteen features, so that a tile's sixteen positions are
+/// neighbours.
 #[derive(Debug)]
 pub(super) struct Store<F: Format> {
     /// `[blocks, kv_heads, head_dim, 16 positions]`
@@ -104,8 +105,8 @@ impl KvLayer {
         with_store!(&self.store, store => store.keys.len() / (self.shape.kv_heads * self.shape.keys()))
     }
 
-    /// What `count` blocks from `first` on hold is of no more use: gives their memory back where the system can. They may be
-    /// written again.
+    /// What `count` blocks from `first` on hold is of no more use: gives their memory back where
+    /// the system can. They may be written again.
     ///
     /// # Panics
     /// If one of them does not exist.
@@ -235,7 +236,8 @@ pub(super) struct SharedStore<'a, F: Format> {
 }
 
 impl<F: Format> SharedStore<'_, F> {
-    /// Stores one position's keys and values, `[kv_heads, head_dim]` each. The block belongs to the calling task.
+    /// Stores one position's keys and values, `[kv_heads, head_dim]` each. The block belongs to the
+    /// calling task.
     #[inline(always)]
     pub(super) fn write(&self, block: usize, position: usize, keys: &[f32], values: &[f32]) {
         let shape = self.shape;
@@ -256,7 +258,8 @@ impl<F: Format> SharedStore<'_, F> {
                 for (to, x) in to.iter_mut().zip(features) {
                     *to = F::store(*x, inverse);
                 }
-                // Lanes beyond the head are computed with and thrown away; they must not be slow denormals.
+                // Lanes beyond the head are computed with and thrown away; they must not be slow
+                // denormals.
                 to[features.len()..].fill(F::Raw::default());
             }
         }

@@ -21,9 +21,11 @@ pub struct HeadNorms<'a> {
     pub eps: f32,
 }
 
-/// Normalises and rotates the queries and keys of a step in place, and stores keys and values in the cache.
+/// Normalises and rotates the queries and keys of a step in place, and stores keys and values in
+/// the cache.
 ///
-/// `qkv` is `[rows, (heads + 2 · kv_heads) · head_dim]`: queries, keys, values. `angles` are those of the step's rows.
+/// `qkv` is `[rows, (heads + 2 · kv_heads) · head_dim]`: queries, keys, values. `angles` are those
+/// of the step's rows.
 ///
 /// # Panics
 /// If sizes do not fit or the cache lacks a block.

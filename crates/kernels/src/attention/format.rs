@@ -8,7 +8,8 @@ use crate::isa::{Isa, LANES};
 /// How keys and values are stored. Whatever it is, attention computes in float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvDtype {
-    /// 16-bit brain floats: half the memory of float32, at the precision that most models are published in.
+    /// 16-bit brain floats: half the memory of float32, at the precision that most models are
+    /// published in.
     #[default]
     Bf16,
     /// 32-bit floats: what was computed, unchanged.
@@ -66,7 +67,8 @@ impl Format for Bf16 {
     fn scale(_: &[f32]) -> f32 {
         1.0
     }
-    /// To nearest, ties to even. Not the `half` crate's, whose branch for NaN keeps a loop from being vectorised.
+    /// To nearest, ties to even. Not the `half` crate's, whose branch for NaN keeps a loop from
+    /// being vectorised.
     #[inline(always)]
     fn store(x: f32, _: f32) -> u16 {
         let bits = x.to_bits();

@@ -8,21 +8,24 @@ use super::partial::Work;
 use crate::activation::tanh;
 use crate::isa::{Isa, LANES, exp};
 
-/// Blocks of a partial: long enough that adding partials costs little, short enough that a partial's keys and values
-/// stay in the second cache level, and that a context of a few thousand positions keeps several threads busy.
+/// Blocks of a partial: long enough that adding partials costs little, short enough that a
+/// partial's keys and values stay in the second cache level, and that a context of a few thousand
+/// positions keeps several threads busy.
 pub(super) const PARTIAL_BLOCKS: usize = 16;
 
 /// Positions of a partial.
 pub(super) const PARTIAL_POSITIONS: usize = PARTIAL_BLOCKS * BLOCK_POSITIONS;
 
-/// Bytes of a cache line, on the processors that this is made for; where it is not, prefetching helps less.
+/// Bytes of a cache line, on the processors that this is made for; where it is not, prefetching
+/// helps less.
 const LINE: usize = 64;
 
 /// Scores, then weights, of Q queries: `[blocks][Q][16 positions]`.
 pub(super) type Weights<const Q: usize> = [[[f32; LANES]; Q]; PARTIAL_BLOCKS];
 
-/// Sums that stay in registers beside two operands: says how work is cut, never what is computed. An instruction set
-/// whose vector is one register has thirty-two of them; the others need several for a vector, and have sixteen.
+/// Sums that stay in registers beside two operands: says how work is cut, never what is computed.
+/// An instruction set whose vector is one register has thirty-two of them; the others need several
+/// for a vector, and have sixteen.
 #[inline(always)]
 pub(super) const fn accumulators<I: Isa>() -> usize {
     if align_of::<I::F>() == size_of::<I::F>() {
@@ -84,8 +87,8 @@ impl<F: Format> Head<'_, '_, F> {
         for b in 1..B {
             keys[b] = &heads[b].keys[..dim];
         }
-        // Blocks lie apart, so the processor does not see them coming: the next ones' keys, and these ones' values, which
-        // are wanted after the scores.
+        // Blocks lie apart, so the processor does not see them coming: the next ones' keys, and
+        // these ones' values, which are wanted after the scores.
         let next = self.table.get(first + B..).unwrap_or(&[]);
         let mut following = heads;
         for (following, &block) in following.iter_mut().zip(next) {
@@ -224,7 +227,8 @@ impl<F: Format> Head<'_, '_, F> {
     }
 }
 
-/// The positions of a block that are seen, counted from its first; `seen` counts from the partial's first.
+/// The positions of a block that are seen, counted from its first; `seen` counts from the partial's
+/// first.
 #[inline(always)]
 fn within(block: usize, (from, to): (usize, usize)) -> Range<usize> {
     let start = block * BLOCK_POSITIONS;

@@ -1,13 +1,15 @@
-//! Attention over a paged KV cache, grouped-query, with an online softmax (Milakov and Gimelshein 2018, arXiv
-//! 1805.02867; Dao et al. 2022, arXiv 2205.14135), cut over long contexts (Dao et al. 2023, "Flash-Decoding").
+//! Attention over a paged KV cache, grouped-query, with an online softmax (Milakov and Gimelshein
+//! 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135), cut over long contexts (Dao et al.
+//! 2023, "Flash-Decoding").
 //!
-//! A step's rows are planned once ([`AttentionPlan`]). In each layer they [`enter`] the cache and then attend
-//! ([`attention`]). Query heads that share a key and value head, and rows of one sequence that stand in one block,
-//! share each load of keys and values.
+//! A step's rows are planned once ([`AttentionPlan`]). In each layer they [`enter`] the cache and
+//! then attend ([`attention`]). Query heads that share a key and value head, and rows of one
+//! sequence that stand in one block, share each load of keys and values.
 //!
-//! A query's result depends on its own sequence alone, to the bit: scores are sums over features in order, weighted
-//! values sums over positions in order, cut into partials at fixed positions that are added in order. Which other
-//! queries share a load, and which thread computes a partial, decides nothing.
+//! A query's result depends on its own sequence alone, to the bit: scores are sums over features in
+//! order, weighted values sums over positions in order, cut into partials at fixed positions that
+//! are added in order. Which other queries share a load, and which thread computes a partial,
+//! decides nothing.
 
 mod cache;
 mod enter;
@@ -46,8 +48,8 @@ pub struct Attention {
 
 /// `out[r] = softmax(scores(q[r], keys)) · values` for each row and head.
 ///
-/// `q` is `[rows, q_stride]` with each row's heads first; `out` is `[rows, heads · head_dim]`. `scratch` is for the
-/// kernel's use and grows as needed.
+/// `q` is `[rows, q_stride]` with each row's heads first; `out` is `[rows, heads · head_dim]`.
+/// `scratch` is for the kernel's use and grows as needed.
 ///
 /// # Panics
 /// If sizes do not fit or the cache lacks a block.
@@ -112,7 +114,8 @@ fn attend<F: Format>(
     };
     let tasks = plan.spans.len() * shape.kv_heads;
     pool.run(tasks, |task| {
-        // The last tiles of a prompt have the longest contexts: those first, so that threads end together.
+        // The last tiles of a prompt have the longest contexts: those first, so that threads end
+        // together.
         let task = tasks - 1 - task;
         let span = &plan.spans[task / shape.kv_heads];
         let task = SpanTask {

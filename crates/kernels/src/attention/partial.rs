@@ -1,8 +1,10 @@
-//! The attention of a few queries over at most [`PARTIAL_POSITIONS`] positions, and the sum of such partials.
+//! The attention of a few queries over at most [`PARTIAL_POSITIONS`] positions, and the sum of such
+//! partials.
 //!
-//! A query's context is cut at multiples of [`PARTIAL_POSITIONS`], whoever computes it. Each partial has its own
-//! largest score, sum of weights and weighted sum of values; a query's partials are added in order of position, by
-//! the online softmax's rule, to the first. So a partial may be computed by any thread, beside any other queries.
+//! A query's context is cut at multiples of [`PARTIAL_POSITIONS`], whoever computes it. Each
+//! partial has its own largest score, sum of weights and weighted sum of values; a query's partials
+//! are added in order of position, by the online softmax's rule, to the first. So a partial may be
+//! computed by any thread, beside any other queries.
 
 use std::ops::Range;
 
@@ -27,7 +29,8 @@ pub(super) struct Work<'a, F: Format> {
     pub(super) out: SharedRows<'a>,
     /// `[rows, heads · 2]`: largest score and sum of weights of the rows of tiles that are not cut.
     pub(super) sums: SharedRows<'a>,
-    /// `[slots, heads · (head_dim + 2)]`: the partials of the tiles that are, each head's values and sums.
+    /// `[slots, heads · (head_dim + 2)]`: the partials of the tiles that are, each head's values
+    /// and sums.
     pub(super) slots: SharedRows<'a>,
 }
 
@@ -117,7 +120,8 @@ impl<'a, F: Format> Work<'a, F> {
         }
     }
 
-    /// Q queries of a tile, counted by rows and then heads of the group from `first`, over one partial. Returns Q.
+    /// Q queries of a tile, counted by rows and then heads of the group from `first`, over one
+    /// partial. Returns Q.
     #[inline(always)]
     fn partial<I: Isa, const Q: usize>(
         &self,
@@ -162,7 +166,8 @@ impl<'a, F: Format> Work<'a, F> {
             sums[q] = head.weigh(isa, blocks.clone(), q, seen[q], &mut weights);
         }
 
-        // What comes before this partial stays as it is, scaled; the first one has nothing before it.
+        // What comes before this partial stays as it is, scaled; the first one has nothing before
+        // it.
         let mut factors = [None; Q];
         for index in 0..Q {
             let (row, of_group) = ((first + index) / group, (first + index) % group);

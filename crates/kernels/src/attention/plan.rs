@@ -14,11 +14,12 @@ pub struct Query<'a> {
     pub blocks: &'a [u32],
 }
 
-/// Tasks per thread that a step's attention is cut into, at least, where contexts are long enough to be cut: so that
-/// a late thread does not hold up the others for long.
+/// Tasks per thread that a step's attention is cut into, at least, where contexts are long enough
+/// to be cut: so that a late thread does not hold up the others for long.
 const TASKS_PER_THREAD: usize = 4;
 
-/// The rows of a step, and how they are cut into tasks. The cut decides who computes what when, never what is computed.
+/// The rows of a step, and how they are cut into tasks. The cut decides who computes what when,
+/// never what is computed.
 #[derive(Debug)]
 pub struct AttentionPlan<'a> {
     pub(super) rows: usize,
@@ -30,8 +31,8 @@ pub struct AttentionPlan<'a> {
     pub(super) slots: usize,
 }
 
-/// Neighbouring rows of one sequence whose positions lie in one block. They read the same keys and values, and store
-/// theirs in that block.
+/// Neighbouring rows of one sequence whose positions lie in one block. They read the same keys and
+/// values, and store theirs in that block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tile<'a> {
     pub(super) first_row: usize,

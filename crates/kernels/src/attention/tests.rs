@@ -143,7 +143,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn attention_is_its_formula_whatever_the_cache_holds_beyond_the_sequence((sequence, dtype) in sequence(700)) {
-        // Keys within 1 are off by 2⁻⁹ in bf16 and 1/254 in int8, scores by the square root of their features' number.
+        // Keys within 1 are off by 2⁻⁹ in bf16 and 1/254 in int8, scores by the square root of
+        // their features' number.
         let allowed = match dtype { KvDtype::F32 => 3e-5, KvDtype::Bf16 => 0.02, KvDtype::Int8 => 0.04 };
         let last = sequence.qkv.len() / sequence.width - 1;
         let got = sequence.attend(InstructionSet::current(), last..last + 1, 2);
@@ -245,7 +246,8 @@ fn a_copied_block_is_the_block() {
         };
         let mut sequence = Sequence::new(48, 2, 24, how, dtype, 5);
         let before = sequence.attend(InstructionSet::current(), 40..48, 1);
-        // Positions 0..16 lie in block 2, 16..32 in 1; they change places by way of 32..48's, which is stored anew.
+        // Positions 0..16 lie in block 2, 16..32 in 1; they change places by way of 32..48's, which
+        // is stored anew.
         let last = sequence.qkv[32 * sequence.width..].to_vec();
         sequence.kv.copy_block(2, 0);
         sequence.kv.copy_block(1, 2);

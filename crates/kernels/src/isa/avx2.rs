@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, LANES};
 
-/// Proof that the processor has AVX2, FMA and F16C; with `VNNI`, AVX-VNNI too, whose `vpdpbusd` multiplies bytes in one
-/// instruction where AVX2 takes three.
+/// Proof that the processor has AVX2, FMA and F16C; with `VNNI`, AVX-VNNI too, whose `vpdpbusd`
+/// multiplies bytes in one instruction where AVX2 takes three.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx2<const VNNI: bool>(());
 
@@ -59,8 +59,9 @@ pub(crate) struct Ints(__m256i, __m256i);
 /// Wraps intrinsics whose features the token proves.
 macro_rules! proven {
     ($e:expr) => {
-        // SAFETY: `self` exists only where the features were detected; pointers come from references to arrays of
-        // the size that the intrinsics touch, and the unaligned forms are used.
+        // SAFETY: `self` exists only where the features were detected; pointers come from
+        // references to arrays of the size that the intrinsics touch, and the unaligned forms are
+        // used.
         unsafe { $e }
     };
 }
@@ -88,7 +89,8 @@ fn dot_half(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
 
 /// `acc + Σ w[v]·x[4·v..][..4]`, by AVX-VNNI.
 ///
-/// Assembly, because the compiler otherwise gathers the broadcasts of all rows in front of the products and spills them.
+/// Assembly, because the compiler otherwise gathers the broadcasts of all rows in front of the
+/// products and spills them.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
 fn dot_row_vnni(acc: Ints, w: [Ints; 4], x: &[i8; LANES]) -> Ints {
@@ -336,7 +338,8 @@ impl<const VNNI: bool> Isa for Avx2<VNNI> {
                 _mm256_dpbusd_avx_epi32(acc.1, w.1, x)
             ))
         } else if WIDE {
-            // Two products of eight bits each overflow sixteen: the weights' top bits go on their own.
+            // Two products of eight bits each overflow sixteen: the weights' top bits go on their
+            // own.
             let (low, top) = (self.and_bytes(w, 0x7f), self.and_bytes(w, 0x80));
             let acc = proven!(Ints(dot_half(acc.0, low.0, x), dot_half(acc.1, low.1, x)));
             proven!(Ints(dot_half(acc.0, top.0, x), dot_half(acc.1, top.1, x)))

@@ -8,8 +8,9 @@ use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, LANES};
 
-/// Proof that the processor has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C, and with `BF16` AVX-512's brain floats
-/// too. (Cascade Lake and Ice Lake have no BF16; Sapphire Rapids and Zen 4 have all.)
+/// Proof that the processor has AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C, and with `BF16`
+/// AVX-512's brain floats too. (Cascade Lake and Ice Lake have no BF16; Sapphire Rapids and Zen 4
+/// have all.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512<const BF16: bool>(());
 
@@ -61,25 +62,27 @@ impl Avx512<true> {
 /// Wraps intrinsics whose features the token proves.
 macro_rules! proven {
     ($e:expr) => {
-        // SAFETY: `self` exists only where the features were detected; pointers come from references to arrays of
-        // the size that the intrinsic touches, and the unaligned forms are used.
+        // SAFETY: `self` exists only where the features were detected; pointers come from
+        // references to arrays of the size that the intrinsic touches, and the unaligned forms are
+        // used.
         unsafe { $e }
     };
 }
 
-/// [`Isa::dot_rows`] for so many rows: row after row within a vector of weights, so that a product does not wait for the
-/// one before it.
+/// [`Isa::dot_rows`] for so many rows: row after row within a vector of weights, so that a product
+/// does not wait for the one before it.
 ///
-/// Assembly, because the intrinsic's broadcast is apart from its product: the compiler then gathers the broadcasts of a
-/// whole tile in front of it, far more than there are registers, and spills them.
+/// Assembly, because the intrinsic's broadcast is apart from its product: the compiler then gathers
+/// the broadcasts of a whole tile in front of it, far more than there are registers, and spills
+/// them.
 macro_rules! dot_rows {
     ($name:ident, $rows:literal: $($row:literal $sum:ident),+) => {
         #[inline]
         #[target_feature(enable = "avx512f,avx512vnni")]
         fn $name(sums: &mut [__m512i; $rows], w: [__m512i; 4], x: &[[i8; 2 * LANES]; $rows], half: usize) {
             assert!(half < 2, "a half is 0 or 1");
-            // SAFETY: the function's features have the instruction; it reads sixteen of the 32 bytes of each row of `x`
-            // and nothing else.
+            // SAFETY: the function's features have the instruction; it reads sixteen of the 32
+            // bytes of each row of `x` and nothing else.
             unsafe {
                 std::arch::asm!(
                     $(concat!("vpdpbusd {", stringify!($sum), "}, {a}, dword ptr [{x} + 32 * ", $row, "]{{1to16}}"),)+
@@ -108,7 +111,8 @@ dot_rows!(dot_eight, 8: 0 s0, 1 s1, 2 s2, 3 s3, 4 s4, 5 s5, 6 s6, 7 s7);
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn dot_four_bytes(mut sum: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
-    // SAFETY: the function's features have the instruction; it reads the four bytes of `x` and nothing else.
+    // SAFETY: the function's features have the instruction; it reads the four bytes of `x` and
+    // nothing else.
     unsafe {
         std::arch::asm!(
             "vpdpbusd {sum}, {w}, dword ptr [{x}]{{1to16}}",
@@ -276,7 +280,8 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     fn dot_bf16(self, acc: __m512, w: __m512i, x: [u16; 2]) -> __m512 {
         let both = i32::from(x[0]) | (i32::from(x[1]) << 16);
         if BF16 {
-            // SAFETY: a token with `BF16` exists only where the feature was detected; the casts keep the bits.
+            // SAFETY: a token with `BF16` exists only where the feature was detected; the casts
+            // keep the bits.
             unsafe {
                 let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
                 let w: __m512bh = std::mem::transmute(w);

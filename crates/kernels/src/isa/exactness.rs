@@ -1,5 +1,6 @@
-//! Every operation on every form of every instruction set against the specification, to the bit. The forms are more
-//! than [`InstructionSet`] names: what a processor with more instructions would not choose is tried on it too.
+//! Every operation on every form of every instruction set against the specification, to the bit.
+//! The forms are more than [`InstructionSet`] names: what a processor with more instructions would
+//! not choose is tried on it too.
 
 use proptest::prelude::*;
 
@@ -108,8 +109,8 @@ impl Kernel for Widened {
     }
 }
 
-/// Weights of eight bits and as many rows of activations as a tile can have; each operation on bytes is seen through a
-/// dot product.
+/// Weights of eight bits and as many rows of activations as a tile can have; each operation on
+/// bytes is seen through a dot product.
 #[derive(Clone)]
 struct Dots {
     start: i32,

@@ -1,12 +1,12 @@
 //! Instruction sets: sixteen float lanes, one trait, one implementation per instruction set.
 //!
-//! Every kernel is written once, generic over [`Isa`], with lanes that never mix except in the reductions, whose
-//! tree is fixed. All operations are IEEE operations of single precision with fused multiply-add. So a kernel's
-//! result is **the same to the bit on every instruction set**, and [`Scalar`] is the specification that the
-//! others are tested against by equality.
+//! Every kernel is written once, generic over [`Isa`], with lanes that never mix except in the
+//! reductions, whose tree is fixed. All operations are IEEE operations of single precision with
+//! fused multiply-add. So a kernel's result is **the same to the bit on every instruction set**,
+//! and [`Scalar`] is the specification that the others are tested against by equality.
 //!
-//! An implementation is a token that can only be had on a processor that has the instructions; that is why its
-//! methods are safe to call.
+//! An implementation is a token that can only be had on a processor that has the instructions; that
+//! is why its methods are safe to call.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -27,10 +27,10 @@ pub(crate) const LANES: usize = 16;
 
 /// Sixteen float lanes and what kernels do with them.
 ///
-/// Methods are `inline(always)`: they must end up inside a function compiled for the instruction set, which is
-/// what [`dispatch`] enters. The same goes for everything that kernels call, so they take traits with
-/// `inline(always)` methods where closures would read better: a closure may be left out of line, and is then compiled
-/// without the instruction set, many times slower.
+/// Methods are `inline(always)`: they must end up inside a function compiled for the instruction
+/// set, which is what [`dispatch`] enters. The same goes for everything that kernels call, so they
+/// take traits with `inline(always)` methods where closures would read better: a closure may be
+/// left out of line, and is then compiled without the instruction set, many times slower.
 pub(crate) trait Isa: Copy + Send + Sync {
     /// Sixteen floats.
     type F: Copy;
@@ -69,12 +69,13 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn store_bytes(self, v: Self::B, to: &mut [u8; 4 * LANES]);
     fn and_bytes(self, a: Self::B, mask: u8) -> Self::B;
     fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
-    /// Each lane's 32 bits moved `by` bits up (to the left); what crosses into the next byte must have been masked.
+    /// Each lane's 32 bits moved `by` bits up (to the left); what crosses into the next byte must
+    /// have been masked.
     fn shift_up(self, a: Self::B, by: u32) -> Self::B;
     /// As [`Isa::shift_up`], down.
     fn shift_down(self, a: Self::B, by: u32) -> Self::B;
-    /// `acc[t] + Σ_v Σ_j w[v][4·lane + j] · x[t][16·half + 4·v + j]` for each of the `T` rows. Exact for weights up to 127,
-    /// or up to 255 if `WIDE`, unless an `x` is -128.
+    /// `acc[t] + Σ_v Σ_j w[v][4·lane + j] · x[t][16·half + 4·v + j]` for each of the `T` rows.
+    /// Exact for weights up to 127, or up to 255 if `WIDE`, unless an `x` is -128.
     fn dot_rows<const T: usize, const WIDE: bool>(
         self,
         acc: [Self::I; T],
@@ -86,8 +87,9 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn dot_one<const WIDE: bool>(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
     /// Each lane's 32 bits, moved `by` bits down and masked.
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Self::I;
-    /// `acc + w[2·lane + 1] · x[1] + w[2·lane] · x[0]` of brain floats, added in this order, rounded to nearest after each;
-    /// subnormal inputs and results count as zero. That is what AVX-512's `vdpbf16ps` does.
+    /// `acc + w[2·lane + 1] · x[1] + w[2·lane] · x[0]` of brain floats, added in this order,
+    /// rounded to nearest after each; subnormal inputs and results count as zero. That is what
+    /// AVX-512's `vdpbf16ps` does.
     fn dot_bf16(self, acc: Self::F, w: Self::B, x: [u16; 2]) -> Self::F;
     fn splat_i32(self, x: i32) -> Self::I;
     fn widen_i8(self, from: &[i8; LANES]) -> Self::I;
@@ -160,9 +162,10 @@ impl InstructionSet {
             .collect()
     }
 
-    /// The set that kernels use in this process: the best available, or the one that the environment variable
-    /// `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avxvnni`, `avx512`, `neon`) names. Read once. A name that the processor does not have is as
-    /// none here; programs refuse it at their start by [`InstructionSet::check`].
+    /// The set that kernels use in this process: the best available, or the one that the
+    /// environment variable `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avxvnni`, `avx512`, `neon`) names.
+    /// Read once. A name that the processor does not have is as none here; programs refuse it at
+    /// their start by [`InstructionSet::check`].
     pub fn current() -> Self {
         static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
         *CURRENT.get_or_init(|| {

@@ -9,9 +9,9 @@ use std::arch::is_aarch64_feature_detected;
 
 use super::{Isa, Kernel, LANES};
 
-/// Proof that the processor has NEON, and with `DOTPROD` the dot products of signed bytes, with `I8MM` those of unsigned
-/// with signed bytes too. (Cortex-A72 has neither, Neoverse N1 and Apple M1 have the first, Neoverse V1, N2 and Apple M2
-/// have both.)
+/// Proof that the processor has NEON, and with `DOTPROD` the dot products of signed bytes, with
+/// `I8MM` those of unsigned with signed bytes too. (Cortex-A72 has neither, Neoverse N1 and Apple
+/// M1 have the first, Neoverse V1, N2 and Apple M2 have both.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Neon<const DOTPROD: bool, const I8MM: bool>(());
 
@@ -56,8 +56,8 @@ type Ints = [int32x4_t; 4];
 /// Four registers of sixteen bytes.
 type Bytes = [uint8x16_t; 4];
 
-/// An array of four, `$q` a constant in each element: intrinsics take lanes as constants, and an array that is built
-/// in a loop may lie in memory.
+/// An array of four, `$q` a constant in each element: intrinsics take lanes as constants, and an
+/// array that is built in a loop may lie in memory.
 macro_rules! four {
     ($q:ident => $element:expr) => {
         [
@@ -84,8 +84,9 @@ macro_rules! four {
 /// Wraps intrinsics whose features the token proves.
 macro_rules! proven {
     ($e:expr) => {
-        // SAFETY: `self` exists only where the features were detected; pointers come from references to arrays of
-        // the size that the intrinsics touch, and none of them needs alignment.
+        // SAFETY: `self` exists only where the features were detected; pointers come from
+        // references to arrays of the size that the intrinsics touch, and none of them needs
+        // alignment.
         unsafe { $e }
     };
 }
@@ -141,7 +142,8 @@ fn dot_pairs<const V: i32>(sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x
     vpadalq_s16(sum, pairs)
 }
 
-// The compiler's names for the two instructions below are unstable: rust-lang/rust 117224 and 117223.
+// The compiler's names for the two instructions below are unstable: rust-lang/rust 117224 and
+// 117223.
 
 /// `sum + Σ_j w[4·lane + j] · x[4·V + j]`.
 #[inline]
@@ -183,8 +185,8 @@ impl<const DOTPROD: bool, const I8MM: bool> Neon<DOTPROD, I8MM> {
     /// Whether unsigned weights must be made signed: no instruction takes them as they are.
     const SHIFTS_WIDE: bool = !I8MM;
 
-    /// `acc + Σ_j w[4·lane + j] · x[4·V + j]`; of signed bytes within ±127, or -128 where no `x` is, or of unsigned ones
-    /// if `WIDE` and there is an instruction for them.
+    /// `acc + Σ_j w[4·lane + j] · x[4·V + j]`; of signed bytes within ±127, or -128 where no `x`
+    /// is, or of unsigned ones if `WIDE` and there is an instruction for them.
     #[inline(always)]
     fn dot_quads<const V: i32, const WIDE: bool>(self, acc: Ints, w: Bytes, x: int8x16_t) -> Ints {
         if WIDE && !Self::SHIFTS_WIDE {
@@ -198,9 +200,9 @@ impl<const DOTPROD: bool, const I8MM: bool> Neon<DOTPROD, I8MM> {
         }
     }
 
-    /// [`Isa::dot_rows`] for the `R` rows, one or two, that fit into registers beside the weights: sixteen registers of
-    /// weights, `4·R` of sums and `R` of activations leave some of 32 for what is between. The rows take turns, so that
-    /// a product does not wait for the one before it.
+    /// [`Isa::dot_rows`] for the `R` rows, one or two, that fit into registers beside the weights:
+    /// sixteen registers of weights, `4·R` of sums and `R` of activations leave some of 32 for what
+    /// is between. The rows take turns, so that a product does not wait for the one before it.
     #[inline(always)]
     fn dot_few<const R: usize, const WIDE: bool>(
         self,
@@ -242,8 +244,10 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
 
     #[inline(always)]
     fn prefetch<T>(self, at: &T) {
-        // Assembly, for the compiler's own name for the instruction is unstable: rust-lang/rust 117217.
-        // SAFETY: it asks for a line and changes neither memory nor registers; no address makes it fail.
+        // Assembly, for the compiler's own name for the instruction is unstable: rust-lang/rust
+        // 117217.
+        // SAFETY: it asks for a line and changes neither memory nor registers; no address makes it
+        // fail.
         unsafe {
             std::arch::asm!(
                 "prfm pldl1keep, [{at}]",

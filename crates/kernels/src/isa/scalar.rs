@@ -9,7 +9,8 @@ use super::{Isa, Kernel, LANES};
 pub(crate) struct Scalar;
 
 impl Scalar {
-    /// Runs a kernel. Where the processor has it, hardware FMA stands in for the library call: same results.
+    /// Runs a kernel. Where the processor has it, hardware FMA stands in for the library call: same
+    /// results.
     #[cfg_attr(
         target_arch = "x86_64",
         expect(unsafe_code, reason = "enters a function with a target feature")

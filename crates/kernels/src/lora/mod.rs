@@ -1,9 +1,9 @@
-//! Low-rank updates for the rows of many adapters at once: shrink `h = s·A·x`, expand `y += B·h` (the SGMV of
-//! Punica, Chen et al. 2023, arXiv 2310.18547).
+//! Low-rank updates for the rows of many adapters at once: shrink `h = s·A·x`, expand `y += B·h`
+//! (the SGMV of Punica, Chen et al. 2023, arXiv 2310.18547).
 //!
-//! Rows of a step are ordered so that each adapter's are neighbours, a *segment*. Work is split by segment and by
-//! columns; ranks are the adapters' own, none is padded to the largest, but A is kept in fours of ranks. A row's sums are taken in an order
-//! that depends on its adapter alone.
+//! Rows of a step are ordered so that each adapter's are neighbours, a *segment*. Work is split by
+//! segment and by columns; ranks are the adapters' own, none is padded to the largest, but A is
+//! kept in fours of ranks. A row's sums are taken in an order that depends on its adapter alone.
 
 mod shrink;
 
@@ -21,8 +21,8 @@ pub enum LoraDtype {
     F32,
     /// Brain floats: half the memory, the precision most adapters are trained in.
     Bf16,
-    /// Eight-bit integers with a scale for every sixteen: 56 % of brain floats' memory. Updates of Gaussian A and B are 0.7 % off,
-    /// as root mean square.
+    /// Eight-bit integers with a scale for every sixteen: 56 % of brain floats' memory. Updates of
+    /// Gaussian A and B are 0.7 % off, as root mean square.
     Int8,
 }
 
@@ -58,7 +58,8 @@ impl PackedLora {
         Self::stacked(a, b, vec![scaling; rank], dtype)
     }
 
-    /// Packs a sum of updates that are stacked into one: each rank has its own of the `scalings`, `[rank]`.
+    /// Packs a sum of updates that are stacked into one: each rank has its own of the `scalings`,
+    /// `[rank]`.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -115,14 +116,15 @@ pub struct LoraSegment<'a> {
     pub lora: &'a PackedLora,
     /// Columns of the output where the map's outputs begin.
     pub at: usize,
-    /// What these rows multiply the update by, beside its own scaling; with 1 the bits are those of the update as it is.
+    /// What these rows multiply the update by, beside its own scaling; with 1 the bits are those of
+    /// the update as it is.
     pub scale: f32,
 }
 
 /// Adds each segment's update: `out[r, at..] += scale · scaling · B·(A·x[r])`.
 ///
-/// `x` is `[rows, in]`, `out` is `[rows, stride]`. Segments may cover the same rows if their columns differ (the
-/// maps that share an input). `shrunk` is scratch.
+/// `x` is `[rows, in]`, `out` is `[rows, stride]`. Segments may cover the same rows if their
+/// columns differ (the maps that share an input). `shrunk` is scratch.
 ///
 /// # Panics
 /// If sizes do not fit.
@@ -307,7 +309,8 @@ mod tests {
         }
     }
 
-    /// Normally distributed numbers (Box and Muller 1958) of a linear congruential generator (Knuth's MMIX).
+    /// Normally distributed numbers (Box and Muller 1958) of a linear congruential generator
+    /// (Knuth's MMIX).
     fn gaussian(mut state: u64, len: usize) -> Vec<f32> {
         let mut uniform = || {
             state = state
@@ -320,7 +323,8 @@ mod tests {
             .collect()
     }
 
-    /// How far updates are off, as root mean square over that of the exact ones: what the documentation promises.
+    /// How far updates are off, as root mean square over that of the exact ones: what the
+    /// documentation promises.
     #[test]
     fn eight_bits_are_within_a_hundredth_and_take_nine_sixteenths() {
         for (rank, inp, out) in [(1, 576, 192), (8, 576, 576), (16, 1536, 576), (64, 2048, 2048)] {

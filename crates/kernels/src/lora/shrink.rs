@@ -1,7 +1,7 @@
 //! Shrinking: `h = s · A · x` for rows of one adapter.
 //!
-//! Vector lanes are inputs. A row's sum for one rank is taken over sixteen inputs at a time, in order, lane by lane;
-//! then the lanes are added as the tree of [`Isa::sum`].
+//! Vector lanes are inputs. A row's sum for one rank is taken over sixteen inputs at a time, in
+//! order, lane by lane; then the lanes are added as the tree of [`Isa::sum`].
 
 use half::bf16;
 
@@ -10,14 +10,15 @@ use crate::isa::{Isa, Kernel, LANES};
 use crate::scaled::ScaledInt8;
 use crate::shared::SharedRows;
 
-/// Ranks that are computed side by side: as many sums as it takes to hide a multiplication's latency.
+/// Ranks that are computed side by side: as many sums as it takes to hide a multiplication's
+/// latency.
 pub(super) const RANKS: usize = 4;
 
 /// Rows that share each load of A.
 pub(super) const ROWS: usize = 4;
 
-/// A `[rank, in]`, as `[ceil(rank / 4), ceil(in / 16), 4 ranks, 16 inputs]`, zeros where there is none: one stream from
-/// memory for four ranks.
+/// A `[rank, in]`, as `[ceil(rank / 4), ceil(in / 16), 4 ranks, 16 inputs]`, zeros where there is
+/// none: one stream from memory for four ranks.
 #[derive(Debug)]
 pub(super) enum Shrink {
     F32(Vec<[[f32; LANES]; RANKS]>),

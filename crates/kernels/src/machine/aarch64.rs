@@ -1,4 +1,5 @@
-//! Peak loops for aarch64: enough independent sums to hide the latency of the multiply-add, everything in registers.
+//! Peak loops for aarch64: enough independent sums to hide the latency of the multiply-add,
+//! everything in registers.
 //!
 //! Memory is read by plain code, whose loads are as wide as there are.
 
@@ -8,8 +9,8 @@ use std::hint::black_box;
 
 use super::Kind;
 
-/// Independent sums of a loop. A multiply-add takes four cycles and up to four start per cycle; with the operands, there
-/// are registers for these and more.
+/// Independent sums of a loop. A multiply-add takes four cycles and up to four start per cycle;
+/// with the operands, there are registers for these and more.
 const SUMS: usize = 24;
 
 pub(super) fn int8() -> Option<Kind> {
@@ -65,15 +66,16 @@ fn int8_dotprod(bodies: usize) -> f64 {
     operations(bodies, 16)
 }
 
-/// Without dot products sixteen products take four instructions: two to multiply, the pairs in 16 bits, the sum.
+/// Without dot products sixteen products take four instructions: two to multiply, the pairs in 16
+/// bits, the sum.
 #[target_feature(enable = "neon")]
 fn int8_neon(bodies: usize) -> f64 {
     let (mut a, b) = black_box((vdupq_n_s8(3), vdupq_n_s8(-5)));
     let mut sums = [vdupq_n_s32(0); SUMS];
     for _ in 0..bodies {
         for sum in &mut sums {
-            // The products do not depend on the sum: without this the compiler takes them out of the loop.
-            // SAFETY: no instruction; the register is said to have changed.
+            // The products do not depend on the sum: without this the compiler takes them out of
+            // the loop. SAFETY: no instruction; the register is said to have changed.
             unsafe { asm!("/* {0:v} */", inout(vreg) a, options(pure, nomem, nostack, preserves_flags)) };
             let low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
             *sum = vpadalq_s16(*sum, vpaddq_s16(low, vmull_high_s8(a, b)));

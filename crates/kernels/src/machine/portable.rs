@@ -1,4 +1,5 @@
-//! Stand-ins for instructions that a processor, or this crate, does not know: what the compiler makes of plain code.
+//! Stand-ins for instructions that a processor, or this crate, does not know: what the compiler
+//! makes of plain code.
 
 use std::hint::black_box;
 

@@ -1,4 +1,5 @@
-//! Peak loops for x86-64: enough independent sums to hide the latency of the multiply-add, everything in registers.
+//! Peak loops for x86-64: enough independent sums to hide the latency of the multiply-add,
+//! everything in registers.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -6,8 +7,8 @@ use std::hint::black_box;
 
 use super::{Kind, Reader};
 
-/// Independent sums of a loop. A multiply-add takes four or five cycles and two start per cycle, so ten would do; with
-/// the operands, AVX2's sixteen registers have no room for more.
+/// Independent sums of a loop. A multiply-add takes four or five cycles and two start per cycle, so
+/// ten would do; with the operands, AVX2's sixteen registers have no room for more.
 const SUMS: usize = 12;
 
 /// The widest loads there are.
@@ -145,7 +146,8 @@ fn int8_avx_vnni(bodies: usize) -> f64 {
     operations(bodies, 32)
 }
 
-/// Without VNNI a product of bytes takes three instructions: to 16 bits in pairs, to 32 bits in pairs, the sum.
+/// Without VNNI a product of bytes takes three instructions: to 16 bits in pairs, to 32 bits in
+/// pairs, the sum.
 #[target_feature(enable = "avx2")]
 fn int8_avx2(bodies: usize) -> f64 {
     let (mut a, b) = black_box((_mm256_set1_epi8(3), _mm256_set1_epi8(-5)));
@@ -153,8 +155,8 @@ fn int8_avx2(bodies: usize) -> f64 {
     let mut sums = [_mm256_setzero_si256(); SUMS];
     for _ in 0..bodies {
         for sum in &mut sums {
-            // The products do not depend on the sum: without this the compiler takes them out of the loop.
-            // SAFETY: no instruction; the register is said to have changed.
+            // The products do not depend on the sum: without this the compiler takes them out of
+            // the loop. SAFETY: no instruction; the register is said to have changed.
             unsafe { asm!("/* {0} */", inout(ymm_reg) a, options(pure, nomem, nostack, preserves_flags)) };
             let pairs = _mm256_maddubs_epi16(a, b);
             *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));

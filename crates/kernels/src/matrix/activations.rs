@@ -14,8 +14,8 @@ pub struct ActivationScratch {
     pub(super) int8: int8::Rows,
 }
 
-/// Rows of activations, `[rows, width]`; made once for all matrices that share the input. Each form is made when the first
-/// matrix asks for it.
+/// Rows of activations, `[rows, width]`; made once for all matrices that share the input. Each form
+/// is made when the first matrix asks for it.
 #[derive(Debug)]
 pub struct Activations<'a> {
     pub(super) floats: Rows<'a>,

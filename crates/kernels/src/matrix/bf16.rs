@@ -1,8 +1,9 @@
-//! Rows × panels of brain floats, activations rounded to brain floats too: the products that AVX-512's `vdpbf16ps`
-//! sums two at a time.
+//! Rows × panels of brain floats, activations rounded to brain floats too: the products that
+//! AVX-512's `vdpbf16ps` sums two at a time.
 //!
-//! A panel lies two inputs at a time, the sixteen outputs side by side, each output's pair in one 32-bit lane. Each
-//! output's sum is taken pair by pair in order, in each pair the odd input first ([`Isa::dot_bf16`]).
+//! A panel lies two inputs at a time, the sixteen outputs side by side, each output's pair in one
+//! 32-bit lane. Each output's sum is taken pair by pair in order, in each pair the odd input first
+//! ([`Isa::dot_bf16`]).
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,7 +1,8 @@
-//! Rows × panels of floats: F32, F16, brain floats and adapters' eight bits widened in registers, activations in float32.
+//! Rows × panels of floats: F32, F16, brain floats and adapters' eight bits widened in registers,
+//! activations in float32.
 //!
-//! A panel lies input by input, the sixteen outputs side by side. Each output is `(Σ even inputs) + (Σ odd inputs) +
-//! (the last of an odd number)`, each sum taken in order with fused multiply-adds.
+//! A panel lies input by input, the sixteen outputs side by side. Each output is `(Σ even inputs) +
+//! (Σ odd inputs) + (the last of an odd number)`, each sum taken in order with fused multiply-adds.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -31,11 +32,11 @@ pub(super) trait Block: Pod + Send + Sync {
     }
 }
 
-/// Sees the weights of a panel. A trait and not a closure, because its methods must be `inline(always)`: code that is
-/// left out of line is compiled without the instruction set.
+/// Sees the weights of a panel. A trait and not a closure, because its methods must be
+/// `inline(always)`: code that is left out of line is compiled without the instruction set.
 ///
-/// Weights come in pairs, because sums alternate between two accumulators: a pair names both without an index, so that
-/// they stay in registers.
+/// Weights come in pairs, because sums alternate between two accumulators: a pair names both
+/// without an index, so that they stay in registers.
 pub(super) trait Visitor<I: Isa> {
     /// The sixteen outputs' weights for inputs `i` and `i + 1`, i even.
     fn pair(&mut self, isa: I, i: usize, even: I::F, odd: I::F);

@@ -1,7 +1,8 @@
 //! Packed weight matrices and their product with rows of activations.
 //!
-//! A weight `[out, in]` is stored in *panels* of sixteen outputs, so that vector lanes are outputs and no sum ever crosses
-//! lanes. How a panel lies, and in which form it wants the activations, depends on the storage type:
+//! A weight `[out, in]` is stored in *panels* of sixteen outputs, so that vector lanes are outputs
+//! and no sum ever crosses lanes. How a panel lies, and in which form it wants the activations,
+//! depends on the storage type:
 //!
 //! | storage | activations | sums |
 //! | --- | --- | --- |
@@ -10,10 +11,11 @@
 //! | eight bits of adapters ([`crate::scaled`]) | float32 | float32 |
 //! | Q4_0 to Q6_K | eight bits, per row and 32 inputs ([`int8`]) | integers in a block, float32 over blocks |
 //!
-//! or float32 throughout, where [`Precision::Exact`] asks for it. Quantised weights keep their file's bits, re-ordered.
+//! or float32 throughout, where [`Precision::Exact`] asks for it. Quantised weights keep their
+//! file's bits, re-ordered.
 //!
-//! Each output's sum is taken in one order, which depends on neither the number of rows nor threads nor the instruction
-//! set: a row's result is the same to the bit in any batch.
+//! Each output's sum is taken in one order, which depends on neither the number of rows nor threads
+//! nor the instruction set: a row's result is the same to the bit in any batch.
 
 mod activations;
 mod ahead;
@@ -83,8 +85,8 @@ impl PackedMatrix {
         self.out.div_ceil(LANES)
     }
 
-    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix, and asks `ahead` meanwhile, but for
-    /// layouts in float32: those do not.
+    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix, and asks
+    /// `ahead` meanwhile, but for layouts in float32: those do not.
     pub(crate) fn multiply_panels(
         &self,
         panels: Range<usize>,

@@ -30,8 +30,8 @@ pub enum PackError {
 /// In which precision a matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Activations rounded to what suits the weights' storage: brain floats, or eight bits but for inputs too large for
-    /// their neighbours, which stay in float32.
+    /// Activations rounded to what suits the weights' storage: brain floats, or eight bits but for
+    /// inputs too large for their neighbours, which stay in float32.
     #[default]
     Native,
     /// Activations in float32. Quantised weights are kept decoded: four times the memory and more.
@@ -121,8 +121,9 @@ impl PackedMatrix {
             .expect("the caller gives out x in weights")
     }
 
-    /// Packs float weights `[out, in]`, row-major, rounded to eight bits with a scale for every sixteen outputs of an input;
-    /// activations stay in float32. What is no finite number stays visible: these sixteen become NaN.
+    /// Packs float weights `[out, in]`, row-major, rounded to eight bits with a scale for every
+    /// sixteen outputs of an input; activations stay in float32. What is no finite number stays
+    /// visible: these sixteen become NaN.
     ///
     /// # Panics
     /// If `weights` is not `out × in` long.
@@ -213,7 +214,8 @@ impl File<'_> {
         }
     }
 
-    /// Builds all panels; `fill(block, lane, to)` puts one file block into one lane of a packed block.
+    /// Builds all panels; `fill(block, lane, to)` puts one file block into one lane of a packed
+    /// block.
     fn blocks<B: bytemuck::Pod>(&self, fill: impl Fn(&[u8], usize, &mut B)) -> Vec<B> {
         let block_bytes = self.block_type.block_bytes();
         let per_row = self.row_bytes / block_bytes;
@@ -249,7 +251,8 @@ impl File<'_> {
         })
     }
 
-    /// Builds panels of `per_panel` blocks; `fill(row, lane, panel)` puts a file's row into one lane.
+    /// Builds panels of `per_panel` blocks; `fill(row, lane, panel)` puts a file's row into one
+    /// lane.
     fn panels<B: bytemuck::Pod>(&self, per_panel: usize, fill: impl Fn(&[u8], usize, &mut [B])) -> Vec<B> {
         let mut packed = vec![B::zeroed(); self.out.div_ceil(LANES) * per_panel];
         for (p, panel) in packed.chunks_exact_mut(per_panel).enumerate() {
@@ -285,7 +288,8 @@ fn k_scales(block: &[u8], lane: usize, to: &mut Scales) {
     }
 }
 
-/// The nibbles of a Q4_K or Q5_K block: groups 2p and 2p+1 are the low and the high ones of bytes `32p..`.
+/// The nibbles of a Q4_K or Q5_K block: groups 2p and 2p+1 are the low and the high ones of bytes
+/// `32p..`.
 fn k_nibbles(bytes: &[u8], lane: usize, to: &mut [Nibbles; 8]) {
     for (group, to) in to.iter_mut().enumerate() {
         let bytes = &bytes[group / 2 * 32..][..32];

@@ -145,8 +145,8 @@ impl<'a, B> Stretch<'a, B> {
         (self.first..).zip(blocks.chunks_exact(self.per_panel))
     }
 
-    /// The panel after panel `index` of the matrix, also where the stretch has ended: this thread or another will want it
-    /// next. Nothing after the last one.
+    /// The panel after panel `index` of the matrix, also where the stretch has ended: this thread
+    /// or another will want it next. Nothing after the last one.
     #[inline(always)]
     pub(super) fn after(&self, index: usize) -> &'a [B] {
         let start = (index + 1) * self.per_panel;

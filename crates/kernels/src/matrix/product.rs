@@ -16,13 +16,14 @@ pub struct Part<'a> {
     pub at: usize,
 }
 
-/// `out[r, at + o] = Σ_i w[o, i] · x[r, i]` for every row r and every output o of every part, in one parallel region.
+/// `out[r, at + o] = Σ_i w[o, i] · x[r, i]` for every row r and every output o of every part, in
+/// one parallel region.
 ///
-/// `x` is `[rows, in]`; `out` is `[rows, stride]`, of which each part's columns `at..at + out` are written. The columns
-/// of the parts must not overlap.
+/// `x` is `[rows, in]`; `out` is `[rows, stride]`, of which each part's columns `at..at + out` are
+/// written. The columns of the parts must not overlap.
 ///
-/// `next` is memory that is read right after, such as adapters: products of several rows compute more than they read, so
-/// it is asked for while they do.
+/// `next` is memory that is read right after, such as adapters: products of several rows compute
+/// more than they read, so it is asked for while they do.
 ///
 /// # Panics
 /// If the sizes do not fit.

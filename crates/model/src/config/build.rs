@@ -174,7 +174,8 @@ fn layer_configs(
         .collect()
 }
 
-/// Whether a layer's attention slides, by the rules of each architecture's configuration class in transformers.
+/// Whether a layer's attention slides, by the rules of each architecture's configuration class in
+/// transformers.
 fn slides(raw: &Raw, arch: &str, layer: usize) -> bool {
     let listed = raw
         .layer_types

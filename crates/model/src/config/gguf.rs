@@ -88,7 +88,8 @@ pub(super) fn raw(gguf: &Gguf) -> Result<Raw, ModelError> {
     })
 }
 
-/// Whether a tensor can be one number for each pair of a head's features; a larger one is not decoded.
+/// Whether a tensor can be one number for each pair of a head's features; a larger one is not
+/// decoded.
 fn is_small(tensor: &Tensor<'_>) -> bool {
     tensor.len() <= 4096
 }

@@ -17,8 +17,9 @@ impl Config {
             .map(|(gguf, _)| *gguf)
     }
 
-    /// Where row `row` of a query or key projection lies in a GGUF file. GGUF stores the pairs of a head that turn
-    /// together as neighbours for these architectures; transformers half a head apart.
+    /// Where row `row` of a query or key projection lies in a GGUF file. GGUF stores the pairs of a
+    /// head that turn together as neighbours for these architectures; transformers half a head
+    /// apart.
     pub fn gguf_rotary_row(&self, row: usize) -> usize {
         if !["llama", "mistral", "mixtral", "granite", "smollm3"].contains(&self.architecture.as_str()) {
             return row;

@@ -1,7 +1,8 @@
 //! What kind of decoder a base model is: one description for all architectures.
 //!
-//! A [`Config`] is made from `config.json` of a Hugging Face folder or from GGUF metadata; both fill the same raw
-//! fields (`raw::Raw`) and one function turns these into the description that the decoder follows.
+//! A [`Config`] is made from `config.json` of a Hugging Face folder or from GGUF metadata; both
+//! fill the same raw fields (`raw::Raw`) and one function turns these into the description that the
+//! decoder follows.
 
 mod build;
 mod gguf;

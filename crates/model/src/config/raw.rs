@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::error::ModelError;
 
-/// A `config.json`, or what GGUF metadata says of the same. Fields that do not change what the decoder computes
-/// are left out.
+/// A `config.json`, or what GGUF metadata says of the same. Fields that do not change what the
+/// decoder computes are left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Raw {
@@ -61,7 +61,8 @@ pub(super) struct Raw {
     /// GGUF's ready-made divisors of the inverse frequencies (tensor `rope_freqs.weight`).
     #[serde(skip)]
     pub(super) rope_divisors: Option<Vec<f32>>,
-    /// Biases of the attention's output, where they do not follow `attention_bias` (GGUF: by tensor).
+    /// Biases of the attention's output, where they do not follow `attention_bias` (GGUF: by
+    /// tensor).
     #[serde(skip)]
     pub(super) o_bias: Option<bool>,
     /// Norm weights of the file hold the 1 already (GGUF).

@@ -202,8 +202,8 @@ fn llama3(plain: &[f64], factor: f64, low: f64, high: f64, original: f64) -> Vec
         .collect()
 }
 
-/// YaRN (Peng et al. 2023, arXiv 2309.00071): interpolates slow pairs by `factor`, keeps fast ones, a ramp between
-/// the pairs that turn `beta_fast` and `beta_slow` times in the original context.
+/// YaRN (Peng et al. 2023, arXiv 2309.00071): interpolates slow pairs by `factor`, keeps fast ones,
+/// a ramp between the pairs that turn `beta_fast` and `beta_slow` times in the original context.
 fn yarn(plain: &[f64], theta: f64, factor: f64, beta: (f64, f64), original: f64, truncate: bool) -> Vec<f64> {
     let dim = 2.0 * plain.len() as f64;
     let pair_of = |turns: f64| dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());

@@ -36,8 +36,9 @@ use crate::{
 /// Threads for HTTP. They only parse, tokenise and write: the computing threads are the engine's.
 const HTTP_THREADS: usize = 2;
 
-/// Threads beside these for what takes long or waits for disks: long prompts, grammars, databases. Without a bound, traffic that needs few
-/// of them at once leaves a hundred behind, each with memory that it has freed and the allocator keeps for it.
+/// Threads beside these for what takes long or waits for disks: long prompts, grammars, databases.
+/// Without a bound, traffic that needs few of them at once leaves a hundred behind, each with
+/// memory that it has freed and the allocator keeps for it.
 const BLOCKING_THREADS: usize = 16;
 
 pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<ExitCode> {
@@ -165,8 +166,8 @@ fn telemetry(server: &ServerSettings, traces: Option<&Traces>) -> Telemetry {
     }
 }
 
-/// The keys of the data folder, which are followed as they change. Without any, only this machine is served, unless others
-/// were meant.
+/// The keys of the data folder, which are followed as they change. Without any, only this machine
+/// is served, unless others were meant.
 fn access(server: &ServerSettings) -> Result<Option<Arc<Access>>> {
     let access = match &server.data {
         None => None,

@@ -23,7 +23,8 @@ use crate::{
     verify::{BASE, Case, Outcome, Reference, Verdict, judge, run as compute},
 };
 
-/// The most rows of a step. Prompts that are longer together are cut, so that prefill and decode mix.
+/// The most rows of a step. Prompts that are longer together are cut, so that prefill and decode
+/// mix.
 const STEP_ROWS: usize = 256;
 
 /// What came of one adapter.

@@ -11,7 +11,8 @@ use serde::Deserialize;
 
 use super::options::{ModelOptions, ServerOptions};
 
-/// A configuration file: two tables, with the long flags' names as keys. A key that no flag has is an error.
+/// A configuration file: two tables, with the long flags' names as keys. A key that no flag has is
+/// an error.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ConfigFile {

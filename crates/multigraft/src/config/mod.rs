@@ -1,5 +1,6 @@
-//! Settings: flags win over environment variables, these over the file, and the file over the defaults. They are
-//! resolved once, into [`ModelSettings`] and [`ServerSettings`]; nothing else in the program reads any of them.
+//! Settings: flags win over environment variables, these over the file, and the file over the
+//! defaults. They are resolved once, into [`ModelSettings`] and [`ServerSettings`]; nothing else in
+//! the program reads any of them.
 
 mod file;
 mod options;

@@ -1,7 +1,9 @@
-//! Every setting that can be given, by flag, environment variable or file. The doc comments are the help texts.
+//! Every setting that can be given, by flag, environment variable or file. The doc comments are the
+//! help texts.
 //!
-//! One definition serves both clap and serde, so a flag `--kv-memory` and a line `kv-memory = "2GiB"` cannot
-//! drift apart. All fields are optional: what nobody gave gets its default in [`super::settings`].
+//! One definition serves both clap and serde, so a flag `--kv-memory` and a line `kv-memory =
+//! "2GiB"` cannot drift apart. All fields are optional: what nobody gave gets its default in
+//! [`super::settings`].
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, str::FromStr};
 
@@ -16,14 +18,15 @@ use crate::memory::Bytes;
 #[command(next_help_heading = "Model")]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ModelOptions {
-    /// The base model: a GGUF file, a Hugging Face folder, the name of a model in a local cache (`smollm2`, `org/name`), or a
-    /// repository of the Hugging Face Hub (`org/name`, `hf://org/name@revision`). [default: the base that the first adapter
-    /// was made for, by its files]
+    /// The base model: a GGUF file, a Hugging Face folder, the name of a model in a local cache
+    /// (`smollm2`, `org/name`), or a repository of the Hugging Face Hub (`org/name`,
+    /// `hf://org/name@revision`). [default: the base that the first adapter was made for, by its
+    /// files]
     #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
     pub base: Option<String>,
 
-    /// Where a base is that adapters call by this name, in place of the Hub. Repeatable; commas separate several in the
-    /// environment variable; in a file, `base-alias."org/name" = "PATH"`.
+    /// Where a base is that adapters call by this name, in place of the Hub. Repeatable; commas
+    /// separate several in the environment variable; in a file, `base-alias."org/name" = "PATH"`.
     #[arg(
         long,
         value_name = "NAME=PATH",
@@ -37,10 +40,12 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "NAME", env = "MULTIGRAFT_BASE_NAME")]
     pub base_name: Option<String>,
 
-    /// An adapter and the name that requests call it by; without a name, its folder's, file's or repository's. It is a folder, a
-    /// .gguf file, a repository of the Hugging Face Hub (`org/repo`, `hf://org/repo@revision`), or a folder in an object store or
-    /// on a web server (`s3://`, `gs://`, `az://`, `https://`). Repeatable; commas separate several in the environment variable;
-    /// in a file, `adapter.NAME = "SOURCE"`. TGI's `LORA_ADAPTERS` is understood too.
+    /// An adapter and the name that requests call it by; without a name, its folder's, file's or
+    /// repository's. It is a folder, a .gguf file, a repository of the Hugging Face Hub
+    /// (`org/repo`, `hf://org/repo@revision`), or a folder in an object store or on a web server
+    /// (`s3://`, `gs://`, `az://`, `https://`). Repeatable; commas separate several in the
+    /// environment variable; in a file, `adapter.NAME = "SOURCE"`. TGI's `LORA_ADAPTERS` is
+    /// understood too.
     #[arg(
         long,
         alias = "lora-adapters",
@@ -55,29 +60,33 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_ADAPTERS")]
     pub adapters: Option<PathBuf>,
 
-    /// How adapters are kept in memory: bf16 takes half of f32, at the precision that nearly all are saved in; int8 takes little more
-    /// than half of bf16, its updates less than 1 % off. [default: bf16]
+    /// How adapters are kept in memory: bf16 takes half of f32, at the precision that nearly all
+    /// are saved in; int8 takes little more than half of bf16, its updates less than 1 % off.
+    /// [default: bf16]
     #[arg(long, value_name = "TYPE", env = "MULTIGRAFT_ADAPTER_DTYPE")]
     pub adapter_dtype: Option<AdapterDtype>,
 
-    /// Memory for adapters. When it is full, those that were not used for longest are dropped, and loaded again when they
-    /// are asked for. [default: as much as they take]
+    /// Memory for adapters. When it is full, those that were not used for longest are dropped, and
+    /// loaded again when they are asked for. [default: as much as they take]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_ADAPTER_MEMORY")]
     pub adapter_memory: Option<Bytes>,
 
-    /// Memory for adapters and for keys and values together: what one of them does not use is the other's, and whoever was idle
-    /// for longest makes room. What one whole context takes is always there for keys and values. `--adapter-memory` and
-    /// `--kv-memory` bound each of them further. [default: none, each has its own]
+    /// Memory for adapters and for keys and values together: what one of them does not use is the
+    /// other's, and whoever was idle for longest makes room. What one whole context takes is always
+    /// there for keys and values. `--adapter-memory` and `--kv-memory` bound each of them further.
+    /// [default: none, each has its own]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_MEMORY")]
     pub memory: Option<Bytes>,
 
-    /// What becomes of an adapter that fails its self test when it is first loaded: one that moves no logit of a fixed prompt, or
-    /// does not generate what its `reference.json` expects. `off` tests none. [default: warn]
+    /// What becomes of an adapter that fails its self test when it is first loaded: one that moves
+    /// no logit of a fixed prompt, or does not generate what its `reference.json` expects. `off`
+    /// tests none. [default: warn]
     #[arg(long, value_name = "OFF|WARN|REFUSE", env = "MULTIGRAFT_SELF_TEST")]
     pub self_test: Option<SelfTestMode>,
 
-    /// Disk space for adapters that come from object stores and web servers; those that were not used for longest are
-    /// deleted. (What comes from the Hub is kept in the Hub's own cache.) [default: 16GiB]
+    /// Disk space for adapters that come from object stores and web servers; those that were not
+    /// used for longest are deleted. (What comes from the Hub is kept in the Hub's own cache.)
+    /// [default: 16GiB]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_DISK_CACHE")]
     pub disk_cache: Option<Bytes>,
 
@@ -85,23 +94,24 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_THREADS")]
     pub threads: Option<usize>,
 
-    /// The longest sequence, prompt and answer together, in tokens; less than the model's own saves nothing by
-    /// itself, but bounds what one request can take. [default: the model's own]
+    /// The longest sequence, prompt and answer together, in tokens; less than the model's own saves
+    /// nothing by itself, but bounds what one request can take. [default: the model's own]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_CONTEXT")]
     pub context: Option<usize>,
 
-    /// Memory for the keys and values of all running sequences together. Taken as it is used. [default: `--memory`, or else 1GiB; less
-    /// if all running sequences can take no more; at least one whole context, at most half of the free memory]
+    /// Memory for the keys and values of all running sequences together. Taken as it is used.
+    /// [default: `--memory`, or else 1GiB; less if all running sequences can take no more; at least
+    /// one whole context, at most half of the free memory]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_KV_MEMORY")]
     pub kv_memory: Option<Bytes>,
 
-    /// How keys and values are kept in memory: bf16 takes half of f32, int8 a quarter, at a cost in precision.
-    /// [default: bf16]
+    /// How keys and values are kept in memory: bf16 takes half of f32, int8 a quarter, at a cost in
+    /// precision. [default: bf16]
     #[arg(long, value_name = "TYPE", env = "MULTIGRAFT_KV_DTYPE")]
     pub kv_dtype: Option<KvDtype>,
 
-    /// Tokens that one step computes, prompts and answers together. More makes long prompts faster and running
-    /// answers slower. [default: 128]
+    /// Tokens that one step computes, prompts and answers together. More makes long prompts faster
+    /// and running answers slower. [default: 128]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_MAX_BATCH_TOKENS")]
     pub max_batch_tokens: Option<usize>,
 
@@ -109,14 +119,16 @@ pub(crate) struct ModelOptions {
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_MAX_RUNNING")]
     pub max_running: Option<usize>,
 
-    /// Requests of one adapter (and one `cache_salt`) that may wait, and an eighth of all that may; more are answered with
+    /// Requests of one adapter (and one `cache_salt`) that may wait, and an eighth of all that may;
+    /// more are answered with
     /// 429. [default: 1024]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_MAX_WAITING")]
     pub max_waiting: Option<usize>,
 
-    /// Whether what was computed for a request is kept, as far as kv-memory allows, and used by later requests of the
-    /// same adapter that begin alike: turns of a chat, common system prompts. Their answers are the same either way. A
-    /// request's `cache_salt` bounds who shares with whom. [default: on]
+    /// Whether what was computed for a request is kept, as far as kv-memory allows, and used by
+    /// later requests of the same adapter that begin alike: turns of a chat, common system prompts.
+    /// Their answers are the same either way. A request's `cache_salt` bounds who shares with whom.
+    /// [default: on]
     #[arg(long, value_name = "ON|OFF", env = "MULTIGRAFT_PREFIX_CACHE")]
     pub prefix_cache: Option<Switch>,
 }
@@ -126,13 +138,13 @@ pub(crate) struct ModelOptions {
 #[command(next_help_heading = "Server")]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ServerOptions {
-    /// The address to listen on. 127.0.0.1 is this machine only; 0.0.0.0 is everybody who can reach it, and wants API keys
-    /// (`multigraft keys add`) or --no-auth. [default: 127.0.0.1]
+    /// The address to listen on. 127.0.0.1 is this machine only; 0.0.0.0 is everybody who can reach
+    /// it, and wants API keys (`multigraft keys add`) or --no-auth. [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", env = "MULTIGRAFT_HOST")]
     pub host: Option<IpAddr>,
 
-    /// Listens where others can reach it although there are no API keys: everybody may do everything. Keys that there are, or
-    /// that are added later, are asked for all the same.
+    /// Listens where others can reach it although there are no API keys: everybody may do
+    /// everything. Keys that there are, or that are added later, are asked for all the same.
     #[arg(long, env = "MULTIGRAFT_NO_AUTH")]
     pub no_auth: bool,
 
@@ -152,15 +164,16 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_DEFAULT_MAX_TOKENS")]
     pub default_max_tokens: Option<usize>,
 
-    /// Whether adapters are loaded, and so checked, before the first request: as many as adapter-memory holds. Off, each
-    /// is loaded when it is first asked for. [default: on]
+    /// Whether adapters are loaded, and so checked, before the first request: as many as
+    /// adapter-memory holds. Off, each is loaded when it is first asked for. [default: on]
     #[arg(long, value_name = "ON|OFF", env = "MULTIGRAFT_PRELOAD")]
     pub preload: Option<Switch>,
 
-    /// Where adapters may be added from while the server runs: a folder with all that is in it, or what a reference begins with
-    /// (`hf://`, `hf://org`, `s3://bucket/prefix`, `https://host/path`). A request whose `model` is such a reference adds it.
-    /// The word `upload` lets clients send adapters' files (with --data).
-    /// Repeatable; commas separate several in the environment variable. [default: the folder of --adapters, if there is one]
+    /// Where adapters may be added from while the server runs: a folder with all that is in it, or
+    /// what a reference begins with (`hf://`, `hf://org`, `s3://bucket/prefix`,
+    /// `https://host/path`). A request whose `model` is such a reference adds it. The word `upload`
+    /// lets clients send adapters' files (with --data). Repeatable; commas separate several in the
+    /// environment variable. [default: the folder of --adapters, if there is one]
     #[arg(
         long,
         value_name = "SOURCE",
@@ -170,22 +183,24 @@ pub(crate) struct ServerOptions {
     #[serde(deserialize_with = "allowed_sources")]
     pub allow_source: Vec<AllowedSource>,
 
-    /// A TOML file that says which adapters are served, read again whenever it changes: tables `[adapters.NAME]` with `source` and
-    /// `pinned`. See docs/adapters.md.
+    /// A TOML file that says which adapters are served, read again whenever it changes: tables
+    /// `[adapters.NAME]` with `source` and `pinned`. See docs/adapters.md.
     #[arg(long, value_name = "FILE", env = "MULTIGRAFT_ADAPTERS_FILE")]
     pub adapters_file: Option<PathBuf>,
 
-    /// A folder for what is to survive a restart: adapters that were added while the server ran, and their files. Every
-    /// server needs one of its own. [default: nothing survives]
+    /// A folder for what is to survive a restart: adapters that were added while the server ran,
+    /// and their files. Every server needs one of its own. [default: nothing survives]
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
     pub data: Option<PathBuf>,
 
-    /// A collector of traces that takes OTLP over HTTP (`http://host:4318`): every request sends it spans of its phases. [default:
-    /// OpenTelemetry's variables OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT, or else none]
+    /// A collector of traces that takes OTLP over HTTP (`http://host:4318`): every request sends it
+    /// spans of its phases. [default: OpenTelemetry's variables OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
+    /// and OTEL_EXPORTER_OTLP_ENDPOINT, or else none]
     #[arg(long, value_name = "URL", env = "MULTIGRAFT_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
 
-    /// Writes prompts and answers to the log. Without it, neither these nor keys are ever logged, at any level.
+    /// Writes prompts and answers to the log. Without it, neither these nor keys are ever logged,
+    /// at any level.
     #[arg(long, env = "MULTIGRAFT_LOG_PROMPTS")]
     pub log_prompts: bool,
 
@@ -193,12 +208,14 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_LOAD_WAIT")]
     pub load_wait: Option<u64>,
 
-    /// How long a request may take, from its head to its answer's last token, in seconds; the header `x-request-timeout` asks for
-    /// less. Later it is 504, or an error as a stream's last event. [default: as long as it takes]
+    /// How long a request may take, from its head to its answer's last token, in seconds; the
+    /// header `x-request-timeout` asks for less. Later it is 504, or an error as a stream's last
+    /// event. [default: as long as it takes]
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_REQUEST_TIMEOUT")]
     pub request_timeout: Option<u64>,
 
-    /// A PEM file with the certificate for TLS and its chain, read again when it changes. Needs --tls-key. [default: plain HTTP]
+    /// A PEM file with the certificate for TLS and its chain, read again when it changes. Needs
+    /// --tls-key. [default: plain HTTP]
     #[arg(long, value_name = "FILE", env = "MULTIGRAFT_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
 

@@ -23,7 +23,8 @@ use crate::memory::Bytes;
 /// The base model, its adapters, and what they may use.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelSettings {
-    /// The base as it was named: a path or a name. `None`: the one that the first adapter was made for.
+    /// The base as it was named: a path or a name. `None`: the one that the first adapter was made
+    /// for.
     pub base: Option<String>,
     /// Where bases are that adapters call by these names.
     pub base_alias: BTreeMap<String, PathBuf>,
@@ -274,7 +275,8 @@ fn aliases(given: impl Iterator<Item = BaseAlias>) -> BTreeMap<String, PathBuf> 
     given.map(|alias| (alias.name, alias.path)).collect()
 }
 
-/// The file's adapters and the flags'; where both have a name, the flag's. A name twice in one place is an error.
+/// The file's adapters and the flags'; where both have a name, the flag's. A name twice in one
+/// place is an error.
 fn merge(flags: Vec<NamedSource>, file: Vec<NamedSource>) -> Result<Vec<NamedSource>> {
     for (index, adapter) in flags.iter().enumerate() {
         let name = &adapter.name;

@@ -7,7 +7,8 @@ use super::{driver::Outcome, reference::Expected};
 /// How one adapter (or the base) fared over all prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Verdict {
-    /// The largest deviation of a logit when each prompt ran alone, as a fraction of the largest logit.
+    /// The largest deviation of a logit when each prompt ran alone, as a fraction of the largest
+    /// logit.
     pub alone: f32,
     /// The same when everything ran mixed in one batch.
     pub mixed: f32,
@@ -57,7 +58,8 @@ pub(crate) fn judge(expected: &[Expected], alone: &[Outcome], mixed: &[Outcome])
     }
 }
 
-/// The largest difference over the largest expected value. `outcome` may go on after the expected rows.
+/// The largest difference over the largest expected value. `outcome` may go on after the expected
+/// rows.
 fn deviation(expected: &[f32], outcome: &[f32]) -> f32 {
     if outcome.len() < expected.len() {
         return f32::NAN;

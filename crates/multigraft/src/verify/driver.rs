@@ -1,4 +1,5 @@
-//! Running prompts through a backend, without the engine: what `verify` checks is the compute itself.
+//! Running prompts through a backend, without the engine: what `verify` checks is the compute
+//! itself.
 
 use anyhow::{Result, ensure};
 use multigraft_model::{BLOCK_TOKENS, Backend, BlockId, Outputs, Run, Slot, Step, Wanted};
@@ -19,7 +20,8 @@ pub(crate) struct Case<'a> {
 /// What came out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Outcome {
-    /// The logits of all rows: the prompt's, then one for each generated token but the last, `[rows, vocab]`.
+    /// The logits of all rows: the prompt's, then one for each generated token but the last,
+    /// `[rows, vocab]`.
     pub logits: Vec<f32>,
     /// The generated tokens.
     pub greedy: Vec<u32>,

@@ -1,7 +1,9 @@
-//! Does an adapter answer as it does in PEFT? Three parts: the numbers to compare with ([`Reference`]), running the
-//! backend over the same prompts ([`run`]), and judging the difference ([`judge`]).
+//! Does an adapter answer as it does in PEFT? Three parts: the numbers to compare with
+//! ([`Reference`]), running the backend over the same prompts ([`run`]), and judging the difference
+//! ([`judge`]).
 //!
-//! None of it needs a tokenizer, nor the engine: the prompts are tokens, and greedy decoding is one line.
+//! None of it needs a tokenizer, nor the engine: the prompts are tokens, and greedy decoding is one
+//! line.
 
 mod compare;
 mod driver;

@@ -1,7 +1,7 @@
 //! `GET /v1/adapters/events`: what becomes of adapters, as it happens.
 //!
-//! Whoever reads gets the difference between what the registry said last and what it says now. So who reads slowly misses
-//! steps on the way, never where it ended, and nothing piles up for them.
+//! Whoever reads gets the difference between what the registry said last and what it says now. So
+//! who reads slowly misses steps on the way, never where it ended, and nothing piles up for them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -170,7 +170,8 @@ pub(super) fn respond(session: &Session, stopping: Option<Stopping>) -> Response
     sse.into_response()
 }
 
-/// The changes of `name` until `added` is there; then its adapter as the event `added`, or its error as the event `error`.
+/// The changes of `name` until `added` is there; then its adapter as the event `added`, or its
+/// error as the event `error`.
 pub(super) fn respond_until<A: Serialize>(
     session: &Session,
     name: String,

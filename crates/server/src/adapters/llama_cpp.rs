@@ -32,7 +32,8 @@ pub(crate) async fn list(state: Session) -> Json<Vec<Adapter>> {
     Json(adapters.collect())
 }
 
-/// `POST /lora-adapters`: refused. A scale for everybody's requests would answer under the base's name with an adapter.
+/// `POST /lora-adapters`: refused. A scale for everybody's requests would answer under the base's
+/// name with an adapter.
 pub(crate) async fn set() -> ApiError {
     ApiError::Unusable(
         "scales that hold for all requests are not supported: a request chooses its adapter by its name, as `model` or \

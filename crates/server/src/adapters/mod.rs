@@ -1,5 +1,5 @@
-//! Adding, replacing and removing adapters while requests are served: our own routes, and those of vLLM, SGLang and
-//! llama.cpp for tools that were made for them.
+//! Adding, replacing and removing adapters while requests are served: our own routes, and those of
+//! vLLM, SGLang and llama.cpp for tools that were made for them.
 
 pub(crate) mod events;
 pub(crate) mod llama_cpp;
@@ -33,8 +33,8 @@ impl AppState {
 }
 
 impl Session {
-    /// Loads the adapter at `reference` and puts it under `name`. Once begun it goes on to its end, whether or not the client
-    /// waits for that: who added what must not depend on it.
+    /// Loads the adapter at `reference` and puts it under `name`. Once begun it goes on to its end,
+    /// whether or not the client waits for that: who added what must not depend on it.
     async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
         let (session, name, reference) = (self.clone(), name.to_owned(), reference.to_owned());
         self.to_the_end(async move { session.add(&name, &reference, adding).await })
@@ -59,8 +59,8 @@ impl Session {
         added.map_err(|error| not_loaded(name, &error))
     }
 
-    /// Whose `name` is after an attempt to add it: nobody's if that failed and the name was not this key's before, nor if an admin
-    /// added it.
+    /// Whose `name` is after an attempt to add it: nobody's if that failed and the name was not
+    /// this key's before, nor if an admin added it.
     async fn settle_owner(&self, name: &str, is_new: bool, added: bool) -> Result<(), ApiError> {
         let is_nobodys = match self.limited() {
             Some(_) => is_new && !added,
@@ -93,7 +93,8 @@ impl Session {
         }
     }
 
-    /// Whether it may change `name`, which it may use: only what was added with its key, unless that is an admin's.
+    /// Whether it may change `name`, which it may use: only what was added with its key, unless
+    /// that is an admin's.
     async fn may_change(&self, name: &str) -> Result<(), ApiError> {
         self.may_manage()?;
         let Some(key) = self.limited() else { return Ok(()) };
@@ -111,8 +112,8 @@ impl Session {
         }
     }
 
-    /// Where `reference` leads, if adapters may come from there and grants cover that. Whether there is anything where they do not
-    /// reach is not told.
+    /// Where `reference` leads, if adapters may come from there and grants cover that. Whether
+    /// there is anything where they do not reach is not told.
     fn from(&self, reference: &str) -> Result<Reference, ApiError> {
         let found = self.sources.resolve(reference);
         if let Some(key) = self.limited() {
@@ -138,8 +139,8 @@ impl Session {
         }
     }
 
-    /// Takes `name` for the key that adds it, if it may have it; whether it is new. Which names there are is not looked at
-    /// before its grants are.
+    /// Takes `name` for the key that adds it, if it may have it; whether it is new. Which names
+    /// there are is not looked at before its grants are.
     async fn claim(&self, name: &str) -> Result<bool, ApiError> {
         let Some(key) = self.limited() else {
             return Ok(false);
@@ -188,8 +189,9 @@ impl Session {
         }
     }
 
-    /// Forgets an adapter. Requests under way that named it end as they would have, or `now`, with an error: then they hold
-    /// nothing any more when this is done. Those that named others of the same files go on.
+    /// Forgets an adapter. Requests under way that named it end as they would have, or `now`, with
+    /// an error: then they hold nothing any more when this is done. Those that named others of the
+    /// same files go on.
     async fn remove_adapter(&self, name: &str, now: bool) -> Result<(), ApiError> {
         let (session, name) = (self.clone(), name.to_owned());
         self.to_the_end(async move { session.remove(&name, now).await })

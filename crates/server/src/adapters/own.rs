@@ -28,7 +28,8 @@ pub(crate) struct Adapter {
     name: String,
     /// `resident`, `cold`, `loading` or `failed`.
     state: &'static str,
-    /// Content hash of the version that requests get; null until its files are read for the first time.
+    /// Content hash of the version that requests get; null until its files are read for the first
+    /// time.
     hash: Option<String>,
     /// Where its files come from.
     source: Option<String>,
@@ -78,7 +79,8 @@ pub(crate) struct Version {
     source: String,
     revision: Option<String>,
     added: u64,
-    /// `command line`, `adapters file`, `request` or `http`; null if it was added before this was written down.
+    /// `command line`, `adapters file`, `request` or `http`; null if it was added before this was
+    /// written down.
     added_by: Option<&'static str>,
     active: bool,
 }
@@ -193,8 +195,8 @@ pub(crate) async fn list(state: Session) -> Json<Adapters> {
     })
 }
 
-/// `GET /v1/adapters/{name}`, where names may contain slashes, and `GET /v1/adapters/events`. An adapter may be called `events`:
-/// it is shown to those who do not say that they want events.
+/// `GET /v1/adapters/{name}`, where names may contain slashes, and `GET /v1/adapters/events`. An
+/// adapter may be called `events`: it is shown to those who do not say that they want events.
 pub(crate) async fn get(
     state: Session,
     Path(name): Path<String>,
@@ -223,8 +225,8 @@ struct Addition {
     adding: Adding,
 }
 
-/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`. Answers when requests get it, or with events
-/// until then.
+/// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`.
+/// Answers when requests get it, or with events until then.
 pub(crate) async fn add(
     state: Session,
     headers: HeaderMap,
@@ -271,8 +273,8 @@ async fn carry_out(state: Session, addition: Addition) -> Result<(StatusCode, Js
     Ok((status, shown(&state, &name)?))
 }
 
-/// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?, "limits"?}`, where `active` is the hash of one of its versions, or
-/// `previous`.
+/// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?, "limits"?}`, where `active` is
+/// the hash of one of its versions, or `previous`.
 pub(crate) async fn change(
     state: Session,
     Path(name): Path<String>,
@@ -360,8 +362,8 @@ pub(crate) struct Removal {
     now: bool,
 }
 
-/// `DELETE /v1/adapters/{name}`: new requests do not find it any more; those under way end as they would have, or with
-/// `?now=true` in an error.
+/// `DELETE /v1/adapters/{name}`: new requests do not find it any more; those under way end as they
+/// would have, or with `?now=true` in an error.
 pub(crate) async fn remove(
     state: Session,
     Path(name): Path<String>,
@@ -388,8 +390,8 @@ async fn set_limits(state: &AppState, name: &str, limits: AdapterLimits) -> Resu
     done.map_err(|error| not_changed(&error, name))
 }
 
-/// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?, "shared_prefixes"?}`: what is left out is not
-/// limited and not shared.
+/// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?,
+/// "shared_prefixes"?}`: what is left out is not limited and not shared.
 fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>, ApiError> {
     let Some(given) = fields.object("limits")? else {
         return Ok(None);

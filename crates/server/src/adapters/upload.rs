@@ -1,7 +1,7 @@
 //! `POST /v1/adapters/{name}/upload`: adapters whose files come with the request.
 //!
-//! The files are streamed into a folder of their own, and from there the adapter is added as any other, all or nothing.
-//! The folder goes on every way out, also when the client does.
+//! The files are streamed into a folder of their own, and from there the adapter is added as any
+//! other, all or nothing. The folder goes on every way out, also when the client does.
 
 use std::{collections::HashSet, fs, path::Path, sync::Arc, time::Duration};
 
@@ -35,8 +35,8 @@ const OTHERS: [&str; 2] = ["README.md", "reference.json"];
 /// What a file in llama.cpp's format is written as, whatever it is called.
 const GGUF: &str = "adapter.gguf";
 
-/// For how long the rest of a refused upload is read. A connection that is closed while its client sends is reset, and then
-/// the client may never read why.
+/// For how long the rest of a refused upload is read. A connection that is closed while its client
+/// sends is reset, and then the client may never read why.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// How an adapter is uploaded.
@@ -50,7 +50,8 @@ pub(crate) struct Uploading {
     pinned: Option<bool>,
 }
 
-/// `POST /v1/adapters/{name}/upload?replace=true&pinned=true` with `multipart/form-data`. Answers when requests get it.
+/// `POST /v1/adapters/{name}/upload?replace=true&pinned=true` with `multipart/form-data`. Answers
+/// when requests get it.
 pub(crate) async fn upload(
     state: Session,
     UrlPath(path): UrlPath<String>,

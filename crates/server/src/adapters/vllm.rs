@@ -1,5 +1,5 @@
-//! vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`: what its LoRA resolvers, and the syncer of the Gateway
-//! API's inference extension, call.
+//! vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`: what its LoRA resolvers, and the
+//! syncer of the Gateway API's inference extension, call.
 
 use multigraft_adapters::{AddedBy, Adding};
 

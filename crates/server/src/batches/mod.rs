@@ -1,7 +1,8 @@
 //! Batches: files of requests that are run when the machine has nothing better to do.
 //!
-//! Their state is the store's ([`multigraft_batches`]); [`run`] goes through what is not done. A line is a request to the router
-//! itself, so that it is checked, limited, counted and answered as if its key had sent it, only in the background.
+//! Their state is the store's ([`multigraft_batches`]); [`run`] goes through what is not done. A
+//! line is a request to the router itself, so that it is checked, limited, counted and answered as
+//! if its key had sent it, only in the background.
 
 mod run;
 

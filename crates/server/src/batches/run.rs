@@ -1,8 +1,9 @@
 //! Running batches.
 //!
-//! One task looks for batches that have not ended and gives each a task of its own, which reads the lines, runs some at once,
-//! and writes every result as it comes. All of them together run as many lines as the engine runs sequences; they take turns
-//! in the order in which they ask. Dropping the first task drops them all: lines under way are run again by the next process.
+//! One task looks for batches that have not ended and gives each a task of its own, which reads the
+//! lines, runs some at once, and writes every result as it comes. All of them together run as many
+//! lines as the engine runs sequences; they take turns in the order in which they ask. Dropping the
+//! first task drops them all: lines under way are run again by the next process.
 
 use std::{
     collections::HashMap,
@@ -168,7 +169,8 @@ impl Runner {
         Ok(checked.await?.map_or(Status::Failed, |batch| batch.status))
     }
 
-    /// Runs the lines that have no result. Comes back with how the batch stands then: `InProgress` if its time is over.
+    /// Runs the lines that have no result. Comes back with how the batch stands then: `InProgress`
+    /// if its time is over.
     async fn lines(&self, batch: &Batch, mut changed: watch::Receiver<()>) -> Result<Status, ApiError> {
         let begun = &batch.begun;
         let left = Duration::from_secs(begun.expires.saturating_sub(now()));
@@ -221,7 +223,8 @@ impl Runner {
         Ok(batch.map_or(Status::Cancelled, |batch| batch.status))
     }
 
-    /// Runs a line until it has a result: its number, whether it was answered, and the line of a file.
+    /// Runs a line until it has a result: its number, whether it was answered, and the line of a
+    /// file.
     async fn line(&self, batch: &Batch, line: Line) -> (u64, bool, String) {
         let begun = &batch.begun;
         let stem = begun.id.strip_prefix("batch_").unwrap_or(&begun.id);

@@ -1,4 +1,5 @@
-//! A connection whose client has only so much time: to send a request's headers, between requests, and to read.
+//! A connection whose client has only so much time: to send a request's headers, between requests,
+//! and to read.
 
 use std::{
     io::{self, ErrorKind},
@@ -89,7 +90,8 @@ impl HttpBody for Answered {
     }
 }
 
-/// The connection. What takes too long is an error of the kind [`ErrorKind::TimedOut`], which closes it.
+/// The connection. What takes too long is an error of the kind [`ErrorKind::TimedOut`], which
+/// closes it.
 #[derive(Debug)]
 pub(super) struct Timed<S> {
     stream: S,
@@ -157,7 +159,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
             self.read_by.as_mut().reset(idle);
         }
         if phase % 2 == 1 {
-            // How long a body takes is `Paced`'s business; and who waits for an answer has nothing to send.
+            // How long a body takes is `Paced`'s business; and who waits for an answer has nothing
+            // to send.
             return outcome;
         }
         if outcome.is_ready() {
@@ -201,8 +204,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.written(outcome, context)
     }
 
-    /// After it has said that it sends no more it reads what the client still sends, for a while. A connection that is closed with
-    /// something unread is reset, and with it goes the part of an answer that the client has not read.
+    /// After it has said that it sends no more it reads what the client still sends, for a while. A
+    /// connection that is closed with something unread is reset, and with it goes the part of an
+    /// answer that the client has not read.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingers.is_none() {
             let outcome = Pin::new(&mut self.stream).poll_shutdown(context);

@@ -1,7 +1,8 @@
-//! Taking connections, and within which limits: how many there are, and how long a client may take to send and to read.
+//! Taking connections, and within which limits: how many there are, and how long a client may take
+//! to send and to read.
 //!
-//! One task accepts; each connection has a task of its own, which ends with it. When the server stops, connections that
-//! wait for a request are closed, and the others once their answer is sent.
+//! One task accepts; each connection has a task of its own, which ends with it. When the server
+//! stops, connections that wait for a request are closed, and the others once their answer is sent.
 
 mod body;
 mod io;
@@ -39,7 +40,8 @@ const HEADERS: usize = 100;
 /// The most bytes that are buffered of a connection, each way.
 const BUFFER: usize = 256 << 10;
 
-/// After an accept that failed for want of something (mostly file handles), so that it is not tried in a circle.
+/// After an accept that failed for want of something (mostly file handles), so that it is not tried
+/// in a circle.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Connections beyond the most that are told so at once; others are closed without a word.
@@ -52,11 +54,13 @@ const REFUSAL: Duration = Duration::from_secs(1);
 pub struct ConnectionLimits {
     /// How many there are at once, at least 1. The next gets 503 and is closed.
     pub most: usize,
-    /// From a request's first byte (of the first request: from the connection) until all of its headers are there.
+    /// From a request's first byte (of the first request: from the connection) until all of its
+    /// headers are there.
     pub headers: Duration,
     /// Between requests.
     pub idle: Duration,
-    /// How long is waited for a body; each [`BODY_RATE`](Self::BODY_RATE) bytes of it that come give back a second.
+    /// How long is waited for a body; each [`BODY_RATE`](Self::BODY_RATE) bytes of it that come
+    /// give back a second.
     pub body: Duration,
     /// How long a client may read nothing of what is sent to it.
     pub write: Duration,
@@ -72,7 +76,8 @@ impl Default for ConnectionLimits {
         Self {
             most: 4096,
             headers: Duration::from_secs(10),
-            // Longer than what proxies keep connections for, mostly 60 s: who closes first does not run into a request.
+            // Longer than what proxies keep connections for, mostly 60 s: who closes first does not
+            // run into a request.
             idle: Duration::from_secs(75),
             body: Duration::from_secs(30),
             write: Duration::from_secs(30),
@@ -80,8 +85,8 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Takes connections and answers requests by `routes`, until `stopping` is true and the last connection has ended. Dropping it
-/// cuts off those that are left.
+/// Takes connections and answers requests by `routes`, until `stopping` is true and the last
+/// connection has ended. Dropping it cuts off those that are left.
 pub(crate) async fn answer(
     listener: TcpListener,
     routes: Router,
@@ -179,7 +184,8 @@ struct Connection {
 
 impl Connection {
     async fn run(mut self, stream: TcpStream) {
-        // A token's chunk is a small packet; waiting to fill a larger one would add up to 40 ms to each.
+        // A token's chunk is a small packet; waiting to fill a larger one would add up to 40 ms to
+        // each.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection stays with delays");
         }
@@ -219,8 +225,9 @@ impl Connection {
             }
         });
         let connection = http1::Builder::new()
-            // `Timed` tells waiting for a request from waiting for the rest of it, which this does not; but only with it does hyper
-            // read between requests, by which `Timed` notices that time passes.
+            // `Timed` tells waiting for a request from waiting for the rest of it, which this does
+            // not; but only with it does hyper read between requests, by which `Timed` notices that
+            // time passes.
             .timer(TokioTimer::new())
             .header_read_timeout(limits.idle + limits.headers)
             .max_headers(HEADERS)

@@ -1,7 +1,7 @@
 //! What Prometheus is told: `GET /metrics`, in the OpenMetrics text format.
 //!
-//! Counters and histograms grow as requests go ([`Watch`]); what there is just now is looked up when it is asked for
-//! ([`scrape`]). Each adapter has series of its own, up to a number of them.
+//! Counters and histograms grow as requests go ([`Watch`]); what there is just now is looked up
+//! when it is asked for ([`scrape`]). Each adapter has series of its own, up to a number of them.
 
 mod names;
 mod plain;
@@ -31,8 +31,8 @@ const SECONDS: [f64; 15] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
 ];
 
-/// The adapter that a series is of: its name, the base's, `merged` for what several make together, or `other` once there are too
-/// many.
+/// The adapter that a series is of: its name, the base's, `merged` for what several make together,
+/// or `other` once there are too many.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfAdapter {
     adapter: String,
@@ -174,8 +174,8 @@ fn timed(registry: &mut Registry, name: &str, help: &str) -> Seconds {
 }
 
 impl Metrics {
-    /// Watches an answer of what is called `name`: `None` is what several adapters make together. It counts once it is
-    /// `accepted`, and its times if somebody waits for it.
+    /// Watches an answer of what is called `name`: `None` is what several adapters make together.
+    /// It counts once it is `accepted`, and its times if somebody waits for it.
     pub(crate) fn watch(&self, name: Option<&str>, accepted: Arc<AtomicBool>, timed: bool) -> Watch {
         Watch::new(self, self.label(name), accepted, timed)
     }

@@ -1,8 +1,8 @@
-//! OpenMetrics as Prometheus' older text format (0.0.4), which is all that some scrapers read, the Gateway API's inference
-//! extension among them.
+//! OpenMetrics as Prometheus' older text format (0.0.4), which is all that some scrapers read, the
+//! Gateway API's inference extension among them.
 //!
-//! Samples are written alike. In the older format a counter's family has the name of its samples, there is no type `info`, and there
-//! are neither units nor an end.
+//! Samples are written alike. In the older format a counter's family has the name of its samples,
+//! there is no type `info`, and there are neither units nor an end.
 
 use std::fmt::Write as _;
 

@@ -294,8 +294,8 @@ fn seconds<const N: usize>(
     registry.register_with_unit(name, help, Unit::Seconds, SecondsBy { label, values });
 }
 
-/// The figures that the Gateway API's inference extension and llm-d read, under vLLM's names and in their own meaning: what
-/// runs is what is in memory and ready, what waits is queued.
+/// The figures that the Gateway API's inference extension and llm-d read, under vLLM's names and in
+/// their own meaning: what runs is what is in memory and ready, what waits is queued.
 fn as_vllm(state: &AppState, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::default();
     let stats = state.engine.stats();

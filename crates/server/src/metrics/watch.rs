@@ -9,7 +9,8 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 use super::{Ended, Metrics, OfAdapter};
 
-/// Counts what becomes of an answer, on the engine's thread. Dropped before its end, its client hung up.
+/// Counts what becomes of an answer, on the engine's thread. Dropped before its end, its client
+/// hung up.
 #[derive(Debug)]
 pub(crate) struct Watch {
     metrics: Metrics,

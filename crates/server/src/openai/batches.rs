@@ -158,7 +158,8 @@ pub(crate) struct Shown {
     errors: Option<Errors>,
     input_file_id: String,
     completion_window: &'static str,
-    /// `validating`, `failed`, `in_progress`, `finalizing`, `completed`, `expired`, `cancelling` or `cancelled`.
+    /// `validating`, `failed`, `in_progress`, `finalizing`, `completed`, `expired`, `cancelling` or
+    /// `cancelled`.
     status: &'static str,
     /// The file of its answers, if there are any.
     output_file_id: Option<String>,

@@ -108,7 +108,8 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             adapter: served.adapter.clone(),
             grammar: grammar.clone(),
             logprobs: scored,
-            // All answers to a prompt would score it alike; those that are streamed each tell of it.
+            // All answers to a prompt would score it alike; those that are streamed each tell of
+            // it.
             prompt_logprobs: prompt_scored.filter(|_| parameters.stream || index == 0),
             ..parameters.request(prompt.tokens.clone(), max_tokens, index)
         }));
@@ -239,7 +240,8 @@ fn best_of(fields: &mut Fields, parameters: &Parameters, most: usize) -> Result<
     }
 }
 
-/// A list of prompts, the field `name`: a text, a list of texts, a list of tokens, or a list of such lists; `most` of them.
+/// A list of prompts, the field `name`: a text, a list of texts, a list of tokens, or a list of
+/// such lists; `most` of them.
 pub(super) async fn prompts(
     state: &AppState,
     fields: &mut Fields,
@@ -298,7 +300,8 @@ struct CompletionStream {
     token_ids: bool,
     /// Per choice.
     writers: Vec<LogprobsWriter>,
-    /// Per choice: the prompt's text, empty if it is not to be echoed. Sent before the choice's first token.
+    /// Per choice: the prompt's text, empty if it is not to be echoed. Sent before the choice's
+    /// first token.
     echoes: Vec<String>,
     /// Per choice: the prompt's tokens, if they are to be told, until its first chunk did.
     prompts: Vec<Option<Vec<u32>>>,

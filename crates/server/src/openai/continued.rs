@@ -1,13 +1,15 @@
-//! vLLM's `continue_final_message`: the conversation is cut where its last message ends, so that the answer goes on from there.
+//! vLLM's `continue_final_message`: the conversation is cut where its last message ends, so that
+//! the answer goes on from there.
 //!
-//! Only the template knows what it writes after a message. So a mark is put behind the message, as transformers does, and looked
-//! for in what the template made of it.
+//! Only the template knows what it writes after a message. So a mark is put behind the message, as
+//! transformers does, and looked for in what the template made of it.
 
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
 
-/// A text that nobody writes. It ends in a space, by which a template is found out that strips what it prints.
+/// A text that nobody writes. It ends in a space, by which a template is found out that strips what
+/// it prints.
 const MARK: &str = "\u{2038}continue-9d41\u{2038} ";
 
 /// Puts a mark behind the last message; what comes back is the mark.

@@ -21,7 +21,8 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// `messages`, and the fields that say how they become a text. `defaults` may know the system message.
+    /// `messages`, and the fields that say how they become a text. `defaults` may know the system
+    /// message.
     pub(crate) fn take(fields: &mut Fields, defaults: &Defaults) -> Result<Self, ApiError> {
         fields.refuse("chat_template", "another chat template", |value| value == "")?;
         let continues = fields.flag("continue_final_message")?.unwrap_or(false);

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 /// JSON has no infinities; this stands for "never", as in OpenAI's API.
 const NEVER: f32 = -9999.0;
 
-/// How log-probabilities name tokens: by their texts, or by their ids, which tell those apart that have the same text.
+/// How log-probabilities name tokens: by their texts, or by their ids, which tell those apart that
+/// have the same text.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     pub(super) tokenizer: Arc<Tokenizer>,
@@ -27,8 +28,8 @@ impl Names {
     }
 }
 
-/// vLLM's `prompt_logprobs`: for every token but the first a map from ids to what is known of them, first the token that is there,
-/// then the `top` likeliest in its place.
+/// vLLM's `prompt_logprobs`: for every token but the first a map from ids to what is known of them,
+/// first the token that is there, then the `top` likeliest in its place.
 pub(super) fn of_prompt(
     tokenizer: &Tokenizer,
     prompt: &[PromptToken],
@@ -75,7 +76,8 @@ impl Scored {
     fn new(names: &Names, id: u32, logprob: f32) -> Self {
         Self {
             token: names.of(id),
-            // The bytes tell the parts of a character apart, whose texts are all the replacement character.
+            // The bytes tell the parts of a character apart, whose texts are all the replacement
+            // character.
             bytes: names.tokenizer.token_bytes(id).to_vec(),
             logprob: finite(logprob),
         }
@@ -146,7 +148,8 @@ impl LogprobsWriter {
         let characters = names.tokenizer.token_text(id).chars().count();
         into.top_logprobs.push(logprob.map(|logprob| {
             let mut alternatives = Map::new();
-            // Different tokens can have the same text (parts of characters do): the likeliest stays.
+            // Different tokens can have the same text (parts of characters do): the likeliest
+            // stays.
             for &(id, logprob) in top {
                 alternatives
                     .entry(names.of(id))

@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
-/// Checks the messages and brings them into the form that chat templates are written for: `content` a string (a
-/// list of text parts is joined, nothing becomes the empty text), OpenAI's `developer` role by its older name
-/// `system`. Everything else in a message is the template's to use.
+/// Checks the messages and brings them into the form that chat templates are written for: `content`
+/// a string (a list of text parts is joined, nothing becomes the empty text), OpenAI's `developer`
+/// role by its older name `system`. Everything else in a message is the template's to use.
 pub(crate) fn normalise(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::invalid(

@@ -33,10 +33,11 @@ pub(crate) struct Parameters {
     pub include_usage: bool,
     /// Whether every chunk carries it, as far as it is known.
     pub continuous_usage: bool,
-    /// `prompt_logprobs`, of vLLM: every token of the prompt comes with its log-probability, its rank and so many of the
-    /// likeliest tokens in its place.
+    /// `prompt_logprobs`, of vLLM: every token of the prompt comes with its log-probability, its
+    /// rank and so many of the likeliest tokens in its place.
     pub prompt_logprobs: Option<usize>,
-    /// `return_token_ids`, of vLLM: whether the answer has the ids of the prompt's and its own tokens.
+    /// `return_token_ids`, of vLLM: whether the answer has the ids of the prompt's and its own
+    /// tokens.
     pub token_ids: bool,
     /// `return_tokens_as_token_ids`, of vLLM: whether log-probabilities name tokens by their ids.
     pub named_by_id: bool,
@@ -81,7 +82,8 @@ impl Parameters {
         sampling
     }
 
-    /// What the engine is asked for choice `index` of one prompt; the model and what is to be scored are left out.
+    /// What the engine is asked for choice `index` of one prompt; the model and what is to be
+    /// scored are left out.
     pub(crate) fn request(&self, prompt: Vec<u32>, max_tokens: usize, index: usize) -> Request {
         Request {
             sampling: self.sampling_of(index),
@@ -93,7 +95,8 @@ impl Parameters {
         }
     }
 
-    /// Cuts a prompt as the request says, where a sequence may have `context` tokens; says whether anything was dropped.
+    /// Cuts a prompt as the request says, where a sequence may have `context` tokens; says whether
+    /// anything was dropped.
     pub(super) fn truncate(&self, prompt: &mut Vec<u32>, context: usize) -> bool {
         let room = context.saturating_sub(self.max_tokens.unwrap_or(1));
         self.truncation
@@ -269,7 +272,8 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
         .map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)))
 }
 
-/// An empty one is refused, as in vLLM: whoever forgot to fill it in would share with all others who did.
+/// An empty one is refused, as in vLLM: whoever forgot to fill it in would share with all others
+/// who did.
 pub(super) fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
     match fields.string("cache_salt")? {
         Some(salt) if salt.is_empty() => Err(fields.complain("cache_salt", "is empty")),

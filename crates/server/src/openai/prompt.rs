@@ -1,4 +1,5 @@
-//! What becomes of a prompt's tokens before the model sees them: vLLM's `truncate_prompt_tokens` and `truncation_side`.
+//! What becomes of a prompt's tokens before the model sees them: vLLM's `truncate_prompt_tokens`
+//! and `truncation_side`.
 
 use serde_json::Value;
 
@@ -50,7 +51,8 @@ impl Truncation {
         Ok(Some(Self { most, side }))
     }
 
-    /// Cuts a prompt beside whose answer there is room for `room` tokens; says whether anything was dropped.
+    /// Cuts a prompt beside whose answer there is room for `room` tokens; says whether anything was
+    /// dropped.
     pub(super) fn apply(self, prompt: &mut Vec<u32>, room: usize) -> bool {
         // The engine says what is wrong if there is no room for anything.
         let most = self.most.unwrap_or(room).max(1);

@@ -118,7 +118,8 @@ pub(crate) struct Body<'a, C> {
     #[serde(flatten)]
     pub head: &'a Head,
     pub choices: Vec<C>,
-    /// In a stream with usage every chunk says null or how far it has come, and an extra last one the figures.
+    /// In a stream with usage every chunk says null or how far it has come, and an extra last one
+    /// the figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
     /// A chat's `prompt_logprobs`, as vLLM has them.

@@ -1,9 +1,11 @@
-//! `GET /openapi.json`: the interface as an OpenAPI 3.1 document; and `GET /docs`, a page that shows it.
+//! `GET /openapi.json`: the interface as an OpenAPI 3.1 document; and `GET /docs`, a page that
+//! shows it.
 //!
-//! Schemas of answers are those of the types that are answered with. Requests are read field by field ([`crate::fields`]) and not by
-//! derived types, so theirs are written beside them. [`schemas`] says what bodies look like, [`operations`] which route takes and
-//! gives which. Tests hold both to the server: every route is there, every field that a request has is one that the server knows,
-//! and schemathesis tries all of it.
+//! Schemas of answers are those of the types that are answered with. Requests are read field by
+//! field ([`crate::fields`]) and not by derived types, so theirs are written beside them.
+//! [`schemas`] says what bodies look like, [`operations`] which route takes and gives which. Tests
+//! hold both to the server: every route is there, every field that a request has is one that the
+//! server knows, and schemathesis tries all of it.
 
 mod operations;
 mod schemas;

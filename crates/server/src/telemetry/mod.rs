@@ -1,5 +1,6 @@
-//! What is told of single requests to those who run the server, beside the counts of [`crate::metrics`]: spans to a collector of
-//! traces, and prompts and answers to the log where that was asked for.
+//! What is told of single requests to those who run the server, beside the counts of
+//! [`crate::metrics`]: spans to a collector of traces, and prompts and answers to the log where
+//! that was asked for.
 
 mod spans;
 mod transcript;

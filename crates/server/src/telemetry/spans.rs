@@ -1,5 +1,6 @@
-//! Traces: a span for each request, and below it one for each phase. Names and attributes are those of OpenTelemetry's semantic
-//! conventions for HTTP and for generative AI, as far as they have any; nothing of prompts and answers is in them.
+//! Traces: a span for each request, and below it one for each phase. Names and attributes are those
+//! of OpenTelemetry's semantic conventions for HTTP and for generative AI, as far as they have any;
+//! nothing of prompts and answers is in them.
 //!
 //! ```text
 //!  POST /v1/chat/completions     from the request's head to the answer's last token
@@ -9,8 +10,8 @@
 //!  └─ decode                     from then to the end
 //! ```
 //!
-//! The request's span is in the context of its handler's task, and ends when the last that holds that context is gone: the handler,
-//! or the engine's end of the answers.
+//! The request's span is in the context of its handler's task, and ends when the last that holds
+//! that context is gone: the handler, or the engine's end of the answers.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,8 +43,8 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// Middleware: a span for each request that asks for something to be done. One that came with `traceparent` goes on with its trace
-/// and with its decision whether it is recorded.
+/// Middleware: a span for each request that asks for something to be done. One that came with
+/// `traceparent` goes on with its trace and with its decision whether it is recorded.
 pub(crate) async fn trace(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let Some(tracer) = &state.telemetry.tracer else {
         return next.run(request).await;
@@ -138,7 +139,8 @@ impl Loading {
     }
 }
 
-/// What a request's answers come to together. Its span gets the sums when the last of them has ended.
+/// What a request's answers come to together. Its span gets the sums when the last of them has
+/// ended.
 #[derive(Debug)]
 struct Sums {
     context: Context,
@@ -185,7 +187,8 @@ pub(super) struct Phases {
 }
 
 impl Phases {
-    /// Those of the request that is handled, whose `choices` `served` answers; none if it is not recorded.
+    /// Those of the request that is handled, whose `choices` `served` answers; none if it is not
+    /// recorded.
     pub(super) fn of_current(
         tracer: &SdkTracer,
         choices: usize,

@@ -113,7 +113,8 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
     let max_tokens = generate
         .max_new_tokens
         .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
-    // Streams carry the log-probability of every token, answers in one piece only in their details; the best is chosen by it.
+    // Streams carry the log-probability of every token, answers in one piece only in their details;
+    // the best is chosen by it.
     let logprobs = stream || generate.details || generate.best_of > 1;
     let alternatives = generate.top_n_tokens.max(generate.alternatives);
     let request = Request {
@@ -273,7 +274,8 @@ impl Generate {
     }
 }
 
-/// TGI's headers: what the answer took. Times are in milliseconds, but `x-compute-time` is in seconds.
+/// TGI's headers: what the answer took. Times are in milliseconds, but `x-compute-time` is in
+/// seconds.
 fn report(
     headers: &mut HeaderMap,
     finish: &Finish,

@@ -134,8 +134,8 @@ fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
     )
 }
 
-/// TGI's rule: tokens are drawn if `do_sample` says so or if a parameter of drawing is given, else the likeliest is
-/// taken.
+/// TGI's rule: tokens are drawn if `do_sample` says so or if a parameter of drawing is given, else
+/// the likeliest is taken.
 fn sampling(parameters: &mut Fields) -> Result<Sampling, ApiError> {
     let do_sample = parameters.flag("do_sample")?.unwrap_or(false);
     // TGI refuses 0; LoRAX takes the likeliest token then, whatever else is given.

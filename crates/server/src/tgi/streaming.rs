@@ -13,8 +13,9 @@ use crate::{
 
 /// The answer as it comes.
 ///
-/// A token's event cannot be sent while the token may turn out to be the last, since the last event carries the
-/// whole text. That is known one step later, or at once if nothing can end the answer yet.
+/// A token's event cannot be sent while the token may turn out to be the last, since the last event
+/// carries the whole text. That is known one step later, or at once if nothing can end the answer
+/// yet.
 pub(super) struct GenerateStream {
     pub tokenizer: Arc<Tokenizer>,
     pub made_by: MadeBy,
@@ -66,7 +67,8 @@ impl GenerateStream {
         self.text.push_str(&finish.text);
         let mut event = match self.held.take() {
             Some(token) => self.event_of(token),
-            // Every answer has a token, and the last is held back: this is for an engine that breaks that.
+            // Every answer has a token, and the last is held back: this is for an engine that
+            // breaks that.
             None => StreamEvent {
                 index: self.count,
                 token: WireToken {

@@ -23,7 +23,8 @@ pub(crate) struct Piece {
     text: String,
     /// Where it begins in the text, in characters.
     start: usize,
-    /// Where it ends. Tokens that stand for nothing in the text (BOS, the first parts of a character) are empty.
+    /// Where it ends. Tokens that stand for nothing in the text (BOS, the first parts of a
+    /// character) are empty.
     stop: usize,
 }
 
@@ -109,8 +110,9 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Goes past `piece` if that is what comes next, perhaps without the space that some tokenizers add in front.
-    /// Where a tokenizer changed the text (normalised it), the place stays: it is never ahead of the tokens.
+    /// Goes past `piece` if that is what comes next, perhaps without the space that some tokenizers
+    /// add in front. Where a tokenizer changed the text (normalised it), the place stays: it is
+    /// never ahead of the tokens.
     fn advance(&mut self, piece: &str) {
         let rest = [piece, piece.trim_start()]
             .into_iter()

@@ -139,8 +139,8 @@ impl PrefillToken {
 }
 
 impl WireToken {
-    /// The token under its own text, which for a part of a character is the replacement character, with so many of its
-    /// alternatives.
+    /// The token under its own text, which for a part of a character is the replacement character,
+    /// with so many of its alternatives.
     pub(super) fn whole(tokenizer: &Tokenizer, token: &Token, alternatives: usize) -> Self {
         let top = token.top.iter().take(alternatives);
         let top = top.map(|&(id, logprob)| Alternative {

@@ -15,8 +15,9 @@ use super::{Answer, Options, Server, server_with};
 /// A name of as many letters as `two`, which nothing has.
 pub(crate) const NOBODY: &str = "owt";
 
-/// A server with keys: `admin`; `a`, which may use `two`; `b`, which may use `team/*` and the base; managers `m` and `n` of
-/// `team/*`, the base and what is in the folder of sources. Uploads are allowed.
+/// A server with keys: `admin`; `a`, which may use `two`; `b`, which may use `team/*` and the base;
+/// managers `m` and `n` of `team/*`, the base and what is in the folder of sources. Uploads are
+/// allowed.
 pub(crate) struct Guarded {
     pub(crate) server: Server,
     pub(crate) access: Arc<Access>,
@@ -90,7 +91,8 @@ impl Guarded {
         self.send(key, Method::POST, path, body).await
     }
 
-    /// Sends what names `NAME` once with `forbidden` in that place and once with a name that nothing has.
+    /// Sends what names `NAME` once with `forbidden` in that place and once with a name that
+    /// nothing has.
     pub(crate) async fn looks_like_nothing(
         &self,
         key: &str,

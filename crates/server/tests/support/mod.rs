@@ -1,8 +1,9 @@
 //! A server over a backend that does no arithmetic, so that every answer is known.
 //!
-//! Tokens are bytes. The base answers to a letter with the next one of the alphabet, an adapter with a later one
-//! (how much later is the first byte of its hash, and its scale scales what is beyond the base's step); after z the turn ends. Anything but a letter is answered with
-//! `a`. So the base goes on from `w` with `xyz`, and an adapter of step 2 with `y`.
+//! Tokens are bytes. The base answers to a letter with the next one of the alphabet, an adapter
+//! with a later one (how much later is the first byte of its hash, and its scale scales what is
+//! beyond the base's step); after z the turn ends. Anything but a letter is answered with `a`. So
+//! the base goes on from `w` with `xyz`, and an adapter of step 2 with `y`.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -287,7 +288,8 @@ fn shape() -> BaseShape {
     BaseShape::from_modules(modules, true).named(BASE)
 }
 
-/// Writes an adapter for [`shape`] that differs from others by its alpha; returns its folder as text.
+/// Writes an adapter for [`shape`] that differs from others by its alpha; returns its folder as
+/// text.
 pub(crate) fn write_adapter(folder: &Path, alpha: u32) -> String {
     let config = json!({"peft_type": "LORA", "r": 1, "lora_alpha": alpha, "target_modules": ["q_proj"],
         "base_model_name_or_path": BASE});
@@ -304,7 +306,8 @@ pub(crate) fn write_adapter(folder: &Path, alpha: u32) -> String {
     folder.canonicalize().expect("there").display().to_string()
 }
 
-/// The adapters `two` and `team/three`, and whatever is added; packing waits for a word from `gate`.
+/// The adapters `two` and `team/three`, and whatever is added; packing waits for a word from
+/// `gate`.
 fn registry(gate: Option<mpsc::Receiver<()>>, data: Option<PathBuf>) -> Registry {
     let gate = gate.map(Mutex::new);
     let packer = Packer {

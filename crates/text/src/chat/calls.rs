@@ -7,14 +7,15 @@ use super::{ChatInput, ChatTemplate};
 /// How calls are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFormat {
-    /// `<tool_call>{"name": …, "arguments": …}</tool_call>`, once for each call: Hermes, Qwen and others.
+    /// `<tool_call>{"name": …, "arguments": …}</tool_call>`, once for each call: Hermes, Qwen and
+    /// others.
     Tags,
     /// `[TOOL_CALLS] [{"name": …, "arguments": …}, …]`: Mistral.
     List,
     /// `{"name": …, "parameters": …}` as the whole answer: Llama 3.
     Bare,
-    /// `<tool_call><function=NAME><parameter=KEY>…</parameter></function></tool_call>`, once for each call, with a line for each
-    /// tag and value, and texts without quotes: Qwen3-Coder.
+    /// `<tool_call><function=NAME><parameter=KEY>…</parameter></function></tool_call>`, once for
+    /// each call, with a line for each tag and value, and texts without quotes: Qwen3-Coder.
     Xml,
 }
 
@@ -22,7 +23,8 @@ pub enum CallFormat {
 const TOOL: &str = "probed_tool";
 const KEY: &str = "probed_key";
 
-/// The format of a template that shows tools and calls; `None` if it does not, or in a way that is not known here.
+/// The format of a template that shows tools and calls; `None` if it does not, or in a way that is
+/// not known here.
 pub(super) fn probe(template: &ChatTemplate) -> Option<CallFormat> {
     let tools = [
         json!({"type": "function", "function": {"name": TOOL, "description": "d",

@@ -1,7 +1,8 @@
 //! Message content: one string, or a list of parts.
 //!
-//! OpenAI's API allows both. Some templates print `content` as a string, some go through its parts, some do
-//! both. Which is found out once, by rendering a message of each form and looking for its text.
+//! OpenAI's API allows both. Some templates print `content` as a string, some go through its parts,
+//! some do both. Which is found out once, by rendering a message of each form and looking for its
+//! text.
 
 use std::borrow::Cow;
 
@@ -41,11 +42,13 @@ impl ContentForm {
         }
     }
 
-    /// Brings content into this form. What is neither text nor a list of parts is left to the template.
+    /// Brings content into this form. What is neither text nor a list of parts is left to the
+    /// template.
     ///
     /// # Errors
     ///
-    /// If a message is not an object, or the parts of a list have to be put together and are not text.
+    /// If a message is not an object, or the parts of a list have to be put together and are not
+    /// text.
     pub(super) fn apply(self, messages: &[Value]) -> Result<Cow<'_, [Value]>, TextError> {
         let mut changed = Cow::Borrowed(messages);
         for (index, message) in messages.iter().enumerate() {

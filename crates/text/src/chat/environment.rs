@@ -11,8 +11,9 @@ use minijinja::{
 use super::{clock, json, methods};
 use crate::TextError;
 
-/// What one rendering may spend: one unit is an instruction, or 64 bytes of data made (32 MiB for all of it).
-/// It is enough for 8,000 short messages, or for 1,000 of 500 words each; models have room for less.
+/// What one rendering may spend: one unit is an instruction, or 64 bytes of data made (32 MiB for
+/// all of it). It is enough for 8,000 short messages, or for 1,000 of 500 words each; models have
+/// room for less.
 const FUEL: u64 = 500_000;
 
 /// The largest text a template may write, in bytes.
@@ -37,14 +38,16 @@ pub(super) fn sandbox() -> Environment<'static> {
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
-    // As in Jinja2, what has a length and can be indexed; minijinja's own test is true of lists only.
+    // As in Jinja2, what has a length and can be indexed; minijinja's own test is true of lists
+    // only.
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
     environment
 }
 
-/// `value|tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`, as `json.dumps`.
+/// `value|tojson(ensure_ascii=false, indent=none, separators=none, sort_keys=false)`, as
+/// `json.dumps`.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "filters take keyword arguments by value"

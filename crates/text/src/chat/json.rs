@@ -197,8 +197,8 @@ impl Writer<'_, '_> {
     }
 }
 
-/// A float as Python writes it: the shortest digits that read back the same, with an exponent below 1e-4 and
-/// from 1e16 on. `None` for integers.
+/// A float as Python writes it: the shortest digits that read back the same, with an exponent below
+/// 1e-4 and from 1e16 on. `None` for integers.
 fn float_repr(value: &Value) -> Option<String> {
     if value.is_integer() {
         return None;

@@ -70,8 +70,8 @@ fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Option
     }))
 }
 
-/// Whether a field of a format has a number of four digits or more: as a width or precision, it would make a
-/// string of that size without paying for it.
+/// Whether a field of a format has a number of four digits or more: as a width or precision, it
+/// would make a string of that size without paying for it.
 fn has_large_number(format: &str) -> bool {
     let mut fields = format
         .split('{')
@@ -85,8 +85,8 @@ fn has_large_number(format: &str) -> bool {
     })
 }
 
-/// The parts of `text` between separators, cut at most `most` times from the right. Without a separator,
-/// white space separates, and there are no empty parts.
+/// The parts of `text` between separators, cut at most `most` times from the right. Without a
+/// separator, white space separates, and there are no empty parts.
 fn rsplit(text: &str, separator: Option<&str>, most: usize) -> Result<Vec<String>, Error> {
     let mut parts = Vec::new();
     let Some(separator) = separator else {

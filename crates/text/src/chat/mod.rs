@@ -1,16 +1,17 @@
 //! Chat templates: a conversation to the text that a model was trained to continue.
 //!
-//! A template is a Jinja program that comes with a model. It runs as in `transformers`: blocks are trimmed,
-//! what is undefined is empty, strings have Python's methods, values print as Python prints them, and
-//! `raise_exception`, `strftime_now` (in UTC) and `tojson` are there.
+//! A template is a Jinja program that comes with a model. It runs as in `transformers`: blocks are
+//! trimmed, what is undefined is empty, strings have Python's methods, values print as Python
+//! prints them, and `raise_exception`, `strftime_now` (in UTC) and `tojson` are there.
 //!
-//! It sees the conversation and nothing else. Its length, the length of its tags, the instructions it
-//! executes, the data it makes, the depth of its calls and the text it writes are bounded (`environment`,
-//! `source`), and it runs on a stack that is large enough for what is left (`stack`). That stops templates
-//! that are wrong. It does not stop every template that is written to do harm: the engine counts a list that
-//! is put together of the same parts again and again (`x + x`, `[x, x]`) as the few parts that it is made of,
-//! and neither time nor memory are charged when such a list is expanded, compared or turned into a string.
-//! Templates of people who must not stop the server do not belong in its process.
+//! It sees the conversation and nothing else. Its length, the length of its tags, the instructions
+//! it executes, the data it makes, the depth of its calls and the text it writes are bounded
+//! (`environment`, `source`), and it runs on a stack that is large enough for what is left
+//! (`stack`). That stops templates that are wrong. It does not stop every template that is written
+//! to do harm: the engine counts a list that is put together of the same parts again and again
+//! (`x + x`, `[x, x]`) as the few parts that it is made of, and neither time nor memory are charged
+//! when such a list is expanded, compared or turned into a string. Templates of people who must not
+//! stop the server do not belong in its process.
 
 mod calls;
 mod clock;
@@ -39,16 +40,16 @@ const DEFAULT: &str = "default";
 /// A template made for conversations with tools, where a model has one of its own.
 const TOOL_USE: &str = "tool_use";
 
-/// What a template takes in memory before it says anything, and for each byte that it says; both measured, the latter with
-/// code alone.
+/// What a template takes in memory before it says anything, and for each byte that it says; both
+/// measured, the latter with code alone.
 const ENVIRONMENT_BYTES: usize = 24 << 10;
 const COMPILED: usize = 10;
 
 /// A compiled chat template. Immutable; share it by `Arc`.
 ///
-/// Rendering is bounded in instructions, data, depth and output, which is enough for templates that are
-/// wrong, but not for templates that are written to exhaust the machine: run only those of models you would
-/// serve.
+/// Rendering is bounded in instructions, data, depth and output, which is enough for templates that
+/// are wrong, but not for templates that are written to exhaust the machine: run only those of
+/// models you would serve.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     form: ContentForm,
@@ -59,14 +60,15 @@ pub struct ChatTemplate {
 /// A conversation, and what else a template may ask for.
 #[derive(Debug, Clone, Copy)]
 pub struct ChatInput<'a> {
-    /// The messages, as in OpenAI's API: objects with `role` and `content`, the latter a string, a list of
-    /// `{"type": "text", "text": …}` parts, or null.
+    /// The messages, as in OpenAI's API: objects with `role` and `content`, the latter a string, a
+    /// list of `{"type": "text", "text": …}` parts, or null.
     pub messages: &'a [serde_json::Value],
     /// The tools the model may call, as JSON schemas.
     pub tools: Option<&'a [serde_json::Value]>,
     /// Whether the text ends with the beginning of the assistant's answer.
     pub add_generation_prompt: bool,
-    /// How the beginning-of-text token is written (`bos_token` in the template); empty if there is none.
+    /// How the beginning-of-text token is written (`bos_token` in the template); empty if there is
+    /// none.
     pub bos: &'a str,
     /// How the end-of-text token is written (`eos_token` in the template); empty if there is none.
     pub eos: &'a str,
@@ -96,7 +98,8 @@ impl ChatTemplate {
     }
 
     /// The template of a Hugging Face folder: `chat_template.jinja`, else the `chat_template` of
-    /// `tokenizer_config.json`, else that of `chat_template.json`. `None` if the folder has none of them.
+    /// `tokenizer_config.json`, else that of `chat_template.json`. `None` if the folder has none of
+    /// them.
     ///
     /// # Errors
     ///
@@ -107,13 +110,15 @@ impl ChatTemplate {
             .transpose()
     }
 
-    /// The template in one file of such a folder, called `name`, which is one of [`TEMPLATE_FILES`]: Jinja, or JSON
-    /// with a `chat_template` that is a string or a list of `{"name", "template"}`, of which `default` and `tool_use`
-    /// are taken. `None` if it is JSON without a template.
+    /// The template in one file of such a folder, called `name`, which is one of
+    /// [`TEMPLATE_FILES`]: Jinja, or JSON with a `chat_template` that is a string or a list of
+    /// `{"name", "template"}`, of which `default` and `tool_use` are taken. `None` if it is JSON
+    /// without a template.
     ///
     /// # Errors
     ///
-    /// If the file is not what its name says, or the template is not valid Jinja; the name is not part of the message.
+    /// If the file is not what its name says, or the template is not valid Jinja; the name is not
+    /// part of the message.
     pub fn from_file(name: &str, bytes: &[u8]) -> Result<Option<Self>, TextError> {
         source::from_file(name, bytes)
             .map_err(TextError::TemplateFile)?
@@ -157,7 +162,8 @@ impl ChatTemplate {
         ENVIRONMENT_BYTES + COMPILED * (length(DEFAULT) + length(TOOL_USE))
     }
 
-    /// Its texts, the one without tools first, each with the name of the file that `transformers` looks for it in.
+    /// Its texts, the one without tools first, each with the name of the file that `transformers`
+    /// looks for it in.
     pub fn sources(&self) -> impl Iterator<Item = (&'static str, String)> {
         let named = [(DEFAULT, source::JINJA), (TOOL_USE, source::TOOL_USE_JINJA)];
         named.into_iter().filter_map(|(name, file)| {
@@ -166,7 +172,8 @@ impl ChatTemplate {
         })
     }
 
-    /// How the model writes that it calls a tool; `None` if the template does not show tools, or in an unknown way.
+    /// How the model writes that it calls a tool; `None` if the template does not show tools, or in
+    /// an unknown way.
     #[must_use]
     pub fn calls(&self) -> Option<CallFormat> {
         self.calls
@@ -174,14 +181,15 @@ impl ChatTemplate {
 
     /// The text of a conversation.
     ///
-    /// Content that is a list of parts is handed over as the template takes it: as a list if the template
-    /// goes through the parts (it then sees parts that are not text, too), else as the texts of the parts put
-    /// together.
+    /// Content that is a list of parts is handed over as the template takes it: as a list if the
+    /// template goes through the parts (it then sees parts that are not text, too), else as the
+    /// texts of the parts put together.
     ///
     /// # Errors
     ///
-    /// What the template said with `raise_exception`, why it failed, or which limit it went over; or the
-    /// message that is not an object or has a part that is not text, for a template that takes text only.
+    /// What the template said with `raise_exception`, why it failed, or which limit it went over;
+    /// or the message that is not an object or has a part that is not text, for a template that
+    /// takes text only.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
         let messages = self.form.apply(input.messages)?;
         stack::with_large_stack(|| self.render_messages(&messages, input.tools, input))

@@ -20,7 +20,8 @@ pub(super) const JINJA: &str = "chat_template.jinja";
 /// The template for conversations with tools beside it.
 pub(super) const TOOL_USE_JINJA: &str = "additional_chat_templates/tool_use.jinja";
 
-/// The files that a folder's template may be in, as `transformers` writes them; the first that holds one is taken.
+/// The files that a folder's template may be in, as `transformers` writes them; the first that
+/// holds one is taken.
 pub const TEMPLATE_FILES: [&str; 3] = [JINJA, "tokenizer_config.json", "chat_template.json"];
 
 const NOT_UTF8: &str = "is not UTF-8";
@@ -35,9 +36,9 @@ struct Holder {
 /// The largest template that is compiled, in bytes; the largest in use have about 30,000.
 const MAX_SOURCE: usize = 128 << 10;
 
-/// The most code in one tag, in bytes without strings and white space. Compiling a chain of operators takes
-/// time that grows with the square of its length: below a second for a whole template of chains as long as
-/// this.
+/// The most code in one tag, in bytes without strings and white space. Compiling a chain of
+/// operators takes time that grows with the square of its length: below a second for a whole
+/// template of chains as long as this.
 const MAX_TAG_CODE: usize = 4 << 10;
 
 /// The texts of a model's templates.
@@ -89,7 +90,8 @@ pub(super) fn from_folder(folder: &Path) -> Result<Option<Source>, TextError> {
     Ok(None)
 }
 
-/// The templates in a file called `name`, one of [`TEMPLATE_FILES`]; `None` if it is JSON that holds none.
+/// The templates in a file called `name`, one of [`TEMPLATE_FILES`]; `None` if it is JSON that
+/// holds none.
 ///
 /// # Errors
 ///
@@ -127,8 +129,8 @@ pub(super) fn from_file(name: &str, bytes: &[u8]) -> Result<Option<Source>, Stri
 
 /// The text that is compiled for `source`.
 ///
-/// `{% generation %}` … `{% endgeneration %}` mark the assistant's words for training and print nothing; they
-/// are replaced by a block that prints nothing either.
+/// `{% generation %}` … `{% endgeneration %}` mark the assistant's words for training and print
+/// nothing; they are replaced by a block that prints nothing either.
 ///
 /// # Errors
 ///

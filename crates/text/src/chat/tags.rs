@@ -1,5 +1,5 @@
-//! Finds the tags of a template, as the template engine does: strings, brackets, comments and raw blocks are
-//! respected.
+//! Finds the tags of a template, as the template engine does: strings, brackets, comments and raw
+//! blocks are respected.
 
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ pub(super) struct Tag {
     pub(super) code: usize,
 }
 
-/// All tags of `source` that are closed, in order. What follows a tag that is not closed is not looked at:
-/// such a template does not compile.
+/// All tags of `source` that are closed, in order. What follows a tag that is not closed is not
+/// looked at: such a template does not compile.
 pub(super) fn tags(source: &str) -> Vec<Tag> {
     let mut tags = Vec::new();
     let mut at = 0;

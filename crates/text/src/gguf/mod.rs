@@ -1,8 +1,8 @@
 //! The tokenizer that a GGUF file describes.
 //!
-//! The file lists the tokens, their scores or merges and their types; how text is normalised and cut up
-//! before that is only named (`tokenizer.ggml.model`, `tokenizer.ggml.pre`). The pipeline behind each name is
-//! rebuilt here as it is in the `tokenizer.json` of the models that use it.
+//! The file lists the tokens, their scores or merges and their types; how text is normalised and
+//! cut up before that is only named (`tokenizer.ggml.model`, `tokenizer.ggml.pre`). The pipeline
+//! behind each name is rebuilt here as it is in the `tokenizer.json` of the models that use it.
 
 mod byte_level;
 mod pre_tokenizer;
@@ -88,8 +88,8 @@ fn add_tokens(inner: &mut Inner, vocabulary: &Vocabulary<'_>, strips_after: bool
             }
             TokenType::Normal | TokenType::Unused | TokenType::Byte => None,
         });
-    // A spelling that its kind of tokenizer changed (Gemma's runs of spaces) is no longer in the model under
-    // this name: adding it would make a new token.
+    // A spelling that its kind of tokenizer changed (Gemma's runs of spaces) is no longer in the
+    // model under this name: adding it would make a new token.
     let added: Vec<_> = added
         .filter(|token| inner.token_to_id(&token.content).is_some())
         .collect();
@@ -99,7 +99,8 @@ fn add_tokens(inner: &mut Inner, vocabulary: &Vocabulary<'_>, strips_after: bool
     Ok(())
 }
 
-/// Control tokens that leave the white space after them alone, in models whose other control tokens take it.
+/// Control tokens that leave the white space after them alone, in models whose other control tokens
+/// take it.
 const KEEP_SPACE_AFTER: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 /// A string that must be there.

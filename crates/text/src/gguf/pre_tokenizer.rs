@@ -1,5 +1,5 @@
-//! The pre-tokenizers that GGUF files name (`tokenizer.ggml.pre`), as they are in the `tokenizer.json` of the
-//! models behind the names.
+//! The pre-tokenizers that GGUF files name (`tokenizer.ggml.pre`), as they are in the
+//! `tokenizer.json` of the models behind the names.
 
 use tokenizers::{
     NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,

@@ -1,5 +1,6 @@
-//! SentencePiece BPE (`tokenizer.ggml.model` = `llama`): tokens are text with `▁` for the space, bytes that
-//! no token covers have tokens of their own, and merges are implied by the tokens' scores.
+//! SentencePiece BPE (`tokenizer.ggml.model` = `llama`): tokens are text with `▁` for the space,
+//! bytes that no token covers have tokens of their own, and merges are implied by the tokens'
+//! scores.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -94,8 +95,8 @@ impl Family {
     }
 }
 
-/// How spaces become `▁`. With `space_prefix`, one is put before the text, and again after every special
-/// token: that is what the published `tokenizer.json` of these models do.
+/// How spaces become `▁`. With `space_prefix`, one is put before the text, and again after every
+/// special token: that is what the published `tokenizer.json` of these models do.
 fn spaces_to_markers(space_prefix: bool) -> Result<NormalizerWrapper, TextError> {
     let spaces = Replace::new(" ", SPACE).map_err(|error| TextError::Build(error.to_string()))?;
     Ok(if space_prefix {
@@ -122,11 +123,11 @@ fn respelled(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// The merges that a scored vocabulary implies: every way to cut a token into two tokens is a merge, the
-/// better the token's score the earlier.
+/// The merges that a scored vocabulary implies: every way to cut a token into two tokens is a
+/// merge, the better the token's score the earlier.
 ///
-/// Ties are broken as the converters of `transformers` do: longer left half first, then longer right half,
-/// then by the ids of the token and of its halves.
+/// Ties are broken as the converters of `transformers` do: longer left half first, then longer
+/// right half, then by the ids of the token and of its halves.
 fn implied_merges(tokens: &[Token<'_>], ids: &Vocab) -> Vec<(String, String)> {
     struct Merge<'a> {
         halves: (&'a str, &'a str),

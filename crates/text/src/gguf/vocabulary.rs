@@ -31,8 +31,8 @@ pub(super) enum TokenType {
     Byte,
 }
 
-/// All tokens by id, each spelling once. Tokens that are spelled with nothing can be many: they fill up a
-/// vocabulary to a round size, and no text leads to them.
+/// All tokens by id, each spelling once. Tokens that are spelled with nothing can be many: they
+/// fill up a vocabulary to a round size, and no text leads to them.
 #[derive(Debug)]
 pub(super) struct Vocabulary<'a> {
     tokens: &'a [String],

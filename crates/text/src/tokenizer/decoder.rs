@@ -1,9 +1,9 @@
 //! How a token's spelling in the vocabulary becomes the bytes it stands for.
 //!
-//! `tokenizer.json` describes decoding as a chain of rewrites over the list of tokens. The chains of models
-//! that generate text all work on one token at a time, except that spaces may be dropped at the very start,
-//! so the chain is read into [`DecodeRules`] and applied once to every token of the vocabulary. A chain that
-//! cannot be read that way is refused by name.
+//! `tokenizer.json` describes decoding as a chain of rewrites over the list of tokens. The chains
+//! of models that generate text all work on one token at a time, except that spaces may be dropped
+//! at the very start, so the chain is read into [`DecodeRules`] and applied once to every token of
+//! the vocabulary. A chain that cannot be read that way is refused by name.
 
 use serde_json::Value;
 
@@ -40,8 +40,8 @@ impl DecodeRules {
         }
     }
 
-    /// SentencePiece with byte fallback; `space_prefix` if a space is put before every text, which decoding
-    /// takes off again.
+    /// SentencePiece with byte fallback; `space_prefix` if a space is put before every text, which
+    /// decoding takes off again.
     pub(crate) fn sentencepiece(space_prefix: bool) -> Self {
         let start = if space_prefix {
             StartRule::StripSpaces(1)
@@ -132,8 +132,8 @@ impl DecodeRules {
         Ok(())
     }
 
-    /// The bytes that an added token stands for. It is matched in the text as it is written, not as the bytes
-    /// that its characters stand for.
+    /// The bytes that an added token stands for. It is matched in the text as it is written, not as
+    /// the bytes that its characters stand for.
     pub(crate) fn added_bytes(&self, content: &str) -> Vec<u8> {
         if self.steps.contains(&Step::ByteLevel) {
             content.as_bytes().to_vec()

@@ -90,7 +90,8 @@ impl Settings {
         })
     }
 
-    /// The spelling of a named special token: given as a string, or as an object with its `content`.
+    /// The spelling of a named special token: given as a string, or as an object with its
+    /// `content`.
     fn token(&self, name: &str) -> Option<&str> {
         [&self.tokenizer[name], &self.special_tokens[name]]
             .into_iter()
@@ -119,8 +120,8 @@ impl Settings {
     }
 }
 
-/// Checks what the `tokenizers` crate takes on trust when it builds a BPE model: that both halves of every
-/// merge and the whole are tokens.
+/// Checks what the `tokenizers` crate takes on trust when it builds a BPE model: that both halves
+/// of every merge and the whole are tokens.
 fn check_merges(model: &Value) -> Result<(), String> {
     let (Some(vocabulary), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else {
         return Ok(());

@@ -15,8 +15,8 @@ pub(crate) use decoder::DecodeRules;
 pub(crate) use pieces::Pieces;
 pub(crate) use stops::turn_ends;
 
-/// The most tokens a vocabulary may have; the largest in use have about 262,000. Bounds the tables that are
-/// sized by token id before an id from a file is trusted.
+/// The most tokens a vocabulary may have; the largest in use have about 262,000. Bounds the tables
+/// that are sized by token id before an id from a file is trusted.
 pub(crate) const MAX_VOCABULARY: usize = 1 << 22;
 
 /// A model's tokenizer. Immutable; share it by `Arc`.
@@ -48,17 +48,20 @@ pub(crate) struct Parts {
     pub(crate) rules: DecodeRules,
     pub(crate) affixes: Affixes,
     pub(crate) bos: Option<u32>,
-    /// Tokens that the model's files say end a turn; the first is the `eos_token` of chat templates.
+    /// Tokens that the model's files say end a turn; the first is the `eos_token` of chat
+    /// templates.
     pub(crate) eos: Vec<u32>,
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of a Hugging Face model folder: `tokenizer.json`, with `tokenizer_config.json`,
-    /// `special_tokens_map.json` and `generation_config.json` where they are there.
+    /// Loads the tokenizer of a Hugging Face model folder: `tokenizer.json`, with
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `generation_config.json` where they
+    /// are there.
     ///
     /// # Errors
     ///
-    /// If `tokenizer.json` is missing, or one of these files is broken or asks for something unsupported.
+    /// If `tokenizer.json` is missing, or one of these files is broken or asks for something
+    /// unsupported.
     pub fn from_folder(path: &Path) -> Result<Self, TextError> {
         folder::load(path)
     }
@@ -67,8 +70,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// If the kind of tokenizer or its pre-tokenizer is not supported, or the metadata is incomplete or
-    /// contradicts itself.
+    /// If the kind of tokenizer or its pre-tokenizer is not supported, or the metadata is
+    /// incomplete or contradicts itself.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         crate::gguf::build(metadata)
     }
@@ -86,8 +89,9 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| TextError::Build(error.to_string()))?;
         inner.with_padding(None);
-        // Each thread would keep ten thousand words that clients sent, tens of megabytes, for as long as it lives. That saves a
-        // quarter of the time that encoding takes, which is nothing beside the model's.
+        // Each thread would keep ten thousand words that clients sent, tens of megabytes, for as
+        // long as it lives. That saves a quarter of the time that encoding takes, which is nothing
+        // beside the model's.
         let mut model = inner.get_model().clone();
         model.resize_cache(0);
         inner.with_model(model);
@@ -108,10 +112,10 @@ impl Tokenizer {
         })
     }
 
-    /// The token ids of `text`. Special tokens that are written out in the text (`<|im_end|>`) become their
-    /// own tokens. With `add_special`, the tokens that the model wants around every text (often a
-    /// beginning-of-text token) are added; leave it off for text from a chat template, which writes them
-    /// itself.
+    /// The token ids of `text`. Special tokens that are written out in the text (`<|im_end|>`)
+    /// become their own tokens. With `add_special`, the tokens that the model wants around every
+    /// text (often a beginning-of-text token) are added; leave it off for text from a chat
+    /// template, which writes them itself.
     ///
     /// # Errors
     ///
@@ -133,15 +137,15 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`, as a [`Detokenizer`] gives it in pieces. Ids outside the vocabulary have no text;
-    /// bytes that are not valid UTF-8 become U+FFFD.
+    /// The text of `ids`, as a [`Detokenizer`] gives it in pieces. Ids outside the vocabulary have
+    /// no text; bytes that are not valid UTF-8 become U+FFFD.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         Detokenizer::decode(&self.pieces, ids, skip_special)
     }
 
-    /// The text that token `id` adds in the middle of a text: `" the"`, not `"Ġthe"`. Half a character shows
-    /// as U+FFFD, an id outside the vocabulary as nothing.
+    /// The text that token `id` adds in the middle of a text: `" the"`, not `"Ġthe"`. Half a
+    /// character shows as U+FFFD, an id outside the vocabulary as nothing.
     #[must_use]
     pub fn token_text(&self, id: u32) -> String {
         String::from_utf8_lossy(self.token_bytes(id)).into_owned()
@@ -153,7 +157,8 @@ impl Tokenizer {
         self.pieces.bytes(id)
     }
 
-    /// Whether a text has the same tokens wherever it stands: nothing is put before the beginning of a text.
+    /// Whether a text has the same tokens wherever it stands: nothing is put before the beginning
+    /// of a text.
     #[must_use]
     pub fn is_the_same_everywhere(&self) -> bool {
         self.pieces.begins_plainly()
@@ -183,8 +188,8 @@ impl Tokenizer {
         self.bos
     }
 
-    /// Every token that ends a turn: the model's end-of-text and end-of-turn tokens, each once. The first is
-    /// the one that chat templates know as `eos_token`.
+    /// Every token that ends a turn: the model's end-of-text and end-of-turn tokens, each once. The
+    /// first is the one that chat templates know as `eos_token`.
     #[must_use]
     pub fn eos(&self) -> &[u32] {
         &self.eos

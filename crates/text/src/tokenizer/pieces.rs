@@ -83,7 +83,8 @@ impl Pieces {
         &self.bytes[start as usize..end as usize]
     }
 
-    /// The bytes that `id` adds as the first token of a text, before [`Pieces::leading_spaces`] are dropped.
+    /// The bytes that `id` adds as the first token of a text, before [`Pieces::leading_spaces`] are
+    /// dropped.
     pub(crate) fn first_bytes(&self, id: u32) -> &[u8] {
         self.first.get(&id).map_or_else(|| self.bytes(id), Vec::as_slice)
     }
@@ -111,7 +112,8 @@ impl Pieces {
         (id as usize) < self.ends.len()
     }
 
-    /// The bytes that the characters of `spelling` stand for in GPT-2's table; `None` if one is not in it.
+    /// The bytes that the characters of `spelling` stand for in GPT-2's table; `None` if one is not
+    /// in it.
     pub(crate) fn byte_level_bytes(spelling: &str) -> Option<Vec<u8>> {
         spelling.chars().map(byte_of).collect()
     }
@@ -136,8 +138,9 @@ fn spellings_by_id(tokenizer: &Tokenizer) -> Result<Vec<String>, TextError> {
     Ok(spellings)
 }
 
-/// The byte that a character stands for in a byte-level vocabulary: printable Latin-1 characters stand for
-/// themselves, the 68 other bytes are written, in order, as the characters from U+0100 on.
+/// The byte that a character stands for in a byte-level vocabulary: printable Latin-1 characters
+/// stand for themselves, the 68 other bytes are written, in order, as the characters from U+0100
+/// on.
 fn byte_of(character: char) -> Option<u8> {
     let code = u32::from(character);
     match code {

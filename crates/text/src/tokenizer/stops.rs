@@ -2,11 +2,13 @@
 
 use tokenizers::Tokenizer;
 
-/// How models write the token that ends a turn. A model's files often name only one of several: the end of a
-/// document (`<|endoftext|>`) but not the end of the assistant's answer (`<|im_end|>`), or the other way
-/// round, and a model that was tuned for chat goes on to write the user's part if the other does not stop it.
+/// How models write the token that ends a turn. A model's files often name only one of several: the
+/// end of a document (`<|endoftext|>`) but not the end of the assistant's answer (`<|im_end|>`), or
+/// the other way round, and a model that was tuned for chat goes on to write the user's part if the
+/// other does not stop it.
 ///
-/// A name counts only if it is a special token of the vocabulary, so text that spells it is not affected.
+/// A name counts only if it is a special token of the vocabulary, so text that spells it is not
+/// affected.
 const TURN_ENDS: [&str; 17] = [
     "<|im_end|>",
     "<|eot_id|>",

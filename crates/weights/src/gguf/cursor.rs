@@ -4,10 +4,12 @@ use std::fmt::Display;
 
 use crate::error::Fault;
 
-/// Keys and tensor names are at most this long: the specification's limit for keys (tensor names: 64).
+/// Keys and tensor names are at most this long: the specification's limit for keys (tensor names:
+/// 64).
 pub(super) const NAME_LIMIT: u64 = 65_535;
 
-/// A position in a file. Every method takes `what`, the words by which an error names the thing being read.
+/// A position in a file. Every method takes `what`, the words by which an error names the thing
+/// being read.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     position: usize,
@@ -64,7 +66,8 @@ impl<'a> Cursor<'a> {
         self.number(u64::from_le_bytes, what)
     }
 
-    /// A count of things of at least `least_bytes` each, refused if the rest of the file cannot hold that many.
+    /// A count of things of at least `least_bytes` each, refused if the rest of the file cannot
+    /// hold that many.
     pub(super) fn count(&mut self, least_bytes: usize, what: &dyn Display) -> Result<usize, Fault> {
         let count = self.u64(what)?;
         let most = self.left() / least_bytes.max(1);

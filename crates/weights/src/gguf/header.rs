@@ -13,8 +13,9 @@ use crate::error::{Fault, Quoted};
 
 /// GGUF's alignment of tensor data where `general.alignment` is not given.
 const DEFAULT_ALIGNMENT: u64 = 32;
-/// Metadata and tensor descriptions end within this many bytes. Real ones take some 10 MB, nearly all of it vocabulary; the
-/// limit bounds the memory that a lying count can take in a file that is large enough to seem to hold so much.
+/// Metadata and tensor descriptions end within this many bytes. Real ones take some 10 MB, nearly
+/// all of it vocabulary; the limit bounds the memory that a lying count can take in a file that is
+/// large enough to seem to hold so much.
 const HEADER_LIMIT: usize = 256 << 20;
 /// No writer pads to more than this.
 const ALIGNMENT_LIMIT: u64 = 1 << 20;
@@ -22,7 +23,8 @@ const ALIGNMENT_LIMIT: u64 = 1 << 20;
 const DIMENSION_LIMIT: u32 = 4;
 /// The fewest bytes of a metadata pair: key length, value type, a one-byte value.
 const LEAST_PAIR: usize = 8 + 4 + 1;
-/// The fewest bytes of a tensor's description: name length, number of dimensions, one dimension, type, offset.
+/// The fewest bytes of a tensor's description: name length, number of dimensions, one dimension,
+/// type, offset.
 const LEAST_TENSOR: usize = 8 + 4 + 8 + 4 + 8;
 
 /// A tensor's description, checked against the file.
@@ -209,7 +211,8 @@ impl RawTensor {
         })
     }
 
-    /// The tensor with its place in a file of `size` bytes whose tensor data starts at `data_start`.
+    /// The tensor with its place in a file of `size` bytes whose tensor data starts at
+    /// `data_start`.
     fn place(self, data_start: u64, alignment: u64, size: u64) -> Result<TensorInfo, Fault> {
         let Self {
             name,

@@ -9,8 +9,8 @@ use crate::error::Fault;
 
 /// A file's key-value pairs.
 ///
-/// The typed getters return `None` when the key is absent *and* when its value has another type or does not fit;
-/// [`Metadata::get`] tells the two apart.
+/// The typed getters return `None` when the key is absent *and* when its value has another type or
+/// does not fit; [`Metadata::get`] tells the two apart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata {
     entries: Vec<(String, Value)>,

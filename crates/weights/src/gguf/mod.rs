@@ -1,7 +1,8 @@
 //! GGUF, versions 2 and 3, little-endian: llama.cpp's single-file format.
 //!
-//! Specification: `docs/gguf.md` of the GGML repository. A file is a fixed header, metadata (typed key-value pairs), one
-//! description per tensor, padding, and the tensors' data, each aligned to `general.alignment`.
+//! Specification: `docs/gguf.md` of the GGML repository. A file is a fixed header, metadata (typed
+//! key-value pairs), one description per tensor, padding, and the tensors' data, each aligned to
+//! `general.alignment`.
 
 mod cursor;
 mod header;
@@ -40,7 +41,8 @@ impl Gguf {
     /// Maps the file and checks its header.
     ///
     /// # Errors
-    /// If it cannot be read, is no GGUF file of version 2 or 3, is truncated, or contradicts itself.
+    /// If it cannot be read, is no GGUF file of version 2 or 3, is truncated, or contradicts
+    /// itself.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         Self::new(path.to_owned(), FileBytes::open(path, Access::Map)?)
     }

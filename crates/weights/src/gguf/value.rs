@@ -5,8 +5,8 @@ use std::fmt::Display;
 use super::cursor::Cursor;
 use crate::error::Fault;
 
-/// Arrays of arrays are read down to this depth. Real files do not nest at all; without a limit a small file could
-/// exhaust the stack.
+/// Arrays of arrays are read down to this depth. Real files do not nest at all; without a limit a
+/// small file could exhaust the stack.
 const NESTING_LIMIT: usize = 4;
 
 /// The fewest bytes that a nested array can take: its type and its count.

@@ -1,4 +1,5 @@
-//! Writing GGUF: small files whose tensors are in memory, such as adapters, and models like one that is there.
+//! Writing GGUF: small files whose tensors are in memory, such as adapters, and models like one
+//! that is there.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -69,8 +70,8 @@ pub struct Planned<'a> {
     pub block_type: BlockType,
 }
 
-/// Writes a GGUF file with the metadata of `model` and other tensors. `data` makes the bytes of the tensor of that index, when it is
-/// their turn.
+/// Writes a GGUF file with the metadata of `model` and other tensors. `data` makes the bytes of the
+/// tensor of that index, when it is their turn.
 ///
 /// # Errors
 /// If `out` or `data` does, or if the data is not as long as the shape says.

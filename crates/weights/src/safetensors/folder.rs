@@ -40,7 +40,8 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint, WeightsError> {
     if !safetensors.is_empty() {
         return open_all(folder, &safetensors);
     }
-    // Other tools leave small .bin files about (training_args.bin): the weights are the ones called model.
+    // Other tools leave small .bin files about (training_args.bin): the weights are the ones called
+    // model.
     let pickles = with_extension(&PICKLES);
     if let Some(name) = pickles
         .iter()

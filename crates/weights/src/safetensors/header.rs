@@ -102,8 +102,8 @@ fn bad_json(reason: String) -> Fault {
     }
 }
 
-/// The tensors, sorted by offset, with their places in the file: each as long as its shape says, each beginning where
-/// the last one ended, the last one ending with the file.
+/// The tensors, sorted by offset, with their places in the file: each as long as its shape says,
+/// each beginning where the last one ended, the last one ending with the file.
 fn place(raw: Vec<(String, RawTensor)>, data_start: usize, size: u64) -> Result<Vec<TensorInfo>, Fault> {
     let data_size = size - data_start as u64;
     let mut end_of_last = 0;
@@ -175,8 +175,9 @@ fn place(raw: Vec<(String, RawTensor)>, data_start: usize, size: u64) -> Result<
     Ok(tensors)
 }
 
-/// The dimensions as `usize` and the bytes they take; for a dtype of unknown width, the `actual` bytes.
-/// `None` if a product overflows, zeros left aside: no caller's product over some of the dimensions can overflow then.
+/// The dimensions as `usize` and the bytes they take; for a dtype of unknown width, the `actual`
+/// bytes. `None` if a product overflows, zeros left aside: no caller's product over some of the
+/// dimensions can overflow then.
 fn sizes(shape: &[u64], dtype: &str, actual: u64) -> Option<(Vec<usize>, u64)> {
     let sizes = shape
         .iter()

@@ -1,9 +1,10 @@
 //! safetensors: Hugging Face's format, one file or several shards with an index.
 //!
-//! Specification: the `safetensors` repository's README. A file is the header's length (64 bits), the header
-//! (JSON: name → dtype, shape, data_offsets), and the tensors' bytes without gaps. The header is parsed here rather than
-//! by the `safetensors` crate so that an error can name the tensor, a name that occurs twice is seen, and a
-//! dtype that nobody knows yet spoils only its own tensor. The crate is the oracle of the tests.
+//! Specification: the `safetensors` repository's README. A file is the header's length (64 bits),
+//! the header (JSON: name → dtype, shape, data_offsets), and the tensors' bytes without gaps. The
+//! header is parsed here rather than by the `safetensors` crate so that an error can name the
+//! tensor, a name that occurs twice is seen, and a dtype that nobody knows yet spoils only its own
+//! tensor. The crate is the oracle of the tests.
 
 mod folder;
 mod header;
@@ -37,12 +38,13 @@ struct Located {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder: `model.safetensors`; else `model.safetensors.index.json` and the shards that it
-    /// names; else every `*.safetensors` in it. With an index, tensors that it does not list are left out.
+    /// Opens a Hugging Face folder: `model.safetensors`; else `model.safetensors.index.json` and
+    /// the shards that it names; else every `*.safetensors` in it. With an index, tensors that it
+    /// does not list are left out.
     ///
     /// # Errors
-    /// If there are no such files (pickled files are named and refused), or one cannot be read or contradicts itself or
-    /// the index.
+    /// If there are no such files (pickled files are named and refused), or one cannot be read or
+    /// contradicts itself or the index.
     pub fn open_folder(path: &Path) -> Result<Self, WeightsError> {
         folder::open(path)
     }
@@ -109,8 +111,8 @@ impl Checkpoint {
         &self.path
     }
 
-    /// All tensors of dtype F32, F16 or BF16, in order of the files and of the bytes in them. Tensors of other dtypes
-    /// are in [`Checkpoint::others`].
+    /// All tensors of dtype F32, F16 or BF16, in order of the files and of the bytes in them.
+    /// Tensors of other dtypes are in [`Checkpoint::others`].
     pub fn tensors(&self) -> impl Iterator<Item = Tensor<'_>> {
         self.tensors.iter().filter_map(|located| self.view(located))
     }
@@ -123,7 +125,8 @@ impl Checkpoint {
     /// The tensor called `name`.
     ///
     /// # Errors
-    /// [`WeightsError::NoTensor`] if there is none, [`WeightsError::UnsupportedDtype`] if it is not F32, F16 or BF16.
+    /// [`WeightsError::NoTensor`] if there is none, [`WeightsError::UnsupportedDtype`] if it is not
+    /// F32, F16 or BF16.
     pub fn require(&self, name: &str) -> Result<Tensor<'_>, WeightsError> {
         let (path, tensor) = (self.path.clone(), name.to_owned());
         match self.located(name) {

@@ -1,4 +1,5 @@
-//! Every block type against llama.cpp's own Python package. `tools/reference/block_types.py` made the fixtures.
+//! Every block type against llama.cpp's own Python package. `tools/reference/block_types.py` made
+//! the fixtures.
 
 use std::path::{Path, PathBuf};
 

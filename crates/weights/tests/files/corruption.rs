@@ -40,7 +40,8 @@ fn read_safetensors(bytes: &[u8]) {
     for (name, ..) in checkpoint.others() {
         _ = checkpoint.i64s(name);
     }
-    // Whatever is accepted here the reference implementation accepts too, unless it does not know the dtype.
+    // Whatever is accepted here the reference implementation accepts too, unless it does not know
+    // the dtype.
     if let Err(error) = ::safetensors::SafeTensors::deserialize(bytes) {
         let reason = error.to_string();
         assert!(

@@ -11,8 +11,8 @@ use crate::registry::{Adding, LoadError, Outcome, Progress, RegistryOptions, Set
 use crate::source::{Fetched, Reference};
 
 impl Named {
-    /// Lets a request wait for what is under way. If nothing is, it returns the version to load; that load is then
-    /// number `loads`, which is counted up.
+    /// Lets a request wait for what is under way. If nothing is, it returns the version to load;
+    /// that load is then number `loads`, which is counted up.
     pub(in crate::registry) fn wait(&mut self, request: Told, loads: &mut u64) -> Option<Version> {
         let Some(version) = self.versions.get(self.active) else {
             // A name without versions has a candidate.
@@ -34,7 +34,8 @@ impl Named {
         Some(version.clone())
     }
 
-    /// Whether there is a candidate: one from `at` whose files are yet to be read; otherwise where it is from.
+    /// Whether there is a candidate: one from `at` whose files are yet to be read; otherwise where
+    /// it is from.
     pub(in crate::registry) fn candidate_from(&self, at: &Reference) -> Option<Result<(), Reference>> {
         let candidate = self.candidate.as_ref()?;
         Some(match candidate.at == *at && !candidate.begun {
@@ -110,7 +111,8 @@ impl Named {
         }
     }
 
-    /// Load number `id` of a known version has ended; its files were brought to `files`. Returns how many waited for it.
+    /// Load number `id` of a known version has ended; its files were brought to `files`. Returns
+    /// how many waited for it.
     pub(in crate::registry) fn end_load(
         &mut self,
         id: u64,
@@ -166,7 +168,8 @@ impl Named {
         (version.info.as_deref() != Some(info)).then_some(load.number)
     }
 
-    /// What becomes of the name when load number `id` has brought a version, unless that was given up meanwhile.
+    /// What becomes of the name when load number `id` has brought a version, unless that was given
+    /// up meanwhile.
     pub(in crate::registry) fn next(
         &self,
         id: u64,
@@ -200,8 +203,8 @@ impl Named {
         })
     }
 
-    /// Load number `id` of a new version has ended; if it did well, `next` is the active version from now on. Returns how
-    /// many requests waited for it.
+    /// Load number `id` of a new version has ended; if it did well, `next` is the active version
+    /// from now on. Returns how many requests waited for it.
     pub(in crate::registry) fn end_candidate(
         &mut self,
         id: u64,

@@ -166,7 +166,8 @@ impl Named {
         }
     }
 
-    /// As it was stored; `folder` says where the files of a hash are. `None` if its active version is not among them.
+    /// As it was stored; `folder` says where the files of a hash are. `None` if its active version
+    /// is not among them.
     pub(super) fn restored(stored: StoredName, folder: impl Fn(AdapterHash) -> PathBuf) -> Option<Self> {
         let versions = stored.versions.into_iter().map(|version| Version {
             folder: Some(folder(version.hash)),

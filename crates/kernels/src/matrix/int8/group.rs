@@ -1,4 +1,5 @@
-//! What a group of weights adds to the sums of a tile: exact integer sums, and the scales that they are worth.
+//! What a group of weights adds to the sums of a tile: exact integer sums, and the scales that they
+//! are worth.
 
 use super::packed::{Packed, Room, Whole};
 use super::rows::{OVER_SHIFT, Tile};
@@ -6,7 +7,8 @@ use crate::isa::Isa;
 
 /// Sixteen outputs × 32 inputs, ready to be multiplied.
 pub(in crate::matrix) trait Group<I: Isa> {
-    /// `sums[t] += Σ_i w[i] · x[t][i]` for each row of a tile and each output. What has one scale is summed exactly.
+    /// `sums[t] += Σ_i w[i] · x[t][i]` for each row of a tile and each output. What has one scale
+    /// is summed exactly.
     fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>);
 }
 

@@ -1,7 +1,7 @@
 //! The packed layouts: what one *block* of a panel holds for each storage type.
 //!
-//! A block covers sixteen outputs × one or eight *groups* of 32 inputs. Sizes are those of the file but for Q4_K and Q5_K,
-//! whose six-bit scales and minima take a byte each (+0.125 bits a weight).
+//! A block covers sixteen outputs × one or eight *groups* of 32 inputs. Sizes are those of the file
+//! but for Q4_K and Q5_K, whose six-bit scales and minima take a byte each (+0.125 bits a weight).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,11 +18,12 @@ pub(in crate::matrix) type Bytes = [u8; LANES];
 pub(in crate::matrix) trait Block: Pod + Send + Sync {
     const GROUPS: usize;
 
-    /// Unpacks group `g`. `inline(always)`, as is all that kernels call: code that is left out of line is compiled
-    /// without the instruction set.
+    /// Unpacks group `g`. `inline(always)`, as is all that kernels call: code that is left out of
+    /// line is compiled without the instruction set.
     fn group<I: Isa>(&self, isa: I, g: usize) -> impl Group<I>;
 
-    /// The weights of the block's input `i`, one for each output: what [`crate::BlockType::decode`] gives.
+    /// The weights of the block's input `i`, one for each output: what [`crate::BlockType::decode`]
+    /// gives.
     fn input<I: Isa>(&self, isa: I, i: usize) -> I::F;
 }
 

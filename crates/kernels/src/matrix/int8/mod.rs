@@ -1,5 +1,5 @@
-//! Rows × panels of quantised weights, activations quantised to eight bits too, and those that are large for their
-//! neighbours to more: integer dot products, a scale for each 32 inputs.
+//! Rows × panels of quantised weights, activations quantised to eight bits too, and those that are
+//! large for their neighbours to more: integer dot products, a scale for each 32 inputs.
 
 /// Does `$body` for row `$t` of a tile, a constant in each: in a loop the sums would lie in memory.
 macro_rules! each_row {

@@ -1,7 +1,7 @@
 //! How the bits of a group's weights lie, and how they are unpacked.
 //!
-//! A vector holds four neighbouring inputs of each of sixteen outputs, an output to a 32-bit lane: the form that integer
-//! dot products take. A group, 32 inputs, is two halves of four vectors.
+//! A vector holds four neighbouring inputs of each of sixteen outputs, an output to a 32-bit lane:
+//! the form that integer dot products take. A group, 32 inputs, is two halves of four vectors.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,7 +10,8 @@ use crate::isa::{Isa, LANES};
 /// Four bytes per output.
 pub(super) type Vector = [u8; 4 * LANES];
 
-/// An array of four, `$v` a constant in each element: built in a loop it would lie in memory and not in registers.
+/// An array of four, `$v` a constant in each element: built in a loop it would lie in memory and
+/// not in registers.
 macro_rules! four {
     ($v:ident => $element:expr) => {
         [
@@ -54,7 +55,8 @@ pub(super) trait Packed<I: Isa>: Copy {
     }
 }
 
-/// Room for a group's vectors. Each is a cache line: one that lay across two would take twice the time to store.
+/// Room for a group's vectors. Each is a cache line: one that lay across two would take twice the
+/// time to store.
 #[repr(align(64))]
 pub(super) struct Room(Whole);
 
@@ -96,7 +98,8 @@ impl<I: Isa> Packed<I> for &Whole {
     }
 }
 
-/// Four bits of 32 inputs: vector v has inputs `4v..` in its low and `16 + 4v..` in its high nibbles.
+/// Four bits of 32 inputs: vector v has inputs `4v..` in its low and `16 + 4v..` in its high
+/// nibbles.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(transparent)]
 pub(in crate::matrix) struct Nibbles([Vector; 4]);
@@ -156,7 +159,8 @@ impl<I: Isa> Packed<I> for (&Nibbles, &Bits) {
     }
 }
 
-/// Two bits of 32 inputs: in vector h, bits 2v and 2v+1 of byte j are those of input `16h + 4v + j`.
+/// Two bits of 32 inputs: in vector h, bits 2v and 2v+1 of byte j are those of input `16h + 4v +
+/// j`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(transparent)]
 pub(in crate::matrix) struct Crumbs([Vector; 2]);

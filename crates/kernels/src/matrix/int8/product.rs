@@ -8,12 +8,14 @@ use crate::matrix::ahead::LINE;
 use crate::matrix::panels::Stretch;
 use crate::matrix::{Ahead, Target};
 
-/// Rows that all panels are multiplied with before the next ones: so many stay in a core's second-level cache.
+/// Rows that all panels are multiplied with before the next ones: so many stay in a core's
+/// second-level cache.
 const ROWS_IN_CACHE: usize = 128;
 
 /// Panels times all rows.
 ///
-/// A row's sum is that of its blocks in order. What has one scale within a block is summed as integers, exactly.
+/// A row's sum is that of its blocks in order. What has one scale within a block is summed as
+/// integers, exactly.
 pub(in crate::matrix) struct Product<'a, B> {
     panels: Stretch<'a, B>,
     x: &'a Rows,
@@ -108,8 +110,8 @@ impl<B: Block> Product<'_, B> {
     }
 }
 
-/// Asks for group `g`'s share of a block's cache lines. The processor sees a panel coming by itself, but not in time: each
-/// page begins with misses.
+/// Asks for group `g`'s share of a block's cache lines. The processor sees a panel coming by
+/// itself, but not in time: each page begins with misses.
 #[inline(always)]
 fn ask_for<I: Isa, B: Block>(isa: I, block: &B, g: usize) {
     let bytes: &[u8] = bytemuck::bytes_of(block);

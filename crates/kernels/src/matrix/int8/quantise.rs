@@ -1,12 +1,14 @@
 //! Activations in eight bits, as precise as it takes.
 //!
-//! Each 32 neighbouring inputs of a row are a block `scale · q`. That is what GGUF runtimes do (Q8_0: q in ±127, `scale`
-//! the largest size / 127), and alone it is too coarse: the rounding error of a block is proportional to its largest
-//! value, and in language models a few inputs are many times larger than their neighbours. So in each half of a block
-//! the four neighbouring inputs with the largest value may have q up to ±1,139, in a byte of multiples of eight beside
-//! that of all others. A scale is small enough when the *second* largest fours of both halves fit into eight bits. On
-//! SmolLM2 (Q4_1) the likeliest token agrees with exact arithmetic at more than 98 positions in a hundred, where plain
-//! eight bits agree at 95 to 96; figures are in `docs/performance.md`.
+//! Each 32 neighbouring inputs of a row are a block `scale · q`. That is what GGUF runtimes do
+//! (Q8_0: q in ±127, `scale` the largest size / 127), and alone it is too coarse: the rounding
+//! error of a block is proportional to its largest value, and in language models a few inputs are
+//! many times larger than their neighbours. So in each half of a block the four neighbouring inputs
+//! with the largest value may have q up to ±1,139, in a byte of multiples of eight beside that of
+//! all others. A scale is small enough when the *second* largest fours of both halves fit into
+//! eight bits. On SmolLM2 (Q4_1) the likeliest token agrees with exact arithmetic at more than 98
+//! positions in a hundred, where plain eight bits agree at 95 to 96; figures are in
+//! `docs/performance.md`.
 //!
 //! Two more integer products beside eight; how a row is rounded depends on the row alone.
 
@@ -18,17 +20,19 @@ use crate::shared::SharedRows;
 /// What `over` counts in.
 const STEP: f32 = (1 << OVER_SHIFT) as f32;
 
-/// Sizes up to which nothing is over: half a step less than what a byte holds, so that what is left of anything larger
-/// holds in one too.
+/// Sizes up to which nothing is over: half a step less than what a byte holds, so that what is left
+/// of anything larger holds in one too.
 const WITHIN: f32 = 127.0 - STEP / 2.0;
 
-/// The largest size but for each half's largest four. Less than 127, so that no error of rounding takes it over.
+/// The largest size but for each half's largest four. Less than 127, so that no error of rounding
+/// takes it over.
 const MOST: f32 = 126.0;
 
 /// The largest size of those.
 const MOST_OVER: f32 = WITHIN + 127.0 * STEP;
 
-/// Adding and subtracting 1.5 · 2²³ rounds a float of small magnitude to an integer, of two to the even one.
+/// Adding and subtracting 1.5 · 2²³ rounds a float of small magnitude to an integer, of two to the
+/// even one.
 const ROUND: f32 = 12_582_912.0;
 
 impl Rows {
@@ -133,8 +137,8 @@ struct Largest {
 }
 
 impl Largest {
-    /// Each magnitude's place takes its last two bits: then the largest says where it is, and there is no branch, which
-    /// no processor could foresee.
+    /// Each magnitude's place takes its last two bits: then the largest says where it is, and there
+    /// is no branch, which no processor could foresee.
     #[inline(always)]
     fn of(magnitudes: [u32; 4]) -> Self {
         let placed = |place: usize| magnitudes[place] & !3 | place as u32;

@@ -11,21 +11,23 @@ pub(super) const TILE: usize = 8;
 /// What a unit of [`Tile::over`] stands for, as a power of two of [`Tile::q`]'s.
 pub(super) const OVER_SHIFT: u32 = 3;
 
-/// `T` rows × 32 inputs, `scale · (q + 8 · over)`. One address and constants reach all of it, and a tile's blocks are read
-/// in order.
+/// `T` rows × 32 inputs, `scale · (q + 8 · over)`. One address and constants reach all of it, and a
+/// tile's blocks are read in order.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(in crate::matrix) struct Tile<const T: usize> {
     /// In ±127.
     pub(super) q: [[i8; INPUTS]; T],
-    /// In each half, what four neighbouring inputs have beyond `q`, in units of eight; all others have nothing.
+    /// In each half, what four neighbouring inputs have beyond `q`, in units of eight; all others
+    /// have nothing.
     pub(super) over: [[[i8; 4]; T]; 2],
     /// Which four of each half, 0 to 3.
     pub(super) over_at: [[u32; T]; 2],
     pub(super) scale: [f32; T],
     /// `scale · Σ (q + 8 · over)`
     pub(super) sum: [f32; T],
-    /// `-Σ (q + 8 · over)`: an eighth of what a weight's zero point of 8 takes off an integer dot product.
+    /// `-Σ (q + 8 · over)`: an eighth of what a weight's zero point of 8 takes off an integer dot
+    /// product.
     pub(super) minus_sum: [i32; T],
     /// The same over the first sixteen inputs.
     pub(super) minus_low_sum: [i32; T],
@@ -43,12 +45,13 @@ mod plain {
 
     // SAFETY: arrays of integers and floats, for which zeros are values.
     unsafe impl<const T: usize> Zeroable for Tile<T> {}
-    // SAFETY: arrays of integers and floats in C's order: any bytes are values, and there is no padding, as all sizes
-    // are multiples of four bytes, the alignment.
+    // SAFETY: arrays of integers and floats in C's order: any bytes are values, and there is no
+    // padding, as all sizes are multiples of four bytes, the alignment.
     unsafe impl<const T: usize> Pod for Tile<T> {}
 }
 
-/// Quantised rows, and which tiles they are in: as many of eight as there are, then of four, two and one.
+/// Quantised rows, and which tiles they are in: as many of eight as there are, then of four, two
+/// and one.
 #[derive(Debug, Default)]
 pub(in crate::matrix) struct Rows {
     pub(super) rows: usize,

@@ -24,7 +24,8 @@ pub(super) enum Benchmark {
     Adapters(AdaptersArguments),
     /// Put a running server under load and measure its answers.
     Serve(Box<ServeArguments>),
-    /// Put a server of its own under mixed traffic for a long time, and see whether anything is lost.
+    /// Put a server of its own under mixed traffic for a long time, and see whether anything is
+    /// lost.
     Soak(SoakArguments),
     /// Send a server of its own requests that are wrong in every way, and see whether it minds.
     Malformed(MalformedArguments),
@@ -123,7 +124,8 @@ pub(super) struct SoakArguments {
 /// Ways in which `bench malformed` is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Malformation {
-    /// Bodies of every route with fields that are missing, doubled, unknown, of another type, too large, too deep.
+    /// Bodies of every route with fields that are missing, doubled, unknown, of another type, too
+    /// large, too deep.
     Values,
     /// The same with bytes that are no JSON: cut off, flipped, bad UTF-8, rubbish around them.
     Text,
@@ -347,17 +349,18 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "NAME")]
     pub base_name: Option<String>,
 
-    /// The adapters to ask: names separated by commas (llama-cpp: ids), or how many of those that the server has.
-    /// Without it, the base is asked.
+    /// The adapters to ask: names separated by commas (llama-cpp: ids), or how many of those that
+    /// the server has. Without it, the base is asked.
     #[arg(long, value_name = "NAMES|COUNT")]
     pub adapters: Option<AdapterList>,
 
-    /// With a count: the adapters are called PREFIX00, PREFIX01, … instead of as the server lists them.
+    /// With a count: the adapters are called PREFIX00, PREFIX01, … instead of as the server lists
+    /// them.
     #[arg(long, value_name = "PREFIX", requires = "adapters")]
     pub adapter_prefix: Option<String>,
 
-    /// How a request picks its adapter: `round-robin`, or `zipf[:S]`, the k-th with a probability that falls as
-    /// 1/k^S (S = 1 if it is not given).
+    /// How a request picks its adapter: `round-robin`, or `zipf[:S]`, the k-th with a probability
+    /// that falls as 1/k^S (S = 1 if it is not given).
     #[arg(long, value_name = "HOW", default_value = "round-robin")]
     pub pick: Pick,
 
@@ -397,12 +400,14 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
     pub timeout: f64,
 
-    /// Makes prompts, lengths, picks and arrivals repeatable. Without it every run has its own, so that a server that
-    /// keeps what it has computed knows nothing of a run's prompts; the report says which.
+    /// Makes prompts, lengths, picks and arrivals repeatable. Without it every run has its own, so
+    /// that a server that keeps what it has computed knows nothing of a run's prompts; the report
+    /// says which.
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 
-    /// Write the figures, and those of every request, as JSON to this file; `-` prints them instead of the table.
+    /// Write the figures, and those of every request, as JSON to this file; `-` prints them instead
+    /// of the table.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
@@ -416,7 +421,8 @@ pub(super) struct ServeArguments {
 pub(super) enum DialectName {
     /// `POST /v1/completions`; the adapter is the `model`. multigraft, vLLM and others.
     Openai,
-    /// `POST /completion` of llama.cpp's server; the adapter is an id of its `lora` list, all others get scale 0.
+    /// `POST /completion` of llama.cpp's server; the adapter is an id of its `lora` list, all
+    /// others get scale 0.
     LlamaCpp,
     /// `POST /generate_stream` of TGI and LoRAX; the adapter is the `adapter_id`.
     Tgi,

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::config::{AdapterDtype, default_threads};
 
-/// Adapters are taken in turn from so many bytes, far more than caches hold: in a model, thousands of other weights pass
-/// between two uses of one.
+/// Adapters are taken in turn from so many bytes, far more than caches hold: in a model, thousands
+/// of other weights pass between two uses of one.
 const POOL_BYTES: usize = 256 << 20;
 /// Calls per figure at least, and at least so long.
 const CALLS: usize = 15;
@@ -126,7 +126,8 @@ fn measure(
     }
 }
 
-/// Every segment's A and B are read once; shrinking and expanding are a multiply-add for each of their weights and rows.
+/// Every segment's A and B are read once; shrinking and expanding are a multiply-add for each of
+/// their weights and rows.
 fn work(arguments: &LoraArguments, rank: usize, bytes: usize, segments: usize, rows: usize) -> Work {
     let weights = rank * (arguments.inputs + arguments.outputs);
     let operations = (2 * weights * segments * rows) as f64;

@@ -1,6 +1,7 @@
 //! `multigraft bench`: figures, each with what the machine would allow beside it.
 //!
-//! - [`machine`]: read bandwidth and peak rates, the two numbers that everything else is held against
+//! - [`machine`]: read bandwidth and peak rates, the two numbers that everything else is held
+//!   against
 //! - [`model`]: prefill and decode through the seam
 //! - [`lora`]: the low-rank kernel by itself
 //! - [`serve`]: a load generator over HTTP, for this server or another

@@ -1,4 +1,5 @@
-//! What a computation cannot go below on this machine (Williams, Waterman and Patterson 2009, "Roofline").
+//! What a computation cannot go below on this machine (Williams, Waterman and Patterson 2009,
+//! "Roofline").
 
 use std::ops::{Add, AddAssign, Mul};
 
@@ -7,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::table::figure;
 
-/// What a computation has to do at least: bytes to read, and operations by the kind of numbers; a multiply-add is two.
+/// What a computation has to do at least: bytes to read, and operations by the kind of numbers; a
+/// multiply-add is two.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Work {
     pub bytes: f64,
@@ -22,7 +24,8 @@ impl Work {
         self.bytes / machine.memory
     }
 
-    /// The time that arithmetic alone takes, in seconds. All kinds share the same units of the processor.
+    /// The time that arithmetic alone takes, in seconds. All kinds share the same units of the
+    /// processor.
     fn arithmetic(&self, machine: &Machine) -> f64 {
         let bf16 = machine.bf16.unwrap_or(machine.f32);
         self.int8 / machine.int8.rate + self.bf16 / bf16.rate + self.f32 / machine.f32.rate
@@ -55,7 +58,8 @@ impl Work {
         })
     }
 
-    /// For a table: the least time in milliseconds, what bounds it, and what part of the measured time it is.
+    /// For a table: the least time in milliseconds, what bounds it, and what part of the measured
+    /// time it is.
     pub(super) fn cells(&self, machine: &Machine, measured: f64) -> [String; 3] {
         let least = self.seconds(machine);
         [

@@ -39,7 +39,8 @@ impl fmt::Display for Table {
     }
 }
 
-/// A figure with three significant digits, or whole where it is larger than that; four places after the point at most.
+/// A figure with three significant digits, or whole where it is larger than that; four places after
+/// the point at most.
 pub(super) fn figure(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "-".to_owned(),

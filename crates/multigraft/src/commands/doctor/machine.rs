@@ -11,7 +11,8 @@ use crate::{
     memory::{self, Bytes},
 };
 
-/// Which vector instructions compute, and what better ones there could be. The figures are those of docs/performance.md.
+/// Which vector instructions compute, and what better ones there could be. The figures are those of
+/// docs/performance.md.
 pub(super) fn instruction_set(findings: &mut Findings) {
     const CHECK: &str = "processor";
     if let Err(error) = InstructionSet::check() {
@@ -40,7 +41,8 @@ pub(super) fn instruction_set(findings: &mut Findings) {
     }
 }
 
-/// Threads that compute, against the cores that this process may use (affinity and control groups count).
+/// Threads that compute, against the cores that this process may use (affinity and control groups
+/// count).
 pub(super) fn threads(settings: &ModelSettings, findings: &mut Findings) {
     const CHECK: &str = "threads";
     let (threads, cores) = (settings.threads, default_threads());

@@ -1,4 +1,5 @@
-//! `multigraft doctor`: would `serve` with these settings do well on this machine? Nothing is changed, fetched or served.
+//! `multigraft doctor`: would `serve` with these settings do well on this machine? Nothing is
+//! changed, fetched or served.
 
 mod adapters;
 mod machine;

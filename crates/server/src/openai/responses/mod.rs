@@ -1,7 +1,8 @@
-//! `POST /v1/responses`: OpenAI's Responses API as far as it is text and functions, without anything that is kept.
+//! `POST /v1/responses`: OpenAI's Responses API as far as it is text and functions, without
+//! anything that is kept.
 //!
-//! A response is a chat in other words. [`input`] makes the request for that chat, which goes the way of every other one;
-//! [`output`] words what comes back.
+//! A response is a chat in other words. [`input`] makes the request for that chat, which goes the
+//! way of every other one; [`output`] words what comes back.
 
 mod input;
 mod output;

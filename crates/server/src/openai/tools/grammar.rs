@@ -12,7 +12,8 @@ use crate::error::ApiError;
 /// The most calls in one answer: a model that goes on calling ends some time.
 const CALLS: usize = 32;
 
-/// In Lark's syntax. `mark` is the token that Mistral's calls begin with, and Llama 3's may, if it is one.
+/// In Lark's syntax. `mark` is the token that Mistral's calls begin with, and Llama 3's may, if it
+/// is one.
 ///
 /// # Errors
 /// If the format has no words for what a tool's parameters ask for.
@@ -267,7 +268,8 @@ mod tests {
         assert!(!xml(&auto, &tags("weather", "Paris")) && !xml(&auto, &tags("whether", "Oslo")));
         assert!(xml(&named, &tags("time", "Rome")) && !xml(&named, &tags("weather", "Oslo")));
 
-        // Some token that is special, as Llama 3's <|python_tag|> is; `bare` is allowed without it too.
+        // Some token that is special, as Llama 3's <|python_tag|> is; `bare` is allowed without it
+        // too.
         let mark = Some(1);
         for tools in [&auto, &required] {
             assert!(allows_after(tools, CallFormat::Bare, mark, bare));

@@ -1,8 +1,9 @@
 //! Tools that a model may call: which there are, what it may answer, and how it is told.
 //!
-//! A model's own chat template says how it is told of tools and how it writes calls ([`CallFormat`]). Where a template knows of
-//! none, the tools are described in the system message, and calls are written as Hermes does. Either way a grammar holds the
-//! calls to it: a call's name is one of the tools', its arguments are what the tool's schema allows.
+//! A model's own chat template says how it is told of tools and how it writes calls
+//! ([`CallFormat`]). Where a template knows of none, the tools are described in the system message,
+//! and calls are written as Hermes does. Either way a grammar holds the calls to it: a call's name
+//! is one of the tools', its arguments are what the tool's schema allows.
 
 mod grammar;
 mod parse;
@@ -182,7 +183,8 @@ pub(super) fn format_of(template: &ChatTemplate) -> CallFormat {
     template.calls().unwrap_or(CallFormat::Tags)
 }
 
-/// The messages as the template takes them: arguments as objects rather than text; and for one that knows no tools, in words.
+/// The messages as the template takes them: arguments as objects rather than text; and for one that
+/// knows no tools, in words.
 pub(super) fn told(messages: Vec<Value>, tools: Option<&Tools>, template: &ChatTemplate) -> Vec<Value> {
     let messages = messages.into_iter().map(with_objects);
     if template.calls().is_some() {
@@ -248,8 +250,8 @@ fn in_words(message: Value) -> Value {
     json!({"role": message["role"], "content": text})
 }
 
-/// The text of a token as calls are looked for in it: with the mark of Mistral's calls, and without that of Llama 3's, whether or
-/// not special tokens are shown.
+/// The text of a token as calls are looked for in it: with the mark of Mistral's calls, and without
+/// that of Llama 3's, whether or not special tokens are shown.
 pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
     let is = |mark| token.special && tokenizer.token_id(mark) == Some(token.id);
     let without = |mark| token.text.strip_suffix(mark).unwrap_or(&token.text);

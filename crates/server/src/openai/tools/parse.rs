@@ -30,7 +30,8 @@ pub(crate) enum Piece {
     Arguments { index: usize, text: String },
 }
 
-/// Takes an output piece by piece. What may be the beginning of a call is held back until it is decided.
+/// Takes an output piece by piece. What may be the beginning of a call is held back until it is
+/// decided.
 #[derive(Debug)]
 pub(crate) struct CallParser {
     format: CallFormat,
@@ -102,7 +103,8 @@ impl CallParser {
     pub(crate) fn finish(&mut self) -> Vec<Piece> {
         let mut held = std::mem::take(&mut self.held);
         match self.state {
-            // A call that has not got as far as its arguments is none: what there is of it is shown.
+            // A call that has not got as far as its arguments is none: what there is of it is
+            // shown.
             State::Head => {
                 held.insert_str(0, self.mark);
                 vec![Piece::Text(held)]
@@ -273,7 +275,8 @@ impl CallParser {
     }
 }
 
-/// Nine letters and digits, all that Mistral's template accepts when a call comes back; others have OpenAI's prefix.
+/// Nine letters and digits, all that Mistral's template accepts when a call comes back; others have
+/// OpenAI's prefix.
 fn call_id(format: CallFormat) -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     static COUNT: AtomicU64 = AtomicU64::new(0);

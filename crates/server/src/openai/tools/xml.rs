@@ -1,5 +1,5 @@
-//! Calls as Qwen3-Coder writes them: a tag for the function and one for each argument. Texts stand there as they are, without
-//! quotes or escapes; everything else as JSON.
+//! Calls as Qwen3-Coder writes them: a tag for the function and one for each argument. Texts stand
+//! there as they are, without quotes or escapes; everything else as JSON.
 
 use std::fmt::Write as _;
 
@@ -68,8 +68,9 @@ fn required(function: &Function) -> Vec<&str> {
     required.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// How a value of `schema` is written, and which texts it may be, if these are given one by one. A text that is held to more than
-/// that, such as a pattern, is written as JSON, whose grammar knows how.
+/// How a value of `schema` is written, and which texts it may be, if these are given one by one. A
+/// text that is held to more than that, such as a pattern, is written as JSON, whose grammar knows
+/// how.
 fn texts<'a>(schema: &'a Value, root: &'a Value) -> (Written, Option<Vec<&'a str>>) {
     const JSON: (Written, Option<Vec<&str>>) = (Written::Json, None);
     let Some(fields) = resolved(schema, root).as_object() else {

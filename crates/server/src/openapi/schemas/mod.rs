@@ -1,4 +1,5 @@
-//! What bodies look like. Of requests every field that has an effect is here; an absent field may as well be null.
+//! What bodies look like. Of requests every field that has an effect is here; an absent field may
+//! as well be null.
 
 #![expect(
     clippy::needless_pass_by_value,

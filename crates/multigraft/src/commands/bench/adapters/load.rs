@@ -130,7 +130,8 @@ pub(super) async fn storm(bench: &Bench<'_>) -> Result<Vec<Row>> {
 }
 
 async fn stream(target: &Arc<Target>, duration: Duration) -> Result<Vec<Record>> {
-    // Long answers to short prompts: otherwise the longest steps are those of other streams' prompts.
+    // Long answers to short prompts: otherwise the longest steps are those of other streams'
+    // prompts.
     let (prompt, output) = (
         Span { least: 16, most: 16 },
         Span {

@@ -20,7 +20,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     };
     maker.write_all(&folder, ADAPTERS)?;
     let folder = folder.display().to_string();
-    // As many requests in the same order, so that keys, values and buffers are the same with adapters and without.
+    // As many requests in the same order, so that keys, values and buffers are the same with
+    // adapters and without.
     let without = run(bench, &[], |_| None).await?;
     let with = run(bench, &["--adapters", &folder], |index| Some(format!("a{index}"))).await?;
     let more = with.resident as f64 - without.resident as f64;
@@ -42,7 +43,8 @@ struct Memory {
     listed: u64,
 }
 
-/// A server's memory after it answered as many requests as there are adapters, each of the model that `model` says, or the base.
+/// A server's memory after it answered as many requests as there are adapters, each of the model
+/// that `model` says, or the base.
 async fn run(
     bench: &Bench<'_>,
     arguments: &[&str],

@@ -1,6 +1,8 @@
-//! `multigraft bench adapters`: adapters that come and go, measured on servers of this program's own.
+//! `multigraft bench adapters`: adapters that come and go, measured on servers of this program's
+//! own.
 //!
-//! Each measurement makes its adapters, starts `multigraft serve`, and asks it over HTTP as anybody would.
+//! Each measurement makes its adapters, starts `multigraft serve`, and asks it over HTTP as anybody
+//! would.
 
 mod crash;
 mod fair;

@@ -27,7 +27,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     };
     let folders = maker.write_all(&folder, 2)?;
     let allowed = folder.display().to_string();
-    // Little memory for keys and values, which is soon taken: it would be taken for adapters' otherwise.
+    // Little memory for keys and values, which is soon taken: it would be taken for adapters'
+    // otherwise.
     let arguments = [
         "--allow-source",
         &allowed,

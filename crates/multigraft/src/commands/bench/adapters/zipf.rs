@@ -54,7 +54,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ])
 }
 
-/// Output tokens a second, answers of some adapters with their hashes, and the bytes that all adapters in memory take.
+/// Output tokens a second, answers of some adapters with their hashes, and the bytes that all
+/// adapters in memory take.
 async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>, usize)> {
     let server = OwnServer::start(bench.base, arguments)?;
     let target = Arc::new(

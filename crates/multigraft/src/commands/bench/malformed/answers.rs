@@ -7,7 +7,8 @@ use serde_json::Value;
 const HEADERS: usize = 64;
 /// How much of an answer is shown.
 const SHOWN: usize = 300;
-/// What a server may answer although nothing is wrong with the request: there is no room, or no time.
+/// What a server may answer although nothing is wrong with the request: there is no room, or no
+/// time.
 const UNAVAILABLE: [u16; 2] = [503, 504];
 
 /// What stands at the begin of some bytes.

@@ -22,7 +22,8 @@ pub(super) enum Step {
 pub(super) enum Due {
     /// An answer: where the request ends is beyond doubt.
     Answer,
-    /// So many answers; apart from them an answer or the end of the connection, since nobody can say where the request ends.
+    /// So many answers; apart from them an answer or the end of the connection, since nobody can
+    /// say where the request ends.
     Either(usize),
     /// The end of the connection within the server's limits, with an answer or without.
     CutOff,
@@ -78,7 +79,8 @@ pub(super) struct Known {
     pub routes: Vec<Route>,
     /// The secret of a key that may do everything.
     pub key: String,
-    /// The names of the base and of an adapter; requests may use these, and nothing that changes adapters names the latter.
+    /// The names of the base and of an adapter; requests may use these, and nothing that changes
+    /// adapters names the latter.
     pub models: [String; 2],
     /// The folder of an adapter that may be added.
     pub source: String,
@@ -90,7 +92,8 @@ pub(super) struct Known {
 pub(super) type Headers<'a> = &'a [(&'a str, &'a str)];
 
 impl Known {
-    /// A request's line and headers up to the empty line, for which `more` may be appended. It closes its connection.
+    /// A request's line and headers up to the empty line, for which `more` may be appended. It
+    /// closes its connection.
     pub(super) fn head(&self, method: &str, target: &str, more: Headers<'_>) -> Vec<u8> {
         let mut head = format!(
             "{method} {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: close\r\n",

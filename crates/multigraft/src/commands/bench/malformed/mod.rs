@@ -5,7 +5,8 @@
 //!                                                        └ a good request every second
 //! ```
 //!
-//! - [`routes`]: what the server's own description of itself says can be asked, and good bodies for it
+//! - [`routes`]: what the server's own description of itself says can be asked, and good bodies for
+//!   it
 //! - [`families`]: the ways to be wrong, with what [`mutate`] makes of JSON
 //! - [`send`]: a [`case`] over a socket of its own; [`answers`] finds what came back
 
@@ -59,16 +60,19 @@ const SLOW_AT_ONCE: usize = 128;
 const WARM_UP: std::ops::RangeInclusive<u64> = 200..=5_000;
 /// The name of the adapter that good requests ask.
 const STEADY: &str = "steady";
-/// The longest sequence, or the model's own if that is less: no request that happens to be good takes long.
+/// The longest sequence, or the model's own if that is less: no request that happens to be good
+/// takes long.
 const CONTEXT: usize = 512;
-/// Prompts of half a context that are more than the memory for keys and values holds, and the first of their tokens.
+/// Prompts of half a context that are more than the memory for keys and values holds, and the first
+/// of their tokens.
 const FILLING: usize = 6;
 const FIRST_TOKEN: usize = 40;
 /// One whole context has to fit.
 const KV_MEMORY: &str = "16MiB";
 const BETWEEN_GOOD: Duration = Duration::from_secs(1);
 const BETWEEN_NEWS: Duration = Duration::from_secs(30);
-/// Resident memory may always grow by this much, which is two hundredths of what a small model takes.
+/// Resident memory may always grow by this much, which is two hundredths of what a small model
+/// takes.
 const SLACK: u64 = 4 << 20;
 
 /// A good request, and what is answered to it.
@@ -385,8 +389,9 @@ impl Malformed {
         self.with_tally(|tally| tally.problem(format!("a good request to {path} ({body}): {problem}")));
     }
 
-    /// Asks for more different long prompts than there is memory for, and how likely the tokens of one were, so that keys and values
-    /// and what a step computes take all that they may from the start.
+    /// Asks for more different long prompts than there is memory for, and how likely the tokens of
+    /// one were, so that keys and values and what a step computes take all that they may from the
+    /// start.
     async fn fill(&self) -> Result<()> {
         let long = |first_token| {
             let prompt = vec![first_token; self.context / 2];
@@ -402,7 +407,8 @@ impl Malformed {
         Ok(())
     }
 
-    /// Removes what requests that happened to be good have added, so that it is not taken for what was lost.
+    /// Removes what requests that happened to be good have added, so that it is not taken for what
+    /// was lost.
     async fn tidy(&self) -> Result<()> {
         let adapters = self.http.get("/v1/adapters").await?;
         for adapter in adapters["data"].as_array().context("a list of adapters")? {

@@ -158,7 +158,8 @@ fn change(random: &mut ChaCha8Rng, body: &mut Value) {
     }
 }
 
-/// The same fields, one of them twice. Trees have no such thing: the second gets its key as it is written.
+/// The same fields, one of them twice. Trees have no such thing: the second gets its key as it is
+/// written.
 fn doubled(random: &mut ChaCha8Rng, fields: &Map<String, Value>) -> Map<String, Value> {
     let mut doubled = fields.clone();
     let name = fields.keys().nth(random.random_range(0..fields.len())).cloned();

@@ -17,7 +17,8 @@ use super::case::{Case, Due, Step};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any of the server's limits on connections.
 const CUT_OFF: Duration = Duration::from_secs(180);
-/// How long it is waited for more of a request that nobody knows the end of, before the client says that there is no more.
+/// How long it is waited for more of a request that nobody knows the end of, before the client says
+/// that there is no more.
 const GRACE: Duration = Duration::from_millis(300);
 /// How often a connection is tried: the machine may be short of ports for a moment.
 const TRIES: usize = 20;
@@ -206,7 +207,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// The server has ended the connection; `has_left` if the client said before that it sends no more.
+    /// The server has ended the connection; `has_left` if the client said before that it sends no
+    /// more.
     fn end(&mut self, due: Due, has_left: bool) -> Result<(), String> {
         self.understand(true)?;
         let answers = self.outcome.statuses.len();
@@ -219,7 +221,8 @@ impl Conversation {
         if answers < least {
             return Err(format!("closed after {answers} answers, where {least} were due"));
         }
-        // An answer ends early only for those who said that they would send no more, which is how most clients leave.
+        // An answer ends early only for those who said that they would send no more, which is how
+        // most clients leave.
         if self.at < self.bytes.len() && !has_left && due != Due::CutOff {
             return Err("an answer was cut off".to_owned());
         }

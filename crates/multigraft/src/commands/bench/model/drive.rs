@@ -29,7 +29,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Seconds to compute a prompt of so many tokens, in steps as large as the backend takes, up to its first logits.
+    /// Seconds to compute a prompt of so many tokens, in steps as large as the backend takes, up to
+    /// its first logits.
     pub(super) fn prefill(&mut self, tokens: usize, adapter: Option<Slot>) -> Result<f64> {
         let mut sequences = sequences(1, tokens, &[adapter]);
         let begin = Instant::now();
@@ -37,8 +38,8 @@ impl<'a> Driver<'a> {
         Ok(begin.elapsed().as_secs_f64())
     }
 
-    /// Seconds of each of `steps` steps with one row for each of `batch` sequences of `context` tokens, the adapters
-    /// dealt out in turn.
+    /// Seconds of each of `steps` steps with one row for each of `batch` sequences of `context`
+    /// tokens, the adapters dealt out in turn.
     pub(super) fn decode(
         &mut self,
         batch: usize,
@@ -105,7 +106,8 @@ pub(super) fn blocks(sequences: usize, tokens: usize) -> usize {
     sequences * tokens.div_ceil(BLOCK_TOKENS)
 }
 
-/// Empty sequences with blocks for `tokens` tokens each; those of one adapter are neighbours, as the seam wants it.
+/// Empty sequences with blocks for `tokens` tokens each; those of one adapter are neighbours, as
+/// the seam wants it.
 fn sequences(count: usize, tokens: usize, adapters: &[Option<Slot>]) -> Vec<Sequence> {
     let each = blocks(1, tokens);
     let mut dealt: Vec<Option<Slot>> = adapters.iter().copied().cycle().take(count).collect();

@@ -1,4 +1,5 @@
-//! `multigraft bench model`: prefill and decode through the seam, without engine, sampling and HTTP.
+//! `multigraft bench model`: prefill and decode through the seam, without engine, sampling and
+//! HTTP.
 
 mod cost;
 mod drive;
@@ -132,7 +133,8 @@ fn thread_counts(threads: usize, scaling: bool) -> Vec<usize> {
 }
 
 impl Bench<'_> {
-    /// The batch sizes and contexts to decode: every batch at the shortest context, every context at the smallest batch.
+    /// The batch sizes and contexts to decode: every batch at the shortest context, every context
+    /// at the smallest batch.
     fn decodes(&self) -> Vec<(usize, usize)> {
         let fits = |context: &&usize| **context + self.arguments.steps <= self.context;
         let contexts: Vec<usize> = self

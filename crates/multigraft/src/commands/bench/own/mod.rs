@@ -1,4 +1,5 @@
-//! Servers of this program's own, what they are given, and what is asked of them and looked at: for programs that measure them.
+//! Servers of this program's own, what they are given, and what is asked of them and looked at: for
+//! programs that measure them.
 
 pub(super) mod answer;
 pub(super) mod known;

@@ -22,7 +22,8 @@ pub(in crate::commands::bench) struct Rest {
     pub resident: u64,
     /// Open file handles.
     pub handles: u64,
-    /// Blocks of keys and values that are held by sequences; those of the prefix cache are not among them.
+    /// Blocks of keys and values that are held by sequences; those of the prefix cache are not
+    /// among them.
     pub blocks: u64,
     pub running: u64,
     /// Those that wait, and those that gave way to others.
@@ -70,8 +71,8 @@ impl Rest {
     }
 }
 
-/// The figures after the warm-up (a column that is called `when`) beside those at the end, and whether nothing was lost. Resident
-/// memory may always grow by `slack` bytes.
+/// The figures after the warm-up (a column that is called `when`) beside those at the end, and
+/// whether nothing was lost. Resident memory may always grow by `slack` bytes.
 pub(in crate::commands::bench) fn compare(
     before: Rest,
     after: Rest,

@@ -112,7 +112,8 @@ impl OwnServer {
         Ok(fs::read_dir(folder)?.count() as u64)
     }
 
-    /// [`Self::resident`] once nothing has been going on for a while: what loads took is given back a second after the last one.
+    /// [`Self::resident`] once nothing has been going on for a while: what loads took is given back
+    /// a second after the last one.
     pub(in crate::commands::bench) async fn resident_at_rest(&self) -> Result<u64> {
         sleep(REST).await;
         self.resident()

@@ -1,7 +1,8 @@
 //! A small HTTP client: a connection for every request, the answer's body as it comes.
 //!
-//! A new connection each time is what most clients of such servers do, and it keeps clients from sharing fate. Only
-//! plain HTTP: a load generator runs beside its server, and TLS would be measured with it.
+//! A new connection each time is what most clients of such servers do, and it keeps clients from
+//! sharing fate. Only plain HTTP: a load generator runs beside its server, and TLS would be
+//! measured with it.
 
 use std::time::{Duration, Instant};
 

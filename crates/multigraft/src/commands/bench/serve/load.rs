@@ -53,7 +53,8 @@ impl Source {
     }
 }
 
-/// Runs a plan and returns its records in the order of their ends, and the traffic as far as it was used.
+/// Runs a plan and returns its records in the order of their ends, and the traffic as far as it was
+/// used.
 pub(in crate::commands::bench) async fn run(
     target: &Arc<Target>,
     mut traffic: Traffic,

@@ -6,8 +6,8 @@
 //!                           record ─ report, plot                   events
 //! ```
 //!
-//! It runs on one thread and does as little as it can per token, because on most machines it shares the cores with the
-//! server that it measures.
+//! It runs on one thread and does as little as it can per token, because on most machines it shares
+//! the cores with the server that it measures.
 
 pub(super) mod dialect;
 pub(super) mod events;

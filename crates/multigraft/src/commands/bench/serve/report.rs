@@ -174,7 +174,8 @@ impl Latency {
     }
 }
 
-/// The value below which `percent` of the sorted values lie, between neighbours in proportion (as NumPy's default).
+/// The value below which `percent` of the sorted values lie, between neighbours in proportion (as
+/// NumPy's default).
 pub(in crate::commands::bench) fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let place = (sorted.len() - 1) as f64 * percent / 100.0;
     let (low, part) = (place.floor() as usize, place.fract());

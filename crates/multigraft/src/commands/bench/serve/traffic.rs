@@ -7,7 +7,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::arguments::{Pick, Span};
 
-/// Common words that are one token each, with the space before them, in the vocabularies of nearly all models.
+/// Common words that are one token each, with the space before them, in the vocabularies of nearly
+/// all models.
 const WORDS: &str = "\
 able above across action after again age air all along also always am among amount and another answer any area arm around \
 art ask at away back bad bank base be bed before began begin behind believe below best better between big bill bit black \
@@ -153,7 +154,8 @@ fn wait(random: &mut impl Rng, rate: f64) -> Duration {
     Duration::from_secs_f64(-(1.0 - draw).ln() / rate)
 }
 
-/// Zipf's law for ranks 1 to `count`: the sums of the probabilities, proportional to `1/k^exponent`.
+/// Zipf's law for ranks 1 to `count`: the sums of the probabilities, proportional to
+/// `1/k^exponent`.
 fn zipf(count: usize, exponent: f64) -> Vec<f64> {
     let weights = (1..=count).map(|rank| (rank as f64).powf(-exponent));
     let total: f64 = weights.clone().sum();

@@ -45,8 +45,8 @@ const RUNNING: usize = 16;
 const BURST: usize = 4;
 /// Requests of one adapter that may wait: fewer than a burst has, so that some are refused.
 const WAITING: usize = 8;
-/// Little memory for keys and values, so that it is full after the warm-up, and sequences have to give way. A whole context
-/// has to fit.
+/// Little memory for keys and values, so that it is full after the warm-up, and sequences have to
+/// give way. A whole context has to fit.
 const KV_MEMORY: &str = "24MiB";
 const CONTEXT: &str = "1024";
 /// Clients that ask all the time.
@@ -55,7 +55,8 @@ const CLIENTS: usize = 12;
 const STABLE: usize = 4;
 /// All that are made: two for the name that is swapped, one for the name that comes and goes.
 const MADE: usize = STABLE + 3;
-/// Before the figures that later ones are held to: until what the allocator keeps of each kind of request has come to its most.
+/// Before the figures that later ones are held to: until what the allocator keeps of each kind of
+/// request has come to its most.
 const WARM_UP: Duration = Duration::from_secs(300);
 const BETWEEN_BURSTS: Duration = Duration::from_secs(10);
 const BETWEEN_CHANGES: Duration = Duration::from_millis(250);
@@ -266,7 +267,8 @@ impl Soak {
         }
     }
 
-    /// Replaces one adapter over and over, removes another and adds it again. It ends with both as they were.
+    /// Replaces one adapter over and over, removes another and adds it again. It ends with both as
+    /// they were.
     async fn changes(self: Arc<Self>, folders: Vec<PathBuf>) {
         let Names { swapped, guest, .. } = &self.names;
         while !self.is_over() {
@@ -333,7 +335,8 @@ impl Soak {
         }
     }
 
-    /// Whether it is what the same maker answered at the start, and the maker one that the name stands for.
+    /// Whether it is what the same maker answered at the start, and the maker one that the name
+    /// stands for.
     fn judge(&self, ask: &Ask, family: Family, prompt: usize, answer: &Answer) -> Outcome {
         let makers = self.makers.get(&ask.model).map_or(&[][..], Vec::as_slice);
         let maker = match &answer.fingerprint {

@@ -1,4 +1,5 @@
-//! Uploads of adapters and files that are broken. Nothing is sent as an archive, since the server takes none.
+//! Uploads of adapters and files that are broken. Nothing is sent as an archive, since the server
+//! takes none.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
