@@ -28,7 +28,6 @@ mod node;
 mod python;
 mod server;
 mod shell;
-mod structure;
 mod table;
 mod test;
 
