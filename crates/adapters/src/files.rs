@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use multigraft_model::{AdapterHash, pace};
+use multigraft_model::{AdapterHash, Throttle};
 
 use crate::config::CONFIG_LIMIT;
 use crate::error::AdapterError;
@@ -66,13 +66,13 @@ fn named<'a>(contents: &'a Contents, template: Option<&'a Template>) -> Vec<(&'s
 impl AdapterFiles {
     /// Reads the files of the adapter at `path`: PEFT's folder, a folder with one `.gguf` file, or
     /// such a file.
-    pub(crate) fn read(path: &Path) -> Result<Self, AdapterError> {
+    pub(crate) fn read(path: &Path, throttle: &Throttle) -> Result<Self, AdapterError> {
         let contents = match gguf(path)? {
             Some(path) => Contents::Gguf {
-                bytes: read(&path, WEIGHTS_LIMIT)?,
+                bytes: read_throttled(&path, WEIGHTS_LIMIT, throttle)?,
                 path,
             },
-            None => peft(path)?,
+            None => peft(path, throttle)?,
         };
         // Beside a file that was named by itself nothing belongs to it.
         let template = match path.is_dir() {
@@ -81,7 +81,7 @@ impl AdapterFiles {
         };
         Ok(Self {
             folder: path.to_owned(),
-            hash: hash(&named(&contents, template.as_ref())),
+            hash: hash(&named(&contents, template.as_ref()), throttle),
             contents,
             template,
         })
@@ -106,7 +106,7 @@ impl AdapterFiles {
 }
 
 /// Reads PEFT's two files.
-fn peft(folder: &Path) -> Result<Contents, AdapterError> {
+fn peft(folder: &Path, throttle: &Throttle) -> Result<Contents, AdapterError> {
     let config_path = folder.join(CONFIG);
     if !exists(&config_path)? {
         return Err(AdapterError::NoConfig {
@@ -127,8 +127,8 @@ fn peft(folder: &Path) -> Result<Contents, AdapterError> {
         });
     }
     Ok(Contents::Peft {
-        config: read(&config_path, CONFIG_LIMIT as u64)?,
-        weights: read(&weights_path, WEIGHTS_LIMIT)?,
+        config: read_throttled(&config_path, CONFIG_LIMIT as u64, throttle)?,
+        weights: read_throttled(&weights_path, WEIGHTS_LIMIT, throttle)?,
     })
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn ggufs(folder: &Path) -> Result<Vec<PathBuf>, AdapterError> {
 
 /// SHA-256 of the domain, then for each file the length of its name (64 bits, little-endian), its
 /// name, the length of its contents (the same), its contents.
-fn hash(files: &[(&str, &[u8])]) -> AdapterHash {
+fn hash(files: &[(&str, &[u8])], throttle: &Throttle) -> AdapterHash {
     let mut hasher = Sha256::new();
     hasher.update(HASH_DOMAIN);
     for (name, contents) in files {
@@ -182,7 +182,7 @@ fn hash(files: &[(&str, &[u8])]) -> AdapterHash {
             hasher.update((part.len() as u64).to_le_bytes());
             for piece in part.chunks(PIECE) {
                 hasher.update(piece);
-                pace::pause();
+                throttle.pause();
             }
         }
     }
@@ -197,7 +197,12 @@ pub(crate) fn exists(path: &Path) -> Result<bool, AdapterError> {
     })
 }
 
+/// Reads a file of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
+    read_throttled(path, limit, &Throttle::NONE)
+}
+
+fn read_throttled(path: &Path, limit: u64, throttle: &Throttle) -> Result<Vec<u8>, AdapterError> {
     let fail = |source| AdapterError::Read {
         path: path.to_owned(),
         source,
@@ -230,7 +235,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
         if read == 0 {
             return Ok(bytes);
         }
-        pace::pause();
+        throttle.pause();
     }
 }
 
@@ -253,7 +258,7 @@ mod tests {
     use super::*;
 
     fn hex(files: &[(&str, &[u8])]) -> String {
-        hash(files).to_string()
+        hash(files, &Throttle::NONE).to_string()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use multigraft_model::{AdapterHash, AdapterWeights, Config};
+use multigraft_model::{AdapterHash, AdapterWeights, Config, Throttle};
 use multigraft_weights::gguf::Gguf;
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -35,7 +35,7 @@ pub fn read(path: &Path, config: &Config) -> Result<AdapterFile, AdapterError> {
 /// # Errors
 /// As [`read`].
 pub fn read_for(path: &Path, base: &BaseShape) -> Result<AdapterFile, AdapterError> {
-    AdapterFiles::read(path)?.parse(base)
+    AdapterFiles::read(path, &Throttle::NONE)?.parse(base, &Throttle::NONE)
 }
 
 /// Whether there is something at `path` that [`read`] would try to read: an adapter's folder or
@@ -48,10 +48,12 @@ pub fn is_adapter(path: &Path) -> bool {
 }
 
 impl AdapterFiles {
-    pub(crate) fn parse(self, base: &BaseShape) -> Result<AdapterFile, AdapterError> {
+    pub(crate) fn parse(self, base: &BaseShape, throttle: &Throttle) -> Result<AdapterFile, AdapterError> {
         let mut file = match self.contents {
-            Contents::Peft { config, weights } => peft(&self.folder, self.hash, &config, weights, base)?,
-            Contents::Gguf { path, bytes } => llama_cpp(&path, self.hash, bytes, base)?,
+            Contents::Peft { config, weights } => {
+                peft(&self.folder, self.hash, (&config, weights), base, throttle)?
+            }
+            Contents::Gguf { path, bytes } => llama_cpp(&path, self.hash, bytes, base, throttle)?,
         };
         file.info.chat_template = self.template.as_ref().map(|template| template.file.to_owned());
         file.template = self.template;
@@ -62,9 +64,9 @@ impl AdapterFiles {
 fn peft(
     folder: &Path,
     hash: AdapterHash,
-    config_bytes: &[u8],
-    weights: Vec<u8>,
+    (config_bytes, weights): (&[u8], Vec<u8>),
     base: &BaseShape,
+    throttle: &Throttle,
 ) -> Result<AdapterFile, AdapterError> {
     let refused = |reason: Refusal| AdapterError::Refused {
         path: folder.join(match reason.blames_config() {
@@ -87,9 +89,9 @@ fn peft(
             dtype: dtype.to_owned(),
         }));
     }
-    let made = relatives::updates(&checkpoint, &mut config, base).map_err(refused)?;
+    let made = relatives::updates(&checkpoint, &mut config, base, throttle).map_err(refused)?;
     let named = || made.iter().map(Made::named);
-    let changes = tensors::read(named(), &config, base).map_err(refused)?;
+    let changes = tensors::read(named(), &config, base, throttle).map_err(refused)?;
     if !config.invocation.is_empty() && changes.embedding.is_some() {
         return Err(refused(INVOKED_ALONE));
     }
@@ -101,6 +103,7 @@ fn llama_cpp(
     hash: AdapterHash,
     bytes: Vec<u8>,
     base: &BaseShape,
+    throttle: &Throttle,
 ) -> Result<AdapterFile, AdapterError> {
     let size = bytes.len();
     let file = Gguf::from_bytes(&path.display().to_string(), bytes)
@@ -111,7 +114,7 @@ fn llama_cpp(
     };
     let (config, made) = gguf::updates(&file, base).map_err(refused)?;
     let named = || made.iter().map(Made::named);
-    let changes = tensors::read(named(), &config, base).map_err(refused)?;
+    let changes = tensors::read(named(), &config, base, throttle).map_err(refused)?;
     Ok(adapter(hash, &config, changes, named(), size, base))
 }
 

@@ -9,9 +9,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use multigraft_model::drive::{Driver, Sequence};
 use multigraft_model::{
-    AdapterHash, AdapterWeights, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, Model,
-    Outputs, PackedAdapter, Run, Slot, Step, Wanted,
+    AdapterHash, AdapterWeights, Backend, BackendError, BackendOptions, Base, BlockId, KvDtype, ReadyAdapter,
+    Slot, Throttle,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -73,10 +74,11 @@ pub struct SelfTest {
     computing: Mutex<Computing>,
     encode: Encode,
     on_failure: OnFailure,
+    throttle: Throttle,
 }
 
 struct Computing {
-    backend: CpuBackend,
+    backend: Box<dyn Backend>,
     /// The base's logits after each position of the fixed prompt.
     base: Option<Vec<f32>>,
     /// By the adapter and the reference that it brought.
@@ -111,25 +113,37 @@ pub(crate) enum Verdict {
 }
 
 impl SelfTest {
-    /// For adapters of `model`, whose tokenizer is `encode`.
-    pub fn new(model: Arc<Model>, encode: Encode, on_failure: OnFailure) -> Self {
-        let options = CpuOptions {
+    /// For adapters of `base`, whose tokenizer is `encode`. The test pauses as `throttle` says,
+    /// which is its own.
+    ///
+    /// # Errors
+    /// If the base cannot open a backend for it.
+    pub fn new(
+        base: Arc<dyn Base>,
+        encode: Encode,
+        on_failure: OnFailure,
+        throttle: Throttle,
+    ) -> Result<Self, BackendError> {
+        let kv_dtype = KvDtype::Bf16;
+        let options = BackendOptions {
             // Beside the threads of the step, not instead of them.
             threads: 1,
-            blocks: REFERENCE.div_ceil(BLOCK_TOKENS),
-            context: REFERENCE.min(model.config().context),
+            blocks: REFERENCE.div_ceil(base.kv_block(kv_dtype).tokens),
+            context: REFERENCE.min(base.config().context),
             step_rows: 64,
-            kv_dtype: KvDtype::Bf16,
+            kv_dtype,
+            throttle: throttle.clone(),
         };
-        Self {
+        Ok(Self {
             computing: Mutex::new(Computing {
-                backend: CpuBackend::new(model, options),
+                backend: base.backend(options)?,
                 base: None,
                 known: HashMap::new(),
             }),
             encode,
             on_failure,
-        }
+            throttle,
+        })
     }
 
     /// Tests an adapter whose files are in `folder`. What it did before is not computed again.
@@ -137,7 +151,7 @@ impl SelfTest {
         &self,
         folder: &Path,
         weights: &AdapterWeights,
-        packed: &Arc<PackedAdapter>,
+        packed: &Arc<ReadyAdapter>,
     ) -> Result<(Effect, Verdict), String> {
         let reference = read_reference(folder);
         // A panic leaves nothing that the next test would not compute anew.
@@ -150,6 +164,7 @@ impl SelfTest {
         let (effect, unusable) = match computing.known.get(&key) {
             Some(known) => known.clone(),
             None => {
+                self.throttle.restart();
                 let slot = computing
                     .backend
                     .admit(packed)
@@ -292,28 +307,10 @@ impl Computing {
 
     /// The logits after every one of `tokens`.
     fn logits(&mut self, tokens: &[u32], adapter: Option<Slot>) -> Result<Vec<f32>, String> {
-        let limits = self.backend.limits();
-        let blocks: Vec<BlockId> = (0..).take(limits.blocks).map(BlockId).collect();
-        let mut all = Vec::new();
-        let mut start = 0;
-        for tokens in tokens.chunks(limits.step_rows) {
-            let runs = [Run {
-                tokens,
-                start,
-                blocks: &blocks,
-                adapter,
-                scale: 1.0,
-                wanted: Wanted::All,
-            }];
-            let mut outputs = Outputs::default();
-            let step = Step { runs: &runs };
-            self.backend
-                .forward(&step, &mut outputs)
-                .map_err(|error| error.to_string())?;
-            all.append(&mut outputs.logits);
-            start += tokens.len();
-        }
-        Ok(all)
+        let blocks = (0..).take(self.backend.limits().blocks).map(BlockId);
+        let mut sequence = Sequence::new(blocks.collect(), adapter);
+        let logits = Driver::new(&mut *self.backend).logits(&mut sequence, tokens);
+        logits.map_err(|error| error.to_string())
     }
 }
 

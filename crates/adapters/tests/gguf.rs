@@ -8,7 +8,7 @@ use multigraft_adapters::{
     Adding, AllowedSource, AllowedSources, BaseShape, Lookup, Packer, Reference, Registry, RegistryOptions,
     Source, is_adapter, read,
 };
-use multigraft_model::{AdapterWeights, Config, LinearId, LowRank, ModelFiles, PackedAdapter};
+use multigraft_model::{AdapterWeights, Config, LinearId, LowRank, ModelFiles, ReadyAdapter};
 use multigraft_weights::gguf::Gguf;
 use tempfile::tempdir;
 
@@ -312,7 +312,7 @@ fn a_file_added_while_the_server_runs_is_there_after_a_restart() {
             self_test: None,
             shape: BaseShape::new(&config("llama")),
             size: Box::new(|_| 16),
-            pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
+            pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 100, Arc::new(())))),
         };
         let data = Some(dir.path().join("data"));
         Registry::open(

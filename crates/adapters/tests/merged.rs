@@ -9,9 +9,10 @@ use multigraft_adapters::{
     BaseShape, Entry, LoadError, Lookup, MajoritySign, MergeMethod, MergePart, Packer, Reference, Registry,
     RegistryOptions, Source,
 };
+use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    Outputs, PackedAdapter, Precision, Run, Step, Wanted,
+    AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, Precision, ReadyAdapter, Run,
+    Step, Throttle, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -26,7 +27,7 @@ fn folder() -> PathBuf {
 }
 
 struct Place {
-    model: Arc<Model>,
+    model: Arc<CpuBase>,
     registry: Registry,
 }
 
@@ -36,7 +37,7 @@ impl Place {
             precision: Precision::Exact,
             ..LoadOptions::default()
         };
-        let model = Arc::new(Model::open(&folder().join("model"), &load).unwrap());
+        let model = Arc::new(CpuBase::open(&folder().join("model"), &load).unwrap());
         let packer = Packer::new(Arc::clone(&model), BaseShape::new(model.config()), dtype);
         let registry = Registry::open("base", packer, options).unwrap();
         for source in Source::in_folder(&folder().join("adapters")).unwrap().sources {
@@ -59,13 +60,14 @@ impl Place {
 
     /// Logits of all positions of sequences that are computed in one step, in the order of their
     /// adapters.
-    fn logits(&self, sequences: &[(&Arc<PackedAdapter>, f32, &[u32])]) -> Vec<Vec<f32>> {
-        let options = CpuOptions {
+    fn logits(&self, sequences: &[(&Arc<ReadyAdapter>, f32, &[u32])]) -> Vec<Vec<f32>> {
+        let options = BackendOptions {
             threads: 2,
             blocks: 64,
             context: 128,
             step_rows: 256,
             kv_dtype: KvDtype::F32,
+            throttle: Throttle::NONE,
         };
         let mut backend = CpuBackend::new(Arc::clone(&self.model), options);
         let vocab = backend.limits().vocab;

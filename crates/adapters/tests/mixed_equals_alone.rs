@@ -7,9 +7,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    Outputs, PackedAdapter, Run, Slot, Step, Wanted,
+    AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, ReadyAdapter, Run, Slot, Step,
+    Throttle, Wanted,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -25,14 +26,14 @@ struct Sequence {
 }
 
 struct Served {
-    model: Arc<Model>,
-    adapters: Vec<Arc<PackedAdapter>>,
+    model: Arc<CpuBase>,
+    adapters: Vec<Arc<ReadyAdapter>>,
 }
 
 impl Served {
     /// A tiny model of `fixtures/peft` with all its adapters.
     fn open(folder: &Path, dtype: AdapterDtype) -> Self {
-        let model = Model::open(&folder.join("model"), &LoadOptions::default()).unwrap();
+        let model = CpuBase::open(&folder.join("model"), &LoadOptions::default()).unwrap();
         let mut kinds: Vec<_> = std::fs::read_dir(folder.join("adapters"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -42,7 +43,7 @@ impl Served {
             .iter()
             .map(|kind| {
                 let file = multigraft_adapters::read(kind, model.config()).unwrap();
-                Arc::new(model.pack(&file.weights, dtype).unwrap())
+                Arc::new(model.ready(&file.weights, dtype, &Throttle::NONE).unwrap())
             })
             .collect();
         Self {
@@ -52,12 +53,13 @@ impl Served {
     }
 
     fn backend(&self, threads: usize) -> (CpuBackend, Vec<Slot>) {
-        let options = CpuOptions {
+        let options = BackendOptions {
             threads,
             blocks: 40,
             context: 128,
             step_rows: 512,
             kv_dtype: KvDtype::default(),
+            throttle: Throttle::NONE,
         };
         let mut backend = CpuBackend::new(Arc::clone(&self.model), options);
         let slots = self

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_adapters::Form;
+use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    Outputs, Precision, Run, Slot, Step, Wanted,
+    AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, Precision, Run, Slot, Step,
+    Throttle, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -42,7 +43,7 @@ fn folders(set: &str) -> Vec<PathBuf> {
     folders
 }
 
-fn subjects(folder: &Path, backend: &mut CpuBackend, model: &Model) -> Vec<Subject> {
+fn subjects(folder: &Path, backend: &mut CpuBackend, model: &CpuBase) -> Vec<Subject> {
     let mut kinds: Vec<PathBuf> = std::fs::read_dir(folder.join("adapters"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -56,11 +57,13 @@ fn subjects(folder: &Path, backend: &mut CpuBackend, model: &Model) -> Vec<Subje
         let file = multigraft_adapters::read(&kind, model.config())
             .unwrap_or_else(|e| panic!("{}: {e}", kind.display()));
         for dtype in [AdapterDtype::Bf16, AdapterDtype::F32, AdapterDtype::Int8] {
-            let packed = model.pack(&file.weights, dtype).unwrap();
+            let packed = model.ready(&file.weights, dtype, &Throttle::NONE).unwrap();
             let known = model.packed_bytes(&file.weights, dtype);
             assert_eq!(known, packed.bytes(), "{}: memory as {dtype:?}", kind.display());
         }
-        let packed = model.pack(&file.weights, AdapterDtype::F32).unwrap();
+        let packed = model
+            .ready(&file.weights, AdapterDtype::F32, &Throttle::NONE)
+            .unwrap();
         let slot = backend.admit(&Arc::new(packed)).unwrap();
         subjects.push(Subject {
             name: kind.file_name().unwrap().to_str().unwrap().to_owned(),
@@ -186,13 +189,14 @@ fn check(set: &str, at_least: usize) {
     let folders = folders(set);
     assert!(folders.len() >= at_least, "found only {folders:?}");
     for folder in folders {
-        let model = Arc::new(Model::open(&folder.join("model"), &exact()).unwrap());
-        let options = CpuOptions {
+        let model = Arc::new(CpuBase::open(&folder.join("model"), &exact()).unwrap());
+        let options = BackendOptions {
             threads: 2,
             blocks: 256,
             context: model.default_context(),
             step_rows: 2048,
             kv_dtype: KvDtype::F32,
+            throttle: Throttle::NONE,
         };
         let mut backend = CpuBackend::new(Arc::clone(&model), options);
         let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
@@ -312,13 +316,14 @@ fn merges(
         name: kind.file_name().unwrap().to_str().unwrap().to_owned(),
         slot: None,
     }];
-    let model = Arc::new(Model::open(out, &exact()).unwrap());
-    let options = CpuOptions {
+    let model = Arc::new(CpuBase::open(out, &exact()).unwrap());
+    let options = BackendOptions {
         threads: 2,
         blocks: 64,
         context: model.default_context(),
         step_rows: 2048,
         kv_dtype: KvDtype::F32,
+        throttle: Throttle::NONE,
     };
     let mut backend = CpuBackend::new(model, options);
     let greedy = reference.i64s("base.0.greedy").unwrap().len();

@@ -14,7 +14,7 @@ use multigraft_adapters::{
     AdapterLimits, Adding, LoadError, Lookup, Packer, Reference, Registry, RegistryOptions, Residency,
     Settings, Source,
 };
-use multigraft_model::{ModelError, PackedAdapter};
+use multigraft_model::{ModelError, ReadyAdapter};
 
 #[test]
 fn a_name_finds_its_adapter_and_nothing_else() {
@@ -410,10 +410,10 @@ fn a_fault_of_the_packer_is_an_error_and_the_next_load_works() {
         size: Box::new(|_| 16),
         pack: {
             let calls = AtomicUsize::new(0);
-            Box::new(move |weights| match calls.fetch_add(1, Ordering::SeqCst) {
+            Box::new(move |weights, _| match calls.fetch_add(1, Ordering::SeqCst) {
                 0 => panic!("on purpose"),
                 1 => Err(ModelError::AdapterMismatch("layer 0".to_owned())),
-                _ => Ok(PackedAdapter::claiming(weights.hash, BYTES)),
+                _ => Ok(ReadyAdapter::new(weights.hash, BYTES, Arc::new(()))),
             })
         },
     };

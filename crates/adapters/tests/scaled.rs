@@ -6,22 +6,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use multigraft_adapters::AdapterFile;
+use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    Outputs, PackedAdapter, Run, Step, Wanted,
+    AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, ReadyAdapter, Run, Step,
+    Throttle, Wanted,
 };
 
 const TOKENS: [u32; 21] = [
     1, 3, 17, 42, 5, 9, 9, 2, 30, 31, 11, 8, 7, 6, 40, 46, 45, 12, 3, 3, 17,
 ];
 
-fn logits(model: &Arc<Model>, adapter: Option<&Arc<PackedAdapter>>, scale: f32) -> Vec<u32> {
-    let options = CpuOptions {
+fn logits(model: &Arc<CpuBase>, adapter: Option<&Arc<ReadyAdapter>>, scale: f32) -> Vec<u32> {
+    let options = BackendOptions {
         threads: 1,
         blocks: 8,
         context: 128,
         step_rows: 64,
         kv_dtype: KvDtype::F32,
+        throttle: Throttle::NONE,
     };
     let mut backend = CpuBackend::new(Arc::clone(model), options);
     let slot = adapter.map(|adapter| backend.admit(adapter).unwrap());
@@ -66,23 +68,31 @@ fn trained_with(mut file: AdapterFile, factor: f32) -> AdapterFile {
     file
 }
 
-fn open(folder: &Path, kind: &str, model: &Model) -> AdapterFile {
+fn open(folder: &Path, kind: &str, model: &CpuBase) -> AdapterFile {
     multigraft_adapters::read(&folder.join("adapters").join(kind), model.config()).unwrap()
 }
 
 #[test]
 fn a_scale_multiplies_the_scaling_and_with_0_the_base_answers() {
     let folder = multigraft_testing::fixtures().join("peft/gemma2");
-    let model = Arc::new(Model::open(&folder.join("model"), &LoadOptions::default()).unwrap());
+    let model = Arc::new(CpuBase::open(&folder.join("model"), &LoadOptions::default()).unwrap());
     let base = logits(&model, None, 1.0);
     // Also of embedding, lm_head and, in powers of two, lora_B.bias.
     for kind in ["all_r8", "patterns", "head_embed", "lora_bias"] {
         let file = open(&folder, kind, &model);
-        let packed = Arc::new(model.pack(&file.weights, AdapterDtype::Bf16).unwrap());
+        let packed = Arc::new(
+            model
+                .ready(&file.weights, AdapterDtype::Bf16, &Throttle::NONE)
+                .unwrap(),
+        );
         assert_eq!(packed.unscalable(), None, "{kind}");
         for scale in [0.5, -2.0] {
             let other = trained_with(file.clone(), scale);
-            let other = Arc::new(model.pack(&other.weights, AdapterDtype::Bf16).unwrap());
+            let other = Arc::new(
+                model
+                    .ready(&other.weights, AdapterDtype::Bf16, &Throttle::NONE)
+                    .unwrap(),
+            );
             let scaled = logits(&model, Some(&packed), scale);
             assert!(scaled == logits(&model, Some(&other), 1.0), "{kind} at {scale}");
             assert!(scaled != logits(&model, Some(&packed), 1.0), "{kind} at {scale}");
@@ -97,9 +107,12 @@ fn a_scale_multiplies_the_scaling_and_with_0_the_base_answers() {
 fn what_stands_in_the_bases_stead_has_no_scale() {
     let unscalable = |set: &str, kind: &str| {
         let folder = multigraft_testing::fixtures().join(set);
-        let model = Model::open(&folder.join("model"), &LoadOptions::default()).unwrap();
+        let model = CpuBase::open(&folder.join("model"), &LoadOptions::default()).unwrap();
         let file = open(&folder, kind, &model);
-        model.pack(&file.weights, AdapterDtype::F32).unwrap().unscalable()
+        model
+            .ready(&file.weights, AdapterDtype::F32, &Throttle::NONE)
+            .unwrap()
+            .unscalable()
     };
     let table = Some("a whole table in the base's stead (modules_to_save)");
     for (set, kind, what) in [

@@ -10,7 +10,8 @@ use multigraft_adapters::{
     AdapterInfo, Agreement, BaseShape, LoadError, Lookup, OnFailure, Packer, Reference, Registry,
     RegistryOptions, SelfTest, Source,
 };
-use multigraft_model::{AdapterDtype, LoadOptions, Model, Precision};
+use multigraft_cpu::{CpuBase, LoadOptions};
+use multigraft_model::{AdapterDtype, Base, Precision, Throttle};
 use multigraft_weights::safetensors::Checkpoint;
 
 fn fixture() -> PathBuf {
@@ -23,11 +24,11 @@ fn registry(on_failure: OnFailure) -> Registry {
         precision: Precision::Exact,
         progress: None,
     };
-    let model = Arc::new(Model::open(&fixture().join("model"), &options).unwrap());
-    let shape = BaseShape::new(model.config());
-    let mut packer = Packer::new(Arc::clone(&model), shape, AdapterDtype::F32);
+    let base: Arc<dyn Base> = Arc::new(CpuBase::open(&fixture().join("model"), &options).unwrap());
+    let shape = BaseShape::new(base.config());
+    let mut packer = Packer::new(Arc::clone(&base), shape, AdapterDtype::F32);
     let encode = Box::new(|text: &str| Err(format!("no tokenizer for {text}")));
-    packer.self_test = Some(SelfTest::new(model, encode, on_failure));
+    packer.self_test = Some(SelfTest::new(base, encode, on_failure, Throttle::NONE).unwrap());
     Registry::open("base", packer, RegistryOptions::default()).unwrap()
 }
 

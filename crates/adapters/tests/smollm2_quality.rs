@@ -7,9 +7,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model,
-    Outputs, Precision, Run, Slot, Step, Wanted,
+    AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, Precision, Run, Slot, Step,
+    Throttle, Wanted,
 };
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -88,18 +89,19 @@ fn forward(backend: &mut CpuBackend, adapter: Option<Slot>, tokens: &[u32]) -> V
     outputs.logits
 }
 
-fn open(precision: Precision, kv_dtype: KvDtype) -> (Arc<Model>, CpuBackend) {
+fn open(precision: Precision, kv_dtype: KvDtype) -> (Arc<CpuBase>, CpuBackend) {
     let options = LoadOptions {
         precision,
         ..LoadOptions::default()
     };
-    let model = Arc::new(Model::open(&multigraft_testing::smollm2(), &options).unwrap());
-    let options = CpuOptions {
+    let model = Arc::new(CpuBase::open(&multigraft_testing::smollm2(), &options).unwrap());
+    let options = BackendOptions {
         threads: 2,
         blocks: 64,
         context: 1024,
         step_rows: 1024,
         kv_dtype,
+        throttle: Throttle::NONE,
     };
     let backend = CpuBackend::new(Arc::clone(&model), options);
     (model, backend)
@@ -143,7 +145,9 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
     for (name, folder) in adapters() {
         let file = multigraft_adapters::read(&folder, model.config()).unwrap();
         // In the precision of the files: the question is whether the arithmetic is right.
-        let packed = model.pack(&file.weights, AdapterDtype::Bf16).unwrap();
+        let packed = model
+            .ready(&file.weights, AdapterDtype::Bf16, &Throttle::NONE)
+            .unwrap();
         subjects.push((name, Some(backend.admit(&Arc::new(packed)).unwrap())));
     }
 
@@ -219,7 +223,7 @@ fn adapters_in_eight_bits_are_as_close_to_peft_as_the_documentation_says() {
     for (name, folder) in adapters() {
         let file = multigraft_adapters::read(&folder, model.config()).unwrap();
         let mut admit = |dtype| {
-            let packed = Arc::new(model.pack(&file.weights, dtype).unwrap());
+            let packed = Arc::new(model.ready(&file.weights, dtype, &Throttle::NONE).unwrap());
             Some(backend.admit(&packed).unwrap())
         };
         let (in_floats, in_eight) = (admit(AdapterDtype::F32), admit(AdapterDtype::Int8));

@@ -11,7 +11,7 @@ use common::{Adapter, base};
 use multigraft_adapters::{
     Adding, FetchOptions, Fetcher, Hub, Lookup, Packer, Reference, Registry, RegistryOptions, Source,
 };
-use multigraft_model::PackedAdapter;
+use multigraft_model::ReadyAdapter;
 use multigraft_testing::WebServer;
 
 const FIRST: &str = "1111111111111111111111111111111111111111";
@@ -351,7 +351,7 @@ fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
         shape: base(false),
         self_test: None,
         size: Box::new(|_| 16),
-        pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
+        pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 1000, Arc::new(())))),
     };
     let options = RegistryOptions {
         fetcher: Arc::new(place.fetcher()),
@@ -419,7 +419,7 @@ fn what_requests_name_is_bounded_not_stored_and_not_asked_for_again_and_again() 
             self_test: None,
             shape: base(false),
             size: Box::new(|_| 16),
-            pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
+            pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 1000, Arc::new(())))),
         };
         let options = RegistryOptions {
             fetcher: Arc::new(place.fetcher()),

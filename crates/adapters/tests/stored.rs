@@ -11,7 +11,7 @@ use multigraft_adapters::{
     AdapterLimits, AddedBy, Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Reference,
     Registry, RegistryOptions, Residency, Source,
 };
-use multigraft_model::{AdapterHash, PackedAdapter};
+use multigraft_model::{AdapterHash, ReadyAdapter};
 
 fn open(data: &Path) -> Result<Registry, OpenError> {
     open_as("acme/tiny", data)
@@ -23,7 +23,7 @@ fn open_as(base_name: &str, data: &Path) -> Result<Registry, OpenError> {
         shape: base(false),
         self_test: None,
         size: Box::new(|_| 16),
-        pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 100))),
+        pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 100, Arc::new(())))),
     };
     let options = RegistryOptions {
         data: Some(data.to_owned()),

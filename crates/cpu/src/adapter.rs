@@ -3,28 +3,23 @@
 use std::collections::HashMap;
 
 use multigraft_kernels::{LoraDtype, PackedLora, PackedMatrix};
-
-use crate::delta::{
-    AdapterHash, AdapterWeights, EmbeddingDelta, LinearDelta, LinearId, LowRank, Matrix, Target,
+use multigraft_model::{
+    AdapterWeights, EmbeddingDelta, LinearDelta, LinearId, LowRank, Matrix, ModelError, Target, Throttle,
 };
-use crate::error::ModelError;
-use crate::model::Model;
-use crate::pace;
 
-/// An adapter packed for one base model, in host memory. Immutable and shared;
-/// [`crate::Backend::admit`] makes it resident.
+use crate::model::CpuBase;
+
+/// An adapter packed for one base model: the parts of a
+/// [`ReadyAdapter`](multigraft_model::ReadyAdapter) of this device.
 #[derive(Debug)]
-pub struct PackedAdapter {
-    hash: AdapterHash,
-    /// [`Model::id`] of the base it is packed for; `None` fits all.
-    base: Option<u64>,
+pub(crate) struct PackedAdapter {
+    /// [`CpuBase::id`] of the base it is packed for.
+    base: u64,
     bytes: usize,
     /// `[layers][targets]`
     linears: Vec<Option<PackedLinear>>,
     pub(crate) head: Option<PackedLinear>,
     pub(crate) embedding: Option<PackedEmbedding>,
-    /// [`AdapterWeights::invocation`]
-    invocation: Vec<u32>,
 }
 
 /// What an adapter does to one linear map: `gain · (W·x + s·B·A·x) + addend + bias`.
@@ -64,10 +59,14 @@ struct EmbeddingLowRank {
 
 impl PackedAdapter {
     /// Packs for `model`.
-    pub(crate) fn new(model: &Model, weights: &AdapterWeights, dtype: LoraDtype) -> Result<Self, ModelError> {
+    pub(crate) fn new(
+        model: &CpuBase,
+        weights: &AdapterWeights,
+        dtype: LoraDtype,
+        throttle: &Throttle,
+    ) -> Result<Self, ModelError> {
         let mut packed = Self {
-            hash: weights.hash,
-            base: Some(model.id),
+            base: model.id,
             bytes: 0,
             linears: (0..model.layers.len() * TARGETS).map(|_| None).collect(),
             head: None,
@@ -75,7 +74,6 @@ impl PackedAdapter {
                 .embedding
                 .as_ref()
                 .map(|delta| PackedEmbedding::new(delta, &model.embedding)),
-            invocation: weights.invocation.clone(),
         };
         for (id, delta) in &weights.linears {
             let (base, bias) = model
@@ -83,7 +81,7 @@ impl PackedAdapter {
                 .ok_or_else(|| ModelError::AdapterMismatch(format!("{id:?}")))?;
             check(delta, base).map_err(|what| ModelError::AdapterMismatch(format!("{id:?}: {what}")))?;
             let linear = PackedLinear::new(delta, base, bias, dtype);
-            pace::pause();
+            throttle.pause();
             packed.bytes += linear.bytes();
             match *id {
                 LinearId::Layer { layer, target } => {
@@ -96,37 +94,14 @@ impl PackedAdapter {
         Ok(packed)
     }
 
-    /// Hash of the files it was made from.
-    pub fn hash(&self) -> AdapterHash {
-        self.hash
-    }
-
     /// Memory it takes, in bytes.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// The tokens at which it sets in; none if it applies to every position.
-    pub fn invocation(&self) -> &[u32] {
-        &self.invocation
-    }
-
-    /// The position of a prompt from which on it applies, to the end of what is generated;
-    /// positions before it are the base's. `None` if the prompt does not invoke it, so that it
-    /// would have no effect.
-    pub fn sets_in(&self, prompt: &[u32]) -> Option<usize> {
-        let length = self.invocation.len();
-        match length {
-            0 => Some(0),
-            _ => prompt
-                .windows(length)
-                .rposition(|tokens| tokens == self.invocation),
-        }
     }
 
     /// What it has that is not multiplied by a scale, being no update but something in the base's
     /// stead; `None` if it is updates alone.
-    pub fn unscalable(&self) -> Option<&'static str> {
+    pub(crate) fn unscalable(&self) -> Option<&'static str> {
         let linears = self.linears.iter().flatten().chain(&self.head);
         linears
             .filter_map(PackedLinear::unscalable)
@@ -134,37 +109,8 @@ impl PackedAdapter {
             .next()
     }
 
-    /// An adapter that changes nothing and fits every base: for tests of what stands above the
-    /// seam.
-    #[doc(hidden)]
-    pub fn empty(hash: AdapterHash) -> Self {
-        Self::claiming(hash, 0)
-    }
-
-    /// The same, which says that it takes so many bytes.
-    #[doc(hidden)]
-    pub fn claiming(hash: AdapterHash, bytes: usize) -> Self {
-        Self {
-            hash,
-            base: None,
-            bytes,
-            linears: Vec::new(),
-            head: None,
-            embedding: None,
-            invocation: Vec::new(),
-        }
-    }
-
-    /// The same, which sets in at `invocation`.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn invoked_by(mut self, invocation: &[u32]) -> Self {
-        self.invocation = invocation.to_vec();
-        self
-    }
-
-    pub(crate) fn fits(&self, model: &Model) -> bool {
-        self.base.is_none_or(|id| id == model.id)
+    pub(crate) fn fits(&self, model: &CpuBase) -> bool {
+        self.base == model.id
     }
 
     pub(crate) fn linear(&self, layer: usize, target: Target) -> Option<&PackedLinear> {

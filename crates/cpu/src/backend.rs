@@ -2,52 +2,68 @@
 
 use std::sync::Arc;
 
-use multigraft_kernels::{KvDtype, KvLayer, Pool};
+use multigraft_kernels::{BLOCK_POSITIONS, KvDtype, KvLayer, Pool};
+use multigraft_model::{
+    Backend, BackendError, BackendOptions, BlockId, Config, KvBlock, Limits, Outputs, ReadyAdapter, Slot,
+    Step, Throttle, Wanted,
+};
 
 use crate::adapter::PackedAdapter;
 use crate::decoder::{Decoder, Row, Scratch};
-use crate::model::Model;
+use crate::model::CpuBase;
 use crate::project::Segment;
-use crate::step::{BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, Slot, Step, Wanted};
 
-/// How a [`CpuBackend`] is set up.
-#[derive(Clone, Copy, Debug)]
-pub struct CpuOptions {
-    /// Threads that compute, the engine's own included.
-    pub threads: usize,
-    /// KV blocks of [`BLOCK_TOKENS`] positions each.
-    pub blocks: usize,
-    /// The longest sequence, in tokens.
-    pub context: usize,
-    /// The most rows of a step.
-    pub step_rows: usize,
-    /// How keys and values are stored.
-    pub kv_dtype: KvDtype,
-}
+/// Positions that a KV block holds. Fixed: the attention kernel works on one block of keys at a
+/// time.
+pub const BLOCK_TOKENS: usize = BLOCK_POSITIONS;
 
 /// A base model, its KV cache and its resident adapters.
 #[derive(Debug)]
 pub struct CpuBackend {
-    model: Arc<Model>,
+    model: Arc<CpuBase>,
     limits: Limits,
     pool: Pool,
+    throttle: Throttle,
     /// One per decoder layer.
     kv: Vec<KvLayer>,
     /// By [`Slot`]; a hole is free.
-    slots: Vec<Option<Arc<PackedAdapter>>>,
+    slots: Vec<Option<Resident>>,
     scratch: Scratch,
+}
+
+/// A resident adapter.
+#[derive(Debug)]
+struct Resident {
+    /// Held so that whoever counts its holders counts the backend.
+    _ready: Arc<ReadyAdapter>,
+    packed: Arc<PackedAdapter>,
+}
+
+/// A KV block of a model with this configuration.
+pub fn kv_block(config: &Config, dtype: KvDtype) -> KvBlock {
+    /// Memory of one layer's keys or values that is given back together: where extents border on
+    /// others, a page may stay.
+    const EXTENT: usize = 64 << 10;
+    let layer = KvLayer::block_bytes(config.kv_heads, config.head_dim, dtype);
+    KvBlock {
+        tokens: BLOCK_TOKENS,
+        bytes: config.layers.len() * layer,
+        extent: EXTENT.div_ceil((layer / 2).max(1)).next_power_of_two(),
+    }
 }
 
 impl CpuBackend {
     /// Sets up a backend. The KV cache takes memory as it is first used.
-    pub fn new(model: Arc<Model>, options: CpuOptions) -> Self {
-        let config = model.config();
+    pub fn new(model: Arc<CpuBase>, options: BackendOptions) -> Self {
+        let config = &model.config;
+        let block = kv_block(config, options.kv_dtype);
         let limits = Limits {
             vocab: config.vocab,
             hidden: config.hidden,
             blocks: options.blocks,
-            block_bytes: Self::block_bytes(&model, options.kv_dtype),
-            extent: Self::extent(&model, options.kv_dtype),
+            block_tokens: block.tokens,
+            block_bytes: block.bytes,
+            extent: block.extent,
             context: options.context,
             step_rows: options.step_rows,
         };
@@ -59,26 +75,12 @@ impl CpuBackend {
         Self {
             limits,
             pool: Pool::new(options.threads),
+            throttle: options.throttle,
             kv,
             slots: Vec::new(),
             scratch: Scratch::default(),
             model,
         }
-    }
-
-    /// Blocks whose memory is given back together: where they border on others, a page may stay.
-    pub fn extent(model: &Model, dtype: KvDtype) -> usize {
-        /// Of one layer's keys or values.
-        const BYTES: usize = 64 << 10;
-        let config = model.config();
-        let layer = KvLayer::block_bytes(config.kv_heads, config.head_dim, dtype) / 2;
-        BYTES.div_ceil(layer.max(1)).next_power_of_two()
-    }
-
-    /// Memory of one KV block of a model, in bytes.
-    pub fn block_bytes(model: &Model, dtype: KvDtype) -> usize {
-        let config = model.config();
-        config.layers.len() * KvLayer::block_bytes(config.kv_heads, config.head_dim, dtype)
     }
 }
 
@@ -87,15 +89,20 @@ impl Backend for CpuBackend {
         self.limits
     }
 
-    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError> {
-        if !adapter.fits(&self.model) {
+    fn admit(&mut self, adapter: &Arc<ReadyAdapter>) -> Result<Slot, BackendError> {
+        let packed = Arc::clone(adapter.parts()).downcast::<PackedAdapter>();
+        let packed = packed.map_err(|_| BackendError::WrongBase)?;
+        if !packed.fits(&self.model) {
             return Err(BackendError::WrongBase);
         }
         let free = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[free] = Some(Arc::clone(adapter));
+        self.slots[free] = Some(Resident {
+            _ready: Arc::clone(adapter),
+            packed,
+        });
         Ok(Slot(free as u32))
     }
 
@@ -146,9 +153,8 @@ impl Backend for CpuBackend {
                 Some(segment) => segment.rows += count,
                 None => {
                     let adapter = applied.map(|(slot, _)| {
-                        self.slots[slot.0 as usize]
-                            .as_deref()
-                            .expect("a run names a slot that was admitted")
+                        let resident = self.slots[slot.0 as usize].as_ref();
+                        &*resident.expect("a run names a slot that was admitted").packed
                     });
                     segments.push(Segment {
                         start,
@@ -186,6 +192,7 @@ impl Backend for CpuBackend {
         let mut decoder = Decoder {
             model: &self.model,
             pool: &self.pool,
+            throttle: &self.throttle,
             kv: &mut self.kv,
             context: self.limits.context,
             rows: &rows,

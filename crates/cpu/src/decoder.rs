@@ -5,15 +5,14 @@ use std::time::Instant;
 
 use multigraft_kernels::{
     Activations, Angles, Attention, AttentionPlan, HeadNorms, KvLayer, PackedMatrix, Part, Pool, Query,
-    add_residual, attention, enter, gated, matmul, rms_norm, softcap,
+    add_residual, attention, gated, matmul, rms_norm, softcap, store_kv,
 };
+use multigraft_model::config::LayerConfig;
+use multigraft_model::{Outputs, StepTime, Throttle};
 
-use crate::config::LayerConfig;
 use crate::experts::Experts;
-use crate::model::Model;
-use crate::pace;
+use crate::model::CpuBase;
 use crate::project::{ProjectScratch, Projector, Segment, add, finish, lap};
-use crate::step::{Outputs, StepTime};
 use crate::weights::{Ffn, Layer};
 
 /// One row of a step.
@@ -26,7 +25,7 @@ pub(crate) struct Row<'a> {
 }
 
 /// What all layers of a step know of its rows' positions.
-struct Places<'a> {
+struct Positions<'a> {
     plan: AttentionPlan<'a>,
     /// One for each rotation of the model.
     angles: Vec<Angles>,
@@ -50,8 +49,10 @@ pub(crate) struct Scratch {
 
 /// A forward pass over rows in order of their segments.
 pub(crate) struct Decoder<'a> {
-    pub(crate) model: &'a Model,
+    pub(crate) model: &'a CpuBase,
     pub(crate) pool: &'a Pool,
+    /// Pauses between layers.
+    pub(crate) throttle: &'a Throttle,
     /// One per layer.
     pub(crate) kv: &'a mut [KvLayer],
     /// The sequences' length limit: which of a rotation's two forms is used.
@@ -67,12 +68,11 @@ impl<'a> Decoder<'a> {
     pub(crate) fn run(&mut self, wanted: &[usize], wanted_hidden: &[usize], outputs: &mut Outputs) {
         self.scratch.project.time = StepTime::default();
         self.embed();
-        let places = self.places();
+        let positions = self.positions();
         let model = self.model;
         for (index, layer) in model.layers.iter().enumerate() {
-            // Of a self test beside a server's steps; theirs never pause.
-            pace::pause();
-            self.attend(index, layer, &places);
+            self.throttle.pause();
+            self.attend(index, layer, &positions);
             self.feed_forward(index, layer);
         }
         self.logits(wanted, &mut outputs.logits);
@@ -98,7 +98,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn places(&self) -> Places<'a> {
+    fn positions(&self) -> Positions<'a> {
         let config = &self.model.config;
         let queries: Vec<Query<'_>> = self
             .rows
@@ -116,14 +116,14 @@ impl<'a> Decoder<'a> {
             let positions = self.rows.iter().map(|row| row.position);
             Angles::new(positions, long.unwrap_or(&rope.inv_freq), rope.scale)
         });
-        Places {
+        Positions {
             angles: angles.collect(),
             plan: AttentionPlan::new(&queries, config.kv_heads, self.pool.threads()),
         }
     }
 
     /// `x += attention(norm(x))`.
-    fn attend(&mut self, index: usize, layer: &Layer, places: &Places<'_>) {
+    fn attend(&mut self, index: usize, layer: &Layer, positions: &Positions<'_>) {
         let config = &self.model.config;
         let LayerConfig { window, rope, .. } = config.layers[index];
         let (rows, width) = (self.rows.len(), config.qkv_width());
@@ -153,9 +153,16 @@ impl<'a> Decoder<'a> {
             key,
             eps: config.norm_eps,
         });
-        let angles = rope.map(|rope| &places.angles[rope]);
+        let angles = rope.map(|rope| &positions.angles[rope]);
         let began = Instant::now();
-        enter(self.pool, &mut self.kv[index], &places.plan, norms, angles, qkv);
+        store_kv(
+            self.pool,
+            &mut self.kv[index],
+            &positions.plan,
+            norms,
+            angles,
+            qkv,
+        );
         attended.resize(rows * config.heads * config.head_dim, 0.0);
         let how = Attention {
             heads: config.heads,
@@ -167,7 +174,7 @@ impl<'a> Decoder<'a> {
             self.pool,
             &self.kv[index],
             how,
-            &places.plan,
+            &positions.plan,
             qkv,
             partials,
             attended,
@@ -323,7 +330,7 @@ impl<'a> Decoder<'a> {
 }
 
 /// The matrix that gives a segment's logits.
-fn head<'a>(model: &'a Model, segment: &Segment<'a>) -> &'a PackedMatrix {
+fn head<'a>(model: &'a CpuBase, segment: &Segment<'a>) -> &'a PackedMatrix {
     let replaced = segment
         .adapter
         .and_then(|adapter| adapter.head.as_ref()?.replaced.as_ref());

@@ -5,13 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use multigraft_kernels::{PackedMatrix, Precision, RowOrder};
+use multigraft_model::config::{FfnConfig, NormPlacement, QkNorm};
+use multigraft_model::{Config, ModelError, ModelFiles, Target};
 use multigraft_weights::Tensor;
 
-use crate::config::{Config, FfnConfig, NormPlacement, QkNorm};
-use crate::delta::Target;
-use crate::error::ModelError;
-use crate::files::ModelFiles;
-use crate::model::Model;
+use crate::model::CpuBase;
 use crate::weights::{Expert, Ffn, Layer, Linear, Norms, Part, Projection};
 
 /// How a base model is loaded.
@@ -45,7 +43,7 @@ impl std::fmt::Debug for LoadOptions<'_> {
 }
 
 /// Opens a model and packs its weights, several layers at a time.
-pub(crate) fn load(path: &Path, options: LoadOptions<'_>) -> Result<Model, ModelError> {
+pub(crate) fn load(path: &Path, options: LoadOptions<'_>) -> Result<CpuBase, ModelError> {
     let files = ModelFiles::open(path)?;
     let config = files.config()?;
     let loader = Loader {
@@ -92,7 +90,7 @@ pub(crate) fn load(path: &Path, options: LoadOptions<'_>) -> Result<Model, Model
         let stem = path.file_stem().unwrap_or(path.as_os_str());
         stem.to_string_lossy().into_owned()
     });
-    Ok(Model::new(config, name, embedding, layers, norm, head))
+    Ok(CpuBase::new(config, name, embedding, layers, norm, head))
 }
 
 struct Loader<'a> {

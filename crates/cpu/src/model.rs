@@ -1,23 +1,24 @@
 //! A base model in memory.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use multigraft_kernels::PackedMatrix;
+use multigraft_model::{
+    AdapterDtype, AdapterWeights, Backend, BackendError, BackendOptions, Base, Config, KvBlock, KvDtype,
+    LinearId, ModelError, ReadyAdapter, Throttle,
+};
 
 use crate::adapter::PackedAdapter;
-use crate::config::Config;
-use crate::delta::{AdapterWeights, LinearId};
-use crate::error::ModelError;
+use crate::backend::{CpuBackend, kv_block};
 use crate::load::{self, LoadOptions};
 use crate::weights::{Layer, Linear};
 
-pub use multigraft_kernels::LoraDtype as AdapterDtype;
-
-/// A base model's configuration and packed weights. Immutable: shared by the backend that runs it
-/// and by those who pack adapters for it.
+/// A base model's configuration and packed weights. Immutable: shared by the backends that run it
+/// and by the threads that pack adapters for it.
 #[derive(Debug)]
-pub struct Model {
+pub struct CpuBase {
     /// Distinguishes models of one process: an adapter is packed for one of them.
     pub(crate) id: u64,
     pub(crate) config: Config,
@@ -31,7 +32,7 @@ pub struct Model {
     head: Option<PackedMatrix>,
 }
 
-impl Model {
+impl CpuBase {
     pub(crate) fn new(
         config: Config,
         name: String,
@@ -61,44 +62,6 @@ impl Model {
         load::load(path, *options)
     }
 
-    /// What kind of decoder it is.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The name that its files give it, or the name of the file or folder.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Memory of the packed weights, in bytes.
-    pub fn bytes(&self) -> usize {
-        let ends = self.embedding.bytes() + self.head.as_ref().map_or(0, PackedMatrix::bytes);
-        ends + self.layers.iter().map(Layer::bytes).sum::<usize>()
-    }
-
-    /// The longest sequence that is served unless another is asked for: what the model was made
-    /// for, but for models whose rotation differs in long sequences (longrope), where it is the
-    /// longest that needs no stretch.
-    pub fn default_context(&self) -> usize {
-        let rope = self
-            .config
-            .ropes
-            .iter()
-            .filter(|rope| rope.long_inv_freq.is_some());
-        rope.map(|rope| rope.short_context)
-            .fold(self.config.context, usize::min)
-    }
-
-    /// Packs an adapter for this model. Takes time (DoRA: a pass over the base's weights); any
-    /// thread may do it.
-    ///
-    /// # Errors
-    /// If the adapter changes a map that this model does not have, or in another shape.
-    pub fn pack(&self, weights: &AdapterWeights, dtype: AdapterDtype) -> Result<PackedAdapter, ModelError> {
-        PackedAdapter::new(self, weights, dtype)
-    }
-
     /// The matrix from hidden states to logits.
     pub(crate) fn head(&self) -> &PackedMatrix {
         self.head.as_ref().unwrap_or(&self.embedding)
@@ -113,5 +76,45 @@ impl Model {
                 Some((weight, bias.as_deref()))
             }
         }
+    }
+}
+
+impl Base for CpuBase {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn bytes(&self) -> usize {
+        let ends = self.embedding.bytes() + self.head.as_ref().map_or(0, PackedMatrix::bytes);
+        ends + self.layers.iter().map(Layer::bytes).sum::<usize>()
+    }
+
+    fn kv_block(&self, dtype: KvDtype) -> KvBlock {
+        kv_block(&self.config, dtype)
+    }
+
+    fn ready_bytes(&self, weights: &AdapterWeights, dtype: AdapterDtype) -> usize {
+        self.packed_bytes(weights, dtype)
+    }
+
+    fn ready(
+        &self,
+        weights: &AdapterWeights,
+        dtype: AdapterDtype,
+        throttle: &Throttle,
+    ) -> Result<ReadyAdapter, ModelError> {
+        let packed = PackedAdapter::new(self, weights, dtype, throttle)?;
+        let (bytes, unscalable) = (packed.bytes(), packed.unscalable());
+        Ok(ReadyAdapter::new(weights.hash, bytes, Arc::new(packed))
+            .invoked_by(&weights.invocation)
+            .with_unscalable(unscalable))
+    }
+
+    fn backend(self: Arc<Self>, options: BackendOptions) -> Result<Box<dyn Backend>, BackendError> {
+        Ok(Box::new(CpuBackend::new(self, options)))
     }
 }

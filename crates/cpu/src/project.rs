@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use multigraft_kernels::{
     ActivationScratch, Activations, LoraSegment, PackedLora, Part, Pool, add_lora, matmul,
 };
+use multigraft_model::StepTime;
 use smallvec::SmallVec;
 
 use crate::adapter::{PackedAdapter, PackedLinear};
-use crate::step::StepTime;
 use crate::weights::Projection;
 
 /// Neighbouring rows under one adapter, at one scale.

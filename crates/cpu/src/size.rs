@@ -1,17 +1,17 @@
 //! What an adapter takes once it is packed.
 
 use multigraft_kernels::{LoraDtype, PackedLora, PackedMatrix};
+use multigraft_model::{AdapterWeights, EmbeddingDelta, LinearDelta, LinearId};
 
 use crate::adapter::is_copy;
-use crate::delta::{AdapterWeights, EmbeddingDelta, LinearDelta, LinearId};
-use crate::model::Model;
+use crate::model::CpuBase;
 
 const FLOAT: usize = size_of::<f32>();
 
-impl Model {
-    /// Memory that [`Model::pack`] takes for an adapter, in bytes:
-    /// [`PackedAdapter::bytes`](crate::PackedAdapter::bytes) before it is taken.
-    pub fn packed_bytes(&self, weights: &AdapterWeights, dtype: LoraDtype) -> usize {
+impl CpuBase {
+    /// Memory of an adapter once it is packed, in bytes: `PackedAdapter::bytes` before any of it is
+    /// taken.
+    pub(crate) fn packed_bytes(&self, weights: &AdapterWeights, dtype: LoraDtype) -> usize {
         let linears = weights
             .linears
             .iter()

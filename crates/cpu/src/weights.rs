@@ -1,8 +1,7 @@
 //! The packed weights of a base model.
 
 use multigraft_kernels::PackedMatrix;
-
-use crate::delta::Target;
+use multigraft_model::Target;
 
 /// A linear map `W·x + b`.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ pub(crate) enum Ffn {
     },
 }
 
-/// Norm weights, `[hidden]` (queries and keys: see [`crate::config::QkNorm`]). Those that an
+/// Norm weights, `[hidden]` (queries and keys: see [`multigraft_model::config::QkNorm`]). Those that an
 /// architecture does not have are `None`.
 #[derive(Debug)]
 pub(crate) struct Norms {

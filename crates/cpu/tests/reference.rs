@@ -5,10 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use multigraft_model::{
-    BLOCK_TOKENS, Backend, BlockId, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, Outputs, Precision,
-    Run, Step, Wanted,
-};
+use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
+use multigraft_model::drive::{Driver, Sequence, likeliest};
+use multigraft_model::{Backend, BackendOptions, Base, BlockId, KvDtype, Precision, Throttle};
 use multigraft_weights::safetensors::Checkpoint;
 
 /// Largest deviation of a logit, relative to the largest logit.
@@ -30,46 +29,27 @@ fn models() -> Vec<PathBuf> {
 }
 
 fn backend(folder: &Path, threads: usize) -> CpuBackend {
-    let model = Model::open(&folder.join("model"), &exact()).unwrap();
-    let context = model.default_context();
+    let model = CpuBase::open(&folder.join("model"), &exact()).unwrap();
+    let context = model.config().default_context();
     CpuBackend::new(
         Arc::new(model),
-        CpuOptions {
+        BackendOptions {
             threads,
             blocks: 64,
             context,
             step_rows: 256,
             kv_dtype: KvDtype::F32,
+            throttle: Throttle::NONE,
         },
     )
 }
 
 /// Logits of every position of `tokens`, computed in chunks.
 fn logits(backend: &mut CpuBackend, tokens: &[u32], chunk: usize) -> Vec<f32> {
-    let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(BLOCK_TOKENS) as u32)
-        .rev()
-        .map(BlockId)
-        .collect();
-    let mut all = Vec::new();
-    for (i, tokens) in tokens.chunks(chunk).enumerate() {
-        let run = Run {
-            tokens,
-            start: i * chunk,
-            blocks: &blocks,
-            adapter: None,
-            scale: 1.0,
-            wanted: Wanted::All,
-        };
-        let mut outputs = Outputs::default();
-        backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
-        all.extend(outputs.logits);
-    }
-    all
-}
-
-fn argmax(logits: &[f32]) -> u32 {
-    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
-    best.unwrap() as u32
+    let blocks = (0..tokens.len().div_ceil(BLOCK_TOKENS) as u32).rev().map(BlockId);
+    let mut sequence = Sequence::new(blocks.collect(), None);
+    let mut driver = Driver::in_chunks(backend, chunk);
+    driver.logits(&mut sequence, tokens).unwrap()
 }
 
 #[test]
@@ -104,7 +84,7 @@ fn every_architecture_agrees_with_transformers() {
             let vocab = backend.limits().vocab;
             for (step, &want) in greedy.iter().enumerate() {
                 let all = logits(&mut backend, &tokens, 256);
-                let next = argmax(&all[all.len() - vocab..]);
+                let next = likeliest(&all[all.len() - vocab..]);
                 assert_eq!(
                     i64::from(next),
                     want,
@@ -178,13 +158,14 @@ fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
 
         let run = |path: &Path| {
-            let model = Model::open(path, &exact()).unwrap();
-            let options = CpuOptions {
+            let model = CpuBase::open(path, &exact()).unwrap();
+            let options = BackendOptions {
                 threads: 1,
                 blocks: 8,
-                context: model.default_context(),
+                context: model.config().default_context(),
                 step_rows: 64,
                 kv_dtype: KvDtype::F32,
+                throttle: Throttle::NONE,
             };
             let tokens: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 43).collect();
             logits(&mut CpuBackend::new(Arc::new(model), options), &tokens, 64)

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use multigraft_engine::{Engine, EngineOptions, Event, Request, Sampling, Sink, Stop};
-use multigraft_model::{Backend, BackendError, Limits, Outputs, PackedAdapter, Slot, Step};
+use multigraft_model::{Backend, BackendError, Limits, Outputs, ReadyAdapter, Slot, Step};
 use multigraft_text::Tokenizer;
 
 /// Sequences at once.
@@ -59,6 +59,7 @@ impl Backend for Canned {
             vocab: self.vocab,
             hidden: 5,
             blocks: 1024,
+            block_tokens: 16,
             block_bytes: 1,
             extent: 1,
             context: 1024,
@@ -66,7 +67,7 @@ impl Backend for Canned {
         }
     }
 
-    fn admit(&mut self, _: &Arc<PackedAdapter>) -> Result<Slot, BackendError> {
+    fn admit(&mut self, _: &Arc<ReadyAdapter>) -> Result<Slot, BackendError> {
         Ok(Slot(0))
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use multigraft_model::{AdapterHash, BLOCK_TOKENS, Backend, Limits, MemoryBudget};
+use multigraft_model::{AdapterHash, Backend, Limits, MemoryBudget};
 use multigraft_text::Tokenizer;
 use tokio::sync::oneshot;
 
@@ -56,7 +56,8 @@ impl EngineOptions {
         EngineLimits {
             vocab: backend.vocab,
             context: backend.context,
-            cache_tokens: backend.blocks.saturating_mul(BLOCK_TOKENS),
+            cache_tokens: backend.blocks.saturating_mul(backend.block_tokens),
+            block_tokens: backend.block_tokens,
             step_tokens,
             max_running: self.max_running.clamp(1, step_tokens),
             max_waiting: self.max_waiting.max(1),

@@ -13,7 +13,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use multigraft_model::{AdapterHash, BLOCK_TOKENS, BlockId};
+use multigraft_model::{AdapterHash, BlockId};
+use smallvec::SmallVec;
 
 use crate::request::AdapterUse;
 use crate::tenant::Tenant;
@@ -66,29 +67,32 @@ impl Lineage {
         Self { base, own, from }
     }
 
-    fn of(&self, index: usize) -> Namespace {
-        match (index + 1) * BLOCK_TOKENS <= self.from {
+    fn of(&self, index: usize, block_tokens: usize) -> Namespace {
+        match (index + 1) * block_tokens <= self.from {
             true => self.base,
             false => self.own,
         }
     }
 
-    /// What comes before block number `index`, which is behind `before`.
-    pub(crate) fn parent(&self, index: usize, before: Option<BlockId>) -> Parent {
-        let namespace = self.of(index);
+    /// What comes before block number `index`, which is behind `before`. A block holds
+    /// `block_tokens` positions.
+    pub(crate) fn parent(&self, index: usize, before: Option<BlockId>, block_tokens: usize) -> Parent {
+        let namespace = self.of(index, block_tokens);
         match before {
             None => Parent::Root(namespace),
-            Some(before) if index > 0 && self.of(index - 1) != namespace => Parent::Turn(before, namespace),
+            Some(before) if index > 0 && self.of(index - 1, block_tokens) != namespace => {
+                Parent::Turn(before, namespace)
+            }
             Some(before) => Parent::Block(before),
         }
     }
 
     /// What comes before the base's block that begins as block number `index` does, and how many
     /// positions of it are the same, if the adapter sets in within it.
-    fn alike(&self, index: usize, before: Option<BlockId>) -> Option<(Parent, usize)> {
-        let same = self.from.checked_sub(index * BLOCK_TOKENS)?;
+    fn alike(&self, index: usize, before: Option<BlockId>, block_tokens: usize) -> Option<(Parent, usize)> {
+        let same = self.from.checked_sub(index * block_tokens)?;
         let parent = before.map_or(Parent::Root(self.base), Parent::Block);
-        (1..BLOCK_TOKENS).contains(&same).then_some((parent, same))
+        (1..block_tokens).contains(&same).then_some((parent, same))
     }
 }
 
@@ -113,11 +117,14 @@ pub(crate) enum Parent {
     Turn(BlockId, Namespace),
 }
 
+/// The tokens of a block: as many as fit on the stack for the block size of most backends.
+type BlockTokens = SmallVec<[u32; 16]>;
+
 /// A place in the tree. In order, the children of a parent are neighbours, sorted by their tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     parent: Parent,
-    tokens: [u32; BLOCK_TOKENS],
+    tokens: BlockTokens,
 }
 
 #[derive(Debug)]
@@ -136,8 +143,10 @@ pub(crate) struct Found {
     pub(crate) partial: Option<(BlockId, usize)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PrefixCache {
+    /// Positions that a block holds.
+    block_tokens: usize,
     tree: BTreeMap<Place, BlockId>,
     nodes: HashMap<BlockId, Node>,
     /// Those that nobody holds, by [`Node::released`].
@@ -146,24 +155,37 @@ pub(crate) struct PrefixCache {
 }
 
 impl PrefixCache {
+    /// An empty cache of blocks of `block_tokens` positions.
+    pub(crate) fn new(block_tokens: usize) -> Self {
+        Self {
+            block_tokens,
+            tree: BTreeMap::new(),
+            nodes: HashMap::new(),
+            idle: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
     /// Blocks that hold the beginning of `tokens`.
     pub(crate) fn find(&self, lineage: impl Into<Lineage>, tokens: &[u32]) -> Found {
         let lineage = lineage.into();
         let mut found = Found::default();
-        let (chunks, mut rest) = tokens.as_chunks::<BLOCK_TOKENS>();
-        for tokens in chunks {
-            let parent = lineage.parent(found.blocks.len(), found.blocks.last().copied());
-            let tokens = *tokens;
+        let size = self.block_tokens;
+        let chunks = tokens.chunks_exact(size);
+        let mut rest = chunks.remainder();
+        for chunk in chunks {
+            let parent = lineage.parent(found.blocks.len(), found.blocks.last().copied(), size);
+            let tokens = BlockTokens::from_slice(chunk);
             let Some(&block) = self.tree.get(&Place { parent, tokens }) else {
-                rest = &chunks[found.blocks.len()];
+                rest = chunk;
                 break;
             };
             found.blocks.push(block);
         }
         let (index, before) = (found.blocks.len(), found.blocks.last().copied());
-        let own = self.nearest(lineage.parent(index, before), rest);
+        let own = self.nearest(lineage.parent(index, before, size), rest);
         let base = lineage
-            .alike(index, before)
+            .alike(index, before, size)
             .and_then(|(parent, same)| self.nearest(parent, &rest[..same.min(rest.len())]));
         found.partial = own.into_iter().chain(base).max_by_key(|&(_, common)| common);
         found
@@ -172,16 +194,16 @@ impl PrefixCache {
     /// The child of `parent` that has the most of `tokens`, less than a block or not in the tree,
     /// in common with it, and how many.
     fn nearest(&self, parent: Parent, tokens: &[u32]) -> Option<(BlockId, usize)> {
-        let mut padded = [0; BLOCK_TOKENS];
-        padded[..tokens.len()].copy_from_slice(tokens);
+        let mut padded = BlockTokens::from_slice(tokens);
+        padded.resize(self.block_tokens, 0);
         let place = Place {
             parent,
             tokens: padded,
         };
         // Of all in order, one of the two neighbours has the longest common beginning.
         let neighbours = [
-            self.tree.range(..place).next_back(),
-            self.tree.range(place..).next(),
+            self.tree.range(..&place).next_back(),
+            self.tree.range(&place..).next(),
         ];
         let siblings = neighbours
             .into_iter()
@@ -198,17 +220,13 @@ impl PrefixCache {
 
     /// Takes a block in, whose tokens these are. If there is one of the same tokens already,
     /// returns that instead.
-    pub(crate) fn insert(
-        &mut self,
-        parent: Parent,
-        tokens: [u32; BLOCK_TOKENS],
-        block: BlockId,
-    ) -> Option<BlockId> {
+    pub(crate) fn insert(&mut self, parent: Parent, tokens: &[u32], block: BlockId) -> Option<BlockId> {
+        let tokens = BlockTokens::from_slice(tokens);
         let place = Place { parent, tokens };
         if let Some(&twin) = self.tree.get(&place) {
             return Some(twin);
         }
-        self.tree.insert(place, block);
+        self.tree.insert(place.clone(), block);
         let released = None;
         self.nodes.insert(block, Node { place, released });
         None
@@ -276,10 +294,11 @@ impl PrefixCache {
 
     /// The blocks right behind `block`.
     fn children(&self, block: BlockId) -> impl Iterator<Item = BlockId> {
-        let tokens = [0; BLOCK_TOKENS];
+        let tokens = BlockTokens::from_elem(0, self.block_tokens);
         let least = [Parent::Block(block), Parent::Turn(block, Namespace::default())];
         least.into_iter().flat_map(move |parent| {
             let turns = matches!(parent, Parent::Turn(..));
+            let tokens = tokens.clone();
             let behind = self.tree.range(Place { parent, tokens }..);
             let of_this = move |(place, _): &(&Place, &BlockId)| match place.parent {
                 Parent::Block(above) => !turns && above == block,
@@ -298,6 +317,7 @@ impl PrefixCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::BLOCK_TOKENS;
 
     const MINE: Namespace = Namespace {
         adapter: None,
@@ -313,14 +333,14 @@ mod tests {
 
     /// Two blocks below one: `[1..]`, then `[2..]` or `[3..]`.
     fn fork() -> PrefixCache {
-        let mut cache = PrefixCache::default();
-        assert_eq!(cache.insert(Parent::Root(MINE), block(&[1]), BlockId(0)), None);
+        let mut cache = PrefixCache::new(BLOCK_TOKENS);
+        assert_eq!(cache.insert(Parent::Root(MINE), &block(&[1]), BlockId(0)), None);
         assert_eq!(
-            cache.insert(Parent::Block(BlockId(0)), block(&[2]), BlockId(1)),
+            cache.insert(Parent::Block(BlockId(0)), &block(&[2]), BlockId(1)),
             None
         );
         assert_eq!(
-            cache.insert(Parent::Block(BlockId(0)), block(&[3]), BlockId(2)),
+            cache.insert(Parent::Block(BlockId(0)), &block(&[3]), BlockId(2)),
             None
         );
         cache
@@ -360,7 +380,7 @@ mod tests {
             adapter: Some(Applied { hash, scale, from: 0 }),
             ..MINE
         };
-        cache.insert(Parent::Root(scaled(1)), block(&[1]), BlockId(3));
+        cache.insert(Parent::Root(scaled(1)), &block(&[1]), BlockId(3));
         assert_eq!(cache.find(scaled(1), &block(&[1])).blocks, [BlockId(3)]);
         assert_eq!(cache.find(scaled(2), &block(&[1])), Found::default());
         assert_eq!(Tenant::new("a"), Tenant::new("a"));
@@ -369,12 +389,12 @@ mod tests {
 
     #[test]
     fn of_blocks_that_begin_alike_the_one_with_the_most_in_common_is_copied() {
-        let mut cache = PrefixCache::default();
+        let mut cache = PrefixCache::new(BLOCK_TOKENS);
         for (id, first) in [[5, 6, 1, 1, 1, 1], [5, 6, 1, 1, 2, 2], [5, 6, 9, 9, 9, 9]]
             .iter()
             .enumerate()
         {
-            cache.insert(Parent::Root(MINE), block(first), BlockId(id as u32));
+            cache.insert(Parent::Root(MINE), &block(first), BlockId(id as u32));
         }
         let partial = |tokens: &[u32]| cache.find(MINE, tokens).partial;
         assert_eq!(partial(&block(&[5, 6, 1, 1, 2, 3])), Some((BlockId(1), 5)));
@@ -387,7 +407,7 @@ mod tests {
     #[test]
     fn a_twin_is_not_taken_in() {
         let mut cache = fork();
-        let twin = cache.insert(Parent::Block(BlockId(0)), block(&[3]), BlockId(9));
+        let twin = cache.insert(Parent::Block(BlockId(0)), &block(&[3]), BlockId(9));
         assert_eq!(twin, Some(BlockId(2)));
         assert!(!cache.rest(BlockId(9)));
     }
@@ -397,8 +417,8 @@ mod tests {
         let mut cache = fork();
         let tenant = Some(Tenant::new("a"));
         let turn = Parent::Turn(BlockId(1), Namespace { tenant, ..MINE });
-        cache.insert(turn, block(&[4]), BlockId(3));
-        cache.insert(Parent::Block(BlockId(3)), block(&[5]), BlockId(4));
+        cache.insert(turn, &block(&[4]), BlockId(3));
+        cache.insert(Parent::Block(BlockId(3)), &block(&[5]), BlockId(4));
         for id in [4, 3, 2, 1, 0] {
             assert!(cache.rest(BlockId(id)));
         }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use multigraft_grammar::Grammar;
-use multigraft_model::{AdapterHash, PackedAdapter};
+use multigraft_model::{AdapterHash, ReadyAdapter};
 
 use crate::embedding::Pooling;
 use crate::error::{SamplingError, SubmitError};
@@ -29,10 +29,10 @@ pub const MAX_LOGPROBS: usize = 20;
 #[derive(Clone, Debug)]
 pub struct AdapterUse {
     /// The adapter.
-    pub adapter: Arc<PackedAdapter>,
+    pub adapter: Arc<ReadyAdapter>,
     /// What its updates are multiplied by. Finite; 1 is as it was trained, 0 answers as the base
     /// does. Anything but 1 is refused for adapters that are not updates alone
-    /// ([`PackedAdapter::unscalable`]).
+    /// ([`ReadyAdapter::unscalable`]).
     pub scale: f32,
 }
 
@@ -57,9 +57,9 @@ impl AdapterUse {
     }
 }
 
-impl From<Arc<PackedAdapter>> for AdapterUse {
+impl From<Arc<ReadyAdapter>> for AdapterUse {
     /// As it was trained.
-    fn from(adapter: Arc<PackedAdapter>) -> Self {
+    fn from(adapter: Arc<ReadyAdapter>) -> Self {
         Self { adapter, scale: 1.0 }
     }
 }
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn scales_are_numbers() {
         for scale in [f32::NAN, f32::INFINITY] {
-            let adapter = Arc::new(PackedAdapter::empty(AdapterHash([1; 32])));
+            let adapter = Arc::new(ReadyAdapter::new(AdapterHash([1; 32]), 0, Arc::new(())));
             let refused = refusal(|r| r.adapter = Some(AdapterUse { adapter, scale }));
             assert_eq!(
                 refused,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use multigraft_model::{AdapterHash, Backend, BackendError, PackedAdapter, Slot};
+use multigraft_model::{AdapterHash, Backend, BackendError, ReadyAdapter, Slot};
 
 /// The resident adapters: admitted when a sequence first needs them, released when no sequence
 /// does.
@@ -17,7 +17,7 @@ impl Residents {
     pub(crate) fn slot(
         &mut self,
         backend: &mut dyn Backend,
-        adapter: &Arc<PackedAdapter>,
+        adapter: &Arc<ReadyAdapter>,
     ) -> Result<Slot, BackendError> {
         if let Some(&slot) = self.slots.get(&adapter.hash()) {
             return Ok(slot);

@@ -153,7 +153,7 @@ impl Scheduler {
             let running = self.queues.running.len();
             // A running sequence needs a new block once in so many steps as a block has tokens.
             // Leaving blocks for one such step keeps the newcomer from being preempted right away.
-            let reserve = BlockTable::needed(running);
+            let reserve = self.pool.needed(running);
             if running < self.max_running
                 && let Some(cached) = self.queues.waiting[index].admit(reserve, copy)
             {

@@ -15,6 +15,8 @@ pub struct EngineLimits {
     pub context: usize,
     /// What all KV blocks hold together, in tokens.
     pub cache_tokens: usize,
+    /// Positions that a KV block holds.
+    pub block_tokens: usize,
     /// The most rows of one step.
     pub step_tokens: usize,
     /// The most sequences that run at once.

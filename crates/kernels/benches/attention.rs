@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use multigraft_kernels::{Attention, AttentionPlan, KvDtype, KvLayer, Pool, Query, attention, enter};
+use multigraft_kernels::{Attention, AttentionPlan, KvDtype, KvLayer, Pool, Query, attention, store_kv};
 
 /// Bytes a second that the machine reads, and float32 operations a second: rough, for a sense of
 /// scale.
@@ -60,7 +60,7 @@ fn main() {
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(2);
     let pool = Pool::new(threads);
-    println!("{threads} threads; microseconds a layer: enter, attend, (reading, multiplying)");
+    println!("{threads} threads; microseconds a layer: store_kv, attention, (reading, multiplying)");
     for shape in &SHAPES {
         for dtype in [KvDtype::Bf16, KvDtype::F32, KvDtype::Int8] {
             for (name, sequences, rows, end) in LOADS {
@@ -115,7 +115,7 @@ fn measure(
                 })
                 .collect();
             let mut qkv: Vec<f32> = (0..written.len() * width).map(|i| noise(i + position)).collect();
-            enter(
+            store_kv(
                 pool,
                 kv,
                 &AttentionPlan::new(&written, shape.kv_heads, 1),
@@ -139,7 +139,7 @@ fn measure(
     while began.elapsed() < Duration::from_millis(400) {
         for kv in &mut layers {
             let start = Instant::now();
-            enter(pool, kv, &plan, None, None, &mut qkv);
+            store_kv(pool, kv, &plan, None, None, &mut qkv);
             entered = entered.min(start.elapsed());
             let start = Instant::now();
             attention(pool, kv, how, &plan, &qkv, &mut scratch, &mut out);

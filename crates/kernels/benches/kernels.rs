@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use multigraft_kernels::{
     ActivationScratch, Activations, Attention, AttentionPlan, BLOCK_POSITIONS, BlockType, KvDtype, KvLayer,
     LoraDtype, LoraSegment, PackedLora, PackedMatrix, Part, Pool, Precision, Query, add_lora, attention,
-    enter, matmul,
+    matmul, store_kv,
 };
 
 const HIDDEN: usize = 576;
@@ -131,7 +131,7 @@ fn attend(criterion: &mut Criterion) {
         let width = (HEADS + 2 * KV_HEADS) * HEAD_DIM;
         let mut qkv = noise(context * width);
         let plan = AttentionPlan::new(&all, KV_HEADS, pool.threads());
-        enter(&pool, &mut kv, &plan, None, None, &mut qkv);
+        store_kv(&pool, &mut kv, &plan, None, None, &mut qkv);
         let plan = AttentionPlan::new(&all[context - rows..], KV_HEADS, pool.threads());
         let qkv = &qkv[(context - rows) * width..];
         let mut out = vec![0.0; rows * HEADS * HEAD_DIM];

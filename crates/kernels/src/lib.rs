@@ -14,17 +14,18 @@ mod blocks;
 mod isa;
 mod lora;
 pub mod machine;
+pub mod malloc;
 mod matrix;
 mod norm;
 mod pool;
+mod reclaim;
 mod rope;
 mod scaled;
 mod shared;
-mod unused;
 
 pub use activation::{Activation, gated, softcap};
 pub use attention::{
-    Attention, AttentionPlan, BLOCK_POSITIONS, HeadNorms, KvDtype, KvLayer, Query, attention, enter,
+    Attention, AttentionPlan, BLOCK_POSITIONS, HeadNorms, KvDtype, KvLayer, Query, attention, store_kv,
 };
 pub use blocks::{BlockType, UnknownBlockType};
 pub use isa::{InstructionSet, UnavailableSet};
@@ -35,4 +36,3 @@ pub use matrix::{
 pub use norm::{add_residual, rms_norm};
 pub use pool::Pool;
 pub use rope::Angles;
-pub use unused::{return_freed, share_one_pool};

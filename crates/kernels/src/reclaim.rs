@@ -1,9 +1,9 @@
-//! Giving memory back to the system that is not used for now.
-#![expect(unsafe_code, reason = "the system's and the allocator's calls for it")]
+//! Giving pages back to the system whose contents are no longer needed.
+#![expect(unsafe_code, reason = "madvise takes a raw range of memory")]
 
-/// What `numbers` are is of no more use. Whole pages of them are given back where the system can do
-/// that (Linux), and are zeros then; the system gives memory again as they are written. Elsewhere
-/// nothing changes.
+/// Gives the whole pages within `numbers`, whose values are no longer needed, back to the system
+/// where that is possible (Linux). Those pages read as zeros afterwards, and take memory again as
+/// they are written. Elsewhere nothing changes.
 pub(crate) fn forget<T: bytemuck::AnyBitPattern>(numbers: &mut [T]) {
     #[cfg(target_os = "linux")]
     {
@@ -27,31 +27,6 @@ pub(crate) fn forget<T: bytemuck::AnyBitPattern>(numbers: &mut [T]) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = numbers;
-}
-
-/// Has the allocator give back what it kept of memory that was freed, where it can be told to
-/// (glibc). Other threads that allocate wait for it, a few milliseconds.
-pub fn return_freed() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it takes a number and touches nothing but free memory of the allocator, which locks
-    // it.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Has all threads allocate from one pool of memory, where the allocator would else make eight for
-/// each core (glibc). Each pool grows to the most that its threads ever had, and of all but the
-/// first [`return_freed`] does not give back the end. To be called before there are threads.
-/// `MALLOC_ARENA_MAX` in the environment goes before it.
-pub fn share_one_pool() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
-        // SAFETY: it takes two numbers and sets a parameter of the allocator, which locks it.
-        unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, 1);
-        }
-    }
 }
 
 #[cfg(test)]

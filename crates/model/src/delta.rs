@@ -2,7 +2,7 @@
 //! packed weights.
 //!
 //! `adapters` parses files into an [`AdapterWeights`] and checks it against [`crate::Config`];
-//! [`crate::PackedAdapter`] is made from it.
+//! [`Base::ready`](crate::Base::ready) makes a [`ReadyAdapter`](crate::ReadyAdapter) of it.
 
 use std::fmt;
 
@@ -104,7 +104,7 @@ pub struct LowRank {
 
 impl LowRank {
     /// The scaling of each rank.
-    pub(crate) fn scalings(&self) -> Vec<f32> {
+    pub fn scalings(&self) -> Vec<f32> {
         let same = || vec![self.scaling; self.a.rows];
         self.stacked.clone().unwrap_or_else(same)
     }

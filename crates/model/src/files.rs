@@ -110,12 +110,10 @@ impl ModelFiles {
     }
 
     /// As [`ModelFiles::tensor`], checked to have a shape.
-    pub(crate) fn require(
-        &self,
-        name: &str,
-        shape: &[usize],
-        config: &Config,
-    ) -> Result<Tensor<'_>, ModelError> {
+    ///
+    /// # Errors
+    /// If there is no such tensor, or it has another shape.
+    pub fn require(&self, name: &str, shape: &[usize], config: &Config) -> Result<Tensor<'_>, ModelError> {
         let tensor = self.tensor(name, config).ok_or_else(|| {
             let theirs = matches!(self, Self::Gguf(_))
                 .then(|| config.gguf_name(name))
@@ -133,7 +131,7 @@ impl ModelFiles {
     }
 
     /// Where row `row` of a query or key projection lies in the file.
-    pub(crate) fn rotary_row(&self, row: usize, config: &Config) -> usize {
+    pub fn rotary_row(&self, row: usize, config: &Config) -> usize {
         match self {
             Self::Gguf(_) => config.gguf_rotary_row(row),
             Self::Folder { .. } => row,

@@ -1,46 +1,36 @@
-//! Base models: from files to a decoder that runs steps.
+//! Base models: what one is, and the seam to the devices that compute with it.
 //!
 //! ```text
-//! ModelFiles (GGUF or folder) ─ Config ─┐
-//!                                       ├─ Model ── pack(AdapterWeights) → PackedAdapter
-//!                    tensors, packed ───┘    └──── CpuBackend: forward(Step) → logits
+//! ModelFiles (GGUF or folder) ── Config ── Base ──── ready(AdapterWeights) → ReadyAdapter
+//!                                            └────── backend() → Backend: forward(Step) → logits
 //! ```
 //!
-//! [`Backend`] is the seam that the engine drives. [`AdapterWeights`] is what an adapter changes,
-//! free of any file format. This crate knows nothing of requests, sampling, names of adapters, or
-//! HTTP.
+//! A device implements [`Base`], the weights in its own form, and [`Backend`], which the engine
+//! drives. [`AdapterWeights`] is what an adapter changes, free of any file format. This crate knows
+//! nothing of how a device computes, nor of requests, sampling, names of adapters, or HTTP.
 
-mod adapter;
+mod base;
 mod budget;
 pub mod config;
-mod cpu;
-mod decoder;
 pub mod delta;
+pub mod drive;
 mod error;
-mod experts;
 mod files;
-mod load;
-mod model;
 mod modules;
-pub mod pace;
-mod project;
-mod size;
+mod ready;
 mod step;
-mod weights;
+mod throttle;
 
-pub use adapter::PackedAdapter;
+pub use base::{BackendOptions, Base, KvBlock};
 pub use budget::{MemoryBudget, Want};
 pub use config::Config;
-pub use cpu::{CpuBackend, CpuOptions};
 pub use delta::{
     AdapterHash, AdapterWeights, EmbeddingDelta, LinearDelta, LinearId, LowRank, Matrix, Target,
 };
 pub use error::ModelError;
 pub use files::ModelFiles;
-pub use load::LoadOptions;
-pub use model::{AdapterDtype, Model};
 pub use modules::{Module, ModuleKind};
-pub use multigraft_kernels::{InstructionSet, KvDtype, Precision, return_freed, share_one_pool};
-pub use step::{
-    BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, Run, Slot, Step, StepTime, Wanted,
-};
+pub use multigraft_kernels::{KvDtype, LoraDtype as AdapterDtype, Precision};
+pub use ready::ReadyAdapter;
+pub use step::{Backend, BackendError, BlockId, Limits, Outputs, Run, Slot, Step, StepTime, Wanted};
+pub use throttle::Throttle;

@@ -8,13 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::adapter::PackedAdapter;
+use crate::ready::ReadyAdapter;
 
-/// Tokens per KV block. Fixed: the attention kernel works on one block of keys at a time.
-pub const BLOCK_TOKENS: usize = 16;
-
-/// A block of the paged KV cache, `0..Limits::blocks`. It holds keys and values of [`BLOCK_TOKENS`]
-/// consecutive positions of one sequence, for all layers.
+/// A block of the paged KV cache, `0..Limits::blocks`. It holds keys and values of
+/// [`Limits::block_tokens`] consecutive positions of one sequence, for all layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId(pub u32);
 
@@ -61,13 +58,13 @@ pub struct Run<'a> {
     pub tokens: &'a [u32],
     /// The position of the first of them. Positions before it are in the KV blocks already.
     pub start: usize,
-    /// The sequence's block table: position p lives in `blocks[p / BLOCK_TOKENS]`. Covers `start +
-    /// tokens.len()`.
+    /// The sequence's block table: position p lives in `blocks[p / block_tokens]`, where
+    /// `block_tokens` is [`Limits::block_tokens`]. Covers `start + tokens.len()`.
     pub blocks: &'a [BlockId],
     /// The adapter of all these rows; `None` is the base model.
     pub adapter: Option<Slot>,
     /// What the adapter's update is multiplied by, finite: 1 is as it was trained, 0 gives the
-    /// base's bits. Anything else is only right if [`PackedAdapter::unscalable`] says nothing.
+    /// base's bits. Anything else is only right if [`ReadyAdapter::unscalable`] says nothing.
     pub scale: f32,
     /// What is returned of these rows.
     pub wanted: Wanted,
@@ -102,6 +99,8 @@ pub struct Limits {
     pub hidden: usize,
     /// KV blocks.
     pub blocks: usize,
+    /// Positions that a block holds.
+    pub block_tokens: usize,
     /// What a block takes in memory, in bytes.
     pub block_bytes: usize,
     /// How many neighbouring blocks, at least 1, are best forgotten together.
@@ -115,9 +114,26 @@ pub struct Limits {
 /// Why a backend could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// The adapter was packed for another base model.
+    /// The adapter was made ready for another base model, or for another device.
     #[error("the adapter was packed for another base model")]
     WrongBase,
+    /// The device could not be started.
+    #[error("the device cannot be started: {0}")]
+    Start(String),
+    /// The device has too little free memory.
+    #[error("the device has {free} bytes of free memory, but {wanted} are needed")]
+    OutOfMemory {
+        /// What was needed, in bytes.
+        wanted: usize,
+        /// What is free, in bytes.
+        free: usize,
+    },
+    /// The device reported a fault; later steps may succeed.
+    #[error("the device reported a fault: {0}")]
+    Fault(String),
+    /// The device is gone: nothing more can be computed until a new backend is opened.
+    #[error("the device was lost: {0}")]
+    Lost(String),
 }
 
 /// Where the time of a step went, as the thread that leads it saw it. What is in none of its parts
@@ -137,8 +153,12 @@ pub trait Backend: Send {
     /// What it can hold.
     fn limits(&self) -> Limits;
 
-    /// Makes an adapter resident. Cheap: packing was done by whoever made the [`PackedAdapter`].
-    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError>;
+    /// Makes an adapter resident, which the backend holds until it is released. Cheap where the
+    /// device shares memory with the host: [`Base::ready`](crate::Base::ready) did the work.
+    ///
+    /// # Errors
+    /// If the adapter was made ready for another base or device, or the device has no room for it.
+    fn admit(&mut self, adapter: &Arc<ReadyAdapter>) -> Result<Slot, BackendError>;
 
     /// Lets an adapter go. Its slot may be handed out again.
     fn release(&mut self, slot: Slot);

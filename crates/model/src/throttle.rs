@@ -1,12 +1,12 @@
-//! Long work that gives way to steps: loading adapters beside a server's.
+//! Long work that gives way to steps, such as loading adapters while a server runs.
 //!
 //! Steps are computed by threads that wait for each other, so whoever interrupts one of them holds
 //! up all sequences, and the scheduler of an operating system gives out time in pieces that may be
 //! as long as a step. A thread that works in small pieces and sleeps in between does not. Work that
-//! takes long calls [`pause`] every so often; on threads that were not told to [`give_way`] it does
-//! nothing.
+//! takes long is given a [`Throttle`] and calls [`Throttle::pause`] every so often.
 
-use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,67 +16,92 @@ const REST: u32 = 7;
 /// Less work than this is not worth a pause.
 const PIECE: Duration = Duration::from_micros(150);
 
-thread_local! {
-    static PACE: RefCell<Option<Pace>> = const { RefCell::new(None) };
+/// The most work that is paid for with sleep: what a thread waited for between two jobs is no work.
+const MOST: Duration = Duration::from_millis(3);
+
+/// Paces one thread's work. Clones share the time of the last pause, so each thread has its own.
+/// The default never pauses.
+#[derive(Clone, Default)]
+pub struct Throttle(Option<Arc<Paced>>);
+
+struct Paced {
+    is_busy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// When the work began that is not yet paid for with sleep.
+    since: Mutex<Instant>,
 }
 
-struct Pace {
-    is_busy: Box<dyn Fn() -> bool>,
-    /// When it last paused.
-    since: Instant,
-}
+impl Throttle {
+    /// Never pauses.
+    pub const NONE: Self = Self(None);
 
-/// From now on this thread works an eighth of the time while `is_busy` says that others do.
-pub fn give_way(is_busy: impl Fn() -> bool + 'static) {
-    let pace = Pace {
-        is_busy: Box::new(is_busy),
-        since: Instant::now(),
-    };
-    PACE.with_borrow_mut(|slot| *slot = Some(pace));
-}
+    /// Lets a thread work an eighth of the time while `is_busy` says that steps are computed.
+    pub fn new(is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(Paced {
+            is_busy: Box::new(is_busy),
+            since: Mutex::new(Instant::now()),
+        })))
+    }
 
-/// Sleeps, if it is time to.
-pub fn pause() {
-    PACE.with_borrow_mut(|slot| {
-        let Some(pace) = slot else { return };
-        let worked = pace.since.elapsed();
+    /// Counts work from now on: what came before was waiting, or another thread's.
+    pub fn restart(&self) {
+        if let Some(paced) = &self.0 {
+            *paced.since() = Instant::now();
+        }
+    }
+
+    /// Sleeps if the thread has worked long enough, and steps are computed.
+    pub fn pause(&self) {
+        let Some(paced) = &self.0 else { return };
+        let worked = paced.since().elapsed();
         if worked < PIECE {
             return;
         }
-        if (pace.is_busy)() {
-            // What a thread waited for between two loads is no work.
-            thread::sleep(worked.min(20 * PIECE) * REST);
+        if (paced.is_busy)() {
+            thread::sleep(worked.min(MOST) * REST);
         }
-        pace.since = Instant::now();
-    });
+        *paced.since() = Instant::now();
+    }
+}
+
+impl Paced {
+    fn since(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Some(_) => "Throttle",
+            None => "Throttle::NONE",
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
 
     #[test]
-    fn a_thread_that_gives_way_asks_and_sleeps_and_no_other_does() {
-        // Not told to: nobody is asked, nothing fails.
-        thread::spawn(pause).join().expect("a pause");
-        let (busy, asked) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(0)));
-        let (is_busy, count) = (Rc::clone(&busy), Rc::clone(&asked));
-        give_way(move || {
-            count.set(count.get() + 1);
-            is_busy.get()
+    fn a_throttled_thread_asks_and_sleeps_and_no_other_does() {
+        Throttle::NONE.pause();
+        let (busy, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let (is_busy, count) = (Arc::clone(&busy), Arc::clone(&asked));
+        let throttle = Throttle::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            is_busy.load(Ordering::Relaxed)
         });
         let begin = Instant::now();
         thread::sleep(2 * PIECE);
-        pause();
+        throttle.pause();
         // What it worked and seven times as long again.
         assert!(begin.elapsed() >= 16 * PIECE);
-        assert_eq!(asked.get(), 1);
-        busy.set(false);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        busy.store(false, Ordering::Relaxed);
         thread::sleep(2 * PIECE);
-        pause();
-        assert_eq!(asked.get(), 2);
+        throttle.pause();
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
     }
 }

@@ -9,6 +9,7 @@ use reqwest::Url;
 use crate::{
     commands::bench::BenchArguments,
     config::{ModelOptions, NamedSource, ServerOptions},
+    device::Device,
     logging::LogFormat,
 };
 
@@ -234,6 +235,10 @@ pub(crate) struct VerifyArguments {
     /// The largest deviation of a logit that passes, as a fraction of the largest logit.
     #[arg(long, value_name = "FRACTION", default_value_t = 2e-4)]
     pub tolerance: f32,
+
+    /// What computes. `cpu` is this machine's processor.
+    #[arg(long, value_name = "DEVICE", env = "MULTIGRAFT_DEVICE", default_value = "cpu")]
+    pub device: Device,
 
     /// Threads; without it, one per core.
     #[arg(long, value_name = "COUNT")]

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use multigraft_model::return_freed;
+use multigraft_kernels::malloc::return_freed;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{task::spawn_blocking, time::sleep};
 

@@ -12,13 +12,14 @@ use multigraft_adapters::{
 };
 use multigraft_engine::Engine;
 use multigraft_model::{
-    AdapterDtype as ModelDtype, BLOCK_TOKENS, CpuBackend, CpuOptions, LoadOptions, MemoryBudget, Model,
-    ModelFiles, Precision,
+    AdapterDtype as ModelDtype, Backend, BackendOptions, Base as BaseModel, MemoryBudget, ModelFiles,
+    Precision, Throttle,
 };
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
     config::{AdapterDtype, ModelSettings, NamedSource, SelfTestMode},
+    device::Device,
     locate::{Located, Places},
     memory::{self, Bytes},
     progress::Progress,
@@ -38,7 +39,7 @@ pub(crate) struct Base {
     /// trained.
     title: String,
     /// Weights and configuration.
-    pub model: Arc<Model>,
+    pub model: Arc<dyn BaseModel>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template, if it has one.
@@ -73,7 +74,7 @@ impl Base {
         let tokenizer = Arc::new(tokenizer.with_context(of)?);
         let template = template.with_context(|| format!("the chat template of {}", path.display()))?;
         drop(files);
-        let model = open_model(&path, settings.threads, Precision::Native)?;
+        let model = open_model(settings.device, &path, settings.threads, Precision::Native)?;
         Ok(Self {
             name: settings.base_name.clone().unwrap_or(name),
             title,
@@ -98,8 +99,10 @@ impl Base {
             .adapter_memory
             .map_or(Ok(usize::MAX), |bytes| usize::try_from(bytes.0))?;
         let options = RegistryOptions { memory, ..options };
+        let is_busy = options.is_busy.clone();
+        let throttle = Throttle::new(move || is_busy.ask());
         let mut packer = Packer::new(Arc::clone(&self.model), shape, dtype);
-        packer.self_test = self.self_test(settings.self_test);
+        packer.self_test = self.self_test(settings.self_test, throttle)?;
         let registry = Registry::open(&self.name, packer, options)?;
         for source in sources(&settings.adapter, settings.adapters.as_deref())? {
             let name = source.name.clone();
@@ -113,34 +116,40 @@ impl Base {
         Ok(registry)
     }
 
-    fn self_test(&self, mode: SelfTestMode) -> Option<SelfTest> {
+    fn self_test(&self, mode: SelfTestMode, throttle: Throttle) -> Result<Option<SelfTest>> {
         let on_failure = match mode {
-            SelfTestMode::Off => return None,
+            SelfTestMode::Off => return Ok(None),
             SelfTestMode::Warn => OnFailure::Warn,
             SelfTestMode::Refuse => OnFailure::Refuse,
         };
         let tokenizer = Arc::clone(&self.tokenizer);
         let encode = move |text: &str| tokenizer.encode(text, true).map_err(|error| error.to_string());
         let model = Arc::clone(&self.model);
-        Some(SelfTest::new(model, Box::new(encode), on_failure))
+        Ok(Some(SelfTest::new(
+            model,
+            Box::new(encode),
+            on_failure,
+            throttle,
+        )?))
     }
 
     /// The backend with its KV cache.
-    pub(crate) fn backend(&self, settings: &ModelSettings) -> Result<CpuBackend> {
+    pub(crate) fn backend(&self, settings: &ModelSettings) -> Result<Box<dyn Backend>> {
         let context = self.context(settings)?;
         let kv_dtype = settings.kv_dtype.into();
-        let block = Bytes::from(CpuBackend::block_bytes(&self.model, kv_dtype));
+        let kv_block = self.model.kv_block(kv_dtype);
+        let block = Bytes::from(kv_block.bytes);
         let all = settings
             .engine
             .max_running
-            .saturating_mul(context.div_ceil(BLOCK_TOKENS)) as u64;
+            .saturating_mul(context.div_ceil(kv_block.tokens)) as u64;
         let blocks = match (settings.memory, settings.kv_memory) {
             (Some(memory), kv) => (memory.min(kv.unwrap_or(memory)).0 / block.0).min(all),
             (None, Some(memory)) => memory.0 / block.0,
             (None, None) => {
                 // A single context fits, if the machine has the memory: a model that cannot use its
                 // own is of little use.
-                let least = context.div_ceil(BLOCK_TOKENS) as u64;
+                let least = context.div_ceil(kv_block.tokens) as u64;
                 let most = memory::available()
                     .map_or(u64::MAX, |free| free.0 / 2 / block.0)
                     .max(1);
@@ -149,17 +158,19 @@ impl Base {
         };
         ensure!(
             blocks > 0,
-            "kv-memory is {}, but the keys and values of {BLOCK_TOKENS} tokens take {block}",
+            "kv-memory is {}, but the keys and values of {} tokens take {block}",
             settings.kv_memory.unwrap_or(DEFAULT_KV_MEMORY),
+            kv_block.tokens,
         );
-        let options = CpuOptions {
+        let options = BackendOptions {
             threads: settings.threads,
             blocks: usize::try_from(blocks)?,
             context,
             step_rows: settings.engine.step_tokens,
             kv_dtype,
+            throttle: Throttle::NONE,
         };
-        Ok(CpuBackend::new(Arc::clone(&self.model), options))
+        Ok(Arc::clone(&self.model).backend(options)?)
     }
 
     /// What adapters and keys and values take together.
@@ -167,11 +178,10 @@ impl Base {
         let Some(memory) = settings.memory else {
             return Ok(Arc::default());
         };
-        let kv_dtype = settings.kv_dtype.into();
         let context = self.context(settings)?;
-        let extent = CpuBackend::extent(&self.model, kv_dtype);
-        let blocks = context.div_ceil(BLOCK_TOKENS).next_multiple_of(extent);
-        let floor = blocks * CpuBackend::block_bytes(&self.model, kv_dtype);
+        let block = self.model.kv_block(settings.kv_dtype.into());
+        let blocks = context.div_ceil(block.tokens).next_multiple_of(block.extent);
+        let floor = blocks * block.bytes;
         ensure!(
             floor as u64 <= memory.min(settings.kv_memory.unwrap_or(memory)).0,
             "memory is {memory}{}, but the keys and values of one context of {context} tokens take {}: give more, or lower \
@@ -188,7 +198,7 @@ impl Base {
     pub(crate) fn context(&self, settings: &ModelSettings) -> Result<usize> {
         let most = self.model.config().context;
         match settings.context {
-            None => Ok(self.model.default_context()),
+            None => Ok(self.model.config().default_context()),
             Some(context) => {
                 ensure!(
                     context <= most,
@@ -204,12 +214,7 @@ impl Base {
     pub(crate) fn engine(&self, settings: &ModelSettings, budget: Arc<MemoryBudget>) -> Result<Engine> {
         let backend = self.backend(settings)?;
         let tokenizer = Arc::clone(&self.tokenizer);
-        Ok(Engine::start_within(
-            Box::new(backend),
-            tokenizer,
-            settings.engine,
-            budget,
-        ))
+        Ok(Engine::start_within(backend, tokenizer, settings.engine, budget))
     }
 }
 
@@ -320,17 +325,17 @@ pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
 }
 
 /// Opens and packs a model, with a progress bar if it takes long.
-pub(crate) fn open_model(path: &Path, threads: usize, precision: Precision) -> Result<Arc<Model>> {
+pub(crate) fn open_model(
+    device: Device,
+    path: &Path,
+    threads: usize,
+    precision: Precision,
+) -> Result<Arc<dyn BaseModel>> {
     let progress = Progress::new("model");
     let report = |done, total| progress.set(done, total);
-    let options = LoadOptions {
-        threads,
-        precision,
-        progress: Some(&report),
-    };
-    let model = Model::open(path, &options)?;
+    let model = device.open(path, threads, precision, &report)?;
     progress.finish();
-    Ok(Arc::new(model))
+    Ok(model)
 }
 
 /// The adapters of a folder and single ones; where both have a name, the single one.

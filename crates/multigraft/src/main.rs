@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod control_group;
+mod device;
 mod leftovers;
 mod load;
 mod locate;
@@ -22,7 +23,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use multigraft_model::{InstructionSet, share_one_pool};
+use multigraft_kernels::{InstructionSet, malloc::share_one_pool};
 
 use crate::cli::{Cli, Command};
 

@@ -344,7 +344,7 @@ mod tests {
 
     use multigraft_access::AUDIT_FILE;
     use multigraft_adapters::{BaseShape, Packer, RegistryOptions};
-    use multigraft_model::{ModelFiles, PackedAdapter};
+    use multigraft_model::{ModelFiles, ReadyAdapter};
 
     use super::*;
 
@@ -356,7 +356,7 @@ mod tests {
         let packer = Packer {
             shape: BaseShape::new(&config),
             size: Box::new(|_| 16),
-            pack: Box::new(|weights| Ok(PackedAdapter::claiming(weights.hash, 1000))),
+            pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 1000, Arc::new(())))),
             self_test: None,
         };
         Registry::open("base", packer, RegistryOptions::default()).expect("no data")

@@ -8,7 +8,9 @@ mod tensors;
 
 use std::collections::BTreeMap;
 
-use multigraft_model::{AdapterHash, AdapterWeights, EmbeddingDelta, LinearDelta, LinearId, LowRank, pace};
+use multigraft_model::{
+    AdapterHash, AdapterWeights, EmbeddingDelta, LinearDelta, LinearId, LowRank, Throttle,
+};
 use sha2::{Digest, Sha256};
 
 use tensors::Random;
@@ -148,6 +150,7 @@ pub(crate) fn merge(
     method: MergeMethod,
     hash: AdapterHash,
     parts: &[Ingredient],
+    throttle: &Throttle,
 ) -> Result<AdapterWeights, MergeError> {
     let mut linears: BTreeMap<LinearId, Vec<Update<'_>>> = BTreeMap::new();
     let mut embedding: Vec<Update<'_>> = Vec::new();
@@ -167,7 +170,7 @@ pub(crate) fn merge(
         (method, _) => method,
     };
     let one = |module: &str, updates: &[Update<'_>]| {
-        pace::pause();
+        throttle.pause();
         match method {
             MergeMethod::Sum => Ok(sum(updates)),
             _ => combined(method, hash, module, updates),

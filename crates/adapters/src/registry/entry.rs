@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use multigraft_model::{AdapterHash, PackedAdapter};
+use multigraft_model::{AdapterHash, ReadyAdapter};
 use multigraft_text::ChatTemplate;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ pub struct Entry {
     /// Where it came from.
     pub at: Reference,
     /// The adapter, shared with every other name for the same files.
-    pub packed: Arc<PackedAdapter>,
+    pub packed: Arc<ReadyAdapter>,
     /// What there is to know about it.
     pub info: Arc<AdapterInfo>,
     /// The chat template of its folder; several that are merged have none.

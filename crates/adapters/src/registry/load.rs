@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multigraft_model::{AdapterHash, AdapterWeights, PackedAdapter, pace, return_freed};
+use multigraft_kernels::malloc::return_freed;
+use multigraft_model::{AdapterHash, AdapterWeights, ReadyAdapter, Throttle};
 
 use super::memory::Held;
 use super::merging::Recipe;
@@ -116,7 +117,7 @@ pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Task>, count: usize) 
 fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Task>>) {
     step_back();
     let watched = Weak::clone(registry);
-    pace::give_way(move || {
+    let throttle = Throttle::new(move || {
         watched
             .upgrade()
             .is_some_and(|registry| registry.options.is_busy.ask())
@@ -139,9 +140,10 @@ fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Task>>) {
             return;
         };
         has_left_overs = true;
+        throttle.restart();
         let loaded = catch_unwind(AssertUnwindSafe(|| match &task {
-            Task::Load(job) => registry.load(job),
-            Task::Merge(recipe) => registry.make(recipe),
+            Task::Load(job) => registry.load(job, &throttle),
+            Task::Merge(recipe) => registry.make(recipe, &throttle),
         }));
         let loaded = loaded.unwrap_or(Err(LoadError::Panicked));
         match task {
@@ -174,12 +176,12 @@ fn step_back() {
 
 impl Inner {
     /// Reads, checks and packs an adapter. The files of one that is to be stored are kept.
-    fn load(&self, job: &Job) -> Result<Loaded, LoadError> {
+    fn load(&self, job: &Job, throttle: &Throttle) -> Result<Loaded, LoadError> {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
             named.begins(job.id);
         }
         let from = job.folder.clone().unwrap_or_default();
-        let files = AdapterFiles::read(&from).map_err(failed)?;
+        let files = AdapterFiles::read(&from, throttle).map_err(failed)?;
         let hash = files.hash;
         if let Kind::Active(Some(known)) = job.kind {
             files.check(known).map_err(failed)?;
@@ -189,12 +191,12 @@ impl Inner {
             Kind::Active(_) => None,
         };
         let Some(store) = store else {
-            return self.prepare(job, files, from);
+            return self.prepare(job, files, from, throttle);
         };
         let is_new = store
             .keep(&files)
             .map_err(|error| LoadError::Store(Arc::new(error)))?;
-        let loaded = self.prepare(job, files, store.folder(hash));
+        let loaded = self.prepare(job, files, store.folder(hash), throttle);
         if loaded.is_err() && is_new {
             store.discard(hash);
         }
@@ -202,7 +204,13 @@ impl Inner {
     }
 
     /// Checks and packs an adapter, unless it is in memory already.
-    fn prepare(&self, job: &Job, files: AdapterFiles, folder: PathBuf) -> Result<Loaded, LoadError> {
+    fn prepare(
+        &self,
+        job: &Job,
+        files: AdapterFiles,
+        folder: PathBuf,
+        throttle: &Throttle,
+    ) -> Result<Loaded, LoadError> {
         let hash = files.hash;
         let from = files.folder.clone();
         if let Some(resident) = self.lock().memory.using(hash) {
@@ -213,10 +221,10 @@ impl Inner {
                 promised: 0,
             });
         }
-        let adapter = files.parse(&self.packer.shape).map_err(failed)?;
+        let adapter = files.parse(&self.packer.shape, throttle).map_err(failed)?;
         let template = adapter.template.map(|template| template.compiled);
         let beside = template.as_ref().map_or(0, |template| template.bytes());
-        let (packed, room) = self.pack(&from, &adapter.weights, beside)?;
+        let (packed, room) = self.pack(&from, &adapter.weights, beside, throttle)?;
         let mut info = adapter.info;
         if let Some(test) = &self.packer.self_test {
             let refused = |reason| {
@@ -251,9 +259,10 @@ impl Inner {
         folder: &Path,
         weights: &AdapterWeights,
         beside: usize,
-    ) -> Result<(Arc<PackedAdapter>, Room<'_>), LoadError> {
+        throttle: &Throttle,
+    ) -> Result<(Arc<ReadyAdapter>, Room<'_>), LoadError> {
         let room = self.make_room((self.packer.size)(weights) + beside)?;
-        let packed = (self.packer.pack)(weights).map_err(|source| {
+        let packed = (self.packer.pack)(weights, throttle).map_err(|source| {
             failed(AdapterError::Pack {
                 folder: folder.to_owned(),
                 source: Box::new(source),
@@ -373,7 +382,7 @@ impl Inner {
 
 /// Whether the files in `folder` are still those of `hash`.
 pub(super) fn check_files(folder: &Path, hash: AdapterHash) -> Result<(), AdapterError> {
-    AdapterFiles::read(folder)?.check(hash)
+    AdapterFiles::read(folder, &Throttle::NONE)?.check(hash)
 }
 
 pub(super) fn failed(error: AdapterError) -> LoadError {

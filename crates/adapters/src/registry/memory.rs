@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use multigraft_model::{AdapterHash, MemoryBudget, PackedAdapter};
+use multigraft_model::{AdapterHash, MemoryBudget, ReadyAdapter};
 use multigraft_text::ChatTemplate;
 
 use super::Entry;
@@ -24,13 +24,13 @@ pub(super) struct Memory {
     /// How many were dropped for room since the start.
     evictions: u64,
     /// Adapters that were let go while somebody used them, and their bytes.
-    leaving: Vec<(Weak<PackedAdapter>, usize)>,
+    leaving: Vec<(Weak<ReadyAdapter>, usize)>,
 }
 
 /// What is in memory of an adapter, shared with whoever uses it.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    pub(super) packed: Arc<PackedAdapter>,
+    pub(super) packed: Arc<ReadyAdapter>,
     pub(super) info: Arc<AdapterInfo>,
     pub(super) template: Option<Arc<ChatTemplate>>,
 }
@@ -72,7 +72,7 @@ pub(super) struct Resident {
 
 /// Adapters that were dropped for room. They take long to free, which is for whoever has locked
 /// nothing.
-pub(super) type Dropped = Vec<Arc<PackedAdapter>>;
+pub(super) type Dropped = Vec<Arc<ReadyAdapter>>;
 
 /// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl Memory {
         idle
     }
 
-    fn drop(&mut self, hash: AdapterHash) -> Option<Arc<PackedAdapter>> {
+    fn drop(&mut self, hash: AdapterHash) -> Option<Arc<ReadyAdapter>> {
         let resident = self.adapters.remove(&hash)?;
         self.bytes -= resident.bytes;
         Some(resident.held.packed)

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use multigraft_model::{AdapterHash, AdapterWeights, LinearDelta, LowRank};
+use multigraft_model::{AdapterHash, AdapterWeights, LinearDelta, LowRank, Throttle};
 use tokio::sync::oneshot;
 
 use super::load::{Loaded, Task, failed};
@@ -142,22 +142,22 @@ fn unavailable(error: MergeError) -> Lookup {
 
 impl Inner {
     /// Makes a merged adapter from its parts' files: what is packed cannot be read back.
-    pub(super) fn make(&self, recipe: &Recipe) -> Result<Loaded, LoadError> {
+    pub(super) fn make(&self, recipe: &Recipe, throttle: &Throttle) -> Result<Loaded, LoadError> {
         let mut ingredients = Vec::with_capacity(recipe.parts.len());
         for part in &recipe.parts {
-            let files = AdapterFiles::read(&self.folder_of(&part.version)?).map_err(failed)?;
+            let files = AdapterFiles::read(&self.folder_of(&part.version)?, throttle).map_err(failed)?;
             files.check(part.hash).map_err(failed)?;
             ingredients.push(Ingredient {
                 name: part.name.clone(),
                 weight: part.weight,
-                weights: files.parse(&self.packer.shape).map_err(failed)?.weights,
+                weights: files.parse(&self.packer.shape, throttle).map_err(failed)?.weights,
             });
         }
-        let weights = merge(recipe.method, recipe.hash, &ingredients);
+        let weights = merge(recipe.method, recipe.hash, &ingredients, throttle);
         let weights = weights.map_err(|error| LoadError::Merge(Arc::new(error)))?;
         drop(ingredients);
         let info = info(recipe, &weights);
-        let (packed, room) = self.pack(&PathBuf::from(&recipe.name), &weights, 0)?;
+        let (packed, room) = self.pack(&PathBuf::from(&recipe.name), &weights, 0, throttle)?;
         Ok(Loaded {
             hash: recipe.hash,
             files: Fetched::default(),

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multigraft_model::{AdapterDtype, AdapterWeights, MemoryBudget, Model, ModelError, PackedAdapter};
+use multigraft_model::{
+    AdapterDtype, AdapterWeights, Base, MemoryBudget, ModelError, ReadyAdapter, Throttle,
+};
 
 use crate::base::BaseShape;
 use crate::self_test::SelfTest;
@@ -79,7 +81,8 @@ impl IsBusy {
         Self(Arc::new(is_busy))
     }
 
-    pub(super) fn ask(&self) -> bool {
+    /// Whether they are, just now.
+    pub fn ask(&self) -> bool {
         (self.0)()
     }
 }
@@ -118,8 +121,8 @@ impl Default for RegistryOptions {
 /// Says what an adapter takes in memory.
 pub type Size = Box<dyn Fn(&AdapterWeights) -> usize + Send + Sync>;
 
-/// Packs an adapter.
-pub type Pack = Box<dyn Fn(&AdapterWeights) -> Result<PackedAdapter, ModelError> + Send + Sync>;
+/// Makes an adapter ready, and pauses as the throttle says.
+pub type Pack = Box<dyn Fn(&AdapterWeights, &Throttle) -> Result<ReadyAdapter, ModelError> + Send + Sync>;
 
 /// How adapters are made ready for a base.
 pub struct Packer {
@@ -127,19 +130,21 @@ pub struct Packer {
     pub shape: BaseShape,
     /// What one takes in memory once it is packed, in bytes.
     pub size: Size,
-    /// Packs one.
+    /// Makes one ready.
     pub pack: Pack,
     /// Tests what each does, if it is to be tested.
     pub self_test: Option<SelfTest>,
 }
 
 impl Packer {
-    /// For adapters of `model`, which are kept as `dtype`. `shape` is the model's, under the name
-    /// by which adapters call it.
-    pub fn new(model: Arc<Model>, shape: BaseShape, dtype: AdapterDtype) -> Self {
-        let of = Arc::clone(&model);
-        let size = Box::new(move |weights: &AdapterWeights| of.packed_bytes(weights, dtype));
-        let pack = Box::new(move |weights: &AdapterWeights| model.pack(weights, dtype));
+    /// For adapters of `base`, which are kept as `dtype`. `shape` is the base's, under the name by
+    /// which adapters call it.
+    pub fn new(base: Arc<dyn Base>, shape: BaseShape, dtype: AdapterDtype) -> Self {
+        let of = Arc::clone(&base);
+        let size = Box::new(move |weights: &AdapterWeights| of.ready_bytes(weights, dtype));
+        let pack = Box::new(move |weights: &AdapterWeights, throttle: &Throttle| {
+            base.ready(weights, dtype, throttle)
+        });
         Self {
             shape,
             size,

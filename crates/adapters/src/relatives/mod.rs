@@ -19,7 +19,7 @@ mod vera;
 
 use std::collections::{BTreeMap, HashMap};
 
-use multigraft_model::{LinearId, Module, ModuleKind, pace};
+use multigraft_model::{LinearId, Module, ModuleKind, Throttle};
 use multigraft_weights::Tensor;
 use multigraft_weights::safetensors::Checkpoint;
 
@@ -39,6 +39,7 @@ pub(crate) fn updates<'a>(
     checkpoint: &'a Checkpoint,
     config: &mut PeftConfig,
     base: &BaseShape,
+    throttle: &Throttle,
 ) -> Result<Vec<Made<'a>>, Refusal> {
     let names: &[&'static str] = match config.kind {
         Kind::Lora | Kind::Ia3 => return Ok(checkpoint.tensors().map(Made::borrowed).collect()),
@@ -96,7 +97,7 @@ pub(crate) fn updates<'a>(
         updates.insert(known_as, (factors.a.rows, scaling));
         made.push(Made::of(&factors.a, format!("{path}.lora_A.weight"), tensor.name));
         made.push(Made::of(&factors.b, format!("{path}.lora_B.weight"), tensor.name));
-        pace::pause();
+        throttle.pause();
     }
     config.convert(updates);
     Ok(made)

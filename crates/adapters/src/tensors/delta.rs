@@ -1,6 +1,6 @@
 //! From tensors that fit to numbers: decoded, finite, in the form that the base packs.
 
-use multigraft_model::{LinearDelta, LinearId, LowRank, Matrix, ModuleKind, pace};
+use multigraft_model::{LinearDelta, LinearId, LowRank, Matrix, ModuleKind, Throttle};
 use multigraft_weights::Tensor;
 
 use super::agree::{Agreed, halves};
@@ -17,12 +17,13 @@ pub(crate) fn changes(
     agreed: &Agreed,
     config: &PeftConfig,
     base: &BaseShape,
+    throttle: &Throttle,
 ) -> Result<Changes, Refusal> {
     let mut linears = Vec::new();
     for slot in slots.iter() {
         if let ModuleKind::Linear(id @ LinearId::Layer { .. }) = slot.module.kind {
             linears.push((id, linear(slot, config)?));
-            pace::pause();
+            throttle.pause();
         }
     }
     let mut warnings: Vec<String> = agreed

@@ -16,7 +16,7 @@ mod tokens;
 
 pub(crate) use delta::{finite, matrix};
 
-use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId};
+use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId, Throttle};
 use multigraft_weights::Tensor;
 
 use crate::base::BaseShape;
@@ -55,8 +55,9 @@ pub(crate) fn read<'a>(
     tensors: impl Iterator<Item = Named<'a>>,
     config: &PeftConfig,
     base: &'a BaseShape,
+    throttle: &Throttle,
 ) -> Result<Changes, Refusal> {
     let mut slots = Slots::collect(tensors, base)?;
     let agreed = agree::agree(&mut slots, config, base)?;
-    delta::changes(&slots, &agreed, config, base)
+    delta::changes(&slots, &agreed, config, base, throttle)
 }

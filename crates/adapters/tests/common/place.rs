@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use multigraft_adapters::{
     Adding, Entry, Lookup, Outcome, Packer, Reference, Registry, RegistryOptions, Residency, Source, Waiting,
 };
-use multigraft_model::PackedAdapter;
+use multigraft_model::ReadyAdapter;
 
 use super::{Adapter, base};
 
@@ -38,12 +38,12 @@ impl Place {
             shape: base(false),
             self_test: None,
             size: Box::new(|_| BYTES),
-            pack: Box::new(move |weights| {
+            pack: Box::new(move |weights, _| {
                 if let Some(gate) = &gate {
                     let _ = gate.lock().unwrap().recv();
                 }
                 count.fetch_add(1, Ordering::SeqCst);
-                Ok(PackedAdapter::claiming(weights.hash, BYTES))
+                Ok(ReadyAdapter::new(weights.hash, BYTES, Arc::new(())))
             }),
         };
         Self {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use multigraft_model::{BLOCK_TOKENS, BlockId, Limits, MemoryBudget};
+use multigraft_model::{BlockId, Limits, MemoryBudget};
 
 use crate::prefix::{Lineage, PrefixCache};
 use extents::Extents;
@@ -23,6 +23,8 @@ use extents::Extents;
 pub(crate) struct BlockPool {
     shared: Rc<RefCell<Blocks>>,
     total: usize,
+    /// Positions that a block holds.
+    block_tokens: usize,
     /// Whether sequences share prefixes at all.
     sharing: bool,
 }
@@ -113,19 +115,25 @@ impl BlockPool {
         let blocks = Blocks {
             free: extents.with_memory().collect(),
             holders: vec![0; total],
-            cache: PrefixCache::default(),
+            cache: PrefixCache::new(limits.block_tokens),
             extents,
             held: 0,
         };
         Self {
             shared: Rc::new(RefCell::new(blocks)),
             total,
+            block_tokens: limits.block_tokens,
             sharing,
         }
     }
 
     pub(crate) fn total(&self) -> usize {
         self.total
+    }
+
+    /// Blocks that `tokens` positions take.
+    pub(crate) fn needed(&self, tokens: usize) -> usize {
+        tokens.div_ceil(self.block_tokens)
     }
 
     /// Blocks that tables hold.
@@ -172,7 +180,7 @@ impl BlockPool {
     }
 }
 
-/// The blocks of one sequence: position p lives in the block at `p / BLOCK_TOKENS`.
+/// The blocks of one sequence: position p lives in the block at `p / block_tokens`.
 #[derive(Debug)]
 pub(crate) struct BlockTable {
     blocks: Vec<BlockId>,
@@ -201,11 +209,6 @@ pub(crate) struct BlockCopy {
 }
 
 impl BlockTable {
-    /// Blocks that `tokens` positions take.
-    pub(crate) fn needed(tokens: usize) -> usize {
-        tokens.div_ceil(BLOCK_TOKENS)
-    }
-
     /// Gives an empty table blocks for all `tokens`: of the first `reusable` of them, which are
     /// fewer, those that the cache has. If `reserve` blocks would not be left then, takes none and
     /// says `None`.
@@ -220,7 +223,7 @@ impl BlockTable {
         };
         // Those that somebody holds cost nothing; the idle ones are among those that are available.
         let held = found.blocks.iter().filter(|&&block| !blocks.cache.is_idle(block));
-        let taken = Self::needed(tokens.len()) - held.count();
+        let taken = self.pool.needed(tokens.len()) - held.count();
         if !blocks.secure(taken + reserve) {
             return None;
         }
@@ -233,7 +236,7 @@ impl BlockTable {
         let grown = self.grow(tokens.len());
         debug_assert!(grown, "there are as many blocks as were counted");
         Some(Prefix {
-            positions: self.cached * BLOCK_TOKENS,
+            positions: self.cached * self.pool.block_tokens,
             copy: found.partial.map(|(from, positions)| BlockCopy {
                 from,
                 to: self.blocks[self.cached],
@@ -246,7 +249,7 @@ impl BlockTable {
     /// says `false`.
     #[must_use]
     pub(crate) fn grow(&mut self, tokens: usize) -> bool {
-        let more = Self::needed(tokens).saturating_sub(self.blocks.len());
+        let more = self.pool.needed(tokens).saturating_sub(self.blocks.len());
         let mut blocks = self.pool.shared.borrow_mut();
         if more > 0 && !blocks.secure(more) {
             return false;
@@ -262,10 +265,11 @@ impl BlockTable {
         if !self.pool.sharing {
             return;
         }
+        let size = self.pool.block_tokens;
         let mut blocks = self.pool.shared.borrow_mut();
-        for &tokens in computed.as_chunks::<BLOCK_TOKENS>().0.iter().skip(self.cached) {
+        for tokens in computed.chunks_exact(size).skip(self.cached) {
             let before = self.cached.checked_sub(1).map(|before| self.blocks[before]);
-            let parent = self.lineage.parent(self.cached, before);
+            let parent = self.lineage.parent(self.cached, before, size);
             let own = &mut self.blocks[self.cached];
             if let Some(twin) = blocks.cache.insert(parent, tokens, *own) {
                 blocks.hold(twin);

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tenant::Tenant;
+use crate::testing::BLOCK_TOKENS;
 
 const MINE: Namespace = Namespace {
     adapter: None,
@@ -21,6 +22,7 @@ fn limits(blocks: usize) -> Limits {
         vocab: 1,
         hidden: 5,
         blocks,
+        block_tokens: BLOCK_TOKENS,
         block_bytes: 1,
         extent: 2,
         context: 1,

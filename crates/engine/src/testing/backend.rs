@@ -6,8 +6,11 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 use multigraft_model::{
-    AdapterHash, BLOCK_TOKENS, Backend, BackendError, BlockId, Limits, Outputs, PackedAdapter, Slot, Step,
+    AdapterHash, Backend, BackendError, BlockId, Limits, Outputs, ReadyAdapter, Slot, Step,
 };
+
+/// Positions that a KV block holds.
+pub(crate) const BLOCK_TOKENS: usize = 16;
 
 /// What the KV cache holds at one position.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +120,7 @@ impl Backend for FakeBackend {
         self.limits
     }
 
-    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError> {
+    fn admit(&mut self, adapter: &Arc<ReadyAdapter>) -> Result<Slot, BackendError> {
         let hash = adapter.hash();
         if self.faults.refused == Some(hash) {
             return Err(BackendError::WrongBase);

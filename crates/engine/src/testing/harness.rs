@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use multigraft_model::{AdapterHash, Backend, Limits, MemoryBudget, PackedAdapter};
+use multigraft_model::{AdapterHash, Backend, Limits, MemoryBudget, ReadyAdapter};
 
-use super::{FakeBackend, FakeVocabulary, Recorder, Recording, VOCAB};
+use super::{BLOCK_TOKENS, FakeBackend, FakeVocabulary, Recorder, Recording, VOCAB};
 use crate::engine::{EngineOptions, Shared};
 use crate::error::SubmitError;
 use crate::event::RequestId;
@@ -22,6 +22,7 @@ pub(crate) fn generous() -> Limits {
         vocab: VOCAB,
         hidden: HIDDEN,
         blocks: 64,
+        block_tokens: BLOCK_TOKENS,
         block_bytes: 1,
         extent: 1,
         context: 1024,
@@ -34,7 +35,7 @@ pub(crate) fn hash(n: u8) -> AdapterHash {
 }
 
 pub(crate) fn adapter(n: u8) -> AdapterUse {
-    Arc::new(PackedAdapter::empty(hash(n))).into()
+    Arc::new(ReadyAdapter::new(hash(n), 0, Arc::new(()))).into()
 }
 
 /// The same at a scale.
@@ -44,7 +45,7 @@ pub(crate) fn scaled(n: u8, scale: f32) -> AdapterUse {
 
 /// An activated one, which sets in at these tokens.
 pub(crate) fn invoked(n: u8, invocation: &[u32]) -> AdapterUse {
-    Arc::new(PackedAdapter::empty(hash(n)).invoked_by(invocation)).into()
+    Arc::new(ReadyAdapter::new(hash(n), 0, Arc::new(())).invoked_by(invocation)).into()
 }
 
 /// The same answer each time, in a given number of tokens.

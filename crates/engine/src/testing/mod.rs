@@ -8,7 +8,7 @@ mod recorder;
 mod spec;
 mod vocabulary;
 
-pub(crate) use backend::{FakeBackend, Faults, logits_after, states_of};
+pub(crate) use backend::{BLOCK_TOKENS, FakeBackend, Faults, logits_after, states_of};
 pub(crate) use harness::{HIDDEN, Harness, adapter, exactly, generous, hash, invoked, scaled};
 pub(crate) use recorder::{Recorder, Recording};
 pub(crate) use spec::{cut, embedded, specified};

@@ -1,8 +1,8 @@
 //! Requests that nobody waits for.
 
-use multigraft_model::{BLOCK_TOKENS, Limits};
+use multigraft_model::Limits;
 
-use crate::testing::{FakeBackend, Harness, Recording, adapter, exactly, generous};
+use crate::testing::{BLOCK_TOKENS, FakeBackend, Harness, Recording, adapter, exactly, generous};
 use crate::{EngineOptions, Request};
 
 fn options(max_running: usize) -> EngineOptions {

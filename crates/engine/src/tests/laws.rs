@@ -140,7 +140,7 @@ fn generation() -> impl Strategy<Value = Request> {
 }
 
 /// Blocks that the longest of these requests takes.
-const LONGEST: usize = 79_usize.div_ceil(multigraft_model::BLOCK_TOKENS);
+const LONGEST: usize = 79_usize.div_ceil(crate::testing::BLOCK_TOKENS);
 
 /// An engine under pressure: few rows, few blocks, few sequences.
 fn tight() -> impl Strategy<Value = (Limits, EngineOptions)> {

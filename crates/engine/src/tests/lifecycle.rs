@@ -5,7 +5,8 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 
 use crate::testing::{
-    FakeBackend, FakeVocabulary, Faults, Harness, Recorder, Recording, adapter, exactly, generous,
+    BLOCK_TOKENS, FakeBackend, FakeVocabulary, Faults, Harness, Recorder, Recording, adapter, exactly,
+    generous,
 };
 use crate::{Engine, EngineOptions, Event, Request, RequestId, SubmitError};
 use multigraft_model::Limits;
@@ -347,6 +348,7 @@ fn limits_are_those_of_options_and_backend_together() {
         vocab: 24,
         hidden: 5,
         blocks: 3,
+        block_tokens: BLOCK_TOKENS,
         block_bytes: 1,
         extent: 1,
         context: 40,

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use crate::testing::{
-    FakeBackend, Faults, Harness, Recording, VOCAB, adapter, exactly, generous, invoked, scaled,
+    BLOCK_TOKENS, FakeBackend, Faults, Harness, Recording, VOCAB, adapter, exactly, generous, invoked, scaled,
 };
 use crate::{EngineOptions, Event, Request, Sampling, Stop, Tenant};
-use multigraft_model::{BLOCK_TOKENS, Limits};
+use multigraft_model::Limits;
 
 /// `count` tokens in which no block is like another.
 fn text(count: usize) -> Vec<u32> {

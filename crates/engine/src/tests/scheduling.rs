@@ -1,8 +1,10 @@
 //! Who computes what in which step.
 
-use crate::testing::{FakeBackend, Faults, Harness, Recorder, Recording, adapter, exactly, generous, hash};
+use crate::testing::{
+    BLOCK_TOKENS, FakeBackend, Faults, Harness, Recorder, Recording, adapter, exactly, generous, hash,
+};
 use crate::{EngineOptions, FinishReason, Request, SubmitError};
-use multigraft_model::{BLOCK_TOKENS, Limits};
+use multigraft_model::Limits;
 
 /// A prompt of `prompt` tokens, answered with exactly `output`.
 fn plain(prompt: usize, output: usize) -> Request {

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use multigraft_cpu::BLOCK_TOKENS;
 use multigraft_engine::{EngineOptions, Request, Sampling, Stop};
-use multigraft_model::BLOCK_TOKENS;
 use multigraft_weights::safetensors::Checkpoint;
 use proptest::prelude::*;
 

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use multigraft_cpu::BLOCK_TOKENS;
 use multigraft_engine::{EngineOptions, Request, Sampling, Tenant};
-use multigraft_model::BLOCK_TOKENS;
 
 use crate::served::{Served, answer_and_cached, submit};
 

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use multigraft_cpu::{CpuBase, LoadOptions};
 use multigraft_engine::{Engine, EngineOptions, Event, Finish, PromptToken, Request, Sink, Token};
-use multigraft_model::{AdapterDtype, CpuBackend, CpuOptions, KvDtype, LoadOptions, Model, PackedAdapter};
+use multigraft_model::{AdapterDtype, BackendOptions, Base, KvDtype, ReadyAdapter, Throttle};
 use multigraft_text::Tokenizer;
 
 /// A model with its adapters, by name.
 pub(crate) struct Served {
-    model: Arc<Model>,
+    base: Arc<CpuBase>,
     context: usize,
-    pub(crate) adapters: Vec<(String, Arc<PackedAdapter>)>,
+    pub(crate) adapters: Vec<(String, Arc<ReadyAdapter>)>,
     pub(crate) tokenizer: Arc<Tokenizer>,
 }
 
@@ -40,13 +41,15 @@ impl Served {
     }
 
     fn open(model: &Path, adapters: &Path, context: usize) -> Self {
-        let model = Model::open(model, &LoadOptions::default()).unwrap();
+        let base = CpuBase::open(model, &LoadOptions::default()).unwrap();
         let adapters = sorted(adapters).into_iter().map(|kind| {
-            let file = multigraft_adapters::read(&kind, model.config()).unwrap();
-            let packed = model.pack(&file.weights, AdapterDtype::F32).unwrap();
+            let file = multigraft_adapters::read(&kind, base.config()).unwrap();
+            let ready = base
+                .ready(&file.weights, AdapterDtype::F32, &Throttle::NONE)
+                .unwrap();
             (
                 kind.file_name().unwrap().to_str().unwrap().to_owned(),
-                Arc::new(packed),
+                Arc::new(ready),
             )
         });
         let adapters = adapters.collect();
@@ -54,7 +57,7 @@ impl Served {
         let tokenizer =
             Tokenizer::from_folder(&multigraft_testing::fixtures().join("tokenizer/smollm")).unwrap();
         Self {
-            model: Arc::new(model),
+            base: Arc::new(base),
             context,
             adapters,
             tokenizer: Arc::new(tokenizer),
@@ -62,16 +65,17 @@ impl Served {
     }
 
     pub(crate) fn engine(&self, threads: usize, blocks: usize, options: EngineOptions) -> Engine {
-        let cpu = CpuOptions {
+        let backend = BackendOptions {
             threads,
             blocks,
             context: self.context,
             step_rows: options.step_tokens,
             // The numbers of transformers and PEFT are those of float32.
             kv_dtype: KvDtype::F32,
+            throttle: Throttle::NONE,
         };
-        let backend = CpuBackend::new(Arc::clone(&self.model), cpu);
-        Engine::start(Box::new(backend), Arc::clone(&self.tokenizer), options)
+        let backend = Arc::clone(&self.base).backend(backend).unwrap();
+        Engine::start(backend, Arc::clone(&self.tokenizer), options)
     }
 }
 

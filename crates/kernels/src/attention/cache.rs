@@ -2,8 +2,8 @@
 
 use super::format::{Bf16, F32, Format, Int8, KvDtype};
 use crate::isa::LANES;
+use crate::reclaim;
 use crate::shared::SharedRows;
-use crate::unused;
 
 /// Positions of a block of the cache.
 pub const BLOCK_POSITIONS: usize = LANES;
@@ -141,7 +141,7 @@ impl KvLayer {
 
 /// Forgets `count` of `data`'s pieces of `len`, from `first` on.
 fn forget<T: bytemuck::AnyBitPattern>(data: &mut [T], len: usize, first: u32, count: usize) {
-    unused::forget(&mut data[first as usize * len..][..count * len]);
+    reclaim::forget(&mut data[first as usize * len..][..count * len]);
 }
 
 /// Copies one of `data`'s pieces of `len`.

@@ -2,9 +2,9 @@
 //! 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135), cut over long contexts (Dao et al.
 //! 2023, "Flash-Decoding").
 //!
-//! A step's rows are planned once ([`AttentionPlan`]). In each layer they [`enter`] the cache and
-//! then attend ([`attention`]). Query heads that share a key and value head, and rows of one
-//! sequence that stand in one block, share each load of keys and values.
+//! A step's rows are planned once ([`AttentionPlan`]). In each layer they store their keys and
+//! values ([`store_kv`]) and then attend ([`attention`]). Query heads that share a key and value
+//! head, and rows of one sequence that stand in one block, share each load of keys and values.
 //!
 //! A query's result depends on its own sequence alone, to the bit: scores are sums over features in
 //! order, weighted values sums over positions in order, cut into partials at fixed positions that
@@ -12,18 +12,18 @@
 //! decides nothing.
 
 mod cache;
-mod enter;
 mod format;
 mod head;
 mod partial;
 mod plan;
+mod store_kv;
 #[cfg(test)]
 mod tests;
 
 pub use cache::{BLOCK_POSITIONS, KvLayer};
-pub use enter::{HeadNorms, enter};
 pub use format::KvDtype;
 pub use plan::{AttentionPlan, Query};
+pub use store_kv::{HeadNorms, store_kv};
 
 use cache::{AnyStore, Shape, Store, with_store};
 use format::Format;

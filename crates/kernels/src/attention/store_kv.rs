@@ -1,7 +1,6 @@
 //! What happens to queries, keys and values before they attend: normalised, rotated, stored.
 
-use super::cache::BLOCK_POSITIONS;
-use super::cache::{AnyStore, KvLayer, SharedStore, with_store};
+use super::cache::{AnyStore, BLOCK_POSITIONS, KvLayer, SharedStore, with_store};
 use super::format::Format;
 use super::plan::{AttentionPlan, Tile};
 use crate::isa::{Isa, Kernel, dispatch};
@@ -29,7 +28,7 @@ pub struct HeadNorms<'a> {
 ///
 /// # Panics
 /// If sizes do not fit or the cache lacks a block.
-pub fn enter(
+pub fn store_kv(
     pool: &Pool,
     kv: &mut KvLayer,
     plan: &AttentionPlan<'_>,
@@ -50,8 +49,8 @@ pub fn enter(
     let qkv = SharedRows::new(qkv, stride);
     with_store!(&mut kv.store, store => {
         let store = store.shared(shape);
-        let entry = Entry { store, head_dim: shape.head_dim, kv_width, norms, angles, qkv, stride };
-        let task = |index: usize| dispatch(Enter { entry: &entry, tile: plan.tiles[index] });
+        let shared = Shared { store, head_dim: shape.head_dim, kv_width, norms, angles, qkv, stride };
+        let task = |index: usize| dispatch(StoreTile { shared: &shared, tile: plan.tiles[index] });
         if worth_sharing(len) {
             pool.run_chunked(plan.tiles.len(), task);
         } else {
@@ -61,7 +60,7 @@ pub fn enter(
 }
 
 /// What tasks share.
-struct Entry<'a, F: Format> {
+struct Shared<'a, F: Format> {
     store: SharedStore<'a, F>,
     head_dim: usize,
     kv_width: usize,
@@ -72,16 +71,16 @@ struct Entry<'a, F: Format> {
 }
 
 /// The rows of one tile: their block is this task's alone.
-struct Enter<'a, 'b, F: Format> {
-    entry: &'b Entry<'a, F>,
+struct StoreTile<'a, 'b, F: Format> {
+    shared: &'b Shared<'a, F>,
     tile: Tile<'b>,
 }
 
-impl<F: Format> Kernel for Enter<'_, '_, F> {
+impl<F: Format> Kernel for StoreTile<'_, '_, F> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Entry {
+        let Shared {
             store,
             head_dim,
             kv_width,
@@ -89,7 +88,7 @@ impl<F: Format> Kernel for Enter<'_, '_, F> {
             angles,
             qkv,
             stride,
-        } = self.entry;
+        } = self.shared;
         for row in 0..self.tile.rows {
             let index = self.tile.first_row + row;
             let (queries, keys_values) = qkv.slice(index, 0, *stride).split_at_mut(stride - 2 * kv_width);

@@ -48,7 +48,7 @@ impl Sequence {
                 sequence.plan(position..position + 1, 1),
                 sequence.row(position).to_vec(),
             );
-            enter(&Pool::new(1), &mut sequence.kv, &plan, None, None, &mut row);
+            store_kv(&Pool::new(1), &mut sequence.kv, &plan, None, None, &mut row);
         }
         sequence
     }
@@ -209,7 +209,7 @@ fn a_step_of_many_sequences_gives_each_what_it_gets_alone() {
         let mut qkv: Vec<f32> = rows.iter().flat_map(|&(s, p)| input(s, p)).collect();
         let mut out = vec![0.0; rows.len() * 6 * 24];
         let pool = Pool::new(threads);
-        enter(&pool, kv, &plan, None, None, &mut qkv);
+        store_kv(&pool, kv, &plan, None, None, &mut qkv);
         attention(&pool, kv, how, &plan, &qkv, &mut Vec::new(), &mut out);
         bits(&out)
     };
@@ -254,7 +254,7 @@ fn a_copied_block_is_the_block() {
         sequence.kv.copy_block(0, 1);
         sequence.blocks = vec![1, 2, 0];
         let plan = sequence.plan(32..48, 1);
-        enter(
+        store_kv(
             &Pool::new(1),
             &mut sequence.kv,
             &plan,

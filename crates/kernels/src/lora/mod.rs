@@ -8,7 +8,7 @@
 mod shrink;
 
 use crate::isa::{LANES, dispatch};
-use crate::matrix::{ActivationScratch, Activations, Ahead, PackedMatrix, Target, overlap};
+use crate::matrix::{ActivationScratch, Activations, PackedMatrix, Prefetch, Target, overlap};
 use crate::pool::Pool;
 use crate::scaled::ScaledInt8;
 use crate::shared::SharedRows;
@@ -210,7 +210,7 @@ pub fn add_lora(
                 width: lora.b.out(),
                 adds: true,
             };
-            lora.b.multiply_panels(its, &h, to, Ahead::NOTHING);
+            lora.b.multiply_panels(its, &h, to, Prefetch::NOTHING);
         }
     });
 }

@@ -8,7 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::panels::Stretch;
-use super::{Ahead, Target};
+use super::{Prefetch, Target};
 use crate::isa::{Isa, Kernel, LANES};
 
 /// Sixteen outputs × two inputs. Where the number of inputs is odd, the last weight is 0.
@@ -52,7 +52,7 @@ pub(super) struct Product<'a> {
     pub(super) panels: Stretch<'a, Pair>,
     pub(super) x: &'a [Inputs],
     pub(super) to: Target<'a>,
-    pub(super) ahead: Ahead<'a>,
+    pub(super) prefetch: Prefetch<'a>,
 }
 
 impl Kernel for Product<'_> {
@@ -63,11 +63,11 @@ impl Kernel for Product<'_> {
             panels,
             x,
             to,
-            mut ahead,
+            mut prefetch,
         } = self;
-        let lines = ahead.per_step(panels.iter().count());
+        let lines = prefetch.per_step(panels.iter().count());
         for (index, panel) in panels.iter() {
-            ahead.ask(isa, lines);
+            prefetch.ask(isa, lines);
             let rows = x.len() / panel.len();
             let mut row = 0;
             while row < rows {

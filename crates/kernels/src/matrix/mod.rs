@@ -18,20 +18,20 @@
 //! nor the instruction set: a row's result is the same to the bit in any batch.
 
 mod activations;
-mod ahead;
 mod bf16;
 mod float;
 mod int8;
 mod pack;
 mod panels;
+mod prefetch;
 mod product;
 mod target;
 #[cfg(test)]
 mod tests;
 
 pub use activations::{ActivationScratch, Activations};
-pub(crate) use ahead::Ahead;
 pub use pack::{PackError, Precision, RowOrder};
+pub(crate) use prefetch::Prefetch;
 pub(crate) use product::overlap;
 pub use product::{Part, matmul};
 pub(crate) use target::Target;
@@ -86,15 +86,15 @@ impl PackedMatrix {
     }
 
     /// Multiplies some panels with all rows of `x`, which is prepared for this matrix, and asks
-    /// `ahead` meanwhile, but for layouts in float32: those do not.
+    /// `prefetch` meanwhile, but for layouts in float32: those do not.
     pub(crate) fn multiply_panels(
         &self,
         panels: Range<usize>,
         x: &Activations<'_>,
         to: Target<'_>,
-        ahead: Ahead<'_>,
+        prefetch: Prefetch<'_>,
     ) {
         self.panels
-            .multiply_on(InstructionSet::current(), panels, x, to, ahead);
+            .multiply_on(InstructionSet::current(), panels, x, to, prefetch);
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::int8::{self, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8};
-use super::{Activations, Ahead, Target, bf16, float};
+use super::{Activations, Prefetch, Target, bf16, float};
 use crate::isa::{InstructionSet, LANES, dispatch_on};
 use crate::scaled::ScaledInt8;
 
@@ -93,7 +93,7 @@ impl Panels {
         panels: Range<usize>,
         x: &Activations<'_>,
         to: Target<'_>,
-        ahead: Ahead<'_>,
+        prefetch: Prefetch<'_>,
     ) {
         let inp = x.floats.width;
         with_blocks!(self,
@@ -103,11 +103,11 @@ impl Panels {
         },
         bf16 b => {
             let panels = Stretch::new(b, inp.div_ceil(2), panels);
-            dispatch_on(set, bf16::Product { panels, x: &x.scratch.bf16, to, ahead });
+            dispatch_on(set, bf16::Product { panels, x: &x.scratch.bf16, to, prefetch });
         },
         int8 b => {
             let panels = Stretch::new(b, int8_blocks(b, inp), panels);
-            dispatch_on(set, int8::Product::new(panels, &x.scratch.int8, to, ahead));
+            dispatch_on(set, int8::Product::new(panels, &x.scratch.int8, to, prefetch));
         })
     }
 }

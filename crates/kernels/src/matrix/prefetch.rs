@@ -9,7 +9,7 @@ pub(super) const LINE: usize = 64;
 
 /// Cache lines of pieces of memory, yet to be asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ahead<'a> {
+pub(crate) struct Prefetch<'a> {
     pieces: &'a [&'a [u8]],
     /// What is left, counted over the whole lines of all pieces.
     left: usize,
@@ -17,7 +17,7 @@ pub(crate) struct Ahead<'a> {
     next: usize,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> Prefetch<'a> {
     /// Nothing.
     pub(crate) const NOTHING: Self = Self {
         pieces: &[],
@@ -86,10 +86,10 @@ mod tests {
         ];
         let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
         for of in 1..20 {
-            let shares = (0..of).map(|share| Ahead::share(&pieces, share..share + 1, of));
-            assert_eq!(shares.map(|ahead| ahead.left).sum::<usize>(), 15 + 1 + 10);
+            let shares = (0..of).map(|share| Prefetch::share(&pieces, share..share + 1, of));
+            assert_eq!(shares.map(|prefetch| prefetch.left).sum::<usize>(), 15 + 1 + 10);
         }
-        let mut all = Ahead::share(&pieces, 0..1, 1);
+        let mut all = Prefetch::share(&pieces, 0..1, 1);
         let steps = (0..100).take_while(|_| {
             all.ask(Scalar, 3);
             all.left > 0

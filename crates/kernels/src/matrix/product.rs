@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ahead::Ahead;
+use super::prefetch::Prefetch;
 use super::{Activations, PackedMatrix, Target};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
@@ -62,8 +62,8 @@ pub fn matmul(
                 adds: false,
             };
             let from = first - weight.panels();
-            let ahead = Ahead::share(next, from + its.start..from + its.end, panels);
-            weight.multiply_panels(its, x, to, ahead);
+            let prefetch = Prefetch::share(next, from + its.start..from + its.end, panels);
+            weight.multiply_panels(its, x, to, prefetch);
         }
     });
 }

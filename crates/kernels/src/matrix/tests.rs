@@ -131,7 +131,7 @@ proptest! {
         let product = |set| {
             let mut sums = vec![[0.0; LANES]; rows];
             let to = Target { out: SharedRows::new(sums.as_flattened_mut(), LANES), row: 0, at: 0, width: LANES, adds: false };
-            packed.panels.multiply_on(set, 0..1, &x, to, Ahead::NOTHING);
+            packed.panels.multiply_on(set, 0..1, &x, to, Prefetch::NOTHING);
             sums
         };
         let expected = product(InstructionSet::Scalar);
@@ -160,7 +160,7 @@ proptest! {
         let product = |set| {
             let mut sums = vec![0.0; rows * out];
             let to = Target { out: SharedRows::new(&mut sums, out), row: 0, at: 0, width: out, adds: false };
-            packed.panels.multiply_on(set, 0..packed.panels(), &x, to, Ahead::NOTHING);
+            packed.panels.multiply_on(set, 0..packed.panels(), &x, to, Prefetch::NOTHING);
             sums
         };
         let expected = product(InstructionSet::Scalar);

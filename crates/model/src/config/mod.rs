@@ -161,6 +161,16 @@ impl Config {
         build::build(&gguf::raw(gguf)?)
     }
 
+    /// The longest sequence that is served unless another is asked for: what the model was made
+    /// for, but for models whose rotation differs in long sequences (longrope), where it is the
+    /// longest that needs no stretch.
+    pub fn default_context(&self) -> usize {
+        let ropes = self.ropes.iter().filter(|rope| rope.long_inv_freq.is_some());
+        ropes
+            .map(|rope| rope.short_context)
+            .fold(self.context, usize::min)
+    }
+
     /// Query, key and value features of one row: `(heads + 2·kv_heads) · head_dim`.
     pub fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim

@@ -113,7 +113,7 @@ impl Config {
     }
 
     /// The routed block's name and its experts' gate, up and down, as safetensors name them.
-    pub(crate) fn expert_names(&self) -> (&'static str, [&'static str; 3]) {
+    pub fn expert_names(&self) -> (&'static str, [&'static str; 3]) {
         if self.architecture == "mixtral" {
             ("block_sparse_moe", ["w1", "w3", "w2"])
         } else {

@@ -195,9 +195,7 @@ fn overview(base: &Base, registry: &Registry, engine: &Engine, settings: &ModelS
     let config = base.model.config();
     let adapters = registry.list();
     let kv_bytes = Bytes::from(
-        multigraft_model::CpuBackend::block_bytes(&base.model, settings.kv_dtype.into())
-            * limits.cache_tokens
-            / multigraft_model::BLOCK_TOKENS,
+        base.model.kv_block(settings.kv_dtype.into()).bytes * limits.cache_tokens / limits.block_tokens,
     );
     let (adapter_bytes, most) = registry.memory();
     let up_to = match most {

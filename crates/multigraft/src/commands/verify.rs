@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use multigraft_adapters::{Source, read};
 use multigraft_model::{
-    AdapterDtype, BLOCK_TOKENS, Backend, CpuBackend, CpuOptions, KvDtype, Model, PackedAdapter, Precision,
-    Slot,
+    AdapterDtype, Backend, BackendOptions, Base, KvDtype, Precision, ReadyAdapter, Slot, Throttle,
+    drive::{self, Case, Outcome},
 };
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use crate::{
     cli::VerifyArguments,
     config::default_threads,
     load::open_model,
-    verify::{BASE, Case, Outcome, Reference, Verdict, judge, run as compute},
+    verify::{BASE, Reference, Verdict, judge},
 };
 
 /// The most rows of a step. Prompts that are longer together are cut, so that prefill and decode
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<ExitCode> {
     let threads = arguments.threads.unwrap_or_else(default_threads);
     ensure!(threads > 0, "--threads is 0, but must be 1 or more");
     let reference = Reference::read(&arguments.reference)?;
-    let model = open_model(&arguments.base, threads, Precision::Exact)?;
+    let model = open_model(arguments.device, &arguments.base, threads, Precision::Exact)?;
     let rows = compare(
         &model,
         &reference,
@@ -89,18 +89,18 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// The adapters to compare: packed, or why not.
-type Adapters = BTreeMap<String, Result<Arc<PackedAdapter>, String>>;
+/// The adapters to compare: ready, or why not.
+type Adapters = BTreeMap<String, Result<Arc<ReadyAdapter>, String>>;
 
-fn adapters(model: &Model, folder: &Path) -> Result<(Adapters, Vec<String>)> {
+fn adapters(model: &dyn Base, folder: &Path) -> Result<(Adapters, Vec<String>)> {
     let found = Source::in_folder(folder)?;
     let open = |source: &Source| {
         let folder = source.at.folder().unwrap_or(Path::new(""));
         let file = read(folder, model.config()).map_err(|error| error.to_string())?;
-        let packed = model
-            .pack(&file.weights, AdapterDtype::F32)
+        let ready = model
+            .ready(&file.weights, AdapterDtype::F32, &Throttle::NONE)
             .map_err(|error| error.to_string())?;
-        Ok(Arc::new(packed))
+        Ok(Arc::new(ready))
     };
     let adapters = found
         .sources
@@ -111,15 +111,15 @@ fn adapters(model: &Model, folder: &Path) -> Result<(Adapters, Vec<String>)> {
 }
 
 fn compare(
-    model: &Arc<Model>,
+    model: &Arc<dyn Base>,
     reference: &Reference,
     folder: &Path,
     threads: usize,
     tolerance: f32,
 ) -> Result<Vec<Row>> {
-    let (adapters, skipped) = adapters(model, folder)?;
+    let (adapters, skipped) = adapters(&**model, folder)?;
     let mut rows = Vec::new();
-    let mut compared: Vec<(&str, Option<Arc<PackedAdapter>>)> = Vec::new();
+    let mut compared: Vec<(&str, Option<Arc<ReadyAdapter>>)> = Vec::new();
     for name in reference.expected.keys() {
         let not = |result| Row {
             name: name.clone(),
@@ -130,7 +130,7 @@ fn compare(
             continue;
         }
         match adapters.get(name) {
-            Some(Ok(packed)) => compared.push((name, Some(Arc::clone(packed)))),
+            Some(Ok(ready)) => compared.push((name, Some(Arc::clone(ready)))),
             Some(Err(reason)) => rows.push(not(Outcomes::Refused {
                 reason: reason.clone(),
             })),
@@ -171,12 +171,13 @@ fn compare(
 
 /// Runs every prompt of every adapter alone and then all of them together.
 fn verdicts(
-    model: &Arc<Model>,
+    model: &Arc<dyn Base>,
     reference: &Reference,
-    compared: &[(&str, Option<Arc<PackedAdapter>>)],
+    compared: &[(&str, Option<Arc<ReadyAdapter>>)],
     threads: usize,
 ) -> Result<Vec<Verdict>> {
     let vocab = model.config().vocab;
+    let block_tokens = model.kv_block(KvDtype::F32).tokens;
     let mut blocks = 1;
     for (name, _) in compared {
         for (prompt, expected) in reference.prompts.iter().zip(&reference.expected[*name]) {
@@ -185,25 +186,26 @@ fn verdicts(
                 "the reference has a vocabulary of {} tokens, the base of {vocab}",
                 expected.vocab
             );
-            blocks += (prompt.len() + expected.greedy.len()).div_ceil(BLOCK_TOKENS);
+            blocks += (prompt.len() + expected.greedy.len()).div_ceil(block_tokens);
         }
     }
-    let options = CpuOptions {
+    let options = BackendOptions {
         threads,
         blocks,
         context: model.config().context,
         step_rows: STEP_ROWS,
         kv_dtype: KvDtype::F32,
+        throttle: Throttle::NONE,
     };
-    let mut backend = CpuBackend::new(Arc::clone(model), options);
+    let mut backend = Arc::clone(model).backend(options)?;
     let slots: Vec<Option<Slot>> = compared
         .iter()
-        .map(|(_, packed)| packed.as_ref().map(|packed| backend.admit(packed)).transpose())
+        .map(|(_, ready)| ready.as_ref().map(|ready| backend.admit(ready)).transpose())
         .collect::<Result<_, _>>()?;
     let cases: Vec<Vec<Case<'_>>> = compared
         .iter()
         .zip(&slots)
-        .map(|((name, packed), &adapter)| {
+        .map(|((name, ready), &adapter)| {
             let expected = &reference.expected[*name];
             let with = reference.prompts.iter().zip(expected);
             with.map(|(prompt, expected)| Case {
@@ -211,9 +213,9 @@ fn verdicts(
                 generate: expected.greedy.len(),
                 adapter,
                 // One that is not invoked has no effect, in PEFT too.
-                sets_in: packed
+                sets_in: ready
                     .as_ref()
-                    .map_or(0, |packed| packed.sets_in(prompt).unwrap_or(usize::MAX)),
+                    .map_or(0, |ready| ready.sets_in(prompt).unwrap_or(usize::MAX)),
             })
             .collect()
         })
@@ -221,11 +223,11 @@ fn verdicts(
 
     let mut alone: Vec<Vec<Outcome>> = Vec::new();
     for cases in &cases {
-        let each = cases.iter().map(|&case| one(&mut backend, case));
+        let each = cases.iter().map(|&case| run_alone(&mut *backend, case));
         alone.push(each.collect::<Result<_>>()?);
     }
     let together: Vec<Case<'_>> = cases.concat();
-    let mixed = compute(&mut backend, &together).context("all prompts mixed")?;
+    let mixed = drive::run(&mut *backend, &together).context("all prompts mixed")?;
     let per_adapter = mixed.chunks(reference.prompts.len());
     Ok(compared
         .iter()
@@ -234,8 +236,8 @@ fn verdicts(
         .collect())
 }
 
-fn one(backend: &mut CpuBackend, case: Case<'_>) -> Result<Outcome> {
-    match compute(backend, &[case])?.pop() {
+fn run_alone(backend: &mut dyn Backend, case: Case<'_>) -> Result<Outcome> {
+    match drive::run(backend, &[case])?.pop() {
         Some(outcome) => Ok(outcome),
         None => bail!("the backend gave no answer"),
     }

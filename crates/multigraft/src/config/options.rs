@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use multigraft_adapters::{AllowedSource, Reference};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::memory::Bytes;
+use crate::{device::Device, memory::Bytes};
 
 /// The base model, its adapters, and what they may use. The file's table `[model]`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -89,6 +89,10 @@ pub(crate) struct ModelOptions {
     /// [default: 16GiB]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_DISK_CACHE")]
     pub disk_cache: Option<Bytes>,
+
+    /// What computes. `cpu` is this machine's processor. [default: cpu]
+    #[arg(long, value_name = "DEVICE", env = "MULTIGRAFT_DEVICE")]
+    pub device: Option<Device>,
 
     /// Threads that compute. [default: one per core]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_THREADS")]

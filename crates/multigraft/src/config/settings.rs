@@ -18,7 +18,7 @@ use reqwest::Url;
 use super::options::{
     AdapterDtype, BaseAlias, KvDtype, ModelOptions, NamedSource, SelfTestMode, ServerOptions, Switch,
 };
-use crate::memory::Bytes;
+use crate::{device::Device, memory::Bytes};
 
 /// The base model, its adapters, and what they may use.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +44,8 @@ pub(crate) struct ModelSettings {
     pub self_test: SelfTestMode,
     /// Disk space for what is fetched of adapters.
     pub disk_cache: Bytes,
+    /// What computes.
+    pub device: Device,
     /// Threads that compute, at least 1.
     pub threads: usize,
     /// The longest sequence, if not the model's own context.
@@ -107,6 +109,7 @@ impl ModelSettings {
             memory: flags.memory.or(file.memory),
             self_test: flags.self_test.or(file.self_test).unwrap_or(SelfTestMode::Warn),
             disk_cache: flags.disk_cache.or(file.disk_cache).unwrap_or(DISK_CACHE),
+            device: flags.device.or(file.device).unwrap_or_default(),
             threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),
             context: flags.context.or(file.context),
             kv_memory: flags.kv_memory.or(file.kv_memory),

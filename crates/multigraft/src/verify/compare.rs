@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use super::{driver::Outcome, reference::Expected};
+use multigraft_model::drive::Outcome;
+
+use super::reference::Expected;
 
 /// How one adapter (or the base) fared over all prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use multigraft_adapters::{Listed, Residency};
 use multigraft_engine::{Sizes, StepKinds};
-use multigraft_model::{BLOCK_TOKENS, StepTime};
+use multigraft_model::StepTime;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{
@@ -328,7 +328,7 @@ fn as_vllm(state: &AppState, adapters: &[Listed]) -> Registry {
         "vllm:cache_config",
         "Blocks of keys and values",
         Info::new(CacheConfig {
-            block_size: BLOCK_TOKENS,
+            block_size: state.engine.limits().block_tokens,
             num_gpu_blocks: stats.blocks_total,
         }),
     );

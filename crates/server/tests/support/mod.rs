@@ -35,7 +35,7 @@ use multigraft_batches::Store;
 use multigraft_engine::{Engine, EngineOptions};
 use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, Outputs,
-    PackedAdapter, Slot, Step, Target,
+    ReadyAdapter, Slot, Step, Target,
 };
 use multigraft_server::{
     AppState, BaseInfo, Batches, Constraints, Limits, Meters, Metrics, Telemetry, Underway, router,
@@ -68,6 +68,7 @@ impl Backend for Alphabet {
             vocab: VOCAB,
             hidden: HIDDEN,
             blocks: 4096,
+            block_tokens: 16,
             block_bytes: 1,
             extent: 1,
             context: self.context,
@@ -75,7 +76,7 @@ impl Backend for Alphabet {
         }
     }
 
-    fn admit(&mut self, adapter: &Arc<PackedAdapter>) -> Result<Slot, BackendError> {
+    fn admit(&mut self, adapter: &Arc<ReadyAdapter>) -> Result<Slot, BackendError> {
         self.slots.push(adapter.hash().0[0]);
         Ok(Slot(self.slots.len() as u32 - 1))
     }
@@ -314,11 +315,11 @@ fn registry(gate: Option<mpsc::Receiver<()>>, data: Option<PathBuf>) -> Registry
         shape: shape(),
         self_test: None,
         size: Box::new(|_| 16),
-        pack: Box::new(move |weights| {
+        pack: Box::new(move |weights, _| {
             if let Some(gate) = &gate {
                 let _ = gate.lock().expect("one thread").recv();
             }
-            Ok(PackedAdapter::claiming(weights.hash, 16))
+            Ok(ReadyAdapter::new(weights.hash, 16, Arc::new(())))
         }),
     };
     let options = RegistryOptions {
@@ -347,7 +348,7 @@ fn registry(gate: Option<mpsc::Receiver<()>>, data: Option<PathBuf>) -> Registry
             name: name.to_owned(),
             hash,
             at: Reference::Folder(PathBuf::from("/adapters").join(name)),
-            packed: Arc::new(PackedAdapter::empty(hash)),
+            packed: Arc::new(ReadyAdapter::new(hash, 0, Arc::new(()))),
             info: Arc::new(info),
             template: None,
         };

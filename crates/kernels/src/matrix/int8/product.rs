@@ -4,9 +4,9 @@ use super::group::Group;
 use super::layout::Block;
 use super::rows::{INPUTS, Rows, TILE, Tile, tile_rows};
 use crate::isa::{Isa, Kernel, LANES, dispatch};
-use crate::matrix::ahead::LINE;
 use crate::matrix::panels::Stretch;
-use crate::matrix::{Ahead, Target};
+use crate::matrix::prefetch::LINE;
+use crate::matrix::{Prefetch, Target};
 
 /// Rows that all panels are multiplied with before the next ones: so many stay in a core's
 /// second-level cache.
@@ -20,7 +20,7 @@ pub(in crate::matrix) struct Product<'a, B> {
     panels: Stretch<'a, B>,
     x: &'a Rows,
     to: Target<'a>,
-    ahead: Ahead<'a>,
+    prefetch: Prefetch<'a>,
     /// Lines of it to ask for with each group of weights.
     lines: usize,
 }
@@ -30,13 +30,13 @@ impl<'a, B> Product<'a, B> {
         panels: Stretch<'a, B>,
         x: &'a Rows,
         to: Target<'a>,
-        ahead: Ahead<'a>,
+        prefetch: Prefetch<'a>,
     ) -> Self {
         Self {
             panels,
             x,
             to,
-            ahead,
+            prefetch,
             lines: 0,
         }
     }
@@ -48,7 +48,7 @@ impl<B: Block> Kernel for Product<'_, B> {
     fn run<I: Isa>(mut self, isa: I) {
         let rows = self.x.rows;
         let steps = self.x.blocks * rows.div_ceil(TILE);
-        self.lines = self.ahead.per_step(steps * self.panels.len());
+        self.lines = self.prefetch.per_step(steps * self.panels.len());
         for start in (0..rows).step_by(ROWS_IN_CACHE) {
             let end = rows.min(start + ROWS_IN_CACHE);
             for (index, panel) in self.panels.iter() {
@@ -102,7 +102,7 @@ impl<B: Block> Product<'_, B> {
                 if let Some(next) = next.get(b) {
                     ask_for(isa, next, g);
                 }
-                self.ahead.ask(isa, self.lines);
+                self.prefetch.ask(isa, self.lines);
                 block.group(isa, g).add_to(isa, &mut sums, x);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use multigraft_model::InstructionSet;
+use multigraft_kernels::InstructionSet;
 
 use super::{Findings, model::Base};
 use crate::{

@@ -2,8 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use multigraft_adapters::{Reference, trained_on};
-use multigraft_kernels::KvLayer;
-use multigraft_model::{BLOCK_TOKENS, Config, ModelFiles};
+use multigraft_model::{Config, ModelFiles};
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use super::Findings;
@@ -25,15 +24,9 @@ pub(super) struct Base {
 impl Base {
     /// What keys and values may take where there is no budget, with so much memory free.
     pub(super) fn kv_bytes(&self, settings: &ModelSettings, free: Bytes) -> Bytes {
-        let Config {
-            layers,
-            kv_heads,
-            head_dim,
-            ..
-        } = &self.config;
-        let block = layers.len() * KvLayer::block_bytes(*kv_heads, *head_dim, settings.kv_dtype.into());
+        let block = settings.device.kv_block(&self.config, settings.kv_dtype.into());
         let context = settings.context.unwrap_or(self.config.context);
-        let one = block.saturating_mul(context.div_ceil(BLOCK_TOKENS));
+        let one = block.bytes.saturating_mul(context.div_ceil(block.tokens));
         let all = one.saturating_mul(settings.engine.max_running);
         let most = Bytes::from(all).min(DEFAULT_KV_MEMORY).max(Bytes::from(one));
         settings.kv_memory.unwrap_or(most.min(Bytes(free.0 / 2)))

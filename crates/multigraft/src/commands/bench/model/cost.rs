@@ -1,7 +1,7 @@
 //! What a step of a model has to read and to compute, from its files and its configuration.
 
 use multigraft_kernels::BlockType;
-use multigraft_model::{BLOCK_TOKENS, Config, CpuBackend, KvDtype, Model, ModelFiles, config::FfnConfig};
+use multigraft_model::{Base, Config, KvDtype, ModelFiles, config::FfnConfig};
 
 use super::super::roofline::Work;
 
@@ -43,8 +43,8 @@ pub(super) struct Rows {
 }
 
 impl Cost {
-    pub(super) fn of(model: &Model, files: &ModelFiles, kv_dtype: KvDtype) -> Self {
-        let config = model.config();
+    pub(super) fn of(base: &dyn Base, files: &ModelFiles, kv_dtype: KvDtype) -> Self {
+        let config = base.config();
         let (mut dense, mut head, mut experts) = (Work::default(), Work::default(), Work::default());
         let mut table = 0.0;
         for tensor in files.tensors().filter(|tensor| tensor.shape.len() > 1) {
@@ -63,13 +63,13 @@ impl Cost {
         }
         // Packed weights are what is read; files say only how much of them a step can do without.
         let unread = if config.tied_embeddings { 0.0 } else { table };
-        dense.bytes = model.bytes() as f64 - unread - experts.bytes - head.bytes;
+        dense.bytes = base.bytes() as f64 - unread - experts.bytes - head.bytes;
         Self {
             dense,
             head,
             experts,
             active: active_share(config),
-            attention: Attention::of(model, kv_dtype),
+            attention: Attention::of(base, kv_dtype),
         }
     }
 
@@ -96,10 +96,11 @@ impl Cost {
 }
 
 impl Attention {
-    fn of(model: &Model, dtype: KvDtype) -> Self {
-        let config = model.config();
+    fn of(base: &dyn Base, dtype: KvDtype) -> Self {
+        let config = base.config();
         let layers = config.layers.len();
-        let bytes = CpuBackend::block_bytes(model, dtype) as f64 / (BLOCK_TOKENS * layers) as f64;
+        let block = base.kv_block(dtype);
+        let bytes = block.bytes as f64 / (block.tokens * layers) as f64;
         Self {
             windows: config.layers.iter().map(|layer| layer.window).collect(),
             // Query times key and weight times value.
@@ -181,17 +182,17 @@ fn active_share(config: &Config) -> f64 {
 #[cfg(test)]
 mod tests {
     use anyhow::Result;
-    use multigraft_model::LoadOptions;
+    use multigraft_cpu::{CpuBase, LoadOptions};
     use multigraft_testing::{fixtures, smollm2};
 
     use super::*;
 
-    fn cost(path: &std::path::Path) -> Result<(Model, Cost)> {
+    fn cost(path: &std::path::Path) -> Result<(CpuBase, Cost)> {
         let options = LoadOptions {
             threads: 1,
             ..LoadOptions::default()
         };
-        let model = Model::open(path, &options)?;
+        let model = CpuBase::open(path, &options)?;
         let cost = Cost::of(&model, &ModelFiles::open(path)?, KvDtype::Bf16);
         Ok((model, cost))
     }

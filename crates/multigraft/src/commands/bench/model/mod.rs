@@ -2,14 +2,16 @@
 //! HTTP.
 
 mod cost;
-mod drive;
 
-use std::{iter, path::Path, sync::Arc};
+use std::{iter, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Result, ensure};
 use multigraft_adapters::RegistryOptions;
 use multigraft_kernels::machine::Machine;
-use multigraft_model::{Backend, CpuBackend, ModelFiles, PackedAdapter, Slot};
+use multigraft_model::{
+    ModelFiles, ReadyAdapter, Slot, Wanted,
+    drive::{Driver, Sequence},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -26,7 +28,6 @@ use crate::{
     memory::Bytes,
 };
 use cost::{Cost, Rows};
-use drive::{Driver, blocks};
 
 /// One figure: a phase at some sizes.
 struct Figure {
@@ -63,7 +64,7 @@ struct Bench<'a> {
     settings: ModelSettings,
     base: Base,
     cost: Cost,
-    adapters: Vec<Arc<PackedAdapter>>,
+    adapters: Vec<Arc<ReadyAdapter>>,
     /// The longest sequence of the model.
     context: usize,
 }
@@ -95,7 +96,7 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     let bench = Bench {
         arguments,
         cost: Cost::of(
-            &base.model,
+            &*base.model,
             &ModelFiles::open(&base.path)?,
             settings.kv_dtype.into(),
         ),
@@ -176,15 +177,16 @@ impl Bench<'_> {
         let decodes = self.decodes();
         let batch = decodes.iter().map(|(batch, _)| *batch).max().unwrap_or(1);
         settings.engine.step_tokens = settings.engine.step_tokens.max(batch);
+        let block = self.base.model.kv_block(settings.kv_dtype.into());
+        let blocks = |tokens: usize| tokens.div_ceil(block.tokens);
         let decoding = decodes
             .iter()
-            .map(|(batch, context)| blocks(*batch, context + self.arguments.steps));
+            .map(|(batch, context)| batch * blocks(context + self.arguments.steps));
         let needed = decoding
-            .chain(self.prefills().iter().map(|length| blocks(1, *length)))
+            .chain(self.prefills().iter().map(|length| blocks(*length)))
             .max();
-        let block = CpuBackend::block_bytes(&self.base.model, settings.kv_dtype.into());
         settings.memory = None;
-        settings.kv_memory = Some(Bytes::from(needed.unwrap_or(1) * block));
+        settings.kv_memory = Some(Bytes::from(needed.unwrap_or(1) * block.bytes));
         let mut backend = self.base.backend(&settings)?;
         let slots = self
             .adapters
@@ -193,15 +195,15 @@ impl Bench<'_> {
         let slots: Vec<Option<Slot>> = slots.collect::<Result<_, _>>()?;
 
         let mut figures = Vec::new();
-        let mut driver = Driver::new(&mut backend);
+        let mut timer = StepTimer::new(Driver::new(&mut *backend), block.tokens);
         for adapters in [&[None][..], &slots[..]] {
             if adapters.is_empty() {
                 continue;
             }
             for length in self.prefills().into_iter().filter(|_| self.does(Phase::Prefill)) {
                 // Once without a clock: memory that is touched for the first time, a cold cache.
-                driver.prefill(length, adapters[0])?;
-                let times = (0..self.arguments.repetitions).map(|_| driver.prefill(length, adapters[0]));
+                timer.prefill(length, adapters[0])?;
+                let times = (0..self.arguments.repetitions).map(|_| timer.prefill(length, adapters[0]));
                 figures.push(Figure {
                     phase: Phase::Prefill,
                     threads,
@@ -220,7 +222,7 @@ impl Bench<'_> {
                     batch,
                     tokens: context,
                     adapters: distinct,
-                    seconds: driver.decode(batch, context, self.arguments.steps, adapters)?,
+                    seconds: timer.decode(batch, context, self.arguments.steps, adapters)?,
                     work: self.decode_work(batch, context, distinct),
                 });
             }
@@ -365,6 +367,69 @@ impl Bench<'_> {
             "weight_bytes": self.base.model.bytes(),
             "runs": runs.collect::<Vec<_>>(),
         })
+    }
+}
+
+/// Times steps of tokens that mean nothing: time does not depend on them.
+struct StepTimer<'a> {
+    driver: Driver<'a>,
+    vocab: u32,
+    block_tokens: usize,
+    /// State of a linear congruential generator.
+    random: u32,
+}
+
+impl<'a> StepTimer<'a> {
+    fn new(mut driver: Driver<'a>, block_tokens: usize) -> Self {
+        let vocab = driver.backend().limits().vocab;
+        Self {
+            driver,
+            vocab: u32::try_from(vocab).unwrap_or(u32::MAX),
+            block_tokens,
+            random: 1,
+        }
+    }
+
+    /// Seconds to compute a prompt of so many tokens, in steps as large as the backend takes, up to
+    /// its first logits.
+    fn prefill(&mut self, length: usize, adapter: Option<Slot>) -> Result<f64> {
+        let tokens = self.tokens(length);
+        let mut sequences = Sequence::side_by_side(1, length, &[adapter], self.block_tokens);
+        let begin = Instant::now();
+        self.driver.prefill(&mut sequences[0], &tokens, Wanted::Last)?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// Seconds of each of `steps` steps with one row for each of `batch` sequences of `context`
+    /// tokens, the adapters dealt out in turn.
+    fn decode(
+        &mut self,
+        batch: usize,
+        context: usize,
+        steps: usize,
+        adapters: &[Option<Slot>],
+    ) -> Result<Vec<f64>> {
+        let mut sequences = Sequence::side_by_side(batch, context + steps, adapters, self.block_tokens);
+        for sequence in &mut sequences {
+            let tokens = self.tokens(context);
+            self.driver.prefill(sequence, &tokens, Wanted::None)?;
+        }
+        let mut seconds = Vec::with_capacity(steps);
+        for _ in 0..steps {
+            let tokens = self.tokens(batch);
+            let begin = Instant::now();
+            self.driver.decode(&mut sequences, &tokens)?;
+            seconds.push(begin.elapsed().as_secs_f64());
+        }
+        Ok(seconds)
+    }
+
+    fn tokens(&mut self, count: usize) -> Vec<u32> {
+        let next = || {
+            self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (self.random >> 8) % self.vocab
+        };
+        std::iter::repeat_with(next).take(count).collect()
     }
 }
 
