@@ -13,6 +13,7 @@
 
 mod adapter;
 mod backend;
+mod base;
 mod decoder;
 mod experts;
 mod load;

@@ -11,7 +11,7 @@ const FLOAT: usize = size_of::<f32>();
 impl CpuBase {
     /// Memory of an adapter once it is packed, in bytes: `PackedAdapter::bytes` before any of it is
     /// taken.
-    pub(crate) fn packed_bytes(&self, weights: &AdapterWeights, dtype: LoraDtype) -> usize {
+    pub(crate) fn adapter_bytes(&self, weights: &AdapterWeights, dtype: LoraDtype) -> usize {
         let linears = weights
             .linears
             .iter()

@@ -4,17 +4,10 @@ use std::ops::Range;
 
 use super::cache::BLOCK_POSITIONS;
 use super::format::Format;
-use super::partial::Work;
+use super::plan::PARTIAL_BLOCKS;
+use super::work::Work;
 use crate::activation::tanh;
 use crate::isa::{Isa, LANES, exp};
-
-/// Blocks of a partial: long enough that adding partials costs little, short enough that a
-/// partial's keys and values stay in the second cache level, and that a context of a few thousand
-/// positions keeps several threads busy.
-pub(super) const PARTIAL_BLOCKS: usize = 16;
-
-/// Positions of a partial.
-pub(super) const PARTIAL_POSITIONS: usize = PARTIAL_BLOCKS * BLOCK_POSITIONS;
 
 /// Bytes of a cache line, on the processors that this is made for; where it is not, prefetching
 /// helps less.

@@ -19,6 +19,7 @@ mod plan;
 mod store_kv;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use cache::{BLOCK_POSITIONS, KvLayer};
 pub use format::KvDtype;
@@ -27,7 +28,8 @@ pub use store_kv::{HeadNorms, store_kv};
 
 use cache::{AnyStore, Shape, Store, with_store};
 use format::Format;
-use partial::{Gather, SpanTask, Work};
+use partial::{Gather, SpanTask};
+use work::Work;
 
 use crate::isa::{InstructionSet, dispatch_on};
 use crate::pool::Pool;

@@ -8,31 +8,12 @@
 
 use std::ops::Range;
 
-use super::Attention;
-use super::cache::{BLOCK_POSITIONS, Shape, Store};
+use super::cache::BLOCK_POSITIONS;
 use super::format::Format;
-use super::head::{Head, PARTIAL_BLOCKS, PARTIAL_POSITIONS, Weights, accumulators};
-use super::plan::Tile;
+use super::head::{Head, Weights, accumulators};
+use super::plan::{PARTIAL_BLOCKS, PARTIAL_POSITIONS, Tile};
+use super::work::Work;
 use crate::isa::{Isa, Kernel, LANES, exp};
-use crate::shared::SharedRows;
-
-/// What tasks share.
-#[derive(Clone, Copy)]
-pub(super) struct Work<'a, F: Format> {
-    pub(super) store: &'a Store<F>,
-    pub(super) shape: Shape,
-    pub(super) how: Attention,
-    /// `[rows, q_stride]`, heads first.
-    pub(super) q: &'a [f32],
-    pub(super) q_stride: usize,
-    /// `[rows, heads · head_dim]`
-    pub(super) out: SharedRows<'a>,
-    /// `[rows, heads · 2]`: largest score and sum of weights of the rows of tiles that are not cut.
-    pub(super) sums: SharedRows<'a>,
-    /// `[slots, heads · (head_dim + 2)]`: the partials of the tiles that are, each head's values
-    /// and sums.
-    pub(super) slots: SharedRows<'a>,
-}
 
 impl<'a, F: Format> Work<'a, F> {
     /// Positions that a tile's row sees.

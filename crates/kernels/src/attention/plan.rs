@@ -3,7 +3,14 @@
 use std::ops::Range;
 
 use super::cache::BLOCK_POSITIONS;
-use super::head::PARTIAL_POSITIONS;
+
+/// Blocks of a partial: long enough that adding partials costs little, short enough that a
+/// partial's keys and values stay in the second cache level, and that a context of a few thousand
+/// positions keeps several threads busy.
+pub(super) const PARTIAL_BLOCKS: usize = 16;
+
+/// Positions of a partial.
+pub(super) const PARTIAL_POSITIONS: usize = PARTIAL_BLOCKS * BLOCK_POSITIONS;
 
 /// One row that attends.
 #[derive(Clone, Copy, Debug)]
