@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use multigraft_adapters::{
     Adding, AllowedSource, AllowedSources, BaseShape, Lookup, Packer, Reference, Registry, RegistryOptions,

@@ -38,7 +38,7 @@ impl Place {
             ..LoadOptions::default()
         };
         let model = Arc::new(CpuBase::open(&folder().join("model"), &load).unwrap());
-        let packer = Packer::new(Arc::clone(&model), BaseShape::new(model.config()), dtype);
+        let packer = Packer::new(model.clone(), BaseShape::new(model.config()), dtype);
         let registry = Registry::open("base", packer, options).unwrap();
         for source in Source::in_folder(&folder().join("adapters")).unwrap().sources {
             registry.register(source).unwrap();

@@ -58,7 +58,7 @@ fn subjects(folder: &Path, backend: &mut CpuBackend, model: &CpuBase) -> Vec<Sub
             .unwrap_or_else(|e| panic!("{}: {e}", kind.display()));
         for dtype in [AdapterDtype::Bf16, AdapterDtype::F32, AdapterDtype::Int8] {
             let packed = model.ready(&file.weights, dtype, &Throttle::NONE).unwrap();
-            let known = model.packed_bytes(&file.weights, dtype);
+            let known = model.ready_bytes(&file.weights, dtype);
             assert_eq!(known, packed.bytes(), "{}: memory as {dtype:?}", kind.display());
         }
         let packed = model
@@ -193,7 +193,7 @@ fn check(set: &str, at_least: usize) {
         let options = BackendOptions {
             threads: 2,
             blocks: 256,
-            context: model.default_context(),
+            context: model.config().default_context(),
             step_rows: 2048,
             kv_dtype: KvDtype::F32,
             throttle: Throttle::NONE,
@@ -320,7 +320,7 @@ fn merges(
     let options = BackendOptions {
         threads: 2,
         blocks: 64,
-        context: model.default_context(),
+        context: model.config().default_context(),
         step_rows: 2048,
         kv_dtype: KvDtype::F32,
         throttle: Throttle::NONE,

@@ -5,6 +5,7 @@ mod common;
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{Adapter, base};
 use multigraft_adapters::{

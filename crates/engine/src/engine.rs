@@ -2,69 +2,25 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
-use multigraft_model::{AdapterHash, Backend, Limits, MemoryBudget};
+use multigraft_model::{AdapterHash, Backend, MemoryBudget};
 use multigraft_text::Tokenizer;
 use tokio::sync::oneshot;
 
-use crate::client::Client;
+use crate::clock::Clock;
 use crate::error::SubmitError;
 use crate::event::{RequestId, Sink};
+use crate::limits::{EngineLimits, EngineOptions};
 use crate::request::Request;
-use crate::stats::{EngineLimits, Stats, UnderWay};
+use crate::shared::Shared;
+use crate::stats::{Stats, UnderWay};
+use crate::submission::{Command, Submission};
 use crate::vocabulary::Vocabulary;
-use crate::waiting::WaitingRoom;
-use crate::worker::{Command, Submission, Worker};
-
-/// How much the engine does at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// The most rows of one step, at most what the backend can do. More make prefill cheaper per
-    /// token and the steps of those who generate longer.
-    pub step_tokens: usize,
-    /// The most sequences that run at once, at most `step_tokens`, so that each gets its row in
-    /// every step.
-    pub max_running: usize,
-    /// The most requests of one adapter and tenant that wait to be started, and an eighth of the
-    /// most of all; more are refused.
-    pub max_waiting: usize,
-    /// Whether sequences that begin alike share what was computed for their beginning.
-    pub prefix_cache: bool,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            step_tokens: 128,
-            max_running: 64,
-            max_waiting: 1024,
-            prefix_cache: true,
-        }
-    }
-}
-
-impl EngineOptions {
-    /// These options within what `backend` can do.
-    pub(crate) fn limits(self, backend: &Limits) -> EngineLimits {
-        let step_tokens = self.step_tokens.min(backend.step_rows).max(1);
-        EngineLimits {
-            vocab: backend.vocab,
-            context: backend.context,
-            cache_tokens: backend.blocks.saturating_mul(backend.block_tokens),
-            block_tokens: backend.block_tokens,
-            step_tokens,
-            max_running: self.max_running.clamp(1, step_tokens),
-            max_waiting: self.max_waiting.max(1),
-            prefix_cache: self.prefix_cache,
-        }
-    }
-}
+use crate::worker::Worker;
 
 /// A running engine. Clones are handles to the same one; it drains and ends when the last of them
 /// is dropped.
@@ -74,73 +30,6 @@ pub struct Engine {
     inbox: Arc<Sender<Command>>,
     /// Taken by the first who shuts the engine down.
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
-}
-
-/// What the handles and the worker both see. The worker writes `stats` once per step; nothing here
-/// is ever locked across a step.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) limits: EngineLimits,
-    /// Requests that were accepted and not yet started.
-    pub(crate) waiting: Arc<WaitingRoom>,
-    /// Set when no more requests are accepted; never cleared.
-    pub(crate) closed: AtomicBool,
-    stats: Mutex<Stats>,
-    under_way: Mutex<Option<UnderWay>>,
-    next_id: AtomicU64,
-    /// Where the seeds of requests without one come from; keyed at random by the standard library.
-    seeds: RandomState,
-}
-
-impl Shared {
-    pub(crate) fn new(limits: EngineLimits) -> Self {
-        Self {
-            waiting: Arc::new(WaitingRoom::new(limits.max_waiting)),
-            closed: AtomicBool::new(false),
-            stats: Mutex::default(),
-            under_way: Mutex::default(),
-            next_id: AtomicU64::new(0),
-            seeds: RandomState::new(),
-            limits,
-        }
-    }
-
-    /// The latest figures. A panic elsewhere leaves them as they were, so a poisoned lock is no
-    /// reason to fail.
-    pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The step under way; likewise.
-    pub(crate) fn under_way(&self) -> MutexGuard<'_, Option<UnderWay>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Checks a request and gives it its place in the queue.
-    pub(crate) fn accept(
-        &self,
-        request: Request,
-        sink: Box<dyn Sink>,
-        background: bool,
-    ) -> Result<Submission, SubmitError> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(SubmitError::Stopped);
-        }
-        request.check(&self.limits)?;
-        let share = request.share(background);
-        let place = WaitingRoom::enter(&self.waiting, share)?;
-        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let seed = request.sampling.seed.unwrap_or_else(|| self.seeds.hash_one(id));
-        Ok(Submission {
-            id,
-            request,
-            share,
-            seed,
-            client: Client::new(sink),
-            place,
-            submitted: Instant::now(),
-        })
-    }
 }
 
 impl Engine {
@@ -167,7 +56,7 @@ impl Engine {
         options: EngineOptions,
         budget: Arc<MemoryBudget>,
     ) -> Self {
-        let shared = Arc::new(Shared::new(options.limits(&backend.limits())));
+        let shared = Arc::new(Shared::new(options.limits(&backend.limits()), Clock::default()));
         let (inbox, commands) = mpsc::channel();
         let inbox = Arc::new(inbox);
         // The budget must not keep an engine going whose handles are gone.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::request::WEIGHTS;
+use crate::limits::{MAX_LOGPROBS, WEIGHTS};
 
 /// Why a request was not accepted. Nothing of it was done.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -87,7 +87,7 @@ pub enum SubmitError {
         tokens: Vec<u32>,
     },
     /// More alternatives than are given.
-    #[error("{field} is {asked}, but at most {limit} can be given", limit = crate::MAX_LOGPROBS)]
+    #[error("{field} is {asked}, but at most {limit} can be given", limit = MAX_LOGPROBS)]
     TooManyLogprobs {
         /// `logprobs` or `prompt_logprobs`.
         field: &'static str,

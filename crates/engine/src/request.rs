@@ -1,6 +1,5 @@
 //! What a client asks for.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use multigraft_grammar::Grammar;
@@ -9,21 +8,8 @@ use multigraft_model::{AdapterHash, ReadyAdapter};
 use crate::embedding::Pooling;
 use crate::error::{SamplingError, SubmitError};
 use crate::fair::ShareId;
-use crate::stats::EngineLimits;
+use crate::limits::{EngineLimits, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS, WEIGHTS};
 use crate::tenant::Tenant;
-
-/// The longest stop string, in bytes: stops are looked for at every token, on the thread that
-/// serves everybody.
-pub const MAX_STOP_BYTES: usize = 1024;
-
-/// The most stop strings, and the most stop tokens.
-pub const MAX_STOPS: usize = 128;
-
-/// Weights of shares.
-pub const WEIGHTS: RangeInclusive<f32> = 0.01..=100.0;
-
-/// The most alternatives whose log-probabilities can be asked for at each position.
-pub const MAX_LOGPROBS: usize = 20;
 
 /// An adapter as a request uses it.
 #[derive(Clone, Debug)]
@@ -233,6 +219,31 @@ impl Request {
     }
 }
 
+impl EngineLimits {
+    /// Whether a sequence of so many tokens can ever run.
+    ///
+    /// # Errors
+    /// If it is longer than the context or than the whole cache.
+    pub fn check_room(&self, prompt: usize, max_tokens: usize) -> Result<(), SubmitError> {
+        let total = prompt.saturating_add(max_tokens);
+        if total > self.context {
+            return Err(SubmitError::TooLongForContext {
+                prompt,
+                max_tokens,
+                context: self.context,
+            });
+        }
+        if total > self.cache_tokens {
+            return Err(SubmitError::TooLongForCache {
+                prompt,
+                max_tokens,
+                cache: self.cache_tokens,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// How the next token is chosen from the model's logits.
 ///
 /// Applied in the order of the fields, which is that of Hugging Face transformers: penalties and
@@ -372,6 +383,7 @@ mod tests {
             vocab: 100,
             context: 64,
             cache_tokens: 48,
+            block_tokens: 16,
             step_tokens: 8,
             max_running: 4,
             max_waiting: 4,

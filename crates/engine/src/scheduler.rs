@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use multigraft_model::{Limits, MemoryBudget};
 
-use crate::blocks::{BlockCopy, BlockPool, BlockTable};
+use crate::blocks::{BlockCopy, BlockPool};
 use crate::client::State;
+use crate::clock::Clock;
 use crate::fair::Shares;
+use crate::limits::EngineLimits;
 use crate::sequence::Sequence;
-use crate::stats::EngineLimits;
 
 /// The most rows of a step whose logits are wanted for the prompt's log-probabilities: each is as
 /// wide as the vocabulary, so a whole step of them would be hundreds of megabytes.
@@ -56,10 +57,15 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(limits: &EngineLimits, backend: &Limits, budget: Arc<MemoryBudget>) -> Self {
+    pub(crate) fn new(
+        limits: &EngineLimits,
+        backend: &Limits,
+        budget: Arc<MemoryBudget>,
+        clock: Clock,
+    ) -> Self {
         Self {
             queues: Queues::default(),
-            pool: BlockPool::new(backend, limits.prefix_cache, budget),
+            pool: BlockPool::new(backend, limits.prefix_cache, budget, clock),
             shares: Shares::default(),
             step_tokens: limits.step_tokens,
             max_running: limits.max_running,

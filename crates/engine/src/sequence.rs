@@ -16,9 +16,9 @@ use crate::prefix::Lineage;
 use crate::prompt_scores::PromptScores;
 use crate::request::AdapterUse;
 use crate::sampler::{BadLogits, Row, Scratch};
+use crate::submission::Submission;
 use crate::vocabulary::Vocabulary;
-use crate::waiting::Place;
-use crate::worker::Submission;
+use crate::waiting::Permit;
 
 /// A prompt, what was generated after it, and how much of both the KV cache holds.
 ///
@@ -45,19 +45,19 @@ pub(crate) struct Sequence {
     /// How many of the prompt's were found in the cache when it was first admitted.
     cached: Option<usize>,
     blocks: BlockTable,
-    /// Its place among those who wait, until it is started.
-    place: Option<Place>,
+    /// Its permit to wait, until it is started.
+    permit: Option<Permit>,
     output: Output,
     /// Until they were sent.
     prompt_scores: Option<PromptScores>,
     /// Until it was sent.
     embedding: Option<Embedding>,
-    clock: Clock,
+    times: Times,
 }
 
 /// When things happened.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+struct Times {
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
@@ -91,7 +91,7 @@ impl Sequence {
             share,
             seed,
             client,
-            place,
+            permit,
             submitted,
         } = submission;
         let output = Output::new(&request, seed, vocabulary, workers);
@@ -114,12 +114,12 @@ impl Sequence {
             computed: 0,
             cached: None,
             blocks: pool.table(lineage),
-            place: Some(place),
+            permit: Some(permit),
             output,
             prompt_scores: request.prompt_logprobs.map(PromptScores::new),
             embedding: request.embedding.map(Embedding::new),
             tokens: request.prompt,
-            clock: Clock {
+            times: Times {
                 submitted,
                 started: None,
                 first_token: None,
@@ -242,20 +242,20 @@ impl Sequence {
 
     /// Whether it was ever admitted.
     pub(crate) fn was_started(&self) -> bool {
-        self.clock.started.is_some()
+        self.times.started.is_some()
     }
 
     /// It is admitted; says whether for the first time.
     pub(crate) fn start(&mut self, now: Instant) -> bool {
-        if let Some(place) = self.place.take() {
-            place.start();
+        if let Some(permit) = self.permit.take() {
+            permit.start();
         }
         if self.was_started() {
             return false;
         }
-        self.clock.started = Some(now);
+        self.times.started = Some(now);
         self.client.send(Event::Started {
-            queue_time: now - self.clock.submitted,
+            queue_time: now - self.times.submitted,
         });
         true
     }
@@ -358,7 +358,7 @@ impl Sequence {
         if let Some(embedding) = self.embedding.take() {
             self.client.send(Event::Embedding(embedding.finish()));
         }
-        self.clock.first_token.get_or_insert(now);
+        self.times.first_token.get_or_insert(now);
         if self.max_tokens == 0 {
             self.finish(FinishReason::Length, now);
             return Ok(false);
@@ -393,12 +393,12 @@ impl Sequence {
             cached_tokens: self.cached.unwrap_or_default(),
             completion_tokens,
             seed: self.output.seed(),
-            timings: self.clock.timings(now),
+            timings: self.times.timings(now),
         }));
     }
 }
 
-impl Clock {
+impl Times {
     fn timings(&self, now: Instant) -> Timings {
         let started = self.started.unwrap_or(now);
         let first_token = self.first_token.unwrap_or(now);

@@ -4,60 +4,6 @@ use std::time::{Duration, Instant};
 
 use multigraft_model::{AdapterHash, StepTime};
 
-use crate::error::SubmitError;
-
-/// What the engine can take on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EngineLimits {
-    /// Size of the vocabulary.
-    pub vocab: usize,
-    /// The model's context: the longest sequence, in tokens.
-    pub context: usize,
-    /// What all KV blocks hold together, in tokens.
-    pub cache_tokens: usize,
-    /// Positions that a KV block holds.
-    pub block_tokens: usize,
-    /// The most rows of one step.
-    pub step_tokens: usize,
-    /// The most sequences that run at once.
-    pub max_running: usize,
-    /// The most requests of one adapter and tenant that wait.
-    pub max_waiting: usize,
-    /// Whether sequences that begin alike share what was computed for their beginning.
-    pub prefix_cache: bool,
-}
-
-impl EngineLimits {
-    /// The most tokens that can be generated after a prompt of `prompt` tokens; 0 if there is no
-    /// room for any.
-    pub fn room_after(&self, prompt: usize) -> usize {
-        self.context.min(self.cache_tokens).saturating_sub(prompt)
-    }
-
-    /// Whether a sequence of so many tokens can ever run.
-    ///
-    /// # Errors
-    /// If it is longer than the context or than the whole cache.
-    pub fn check_room(&self, prompt: usize, max_tokens: usize) -> Result<(), SubmitError> {
-        let total = prompt.saturating_add(max_tokens);
-        if total > self.context {
-            return Err(SubmitError::TooLongForContext {
-                prompt,
-                max_tokens,
-                context: self.context,
-            });
-        }
-        if total > self.cache_tokens {
-            return Err(SubmitError::TooLongForCache {
-                prompt,
-                max_tokens,
-                cache: self.cache_tokens,
-            });
-        }
-        Ok(())
-    }
-}
-
 /// How many steps had how much of something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use multigraft_model::AdapterHash;
 
+use crate::clock::Clock;
 use crate::error::SubmitError;
 use crate::fair::ShareId;
 
@@ -20,6 +21,7 @@ pub(crate) struct WaitingRoom {
     occupied: Mutex<Occupied>,
     /// Of a share.
     limit: usize,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -71,15 +73,15 @@ impl Queue {
     }
 }
 
-/// A request's place; dropping it makes room for another.
+/// A request's permit to wait; dropping it makes room for another.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     room: Arc<WaitingRoom>,
     share: ShareId,
     started: bool,
 }
 
-impl Place {
+impl Permit {
     /// The request is computed from now on.
     pub(crate) fn start(mut self) {
         self.started = true;
@@ -88,15 +90,16 @@ impl Place {
 
 impl WaitingRoom {
     /// A room for `limit` requests of each share.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize, clock: Clock) -> Self {
         Self {
             occupied: Mutex::default(),
             limit,
+            clock,
         }
     }
 
-    /// Takes a place.
-    pub(crate) fn enter(room: &Arc<Self>, share: ShareId) -> Result<Place, SubmitError> {
+    /// Lets a request of `share` wait.
+    pub(crate) fn acquire(room: &Arc<Self>, share: ShareId) -> Result<Permit, SubmitError> {
         let mut occupied = room.lock();
         let its = occupied.by_share.get(&share).copied().unwrap_or_default();
         let all = room.limit.saturating_mul(SHARES);
@@ -108,14 +111,14 @@ impl WaitingRoom {
             return Err(SubmitError::QueueFull {
                 waiting: queue.waiting,
                 limit,
-                retry_after: queue.time(Instant::now()),
+                retry_after: queue.time(room.clock.now()),
             });
         }
         if !share.background {
             occupied.all.waiting += 1;
         }
         occupied.by_share.entry(share).or_default().waiting += 1;
-        Ok(Place {
+        Ok(Permit {
             room: Arc::clone(room),
             share,
             started: false,
@@ -146,10 +149,10 @@ impl WaitingRoom {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
+        let now = self.room.clock.now();
         let mut occupied = self.room.lock();
-        let now = Instant::now();
         if !self.share.background {
             occupied.all.leave(now, self.started);
         }
@@ -165,6 +168,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::manual::ManualClock;
     use crate::tenant::Tenant;
 
     fn share(name: &str) -> ShareId {
@@ -177,12 +181,12 @@ mod tests {
 
     #[test]
     fn a_full_room_refuses_until_someone_leaves() {
-        let room = Arc::new(WaitingRoom::new(2));
-        let enter = || WaitingRoom::enter(&room, share("a"));
-        let first = enter().unwrap();
-        let _second = enter().unwrap();
+        let room = Arc::new(WaitingRoom::new(2, Clock::default()));
+        let acquire = || WaitingRoom::acquire(&room, share("a"));
+        let first = acquire().unwrap();
+        let _second = acquire().unwrap();
         assert_eq!(
-            enter().unwrap_err(),
+            acquire().unwrap_err(),
             SubmitError::QueueFull {
                 waiting: 2,
                 limit: 2,
@@ -191,13 +195,13 @@ mod tests {
         );
         assert_eq!(room.occupied(), 2);
         drop(first);
-        let _third = enter().unwrap();
+        let _third = acquire().unwrap();
         assert_eq!(room.occupied(), 2);
     }
 
     #[test]
     fn who_is_refused_is_told_how_long_those_that_wait_will_take() {
-        let began = Instant::now();
+        let began = ManualClock::new().now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let mut queue = Queue {
             waiting: 12,
@@ -226,13 +230,13 @@ mod tests {
 
     #[test]
     fn whoever_floods_it_leaves_room_for_others() {
-        let room = Arc::new(WaitingRoom::new(1));
-        let enter = |name: &str| WaitingRoom::enter(&room, share(name));
-        let _flood = enter("flood").unwrap();
-        assert!(enter("flood").is_err());
-        let others: Vec<Place> = (1..SHARES).map(|i| enter(&i.to_string()).unwrap()).collect();
+        let room = Arc::new(WaitingRoom::new(1, Clock::default()));
+        let acquire = |name: &str| WaitingRoom::acquire(&room, share(name));
+        let _flood = acquire("flood").unwrap();
+        assert!(acquire("flood").is_err());
+        let others: Vec<Permit> = (1..SHARES).map(|i| acquire(&i.to_string()).unwrap()).collect();
         assert_eq!(
-            enter("one more").unwrap_err(),
+            acquire("one more").unwrap_err(),
             SubmitError::QueueFull {
                 waiting: 8,
                 limit: 8,

@@ -9,57 +9,26 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use multigraft_model::{AdapterHash, Backend, MemoryBudget, Outputs, Step};
-use tokio::sync::oneshot::Sender;
 
-use crate::client::Client;
+use crate::clock::Clock;
 use crate::constraint::Workers;
-use crate::engine::Shared;
 use crate::event::RequestId;
-use crate::fair::ShareId;
 use crate::plan::{self, Planned};
-use crate::request::Request;
 use crate::residents::Residents;
 use crate::sampler::Scratch;
 use crate::scheduler::{Chunk, Scheduler};
 use crate::sequence::{Outcome, Sequence};
+use crate::shared::Shared;
 use crate::stats::{Stats, UnderWay};
+use crate::submission::Command;
 use crate::vocabulary::Vocabulary;
-use crate::waiting::Place;
-
-/// What the handles ask of the worker.
-pub(crate) enum Command {
-    Submit(Box<Submission>),
-    /// An adapter wants memory of the budget.
-    MakeRoom,
-    /// End these requests with an event that gives the reason, and answer when all that they held
-    /// is free.
-    Cancel {
-        requests: HashSet<RequestId>,
-        reason: String,
-        done: Sender<()>,
-    },
-    /// End when everything accepted is done.
-    Drain,
-    /// End now.
-    Abort,
-}
-
-/// A request that was accepted.
-pub(crate) struct Submission {
-    pub(crate) id: RequestId,
-    pub(crate) request: Request,
-    pub(crate) share: ShareId,
-    pub(crate) seed: u64,
-    pub(crate) client: Client,
-    pub(crate) place: Place,
-    pub(crate) submitted: Instant,
-}
 
 /// Owner of everything that changes while requests are served.
 pub(crate) struct Worker {
     backend: Box<dyn Backend>,
     vocabulary: Arc<dyn Vocabulary>,
     shared: Arc<Shared>,
+    clock: Clock,
     inbox: Receiver<Command>,
     scheduler: Scheduler,
     residents: Residents,
@@ -79,10 +48,11 @@ impl Worker {
         inbox: Receiver<Command>,
         budget: Arc<MemoryBudget>,
     ) -> Self {
-        let scheduler = Scheduler::new(&shared.limits, &backend.limits(), budget);
+        let scheduler = Scheduler::new(&shared.limits, &backend.limits(), budget, shared.clock().clone());
         let mut worker = Self {
             backend,
             vocabulary,
+            clock: shared.clock().clone(),
             shared,
             inbox,
             scheduler,
@@ -116,7 +86,7 @@ impl Worker {
             return false;
         }
         let mut step = UnderWay {
-            began: Instant::now(),
+            began: self.clock.now(),
             sequences: 0,
             rows: 0,
             adapters: 0,
@@ -226,7 +196,7 @@ impl Worker {
         if planned.is_empty() {
             return;
         }
-        let began = Instant::now();
+        let began = self.clock.now();
         let running = &mut self.scheduler.queues.running;
         for planned in planned {
             let sequence = &mut running[planned.index];
@@ -236,12 +206,12 @@ impl Worker {
         }
         let runs = plan::runs(planned, running);
         let computed = self.backend.forward(&Step { runs: &runs }, &mut self.outputs);
-        let now = Instant::now();
+        let now = self.clock.now();
         self.count(planned, now - began);
         match computed {
             Ok(()) => {
                 self.deliver(planned, now);
-                self.stats.sampling_time += now.elapsed();
+                self.stats.sampling_time += self.clock.now() - now;
             }
             Err(error) => {
                 tracing::error!(%error, "a step failed");

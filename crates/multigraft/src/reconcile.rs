@@ -340,7 +340,7 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
+    use std::{num::NonZeroU32, sync::Arc};
 
     use multigraft_access::AUDIT_FILE;
     use multigraft_adapters::{BaseShape, Packer, RegistryOptions};

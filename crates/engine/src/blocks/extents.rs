@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use multigraft_model::{BlockId, Limits, MemoryBudget};
 
+use crate::clock::Clock;
+
 /// What the prefix cache leaves of the budget where it could take it all: one of so many parts.
 const SPARE: usize = 16;
 
@@ -20,6 +22,7 @@ pub(super) struct Extents {
     blocks: usize,
     extents: Vec<Extent>,
     budget: Arc<MemoryBudget>,
+    clock: Clock,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +37,7 @@ struct Extent {
 impl Extents {
     /// Those of a backend, of which the budget's floor has memory from the beginning; all of them
     /// if the budget has no bounds.
-    pub(super) fn new(limits: &Limits, budget: Arc<MemoryBudget>) -> Self {
+    pub(super) fn new(limits: &Limits, budget: Arc<MemoryBudget>, clock: Clock) -> Self {
         let size = limits.extent.max(1);
         let bytes = size * limits.block_bytes;
         let count = limits.blocks.div_ceil(size);
@@ -54,6 +57,7 @@ impl Extents {
             blocks: limits.blocks,
             extents: (0..count).map(extent).collect(),
             budget,
+            clock,
         }
     }
 
@@ -68,9 +72,10 @@ impl Extents {
 
     /// No table holds a block any more.
     pub(super) fn let_go(&mut self, block: BlockId) {
+        let now = self.clock.now();
         let extent = self.of(block);
         extent.held -= 1;
-        extent.used = Some(Instant::now());
+        extent.used = Some(now);
     }
 
     /// The blocks of an extent.

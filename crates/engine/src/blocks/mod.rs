@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use multigraft_model::{BlockId, Limits, MemoryBudget};
 
+use crate::clock::Clock;
 use crate::prefix::{Lineage, PrefixCache};
 use extents::Extents;
 
@@ -104,14 +105,14 @@ impl Blocks {
 impl BlockPool {
     /// The blocks of a backend, with or without a prefix cache. All are free; they take memory from
     /// `budget`.
-    pub(crate) fn new(limits: &Limits, sharing: bool, budget: Arc<MemoryBudget>) -> Self {
+    pub(crate) fn new(limits: &Limits, sharing: bool, budget: Arc<MemoryBudget>, clock: Clock) -> Self {
         // Ids are 32 bits wide; a backend has far fewer.
         let total = limits.blocks.min(u32::MAX as usize);
         let limits = Limits {
             blocks: total,
             ..*limits
         };
-        let extents = Extents::new(&limits, budget);
+        let extents = Extents::new(&limits, budget, clock);
         let blocks = Blocks {
             free: extents.with_memory().collect(),
             holders: vec![0; total],

@@ -2,12 +2,13 @@
 
 use crate::prefix::Namespace;
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use multigraft_model::Want;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::manual::ManualClock;
 use crate::tenant::Tenant;
 use crate::testing::BLOCK_TOKENS;
 
@@ -31,7 +32,7 @@ fn limits(blocks: usize) -> Limits {
 }
 
 fn pool(blocks: usize, sharing: bool) -> BlockPool {
-    BlockPool::new(&limits(blocks), sharing, Arc::default())
+    BlockPool::new(&limits(blocks), sharing, Arc::default(), Clock::default())
 }
 
 /// Blocks that can be had without more memory.
@@ -165,10 +166,17 @@ fn given(pool: &BlockPool, budget: &MemoryBudget, want: Want) -> Vec<(u32, usize
 /// A budget of `total` blocks, of which 4 are keys' and values' anyway, and a pool of 32 that takes
 /// from it.
 fn budgeted(total: usize) -> (Arc<MemoryBudget>, BlockPool) {
+    let (budget, pool, _) = budgeted_at(total);
+    (budget, pool)
+}
+
+/// The same, with the clock that it goes by.
+fn budgeted_at(total: usize) -> (Arc<MemoryBudget>, BlockPool, ManualClock) {
+    let clock = ManualClock::new();
     let budget = Arc::new(MemoryBudget::new(total, 4));
     budget.on_kv_wanted(|| true);
-    let pool = BlockPool::new(&limits(32), true, Arc::clone(&budget));
-    (budget, pool)
+    let pool = BlockPool::new(&limits(32), true, Arc::clone(&budget), clock.clock());
+    (budget, pool, clock)
 }
 
 #[test]
@@ -196,7 +204,7 @@ fn keys_and_values_take_what_adapters_leave_and_no_more() {
 
 #[test]
 fn what_is_held_or_of_the_floor_makes_no_room_and_the_oldest_goes_first() {
-    let (budget, pool) = budgeted(100);
+    let (budget, pool, clock) = budgeted_at(100);
     let first = computed(&pool, &tokens(5));
     let others: Vec<u32> = tokens(5).into_iter().map(|token| token + 1000).collect();
     let second = computed(&pool, &others);
@@ -208,7 +216,9 @@ fn what_is_held_or_of_the_floor_makes_no_room_and_the_oldest_goes_first() {
     );
     assert_eq!(given(&pool, &budget, want(100, None)), [], "all are held");
     drop(first);
-    let between = Instant::now();
+    clock.advance(Duration::from_secs(1));
+    let between = clock.now();
+    clock.advance(Duration::from_secs(1));
     drop(second);
     // Blocks 4 and 5 are an extent of both.
     assert_eq!(given(&pool, &budget, want(100, Some(between))), [(2, 2), (0, 2)]);
@@ -235,7 +245,7 @@ fn what_is_held_or_of_the_floor_makes_no_room_and_the_oldest_goes_first() {
 #[test]
 fn the_prefix_cache_leaves_a_sixteenth_for_loads_and_sequences_take_it() {
     let (budget, pool) = budgeted(64);
-    let pool_of_64 = BlockPool::new(&limits(64), true, Arc::clone(&budget));
+    let pool_of_64 = BlockPool::new(&limits(64), true, Arc::clone(&budget), Clock::default());
     drop(pool);
     for start in 0..20 {
         let tokens: Vec<u32> = (0..4 * BLOCK_TOKENS as u32).map(|n| n + 1000 * start).collect();
@@ -290,7 +300,7 @@ proptest! {
         };
         let budget = Arc::new(budget);
         budget.on_kv_wanted(|| true);
-        let pool = BlockPool::new(&limits(total), sharing, Arc::clone(&budget));
+        let pool = BlockPool::new(&limits(total), sharing, Arc::clone(&budget), Clock::default());
         let mut tables: Vec<(BlockTable, Vec<u32>)> =
             (0..6).map(|index| (pool.table(namespace(index)), Vec::new())).collect();
         // What each block was computed for, by whom.
@@ -355,7 +365,7 @@ proptest! {
 
             // What a table holds is what was computed for it or for its like.
             for (index, (table, tokens)) in tables.iter().enumerate() {
-                prop_assert_eq!(table.blocks().len(), BlockTable::needed(tokens.len()));
+                prop_assert_eq!(table.blocks().len(), pool.needed(tokens.len()));
                 for (n, block) in table.blocks().iter().enumerate() {
                     let end = tokens.len().min((n + 1) * BLOCK_TOKENS);
                     prop_assert_eq!(&written[block], &(namespace(index), tokens[..end].to_vec()));

@@ -4,10 +4,13 @@
 use std::collections::HashSet;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use multigraft_model::{
     AdapterHash, Backend, BackendError, BlockId, Limits, Outputs, ReadyAdapter, Slot, Step,
 };
+
+use crate::clock::manual::ManualClock;
 
 /// Positions that a KV block holds.
 pub(crate) const BLOCK_TOKENS: usize = 16;
@@ -38,6 +41,8 @@ pub(crate) struct Faults {
     pub(crate) cannot_copy: bool,
     /// Every step waits for a word from here.
     pub(crate) gate: Option<Mutex<Receiver<()>>>,
+    /// Every step takes so long, by this clock.
+    pub(crate) step_time: Option<(ManualClock, Duration)>,
 }
 
 /// One step as the backend saw it: for each run its adapter and how many rows.
@@ -157,6 +162,9 @@ impl Backend for FakeBackend {
         if let Some(gate) = &self.faults.gate {
             // Once nobody holds the other end, steps are free to go.
             let _ = gate.lock().unwrap().recv();
+        }
+        if let Some((clock, time)) = &self.faults.step_time {
+            clock.advance(*time);
         }
         let nth = self.steps.lock().unwrap().len();
         let adapter = |run: &multigraft_model::Run<'_>| run.adapter.map(|slot| self.adapter(slot));

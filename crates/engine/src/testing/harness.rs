@@ -6,12 +6,15 @@ use std::sync::mpsc::{self, Sender};
 use multigraft_model::{AdapterHash, Backend, Limits, MemoryBudget, ReadyAdapter};
 
 use super::{BLOCK_TOKENS, FakeBackend, FakeVocabulary, Recorder, Recording, VOCAB};
-use crate::engine::{EngineOptions, Shared};
+use crate::clock::manual::ManualClock;
 use crate::error::SubmitError;
 use crate::event::RequestId;
+use crate::limits::EngineOptions;
 use crate::request::{AdapterUse, Request, Sampling, Stop};
+use crate::shared::Shared;
 use crate::stats::Stats;
-use crate::worker::{Command, Worker};
+use crate::submission::Command;
+use crate::worker::Worker;
 
 /// The width of hidden states.
 pub(crate) const HIDDEN: usize = 5;
@@ -68,6 +71,8 @@ const MOST_TURNS: usize = 20_000;
 
 pub(crate) struct Harness {
     pub(crate) worker: Worker,
+    /// The time of the engine, which stands still unless a test moves it.
+    pub(crate) clock: ManualClock,
     turns: usize,
     shared: Arc<Shared>,
     inbox: Sender<Command>,
@@ -83,7 +88,17 @@ impl Harness {
     }
 
     pub(crate) fn within(backend: FakeBackend, options: EngineOptions, budget: Arc<MemoryBudget>) -> Self {
-        let shared = Arc::new(Shared::new(options.limits(&backend.limits())));
+        Self::at(ManualClock::new(), backend, options, budget)
+    }
+
+    /// An engine that goes by `clock`.
+    pub(crate) fn at(
+        clock: ManualClock,
+        backend: FakeBackend,
+        options: EngineOptions,
+        budget: Arc<MemoryBudget>,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(options.limits(&backend.limits()), clock.clock()));
         let (inbox, commands) = mpsc::channel();
         // An engine that drains never sleeps: a turn without work says so instead.
         inbox.send(Command::Drain).unwrap();
@@ -96,6 +111,7 @@ impl Harness {
         );
         Self {
             worker,
+            clock,
             turns: 0,
             shared,
             inbox,

@@ -7,3 +7,4 @@ mod lifecycle;
 mod output;
 mod prefix;
 mod scheduling;
+mod time;
