@@ -52,8 +52,8 @@ pub(crate) enum Ffn {
     },
 }
 
-/// Norm weights, `[hidden]` (queries and keys: see [`multigraft_model::config::QkNorm`]). Those that an
-/// architecture does not have are `None`.
+/// Norm weights, `[hidden]` (queries and keys: see [`multigraft_model::config::QkNorm`]). Those
+/// that an architecture does not have are `None`.
 #[derive(Debug)]
 pub(crate) struct Norms {
     pub(crate) before_attention: Option<Vec<f32>>,

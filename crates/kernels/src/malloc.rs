@@ -16,8 +16,8 @@ pub fn return_freed() {
 }
 
 /// Has all threads allocate from one arena, where the allocator would otherwise make eight for each
-/// core. Each arena grows to the most that its threads ever had, and [`return_freed`] gives back the
-/// end of the first alone. Call it before any thread is started. `MALLOC_ARENA_MAX` in the
+/// core. Each arena grows to the most that its threads ever had, and [`return_freed`] gives back
+/// the end of the first alone. Call it before any thread is started. `MALLOC_ARENA_MAX` in the
 /// environment takes precedence.
 pub fn share_one_pool() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,30 +1,29 @@
-//! Memory that keys and values and adapters take from one budget: what one of them does not use is
-//! the other's.
+//! One memory budget for the KV cache and the adapters: each side may use what the other does not.
 //!
-//! Keys and values have a *floor* that is always theirs, so that the oldest sequence can go on
-//! whatever adapters hold. Beyond it whoever comes first takes what is free, and who finds nothing
-//! free asks the other side for what it does not use:
+//! The KV cache has a *floor* that adapters never take, so that the oldest sequence can go on
+//! whatever adapters hold. Memory beyond the floor goes to the side that asks first. A side that
+//! finds none free asks the other side to evict:
 //!
-//! - a load asks for keys and values that nobody uses and that were last used before the adapters
-//!   that it could drop instead ([`MemoryBudget::ask_kv`]);
-//! - sequences ask for adapters that nobody uses ([`MemoryBudget::ask_adapters`]), once no block of
-//!   the prefix cache is left that could make room.
+//! - a load asks for idle KV blocks that were last used before the adapters that the load could
+//!   evict instead ([`MemoryBudget::ask_kv`]);
+//! - sequences ask for idle adapters ([`MemoryBudget::ask_adapters`]), once the prefix cache has no
+//!   block left to evict.
 //!
-//! Neither waits here for steps, files or another lock.
+//! Neither side waits here for steps, files or another lock.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// How the other side is told that something is wanted of it; `false` if it is gone.
+/// Tells a side that memory is wanted of it; `false` if that side has ended.
 type Nudge = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// The budget. What both sides take is counted in bytes.
+/// The budget, in bytes.
 pub struct MemoryBudget {
     total: usize,
     floor: usize,
     state: Mutex<State>,
-    /// The engine has done what [`Want`] says, as far as it could.
+    /// Notified when the engine has given back what [`Want`] asks for, or as much as it can.
     answered: Condvar,
     kv: OnceLock<Nudge>,
     adapters: OnceLock<Nudge>,
@@ -32,29 +31,30 @@ pub struct MemoryBudget {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Keys and values; at least the floor.
+    /// Bytes of the KV cache; at least the floor.
     kv: usize,
+    /// Bytes of adapters.
     adapters: usize,
-    /// What sequences lack.
+    /// Bytes that sequences lack.
     kv_lacks: usize,
-    /// What a load wants of keys and values. Until it has that or gives up, they take nothing more:
-    /// what they give back would be theirs again before the load sees it.
+    /// What a load wants of the KV cache. Until the load has it or gives up, the KV cache takes
+    /// nothing more: otherwise it would take back what it has just freed before the load sees it.
     want: Option<Want>,
-    /// Whether the engine has yet to look at it.
+    /// Whether the engine has yet to answer `want`.
     asked: bool,
 }
 
-/// Keys and values that are to make room for an adapter.
+/// KV memory that is to make room for an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// How much.
+    /// How much, in bytes.
     pub bytes: usize,
-    /// Only what was not used since.
+    /// Only blocks that were last used before this time; `None`: all idle blocks.
     pub unused_since: Option<Instant>,
 }
 
 impl MemoryBudget {
-    /// `total` bytes, of which `floor` are always there for keys and values.
+    /// A budget of `total` bytes, of which `floor` are reserved for the KV cache.
     ///
     /// # Panics
     /// If the floor is above the total.
@@ -74,22 +74,22 @@ impl MemoryBudget {
         }
     }
 
-    /// Bytes of the budget.
+    /// Size of the budget, in bytes.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Bytes that are always there for keys and values.
+    /// Bytes that are reserved for the KV cache.
     pub fn floor(&self) -> usize {
         self.floor
     }
 
-    /// What adapters can have at most.
+    /// The most bytes that adapters can have.
     pub fn most_for_adapters(&self) -> usize {
         self.total - self.floor
     }
 
-    /// What keys and values take now, the floor included, and adapters.
+    /// Bytes that the KV cache has now, the floor included, and bytes that adapters have.
     pub fn taken(&self) -> (usize, usize) {
         let state = self.lock();
         (state.kv, state.adapters)
@@ -99,19 +99,19 @@ impl MemoryBudget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How keys and values are told of a [`Want`]: at most once, by the engine. `nudge` must not
-    /// wait.
+    /// Sets how the engine is told of a [`Want`]. Only the first call has an effect. `nudge` must
+    /// not wait.
     pub fn on_kv_wanted(&self, nudge: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.kv.set(Box::new(nudge));
     }
 
-    /// How adapters are told that sequences lack memory: at most once, by the registry. `nudge`
-    /// must not wait.
+    /// Sets how the registry is told that sequences lack memory. Only the first call has an effect.
+    /// `nudge` must not wait.
     pub fn on_adapters_wanted(&self, nudge: impl Fn() -> bool + Send + Sync + 'static) {
         let _ = self.adapters.set(Box::new(nudge));
     }
 
-    /// What keys and values could take now.
+    /// Bytes that the KV cache could take now.
     pub fn free_for_kv(&self) -> usize {
         let state = self.lock();
         match state.want {
@@ -120,7 +120,8 @@ impl MemoryBudget {
         }
     }
 
-    /// Takes so many bytes for keys and values, if they are free and no load wants them.
+    /// Takes `bytes` for the KV cache, if they are free and no load wants them. Returns whether it
+    /// did.
     #[must_use]
     pub fn take_for_kv(&self, bytes: usize) -> bool {
         let mut state = self.lock();
@@ -132,14 +133,14 @@ impl MemoryBudget {
         fits
     }
 
-    /// Keys and values give so many bytes back.
+    /// Returns `bytes` from the KV cache.
     pub fn return_from_kv(&self, bytes: usize) {
         let mut state = self.lock();
         state.kv = (state.kv - bytes).max(self.floor);
     }
 
-    /// Sequences lack so many bytes: asks for adapters that nobody uses. They are free a moment
-    /// later.
+    /// Asks the registry to evict idle adapters, because sequences lack `bytes`. The memory is free
+    /// a moment later.
     pub fn ask_adapters(&self, bytes: usize) {
         self.lock().kv_lacks = bytes;
         if let Some(nudge) = self.adapters.get() {
@@ -147,22 +148,22 @@ impl MemoryBudget {
         }
     }
 
-    /// Bytes that adapters would have to give back for what sequences lack.
+    /// Bytes that adapters have to free so that sequences have what they lack.
     pub fn wanted_of_adapters(&self) -> usize {
         let state = self.lock();
         let free = self.total.saturating_sub(state.kv + state.adapters);
         state.kv_lacks.saturating_sub(free)
     }
 
-    /// Adapters take so many bytes in all, which is less than before or was taken already.
+    /// Sets what all adapters take together, in bytes: less than before, or taken already.
     pub fn set_adapters(&self, bytes: usize) {
         self.lock().adapters = bytes;
     }
 
-    /// Adapters, which take `bytes` now, take `more`.
+    /// Takes `more` bytes for adapters, which have `bytes` now.
     ///
     /// # Errors
-    /// If the budget lacks some of that: how much.
+    /// How many bytes are missing, if not all of `more` is free.
     pub fn take_for_adapters(&self, bytes: usize, more: usize) -> Result<(), usize> {
         let mut state = self.lock();
         state.adapters = bytes;
@@ -177,8 +178,8 @@ impl MemoryBudget {
         }
     }
 
-    /// Has keys and values that nobody uses make room, and waits until they did or cannot, but no
-    /// longer than until `deadline`.
+    /// Asks the engine to give back idle KV memory, and waits for its answer, until `deadline` at
+    /// the latest. Does not wait if the engine has ended.
     pub fn ask_kv(&self, want: Want, deadline: Instant) {
         let Some(nudge) = self.kv.get() else { return };
         {
@@ -198,18 +199,18 @@ impl MemoryBudget {
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The load gives up.
+    /// Withdraws the load's [`Want`]: the load gives up.
     pub fn want_no_more(&self) {
         self.lock().want = None;
     }
 
-    /// What keys and values are to give back, if they were asked for anything.
+    /// What the KV cache is to give back, if the engine has not answered yet.
     pub fn wanted_of_kv(&self) -> Option<Want> {
         let state = self.lock();
         state.want.filter(|_| state.asked)
     }
 
-    /// Keys and values did what was wanted of them.
+    /// Says that the engine has given back what it can of the [`Want`].
     pub fn answer(&self) {
         self.lock().asked = false;
         self.answered.notify_all();
@@ -217,7 +218,7 @@ impl MemoryBudget {
 }
 
 impl Default for MemoryBudget {
-    /// Without bounds.
+    /// A budget without a bound.
     fn default() -> Self {
         Self::new(usize::MAX, 0)
     }
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sequences_lack_is_asked_of_adapters_until_it_is_there() {
+    fn adapters_are_asked_for_what_sequences_lack_until_it_is_free() {
         let budget = MemoryBudget::new(100, 10);
         let asked = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&asked);
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_an_engine_that_is_gone_does_not_wait() {
+    fn asking_an_engine_that_has_ended_does_not_wait() {
         let budget = MemoryBudget::new(100, 10);
         let want = Want {
             bytes: 1,
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_for_a_load_is_the_loads() {
+    fn memory_given_back_for_a_load_goes_to_the_load() {
         let budget = MemoryBudget::new(100, 10);
         budget.on_kv_wanted(|| true);
         assert!(budget.take_for_kv(90));

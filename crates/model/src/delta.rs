@@ -1,5 +1,5 @@
-//! What an adapter changes, as plain numbers: the format-free form between PEFT's files and the
-//! packed weights.
+//! What an adapter changes, as plain numbers: the form between the files of any format and the
+//! weights that a device computes with.
 //!
 //! `adapters` parses files into an [`AdapterWeights`] and checks it against [`crate::Config`];
 //! [`Base::ready`](crate::Base::ready) makes a [`ReadyAdapter`](crate::ReadyAdapter) of it.
@@ -17,7 +17,7 @@ pub struct Matrix {
     pub values: Vec<f32>,
 }
 
-/// SHA-256 over an adapter's files: what an adapter *is*. Names only point at it.
+/// SHA-256 over an adapter's files: the identity of an adapter, to which names point.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdapterHash(pub [u8; 32]);
 
@@ -28,7 +28,7 @@ impl fmt::Display for AdapterHash {
 }
 
 impl AdapterHash {
-    /// From 64 hexadecimal digits; `None` if it is anything else.
+    /// Parses 64 hexadecimal digits; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
         let mut hash = [0; 32];
@@ -97,13 +97,13 @@ pub struct LowRank {
     pub scaling: f32,
     /// `lora_B.bias`, `[out]`, if trained with `lora_bias`.
     pub bias: Option<Vec<f32>>,
-    /// A scaling for each rank in `scaling`'s stead, `[rank]`: a sum of updates, stacked into one.
-    /// The bias has `scaling` all the same.
+    /// A scaling for each rank instead of `scaling`, `[rank]`, where several updates are stacked
+    /// into one. The bias is multiplied by `scaling` even then.
     pub stacked: Option<Vec<f32>>,
 }
 
 impl LowRank {
-    /// The scaling of each rank.
+    /// The scaling of each rank, `[rank]`.
     pub fn scalings(&self) -> Vec<f32> {
         let same = || vec![self.scaling; self.a.rows];
         self.stacked.clone().unwrap_or_else(same)
@@ -121,7 +121,7 @@ pub struct LinearDelta {
     /// Replaces the base's bias (PEFT's `bias` = `all` or `lora_only`), `[out]`.
     pub base_bias: Option<Vec<f32>>,
     /// Factors of all outputs, `[out]` (IA³, Liu et al. 2022, arXiv 2205.05638): `gain ∘ y`, where
-    /// y is what comes of all the other changes, the bias included.
+    /// y is the output after all other changes, the bias included.
     pub gain: Option<Vec<f32>>,
     /// Replaces the base's weight (PEFT's `modules_to_save`; the lm_head only), `[out, in]`.
     pub replaced: Option<Matrix>,
@@ -131,7 +131,7 @@ pub struct LinearDelta {
 }
 
 impl LinearDelta {
-    /// Whether there has to be a bias for it.
+    /// Whether applying it requires a bias.
     pub fn adds_bias(&self) -> bool {
         let own = self.low_rank.as_ref().is_some_and(|update| update.bias.is_some());
         self.base_bias.is_some() || own
@@ -158,7 +158,7 @@ pub struct AdapterWeights {
     pub linears: Vec<(LinearId, LinearDelta)>,
     /// Change of the token embedding.
     pub embedding: Option<EmbeddingDelta>,
-    /// Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397): the adapter sets in where these
-    /// tokens begin for the last time in the prompt. Empty for one that applies to every position.
+    /// Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397): the adapter applies from where
+    /// these tokens last begin in the prompt. Empty for an adapter that applies to every position.
     pub invocation: Vec<u32>,
 }

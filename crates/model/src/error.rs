@@ -1,11 +1,11 @@
-//! What can go wrong while a base model is opened.
+//! Why a base model could not be opened, or an adapter not made ready for it.
 
 use std::path::PathBuf;
 
 use multigraft_kernels::PackError;
 use multigraft_weights::WeightsError;
 
-/// Why a base model could not be opened, or an adapter not packed for it.
+/// Why a base model could not be opened, or an adapter not made ready for it.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The files themselves are unreadable or malformed.
@@ -25,26 +25,26 @@ pub enum ModelError {
     /// `config.json` does not parse.
     #[error("the model's config.json does not parse: {0}")]
     ConfigJson(#[from] serde_json::Error),
-    /// The architecture is not one of those that the decoder describes.
-    #[error("architecture `{0}` is not supported; supported are {list}", list = crate::config::SUPPORTED.join(", "))]
+    /// The architecture is not supported.
+    #[error("architecture `{0}` is not supported; supported are {list}", list = crate::config::architectures::SUPPORTED.join(", "))]
     Architecture(String),
-    /// A field of the configuration that is needed is not there.
+    /// The configuration lacks a required field.
     #[error("the model's configuration lacks `{0}`")]
     Missing(&'static str),
-    /// A field has a value that the decoder does not do.
+    /// A field of the configuration has a value that is not supported.
     #[error("the model's configuration has {field} = {value}, which is not supported; {hint}")]
     Unsupported {
         /// The field.
         field: &'static str,
         /// Its value.
         value: String,
-        /// What is.
+        /// Which values are supported, or why this one is not.
         hint: &'static str,
     },
-    /// A tensor that the architecture needs is not in the files.
+    /// The files lack a tensor that the architecture needs.
     #[error("the model's files lack tensor `{0}`")]
     MissingTensor(String),
-    /// A tensor has another shape than the configuration says.
+    /// A tensor's shape does not follow from the configuration.
     #[error("tensor `{name}` has shape {found:?} but the configuration says {expected:?}")]
     Shape {
         /// The tensor.
@@ -62,7 +62,7 @@ pub enum ModelError {
         /// Why.
         source: PackError,
     },
-    /// An adapter names a linear map that this base does not have in the shape of the adapter.
+    /// The base has no linear map of this name and of the adapter's shape.
     #[error("the adapter does not fit the base at {0}")]
     AdapterMismatch(String),
 }

@@ -1,5 +1,5 @@
-//! A base model's files behind one face: tensors are asked for by the names that transformers gives
-//! them, and a GGUF file answers by its own.
+//! A base model's files in either format: tensors are looked up by the names that transformers
+//! gives them, which are translated for a GGUF file.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ impl ModelFiles {
         })
     }
 
-    /// The decoder that the files describe.
+    /// The configuration of the decoder that the files describe.
     ///
     /// # Errors
     /// As [`Config::from_hf_json`].
@@ -62,7 +62,7 @@ impl ModelFiles {
         }
     }
 
-    /// What the files call the model, if they do.
+    /// The model's name in its files, if they have one.
     pub fn name(&self) -> Option<String> {
         match self {
             Self::Gguf(gguf) => gguf.metadata().str("general.name").map(str::to_owned),

@@ -1,16 +1,16 @@
-//! The modules of a decoder by the paths that transformers gives them: what an adapter's tensors
-//! can name.
+//! The modules of a decoder, by their paths in transformers. An adapter's tensors name these
+//! modules.
 
 use crate::delta::LinearId;
 
-/// What a module is to an adapter.
+/// What an adapter can change of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModuleKind {
     /// A linear map that takes low-rank updates.
     Linear(LinearId),
     /// The token embedding.
     Embedding,
-    /// Part of the model that no adapter can change here (norms, routed experts, routers).
+    /// A part of the model that no adapter can change (norms, routed experts, routers).
     Fixed,
 }
 
@@ -19,12 +19,12 @@ pub enum ModuleKind {
 pub struct Module {
     /// Path in transformers, such as `model.layers.0.self_attn.q_proj`.
     pub path: String,
-    /// What it is.
+    /// What an adapter can change of it.
     pub kind: ModuleKind,
     /// Output features (for the embedding: rows, the vocabulary).
     pub out: usize,
     /// Input features (for the embedding: columns, the hidden size).
     pub inp: usize,
-    /// Whether the base has a bias here.
+    /// Whether the base has a bias for it.
     pub bias: bool,
 }

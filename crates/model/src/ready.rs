@@ -18,8 +18,8 @@ pub struct ReadyAdapter {
 }
 
 impl ReadyAdapter {
-    /// An adapter made of the files with this hash, which takes `bytes` bytes of memory. `parts` are
-    /// its weights in the device's own form: only the backends of that device look into them.
+    /// An adapter made of the files with this hash, which takes `bytes` bytes of memory. `parts`
+    /// are its weights in the device's own form: only the backends of that device look into them.
     pub fn new(hash: AdapterHash, bytes: usize, parts: Arc<dyn Any + Send + Sync>) -> Self {
         Self {
             hash,

@@ -1,9 +1,9 @@
 //! The seam between the engine and compute: one forward pass over the rows of many sequences.
 //!
-//! The engine says *which tokens at which positions, under which adapter, with which KV blocks*; a
-//! [`Backend`] answers with logits, or with the hidden states that embeddings are made of. Nothing
-//! above this seam knows of SIMD or packed weights, nothing below it of requests, names or HTTP. A
-//! GPU is a second implementation of [`Backend`], not a rewrite.
+//! The engine says which tokens to compute, at which positions, under which adapter, and in which
+//! KV blocks. A [`Backend`] answers with logits, or with the hidden states that embeddings are made
+//! of. Code above this seam knows nothing of SIMD or packed weights; code below it knows nothing of
+//! requests, names or HTTP. A GPU is a second implementation of [`Backend`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::ready::ReadyAdapter;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId(pub u32);
 
-/// A resident adapter: what [`Backend::admit`] returned.
+/// A resident adapter, as [`Backend::admit`] returned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
-/// What the engine wants of a run's rows.
+/// Which outputs of a run's rows are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Nothing: a chunk of a prompt that goes on.
+    /// None: a chunk of a prompt that has further chunks.
     None,
-    /// The last row's logits only: the next token is sampled from it.
+    /// The last row's logits, from which the next token is sampled.
     Last,
-    /// Every row's logits: prompt log-probabilities, verification.
+    /// Every row's logits, for the prompt's log-probabilities and for verification.
     All,
-    /// Every row's hidden state, after the model's last norm, and no logits: embeddings.
+    /// Every row's hidden state after the model's last norm, and no logits, for embeddings.
     Hidden,
 }
 
 impl Wanted {
-    /// How many rows of logits `rows` rows give.
+    /// How many rows of logits a run of `rows` rows gives.
     pub fn logits(self, rows: usize) -> usize {
         match self {
             Self::None | Self::Hidden => 0,
@@ -42,7 +42,7 @@ impl Wanted {
         }
     }
 
-    /// How many rows of hidden states `rows` rows give.
+    /// How many rows of hidden states a run of `rows` rows gives.
     pub fn hidden(self, rows: usize) -> usize {
         match self {
             Self::None | Self::Last | Self::All => 0,
@@ -54,23 +54,23 @@ impl Wanted {
 /// Consecutive positions of one sequence that are computed in this step.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// The tokens, one row each; never empty. A decode step has one, a prefill chunk many.
+    /// The tokens, one row each; never empty. A decoding sequence has one, a prefill chunk several.
     pub tokens: &'a [u32],
-    /// The position of the first of them. Positions before it are in the KV blocks already.
+    /// The position of the first token. Earlier positions are in the KV blocks already.
     pub start: usize,
     /// The sequence's block table: position p lives in `blocks[p / block_tokens]`, where
     /// `block_tokens` is [`Limits::block_tokens`]. Covers `start + tokens.len()`.
     pub blocks: &'a [BlockId],
-    /// The adapter of all these rows; `None` is the base model.
+    /// The adapter of all rows of the run; `None` is the base model.
     pub adapter: Option<Slot>,
-    /// What the adapter's update is multiplied by, finite: 1 is as it was trained, 0 gives the
-    /// base's bits. Anything else is only right if [`ReadyAdapter::unscalable`] says nothing.
+    /// The factor of the adapter's update, finite: 1 applies it as trained, 0 gives the base's
+    /// bits. Other values require that [`ReadyAdapter::unscalable`] is `None`.
     pub scale: f32,
-    /// What is returned of these rows.
+    /// The outputs to return.
     pub wanted: Wanted,
 }
 
-/// One forward pass. Runs are ordered so that those of one adapter and scale are neighbours: a
+/// One forward pass. The runs of one adapter and scale are neighbours; together they are a
 /// *segment*.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
@@ -78,32 +78,32 @@ pub struct Step<'a> {
     pub runs: &'a [Run<'a>],
 }
 
-/// What a step gives: rows in the order of the runs, and where its time went. Kept from step to
-/// step, so that memory is taken once.
+/// The outputs of a step, in the order of its runs, and where its time went. Callers keep the value
+/// from step to step, so that its memory is allocated once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {
     /// `[Wanted::logits, vocab]`, row-major.
     pub logits: Vec<f32>,
     /// `[Wanted::hidden, hidden]`, row-major.
     pub hidden: Vec<f32>,
-    /// Where the time went, as far as the backend measures it.
+    /// Where the time went, as far as the backend measures this.
     pub time: StepTime,
 }
 
-/// What a backend can hold.
+/// What a backend can hold and compute.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Size of the vocabulary: the width of a row of logits.
+    /// Size of the vocabulary, which is the width of a row of logits.
     pub vocab: usize,
     /// The width of a row of hidden states.
     pub hidden: usize,
-    /// KV blocks.
+    /// Capacity of the KV cache, in blocks.
     pub blocks: usize,
     /// Positions that a block holds.
     pub block_tokens: usize,
-    /// What a block takes in memory, in bytes.
+    /// Memory of a block, for all layers, in bytes.
     pub block_bytes: usize,
-    /// How many neighbouring blocks, at least 1, are best forgotten together.
+    /// How many neighbouring blocks, at least 1, are best given to [`Backend::forget`] together.
     pub extent: usize,
     /// The longest sequence, in tokens.
     pub context: usize,
@@ -111,7 +111,7 @@ pub struct Limits {
     pub step_rows: usize,
 }
 
-/// Why a backend could not do what it was asked.
+/// Why a backend could not be opened, admit an adapter, or compute a step.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The adapter was made ready for another base model, or for another device.
@@ -136,21 +136,21 @@ pub enum BackendError {
     Lost(String),
 }
 
-/// Where the time of a step went, as the thread that leads it saw it. What is in none of its parts
-/// is embedding, norms, activations and residuals.
+/// Where the time of a step went, as measured by the thread that calls [`Backend::forward`]. The
+/// rest of the step is embedding, norms, activations and residuals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepTime {
-    /// Products with the base's weights, those of logits included.
+    /// Products with the base's weights, including those that give logits.
     pub matmul: Duration,
-    /// What adapters add to them.
+    /// The adapters' changes to these products.
     pub lora: Duration,
     /// Storing keys and values, and attention over them.
     pub attention: Duration,
 }
 
-/// Something that runs steps: a base model with its KV cache and its resident adapters.
+/// A base model with a KV cache and resident adapters, which runs steps.
 pub trait Backend: Send {
-    /// What it can hold.
+    /// What it can hold and compute.
     fn limits(&self) -> Limits;
 
     /// Makes an adapter resident, which the backend holds until it is released. Cheap where the
@@ -160,29 +160,29 @@ pub trait Backend: Send {
     /// If the adapter was made ready for another base or device, or the device has no room for it.
     fn admit(&mut self, adapter: &Arc<ReadyAdapter>) -> Result<Slot, BackendError>;
 
-    /// Lets an adapter go. Its slot may be handed out again.
+    /// Releases an adapter. A later [`Backend::admit`] may return the same slot.
     fn release(&mut self, slot: Slot);
 
-    /// Makes the first `positions` positions of block `to` those of block `from`. Says whether it
-    /// did; a backend that does not copy says `false`, and is asked to compute them instead.
+    /// Copies the first `positions` positions of block `from` to block `to`. A backend that cannot
+    /// copy returns `false`, and is asked to compute the positions instead.
     fn copy_block(&mut self, from: BlockId, to: BlockId, positions: usize) -> bool {
         let _ = (from, to, positions);
         false
     }
 
-    /// What `count` blocks from `first` on hold is of no more use: a backend may give their memory
-    /// back until they are written again.
+    /// Marks the contents of `count` blocks from `first` on as disposable: the backend may give
+    /// their memory back to the system until they are written again.
     fn forget(&mut self, first: BlockId, count: usize) {
         let _ = (first, count);
     }
 
-    /// Computes the step and writes what is wanted of it to `outputs`, whose parts are resized to
+    /// Computes the step and writes the wanted outputs to `outputs`, whose vectors are resized to
     /// fit.
     ///
     /// A row's outputs depend on its sequence's tokens and adapter alone, to the bit: not on the
     /// other runs, not on how a prompt was cut into chunks, not on the number of threads.
     ///
     /// # Errors
-    /// Backends report faults of their own; a malformed step is a bug of the caller and panics.
+    /// If the device fails. A malformed step is a bug of the caller and panics.
     fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError>;
 }

@@ -115,10 +115,11 @@ pub(super) fn build(raw: &Raw) -> Result<Config, ModelError> {
     })
 }
 
-/// Sizes above this are not of any model: a corrupt file, caught before memory is taken.
+/// No model has sizes above this; a file that states one is corrupt, and is refused before memory
+/// is allocated.
 const MAX_SIZE: usize = 1 << 24;
 
-/// As [`MAX_SIZE`], for layers.
+/// No model has more layers than this.
 const MAX_LAYERS: usize = 1024;
 
 fn unsupported(field: &'static str, value: impl std::fmt::Display, hint: &'static str) -> ModelError {
@@ -129,7 +130,8 @@ fn unsupported(field: &'static str, value: impl std::fmt::Display, hint: &'stati
     }
 }
 
-/// Head sizes that do not follow from the hidden size, where a configuration may leave them out.
+/// The head sizes of architectures whose configuration may leave them out although they do not
+/// follow from the hidden size.
 fn default_head_dim(arch: &str) -> Option<usize> {
     match arch {
         "gemma2" | "gemma3_text" => Some(256),
@@ -143,7 +145,7 @@ fn activation(raw: &Raw, gemma: bool) -> Result<Activation, ModelError> {
     match raw.hidden_act.as_deref().unwrap_or(default) {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
-        // Early gemma files say `gelu` and mean the approximation.
+        // Early gemma configurations say `gelu` for the tanh approximation.
         "gelu" if gemma => Ok(Activation::GeluTanh),
         other => Err(unsupported("hidden_act", other, "silu and gelu_pytorch_tanh are")),
     }
@@ -163,7 +165,7 @@ fn layer_configs(
                 None if sliding && arch == "gemma2" => Some(4096),
                 _ => None,
             };
-            // gemma3 rotates its sliding layers by a second rotation.
+            // gemma3 has a second rotation for its sliding layers.
             let rope = if sliding && ropes.len() > 1 { 1 } else { 0 };
             Ok(LayerConfig {
                 window,

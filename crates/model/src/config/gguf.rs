@@ -88,13 +88,14 @@ pub(super) fn raw(gguf: &Gguf) -> Result<Raw, ModelError> {
     })
 }
 
-/// Whether a tensor can be one number for each pair of a head's features; a larger one is not
-/// decoded.
+/// Whether a tensor is small enough to hold one number for each pair of a head's features. Larger
+/// tensors are not decoded.
 fn is_small(tensor: &Tensor<'_>) -> bool {
     tensor.len() <= 4096
 }
 
-/// Gemma's query scale is not in the metadata; it is the head size but for the two largest models.
+/// Gemma's query scale, which GGUF metadata lacks: the head size, except for the two largest
+/// models.
 fn query_scale(
     model_type: &str,
     layers: Option<usize>,
@@ -111,7 +112,7 @@ fn query_scale(
     }
 }
 
-/// The stretch of the rotation, in `config.json`'s words.
+/// The scaling of the rotation, in `config.json`'s terms.
 fn rope_scaling(gguf: &Gguf, arch: &str) -> Option<Map<String, Value>> {
     let metadata = gguf.metadata();
     let number = |key: &str| metadata.f32(&format!("{arch}.rope.scaling.{key}"));

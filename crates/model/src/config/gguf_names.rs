@@ -1,4 +1,4 @@
-//! What GGUF calls the parts of a described decoder, and in which order it stores their rows.
+//! GGUF's names of a decoder's parts, and the order in which GGUF stores their rows.
 
 use super::gguf::ARCHITECTURES;
 use super::{Config, NormPlacement};
@@ -17,9 +17,9 @@ impl Config {
             .map(|(gguf, _)| *gguf)
     }
 
-    /// Where row `row` of a query or key projection lies in a GGUF file. GGUF stores the pairs of a
-    /// head that turn together as neighbours for these architectures; transformers half a head
-    /// apart.
+    /// Where row `row` of a query or key projection lies in a GGUF file. For these architectures
+    /// GGUF stores the two features of a rotated pair as neighbours; transformers stores them half
+    /// a head apart.
     pub fn gguf_rotary_row(&self, row: usize) -> usize {
         if !["llama", "mistral", "mixtral", "granite", "smollm3"].contains(&self.architecture.as_str()) {
             return row;
@@ -59,7 +59,7 @@ impl Config {
             "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
             "post_feedforward_layernorm" => "post_ffw_norm",
             "mlp.gate" | "block_sparse_moe.gate" => "ffn_gate_inp",
-            // All experts of a layer in one tensor; not a name of transformers.
+            // All experts of a layer in one tensor, which transformers does not have.
             "experts.gate" => "ffn_gate_exps",
             "experts.up" => "ffn_up_exps",
             "experts.down" => "ffn_down_exps",

@@ -1,9 +1,10 @@
-//! What kind of decoder a base model is: one description for all architectures.
+//! The configuration of a base model: one description of a decoder for all architectures.
 //!
-//! A [`Config`] is made from `config.json` of a Hugging Face folder or from GGUF metadata; both
-//! fill the same raw fields (`raw::Raw`) and one function turns these into the description that the
+//! A [`Config`] is read from the `config.json` of a Hugging Face folder or from GGUF metadata. Both
+//! fill the same raw fields (`raw::Raw`), and one function turns these into the [`Config`] that the
 //! decoder follows.
 
+pub(crate) mod architectures;
 mod build;
 mod gguf;
 mod gguf_names;
@@ -11,29 +12,13 @@ mod modules;
 mod raw;
 mod rope;
 
+pub use architectures::SUPPORTED;
 pub use rope::Rope;
 
 use multigraft_kernels::Activation;
 use multigraft_weights::gguf::Gguf;
 
 use crate::error::ModelError;
-
-/// The architectures that the decoder describes, by their names in `config.json`.
-pub const SUPPORTED: [&str; 13] = [
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma2",
-    "gemma3_text",
-    "gemma3",
-    "phi3",
-    "smollm3",
-    "granite",
-    "olmo2",
-    "mixtral",
-    "qwen3_moe",
-];
 
 /// Where a layer normalises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +52,9 @@ pub enum FfnConfig {
     },
     /// Routed experts, each a gated network.
     Experts {
-        /// How many.
+        /// Number of experts.
         count: usize,
-        /// How many each token uses.
+        /// How many of them each token uses.
         active: usize,
         /// Inner size of each.
         width: usize,
@@ -89,7 +74,7 @@ pub struct LayerConfig {
     pub ffn: FfnConfig,
 }
 
-/// A decoder, described.
+/// The configuration of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The architecture's name in `config.json`.
@@ -104,7 +89,7 @@ pub struct Config {
     pub kv_heads: usize,
     /// Size of a head.
     pub head_dim: usize,
-    /// Positions that the model was made for.
+    /// The longest sequence that the model was trained for, in tokens.
     pub context: usize,
     /// Added to the mean square in norms.
     pub norm_eps: f32,
@@ -126,21 +111,21 @@ pub struct Config {
     pub mlp_bias: bool,
     /// The non-linearity.
     pub activation: Activation,
-    /// Embeddings are multiplied by this.
+    /// Factor of embeddings.
     pub embedding_scale: f32,
-    /// What attention and feed-forward add to the residual is multiplied by this.
+    /// Factor of what attention and feed-forward add to the residual.
     pub residual_scale: f32,
-    /// Query·key is multiplied by this.
+    /// Factor of query·key.
     pub attention_scale: f32,
     /// Scores become `cap · tanh(score / cap)`.
     pub attention_softcap: Option<f32>,
-    /// Logits are multiplied by this.
+    /// Factor of logits.
     pub logit_scale: f32,
     /// Logits become `cap · tanh(logit / cap)`.
     pub logit_softcap: Option<f32>,
-    /// The rotations that layers use.
+    /// The rotary embeddings that layers use.
     pub ropes: Vec<Rope>,
-    /// One for each layer.
+    /// What differs from layer to layer, `[layers]`.
     pub layers: Vec<LayerConfig>,
 }
 
@@ -148,7 +133,7 @@ impl Config {
     /// Reads a Hugging Face `config.json`.
     ///
     /// # Errors
-    /// If it does not parse, lacks a field, or asks for something the decoder does not do.
+    /// If it does not parse, lacks a field, or has a value that the decoder does not support.
     pub fn from_hf_json(json: &str) -> Result<Self, ModelError> {
         build::build(&raw::Raw::from_json(json)?)
     }
@@ -161,9 +146,9 @@ impl Config {
         build::build(&gguf::raw(gguf)?)
     }
 
-    /// The longest sequence that is served unless another is asked for: what the model was made
-    /// for, but for models whose rotation differs in long sequences (longrope), where it is the
-    /// longest that needs no stretch.
+    /// The longest sequence that is served by default: what the model was trained for, or, for
+    /// models whose rotation differs in long sequences (longrope), the longest that needs no
+    /// stretch.
     pub fn default_context(&self) -> usize {
         let ropes = self.ropes.iter().filter(|rope| rope.long_inv_freq.is_some());
         ropes

@@ -1,4 +1,4 @@
-//! The modules of a described decoder, by transformers' paths.
+//! The modules of a decoder, by their paths in transformers.
 
 use super::{Config, FfnConfig, NormPlacement, QkNorm};
 use crate::delta::{LinearId, Target};
@@ -112,7 +112,8 @@ impl Config {
         );
     }
 
-    /// The routed block's name and its experts' gate, up and down, as safetensors name them.
+    /// The names in safetensors of the routed block, and of an expert's gate, up and down
+    /// projections.
     pub fn expert_names(&self) -> (&'static str, [&'static str; 3]) {
         if self.architecture == "mixtral" {
             ("block_sparse_moe", ["w1", "w3", "w2"])

@@ -1,12 +1,12 @@
-//! The raw fields of a configuration, by the names that `config.json` gives them.
+//! The raw fields of a configuration, named as in `config.json`.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::ModelError;
 
-/// A `config.json`, or what GGUF metadata says of the same. Fields that do not change what the
-/// decoder computes are left out.
+/// The fields of a `config.json`, or their equivalents in GGUF metadata. Fields that do not change
+/// what the decoder computes are left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Raw {
@@ -65,7 +65,7 @@ pub(super) struct Raw {
     /// tensor).
     #[serde(skip)]
     pub(super) o_bias: Option<bool>,
-    /// Norm weights of the file hold the 1 already (GGUF).
+    /// Whether norm weights in the file include the 1 that gemma adds (GGUF).
     #[serde(skip)]
     pub(super) norms_are_whole: bool,
 }
@@ -73,7 +73,7 @@ pub(super) struct Raw {
 impl Raw {
     pub(super) fn from_json(json: &str) -> Result<Self, ModelError> {
         let mut config: Map<String, Value> = serde_json::from_str(json)?;
-        // A multimodal gemma3 keeps its text model's configuration inside.
+        // A multimodal gemma3 nests its text model's configuration.
         if let Some(Value::Object(text)) = config.remove("text_config") {
             config.extend(text);
         }

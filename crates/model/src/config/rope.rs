@@ -1,4 +1,5 @@
-//! Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) and the ways to stretch them.
+//! Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) and how they are scaled to longer
+//! contexts.
 
 use std::f64::consts::PI;
 
@@ -12,15 +13,15 @@ use crate::error::ModelError;
 pub struct Rope {
     /// Angle per position of each pair, `[rotated features / 2]`.
     pub inv_freq: Vec<f32>,
-    /// For sequences longer than [`Rope::short_context`], these instead (phi3's longrope).
+    /// The angles for sequences longer than [`Rope::short_context`] (phi3's longrope).
     pub long_inv_freq: Option<Vec<f32>>,
-    /// Where [`Rope::long_inv_freq`] takes over, in tokens.
+    /// The longest sequence that uses [`Rope::inv_freq`], in tokens.
     pub short_context: usize,
-    /// Sine and cosine are multiplied by this (yarn, longrope).
+    /// Factor of sine and cosine (yarn, longrope).
     pub scale: f32,
 }
 
-/// The rotations of a model: one, or for gemma3 the full layers' and the sliding layers'.
+/// The rotations of a model: one, or for gemma3 those of full and of sliding layers.
 pub(super) fn ropes(raw: &Raw, arch: &str, head_dim: usize) -> Result<Vec<Rope>, ModelError> {
     let default_theta = match arch {
         "gemma3_text" | "mixtral" => 1e6,
@@ -184,7 +185,7 @@ fn ratio(raw: &Raw, original: f64) -> f64 {
     raw.max_position_embeddings.map_or(1.0, |n| n as f64 / original)
 }
 
-/// Llama 3.1's stretch: long waves by `factor`, short ones not, a ramp between.
+/// Llama 3.1's scaling: long wavelengths by `factor`, short ones not, with a ramp in between.
 fn llama3(plain: &[f64], factor: f64, low: f64, high: f64, original: f64) -> Vec<f64> {
     plain
         .iter()
@@ -202,8 +203,9 @@ fn llama3(plain: &[f64], factor: f64, low: f64, high: f64, original: f64) -> Vec
         .collect()
 }
 
-/// YaRN (Peng et al. 2023, arXiv 2309.00071): interpolates slow pairs by `factor`, keeps fast ones,
-/// a ramp between the pairs that turn `beta_fast` and `beta_slow` times in the original context.
+/// YaRN (Peng et al. 2023, arXiv 2309.00071): interpolates slow pairs by `factor` and keeps fast
+/// ones, with a ramp between the pairs that turn `beta_fast` and `beta_slow` times in the original
+/// context.
 fn yarn(plain: &[f64], theta: f64, factor: f64, beta: (f64, f64), original: f64, truncate: bool) -> Vec<f64> {
     let dim = 2.0 * plain.len() as f64;
     let pair_of = |turns: f64| dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());

@@ -182,18 +182,17 @@ fn active_share(config: &Config) -> f64 {
 #[cfg(test)]
 mod tests {
     use anyhow::Result;
-    use multigraft_cpu::{CpuBase, LoadOptions};
+    use std::sync::Arc;
+
+    use multigraft_model::Precision;
     use multigraft_testing::{fixtures, smollm2};
 
     use super::*;
+    use crate::device::Device;
 
-    fn cost(path: &std::path::Path) -> Result<(CpuBase, Cost)> {
-        let options = LoadOptions {
-            threads: 1,
-            ..LoadOptions::default()
-        };
-        let model = CpuBase::open(path, &options)?;
-        let cost = Cost::of(&model, &ModelFiles::open(path)?, KvDtype::Bf16);
+    fn cost(path: &std::path::Path) -> Result<(Arc<dyn Base>, Cost)> {
+        let model = Device::Cpu.open(path, 1, Precision::Native, &|_, _| ())?;
+        let cost = Cost::of(&*model, &ModelFiles::open(path)?, KvDtype::Bf16);
         Ok((model, cost))
     }
 
