@@ -1,4 +1,4 @@
-//! An adapter's weights as the kernels want them.
+//! An adapter's weights, packed for the kernels.
 
 use std::collections::HashMap;
 
@@ -30,11 +30,11 @@ pub(crate) struct PackedLinear {
     pub(crate) gain: Option<Vec<f32>>,
     /// `s · lora_B.bias`, `[out]`.
     pub(crate) addend: Option<Vec<f32>>,
-    /// In the base bias's stead, `[out]`.
+    /// Replaces the base's bias, `[out]`.
     pub(crate) bias: Option<Vec<f32>>,
-    /// In the base weight's stead, `[out, in]`.
+    /// Replaces the base's weight, `[out, in]`.
     pub(crate) replaced: Option<PackedMatrix>,
-    /// Outputs whose weights are replaced, and these, `[rows, in]`.
+    /// The outputs whose weights are replaced, and their new weights, `[rows, in]`.
     pub(crate) rows: Option<(Vec<u32>, PackedMatrix)>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct PackedEmbedding {
 #[derive(Debug)]
 struct EmbeddingLowRank {
     rank: usize,
-    /// A transposed, `[vocab, rank]`: a token's row.
+    /// A transposed, `[vocab, rank]`, so that a token's values are one row.
     a: Vec<f32>,
     /// `[hidden, rank]`
     b: Vec<f32>,
@@ -94,13 +94,13 @@ impl PackedAdapter {
         Ok(packed)
     }
 
-    /// Memory it takes, in bytes.
+    /// Memory of the packed weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What it has that is not multiplied by a scale, being no update but something in the base's
-    /// stead; `None` if it is updates alone.
+    /// A part that replaces the base's instead of being added to it, so that no scale multiplies
+    /// it; `None` if the adapter consists of scalable updates alone.
     pub(crate) fn unscalable(&self) -> Option<&'static str> {
         let linears = self.linears.iter().flatten().chain(&self.head);
         linears
@@ -118,15 +118,15 @@ impl PackedAdapter {
     }
 }
 
-/// What cannot be scaled, as messages call it.
+/// Names of parts that cannot be scaled, for messages.
 const REPLACED: &str = "a whole table in the base's stead (modules_to_save)";
 const TOKEN_ROWS: &str = "trained token rows";
 
-/// Variants of [`Target`].
+/// How many variants [`Target`] has.
 const TARGETS: usize = 9;
 const _: () = assert!(Target::Down as usize == TARGETS - 1);
 
-/// Whether every part has the shape of the base's map.
+/// Refuses a change whose parts do not have the shape of the base's map.
 fn check(delta: &LinearDelta, base: &PackedMatrix) -> Result<(), String> {
     let (out, inp) = (base.out(), base.inp());
     if let Some(LowRank { a, b, bias, .. }) = &delta.low_rank {
@@ -168,8 +168,8 @@ fn check_len(what: &str, values: Option<&Vec<f32>>, len: usize) -> Result<(), St
 fn pack_matrix(values: &[f32], out: usize, inp: usize, dtype: LoraDtype) -> PackedMatrix {
     match dtype {
         LoraDtype::F32 => PackedMatrix::from_f32(values, out, inp),
-        // Whole weights do not take eight bits as updates do: here the error is one of the output,
-        // not of a change to it.
+        // Eight bits are for updates alone: rounding a whole weight changes the output itself, not
+        // just a change of it.
         LoraDtype::Bf16 | LoraDtype::Int8 => PackedMatrix::from_f32_as_bf16(values, out, inp),
     }
 }
@@ -186,7 +186,7 @@ impl PackedLinear {
             values
         };
         let dora = delta.magnitude.as_ref().map(|m| dora_gain(m, base, low_rank));
-        // The base's own bias is only taken over where it is scaled.
+        // The base's bias is copied only where a gain scales it.
         let bias = delta
             .base_bias
             .clone()
@@ -237,8 +237,8 @@ impl PackedLinear {
     }
 }
 
-/// Whether a matrix that an adapter brings along is the base's own, as PEFT saves it beside LoRA on
-/// tables. Such a copy would cost an adapter many times its size.
+/// Whether an adapter's matrix is a copy of the base's, as PEFT saves beside LoRA on tables.
+/// Packing the copy would multiply the adapter's size.
 pub(crate) fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
     let mut row = vec![0.0; base.inp()];
     let same_shape = (matrix.rows, matrix.cols) == (base.out(), base.inp());
@@ -250,7 +250,7 @@ pub(crate) fn is_copy(matrix: &Matrix, base: &PackedMatrix) -> bool {
         })
 }
 
-/// `m / ‖W + s·B·A‖`, the norm over each output's row.
+/// `m / ‖W + s·B·A‖`, where the norm is over each output's row.
 fn dora_gain(magnitude: &[f32], base: &PackedMatrix, low_rank: Option<&LowRank>) -> Vec<f32> {
     let mut row = vec![0.0; base.inp()];
     let scalings = low_rank.map_or_else(Vec::new, LowRank::scalings);
@@ -313,8 +313,8 @@ impl PackedEmbedding {
                 .map_or(0, |l| size_of_val(l.a.as_slice()) + size_of_val(l.b.as_slice()))
     }
 
-    /// The embedding of `token`, `[hidden]`, before any scale of the model; `scale` is what the
-    /// update is multiplied by.
+    /// Writes the embedding of `token`, `[hidden]`, before the model's embedding scale. `scale` is
+    /// the factor of the update.
     pub(crate) fn embed(&self, token: u32, scale: f32, base: &PackedMatrix, to: &mut [f32]) {
         match self.rows.get(&token) {
             Some(row) => to.copy_from_slice(row),

@@ -1,4 +1,4 @@
-//! The backend that computes on this machine's processor.
+//! The backend of this machine's processor.
 
 use std::sync::Arc;
 
@@ -24,9 +24,9 @@ pub struct CpuBackend {
     limits: Limits,
     pool: Pool,
     throttle: Throttle,
-    /// One per decoder layer.
+    /// The KV cache, one entry per decoder layer.
     kv: Vec<KvLayer>,
-    /// By [`Slot`]; a hole is free.
+    /// Resident adapters by [`Slot`]; `None` is a free slot.
     slots: Vec<Option<Resident>>,
     scratch: Scratch,
 }
@@ -34,15 +34,15 @@ pub struct CpuBackend {
 /// A resident adapter.
 #[derive(Debug)]
 struct Resident {
-    /// Held so that whoever counts its holders counts the backend.
+    /// Held so that the adapter counts as in use (by its `Arc`) while it is resident.
     _ready: Arc<ReadyAdapter>,
     packed: Arc<PackedAdapter>,
 }
 
 /// A KV block of a model with this configuration.
 pub fn kv_block(config: &Config, dtype: KvDtype) -> KvBlock {
-    /// Memory of one layer's keys or values that is given back together: where extents border on
-    /// others, a page may stay.
+    /// Memory of an extent's keys, or values, in one layer: much more than a page, because the
+    /// pages at both ends may be shared with neighbours and are then not given back.
     const EXTENT: usize = 64 << 10;
     let layer = KvLayer::block_bytes(config.kv_heads, config.head_dim, dtype);
     KvBlock {
@@ -111,7 +111,8 @@ impl Backend for CpuBackend {
     }
 
     fn copy_block(&mut self, from: BlockId, to: BlockId, _positions: usize) -> bool {
-        // Whole blocks: nobody reads a position that is not stored first.
+        // The whole block: positions after the first `positions` are stored again before they are
+        // read.
         for kv in &mut self.kv {
             kv.copy_block(from.0, to.0);
         }
@@ -144,7 +145,7 @@ impl Backend for CpuBackend {
                 run.start + count <= self.limits.context,
                 "a run ends within the context"
             );
-            // Without its updates, a row is the base's.
+            // At scale 0 a row is the base's.
             let applied = run
                 .adapter
                 .map(|slot| (slot, run.scale))

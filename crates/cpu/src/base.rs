@@ -1,4 +1,4 @@
-//! The base as the rest of the program sees it.
+//! [`CpuBase`] as the rest of the program sees it: opening it, and [`Base`].
 
 use std::path::Path;
 use std::sync::Arc;

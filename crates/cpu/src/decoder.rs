@@ -24,30 +24,30 @@ pub(crate) struct Row<'a> {
     pub(crate) blocks: &'a [u32],
 }
 
-/// What all layers of a step know of its rows' positions.
+/// What depends on the rows' positions alone, computed once for all layers of a step.
 struct Positions<'a> {
     plan: AttentionPlan<'a>,
     /// One for each rotation of the model.
     angles: Vec<Angles>,
 }
 
-/// Buffers that live from step to step, so that a step allocates little.
+/// Buffers that are kept from step to step, so that a step allocates little.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// The residual stream, `[rows, hidden]`.
     x: Vec<f32>,
-    /// What goes into and comes out of a block, `[rows, hidden]`.
+    /// Input, then output, of an attention or feed-forward block, `[rows, hidden]`.
     h: Vec<f32>,
     qkv: Vec<f32>,
     attended: Vec<f32>,
-    /// The attention kernel's own.
+    /// Scratch memory of the attention kernel.
     partials: Vec<f32>,
     gate_up: Vec<f32>,
     inner: Vec<f32>,
     project: ProjectScratch,
 }
 
-/// A forward pass over rows in order of their segments.
+/// A forward pass over rows that are sorted by segment.
 pub(crate) struct Decoder<'a> {
     pub(crate) model: &'a CpuBase,
     pub(crate) pool: &'a Pool,
@@ -55,7 +55,7 @@ pub(crate) struct Decoder<'a> {
     pub(crate) throttle: &'a Throttle,
     /// One per layer.
     pub(crate) kv: &'a mut [KvLayer],
-    /// The sequences' length limit: which of a rotation's two forms is used.
+    /// The longest sequence, in tokens, which decides which form of a longrope rotation is used.
     pub(crate) context: usize,
     pub(crate) rows: &'a [Row<'a>],
     pub(crate) segments: &'a [Segment<'a>],
@@ -164,7 +164,7 @@ impl<'a> Decoder<'a> {
             qkv,
         );
         attended.resize(rows * config.heads * config.head_dim, 0.0);
-        let how = Attention {
+        let settings = Attention {
             heads: config.heads,
             scale: config.attention_scale,
             softcap: config.attention_softcap,
@@ -173,7 +173,7 @@ impl<'a> Decoder<'a> {
         attention(
             self.pool,
             &self.kv[index],
-            how,
+            settings,
             &positions.plan,
             qkv,
             partials,
@@ -260,12 +260,12 @@ impl<'a> Decoder<'a> {
         let Scratch { h, project, .. } = &mut *self.scratch;
         let began = Instant::now();
         logits.clear();
-        // They are large: room for twice as many rows as were ever wanted would be megabytes.
+        // Exactly: logits are large, and spare capacity for further rows would be megabytes.
         logits.reserve_exact(wanted.len() * vocab);
         logits.resize(wanted.len() * vocab, 0.0);
         let segments = wanted_segments(self.segments, wanted);
 
-        // Neighbours under the same head share one pass over it.
+        // Neighbouring segments with the same head share one pass over its weights.
         for run in segments.chunk_by(|a, b| std::ptr::eq(head(self.model, a), head(self.model, b))) {
             let (start, rows) = (
                 run[0].start,
@@ -346,7 +346,7 @@ fn normalised(pool: &Pool, x: &[f32], weight: Option<&[f32]>, eps: f32, h: &mut 
     }
 }
 
-/// The segments of the wanted rows, counted among these.
+/// The segments of the wanted rows, with indices into the wanted rows.
 fn wanted_segments<'a>(segments: &[Segment<'a>], wanted: &[usize]) -> Vec<Segment<'a>> {
     let mut start = 0;
     segments

@@ -21,8 +21,8 @@ pub(crate) struct Experts<'a> {
 }
 
 impl Experts<'_> {
-    /// `out[r] = Σ_e weight(r, e) · expert_e(x[r])`, `x` and `out` `[rows, hidden]`. A row's
-    /// experts are summed in order of their index, whatever the other rows choose.
+    /// `out[r] = Σ_e weight(r, e) · expert_e(x[r])`; `x` and `out` are `[rows, hidden]`. A row's
+    /// experts are summed in order of their index, independently of what other rows choose.
     pub(crate) fn run(&self, pool: &Pool, x: &[f32], scratch: &mut ActivationScratch, out: &mut [f32]) {
         let hidden = self.router.inp();
         let rows = x.len() / hidden;
@@ -78,8 +78,8 @@ impl Experts<'_> {
         }
     }
 
-    /// The experts of one row and their weights: the highest of the softmax over all scores, of
-    /// equals the first.
+    /// The experts of one row and their weights: those with the highest softmax over all scores. Of
+    /// equal scores the lower index is chosen.
     fn choose(&self, scores: &[f32]) -> Vec<(usize, f32)> {
         let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let exps: Vec<f32> = scores.iter().map(|s| (s - largest).exp()).collect();

@@ -1,4 +1,4 @@
-//! Files → packed weights.
+//! From files to packed weights.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,10 +17,11 @@ use crate::weights::{Expert, Ffn, Layer, Linear, Norms, Part, Projection};
 pub struct LoadOptions<'a> {
     /// Threads that pack weights.
     pub threads: usize,
-    /// In which precision rows go through the base's weights. Adapters' weights meet float32 in
-    /// both.
+    /// The precision of activations that are multiplied by the base's weights. Those that are
+    /// multiplied by adapters' weights are float32 either way.
     pub precision: Precision,
-    /// Called as parts get ready, from any thread: parts done, parts in all.
+    /// Called from any thread when a part is packed, with the number of packed parts and of all
+    /// parts.
     pub progress: Option<&'a (dyn Fn(usize, usize) + Sync)>,
 }
 
@@ -100,7 +101,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// The embedding table and, where it is not the same, the lm_head.
+    /// The embedding table, and the lm_head unless it is tied to the table.
     fn ends(&self) -> Result<(PackedMatrix, Option<PackedMatrix>), ModelError> {
         let Config {
             vocab,
@@ -287,7 +288,7 @@ impl Loader<'_> {
         self.pack(&tensor, tensor.bytes, out, inp, &|row| row)
     }
 
-    /// GGUF has all experts of a layer in one tensor, safetensors one tensor each.
+    /// The experts of a layer. GGUF stores all of them in one tensor, safetensors each in its own.
     fn experts(&self, layer: usize, count: usize, width: usize) -> Result<Vec<Expert>, ModelError> {
         let hidden = self.config.hidden;
         let (block, names) = self.config.expert_names();
@@ -323,7 +324,7 @@ impl Loader<'_> {
     }
 }
 
-/// The module of a target inside its layer.
+/// The path of a target within its layer.
 fn module_name(target: Target) -> &'static str {
     match target {
         Target::Q => "self_attn.q_proj",

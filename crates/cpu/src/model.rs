@@ -11,7 +11,7 @@ use crate::weights::{Layer, Linear};
 /// and by the threads that pack adapters for it.
 #[derive(Debug)]
 pub struct CpuBase {
-    /// Distinguishes models of one process: an adapter is packed for one of them.
+    /// Identifies the base within the process: an adapter is packed for one base.
     pub(crate) id: u64,
     pub(crate) config: Config,
     pub(crate) name: String,
@@ -20,7 +20,7 @@ pub struct CpuBase {
     pub(crate) layers: Vec<Layer>,
     /// `[hidden]`
     pub(crate) norm: Vec<f32>,
-    /// `[vocab, hidden]`; `None` where it is the embedding.
+    /// `[vocab, hidden]`; `None` if the lm_head is tied to the embedding.
     head: Option<PackedMatrix>,
 }
 

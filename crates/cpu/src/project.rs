@@ -1,4 +1,4 @@
-//! A projection for the rows of many adapters: the base's product for all rows at once, then each
+//! A projection for the rows of many adapters: first the base's product for all rows, then each
 //! segment's change.
 
 use std::time::{Duration, Instant};
@@ -12,30 +12,30 @@ use smallvec::SmallVec;
 use crate::adapter::{PackedAdapter, PackedLinear};
 use crate::weights::Projection;
 
-/// Neighbouring rows under one adapter, at one scale.
+/// Neighbouring rows with the same adapter and scale.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment<'a> {
     pub(crate) start: usize,
     pub(crate) rows: usize,
     /// `None` is the base.
     pub(crate) adapter: Option<&'a PackedAdapter>,
-    /// What its updates are multiplied by.
+    /// Factor of the adapter's updates.
     pub(crate) scale: f32,
 }
 
-/// What [`project`] works with beside its input.
+/// Computes projections of a step.
 pub(crate) struct Projector<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) segments: &'a [Segment<'a>],
     pub(crate) scratch: &'a mut ProjectScratch,
 }
 
-/// Buffers that live from projection to projection.
+/// Buffers that are kept from projection to projection.
 #[derive(Debug, Default)]
 pub(crate) struct ProjectScratch {
-    /// Of the base's product.
+    /// Quantised inputs of the base's product.
     pub(crate) activations: ActivationScratch,
-    /// Of the low-rank updates.
+    /// `A·x` of the low-rank updates.
     shrunk: Vec<f32>,
     /// Where the time of the step went so far.
     pub(crate) time: StepTime,
@@ -94,7 +94,7 @@ impl Projector<'_> {
                 }
             }
         }
-        // Where no adapter changes anything, it was biases of the base.
+        // Without changes of adapters, this time went into the base's biases.
         let time = &mut self.scratch.time;
         let part = if changes.is_empty() {
             &mut time.matmul
@@ -129,14 +129,14 @@ impl Projector<'_> {
     }
 }
 
-/// Adds the time since `from` to a part of the step's; the time now.
+/// Adds the time since `from` to `part`, and returns the time now.
 pub(crate) fn lap(part: &mut Duration, from: Instant) -> Instant {
     let now = Instant::now();
     *part += now - from;
     now
 }
 
-/// What comes after the low-rank update and before the bias: DoRA's gain, LoRA's own bias.
+/// Applies what follows the low-rank update and precedes the bias: DoRA's gain and LoRA's own bias.
 pub(crate) fn finish(change: &PackedLinear, scale: f32, row: &mut [f32]) {
     if let Some(gain) = &change.gain {
         row.iter_mut().zip(gain).for_each(|(y, g)| *y *= g);

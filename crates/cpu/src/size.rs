@@ -1,4 +1,4 @@
-//! What an adapter takes once it is packed.
+//! Memory of an adapter once it is packed.
 
 use multigraft_kernels::{LoraDtype, PackedLora, PackedMatrix};
 use multigraft_model::{AdapterWeights, EmbeddingDelta, LinearDelta, LinearId};
@@ -21,7 +21,7 @@ impl CpuBase {
     }
 
     fn linear_bytes(&self, id: LinearId, delta: &LinearDelta, dtype: LoraDtype) -> usize {
-        // What does not fit is refused when it is packed.
+        // A change that does not fit the base is refused when it is packed.
         let Some((base, base_bias)) = self.linear(id) else {
             return 0;
         };

@@ -10,7 +10,7 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// One of the maps of a [`Projection`].
+/// One of the linear maps of a [`Projection`].
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) target: Target,
@@ -52,7 +52,7 @@ pub(crate) enum Ffn {
     },
 }
 
-/// Norm weights, `[hidden]` (queries and keys: see [`multigraft_model::config::QkNorm`]). Those
+/// Norm weights, `[hidden]` (of queries and keys: see [`multigraft_model::config::QkNorm`]). Those
 /// that an architecture does not have are `None`.
 #[derive(Debug)]
 pub(crate) struct Norms {

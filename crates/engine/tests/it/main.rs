@@ -1,4 +1,4 @@
-//! The engine over the real backend and real models.
+//! The engine over the CPU backend and real models.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod activated;

@@ -1,6 +1,5 @@
 //! Base models against transformers: logits of every prompt position and greedy continuations, for
 //! every architecture, from the files in `fixtures/` (made by `tools/reference`).
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
