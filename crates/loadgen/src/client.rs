@@ -1,8 +1,8 @@
-//! A small HTTP client: a connection for every request, the answer's body as it comes.
+//! A small HTTP client: one connection per request, the answer's body as it arrives.
 //!
-//! A new connection each time is what most clients of such servers do, and it keeps clients from
-//! sharing fate. Only plain HTTP: a load generator runs beside its server, and TLS would be
-//! measured with it.
+//! A new connection per request is what most clients of such servers use, and it keeps requests
+//! independent of each other. Only plain HTTP is supported: a load generator runs beside its
+//! server, and TLS would be measured with it.
 
 use std::time::{Duration, Instant};
 
@@ -17,34 +17,38 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::record::Failure;
+use crate::record::Failure;
 
-/// Longer bodies than this are of no use in an error message.
+/// How many bytes of an error's body are read: its message is within them.
 const ERROR_BYTES: usize = 4096;
 
-/// Where to send requests.
+/// Sends requests to one server.
 #[derive(Clone, Debug)]
-pub(in crate::commands::bench) struct Server {
+pub struct Client {
     host: String,
     port: u16,
-    /// What stands before every path; empty or `/like/this`.
+    /// The prefix of every path: empty, or `/like/this`.
     prefix: String,
-    /// How long nothing may come.
-    patience: Duration,
-    /// The header that the server wants, if it wants a key.
+    /// A request fails if nothing arrives for this long.
+    idle_timeout: Duration,
+    /// The header with the API key.
     authorization: Option<HeaderValue>,
 }
 
 /// The body of an answer, part by part.
 #[derive(Debug)]
-pub(in crate::commands::bench) struct Parts {
-    body: Incoming,
-    patience: Duration,
+pub struct Body {
+    incoming: Incoming,
+    idle_timeout: Duration,
 }
 
-impl Server {
-    /// The server at a URL like `http://127.0.0.1:8080`.
-    pub(in crate::commands::bench) fn new(url: &str, patience: Duration) -> Result<Self> {
+impl Client {
+    /// A client of the server at a URL like `http://127.0.0.1:8080`. A request fails if nothing
+    /// arrives for `idle_timeout`.
+    ///
+    /// # Errors
+    /// If the URL is none, names no host or has another scheme than `http`.
+    pub fn new(url: &str, idle_timeout: Duration) -> Result<Self> {
         let uri: Uri = url
             .parse()
             .ok()
@@ -58,59 +62,64 @@ impl Server {
             host: host.to_owned(),
             port: uri.port_u16().unwrap_or(80),
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            patience,
+            idle_timeout,
             authorization: None,
         })
     }
 
-    /// The same with an API key.
-    pub(in crate::commands::bench) fn with_key(mut self, key: &str) -> Result<Self> {
+    /// The same client with an API key.
+    ///
+    /// # Errors
+    /// If the key has characters that a header cannot hold.
+    pub fn with_key(mut self, key: &str) -> Result<Self> {
         let header = HeaderValue::from_str(&format!("Bearer {key}"));
-        let mut header = header.ok().context("the API key holds what a header cannot")?;
+        let mut header = header
+            .ok()
+            .context("the API key has characters that an HTTP header cannot hold")?;
         header.set_sensitive(true);
         self.authorization = Some(header);
         Ok(self)
     }
 
-    /// Sends a request with a JSON body and returns the parts of a successful answer.
-    pub(in crate::commands::bench) async fn post(&self, path: &str, json: String) -> Result<Parts, Failure> {
+    /// Sends a POST request with a JSON body and returns the body of a successful answer.
+    ///
+    /// # Errors
+    /// If there is no successful answer.
+    pub async fn post(&self, path: &str, json: String) -> Result<Body, Failure> {
         self.send(Method::POST, path, json).await
     }
 
-    /// Sends a change as JSON and returns the parts of a successful answer.
-    pub(in crate::commands::bench) async fn patch(&self, path: &str, json: String) -> Result<Parts, Failure> {
+    /// Sends a PATCH request with a JSON body and returns the body of a successful answer.
+    ///
+    /// # Errors
+    /// If there is no successful answer.
+    pub async fn patch(&self, path: &str, json: String) -> Result<Body, Failure> {
         self.send(Method::PATCH, path, json).await
     }
 
-    /// What the server has at `path`.
-    pub(in crate::commands::bench) async fn get(&self, path: &str) -> Result<serde_json::Value> {
-        let what = || {
+    /// The JSON document at `path`.
+    ///
+    /// # Errors
+    /// If there is no successful answer, or it is not JSON.
+    pub async fn get(&self, path: &str) -> Result<serde_json::Value> {
+        let cannot_get = || {
             format!(
                 "cannot get http://{}:{}{}{path}",
                 self.host, self.port, self.prefix
             )
         };
-        let mut parts = self
-            .send(Method::GET, path, String::new())
-            .await
-            .map_err(anyhow::Error::msg)
-            .with_context(what)?;
-        let mut bytes = Vec::new();
-        while let Some((part, _)) = parts
-            .next()
-            .await
-            .map_err(anyhow::Error::msg)
-            .with_context(what)?
-        {
-            bytes.extend_from_slice(&part);
-        }
-        match serde_json::from_slice(&bytes) {
+        let document = async {
+            let mut body = self.send(Method::GET, path, String::new()).await?;
+            body.collect().await
+        };
+        let document = document.await.map_err(anyhow::Error::msg).with_context(cannot_get)?;
+        match serde_json::from_slice(&document) {
             Ok(value) => Ok(value),
-            Err(error) => bail!("{}: its answer is not JSON: {error}", what()),
+            Err(error) => bail!("{}: its answer is not JSON: {error}", cannot_get()),
         }
     }
 
-    async fn send(&self, method: Method, path: &str, body: String) -> Result<Parts, Failure> {
+    async fn send(&self, method: Method, path: &str, body: String) -> Result<Body, Failure> {
         let sent = async {
             let stream = TcpStream::connect((self.host.trim_matches(['[', ']']), self.port))
                 .await
@@ -121,7 +130,7 @@ impl Server {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(Failure::broken)?;
-            // It ends with the connection; its errors reach the body too.
+            // The task ends with the connection, whose errors reach the body too.
             tokio::spawn(connection);
             let mut request = Request::builder()
                 .method(method)
@@ -136,20 +145,20 @@ impl Server {
             }
             sender.send_request(request).await.map_err(Failure::broken)
         };
-        let response = timeout(self.patience, sent)
+        let response = timeout(self.idle_timeout, sent)
             .await
             .map_err(|_| Failure::TimedOut)??;
         let status = response.status();
-        let mut parts = Parts {
-            body: response.into_body(),
-            patience: self.patience,
+        let mut body = Body {
+            incoming: response.into_body(),
+            idle_timeout: self.idle_timeout,
         };
         if status.is_success() {
-            return Ok(parts);
+            return Ok(body);
         }
         let mut message = Vec::new();
         while message.len() < ERROR_BYTES {
-            match parts.next().await {
+            match body.next().await {
                 Ok(Some((part, _))) => message.extend_from_slice(&part),
                 _ => break,
             }
@@ -158,11 +167,14 @@ impl Server {
     }
 }
 
-impl Parts {
-    /// The next part and when it came; `None` at the end.
-    pub(in crate::commands::bench) async fn next(&mut self) -> Result<Option<(Bytes, Instant)>, Failure> {
+impl Body {
+    /// The next part and when it arrived; `None` at the end.
+    ///
+    /// # Errors
+    /// If the connection breaks or nothing arrives for too long.
+    pub async fn next(&mut self) -> Result<Option<(Bytes, Instant)>, Failure> {
         loop {
-            let frame = timeout(self.patience, self.body.frame())
+            let frame = timeout(self.idle_timeout, self.incoming.frame())
                 .await
                 .map_err(|_| Failure::TimedOut)?;
             let Some(frame) = frame else { return Ok(None) };
@@ -172,6 +184,18 @@ impl Parts {
             }
         }
     }
+
+    /// All bytes up to the end.
+    ///
+    /// # Errors
+    /// If the connection breaks or nothing arrives for too long.
+    pub async fn collect(&mut self) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        while let Some((part, _)) = self.next().await? {
+            bytes.extend_from_slice(&part);
+        }
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -179,19 +203,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_a_host_a_port_and_what_stands_before_paths() {
-        let server = Server::new("http://localhost:81/v2/", Duration::ZERO).expect("a URL");
+    fn a_url_is_a_host_a_port_and_a_prefix_of_paths() {
+        let client = Client::new("http://localhost:81/v2/", Duration::ZERO).expect("a URL");
         assert_eq!(
-            (server.host.as_str(), server.port, server.prefix.as_str()),
+            (client.host.as_str(), client.port, client.prefix.as_str()),
             ("localhost", 81, "/v2")
         );
-        let server = Server::new("http://[::1]", Duration::ZERO).expect("a URL");
+        let client = Client::new("http://[::1]", Duration::ZERO).expect("a URL");
         assert_eq!(
-            (server.host.as_str(), server.port, server.prefix.as_str()),
+            (client.host.as_str(), client.port, client.prefix.as_str()),
             ("[::1]", 80, "")
         );
         for bad in ["https://x", "localhost:80", "", "http://"] {
-            assert!(Server::new(bad, Duration::ZERO).is_err(), "{bad}");
+            assert!(Client::new(bad, Duration::ZERO).is_err(), "{bad}");
         }
     }
 }

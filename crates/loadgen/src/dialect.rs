@@ -1,4 +1,4 @@
-//! What a request looks like on the wire, and what its answer's events say.
+//! Request bodies and stream events of the APIs that the load generator speaks.
 
 use std::fmt;
 
@@ -9,39 +9,55 @@ use serde::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    super::arguments::{AdapterList, DialectName, ServeArguments},
-    http::Server,
+use crate::{
+    arguments::{AdapterList, DialectName, LoadArguments},
+    client::Client,
     record::Failure,
 };
 
-/// One of the APIs, with the names that this server uses.
+/// One of the APIs, with the names that this server has for its base and adapters.
 #[derive(Debug)]
-pub(in crate::commands::bench) enum Dialect {
-    /// OpenAI's completions; adapters and base by name.
-    Openai { base: String, adapters: Vec<String> },
-    /// llama.cpp's own; adapters by id, with all ids that the server has.
-    LlamaCpp { all: Vec<u64>, adapters: Vec<u64> },
-    /// TGI's and LoRAX's; adapters by name.
-    Tgi { adapters: Vec<String> },
+pub enum Dialect {
+    /// OpenAI's completions.
+    Openai {
+        /// The base's name.
+        base: String,
+        /// The names of the adapters that are requested.
+        adapters: Vec<String>,
+    },
+    /// llama.cpp's `/completion`.
+    LlamaCpp {
+        /// The ids of all adapters that the server has.
+        all: Vec<u64>,
+        /// The ids of those that are requested.
+        adapters: Vec<u64>,
+    },
+    /// `/generate_stream` of TGI and LoRAX.
+    Tgi {
+        /// The names of the adapters that are requested.
+        adapters: Vec<String>,
+    },
 }
 
-/// What an event of an answer says.
+/// The content of one event of a stream.
 #[derive(Debug, Default, PartialEq)]
-pub(in crate::commands::bench) struct Said {
-    /// A token came, or several at once.
-    pub token: bool,
+pub struct EventContent {
+    /// Whether it brings a token, or several at once.
+    pub has_token: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: Option<usize>,
-    /// Tokens of the answer.
+    /// Tokens of the answer so far.
     pub output_tokens: Option<usize>,
-    /// The answer is complete.
-    pub done: bool,
+    /// Whether the answer is complete.
+    pub is_end: bool,
 }
 
 impl Dialect {
     /// Asks the server for the names that the arguments leave open.
-    pub(in crate::commands::bench) async fn of(server: &Server, arguments: &ServeArguments) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If the server cannot be asked, or does not have the adapters that the arguments name.
+    pub async fn resolve(client: &Client, arguments: &LoadArguments) -> Result<Self> {
         match arguments.dialect {
             DialectName::Openai => {
                 let served = match (
@@ -52,7 +68,7 @@ impl Dialect {
                     (Some(_), None | Some(AdapterList::Names(_)), _) | (Some(_), Some(_), Some(_)) => {
                         Vec::new()
                     }
-                    _ => models(&server.get("/v1/models").await?),
+                    _ => models(&client.get("/v1/models").await?),
                 };
                 let base = arguments.base_name.clone();
                 let base = base.or_else(|| {
@@ -64,7 +80,7 @@ impl Dialect {
                 let names = served.into_iter().filter(|(_, base)| !base).map(|(name, _)| name);
                 Ok(Self::Openai {
                     base: base.context("the server lists no base model; name it with --base-name")?,
-                    adapters: chosen(arguments, names.collect())?,
+                    adapters: selected(arguments, names.collect())?,
                 })
             }
             DialectName::LlamaCpp => {
@@ -72,32 +88,33 @@ impl Dialect {
                     arguments.adapter_prefix.is_none(),
                     "llama.cpp's server knows adapters by id: leave --adapter-prefix out"
                 );
-                let listed = server.get("/lora-adapters").await?;
+                let listed = client.get("/lora-adapters").await?;
                 let ids = listed.as_array().map(Vec::as_slice).unwrap_or_default();
                 let all: Vec<u64> = ids.iter().filter_map(|adapter| adapter["id"].as_u64()).collect();
-                let chosen = chosen(arguments, all.iter().map(ToString::to_string).collect())?;
+                let names = selected(arguments, all.iter().map(ToString::to_string).collect())?;
                 let id = |name: &String| {
                     let id = name.parse().ok().filter(|id| all.contains(id));
                     id.with_context(|| format!("the server has no adapter `{name}`; it has the ids {all:?}"))
                 };
-                let adapters = chosen.iter().map(id).collect::<Result<_>>()?;
+                let adapters = names.iter().map(id).collect::<Result<_>>()?;
                 Ok(Self::LlamaCpp { all, adapters })
             }
             DialectName::Tgi => {
                 let names = match (&arguments.adapters, &arguments.adapter_prefix) {
-                    (Some(AdapterList::Count(_)), None) => models(&server.get("/v1/models").await?),
+                    (Some(AdapterList::Count(_)), None) => models(&client.get("/v1/models").await?),
                     _ => Vec::new(),
                 };
                 let names = names.into_iter().filter(|(_, base)| !base).map(|(name, _)| name);
                 Ok(Self::Tgi {
-                    adapters: chosen(arguments, names.collect())?,
+                    adapters: selected(arguments, names.collect())?,
                 })
             }
         }
     }
 
-    /// How many adapters are asked; 0 means the base.
-    pub(in crate::commands::bench) fn adapters(&self) -> usize {
+    /// How many adapters are requested; 0 means the base.
+    #[must_use]
+    pub fn adapters(&self) -> usize {
         match self {
             Self::Openai { adapters, .. } | Self::Tgi { adapters } => adapters.len(),
             Self::LlamaCpp { adapters, .. } => adapters.len(),
@@ -105,7 +122,8 @@ impl Dialect {
     }
 
     /// The path that requests go to.
-    pub(in crate::commands::bench) fn path(&self) -> &'static str {
+    #[must_use]
+    pub fn path(&self) -> &'static str {
         match self {
             Self::Openai { .. } => "/v1/completions",
             Self::LlamaCpp { .. } => "/completion",
@@ -113,31 +131,28 @@ impl Dialect {
         }
     }
 
-    /// The body of a request: greedy, streamed, of the full length.
-    pub(in crate::commands::bench) fn body(
-        &self,
-        prompt: &str,
-        adapter: Option<usize>,
-        output: usize,
-    ) -> String {
+    /// The body of a request: greedy, streamed, with `output_tokens` tokens whatever they are.
+    /// `adapter` is an index into the adapters that are requested; `None` is the base.
+    #[must_use]
+    pub fn body(&self, prompt: &str, adapter: Option<usize>, output_tokens: usize) -> String {
         let body = match self {
             Self::Openai { base, adapters } => json!({
                 "model": adapter.map_or(base, |index| &adapters[index]),
                 "prompt": prompt,
-                "max_tokens": output,
+                "max_tokens": output_tokens,
                 "temperature": 0,
                 "ignore_eos": true,
                 "stream": true,
                 "stream_options": {"include_usage": true},
             }),
             Self::LlamaCpp { all, adapters } => {
-                let wanted = adapter.map(|index| adapters[index]);
-                // Adapters that are not named keep the scale that the server was started with.
+                let requested = adapter.map(|index| adapters[index]);
+                // Adapters that are not listed keep the scale that the server was started with.
                 let scale =
-                    |id: &u64| json!({"id": id, "scale": if wanted == Some(*id) { 1.0 } else { 0.0 }});
+                    |id: &u64| json!({"id": id, "scale": if requested == Some(*id) { 1.0 } else { 0.0 }});
                 json!({
                     "prompt": prompt,
-                    "n_predict": output,
+                    "n_predict": output_tokens,
                     "temperature": 0,
                     "ignore_eos": true,
                     "cache_prompt": false,
@@ -149,7 +164,7 @@ impl Dialect {
                 "inputs": prompt,
                 "parameters": {
                     "adapter_id": adapter.map(|index| &adapters[index]),
-                    "max_new_tokens": output,
+                    "max_new_tokens": output_tokens,
                     "ignore_eos_token": true,
                     "details": true,
                 },
@@ -158,49 +173,52 @@ impl Dialect {
         body.to_string()
     }
 
-    /// What an event's data says.
-    pub(in crate::commands::bench) fn read(&self, data: &[u8]) -> Result<Said, Failure> {
+    /// Parses the data of an event.
+    ///
+    /// # Errors
+    /// If it is an error event, or not what the dialect sends.
+    pub fn parse_event(&self, data: &[u8]) -> Result<EventContent, Failure> {
         if data == b"[DONE]" {
-            return Ok(Said {
-                done: true,
-                ..Said::default()
+            return Ok(EventContent {
+                is_end: true,
+                ..EventContent::default()
             });
         }
         let event: Event = serde_json::from_slice(data)
-            .map_err(|error| Failure::Broken(format!("an event is not what it should be: {error}")))?;
+            .map_err(|error| Failure::Broken(format!("an event cannot be read: {error}")))?;
         if let Some(error) = event.error {
-            return Err(Failure::midway(&error));
+            return Err(Failure::in_stream(&error));
         }
         Ok(match self {
-            Self::Openai { .. } => Said {
-                token: event
+            Self::Openai { .. } => EventContent {
+                has_token: event
                     .choices
                     .iter()
                     .any(|c| c.text.0 || c.finish_reason.is_none()),
                 prompt_tokens: event.usage.as_ref().map(|usage| usage.prompt_tokens),
                 output_tokens: event.usage.as_ref().map(|usage| usage.completion_tokens),
-                done: false,
+                is_end: false,
             },
-            Self::LlamaCpp { .. } => Said {
-                token: event.content.0 || !event.stop,
+            Self::LlamaCpp { .. } => EventContent {
+                has_token: event.content.0 || !event.stop,
                 prompt_tokens: event.tokens_evaluated,
                 output_tokens: event.tokens_predicted,
-                done: event.stop,
+                is_end: event.stop,
             },
             Self::Tgi { .. } => {
                 let details = event.details.as_ref();
-                Said {
-                    token: event.token.is_some(),
+                EventContent {
+                    has_token: event.token.is_some(),
                     prompt_tokens: details.and_then(|details| details.input_length),
                     output_tokens: details.map(|details| details.generated_tokens),
-                    done: event.generated_text.is_some(),
+                    is_end: event.generated_text.is_some(),
                 }
             }
         })
     }
 }
 
-/// The names of a list of models, and whether each is a base (has no parent).
+/// The names in a list of models, and whether each is a base (has no parent).
 fn models(listed: &Value) -> Vec<(String, bool)> {
     let list = listed["data"].as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter()
@@ -208,8 +226,8 @@ fn models(listed: &Value) -> Vec<(String, bool)> {
         .collect()
 }
 
-/// The adapters that the arguments ask for, of those that the server has.
-fn chosen(arguments: &ServeArguments, served: Vec<String>) -> Result<Vec<String>> {
+/// The adapters that the arguments name, of those that the server lists.
+fn selected(arguments: &LoadArguments, served: Vec<String>) -> Result<Vec<String>> {
     match (&arguments.adapters, &arguments.adapter_prefix) {
         (None, _) => Ok(Vec::new()),
         (Some(AdapterList::Names(names)), None) => Ok(names.clone()),
@@ -230,14 +248,14 @@ fn chosen(arguments: &ServeArguments, served: Vec<String>) -> Result<Vec<String>
     }
 }
 
-/// The fields of all dialects' events that matter here. One type: their names do not clash.
+/// The fields of all dialects' events that are read. One type, since the names do not clash.
 #[derive(Deserialize)]
 struct Event {
     #[serde(default)]
     choices: Vec<Choice>,
     usage: Option<Usage>,
     #[serde(default)]
-    content: Filled,
+    content: HasText,
     #[serde(default)]
     stop: bool,
     tokens_evaluated: Option<usize>,
@@ -251,7 +269,7 @@ struct Event {
 #[derive(Deserialize)]
 struct Choice {
     #[serde(default)]
-    text: Filled,
+    text: HasText,
     finish_reason: Option<IgnoredAny>,
 }
 
@@ -269,21 +287,21 @@ struct Details {
 
 /// Whether a string has something in it; the text itself is not kept.
 #[derive(Default)]
-struct Filled(bool);
+struct HasText(bool);
 
-impl<'de> Deserialize<'de> for Filled {
+impl<'de> Deserialize<'de> for HasText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Text;
         impl Visitor<'_> for Text {
-            type Value = Filled;
+            type Value = HasText;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text or null")
             }
-            fn visit_str<E>(self, text: &str) -> Result<Filled, E> {
-                Ok(Filled(!text.is_empty()))
+            fn visit_str<E>(self, text: &str) -> Result<HasText, E> {
+                Ok(HasText(!text.is_empty()))
             }
-            fn visit_unit<E>(self) -> Result<Filled, E> {
-                Ok(Filled(false))
+            fn visit_unit<E>(self) -> Result<HasText, E> {
+                Ok(HasText(false))
             }
         }
         deserializer.deserialize_any(Text)
@@ -314,8 +332,8 @@ mod tests {
         }
     }
 
-    fn read(dialect: &Dialect, data: &str) -> Said {
-        dialect.read(data.as_bytes()).expect("an event")
+    fn parse(dialect: &Dialect, data: &str) -> EventContent {
+        dialect.parse_event(data.as_bytes()).expect("an event")
     }
 
     #[test]
@@ -338,40 +356,40 @@ mod tests {
 
     #[test]
     fn events_of_every_dialect_are_understood() {
-        let token = Said {
-            token: true,
-            ..Said::default()
+        let token = EventContent {
+            has_token: true,
+            ..EventContent::default()
         };
-        let counts = |done| Said {
+        let counts = |is_end| EventContent {
             prompt_tokens: Some(128),
             output_tokens: Some(64),
-            done,
-            ..Said::default()
+            is_end,
+            ..EventContent::default()
         };
         assert_eq!(
-            read(
+            parse(
                 &openai(),
                 r#"{"id":"x","choices":[{"text":"\n","finish_reason":null}],"usage":null}"#
             ),
             token
         );
         let last = r#"{"choices":[{"text":"","finish_reason":"length"}]}"#;
-        assert_eq!(read(&openai(), last), Said::default());
+        assert_eq!(parse(&openai(), last), EventContent::default());
         let usage =
             r#"{"choices":[],"usage":{"prompt_tokens":128,"completion_tokens":64,"total_tokens":192}}"#;
-        assert_eq!(read(&openai(), usage), counts(false));
-        assert!(read(&openai(), "[DONE]").done);
+        assert_eq!(parse(&openai(), usage), counts(false));
+        assert!(parse(&openai(), "[DONE]").is_end);
         assert!(
-            read(
+            parse(
                 &llama_cpp(),
                 r#"{"index":0,"content":" a","stop":false,"tokens":[3]}"#
             )
-            .token
+            .has_token
         );
         let last = r#"{"content":"","stop":true,"tokens_predicted":64,"tokens_evaluated":128,"timings":{}}"#;
-        assert_eq!(read(&llama_cpp(), last), counts(true));
+        assert_eq!(parse(&llama_cpp(), last), counts(true));
         assert_eq!(
-            read(
+            parse(
                 &tgi(),
                 r#"{"index":1,"token":{"id":1,"text":"a"},"generated_text":null,"details":null}"#
             ),
@@ -379,9 +397,9 @@ mod tests {
         );
         let last = r#"{"token":{"id":1},"generated_text":"aa","details":{"generated_tokens":64,"input_length":128}}"#;
         assert_eq!(
-            read(&tgi(), last),
-            Said {
-                token: true,
+            parse(&tgi(), last),
+            EventContent {
+                has_token: true,
                 ..counts(true)
             }
         );
@@ -389,9 +407,9 @@ mod tests {
 
     #[test]
     fn an_error_in_an_answer_is_a_failure() {
-        let error = openai().read(br#"{"error":{"message":"the engine stopped"}}"#);
-        assert_eq!(error, Err(Failure::Midway("the engine stopped".to_owned())));
-        assert!(matches!(openai().read(b"nonsense"), Err(Failure::Broken(_))));
+        let error = openai().parse_event(br#"{"error":{"message":"the engine stopped"}}"#);
+        assert_eq!(error, Err(Failure::InStream("the engine stopped".to_owned())));
+        assert!(matches!(openai().parse_event(b"nonsense"), Err(Failure::Broken(_))));
     }
 
     #[test]

@@ -1,34 +1,41 @@
-//! Server-sent events: lines out of parts that end anywhere.
+//! Server-sent events: the `data:` lines of a stream that arrives in arbitrary parts.
+//! <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 
-/// Collects bytes and gives out the data of whole lines.
+/// Collects bytes and returns the data of complete lines. Events of language model servers have one
+/// `data:` line each, so that a line is an event.
 #[derive(Debug, Default)]
-pub(in crate::commands::bench) struct Lines {
+pub struct DataLines {
     buffer: Vec<u8>,
     /// Where the next line begins.
     at: usize,
 }
 
-impl Lines {
-    /// Adds what came.
-    pub(in crate::commands::bench) fn push(&mut self, bytes: &[u8]) {
+impl DataLines {
+    /// Adds the bytes that arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.drain(..self.at);
         self.at = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// What stands after `data:` in the next whole line that has it.
-    pub(in crate::commands::bench) fn next(&mut self) -> Option<&[u8]> {
-        loop {
+    /// The text after `data:` in the next complete line that has it; `None` until more bytes
+    /// arrive.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the line is borrowed from the buffer, which an iterator cannot express"
+    )]
+    pub fn next(&mut self) -> Option<&[u8]> {
+        let line = loop {
             let rest = &self.buffer[self.at..];
             let length = rest.iter().position(|&byte| byte == b'\n')?;
-            let begin = self.at;
+            let line = self.at..self.at + length;
             self.at += length + 1;
-            let line = self.buffer[begin..begin + length].trim_ascii();
-            if line.starts_with(b"data:") {
-                let line = self.buffer[begin..begin + length].trim_ascii();
-                return Some(line[b"data:".len()..].trim_ascii_start());
+            if self.buffer[line.clone()].trim_ascii().starts_with(b"data:") {
+                break line;
             }
-        }
+        };
+        let line = self.buffer[line].trim_ascii();
+        Some(line[b"data:".len()..].trim_ascii_start())
     }
 }
 
@@ -40,7 +47,7 @@ mod tests {
     fn lines_are_the_same_wherever_parts_end() {
         let text = b": keep-alive\n\ndata: {\"a\":1}\r\n\r\nevent: x\ndata:[DONE]\n\ndata: cut";
         for cut in 0..text.len() {
-            let mut lines = Lines::default();
+            let mut lines = DataLines::default();
             let mut found = Vec::new();
             for part in [&text[..cut], &text[cut..]] {
                 lines.push(part);

@@ -1,4 +1,4 @@
-//! Sending requests: closed loop or open loop, and one request from its sending to its end.
+//! When requests are sent, in a closed or an open loop, and one request from start to end.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,84 +8,91 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::{task::JoinSet, time::sleep_until};
 
-use super::{
-    super::arguments::Mode,
+use crate::{
+    arguments::Mode,
+    client::Client,
     dialect::Dialect,
-    events::Lines,
-    http::Server,
+    events::DataLines,
     record::{Failure, Record},
-    traffic::{Planned, Traffic},
+    traffic::{PlannedRequest, Traffic},
 };
 
-/// Whom requests go to.
+/// The server that requests go to.
 #[derive(Debug)]
-pub(in crate::commands::bench) struct Target {
-    pub server: Server,
+pub struct Target {
+    /// Its client.
+    pub client: Client,
+    /// Its API, with the names of its base and adapters.
     pub dialect: Dialect,
 }
 
-/// When to send, and when to stop.
+/// When to send requests, and when to stop.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::commands::bench) struct Plan {
+pub struct Plan {
+    /// Closed or open loop.
     pub mode: Mode,
+    /// Closed loop: how many clients there are, each with one request at a time.
     pub clients: usize,
-    /// The most requests.
+    /// The most requests to send.
     pub requests: usize,
-    /// No new requests after this.
+    /// After this time no new requests are sent.
     pub duration: Option<Duration>,
 }
 
-/// The requests that are left to send, shared by the clients.
-struct Source {
+/// The requests that are still to be sent, shared by the clients.
+struct Remaining {
     traffic: Traffic,
-    left: usize,
+    requests: usize,
     begin: Instant,
     duration: Option<Duration>,
 }
 
-impl Source {
-    fn next(&mut self) -> Option<Planned> {
-        if self.left == 0 || self.duration.is_some_and(|limit| self.begin.elapsed() >= limit) {
+impl Remaining {
+    fn next(&mut self) -> Option<PlannedRequest> {
+        let is_over = self.duration.is_some_and(|limit| self.begin.elapsed() >= limit);
+        if self.requests == 0 || is_over {
             return None;
         }
-        self.left -= 1;
+        self.requests -= 1;
         Some(self.traffic.next())
     }
 }
 
-/// Runs a plan and returns its records in the order of their ends, and the traffic as far as it was
-/// used.
-pub(in crate::commands::bench) async fn run(
-    target: &Arc<Target>,
-    mut traffic: Traffic,
-    plan: Plan,
-) -> Result<(Vec<Record>, Traffic)> {
+/// Runs a plan. Returns the records in the order in which the requests ended, and the traffic, which
+/// continues after the requests that were sent.
+///
+/// # Errors
+/// If a task of the generator itself fails; failed requests are records.
+pub async fn run(target: &Arc<Target>, mut traffic: Traffic, plan: Plan) -> Result<(Vec<Record>, Traffic)> {
     traffic.begin();
-    let begin = Instant::now();
-    let source = Source {
+    let remaining = Remaining {
         traffic,
-        left: plan.requests,
-        begin,
+        requests: plan.requests,
+        begin: Instant::now(),
         duration: plan.duration,
     };
     match plan.mode {
-        Mode::Closed => closed(target, source, plan.clients).await,
-        Mode::Open => open(target, source).await,
+        Mode::Closed => closed_loop(target, remaining, plan.clients).await,
+        Mode::Open => open_loop(target, remaining).await,
     }
 }
 
-async fn closed(target: &Arc<Target>, source: Source, clients: usize) -> Result<(Vec<Record>, Traffic)> {
-    let begin = source.begin;
-    let source = Arc::new(Mutex::new(source));
+async fn closed_loop(
+    target: &Arc<Target>,
+    remaining: Remaining,
+    clients: usize,
+) -> Result<(Vec<Record>, Traffic)> {
+    let begin = remaining.begin;
+    let remaining = Arc::new(Mutex::new(remaining));
     let mut tasks = JoinSet::new();
     for _ in 0..clients {
-        let (target, source) = (Arc::clone(target), Arc::clone(&source));
+        let (target, remaining) = (Arc::clone(target), Arc::clone(&remaining));
         tasks.spawn(async move {
             let mut records = Vec::new();
             loop {
-                let next = source.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let next = remaining.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some(planned) = next else { return records };
-                records.push(request(&target, &planned, begin, begin.elapsed()).await);
+                records.push(send(&target, &planned, begin, begin.elapsed()).await);
             }
         });
     }
@@ -94,88 +101,80 @@ async fn closed(target: &Arc<Target>, source: Source, clients: usize) -> Result<
         records.extend(of_one_client.context("a client of the load generator failed")?);
     }
     records.sort_by_key(|record| record.end);
-    let source = Arc::into_inner(source).context("a client of the load generator goes on")?;
-    Ok((
-        records,
-        source
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .traffic,
-    ))
+    let remaining = Arc::into_inner(remaining).context("a client of the load generator has not ended")?;
+    let remaining = remaining.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((records, remaining.traffic))
 }
 
-async fn open(target: &Arc<Target>, mut source: Source) -> Result<(Vec<Record>, Traffic)> {
-    let begin = source.begin;
+async fn open_loop(target: &Arc<Target>, mut remaining: Remaining) -> Result<(Vec<Record>, Traffic)> {
+    let begin = remaining.begin;
     let mut tasks = JoinSet::new();
-    while let Some(planned) = source.next() {
-        if source.duration.is_some_and(|limit| planned.due >= limit) {
+    while let Some(planned) = remaining.next() {
+        if remaining.duration.is_some_and(|limit| planned.due >= limit) {
             break;
         }
         sleep_until((begin + planned.due).into()).await;
         let target = Arc::clone(target);
-        // From when it was due: a generator that lags must not make the server look faster.
-        tasks.spawn(async move { request(&target, &planned, begin, planned.due).await });
+        // Timed from when the request was due: a generator that lags must not make the server look
+        // faster.
+        tasks.spawn(async move { send(&target, &planned, begin, planned.due).await });
     }
     let mut records = Vec::new();
     while let Some(record) = tasks.join_next().await {
         records.push(record.context("a request of the load generator failed")?);
     }
     records.sort_by_key(|record| record.end);
-    Ok((records, source.traffic))
+    Ok((records, remaining.traffic))
 }
 
-/// Sends one request and follows its answer to the end.
-pub(in crate::commands::bench) async fn request(
-    target: &Target,
-    planned: &Planned,
-    begin: Instant,
-    sent: Duration,
-) -> Record {
+/// Sends one request and reads its answer to the end. `begin` is the start of the run, from which
+/// all times of the record count; `sent` is when the request counts as sent.
+pub async fn send(target: &Target, planned: &PlannedRequest, begin: Instant, sent: Duration) -> Record {
     let mut record = Record {
         adapter: planned.adapter,
         sent,
         first: None,
         last: None,
         end: sent,
-        gaps: Vec::with_capacity(planned.output),
+        gaps: Vec::with_capacity(planned.output_tokens),
         prompt_tokens: None,
         output_tokens: 0,
-        wanted: planned.output,
+        wanted: planned.output_tokens,
         failure: None,
     };
-    record.failure = follow(target, planned, begin, &mut record).await.err();
+    record.failure = read_answer(target, planned, begin, &mut record).await.err();
     record.end = begin.elapsed();
     record
 }
 
-async fn follow(
+async fn read_answer(
     target: &Target,
-    planned: &Planned,
+    planned: &PlannedRequest,
     begin: Instant,
     record: &mut Record,
 ) -> Result<(), Failure> {
-    let Target { server, dialect } = target;
-    let body = dialect.body(&planned.prompt, planned.adapter, planned.output);
-    let mut parts = server.post(dialect.path(), body).await?;
-    let mut lines = Lines::default();
-    let (mut chunks, mut counted) = (0, None);
-    while let Some((part, came)) = parts.next().await? {
-        let came = came.saturating_duration_since(begin);
+    let Target { client, dialect } = target;
+    let body = dialect.body(&planned.prompt, planned.adapter, planned.output_tokens);
+    let mut answer = client.post(dialect.path(), body).await?;
+    let mut lines = DataLines::default();
+    let (mut token_events, mut counted_by_server) = (0, None);
+    while let Some((part, arrived)) = answer.next().await? {
+        let arrived = arrived.saturating_duration_since(begin);
         lines.push(&part);
         while let Some(data) = lines.next() {
-            let said = dialect.read(data)?;
-            if said.token {
-                chunks += 1;
-                if let Some(last) = record.last.replace(came) {
-                    record.gaps.push((came - last).as_secs_f64());
+            let event = dialect.parse_event(data)?;
+            if event.has_token {
+                token_events += 1;
+                if let Some(last) = record.last.replace(arrived) {
+                    record.gaps.push((arrived - last).as_secs_f64());
                 } else {
-                    record.first = Some(came);
+                    record.first = Some(arrived);
                 }
             }
-            record.prompt_tokens = said.prompt_tokens.or(record.prompt_tokens);
-            counted = said.output_tokens.or(counted);
-            record.output_tokens = counted.unwrap_or(chunks);
-            if said.done {
+            record.prompt_tokens = event.prompt_tokens.or(record.prompt_tokens);
+            counted_by_server = event.output_tokens.or(counted_by_server);
+            record.output_tokens = counted_by_server.unwrap_or(token_events);
+            if event.is_end {
                 return Ok(());
             }
         }

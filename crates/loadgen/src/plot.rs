@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::record::Record;
+use crate::record::Record;
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 320.0;
@@ -12,7 +12,7 @@ const MARGIN: f64 = 60.0;
 const POINTS: usize = 400;
 
 /// The picture of the answered requests.
-pub(super) fn svg(title: &str, records: &[Record]) -> String {
+pub fn svg(title: &str, records: &[Record]) -> String {
     let answered: Vec<&Record> = records.iter().filter(|record| record.failure.is_none()).collect();
     let mut out = String::new();
     // Writing to a string cannot fail, here and below.

@@ -1,89 +1,101 @@
-//! What came of one request.
+//! The outcome of one request.
 
 use std::{error::Error, fmt, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// The most characters of a server's own message that are kept.
-const MESSAGE: usize = 160;
+/// Characters of a server's error message that are kept.
+const MESSAGE_CHARACTERS: usize = 160;
 
-/// One request and its answer. Times are from the beginning of the measured run.
+/// One request and its answer. Times count from the beginning of the run.
 #[derive(Debug)]
-pub(in crate::commands::bench) struct Record {
+pub struct Record {
     /// The adapter's index; `None` is the base.
     pub adapter: Option<usize>,
     /// When it was sent; in an open loop, when it was due.
     pub sent: Duration,
-    /// When its first token came.
+    /// When its first token arrived.
     pub first: Option<Duration>,
-    /// When its last token came.
+    /// When its last token arrived.
     pub last: Option<Duration>,
     /// When it ended.
     pub end: Duration,
-    /// Between tokens, in seconds.
+    /// Times between neighbouring tokens, in seconds.
     pub gaps: Vec<f64>,
     /// Tokens of the prompt, as the server counts them.
     pub prompt_tokens: Option<usize>,
-    /// Tokens of the answer, as the server counts them; without its word, the parts that came.
+    /// Tokens of the answer, as the server counts them; if it does not say, the events with text.
     pub output_tokens: usize,
-    /// Tokens that were asked for.
+    /// Tokens that were requested.
     pub wanted: usize,
+    /// Why there is no complete answer.
     pub failure: Option<Failure>,
 }
 
 impl Record {
-    /// Seconds to the first token; to the end if nothing came before.
-    pub(in crate::commands::bench) fn ttft(&self) -> f64 {
+    /// Seconds to the first token; to the end if there was none.
+    #[must_use]
+    pub fn ttft(&self) -> f64 {
         (self.first.unwrap_or(self.end).saturating_sub(self.sent)).as_secs_f64()
     }
 
-    /// Seconds to the end.
-    pub(in crate::commands::bench) fn end_to_end(&self) -> f64 {
+    /// Seconds to the end of the answer.
+    #[must_use]
+    pub fn end_to_end(&self) -> f64 {
         self.end.saturating_sub(self.sent).as_secs_f64()
     }
 
-    /// Seconds per token after the first.
-    pub(in crate::commands::bench) fn tpot(&self) -> Option<f64> {
+    /// Seconds per token after the first; `None` if there is only one.
+    #[must_use]
+    pub fn tpot(&self) -> Option<f64> {
         let (first, last) = (self.first?, self.last?);
         let tokens = self.output_tokens.checked_sub(1).filter(|tokens| *tokens > 0)?;
         Some((last - first).as_secs_f64() / tokens as f64)
     }
 }
 
-/// Why a request has no whole answer.
+/// Why a request has no complete answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::commands::bench) enum Failure {
-    /// No connection.
+pub enum Failure {
+    /// There was no connection.
     Connect(String),
     /// The connection broke, or the answer ended before it was complete.
     Broken(String),
-    /// An HTTP status that is no success, and the server's message.
+    /// An HTTP status other than success, and the server's message.
     Status(u16, String),
-    /// An error in the middle of the answer.
-    Midway(String),
-    /// Nothing came for too long.
+    /// An error event in the middle of the stream.
+    InStream(String),
+    /// Nothing arrived for too long.
     TimedOut,
 }
 
 impl Failure {
-    pub(in crate::commands::bench) fn connect(error: &std::io::Error) -> Self {
+    /// A connection that could not be made.
+    #[must_use]
+    pub fn connect(error: &std::io::Error) -> Self {
         Self::Connect(error.to_string())
     }
 
-    pub(in crate::commands::bench) fn broken(error: impl Error) -> Self {
+    /// A connection that broke, with the error's cause.
+    #[must_use]
+    pub fn broken(error: impl Error) -> Self {
         let cause = error.source().map(|cause| format!(": {cause}"));
         Self::Broken(format!("{error}{}", cause.unwrap_or_default()))
     }
 
-    pub(in crate::commands::bench) fn status(status: u16, body: &[u8]) -> Self {
+    /// A status other than success, with the message in the answer's body.
+    #[must_use]
+    pub fn status(status: u16, body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body);
-        let message = serde_json::from_str(&text).map_or_else(|_| text.trim().to_owned(), |json| said(&json));
-        Self::Status(status, short(&message))
+        let message = serde_json::from_str(&text).map_or_else(|_| text.trim().to_owned(), |json| message_of(&json));
+        Self::Status(status, truncated(&message))
     }
 
-    pub(in crate::commands::bench) fn midway(error: &Value) -> Self {
-        Self::Midway(short(&said(error)))
+    /// An error event, with its message.
+    #[must_use]
+    pub fn in_stream(error: &Value) -> Self {
+        Self::InStream(truncated(&message_of(error)))
     }
 }
 
@@ -93,7 +105,7 @@ impl fmt::Display for Failure {
             Self::Connect(why) => write!(f, "no connection: {why}"),
             Self::Broken(why) => write!(f, "the answer broke off: {why}"),
             Self::Status(status, message) => write!(f, "HTTP {status}: {message}"),
-            Self::Midway(message) => write!(f, "an error in the answer: {message}"),
+            Self::InStream(message) => write!(f, "an error in the answer: {message}"),
             Self::TimedOut => f.write_str("timed out"),
         }
     }
@@ -105,8 +117,8 @@ impl Serialize for Failure {
     }
 }
 
-/// The message in an error body, whichever way its server puts it.
-fn said(error: &Value) -> String {
+/// The message of an error body, in any of the dialects.
+fn message_of(error: &Value) -> String {
     let inner = error.get("error").unwrap_or(error);
     let message = inner.get("message").unwrap_or(inner);
     message
@@ -114,8 +126,8 @@ fn said(error: &Value) -> String {
         .map_or_else(|| message.to_string(), str::to_owned)
 }
 
-fn short(message: &str) -> String {
-    match message.char_indices().nth(MESSAGE) {
+fn truncated(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE_CHARACTERS) {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message.to_owned(),
     }

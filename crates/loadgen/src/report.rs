@@ -5,55 +5,70 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    super::table::{Table, figure},
+use crate::{
     record::Record,
+    statistics::percentile,
+    table::{Table, figure},
 };
 
-/// What a run came to.
+/// The figures of a run.
 #[derive(Debug, Serialize)]
-pub(in crate::commands::bench) struct Report {
+pub struct Report {
     /// Requests that were sent.
     pub requests: usize,
-    /// Those that were answered in full length.
+    /// Requests that were answered in full length.
     pub answered: usize,
-    /// Those that were answered, but with fewer tokens than asked for.
+    /// Requests that were answered with fewer tokens than requested.
     pub short: usize,
-    /// Failures and how often each.
+    /// How often each failure occurred.
     pub failures: BTreeMap<String, usize>,
-    /// From the beginning to the last end.
+    /// Seconds from the beginning to the end of the last answer.
     pub seconds: f64,
     /// Tokens of the prompts that were answered, as the server counts them.
     pub prompt_tokens: usize,
     /// Tokens of the answers, as the server counts them.
     pub output_tokens: usize,
+    /// `output_tokens` over `seconds`.
     pub output_tokens_per_second: f64,
+    /// Prompt and output tokens over `seconds`.
     pub total_tokens_per_second: f64,
+    /// Answered requests over `seconds`.
     pub requests_per_second: f64,
+    /// Time to first token.
     pub ttft: Option<Latency>,
+    /// Inter-token latency: every gap between two tokens by itself.
     pub itl: Option<Latency>,
+    /// Time per output token after the first, one value per request.
     pub tpot: Option<Latency>,
+    /// From a request to the end of its answer.
     pub end_to_end: Option<Latency>,
 }
 
 /// A distribution of times, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(in crate::commands::bench) struct Latency {
+pub struct Latency {
+    /// The mean.
     pub mean: f64,
+    /// The median.
     pub p50: f64,
+    /// The 95th percentile.
     pub p95: f64,
+    /// The 99th percentile.
     pub p99: f64,
+    /// The largest.
     pub max: f64,
 }
 
 impl Report {
-    pub(in crate::commands::bench) fn of(records: &[Record]) -> Self {
+    /// The figures of these requests.
+    #[must_use]
+    pub fn of(records: &[Record]) -> Self {
         let good: Vec<&Record> = records.iter().filter(|record| record.failure.is_none()).collect();
         let mut failures = BTreeMap::new();
         for failure in records.iter().filter_map(|record| record.failure.as_ref()) {
             *failures.entry(failure.to_string()).or_insert(0) += 1;
         }
-        // A failure at the end has no part in the rate of what was answered.
+        // A failure at the end does not count towards the rate of answered requests.
         let ends = good.iter().map(|record| record.end);
         let seconds = ends.max().unwrap_or(Duration::ZERO).as_secs_f64();
         let prompt_tokens = good.iter().filter_map(|record| record.prompt_tokens).sum();
@@ -91,12 +106,15 @@ impl Report {
         }
     }
 
-    pub(in crate::commands::bench) fn failed(&self) -> usize {
+    /// How many requests failed.
+    #[must_use]
+    pub fn failed(&self) -> usize {
         self.failures.values().sum()
     }
 
-    /// The figures for a terminal.
-    pub(in crate::commands::bench) fn text(&self) -> String {
+    /// The figures as a table for the terminal.
+    #[must_use]
+    pub fn text(&self) -> String {
         let mut table = Table::new(["milliseconds", "p50", "p95", "p99", "max", "mean"]);
         for (name, latency) in [
             ("TTFT", self.ttft),
@@ -140,8 +158,9 @@ impl Report {
     }
 }
 
-/// Every request by itself: times in milliseconds from the beginning.
-pub(in crate::commands::bench) fn requests_json(records: &[Record]) -> Value {
+/// Every request by itself; times are in milliseconds from the beginning of the run.
+#[must_use]
+pub fn requests_json(records: &[Record]) -> Value {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     records
         .iter()
@@ -160,7 +179,7 @@ pub(in crate::commands::bench) fn requests_json(records: &[Record]) -> Value {
 }
 
 impl Latency {
-    /// Of times in seconds; `None` of none.
+    /// The distribution of times in seconds; `None` if there are none.
     fn of(mut seconds: Vec<f64>) -> Option<Self> {
         seconds.sort_by(f64::total_cmp);
         let max = seconds.last()? * 1e3;
@@ -174,19 +193,10 @@ impl Latency {
     }
 }
 
-/// The value below which `percent` of the sorted values lie, between neighbours in proportion (as
-/// NumPy's default).
-pub(in crate::commands::bench) fn percentile(sorted: &[f64], percent: f64) -> f64 {
-    let place = (sorted.len() - 1) as f64 * percent / 100.0;
-    let (low, part) = (place.floor() as usize, place.fract());
-    let high = (low + 1).min(sorted.len() - 1);
-    sorted[low] + (sorted[high] - sorted[low]) * part
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::bench::serve::record::Failure;
+    use crate::record::Failure;
 
     fn record(sent: u64, first: u64, end: u64, failure: Option<Failure>) -> Record {
         let ms = Duration::from_millis;
@@ -205,11 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_lie_between_neighbours_in_proportion() {
-        assert_eq!(percentile(&[1.0], 99.0), 1.0);
-        assert_eq!(percentile(&[1.0, 2.0, 3.0, 4.0], 50.0), 2.5);
-        assert_eq!(percentile(&[0.0, 10.0], 95.0), 9.5);
-        assert_eq!(percentile(&[1.0, 2.0, 3.0], 100.0), 3.0);
+    fn no_values_have_no_distribution() {
         assert_eq!(Latency::of(Vec::new()), None);
     }
 

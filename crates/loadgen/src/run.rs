@@ -1,22 +1,4 @@
-//! `multigraft bench serve`: a load generator.
-//!
-//! ```text
-//! traffic (what is asked) ─ load (when) ─ dialect (in which words) ─ http ─ the server
-//!                              │                                       │
-//!                           record ─ report, plot                   events
-//! ```
-//!
-//! It runs on one thread and does as little as it can per token, because on most machines it shares
-//! the cores with the server that it measures.
-
-pub(super) mod dialect;
-pub(super) mod events;
-pub(super) mod http;
-pub(super) mod load;
-mod plot;
-pub(super) mod record;
-pub(super) mod report;
-pub(super) mod traffic;
+//! The command: a warm-up, a measured run, and its report.
 
 use std::{
     fs,
@@ -29,28 +11,33 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use tokio::runtime;
 
-use super::{
-    arguments::{Mode, Pick, ServeArguments},
-    print, write_json,
+use crate::{
+    arguments::{LoadArguments, Mode, Pick},
+    client::Client,
+    dialect::Dialect,
+    generator::{self, Plan, Target},
+    output::{print, write_json},
+    plot,
+    report::{self, Report},
+    traffic::{PlannedRequest, Traffic},
 };
-use dialect::Dialect;
-use http::Server;
-use load::{Plan, Target};
-use report::Report;
-use traffic::{Planned, Traffic};
 
-/// Requests where neither their number nor a duration is given.
+/// Requests that are sent if neither their number nor a duration is given.
 const REQUESTS: usize = 64;
-/// Lengths of the two prompts that measure what a server adds, in words.
-const PROBES: [usize; 2] = [16, 32];
+/// Lengths, in words, of the two prompts that measure how many tokens a server adds to prompts.
+const PROBE_WORDS: [usize; 2] = [16, 32];
 
-pub(super) fn run(arguments: &ServeArguments) -> Result<ExitCode> {
+/// Puts a server under load and reports the figures. The exit status is 1 if a request failed.
+///
+/// # Errors
+/// If an argument makes no sense, the server cannot be reached, or a file cannot be written.
+pub fn run(arguments: &LoadArguments) -> Result<ExitCode> {
     check(arguments)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(arguments))
 }
 
-fn check(arguments: &ServeArguments) -> Result<()> {
+fn check(arguments: &LoadArguments) -> Result<()> {
     ensure!(arguments.clients > 0, "--clients is 0, but must be 1 or more");
     ensure!(
         arguments.requests != Some(0),
@@ -69,14 +56,14 @@ fn check(arguments: &ServeArguments) -> Result<()> {
     Ok(())
 }
 
-async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
-    let mut server = Server::new(&arguments.url, Duration::from_secs_f64(arguments.timeout))?;
+async fn measure(arguments: &LoadArguments) -> Result<ExitCode> {
+    let mut client = Client::new(&arguments.url, Duration::from_secs_f64(arguments.timeout))?;
     if let Some(key) = &arguments.api_key {
-        server = server.with_key(key)?;
+        client = client.with_key(key)?;
     }
-    let dialect = Dialect::of(&server, arguments).await?;
+    let dialect = Dialect::resolve(&client, arguments).await?;
     let adapters = dialect.adapters();
-    let target = Arc::new(Target { server, dialect });
+    let target = Arc::new(Target { client, dialect });
     let seed = arguments.seed.unwrap_or_else(new_seed);
     let mut traffic = Traffic::new(
         seed,
@@ -86,13 +73,13 @@ async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
         arguments.pick,
         arguments.rate,
     );
-    let added = added(&target, &mut traffic).await?;
+    let added = added_tokens(&target, &mut traffic).await?;
     ensure!(
         added < arguments.prompt_tokens.least,
         "--prompt-tokens is {}, but this server adds {added} tokens to every prompt",
         arguments.prompt_tokens.least
     );
-    traffic.set_added(added);
+    traffic.set_added_tokens(added);
 
     let duration = arguments.duration.map(Duration::from_secs_f64);
     let plan = Plan {
@@ -109,8 +96,8 @@ async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
         duration: None,
         ..plan
     };
-    let (_, traffic) = load::run(&target, traffic, warm_up).await?;
-    let (records, _) = load::run(&target, traffic, plan).await?;
+    let (_, traffic) = generator::run(&target, traffic, warm_up).await?;
+    let (records, _) = generator::run(&target, traffic, plan).await?;
     let report = Report::of(&records);
 
     let title = title(arguments, adapters);
@@ -127,7 +114,7 @@ async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
                 "clients": (arguments.mode == Mode::Closed).then_some(arguments.clients),
                 "rate": (arguments.mode == Mode::Open).then_some(arguments.rate),
                 "adapters": adapters,
-                "pick": picked(arguments.pick),
+                "pick": pick_name(arguments.pick),
                 "prompt_tokens": [arguments.prompt_tokens.least, arguments.prompt_tokens.most],
                 "output_tokens": [arguments.output_tokens.least, arguments.output_tokens.most],
                 "seed": seed,
@@ -143,58 +130,58 @@ async fn measure(arguments: &ServeArguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(report.failed() > 0)))
 }
 
-/// What the load was, in a line.
-fn title(arguments: &ServeArguments, adapters: usize) -> String {
-    let when = match arguments.mode {
+/// The load in one line.
+fn title(arguments: &LoadArguments, adapters: usize) -> String {
+    let loop_of = match arguments.mode {
         Mode::Closed => format!("closed loop, {} clients", arguments.clients),
         Mode::Open => format!("open loop, {} requests/s", arguments.rate),
     };
-    let whom = match adapters {
+    let models = match adapters {
         0 => "base".to_owned(),
         1 => "1 adapter".to_owned(),
-        many => format!("{many} adapters, {}", picked(arguments.pick)),
+        many => format!("{many} adapters, {}", pick_name(arguments.pick)),
     };
-    format!("{}: {when}; {whom}", arguments.url)
+    format!("{}: {loop_of}; {models}", arguments.url)
 }
 
-/// A seed that no earlier run had.
+/// A seed that differs from those of earlier runs: the time.
 fn new_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
-fn picked(pick: Pick) -> String {
+fn pick_name(pick: Pick) -> String {
     match pick {
         Pick::RoundRobin => "round-robin".to_owned(),
         Pick::Zipf(exponent) => format!("zipf:{exponent}"),
     }
 }
 
-/// The tokens that the server adds to a prompt's words, found by asking it twice.
-async fn added(target: &Target, traffic: &mut Traffic) -> Result<usize> {
+/// The tokens that the server adds to a prompt's words, measured with two requests.
+async fn added_tokens(target: &Target, traffic: &mut Traffic) -> Result<usize> {
     let mut added = Vec::new();
-    for words in PROBES {
-        let probe = Planned {
+    for words in PROBE_WORDS {
+        let probe = PlannedRequest {
             prompt: traffic.prompt(words),
             adapter: None,
-            output: 1,
+            output_tokens: 1,
             due: Duration::ZERO,
         };
-        let record = load::request(target, &probe, Instant::now(), Duration::ZERO).await;
+        let record = generator::send(target, &probe, Instant::now(), Duration::ZERO).await;
         if let Some(failure) = record.failure {
-            bail!("the server does not answer as it should: {failure}");
+            bail!("the server does not answer a request of one token: {failure}");
         }
         let Some(tokens) = record.prompt_tokens else {
-            tracing::warn!("the server does not say how long prompts are: each word is taken for a token");
+            tracing::warn!("the server does not report the tokens of prompts: each word is counted as one token");
             return Ok(0);
         };
         added.push(tokens.saturating_sub(words));
     }
     if added[0] != added[1] {
         tracing::warn!(
-            "the model's vocabulary splits words: {} words were {} tokens; prompts will be longer than asked for",
-            PROBES[1],
-            PROBES[1] + added[1]
+            "the model's vocabulary splits words: {} words were {} tokens; prompts will be longer than --prompt-tokens",
+            PROBE_WORDS[1],
+            PROBE_WORDS[1] + added[1]
         );
     }
     Ok(added[0])

@@ -1,21 +1,24 @@
-//! Figures in columns.
+//! Tables of figures for the terminal.
 
 use std::fmt;
 
-/// Rows of cells under a header; the first column is aligned left, the others right.
+/// Rows of cells under a header. The first column is aligned left, the others right.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new<const N: usize>(header: [&str; N]) -> Self {
+    /// An empty table with these headings.
+    #[must_use]
+    pub fn new<const N: usize>(header: [&str; N]) -> Self {
         Self {
             rows: vec![Vec::from(header.map(str::to_owned))],
         }
     }
 
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    /// Adds a row with as many cells as the header has.
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(Vec::from(cells));
     }
 }
@@ -39,9 +42,10 @@ impl fmt::Display for Table {
     }
 }
 
-/// A figure with three significant digits, or whole where it is larger than that; four places after
-/// the point at most.
-pub(super) fn figure(value: f64) -> String {
+/// A number with three significant digits: whole from 100 on, at most four digits after the point,
+/// `-` if it is not finite.
+#[must_use]
+pub fn figure(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "-".to_owned(),
         v if v >= 100.0 => format!("{value:.0}"),

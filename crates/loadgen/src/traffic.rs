@@ -1,11 +1,11 @@
-//! Which requests are sent: prompts, lengths, adapters, arrivals. Repeatable by their seed.
+//! Which requests are sent: prompts, lengths, adapters, arrivals. Determined by the seed.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::arguments::{Pick, Span};
+use crate::arguments::{Pick, Span};
 
 /// Common words that are one token each, with the space before them, in the vocabularies of nearly
 /// all models.
@@ -16,41 +16,42 @@ blood blue board body book both box boy bring brother build built business but b
 center certain chance change child choice church city class clear close cold college color come common company complete \
 computer control cost could country couple course court cover create cut dark data date daughter day dead deal death deep";
 
-/// What a request is made of, one after the other without end.
+/// An endless sequence of requests.
 #[derive(Debug)]
-pub(in crate::commands::bench) struct Traffic {
+pub struct Traffic {
     words: Vec<&'static str>,
     /// Tokens that the server adds to a prompt's words.
-    added: usize,
-    prompt: Span,
-    output: Span,
-    adapters: Adapters,
+    added_tokens: usize,
+    prompt_tokens: Span,
+    output_tokens: Span,
+    adapters: AdapterChoice,
     /// Requests per second in an open loop.
     rate: f64,
     /// When the next request of an open loop is due.
     due: Duration,
-    /// Of their own each, so that a change of one draw does not change the others.
+    // One generator for each, so that a change of one draw does not change the others.
     prompts: ChaCha8Rng,
     lengths: ChaCha8Rng,
-    picks: ChaCha8Rng,
+    choices: ChaCha8Rng,
     arrivals: ChaCha8Rng,
 }
 
-/// One request.
+/// One request to send.
 #[derive(Debug, PartialEq)]
-pub(in crate::commands::bench) struct Planned {
+pub struct PlannedRequest {
+    /// Its prompt.
     pub prompt: String,
-    /// `None` is the base.
+    /// The adapter's index; `None` is the base.
     pub adapter: Option<usize>,
     /// Tokens to generate.
-    pub output: usize,
-    /// When it arrives in an open loop, from the beginning.
+    pub output_tokens: usize,
+    /// When it is sent in an open loop, from the beginning of the run.
     pub due: Duration,
 }
 
-/// How a request's adapter is picked.
+/// How a request's adapter is chosen.
 #[derive(Debug)]
-enum Adapters {
+enum AdapterChoice {
     Base,
     RoundRobin {
         count: usize,
@@ -61,11 +62,13 @@ enum Adapters {
 }
 
 impl Traffic {
-    /// Traffic to `adapters` adapters (0: to the base).
-    pub(in crate::commands::bench) fn new(
+    /// Traffic to so many `adapters` (0: to the base). In an open loop, `rate` requests arrive per
+    /// second on average.
+    #[must_use]
+    pub fn new(
         seed: u64,
-        prompt: Span,
-        output: Span,
+        prompt_tokens: Span,
+        output_tokens: Span,
         adapters: usize,
         pick: Pick,
         rate: f64,
@@ -76,32 +79,32 @@ impl Traffic {
             random
         };
         let adapters = match (adapters, pick) {
-            (0, _) => Adapters::Base,
-            (count, Pick::RoundRobin) => Adapters::RoundRobin { count, next: 0 },
-            (count, Pick::Zipf(exponent)) => Adapters::Zipf(zipf(count, exponent)),
+            (0, _) => AdapterChoice::Base,
+            (count, Pick::RoundRobin) => AdapterChoice::RoundRobin { count, next: 0 },
+            (count, Pick::Zipf(exponent)) => AdapterChoice::Zipf(zipf(count, exponent)),
         };
         Self {
             words: WORDS.split_whitespace().collect(),
-            added: 0,
-            prompt,
-            output,
+            added_tokens: 0,
+            prompt_tokens,
+            output_tokens,
             adapters,
             rate,
             due: Duration::ZERO,
             prompts: random(0),
             lengths: random(1),
-            picks: random(2),
+            choices: random(2),
             arrivals: random(3),
         }
     }
 
-    /// Makes prompts shorter by the tokens that the server adds to them.
-    pub(in crate::commands::bench) fn set_added(&mut self, tokens: usize) {
-        self.added = tokens;
+    /// Makes prompts shorter by the tokens that the server adds to each.
+    pub fn set_added_tokens(&mut self, tokens: usize) {
+        self.added_tokens = tokens;
     }
 
-    /// A prompt of so many words.
-    pub(in crate::commands::bench) fn prompt(&mut self, words: usize) -> String {
+    /// A random prompt of so many words.
+    pub fn prompt(&mut self, words: usize) -> String {
         let mut prompt = String::with_capacity(words * 8);
         for _ in 0..words {
             prompt.push(' ');
@@ -111,35 +114,36 @@ impl Traffic {
     }
 
     /// The next request.
-    pub(in crate::commands::bench) fn next(&mut self) -> Planned {
-        let words = length(&mut self.lengths, self.prompt)
-            .saturating_sub(self.added)
+    #[expect(clippy::should_implement_trait, reason = "there is always a next request")]
+    pub fn next(&mut self) -> PlannedRequest {
+        let words = length(&mut self.lengths, self.prompt_tokens)
+            .saturating_sub(self.added_tokens)
             .max(1);
-        let output = length(&mut self.lengths, self.output);
+        let output_tokens = length(&mut self.lengths, self.output_tokens);
         let adapter = match &mut self.adapters {
-            Adapters::Base => None,
-            Adapters::RoundRobin { count, next } => {
-                let this = *next;
-                *next = (this + 1) % *count;
-                Some(this)
+            AdapterChoice::Base => None,
+            AdapterChoice::RoundRobin { count, next } => {
+                let index = *next;
+                *next = (index + 1) % *count;
+                Some(index)
             }
-            Adapters::Zipf(sums) => {
-                let draw: f64 = self.picks.random();
+            AdapterChoice::Zipf(sums) => {
+                let draw: f64 = self.choices.random();
                 Some(sums.partition_point(|sum| *sum <= draw).min(sums.len() - 1))
             }
         };
         let due = self.due;
-        self.due += wait(&mut self.arrivals, self.rate);
-        Planned {
+        self.due += gap(&mut self.arrivals, self.rate);
+        PlannedRequest {
             prompt: self.prompt(words),
             adapter,
-            output,
+            output_tokens,
             due,
         }
     }
 
-    /// Lets the next request of an open loop arrive at time 0.
-    pub(in crate::commands::bench) fn begin(&mut self) {
+    /// Makes the next request of an open loop due at time 0.
+    pub fn begin(&mut self) {
         self.due = Duration::ZERO;
     }
 }
@@ -148,14 +152,14 @@ fn length(random: &mut impl Rng, span: Span) -> usize {
     random.random_range(span.least..=span.most)
 }
 
-/// The time to the next arrival of a Poisson process: exponentially distributed.
-fn wait(random: &mut impl Rng, rate: f64) -> Duration {
+/// The time to the next arrival of a Poisson process, which is exponentially distributed.
+fn gap(random: &mut impl Rng, rate: f64) -> Duration {
     let draw: f64 = random.random();
     Duration::from_secs_f64(-(1.0 - draw).ln() / rate)
 }
 
-/// Zipf's law for ranks 1 to `count`: the sums of the probabilities, proportional to
-/// `1/k^exponent`.
+/// Zipf's law for ranks `k` from 1 to `count`, with probabilities proportional to `1/k^exponent`:
+/// the sums of the probabilities up to each rank.
 fn zipf(count: usize, exponent: f64) -> Vec<f64> {
     let weights = (1..=count).map(|rank| (rank as f64).powf(-exponent));
     let total: f64 = weights.clone().sum();
@@ -204,7 +208,7 @@ mod tests {
             tokenizer.encode(&every_word, false).expect("tokens").len(),
             traffic.words.len()
         );
-        traffic.set_added(3);
+        traffic.set_added_tokens(3);
         let prompts: Vec<String> = (0..50).map(|_| traffic.next().prompt).collect();
         for (i, prompt) in prompts.iter().enumerate() {
             assert_eq!(tokenizer.encode(prompt, false).expect("tokens").len(), 97);
@@ -257,7 +261,7 @@ mod tests {
         let mut seen = [false; 6];
         for _ in 0..100 {
             let request = traffic.next();
-            seen[request.output] = true;
+            seen[request.output_tokens] = true;
             assert!((3..=5).contains(&request.prompt.split_whitespace().count()));
         }
         assert_eq!(seen, [false, false, false, true, true, true]);

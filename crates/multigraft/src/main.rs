@@ -7,9 +7,8 @@
 mod cli;
 mod commands;
 mod config;
-mod control_group;
 mod device;
-mod leftovers;
+mod idle_reclaim;
 mod load;
 mod locate;
 mod logging;
@@ -23,12 +22,12 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use multigraft_kernels::{InstructionSet, malloc::share_one_pool};
+use multigraft_kernels::{InstructionSet, malloc};
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    share_one_pool();
+    malloc::share_one_pool();
     let cli = Cli::parse();
     if let Err(error) = logging::start(&cli.log, cli.log_format) {
         return fail(&error);

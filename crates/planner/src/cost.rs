@@ -1,39 +1,39 @@
-//! What a step of a model has to read and to compute, from its files and its configuration.
+//! The work of a step of a model, from its files and its configuration.
 
 use multigraft_kernels::BlockType;
 use multigraft_model::{Base, Config, KvDtype, ModelFiles, config::FfnConfig};
 
-use super::super::roofline::Work;
+use crate::roofline::Work;
 
-/// The parts of a model that a step pays for.
+/// The work of a model's parts, from which the work of any step follows.
 #[derive(Debug)]
-pub(super) struct Cost {
+pub struct Cost {
     /// Matrices that every row goes through: bytes once a step, operations per row.
     dense: Work,
     /// The matrix from hidden states to logits: operations per row whose logits are wanted.
     head: Work,
-    /// All experts of all layers, as if every row went through all of them.
+    /// All experts of all layers, as if each were selected by every row.
     experts: Work,
-    /// The share of its layer's experts that a row goes through.
+    /// The share of a layer's experts that a row selects.
     active: f64,
     attention: Attention,
 }
 
 #[derive(Debug)]
 struct Attention {
-    /// For each layer, how far back it sees.
+    /// For each layer, how many positions a row attends to; `None` is all.
     windows: Vec<Option<usize>>,
-    /// Operations per row and position seen, of one layer.
+    /// Operations of one layer per row and position that the row attends to.
     operations: f64,
-    /// Bytes of a position's keys and values, of one layer.
+    /// Bytes of one position's keys and values in one layer.
     bytes: f64,
-    /// How keys and values are stored.
+    /// The type in which keys and values are stored.
     dtype: KvDtype,
 }
 
-/// One run of a step, as far as it costs.
+/// One run of a step: neighbouring rows of one sequence.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rows {
+pub struct Rows {
     /// The position of the first row.
     pub start: usize,
     /// Rows, one position each.
@@ -43,7 +43,9 @@ pub(super) struct Rows {
 }
 
 impl Cost {
-    pub(super) fn of(base: &dyn Base, files: &ModelFiles, kv_dtype: KvDtype) -> Self {
+    /// The work of a base that is loaded from `files` and stores keys and values in `kv_dtype`.
+    #[must_use]
+    pub fn of(base: &dyn Base, files: &ModelFiles, kv_dtype: KvDtype) -> Self {
         let config = base.config();
         let (mut dense, mut head, mut experts) = (Work::default(), Work::default(), Work::default());
         let mut table = 0.0;
@@ -61,7 +63,7 @@ impl Cost {
                 Role::Other => dense += work,
             }
         }
-        // Packed weights are what is read; files say only how much of them a step can do without.
+        // A step reads the packed weights. The files tell what part of them it does not need.
         let unread = if config.tied_embeddings { 0.0 } else { table };
         dense.bytes = base.bytes() as f64 - unread - experts.bytes - head.bytes;
         Self {
@@ -73,8 +75,9 @@ impl Cost {
         }
     }
 
-    /// What one step costs.
-    pub(super) fn step(&self, runs: &[Rows]) -> Work {
+    /// The work of one step.
+    #[must_use]
+    pub fn step(&self, runs: &[Rows]) -> Work {
         let rows: usize = runs.iter().map(|run| run.count).sum();
         let wanted: usize = runs.iter().map(|run| run.wanted).sum();
         let once = |part: Work, rows: f64| Work {
@@ -82,7 +85,7 @@ impl Cost {
             ..part * rows
         };
         let mut work = once(self.dense, rows as f64) + once(self.head, wanted as f64);
-        // Rows choose their experts independently: what none of them chose is not read.
+        // Rows select their experts independently. Experts that no row selects are not read.
         let unread = (1.0 - self.active).powi(i32::try_from(rows).unwrap_or(i32::MAX));
         work += Work {
             bytes: self.experts.bytes * (1.0 - unread),
@@ -133,7 +136,7 @@ impl Attention {
     }
 }
 
-/// What a matrix of the file is for.
+/// What a matrix of a model file is used for.
 #[derive(Debug, PartialEq)]
 enum Role {
     Embedding,
@@ -142,7 +145,7 @@ enum Role {
     Other,
 }
 
-/// By its name, in GGUF's or in Hugging Face's way.
+/// The role of a matrix, by its name in GGUF or Hugging Face files.
 fn role(name: &str) -> Role {
     if name.starts_with("token_embd.") || name.contains("embed_tokens") {
         Role::Embedding
@@ -155,7 +158,7 @@ fn role(name: &str) -> Role {
     }
 }
 
-/// The work of a matrix for one row, by the fastest arithmetic that keeps to its numbers.
+/// The work of a matrix for one row, in the fastest arithmetic that is exact enough for its type.
 fn matrix(block_type: BlockType, weights: usize, bytes: usize) -> Work {
     let operations = 2.0 * weights as f64;
     let mut work = Work {
@@ -170,7 +173,7 @@ fn matrix(block_type: BlockType, weights: usize, bytes: usize) -> Work {
     work
 }
 
-/// The share of a layer's experts that a row goes through; 1 where there are none.
+/// The share of a layer's experts that a row selects; 1 in models without experts.
 fn active_share(config: &Config) -> f64 {
     let shares = config.layers.iter().filter_map(|layer| match layer.ffn {
         FfnConfig::Experts { count, active, .. } => Some(active as f64 / count as f64),
@@ -181,19 +184,20 @@ fn active_share(config: &Config) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::Result;
-    use std::sync::Arc;
-
-    use multigraft_model::Precision;
+    use multigraft_cpu::{CpuBase, LoadOptions};
+    use multigraft_model::ModelError;
     use multigraft_testing::{fixtures, smollm2};
 
     use super::*;
-    use crate::device::Device;
 
-    fn cost(path: &std::path::Path) -> Result<(Arc<dyn Base>, Cost)> {
-        let model = Device::Cpu.open(path, 1, Precision::Native, &|_, _| ())?;
-        let cost = Cost::of(&*model, &ModelFiles::open(path)?, KvDtype::Bf16);
-        Ok((model, cost))
+    fn cost(path: &std::path::Path) -> Result<(CpuBase, Cost), ModelError> {
+        let options = LoadOptions {
+            threads: 1,
+            ..LoadOptions::default()
+        };
+        let base = CpuBase::open(path, &options)?;
+        let cost = Cost::of(&base, &ModelFiles::open(path)?, KvDtype::Bf16);
+        Ok((base, cost))
     }
 
     #[test]
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn experts_that_no_row_chose_are_not_read() {
+    fn experts_that_no_row_selects_are_not_read() {
         let (model, cost) = cost(&fixtures().join("peft/qwen3_moe/model")).expect("the model");
         assert!(cost.active < 1.0);
         let bytes = |count| {

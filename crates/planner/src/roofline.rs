@@ -1,72 +1,71 @@
-//! What a computation cannot go below on this machine (Williams, Waterman and Patterson 2009,
+//! The least time of a computation on a machine (Williams, Waterman and Patterson 2009,
 //! "Roofline").
 
-use std::ops::{Add, AddAssign, Mul};
+use std::{
+    fmt,
+    ops::{Add, AddAssign, Mul},
+};
 
 use multigraft_kernels::machine::Machine;
-use serde_json::{Value, json};
 
-use super::table::figure;
-
-/// What a computation has to do at least: bytes to read, and operations by the kind of numbers; a
-/// multiply-add is two.
+/// What a computation has to do at least.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Work {
+pub struct Work {
+    /// Bytes to read from memory.
     pub bytes: f64,
+    /// Operations on 8-bit integers; a multiply-add is two.
     pub int8: f64,
+    /// Operations on brain floats.
     pub bf16: f64,
+    /// Operations on 32-bit floats.
     pub f32: f64,
 }
 
+/// What limits a computation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// The bandwidth of memory.
+    Memory,
+    /// The peak rate of arithmetic.
+    Arithmetic,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Arithmetic => "arithmetic",
+        })
+    }
+}
+
 impl Work {
-    /// The time that reading alone takes, in seconds.
+    /// Seconds that reading alone takes.
     fn reading(&self, machine: &Machine) -> f64 {
         self.bytes / machine.memory
     }
 
-    /// The time that arithmetic alone takes, in seconds. All kinds share the same units of the
-    /// processor.
+    /// Seconds that arithmetic alone takes. All kinds of numbers share the same execution units.
     fn arithmetic(&self, machine: &Machine) -> f64 {
         let bf16 = machine.bf16.unwrap_or(machine.f32);
         self.int8 / machine.int8.rate + self.bf16 / bf16.rate + self.f32 / machine.f32.rate
     }
 
-    /// The least time, in seconds: reading and arithmetic can overlap, so the longer of the two.
-    pub(super) fn seconds(&self, machine: &Machine) -> f64 {
+    /// The least time, in seconds: reading and arithmetic can overlap, so it is the longer of the
+    /// two.
+    #[must_use]
+    pub fn seconds(&self, machine: &Machine) -> f64 {
         self.reading(machine).max(self.arithmetic(machine))
     }
 
-    /// The longer of the two, by name.
-    pub(super) fn bound(&self, machine: &Machine) -> &'static str {
+    /// Whether reading or arithmetic takes longer.
+    #[must_use]
+    pub fn bound(&self, machine: &Machine) -> Bound {
         if self.reading(machine) >= self.arithmetic(machine) {
-            "memory"
+            Bound::Memory
         } else {
-            "arithmetic"
+            Bound::Arithmetic
         }
-    }
-
-    /// For a report: the work, the least time, and what part of the measured time that is.
-    pub(super) fn json(&self, machine: &Machine, measured: f64) -> Value {
-        json!({
-            "bytes": self.bytes,
-            "int8_operations": self.int8,
-            "bf16_operations": self.bf16,
-            "f32_operations": self.f32,
-            "seconds": self.seconds(machine),
-            "bound": self.bound(machine),
-            "reached": self.seconds(machine) / measured,
-        })
-    }
-
-    /// For a table: the least time in milliseconds, what bounds it, and what part of the measured
-    /// time it is.
-    pub(super) fn cells(&self, machine: &Machine, measured: f64) -> [String; 3] {
-        let least = self.seconds(machine);
-        [
-            figure(least * 1e3),
-            self.bound(machine).to_owned(),
-            format!("{:.0} %", 100.0 * least / measured),
-        ]
     }
 }
 
@@ -100,16 +99,6 @@ impl Mul<f64> for Work {
     }
 }
 
-/// The middle one of some times, in seconds; of an even number the mean of the two in the middle.
-pub(super) fn median(mut seconds: Vec<f64>) -> f64 {
-    if seconds.is_empty() {
-        return f64::NAN;
-    }
-    seconds.sort_by(f64::total_cmp);
-    let (low, high) = ((seconds.len() - 1) / 2, seconds.len() / 2);
-    f64::midpoint(seconds[low], seconds[high])
-}
-
 #[cfg(test)]
 mod tests {
     use multigraft_kernels::machine::Peak;
@@ -140,7 +129,7 @@ mod tests {
         };
         assert_eq!(
             (work.seconds(&machine()), work.bound(&machine())),
-            (2.0, "memory")
+            (2.0, Bound::Memory)
         );
         // Without an instruction for brain floats they cost as float32.
         let work = work
@@ -150,16 +139,8 @@ mod tests {
             };
         assert_eq!(
             (work.seconds(&machine()), work.bound(&machine())),
-            (4.0, "arithmetic")
+            (4.0, Bound::Arithmetic)
         );
-        assert_eq!(work.cells(&machine(), 8.0), ["4000", "arithmetic", "50 %"]);
-        assert_eq!((work * 2.0).json(&machine(), 8.0)["reached"], 1.0);
-    }
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(Vec::new()).is_nan());
+        assert_eq!((work * 2.0).seconds(&machine()), 8.0);
     }
 }

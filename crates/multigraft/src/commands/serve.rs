@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, runtime};
 use crate::{
     cli::ServeArguments,
     config::{ConfigFile, ModelSettings, ServerSettings},
-    leftovers,
+    idle_reclaim,
     load::{Base, fetcher, load_all},
     memory::Bytes,
     reconcile::Reconciler,
@@ -134,7 +134,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         tokio::spawn(reload.on_hangup());
         let state = Arc::new(state);
         // It ends with the runtime.
-        tokio::spawn(leftovers::give_back());
+        tokio::spawn(idle_reclaim::run());
         let serving = serve(listener, state, server.connections, tls, server.grace, interrupt);
         Ok::<_, anyhow::Error>(serving.await?)
     })?;

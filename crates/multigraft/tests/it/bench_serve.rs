@@ -1,7 +1,5 @@
 //! `multigraft bench serve` against servers that answer in known ways.
 
-mod program;
-
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -13,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use program::run;
+use crate::program::run;
 use serde_json::{Value, json};
 
 /// Tokens that the server counts beyond a prompt's words, like a BOS.

@@ -1,11 +1,9 @@
 //! The program as it is typed: help, settings, `inspect`, `generate`.
 
-mod program;
-
 use std::fs;
 
 use multigraft_testing::{fixtures, smollm2};
-use program::{run, run_with};
+use crate::program::{run, run_with};
 use serde_json::Value;
 
 fn text(path: &std::path::Path) -> &str {

@@ -1,11 +1,9 @@
 //! `multigraft doctor` and `multigraft health`.
 
-mod program;
-
 use std::{fs, net::TcpListener};
 
 use multigraft_testing::{fixtures, smollm2};
-use program::{Output, run, run_with, serving::Serving};
+use crate::program::{Output, run, run_with, serving::Serving};
 use serde_json::Value;
 
 /// What it says of `check`, worst first: level and text.

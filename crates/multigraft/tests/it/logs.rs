@@ -1,8 +1,6 @@
 //! What a server writes to its log, and what it never does.
 
-mod program;
-
-use program::{run, serving::Serving};
+use crate::program::{run, serving::Serving};
 use serde_json::{Value, json};
 
 /// What only the client says, and what only the answer holds.

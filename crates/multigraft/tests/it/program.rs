@@ -1,9 +1,6 @@
 //! Running the program.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 pub(crate) mod serving;
-pub(crate) mod tiny;
 
 use std::process::Command;
 

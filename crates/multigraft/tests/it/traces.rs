@@ -1,7 +1,5 @@
 //! Traces, as a collector gets them.
 
-mod program;
-
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -16,7 +14,7 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value as Any,
     trace::v1::{Span, status::StatusCode},
 };
-use program::serving::Serving;
+use crate::program::serving::Serving;
 use prost::Message as _;
 use serde_json::json;
 

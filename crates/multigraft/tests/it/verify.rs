@@ -1,12 +1,10 @@
 //! `multigraft verify` as its users run it, on the reference numbers of transformers and PEFT.
 
-mod program;
-
 use std::{collections::BTreeMap, fs, path::Path};
 
 use multigraft_testing::fixtures;
 use multigraft_weights::safetensors::Checkpoint;
-use program::{Output, run};
+use crate::program::{Output, run};
 use serde_json::Value;
 
 fn verify(base: &Path, adapters: &Path, reference: &Path, flags: &[&str]) -> Output {

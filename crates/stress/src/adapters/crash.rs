@@ -9,8 +9,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::super::own::made::{Maker, Targets};
-use super::super::own::server::{OwnServer, add, post};
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::server::{ServerProcess, add, post};
 use super::{Bench, Row};
 
 const NAMES: usize = 4;
@@ -32,9 +32,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let data = bench.dir.join("data").display().to_string();
     let allowed = folder.display().to_string();
     let start = || {
-        OwnServer::start(
-            bench.base,
-            ["--data", &data, "--allow-source", &allowed, "--preload", "off"],
+        bench.product.start(["--data", &data, "--allow-source", &allowed, "--preload", "off"],
         )
     };
     let mut random = ChaCha8Rng::seed_from_u64(4);
@@ -51,7 +49,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
         let change = Change::random(&mut random, &state);
         let next = change.of(&state, &hashes);
         let url = server.url.clone();
-        let asked = tokio::spawn(change.ask(server.http()?, sources.clone()));
+        let asked = tokio::spawn(change.ask(server.client()?, sources.clone()));
         tokio::time::sleep(Duration::from_secs_f64(random.random_range(0.0..LATEST))).await;
         server.kill()?;
         let answered = asked.await?.is_ok();
@@ -67,7 +65,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
             );
         }
         // Whatever is there can be used.
-        let http = server.http()?;
+        let http = server.client()?;
         for name in found.keys() {
             let body = json!({"model": name, "prompt": "The", "max_tokens": 1});
             post(&http, "/v1/completions", body)
@@ -144,7 +142,7 @@ impl Change {
         next
     }
 
-    async fn ask(self, http: super::super::serve::http::Server, sources: Vec<PathBuf>) -> Result<()> {
+    async fn ask(self, http: multigraft_loadgen::client::Client, sources: Vec<PathBuf>) -> Result<()> {
         match self {
             Self::Add { name, source } => {
                 add(&http, &name, &sources[source]).await?;
@@ -159,7 +157,7 @@ impl Change {
     }
 }
 
-async fn patch(http: &super::super::serve::http::Server, name: &str, body: &Value) -> Result<()> {
+async fn patch(http: &multigraft_loadgen::client::Client, name: &str, body: &Value) -> Result<()> {
     let path = format!("/v1/adapters/{name}");
     let mut parts = http
         .patch(&path, body.to_string())
@@ -170,8 +168,8 @@ async fn patch(http: &super::super::serve::http::Server, name: &str, body: &Valu
 }
 
 /// The hash of each source, and a registry that is empty again.
-async fn hashes(server: OwnServer, sources: &[PathBuf]) -> Result<Vec<String>> {
-    let http = server.http()?;
+async fn hashes(server: ServerProcess, sources: &[PathBuf]) -> Result<Vec<String>> {
+    let http = server.client()?;
     let mut hashes = Vec::new();
     for source in sources {
         let added = add(&http, "probe", source).await?;
@@ -182,8 +180,8 @@ async fn hashes(server: OwnServer, sources: &[PathBuf]) -> Result<Vec<String>> {
     Ok(hashes)
 }
 
-async fn read(server: &OwnServer) -> Result<State> {
-    let listed = server.http()?.get("/v1/adapters").await?;
+async fn read(server: &ServerProcess) -> Result<State> {
+    let listed = server.client()?.get("/v1/adapters").await?;
     let mut state = State::new();
     for adapter in listed["data"].as_array().context("a list of adapters")? {
         let name = adapter["name"].as_str().context("a name")?;

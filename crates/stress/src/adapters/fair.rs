@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 
-use super::super::arguments::{Mode, Pick, Span};
-use super::super::own::made::{Maker, Targets};
-use super::super::own::server::OwnServer;
-use super::super::serve::load::{self, Plan};
-use super::super::serve::record::Record;
-use super::super::serve::traffic::Traffic;
+use multigraft_loadgen::arguments::{Mode, Pick, Span};
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::server::ServerProcess;
+use multigraft_loadgen::generator::{self, Plan};
+use multigraft_loadgen::record::Record;
+use multigraft_loadgen::traffic::Traffic;
 use super::{Bench, Row};
 
 /// The one that floods is the last.
@@ -37,7 +37,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     maker.write_all(&folder, ADAPTERS)?;
     let folder = folder.display().to_string();
 
-    let server = OwnServer::start(bench.base, ["--adapters", &folder])?;
+    let server = bench.product.start(["--adapters", &folder])?;
     let everyone = [Sending::Clients(4); ADAPTERS];
     let capacity: f64 = run(&server, &everyone)
         .await?
@@ -63,7 +63,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     drop(server);
 
     // So few run at once that every adapter has always some that wait.
-    let server = OwnServer::start(bench.base, ["--max-running", "8", "--adapters", &folder])?;
+    let server = bench.product.start(["--max-running", "8", "--adapters", &folder])?;
     let mut senders = [Sending::Clients(4); ADAPTERS];
     senders[ADAPTERS - 1] = Sending::Clients(4 * 20);
     let served: Vec<f64> = run(&server, &senders)
@@ -99,7 +99,7 @@ enum Sending {
 }
 
 /// All adapters at once; what came of each one's requests.
-async fn run(server: &OwnServer, senders: &[Sending]) -> Result<Vec<Vec<Record>>> {
+async fn run(server: &ServerProcess, senders: &[Sending]) -> Result<Vec<Vec<Record>>> {
     let mut tasks = JoinSet::new();
     for (index, sending) in senders.iter().enumerate() {
         let (mode, clients, per_second) = match *sending {
@@ -116,7 +116,7 @@ async fn run(server: &OwnServer, senders: &[Sending]) -> Result<Vec<Vec<Record>>
             duration: Some(TIME),
         };
         tasks.spawn(
-            async move { Ok::<_, anyhow::Error>((index, load::run(&target, traffic, plan).await?.0)) },
+            async move { Ok::<_, anyhow::Error>((index, generator::run(&target, traffic, plan).await?.0)) },
         );
     }
     let mut records: Vec<Vec<Record>> = senders.iter().map(|_| Vec::new()).collect();

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::super::arguments::{Mode, Pick, Span};
-use super::super::own::made::{Maker, Targets};
-use super::super::own::server::{OwnServer, add, post};
-use super::super::serve::load::{self, Plan, Target};
-use super::super::serve::record::Record;
-use super::super::serve::report::percentile;
-use super::super::serve::traffic::{Planned, Traffic};
+use multigraft_loadgen::arguments::{Mode, Pick, Span};
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::server::{ServerProcess, add, post};
+use multigraft_loadgen::generator::{self, Plan, Target};
+use multigraft_loadgen::record::Record;
+use multigraft_loadgen::statistics::percentile;
+use multigraft_loadgen::traffic::{PlannedRequest, Traffic};
 use super::{Bench, Row, median, milliseconds};
 
 /// Adapters whose first requests are timed.
@@ -33,22 +33,20 @@ pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
         targets: Targets::All,
     };
     maker.write_all(&folder, COLD)?;
-    let server = OwnServer::start(
-        bench.base,
-        ["--preload", "off", "--adapters", &folder.display().to_string()],
+    let server = bench.product.start(["--preload", "off", "--adapters", &folder.display().to_string()],
     )?;
     let names = (0..COLD).map(|index| format!("a{index}")).collect();
     let target = server.target(names).await?;
     let span = Span { least: 32, most: 32 };
     let mut traffic = Traffic::new(1, span, span, COLD, Pick::RoundRobin, 1.0);
     let mut ask = async |adapter| -> Result<f64> {
-        let planned = Planned {
+        let planned = PlannedRequest {
             prompt: traffic.prompt(32),
             adapter,
             output: 2,
             due: Duration::ZERO,
         };
-        let record = load::request(&target, &planned, Instant::now(), Duration::ZERO).await;
+        let record = generator::send(&target, &planned, Instant::now(), Duration::ZERO).await;
         match record.failure {
             None => Ok(record.ttft()),
             Some(failure) => bail!("a request failed: {failure}"),
@@ -79,8 +77,8 @@ pub(super) async fn storm(bench: &Bench<'_>) -> Result<Vec<Row>> {
         targets: Targets::All,
     };
     let folders = maker.write_all(&folder, STORM + STREAMS)?;
-    let server = OwnServer::start(bench.base, ["--allow-source", &folder.display().to_string()])?;
-    let http = server.http()?;
+    let server = bench.product.start(["--allow-source", &folder.display().to_string()])?;
+    let http = server.client()?;
     let names: Vec<String> = (0..STREAMS).map(|index| format!("a{index}")).collect();
     for (name, folder) in names.iter().zip(&folders) {
         add(&http, name, folder).await?;
@@ -146,7 +144,7 @@ async fn stream(target: &Arc<Target>, duration: Duration) -> Result<Vec<Record>>
         requests: usize::MAX,
         duration: Some(duration),
     };
-    let (records, _) = load::run(target, traffic, plan).await?;
+    let (records, _) = generator::run(target, traffic, plan).await?;
     if let Some(failure) = records.iter().find_map(|record| record.failure.as_ref()) {
         bail!("a stream failed: {failure}");
     }

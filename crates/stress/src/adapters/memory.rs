@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::super::own::made::{Maker, Targets};
-use super::super::own::server::{OwnServer, post};
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::server::{ServerProcess, post};
 use super::{Bench, Row};
 
 const ADAPTERS: usize = 30;
@@ -50,8 +50,8 @@ async fn run(
     arguments: &[&str],
     model: impl Fn(usize) -> Option<String>,
 ) -> Result<Memory> {
-    let server = OwnServer::start(bench.base, arguments)?;
-    let http = server.http()?;
+    let server = bench.product.start(arguments)?;
+    let http = server.client()?;
     let models = http.get("/v1/models").await?;
     let base = models["data"][0]["id"]
         .as_str()
@@ -69,7 +69,7 @@ async fn run(
     }
     let listed = http.get("/v1/adapters").await?;
     Ok(Memory {
-        resident: server.resident_at_rest().await?,
+        resident: server.resident_when_idle().await?,
         listed: listed["memory"]["bytes"].as_u64().context("adapters' memory")?,
     })
 }

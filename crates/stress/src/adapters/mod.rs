@@ -1,8 +1,6 @@
-//! `multigraft bench adapters`: adapters that come and go, measured on servers of this program's
-//! own.
+//! Adapters that come and go: loads, swaps, evictions, crashes.
 //!
-//! Each measurement makes its adapters, starts `multigraft serve`, and asks it over HTTP as anybody
-//! would.
+//! Each measurement writes its adapters, starts `multigraft serve`, and sends it requests over HTTP.
 
 mod crash;
 mod fair;
@@ -13,101 +11,97 @@ mod swap;
 mod zipf;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
-use multigraft_model::{Config, ModelFiles};
+use multigraft_loadgen::output::{print, write_json};
+use multigraft_loadgen::statistics::median;
+use multigraft_loadgen::table::{Table, figure};
+use multigraft_model::Config;
 use serde_json::json;
 use tokio::runtime;
 
-use super::arguments::{AdaptersArguments, LifeGroup};
-use super::table::Table;
-use super::{print, write_json};
+use crate::arguments::{AdaptersArguments, Measurement};
+use crate::harness::server::Product;
 
-/// A figure beside what it is to reach.
+/// A measured figure beside its target.
 #[derive(Debug)]
 struct Row {
     what: String,
     measured: String,
-    reach: &'static str,
+    target: &'static str,
 }
 
 impl Row {
-    fn new(what: impl Into<String>, measured: impl Into<String>, reach: &'static str) -> Self {
+    fn new(what: impl Into<String>, measured: impl Into<String>, target: &'static str) -> Self {
         Self {
             what: what.into(),
             measured: measured.into(),
-            reach,
+            target,
         }
     }
 }
 
-/// What all measurements work with.
+/// What all measurements share.
 struct Bench<'a> {
-    base: &'a str,
+    product: &'a Product,
     config: Config,
-    /// For what is made; deleted at the end.
+    /// The folder for adapters, which is deleted at the end.
     dir: &'a Path,
     arguments: &'a AdaptersArguments,
 }
 
-pub(super) fn run(arguments: &AdaptersArguments) -> Result<()> {
+pub(crate) fn run(arguments: &AdaptersArguments) -> Result<ExitCode> {
     ensure!(arguments.crashes > 0, "--crashes is 0, but must be 1 or more");
-    let base = Path::new(&arguments.base);
-    let files = ModelFiles::open(base)?;
-    let config = files.config()?;
-    let dir = tempfile::Builder::new().prefix("multigraft-bench-").tempdir();
+    let product = Product::find(&arguments.product)?;
+    let dir = tempfile::Builder::new().prefix("multigraft-stress-").tempdir();
     let dir = dir.context("a folder for adapters")?;
     let bench = Bench {
-        base: &arguments.base,
-        config,
+        product: &product,
+        config: product.config()?,
         dir: dir.path(),
         arguments,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut rows = Vec::new();
-    for group in LifeGroup::ALL {
-        if !arguments.only.is_empty() && !arguments.only.contains(&group) {
+    for measurement in Measurement::ALL {
+        if !arguments.only.is_empty() && !arguments.only.contains(&measurement) {
             continue;
         }
-        tracing::info!("{group:?}");
+        tracing::info!("{measurement:?}");
         rows.extend(runtime.block_on(async {
-            match group {
-                LifeGroup::Registered => registered::measure(&bench).await,
-                LifeGroup::Cold => load::cold(&bench).await,
-                LifeGroup::Storm => load::storm(&bench).await,
-                LifeGroup::Zipf => zipf::measure(&bench).await,
-                LifeGroup::Swap => swap::measure(&bench).await,
-                LifeGroup::Fair => fair::measure(&bench).await,
-                LifeGroup::Crash => crash::measure(&bench).await,
-                LifeGroup::Memory => memory::measure(&bench).await,
+            match measurement {
+                Measurement::Registered => registered::measure(&bench).await,
+                Measurement::Cold => load::cold(&bench).await,
+                Measurement::Storm => load::storm(&bench).await,
+                Measurement::Zipf => zipf::measure(&bench).await,
+                Measurement::Swap => swap::measure(&bench).await,
+                Measurement::Fair => fair::measure(&bench).await,
+                Measurement::Crash => crash::measure(&bench).await,
+                Measurement::Memory => memory::measure(&bench).await,
             }
         })?);
     }
     if let Some(path) = &arguments.json {
         let rows = rows
             .iter()
-            .map(|row| json!({"what": row.what, "measured": row.measured, "to_reach": row.reach}));
+            .map(|row| json!({"what": row.what, "measured": row.measured, "to_reach": row.target}));
         write_json(
             path,
-            &json!({"base": arguments.base, "rows": rows.collect::<Vec<_>>()}),
+            &json!({"base": product.base, "rows": rows.collect::<Vec<_>>()}),
         )?;
         if path.as_os_str() == "-" {
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
     }
     let mut table = Table::new(["what", "measured", "to reach"]);
     for row in rows {
-        table.row([row.what, row.measured, row.reach.to_owned()]);
+        table.row([row.what, row.measured, row.target.to_owned()]);
     }
-    print(&table.to_string())
-}
-
-/// The value in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    print(&table.to_string())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn milliseconds(seconds: f64) -> String {
-    format!("{} ms", super::table::figure(seconds * 1e3))
+    format!("{} ms", figure(seconds * 1e3))
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::super::own::made::{Maker, Targets};
-use super::super::own::server::OwnServer;
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::server::ServerProcess;
 use super::{Bench, Row, median, milliseconds};
 
 const ADAPTERS: usize = 10_000;
@@ -41,7 +41,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
             "--adapters",
             folder.to_str().context("UTF-8")?,
         ];
-        OwnServer::start(bench.base, arguments)
+        bench.product.start(arguments)
     };
     let (mut with, mut without, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..REPEATS {
@@ -54,7 +54,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
         memory.push((server.resident()? as f64 - before as f64) / ADAPTERS as f64);
     }
     let server = start(&many)?;
-    let http = server.http()?;
+    let http = server.client()?;
     let (mut list, mut route) = (Vec::new(), Vec::new());
     for _ in 0..REPEATS {
         let begin = Instant::now();

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::super::own::made::{Maker, Targets};
-use super::super::own::server::{OwnServer, add, post};
-use super::super::serve::http::Server;
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::server::{ServerProcess, add, post};
+use multigraft_loadgen::client::Client;
 use super::{Bench, Row};
 
 const SWAPS: usize = 200;
@@ -37,8 +37,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
         "--kv-memory",
         "64MiB",
     ];
-    let server = OwnServer::start(bench.base, arguments)?;
-    let http = server.http()?;
+    let server = bench.product.start(arguments)?;
+    let http = server.client()?;
     // What each version answers to each prompt, alone.
     let mut expected = Expected::new();
     for folder in &folders {
@@ -57,9 +57,9 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     };
     // As much as streams and loads take by themselves.
     streams(&http, &expected, || swaps(WARM_UP)).await?;
-    let before = server.resident_at_rest().await?;
+    let before = server.resident_when_idle().await?;
     let (right, wrong) = streams(&http, &expected, || swaps(SWAPS)).await?;
-    let after = server.resident_at_rest().await?;
+    let after = server.resident_when_idle().await?;
     let listed = http.get("/v1/adapters").await?;
     let bytes = listed["memory"]["bytes"].as_u64().context("bytes of adapters")?;
     let one = listed["data"][0]["bytes"]
@@ -85,7 +85,7 @@ type Expected = HashMap<(String, usize), String>;
 
 /// Streams that ask until `meanwhile` is done; how many answers were right and how many were not.
 async fn streams<F: Future<Output = Result<()>>>(
-    http: &Server,
+    http: &Client,
     expected: &Arc<Expected>,
     meanwhile: impl FnOnce() -> F,
 ) -> Result<(usize, usize)> {
@@ -117,7 +117,7 @@ async fn streams<F: Future<Output = Result<()>>>(
 }
 
 /// Which version answered, and what.
-async fn ask(http: &Server, prompt: usize) -> Result<(String, String)> {
+async fn ask(http: &Client, prompt: usize) -> Result<(String, String)> {
     let body = json!({"model": "a", "prompt": format!("Chapter {prompt}. The"), "max_tokens": 32, "temperature": 0,
         "ignore_eos": true});
     let answer = post(http, "/v1/completions", body).await?;

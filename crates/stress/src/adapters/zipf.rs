@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::super::arguments::{Mode, Pick, Span};
-use super::super::own::made::{Maker, Targets};
-use super::super::own::server::{OwnServer, post};
-use super::super::serve::load::{self, Plan};
+use multigraft_loadgen::arguments::{Mode, Pick, Span};
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::server::{ServerProcess, post};
+use multigraft_loadgen::generator::{self, Plan};
 use super::{Bench, Row};
 
 const ADAPTERS: usize = 2000;
@@ -57,7 +57,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
 /// Output tokens a second, answers of some adapters with their hashes, and the bytes that all
 /// adapters in memory take.
 async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>, usize)> {
-    let server = OwnServer::start(bench.base, arguments)?;
+    let server = bench.product.start(arguments)?;
     let target = Arc::new(
         server
             .target((0..ADAPTERS).map(|index| format!("a{index}")).collect())
@@ -68,7 +68,7 @@ async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>,
         most: tokens,
     };
     let pick = Pick::Zipf(1.0);
-    let traffic = super::super::serve::traffic::Traffic::new(3, span(128), span(64), ADAPTERS, pick, 1.0);
+    let traffic = multigraft_loadgen::traffic::Traffic::new(3, span(128), span(64), ADAPTERS, pick, 1.0);
     let plan = Plan {
         mode: Mode::Closed,
         clients: CLIENTS,
@@ -76,19 +76,19 @@ async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>,
         duration: None,
     };
     // Until the most used adapters are where they will be.
-    let (_, traffic) = load::run(&target, traffic, plan).await?;
+    let (_, traffic) = generator::run(&target, traffic, plan).await?;
     let plan = Plan {
         requests: REQUESTS,
         ..plan
     };
-    let (records, _) = load::run(&target, traffic, plan).await?;
+    let (records, _) = generator::run(&target, traffic, plan).await?;
     let failed = records.iter().find_map(|record| record.failure.as_ref());
     ensure!(failed.is_none(), "a request was lost: {failed:?}");
     let begin = records.iter().map(|record| record.sent).min().unwrap_or_default();
     let end = records.iter().map(|record| record.end).max().unwrap_or_default();
     let tokens: usize = records.iter().map(|record| record.output_tokens).sum();
 
-    let http = server.http()?;
+    let http = server.client()?;
     let mut answers = Vec::new();
     for index in 0..COMPARED {
         let name = format!("a{}", index * ADAPTERS / COMPARED);

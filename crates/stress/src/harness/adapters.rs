@@ -16,7 +16,7 @@ const SIZE: f32 = 0.02;
 
 /// What is adapted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::commands::bench) enum Targets {
+pub(crate) enum Targets {
     /// All linear maps of every layer.
     All,
     /// Queries and values.
@@ -25,7 +25,7 @@ pub(in crate::commands::bench) enum Targets {
 
 /// Shapes of adapters for a base.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::commands::bench) struct Maker<'a> {
+pub(crate) struct Maker<'a> {
     pub config: &'a Config,
     pub rank: usize,
     pub targets: Targets,
@@ -33,7 +33,7 @@ pub(in crate::commands::bench) struct Maker<'a> {
 
 impl Maker<'_> {
     /// Writes adapter number `seed` to `folder`; each number gives other weights.
-    pub(in crate::commands::bench) fn write(self, folder: &Path, seed: u64) -> Result<()> {
+    pub(crate) fn write(self, folder: &Path, seed: u64) -> Result<()> {
         let modules: Vec<Module> = self.config.modules();
         let modules: Vec<&Module> = modules.iter().filter(|module| self.adapts(module)).collect();
         let mut names: Vec<&str> = modules.iter().filter_map(|m| m.path.rsplit('.').next()).collect();
@@ -74,7 +74,7 @@ impl Maker<'_> {
     }
 
     /// Writes `count` of them to folders in `dir`, called `a0`, `a1`, …; returns the folders.
-    pub(in crate::commands::bench) fn write_all(self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
+    pub(crate) fn write_all(self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
         (0..count)
             .map(|index| {
                 let folder = dir.join(format!("a{index}"));

@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use super::super::serve::events::Lines;
-use super::super::serve::http::Parts;
-use super::super::serve::record::Failure;
+use multigraft_loadgen::events::DataLines;
+use multigraft_loadgen::client::Body;
+use multigraft_loadgen::record::Failure;
 
 /// What was answered, and by what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::commands::bench) struct Answer {
+pub(crate) struct Answer {
     /// The text; of calls, their names and arguments.
     pub text: String,
     /// What made it, as far as the dialect says so.
@@ -19,8 +19,8 @@ pub(in crate::commands::bench) struct Answer {
 
 impl Answer {
     /// Reads to the end; an answer that lacks its end is a failure.
-    pub(in crate::commands::bench) async fn read(parts: &mut Parts, stream: bool) -> Result<Self, Failure> {
-        let (mut lines, mut whole, mut answer) = (Lines::default(), Vec::new(), Self::default());
+    pub(crate) async fn read(parts: &mut Parts, stream: bool) -> Result<Self, Failure> {
+        let (mut lines, mut whole, mut answer) = (DataLines::default(), Vec::new(), Self::default());
         while let Some((part, _)) = parts.next().await? {
             if !stream {
                 whole.extend_from_slice(&part);
@@ -50,7 +50,7 @@ impl Answer {
         let event: Value = serde_json::from_slice(data)
             .map_err(|error| Failure::Broken(format!("it is not JSON: {error}")))?;
         if event.get("error").is_some() {
-            return Err(Failure::midway(&event));
+            return Err(Failure::in_stream(&event));
         }
         if let Some(fingerprint) = event["system_fingerprint"].as_str() {
             self.fingerprint = Some(fingerprint.to_owned());
@@ -114,7 +114,7 @@ mod tests {
     fn an_error_or_nonsense_in_the_middle_is_a_failure() {
         assert!(matches!(
             read(&[r#"{"error":{"message":"x"}}"#]),
-            Err(Failure::Midway(_))
+            Err(Failure::InStream(_))
         ));
         assert!(matches!(read(&["{"]), Err(Failure::Broken(_))));
         assert!(!read(&[r#"{"choices":[]}"#]).expect("good").complete);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// What is asked.
-pub(in crate::commands::bench) const PROMPTS: [&str; 3] = [
+pub(crate) const PROMPTS: [&str; 3] = [
     "The battery died after two days.",
     "Once upon a time",
     "Name three colours of the rainbow:",
@@ -11,7 +11,7 @@ pub(in crate::commands::bench) const PROMPTS: [&str; 3] = [
 
 /// Requests whose answers are known, since the likeliest token is taken at every step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::commands::bench) enum Family {
+pub(crate) enum Family {
     Chat,
     Completion,
     Tgi,
@@ -20,10 +20,10 @@ pub(in crate::commands::bench) enum Family {
 }
 
 impl Family {
-    pub(in crate::commands::bench) const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Chat, Self::Completion, Self::Tgi, Self::Schema, Self::Tool];
 
-    pub(in crate::commands::bench) fn name(self, stream: bool) -> &'static str {
+    pub(crate) fn name(self, stream: bool) -> &'static str {
         match (self, stream) {
             (Self::Chat, false) => "chat",
             (Self::Chat, true) => "chat, streamed",
@@ -38,7 +38,7 @@ impl Family {
         }
     }
 
-    pub(in crate::commands::bench) fn path(self, stream: bool) -> &'static str {
+    pub(crate) fn path(self, stream: bool) -> &'static str {
         match self {
             Self::Chat | Self::Schema | Self::Tool => "/v1/chat/completions",
             Self::Completion => "/v1/completions",
@@ -47,7 +47,7 @@ impl Family {
         }
     }
 
-    pub(in crate::commands::bench) fn body(self, model: &str, prompt: usize, stream: bool) -> Value {
+    pub(crate) fn body(self, model: &str, prompt: usize, stream: bool) -> Value {
         let prompt = PROMPTS[prompt];
         let mut chat = json!({"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
             "max_tokens": 24, "stream": stream});

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::time::sleep;
 
-use super::super::serve::http::Server;
-use super::super::table::Table;
-use super::server::OwnServer;
+use multigraft_loadgen::client::Client;
+use multigraft_loadgen::table::Table;
+use super::server::ServerProcess;
 
 /// Resident memory may grow by this part of itself: the allocator's pages are never quite the same.
 const GROWTH: f64 = 0.02;
@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// The server's figures at rest.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::commands::bench) struct Rest {
+pub(crate) struct IdleState {
     /// Resident memory, in bytes.
     pub resident: u64,
     /// Open file handles.
@@ -32,9 +32,9 @@ pub(in crate::commands::bench) struct Rest {
     pub resident_adapters: u64,
 }
 
-impl Rest {
+impl IdleState {
     /// Waits until the server has nothing to do, and then for a while more.
-    pub(in crate::commands::bench) async fn of(server: &OwnServer, http: &Server) -> Result<Self> {
+    pub(crate) async fn of(server: &ServerProcess, http: &Client) -> Result<Self> {
         let begin = Instant::now();
         loop {
             let rest = Self::now(server, http).await?;
@@ -43,7 +43,7 @@ impl Rest {
             }
             sleep(POLL).await;
         }
-        let resident = server.resident_at_rest().await?;
+        let resident = server.resident_when_idle().await?;
         // Before it is asked once more, which takes a handle for a moment.
         let handles = server.handles()?;
         Ok(Self {
@@ -53,7 +53,7 @@ impl Rest {
         })
     }
 
-    async fn now(server: &OwnServer, http: &Server) -> Result<Self> {
+    async fn now(server: &ServerProcess, http: &Client) -> Result<Self> {
         let stats = http.get("/stats").await?;
         let figure = |name: &str| {
             stats[name]
@@ -73,9 +73,9 @@ impl Rest {
 
 /// The figures after the warm-up (a column that is called `when`) beside those at the end, and
 /// whether nothing was lost. Resident memory may always grow by `slack` bytes.
-pub(in crate::commands::bench) fn compare(
-    before: Rest,
-    after: Rest,
+pub(crate) fn compare(
+    before: IdleState,
+    after: IdleState,
     when: &'static str,
     slack: u64,
 ) -> (Table, bool) {
@@ -123,7 +123,7 @@ pub(in crate::commands::bench) fn compare(
 mod tests {
     use super::*;
 
-    const REST: Rest = Rest {
+    const REST: IdleState = IdleState {
         resident: 1000,
         handles: 12,
         blocks: 0,
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_stays_as_it_was_or_shrinks_is_good() {
-        let after = Rest {
+        let after = IdleState {
             resident: 1020,
             handles: 11,
             resident_adapters: 4,
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn small_servers_may_grow_by_the_slack() {
-        let after = Rest {
+        let after = IdleState {
             resident: 1050,
             ..REST
         };
@@ -157,15 +157,15 @@ mod tests {
     #[test]
     fn each_thing_that_is_lost_is_seen() {
         for after in [
-            Rest {
+            IdleState {
                 resident: 1021,
                 ..REST
             },
-            Rest { handles: 13, ..REST },
-            Rest { blocks: 1, ..REST },
-            Rest { running: 1, ..REST },
-            Rest { waiting: 1, ..REST },
-            Rest {
+            IdleState { handles: 13, ..REST },
+            IdleState { blocks: 1, ..REST },
+            IdleState { running: 1, ..REST },
+            IdleState { waiting: 1, ..REST },
+            IdleState {
                 resident_adapters: 6,
                 ..REST
             },

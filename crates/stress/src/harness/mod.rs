@@ -1,8 +1,7 @@
-//! Servers of this program's own, what they are given, and what is asked of them and looked at: for
-//! programs that measure them.
+//! What the stress tests share.
 
-pub(super) mod answer;
-pub(super) mod known;
-pub(super) mod made;
-pub(super) mod rest;
-pub(super) mod server;
+pub(crate) mod adapters;
+pub(crate) mod answer;
+pub(crate) mod expected;
+pub(crate) mod idle;
+pub(crate) mod server;

@@ -27,7 +27,7 @@ enum Body {
     Length(usize),
     Chunks,
     /// With the connection.
-    Rest,
+    IdleState,
 }
 
 /// Looks at `bytes`; `is_all` if nothing will follow, `is_head` if bodies are only announced.
@@ -53,18 +53,18 @@ pub(super) fn find(bytes: &[u8], is_all: bool, is_head: bool) -> Found {
             Ok(length) => Body::Length(length),
             Err(_) => return Found::Wrong(format!("a length of {length}")),
         },
-        (None, None) => Body::Rest,
+        (None, None) => Body::IdleState,
         (Some(coding), _) => return Found::Wrong(format!("a transfer-encoding of {coding}")),
     };
     let (body, length) = match body {
         Body::Length(length) if length <= rest.len() => (rest[..length].to_vec(), length),
-        Body::Rest if is_all => (rest.to_vec(), rest.len()),
+        Body::IdleState if is_all => (rest.to_vec(), rest.len()),
         Body::Chunks => match chunks(rest) {
             Ok(Some(found)) => found,
             Ok(None) => return Found::Part,
             Err(error) => return Found::Wrong(error),
         },
-        Body::Length(_) | Body::Rest => return Found::Part,
+        Body::Length(_) | Body::IdleState => return Found::Part,
     };
     if status >= 500 && !UNAVAILABLE.contains(&status) {
         return Found::Wrong(format!("{status}: {}", shown(&body)));
@@ -164,7 +164,7 @@ mod tests {
     fn what_must_not_be_is_wrong() {
         for wrong in [
             "SSH-2.0-x\r\n",
-            "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 500 Internal Client Error\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n{",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx\r\n",

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum as _;
 
-use super::super::arguments::Malformation;
-use super::super::table::Table;
+use crate::arguments::Malformation;
+use multigraft_loadgen::table::Table;
 use super::send::Outcome;
 
 /// How many problems are told in full.

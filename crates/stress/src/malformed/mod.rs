@@ -16,10 +16,10 @@ mod families;
 mod mutate;
 mod routes;
 mod send;
-mod tally;
+mod findings;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +27,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use multigraft_access::{Grants, KeyLimits, NewKey, Role, Store};
-use multigraft_model::ModelFiles;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -38,19 +37,19 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::arguments::{Malformation, MalformedArguments};
-use super::own::answer::Answer;
-use super::own::known::{Family, PROMPTS};
-use super::own::made::{Maker, Targets};
-use super::own::rest::{self, Rest};
-use super::own::server::{OwnServer, post};
-use super::print;
-use super::serve::http::Server;
-use super::serve::record::Failure;
+use crate::arguments::{Malformation, MalformedArguments};
+use crate::harness::answer::Answer;
+use crate::harness::expected::{Family, PROMPTS};
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::idle::{self, IdleState};
+use crate::harness::server::{Product, ServerProcess, post};
+use multigraft_loadgen::output::print;
+use multigraft_loadgen::client::Client;
+use multigraft_loadgen::record::Failure;
 use answers::shown;
 use case::{Case, Known, Step};
 use send::Outcome;
-use tally::Tally;
+use findings::Tally;
 
 /// Requests at once, apart from the slow ones.
 const AT_ONCE: usize = 64;
@@ -84,7 +83,7 @@ struct Good {
 
 /// What the traffic works with.
 struct Malformed {
-    http: Server,
+    http: Client,
     address: SocketAddr,
     /// The longest sequence.
     context: usize,
@@ -113,7 +112,7 @@ impl Numbers {
 
     /// What is typed to send a number again.
     fn again(&self, number: u64) -> String {
-        let only: Vec<String> = self.only.iter().copied().map(tally::name).collect();
+        let only: Vec<String> = self.only.iter().copied().map(findings::name).collect();
         let only = match only.is_empty() {
             true => String::new(),
             false => format!(" --only {}", only.join(",")),
@@ -122,9 +121,10 @@ impl Numbers {
     }
 }
 
-pub(super) fn run(arguments: &MalformedArguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &MalformedArguments) -> Result<ExitCode> {
     ensure!(arguments.requests > 0, "--requests is 0, but must be 1 or more");
-    let config = ModelFiles::open(Path::new(&arguments.base))?.config()?;
+    let product = Product::find(&arguments.product)?;
+    let config = product.config()?;
     let dir = tempfile::Builder::new().prefix("multigraft-malformed-").tempdir();
     let dir = dir.context("a folder for adapters")?;
     let maker = Maker {
@@ -145,9 +145,7 @@ pub(super) fn run(arguments: &MalformedArguments) -> Result<ExitCode> {
         limits: KeyLimits::default(),
         expires: None,
     })?;
-    let server = OwnServer::start(
-        &arguments.base,
-        [
+    let server = product.start([
             "--data",
             &data.display().to_string(),
             "--allow-source",
@@ -178,7 +176,7 @@ pub(super) fn run(arguments: &MalformedArguments) -> Result<ExitCode> {
 
 async fn malformed(
     arguments: &MalformedArguments,
-    mut server: OwnServer,
+    mut server: ServerProcess,
     key: String,
     folders: &[PathBuf],
     context: usize,
@@ -207,7 +205,7 @@ async fn malformed(
     malformed.fill().await?;
     malformed.traffic(&numbers, &server).await?;
     malformed.tidy().await?;
-    let before = Rest::of(&server, &malformed.http).await?;
+    let before = IdleState::wait(&server, &malformed.http).await?;
     let warmed = std::mem::take(&mut *malformed.tally.lock().unwrap_or_else(PoisonError::into_inner));
 
     numbers.numbers = counted;
@@ -215,7 +213,7 @@ async fn malformed(
     malformed.traffic(&numbers, &server).await?;
     let time = begin.elapsed();
     malformed.tidy().await?;
-    let after = Rest::of(&server, &malformed.http).await?;
+    let after = IdleState::wait(&server, &malformed.http).await?;
     for good in 0..malformed.good.len() {
         malformed.ask(good).await;
     }
@@ -223,7 +221,7 @@ async fn malformed(
         malformed.with_tally(|tally| tally.problem("the server has ended".to_owned()));
     }
 
-    let (table, kept) = rest::compare(before, after, "after the warm-up", SLACK);
+    let (table, kept) = idle::compare(before, after, "after the warm-up", SLACK);
     let tally = malformed.tally.lock().unwrap_or_else(PoisonError::into_inner);
     print(&format!(
         "seed {}, {:.0} s\n{}\nstatuses: {}\n\n{table}",
@@ -250,8 +248,8 @@ async fn malformed(
 
 impl Malformed {
     /// Adds the adapter, reads the routes, sends a file, and asks everything that is good once.
-    async fn new(server: &OwnServer, key: String, folders: &[PathBuf], context: usize) -> Result<Self> {
-        let http = server.http()?.with_key(&key)?;
+    async fn new(server: &ServerProcess, key: String, folders: &[PathBuf], context: usize) -> Result<Self> {
+        let http = server.client()?.with_key(&key)?;
         let adapter = json!({"name": STEADY, "source": folders[0], "pinned": true});
         post(&http, "/v1/adapters", adapter).await?;
         let models = http.get("/v1/models").await?;
@@ -327,7 +325,7 @@ impl Malformed {
     }
 
     /// Sends all of them, many at once, until the last has ended; asks what is good meanwhile.
-    async fn traffic(self: &Arc<Self>, numbers: &Numbers, server: &OwnServer) -> Result<()> {
+    async fn traffic(self: &Arc<Self>, numbers: &Numbers, server: &ServerProcess) -> Result<()> {
         self.is_over.store(false, Ordering::Relaxed);
         let good = tokio::spawn(Arc::clone(self).good_requests());
         let (places, slow_places) = (
@@ -427,7 +425,7 @@ impl Malformed {
     /// Sends one request and shows it, and what comes of it.
     async fn show(&self, numbers: &Numbers, number: u64) -> Result<ExitCode> {
         let (family, case) = numbers.case(number, &self.known);
-        print(&format!("{}, {:?} is due\n", tally::name(family), case.due))?;
+        print(&format!("{}, {:?} is due\n", findings::name(family), case.due))?;
         for step in &case.steps {
             let step = match step {
                 Step::Send(bytes) => format!("sends {} bytes: {}", bytes.len(), shown(bytes)),
@@ -465,7 +463,7 @@ impl Malformed {
     }
 }
 
-async fn answer(http: &Server, path: &str, body: &str) -> Result<Answer, Failure> {
+async fn answer(http: &Client, path: &str, body: &str) -> Result<Answer, Failure> {
     let mut parts = http.post(path, body.to_owned()).await?;
     Answer::read(&mut parts, false).await
 }

@@ -4,7 +4,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use super::super::own::known::{Family, PROMPTS};
+use crate::harness::expected::{Family, PROMPTS};
 
 /// A seed of theirs makes no two random prompts alike.
 const WORDS: [&str; 8] = [

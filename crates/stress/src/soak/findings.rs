@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::table::Table;
+use multigraft_loadgen::table::Table;
 
 /// How many failures are told in full.
 const TOLD: usize = 20;

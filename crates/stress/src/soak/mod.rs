@@ -9,7 +9,7 @@
 //! ```
 
 mod ask;
-mod tally;
+mod findings;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use multigraft_model::ModelFiles;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -27,17 +26,17 @@ use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::arguments::SoakArguments;
-use super::own::answer::Answer;
-use super::own::known::Family;
-use super::own::made::{Maker, Targets};
-use super::own::rest::{self, Rest};
-use super::own::server::OwnServer;
-use super::print;
-use super::serve::http::Server;
-use super::serve::record::Failure;
+use crate::arguments::SoakArguments;
+use crate::harness::answer::Answer;
+use crate::harness::expected::Family;
+use crate::harness::adapters::{Maker, Targets};
+use crate::harness::idle::{self, IdleState};
+use crate::harness::server::{Product, ServerProcess};
+use multigraft_loadgen::output::print;
+use multigraft_loadgen::client::Client;
+use multigraft_loadgen::record::Failure;
 use ask::{Ask, Due, HangUp, Names};
-use tally::{Outcome, Tally};
+use findings::{Outcome, Tally};
 
 /// Sequences that run at once.
 const RUNNING: usize = 16;
@@ -66,7 +65,7 @@ const BETWEEN_NEWS: Duration = Duration::from_secs(60);
 
 /// What the traffic works with.
 struct Soak {
-    http: Server,
+    http: Client,
     names: Names,
     /// What may have made an answer under a name.
     makers: HashMap<String, Vec<String>>,
@@ -76,13 +75,14 @@ struct Soak {
     stop: AtomicBool,
 }
 
-pub(super) fn run(arguments: &SoakArguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &SoakArguments) -> Result<ExitCode> {
     let minutes = arguments.minutes;
     ensure!(
         minutes.is_finite() && minutes > 0.0 && minutes < 1e6,
         "--minutes is {minutes}, but must be above 0"
     );
-    let config = ModelFiles::open(Path::new(&arguments.base))?.config()?;
+    let product = Product::find(&arguments.product)?;
+    let config = product.config()?;
     let dir = tempfile::Builder::new().prefix("multigraft-soak-").tempdir();
     let dir = dir.context("a folder for adapters")?;
     let maker = Maker {
@@ -93,10 +93,10 @@ pub(super) fn run(arguments: &SoakArguments) -> Result<ExitCode> {
     let folders = maker.write_all(dir.path(), MADE)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let time = Duration::from_secs_f64(60.0 * minutes);
-    runtime.block_on(soak(&arguments.base, dir.path(), &folders, time))
+    runtime.block_on(soak(&product, dir.path(), &folders, time))
 }
 
-async fn soak(base: &str, dir: &Path, folders: &[PathBuf], time: Duration) -> Result<ExitCode> {
+async fn soak(product: &Product, dir: &Path, folders: &[PathBuf], time: Duration) -> Result<ExitCode> {
     let (running, waiting) = (RUNNING.to_string(), WAITING.to_string());
     let allowed = dir.display().to_string();
     let arguments = [
@@ -106,8 +106,8 @@ async fn soak(base: &str, dir: &Path, folders: &[PathBuf], time: Duration) -> Re
         ["--kv-memory", KV_MEMORY],
         ["--context", CONTEXT],
     ];
-    let server = OwnServer::start(base, arguments.into_iter().flatten())?;
-    let mut soak = Soak::new(server.http()?, folders).await?;
+    let server = product.start(arguments.into_iter().flatten())?;
+    let mut soak = Soak::new(server.client()?, folders).await?;
     tracing::info!("{} answers are known", soak.known.len());
 
     let mut rests = Vec::new();
@@ -115,14 +115,14 @@ async fn soak(base: &str, dir: &Path, folders: &[PathBuf], time: Duration) -> Re
         soak.tally = Mutex::default();
         soak.stop = AtomicBool::new(false);
         soak = soak.traffic(folders, time, &server).await?;
-        rests.push(Rest::of(&server, &soak.http).await?);
+        rests.push(IdleState::wait(&server, &soak.http).await?);
     }
     let [before, after] = rests[..] else {
         return Err(anyhow!("two looks at the server"));
     };
     let stats = soak.http.get("/stats").await?;
     let tally = soak.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let (table, kept) = rest::compare(before, after, "after five minutes", 0);
+    let (table, kept) = idle::compare(before, after, "after five minutes", 0);
     print(&format!("{}\nstatuses: {}\n", tally.table(), tally.statuses()))?;
     print(&format!(
         "the engine: finished {}, cancelled {}, failed {}, gave way {} times\n\n{table}",
@@ -146,7 +146,7 @@ async fn soak(base: &str, dir: &Path, folders: &[PathBuf], time: Duration) -> Re
 
 impl Soak {
     /// Adds the adapters and asks everything once.
-    async fn new(http: Server, folders: &[PathBuf]) -> Result<Self> {
+    async fn new(http: Client, folders: &[PathBuf]) -> Result<Self> {
         let mut names = Names {
             stable: vec![String::new()],
             swapped: "swapped".to_owned(),
@@ -219,7 +219,7 @@ impl Soak {
     }
 
     /// Traffic for a while, until the last request has ended.
-    async fn traffic(self, folders: &[PathBuf], time: Duration, server: &OwnServer) -> Result<Self> {
+    async fn traffic(self, folders: &[PathBuf], time: Duration, server: &ServerProcess) -> Result<Self> {
         let soak = Arc::new(self);
         let mut tasks = JoinSet::new();
         for seed in 0..CLIENTS {
@@ -384,7 +384,7 @@ impl Soak {
 fn failed(failure: &Failure) -> Outcome {
     let what = failure.to_string();
     match failure {
-        Failure::Status(..) | Failure::Midway(_) => Outcome::Failed(what),
+        Failure::Status(..) | Failure::InStream(_) => Outcome::Failed(what),
         Failure::Connect(_) | Failure::Broken(_) | Failure::TimedOut => Outcome::Lost(what),
     }
 }
@@ -397,7 +397,7 @@ enum Change<'a> {
     Remove(&'a str),
 }
 
-async fn change(http: &Server, change: Change<'_>) -> Result<(), Failure> {
+async fn change(http: &Client, change: Change<'_>) -> Result<(), Failure> {
     let (path, body) = match change {
         Change::Put(name, source) => (
             "/v1/adapters",

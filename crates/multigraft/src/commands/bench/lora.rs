@@ -4,16 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use multigraft_kernels::{LoraDtype, LoraSegment, PackedLora, Pool, add_lora, machine::Machine};
+use multigraft_loadgen::{
+    output::{print, write_json},
+    statistics::median,
+    table::{Table, figure},
+};
+use multigraft_planner::Work;
 use serde_json::{Value, json};
 
-use super::{
-    Table,
-    arguments::LoraArguments,
-    machine, print,
-    roofline::{Work, median},
-    table::figure,
-    write_json,
-};
+use super::{arguments::LoraArguments, machine, roofline};
 use crate::config::{AdapterDtype, default_threads};
 
 /// Adapters are taken in turn from so many bytes, far more than caches hold: in a model, thousands
@@ -156,7 +155,7 @@ fn text(arguments: &LoraArguments, machine: &Machine, figures: &[Figure]) -> Str
         "reached",
     ]);
     for of in figures {
-        let [least, bound, reached] = of.work.cells(machine, of.seconds);
+        let [least, bound, reached] = roofline::cells(&of.work, machine, of.seconds);
         table.row([
             of.rank.to_string(),
             of.segments.to_string(),
@@ -185,7 +184,7 @@ fn json(arguments: &LoraArguments, machine: &Machine, figures: &[Figure]) -> Val
             "segments": of.segments,
             "rows": of.rows,
             "seconds": of.seconds,
-            "roofline": of.work.json(machine, of.seconds),
+            "roofline": roofline::json(&of.work, machine, of.seconds),
         })
     };
     json!({

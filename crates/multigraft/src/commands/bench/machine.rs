@@ -2,9 +2,13 @@
 
 use anyhow::{Result, ensure};
 use multigraft_kernels::machine::{Machine, Peak};
+use multigraft_loadgen::{
+    output::{print, write_json},
+    table::{Table, figure},
+};
 use serde_json::{Value, json};
 
-use super::{Table, arguments::MachineArguments, print, table::figure, write_json};
+use super::arguments::MachineArguments;
 use crate::config::default_threads;
 
 pub(super) fn run(arguments: &MachineArguments) -> Result<()> {

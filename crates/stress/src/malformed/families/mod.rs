@@ -9,7 +9,7 @@ mod heads;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::arguments::Malformation;
+use crate::arguments::Malformation;
 use super::case::{Case, Known};
 
 /// All of them, and how many of a thousand requests each is.

@@ -1,33 +1,33 @@
 //! `multigraft bench model`: prefill and decode through the seam, without engine, sampling and
 //! HTTP.
 
-mod cost;
 
 use std::{iter, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Result, ensure};
 use multigraft_adapters::RegistryOptions;
 use multigraft_kernels::machine::Machine;
+use multigraft_loadgen::{
+    output::{print, write_json},
+    statistics::median,
+    table::{Table, figure},
+};
 use multigraft_model::{
     ModelFiles, ReadyAdapter, Slot, Wanted,
     drive::{Driver, Sequence},
 };
+use multigraft_planner::{Cost, Rows, Work};
 use serde_json::{Value, json};
 
 use super::{
-    Table,
     arguments::{ModelArguments, Phase},
-    machine, print,
-    roofline::{Work, median},
-    table::figure,
-    write_json,
+    machine, roofline,
 };
 use crate::{
     config::{AdapterDtype, ConfigFile, ModelSettings},
     load::{Base, fetcher, load_all},
     memory::Bytes,
 };
-use cost::{Cost, Rows};
 
 /// One figure: a phase at some sizes.
 struct Figure {
@@ -293,7 +293,7 @@ impl Bench<'_> {
         for (machine, figures) in measured {
             for figure_of in figures {
                 let seconds = figure_of.seconds();
-                let [least, bound, reached] = figure_of.work.cells(machine, seconds);
+                let [least, bound, reached] = roofline::cells(&figure_of.work, machine, seconds);
                 table.row([
                     figure_of.phase.to_string(),
                     figure_of.threads.to_string(),
@@ -353,7 +353,7 @@ impl Bench<'_> {
                 "tokens_per_second": figure.tokens_per_second(),
                 "seconds": figure.seconds(),
                 "samples": figure.seconds,
-                "roofline": figure.work.json(machine, figure.seconds()),
+                "roofline": roofline::json(&figure.work, machine, figure.seconds()),
             })
         };
         let runs = measured.iter().map(|(machine, figures)| {

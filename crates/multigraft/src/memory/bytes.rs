@@ -1,8 +1,7 @@
-//! Amounts of memory as people write them.
+//! Amounts of memory.
 
 use std::{fmt, str::FromStr};
 
-use crate::control_group;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// A number of bytes. Written as `512MiB`, `2GiB`, `1.5G` or plain bytes; units are powers of 1024.
@@ -79,32 +78,9 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Memory that this process could get now, if the system says so (Linux): what the machine has,
-/// within what its control groups allow.
-pub(crate) fn available() -> Option<Bytes> {
-    let machine = available_in(&std::fs::read_to_string("/proc/meminfo").ok()?);
-    machine.into_iter().chain(control_group::available()).min()
-}
-
-/// The line `MemAvailable:  12345 kB` of `/proc/meminfo`.
-fn available_in(meminfo: &str) -> Option<Bytes> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(Bytes(kib * 1024))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn available_memory_is_read_in_kibibytes() {
-        let meminfo = "MemTotal:       24684088 kB\nMemAvailable:       2048 kB\n";
-        assert_eq!(available_in(meminfo), Some(Bytes(2 << 20)));
-        assert_eq!(available_in("MemTotal: 1 kB"), None);
-    }
 
     #[test]
     fn amounts_are_read_as_people_write_them() {

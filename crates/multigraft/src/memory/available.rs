@@ -1,12 +1,28 @@
-//! What a container or a service may take of the machine's memory: the limits of its control group,
-//! as in the kernel's `cgroup-v2.rst` and, for older machines, `cgroup-v1/memory.rst`.
+//! Memory that this process could get now: what the machine has, within the limits of its control
+//! groups (containers and services have one), as in the kernel's `cgroup-v2.rst` and, for older
+//! machines, `cgroup-v1/memory.rst`.
 
 use std::fs;
 use std::path::Path;
 
-use crate::memory::Bytes;
+use super::Bytes;
 
-/// How the two versions call their files.
+/// Memory that this process could get now. `None` if the system does not say (it is not Linux).
+pub(crate) fn available() -> Option<Bytes> {
+    let machine = of_machine(&fs::read_to_string("/proc/meminfo").ok()?);
+    machine.into_iter().chain(of_control_groups()).min()
+}
+
+/// The line `MemAvailable:  12345 kB` of `/proc/meminfo`.
+fn of_machine(meminfo: &str) -> Option<Bytes> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Bytes(kib * 1024))
+}
+
+/// The file names of a version of control groups.
 struct Files {
     limit: &'static str,
     used: &'static str,
@@ -21,16 +37,15 @@ const V1: Files = Files {
     used: "memory.usage_in_bytes",
 };
 
-/// What this process's control groups would let it take now; `None` if they have no limit (or there
-/// are none).
-pub(crate) fn available() -> Option<Bytes> {
+/// Memory that the control groups of this process leave it; `None` if none of them has a limit.
+fn of_control_groups() -> Option<Bytes> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    available_in(&groups, Path::new("/sys/fs/cgroup"))
+    of_control_groups_in(&groups, Path::new("/sys/fs/cgroup"))
 }
 
-/// By the lines of `/proc/self/cgroup` (`0::/path`; version 1: `4:memory:/path`), with the groups
-/// mounted at `root`.
-fn available_in(groups: &str, root: &Path) -> Option<Bytes> {
+/// Memory that control groups leave, by the lines of `/proc/self/cgroup` (`0::/path`; version 1:
+/// `4:memory:/path`), with the groups mounted at `root`.
+fn of_control_groups_in(groups: &str, root: &Path) -> Option<Bytes> {
     let left = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
@@ -46,20 +61,21 @@ fn available_in(groups: &str, root: &Path) -> Option<Bytes> {
     left.min().map(Bytes)
 }
 
-/// What is left in the group at `path` below `folder` or in one that it is part of, whichever has
-/// least. In a container its own group may be at `folder` itself, whatever its path outside.
+/// The least memory that is left in the group at `path` below `folder` or in one of its ancestors.
+/// In a container the process's group may be at `folder` itself, whatever its path outside.
 fn least(folder: &Path, path: &str, files: &Files) -> Option<u64> {
-    let own = folder.join(path);
-    let groups = own.ancestors().take_while(|group| group.starts_with(folder));
+    let group = folder.join(path);
+    let groups = group.ancestors().take_while(|group| group.starts_with(folder));
     groups.filter_map(|group| left(group, files)).min()
 }
 
+/// The memory that is left in one group; `None` if it has no limit.
 fn left(group: &Path, files: &Files) -> Option<u64> {
     let number =
         |file: &str| -> Option<u64> { fs::read_to_string(group.join(file)).ok()?.trim().parse().ok() };
-    // `max`, which is no limit, is no number.
+    // `max` means no limit, and does not parse as a number.
     let limit = number(files.limit)?;
-    // What was read from files counts as used, but gives way.
+    // The page cache counts as used, but the kernel reclaims it.
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
     let cached = stat
         .lines()
@@ -81,7 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn the_narrowest_group_counts_without_what_is_cached() {
+    fn available_memory_is_read_in_kibibytes() {
+        let meminfo = "MemTotal:       24684088 kB\nMemAvailable:       2048 kB\n";
+        assert_eq!(of_machine(meminfo), Some(Bytes(2 << 20)));
+        assert_eq!(of_machine("MemTotal: 1 kB"), None);
+    }
+
+    #[test]
+    fn the_narrowest_group_counts_without_its_page_cache() {
         let root = tempfile::tempdir().unwrap();
         write(
             root.path(),
@@ -98,7 +121,7 @@ mod tests {
             "a/b",
             &[("memory.max", "max\n"), ("memory.current", "900\n")],
         );
-        let available = |groups: &str| available_in(groups, root.path());
+        let available = |groups: &str| of_control_groups_in(groups, root.path());
         assert_eq!(available("0::/a/b\n"), Some(Bytes(800)));
         write(root.path(), "a/b", &[("memory.max", "950\n")]);
         assert_eq!(available("0::/a/b\n"), Some(Bytes(50)));
@@ -123,6 +146,6 @@ mod tests {
         ];
         write(root.path(), "memory/x", &files);
         let groups = "9:name=systemd:/\n4:cpu,memory:/x\n2:cpuset:/x\n";
-        assert_eq!(available_in(groups, root.path()), Some(Bytes(300)));
+        assert_eq!(of_control_groups_in(groups, root.path()), Some(Bytes(300)));
     }
 }
