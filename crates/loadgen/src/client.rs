@@ -112,7 +112,10 @@ impl Client {
             let mut body = self.send(Method::GET, path, String::new()).await?;
             body.collect().await
         };
-        let document = document.await.map_err(anyhow::Error::msg).with_context(cannot_get)?;
+        let document = document
+            .await
+            .map_err(anyhow::Error::msg)
+            .with_context(cannot_get)?;
         match serde_json::from_slice(&document) {
             Ok(value) => Ok(value),
             Err(error) => bail!("{}: its answer is not JSON: {error}", cannot_get()),

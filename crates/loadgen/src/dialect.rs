@@ -409,7 +409,10 @@ mod tests {
     fn an_error_in_an_answer_is_a_failure() {
         let error = openai().parse_event(br#"{"error":{"message":"the engine stopped"}}"#);
         assert_eq!(error, Err(Failure::InStream("the engine stopped".to_owned())));
-        assert!(matches!(openai().parse_event(b"nonsense"), Err(Failure::Broken(_))));
+        assert!(matches!(
+            openai().parse_event(b"nonsense"),
+            Err(Failure::Broken(_))
+        ));
     }
 
     #[test]

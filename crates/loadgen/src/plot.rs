@@ -12,7 +12,7 @@ const MARGIN: f64 = 60.0;
 const POINTS: usize = 400;
 
 /// The picture of the answered requests.
-pub fn svg(title: &str, records: &[Record]) -> String {
+pub(crate) fn svg(title: &str, records: &[Record]) -> String {
     let answered: Vec<&Record> = records.iter().filter(|record| record.failure.is_none()).collect();
     let mut out = String::new();
     // Writing to a string cannot fail, here and below.

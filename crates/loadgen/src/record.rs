@@ -88,7 +88,8 @@ impl Failure {
     #[must_use]
     pub fn status(status: u16, body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body);
-        let message = serde_json::from_str(&text).map_or_else(|_| text.trim().to_owned(), |json| message_of(&json));
+        let message =
+            serde_json::from_str(&text).map_or_else(|_| text.trim().to_owned(), |json| message_of(&json));
         Self::Status(status, truncated(&message))
     }
 

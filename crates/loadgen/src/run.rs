@@ -172,7 +172,9 @@ async fn added_tokens(target: &Target, traffic: &mut Traffic) -> Result<usize> {
             bail!("the server does not answer a request of one token: {failure}");
         }
         let Some(tokens) = record.prompt_tokens else {
-            tracing::warn!("the server does not report the tokens of prompts: each word is counted as one token");
+            tracing::warn!(
+                "the server does not report the tokens of prompts: each word is counted as one token"
+            );
             return Ok(0);
         };
         added.push(tokens.saturating_sub(words));

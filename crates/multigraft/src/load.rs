@@ -55,7 +55,7 @@ impl Base {
             Some(base) => base.clone(),
             None => base_of_the_adapter(settings, fetcher)?,
         };
-        let located = match settings.base_alias.get(&wanted) {
+        let located = match settings.alias(&wanted) {
             Some(path) => Places::of_this_user().find(&path.to_string_lossy())?,
             None => find_or_fetch(&wanted)?,
         };
@@ -140,7 +140,6 @@ impl Base {
         let kv_block = self.model.kv_block(kv_dtype);
         let block = Bytes::from(kv_block.bytes);
         let all = settings
-            .engine
             .max_running
             .saturating_mul(context.div_ceil(kv_block.tokens)) as u64;
         let blocks = match (settings.memory, settings.kv_memory) {
@@ -166,7 +165,7 @@ impl Base {
             threads: settings.threads,
             blocks: usize::try_from(blocks)?,
             context,
-            step_rows: settings.engine.step_tokens,
+            step_rows: settings.max_batch_tokens,
             kv_dtype,
             throttle: Throttle::NONE,
         };
@@ -214,7 +213,7 @@ impl Base {
     pub(crate) fn engine(&self, settings: &ModelSettings, budget: Arc<MemoryBudget>) -> Result<Engine> {
         let backend = self.backend(settings)?;
         let tokenizer = Arc::clone(&self.tokenizer);
-        Ok(Engine::start_within(backend, tokenizer, settings.engine, budget))
+        Ok(Engine::start_within(backend, tokenizer, settings.engine(), budget))
     }
 }
 

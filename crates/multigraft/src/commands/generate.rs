@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     let file = ConfigFile::read(config)?;
     let mut settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
     // One sequence: more room than one context is of no use.
-    settings.engine.max_running = 1;
+    settings.max_running = 1;
     let fetcher = fetcher(&settings, iter::empty());
     let base = Base::open(&settings, &fetcher)?;
     let budget = base.budget(&settings)?;

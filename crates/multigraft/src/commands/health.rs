@@ -34,8 +34,8 @@ pub(crate) fn run(arguments: &HealthArguments, config: Option<&Path>) -> Result<
                 tls_key: env::var_os("MULTIGRAFT_TLS_KEY").map(PathBuf::from),
                 ..ServerOptions::default()
             };
-            let settings = ServerSettings::resolve(&flags, &file.server)?;
-            (own(settings.address, settings.tls.is_some())?, true)
+            let settings = ServerSettings::resolve(flags, file.server)?;
+            (own(settings.address(), settings.tls().is_some())?, true)
         }
     };
     // What TLS is made of; a second time it changes nothing.

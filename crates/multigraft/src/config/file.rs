@@ -1,12 +1,8 @@
 //! The TOML file.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::{AllowedSource, Reference};
 use serde::Deserialize;
 
 use super::options::{ModelOptions, ServerOptions};
@@ -42,33 +38,10 @@ impl ConfigFile {
 
     /// Paths in the file are relative to it, not to where the program was started.
     fn resolve_paths(&mut self, folder: &Path) {
-        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        self.model.adapters.iter_mut().for_each(&resolve);
-        for adapter in &mut self.model.adapter {
-            match &mut adapter.at {
-                Reference::Folder(path) => resolve(path),
-                // `org/repo` is a folder if there is one.
-                Reference::Hub { repo, revision: None } if folder.join(&*repo).exists() => {
-                    adapter.at = Reference::Folder(folder.join(&*repo));
-                }
-                _ => {}
-            }
-        }
-        for source in &mut self.server.allow_source {
-            if let AllowedSource::Folder(path) = source {
-                resolve(path);
-            }
-        }
-        self.server.data.iter_mut().for_each(resolve);
-        self.server.tls_cert.iter_mut().for_each(resolve);
-        self.server.tls_key.iter_mut().for_each(resolve);
-        self.server.adapters_file.iter_mut().for_each(resolve);
-        self.model
-            .base_alias
-            .iter_mut()
-            .for_each(|alias| resolve(&mut alias.path));
+        self.model.resolve_paths(folder);
+        self.server.resolve_paths(folder);
+        // A base may also be a name. It is a path if there is something there.
         if let Some(base) = &mut self.model.base {
-            // A base may also be a name; it is a path if there is something there.
             let path = folder.join(&*base);
             if path.exists() {
                 *base = path.to_string_lossy().into_owned();
@@ -79,9 +52,11 @@ impl ConfigFile {
 
 #[cfg(test)]
 mod tests {
+    use multigraft_adapters::Reference;
+
     use super::*;
     use crate::{
-        config::options::{KvDtype, Switch},
+        config::values::{KvDtype, Switch},
         memory::Bytes,
     };
 

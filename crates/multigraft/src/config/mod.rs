@@ -1,13 +1,25 @@
 //! Settings: flags win over environment variables, these over the file, and the file over the
-//! defaults. They are resolved once, into [`ModelSettings`] and [`ServerSettings`]; nothing else in
-//! the program reads any of them.
+//! defaults.
+//!
+//! - [`options`]: the list of all settings, from which flags, environment variables, keys of the file
+//!   and defaults follow ([`layers`] is the macro that reads it)
+//! - [`values`]: the types of settings
+//! - [`file`]: the TOML file
+//! - [`settings`]: checks, and values that follow from several settings
+//! - `reference`: `docs/configuration.md`, which a test writes
+//!
+//! Settings are resolved once, into [`ModelSettings`] and [`ServerSettings`]. No other module reads
+//! flags, variables or the file.
 
 mod file;
+mod layers;
 mod options;
 #[cfg(test)]
 mod reference;
 mod settings;
+mod values;
 
 pub(crate) use file::ConfigFile;
-pub(crate) use options::{AdapterDtype, ModelOptions, NamedSource, SelfTestMode, ServerOptions};
-pub(crate) use settings::{ModelSettings, ServerSettings, default_threads};
+pub(crate) use options::{ModelOptions, ModelSettings, ServerOptions, ServerSettings};
+pub(crate) use settings::default_threads;
+pub(crate) use values::{AdapterDtype, NamedSource, SelfTestMode, Switch};

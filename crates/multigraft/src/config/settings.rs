@@ -1,138 +1,28 @@
-//! What holds after flags, environment, file and defaults were put together.
+//! What the settings say together: checks across several of them, and values that follow from them.
 
-use std::{
-    collections::BTreeMap,
-    env,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{env, net::SocketAddr, path::Path, thread, time::Duration};
 
 use anyhow::{Result, anyhow, ensure};
-use multigraft_adapters::AllowedSource;
 use multigraft_engine::EngineOptions;
 use multigraft_server::{ConnectionLimits, Limits};
 use reqwest::Url;
 
-use super::options::{
-    AdapterDtype, BaseAlias, KvDtype, ModelOptions, NamedSource, SelfTestMode, ServerOptions, Switch,
-};
-use crate::{device::Device, memory::Bytes};
+use super::options::{ModelOptions, ModelSettings, ServerOptions, ServerSettings};
+use super::values::{NamedSource, Switch};
 
-/// The base model, its adapters, and what they may use.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ModelSettings {
-    /// The base as it was named: a path or a name. `None`: the one that the first adapter was made
-    /// for.
-    pub base: Option<String>,
-    /// Where bases are that adapters call by these names.
-    pub base_alias: BTreeMap<String, PathBuf>,
-    /// The name that requests call the base by, if not its own.
-    pub base_name: Option<String>,
-    /// Single adapters, each name once.
-    pub adapter: Vec<NamedSource>,
-    /// A folder of adapters.
-    pub adapters: Option<PathBuf>,
-    /// How adapters are kept in memory.
-    pub adapter_dtype: AdapterDtype,
-    /// Memory for adapters, if it is bounded.
-    pub adapter_memory: Option<Bytes>,
-    /// Memory for adapters and keys and values together, if they have one budget.
-    pub memory: Option<Bytes>,
-    /// What becomes of adapters that fail their self test.
-    pub self_test: SelfTestMode,
-    /// Disk space for what is fetched of adapters.
-    pub disk_cache: Bytes,
-    /// What computes.
-    pub device: Device,
-    /// Threads that compute, at least 1.
-    pub threads: usize,
-    /// The longest sequence, if not the model's own context.
-    pub context: Option<usize>,
-    /// Memory for keys and values, if not the default for the model.
-    pub kv_memory: Option<Bytes>,
-    /// How keys and values are kept in memory.
-    pub kv_dtype: KvDtype,
-    /// What the engine does at once.
-    pub engine: EngineOptions,
-}
-
-/// The HTTP server.
-#[derive(Clone, Debug)]
-pub(crate) struct ServerSettings {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Whether it may do so for others without API keys.
-    pub no_auth: bool,
-    /// What a single request may ask for.
-    pub limits: Limits,
-    /// Where traces are sent, if anywhere: the whole URL.
-    pub traces: Option<Url>,
-    /// Whether prompts and answers are logged.
-    pub log_prompts: bool,
-    /// The files of the certificate and the key, if it speaks TLS.
-    pub tls: Option<(PathBuf, PathBuf)>,
-    /// What connections may take.
-    pub connections: ConnectionLimits,
-    /// How long requests under way may go on after the first signal.
-    pub grace: Duration,
-    /// Whether adapters are loaded before the first request.
-    pub preload: bool,
-    /// Where what is to survive a restart is kept.
-    pub data: Option<PathBuf>,
-    /// A file that says which adapters are served.
-    pub adapters_file: Option<PathBuf>,
-    /// Where adapters may be added from; empty if nothing was said.
-    pub allow_source: Vec<AllowedSource>,
-}
+/// More threads than any machine has cores: a typing error.
+const MAX_THREADS: usize = 1024;
 
 impl ModelSettings {
-    /// Flags and environment (clap has put these together) over the file over the defaults.
-    pub(crate) fn resolve(flags: ModelOptions, file: ModelOptions) -> Result<Self> {
-        let engine = EngineOptions::default();
-        let given = match flags.adapter.is_empty() {
-            true => lora_adapters(env::var("LORA_ADAPTERS").ok())?,
-            false => flags.adapter,
-        };
-        let settings = Self {
-            base: flags.base.or(file.base),
-            base_alias: aliases(file.base_alias.into_iter().chain(flags.base_alias)),
-            base_name: flags.base_name.or(file.base_name),
-            adapter: merge(given, file.adapter)?,
-            adapters: flags.adapters.or(file.adapters),
-            adapter_dtype: flags
-                .adapter_dtype
-                .or(file.adapter_dtype)
-                .unwrap_or(AdapterDtype::Bf16),
-            adapter_memory: flags.adapter_memory.or(file.adapter_memory),
-            memory: flags.memory.or(file.memory),
-            self_test: flags.self_test.or(file.self_test).unwrap_or(SelfTestMode::Warn),
-            disk_cache: flags.disk_cache.or(file.disk_cache).unwrap_or(DISK_CACHE),
-            device: flags.device.or(file.device).unwrap_or_default(),
-            threads: flags.threads.or(file.threads).unwrap_or_else(default_threads),
-            context: flags.context.or(file.context),
-            kv_memory: flags.kv_memory.or(file.kv_memory),
-            kv_dtype: flags.kv_dtype.or(file.kv_dtype).unwrap_or(KvDtype::Bf16),
-            engine: EngineOptions {
-                step_tokens: flags
-                    .max_batch_tokens
-                    .or(file.max_batch_tokens)
-                    .unwrap_or(engine.step_tokens),
-                max_running: flags
-                    .max_running
-                    .or(file.max_running)
-                    .unwrap_or(engine.max_running),
-                max_waiting: flags
-                    .max_waiting
-                    .or(file.max_waiting)
-                    .unwrap_or(engine.max_waiting),
-                prefix_cache: flags
-                    .prefix_cache
-                    .or(file.prefix_cache)
-                    .map_or(engine.prefix_cache, |switch| switch == Switch::On),
-            },
-        };
+    /// The flags (clap has put the environment's variables among them) over the file over the
+    /// defaults.
+    pub(crate) fn resolve(mut flags: ModelOptions, file: ModelOptions) -> Result<Self> {
+        if flags.adapter.is_empty() {
+            flags.adapter = lora_adapters(env::var("LORA_ADAPTERS").ok())?;
+        } else {
+            check_names(&flags.adapter)?;
+        }
+        let settings = flags.over(file);
         ensure!(
             settings.base.is_some() || !settings.adapter.is_empty() || settings.adapters.is_some(),
             "no base model: give one with --base, such as --base model.gguf or --base smollm2, or an adapter whose base is to be \
@@ -141,9 +31,9 @@ impl ModelSettings {
         for (name, value) in [
             ("threads", Some(settings.threads)),
             ("context", settings.context),
-            ("max-batch-tokens", Some(settings.engine.step_tokens)),
-            ("max-running", Some(settings.engine.max_running)),
-            ("max-waiting", Some(settings.engine.max_waiting)),
+            ("max-batch-tokens", Some(settings.max_batch_tokens)),
+            ("max-running", Some(settings.max_running)),
+            ("max-waiting", Some(settings.max_waiting)),
         ] {
             ensure!(value != Some(0), "{name} is 0, but must be 1 or more");
         }
@@ -155,81 +45,96 @@ impl ModelSettings {
         );
         Ok(settings)
     }
-}
 
-impl ServerSettings {
-    /// Flags and environment over the file over the defaults.
-    pub(crate) fn resolve(flags: &ServerOptions, file: &ServerOptions) -> Result<Self> {
-        let limits = Limits::default();
-        let body = flags.max_body.or(file.max_body);
-        let upload = flags.max_upload.or(file.max_upload);
-        let connections = ConnectionLimits::default();
-        let most = flags
-            .max_connections
-            .or(file.max_connections)
-            .unwrap_or(connections.most);
-        let time = flags.request_timeout.or(file.request_timeout);
-        ensure!(
-            time != Some(0),
-            "request-timeout is 0, but must be 1 second or more; without it requests take as long as they take"
-        );
-        let cert = flags.tls_cert.clone().or_else(|| file.tls_cert.clone());
-        let key = flags.tls_key.clone().or_else(|| file.tls_key.clone());
-        ensure!(
-            cert.is_some() == key.is_some(),
-            "TLS needs both a certificate (--tls-cert FILE) and its key (--tls-key FILE); one is missing"
-        );
-        ensure!(most > 0, "max-connections is 0, but must be 1 or more");
-        Ok(Self {
-            address: SocketAddr::new(
-                flags
-                    .host
-                    .or(file.host)
-                    .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                flags.port.or(file.port).unwrap_or(8080),
-            ),
-            no_auth: flags.no_auth || file.no_auth,
-            traces: traces(
-                flags.otlp_endpoint.as_deref().or(file.otlp_endpoint.as_deref()),
-                |name| env::var(name).ok(),
-            )?,
-            log_prompts: flags.log_prompts || file.log_prompts,
-            limits: Limits {
-                body_bytes: body.map_or(Ok(limits.body_bytes), |bytes| usize::try_from(bytes.0))?,
-                upload_bytes: upload.map_or(Ok(limits.upload_bytes), |bytes| usize::try_from(bytes.0))?,
-                default_max_tokens: flags
-                    .default_max_tokens
-                    .or(file.default_max_tokens)
-                    .unwrap_or(limits.default_max_tokens)
-                    .max(1),
-                load_wait: flags
-                    .load_wait
-                    .or(file.load_wait)
-                    .map_or(limits.load_wait, Duration::from_secs),
-                request_time: time.map(Duration::from_secs),
-                ..limits
-            },
-            tls: cert.zip(key),
-            connections: ConnectionLimits { most, ..connections },
-            preload: flags
-                .preload
-                .or(file.preload)
-                .is_none_or(|switch| switch == Switch::On),
-            adapters_file: flags.adapters_file.clone().or_else(|| file.adapters_file.clone()),
-            data: flags.data.clone().or_else(|| file.data.clone()),
-            allow_source: match flags.allow_source.is_empty() {
-                true => file.allow_source.clone(),
-                false => flags.allow_source.clone(),
-            },
-            grace: Duration::from_secs(flags.grace.or(file.grace).unwrap_or(30)),
-        })
+    /// The options of the engine.
+    pub(crate) fn engine(&self) -> EngineOptions {
+        EngineOptions {
+            step_tokens: self.max_batch_tokens,
+            max_running: self.max_running,
+            max_waiting: self.max_waiting,
+            prefix_cache: self.prefix_cache == Switch::On,
+        }
+    }
+
+    /// Where the base is that adapters call by this name, if an alias says so.
+    pub(crate) fn alias(&self, base: &str) -> Option<&Path> {
+        let alias = self.base_alias.iter().rfind(|alias| alias.name == base);
+        alias.map(|alias| alias.path.as_path())
     }
 }
 
-/// Where traces are sent: to what was `given`, or else to what OpenTelemetry's variables say.
+impl ServerSettings {
+    /// The flags and the environment over the file over the defaults.
+    pub(crate) fn resolve(flags: ServerOptions, file: ServerOptions) -> Result<Self> {
+        let settings = flags.over(file);
+        ensure!(
+            settings.request_timeout != Some(0),
+            "request-timeout is 0, but must be 1 second or more; without it requests take as long as they take"
+        );
+        ensure!(
+            settings.tls_cert.is_some() == settings.tls_key.is_some(),
+            "TLS needs both a certificate (--tls-cert FILE) and its key (--tls-key FILE); one is missing"
+        );
+        ensure!(
+            settings.max_connections > 0,
+            "max-connections is 0, but must be 1 or more"
+        );
+        settings.traces()?;
+        settings.limits()?;
+        Ok(settings)
+    }
+
+    /// The address and port to listen on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
+    /// The limits of single requests.
+    ///
+    /// # Errors
+    /// If this machine cannot address as many bytes.
+    pub(crate) fn limits(&self) -> Result<Limits> {
+        Ok(Limits {
+            body_bytes: usize::try_from(self.max_body.0)?,
+            upload_bytes: usize::try_from(self.max_upload.0)?,
+            default_max_tokens: self.default_max_tokens.max(1),
+            load_wait: Duration::from_secs(self.load_wait),
+            request_time: self.request_timeout.map(Duration::from_secs),
+            ..Limits::default()
+        })
+    }
+
+    /// The URL that traces are sent to, if any.
+    ///
+    /// # Errors
+    /// If the setting or OpenTelemetry's variable is not a URL.
+    pub(crate) fn traces(&self) -> Result<Option<Url>> {
+        traces(self.otlp_endpoint.as_deref(), |name| env::var(name).ok())
+    }
+
+    /// The files of the certificate and its key, if the server speaks TLS.
+    pub(crate) fn tls(&self) -> Option<(&Path, &Path)> {
+        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
+    }
+
+    /// The limits of connections.
+    pub(crate) fn connections(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            most: self.max_connections,
+            ..ConnectionLimits::default()
+        }
+    }
+
+    /// How long running requests may go on after the first signal to stop.
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace)
+    }
+}
+
+/// Where traces are sent: to the URL that is `given`, or else to that of OpenTelemetry's variables.
 /// <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>
 fn traces(given: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Url>> {
-    // Only the variable for traces names the whole of the URL.
+    // Only the variable for traces has the whole URL. The others have no path.
     const WHOLE: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let set = |name| variable(name).filter(|value| !value.trim().is_empty());
@@ -254,12 +159,6 @@ fn traces(given: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Res
     Ok(Some(url))
 }
 
-/// Disk space for what is fetched, where nothing is said.
-const DISK_CACHE: Bytes = Bytes(16 << 30);
-
-/// More threads than any machine has cores: a slip of the keyboard.
-const MAX_THREADS: usize = 1024;
-
 /// One thread per core that this process may use.
 pub(crate) fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
@@ -273,14 +172,8 @@ fn lora_adapters(variable: Option<String>) -> Result<Vec<NamedSource>> {
     sources.collect()
 }
 
-/// Where each name is; the last one counts.
-fn aliases(given: impl Iterator<Item = BaseAlias>) -> BTreeMap<String, PathBuf> {
-    given.map(|alias| (alias.name, alias.path)).collect()
-}
-
-/// The file's adapters and the flags'; where both have a name, the flag's. A name twice in one
-/// place is an error.
-fn merge(flags: Vec<NamedSource>, file: Vec<NamedSource>) -> Result<Vec<NamedSource>> {
+/// Each name may be given once.
+fn check_names(flags: &[NamedSource]) -> Result<()> {
     for (index, adapter) in flags.iter().enumerate() {
         let name = &adapter.name;
         ensure!(
@@ -288,17 +181,13 @@ fn merge(flags: Vec<NamedSource>, file: Vec<NamedSource>) -> Result<Vec<NamedSou
             "--adapter {name}=… is given twice; every adapter needs a name of its own"
         );
     }
-    let mut merged: Vec<NamedSource> = file
-        .into_iter()
-        .filter(|adapter| !flags.iter().any(|flag| flag.name == adapter.name))
-        .collect();
-    merged.extend(flags);
-    Ok(merged)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::values::BaseAlias;
 
     fn named(text: &str) -> NamedSource {
         text.parse().expect("NAME=PATH")
@@ -325,7 +214,30 @@ mod tests {
             prefix_cache: false,
             ..EngineOptions::default()
         };
-        assert_eq!(settings.engine, engine);
+        assert_eq!(settings.engine(), engine);
+    }
+
+    #[test]
+    fn of_several_aliases_the_last_one_counts_and_flags_come_after_the_file() {
+        let aliases = |texts: &[&str]| -> Vec<BaseAlias> {
+            texts
+                .iter()
+                .map(|text| text.parse().expect("NAME=PATH"))
+                .collect()
+        };
+        let flags = ModelOptions {
+            base: Some("x".into()),
+            base_alias: aliases(&["a=flag-1", "a=flag-2"]),
+            ..ModelOptions::default()
+        };
+        let file = ModelOptions {
+            base_alias: aliases(&["a=file", "b=file"]),
+            ..ModelOptions::default()
+        };
+        let settings = ModelSettings::resolve(flags, file).expect("valid");
+        assert_eq!(settings.alias("a"), Some(Path::new("flag-2")));
+        assert_eq!(settings.alias("b"), Some(Path::new("file")));
+        assert_eq!(settings.alias("c"), None);
     }
 
     #[test]

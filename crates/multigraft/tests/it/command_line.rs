@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use multigraft_testing::{fixtures, smollm2};
 use crate::program::{run, run_with};
+use multigraft_testing::{fixtures, smollm2};
 use serde_json::Value;
 
 fn text(path: &std::path::Path) -> &str {

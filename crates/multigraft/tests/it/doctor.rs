@@ -2,8 +2,8 @@
 
 use std::{fs, net::TcpListener};
 
-use multigraft_testing::{fixtures, smollm2};
 use crate::program::{Output, run, run_with, serving::Serving};
+use multigraft_testing::{fixtures, smollm2};
 use serde_json::Value;
 
 /// What it says of `check`, worst first: level and text.

@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use crate::program::serving::Serving;
 use axum::{Router, body::Bytes, routing::post};
 use multigraft_testing::fixtures;
 use opentelemetry_proto::tonic::{
@@ -14,7 +15,6 @@ use opentelemetry_proto::tonic::{
     common::v1::any_value::Value as Any,
     trace::v1::{Span, status::StatusCode},
 };
-use crate::program::serving::Serving;
 use prost::Message as _;
 use serde_json::json;
 

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use crate::program::{Output, run};
 use multigraft_testing::fixtures;
 use multigraft_weights::safetensors::Checkpoint;
-use crate::program::{Output, run};
 use serde_json::Value;
 
 fn verify(base: &Path, adapters: &Path, reference: &Path, flags: &[&str]) -> Output {

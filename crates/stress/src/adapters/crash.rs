@@ -9,9 +9,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::harness::adapters::{Maker, Targets};
-use crate::harness::server::{ServerProcess, add, post};
 use super::{Bench, Row};
+use crate::harness::adapters::{RandomAdapters, Targets};
+use crate::harness::server::{ServerProcess, add, post};
 
 const NAMES: usize = 4;
 const SOURCES: usize = 4;
@@ -23,7 +23,7 @@ type State = BTreeMap<String, (Vec<String>, usize, bool)>;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("crash");
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 8,
         targets: Targets::All,
@@ -32,8 +32,9 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let data = bench.dir.join("data").display().to_string();
     let allowed = folder.display().to_string();
     let start = || {
-        bench.product.start(["--data", &data, "--allow-source", &allowed, "--preload", "off"],
-        )
+        bench
+            .product
+            .start(["--data", &data, "--allow-source", &allowed, "--preload", "off"])
     };
     let mut random = ChaCha8Rng::seed_from_u64(4);
     let mut state = State::new();

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 
-use multigraft_loadgen::arguments::{Mode, Pick, Span};
-use crate::harness::adapters::{Maker, Targets};
+use super::{Bench, Row};
+use crate::harness::adapters::{RandomAdapters, Targets};
 use crate::harness::server::ServerProcess;
+use multigraft_loadgen::arguments::{Mode, Pick, Span};
 use multigraft_loadgen::generator::{self, Plan};
 use multigraft_loadgen::record::Record;
 use multigraft_loadgen::traffic::Traffic;
-use super::{Bench, Row};
 
 /// The one that floods is the last.
 const ADAPTERS: usize = 8;
@@ -29,7 +29,7 @@ const FLOOD: f64 = 20.0;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("fair");
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,
@@ -63,7 +63,9 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     drop(server);
 
     // So few run at once that every adapter has always some that wait.
-    let server = bench.product.start(["--max-running", "8", "--adapters", &folder])?;
+    let server = bench
+        .product
+        .start(["--max-running", "8", "--adapters", &folder])?;
     let mut senders = [Sending::Clients(4); ADAPTERS];
     senders[ADAPTERS - 1] = Sending::Clients(4 * 20);
     let served: Vec<f64> = run(&server, &senders)
@@ -115,9 +117,9 @@ async fn run(server: &ServerProcess, senders: &[Sending]) -> Result<Vec<Vec<Reco
             requests: usize::MAX,
             duration: Some(TIME),
         };
-        tasks.spawn(
-            async move { Ok::<_, anyhow::Error>((index, generator::run(&target, traffic, plan).await?.0)) },
-        );
+        tasks.spawn(async move {
+            Ok::<_, anyhow::Error>((index, generator::run(&target, traffic, plan).await?.0))
+        });
     }
     let mut records: Vec<Vec<Record>> = senders.iter().map(|_| Vec::new()).collect();
     while let Some(done) = tasks.join_next().await {

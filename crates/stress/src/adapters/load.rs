@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::{Bench, Row, median, milliseconds};
+use crate::harness::adapters::{RandomAdapters, Targets};
+use crate::harness::server::{add, post};
 use multigraft_loadgen::arguments::{Mode, Pick, Span};
-use crate::harness::adapters::{Maker, Targets};
-use crate::harness::server::{ServerProcess, add, post};
 use multigraft_loadgen::generator::{self, Plan, Target};
 use multigraft_loadgen::record::Record;
 use multigraft_loadgen::statistics::percentile;
 use multigraft_loadgen::traffic::{PlannedRequest, Traffic};
-use super::{Bench, Row, median, milliseconds};
 
 /// Adapters whose first requests are timed.
 const COLD: usize = 40;
@@ -27,14 +27,15 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The first request of an adapter that is on disk, beside the second.
 pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("cold");
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,
     };
     maker.write_all(&folder, COLD)?;
-    let server = bench.product.start(["--preload", "off", "--adapters", &folder.display().to_string()],
-    )?;
+    let server = bench
+        .product
+        .start(["--preload", "off", "--adapters", &folder.display().to_string()])?;
     let names = (0..COLD).map(|index| format!("a{index}")).collect();
     let target = server.target(names).await?;
     let span = Span { least: 32, most: 32 };
@@ -43,7 +44,7 @@ pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
         let planned = PlannedRequest {
             prompt: traffic.prompt(32),
             adapter,
-            output: 2,
+            output_tokens: 2,
             due: Duration::ZERO,
         };
         let record = generator::send(&target, &planned, Instant::now(), Duration::ZERO).await;
@@ -71,13 +72,15 @@ pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
 /// Inter-token latencies of some streams while many adapters are loaded.
 pub(super) async fn storm(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("storm");
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,
     };
     let folders = maker.write_all(&folder, STORM + STREAMS)?;
-    let server = bench.product.start(["--allow-source", &folder.display().to_string()])?;
+    let server = bench
+        .product
+        .start(["--allow-source", &folder.display().to_string()])?;
     let http = server.client()?;
     let names: Vec<String> = (0..STREAMS).map(|index| format!("a{index}")).collect();
     for (name, folder) in names.iter().zip(&folders) {

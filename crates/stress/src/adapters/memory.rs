@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use crate::harness::adapters::{Maker, Targets};
-use crate::harness::server::{ServerProcess, post};
 use super::{Bench, Row};
+use crate::harness::adapters::{RandomAdapters, Targets};
+use crate::harness::server::post;
 
 const ADAPTERS: usize = 30;
 /// Tokens of every request: enough for all buffers of a step to be there.
@@ -13,7 +13,7 @@ const TOKENS: usize = 4;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("memory");
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 8,
         targets: Targets::QueryValue,

@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use crate::harness::adapters::{Maker, Targets};
-use crate::harness::server::ServerProcess;
 use super::{Bench, Row, median, milliseconds};
+use crate::harness::adapters::{RandomAdapters, Targets};
 
 const ADAPTERS: usize = 10_000;
 const REPEATS: usize = 7;
@@ -18,7 +17,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
         bench.dir.join("many"),
         bench.dir.join("few"),
     );
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 1,
         targets: Targets::QueryValue,

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::harness::adapters::{Maker, Targets};
-use crate::harness::server::{ServerProcess, add, post};
-use multigraft_loadgen::client::Client;
 use super::{Bench, Row};
+use crate::harness::adapters::{RandomAdapters, Targets};
+use crate::harness::server::{add, post};
+use multigraft_loadgen::client::Client;
 
 const SWAPS: usize = 200;
 const STREAMS: usize = 32;
@@ -20,7 +20,7 @@ const WARM_UP: usize = 20;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("swap");
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,

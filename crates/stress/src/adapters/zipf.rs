@@ -5,11 +5,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use multigraft_loadgen::arguments::{Mode, Pick, Span};
-use crate::harness::adapters::{Maker, Targets};
-use crate::harness::server::{ServerProcess, post};
-use multigraft_loadgen::generator::{self, Plan};
 use super::{Bench, Row};
+use crate::harness::adapters::{RandomAdapters, Targets};
+use crate::harness::server::post;
+use multigraft_loadgen::arguments::{Mode, Pick, Span};
+use multigraft_loadgen::generator::{self, Plan};
 
 const ADAPTERS: usize = 2000;
 /// How many of them the memory holds.
@@ -21,7 +21,7 @@ const COMPARED: usize = 64;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("zipf");
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &bench.config,
         rank: 8,
         targets: Targets::QueryValue,

@@ -1,4 +1,4 @@
-//! Random adapters on disk, as many as it takes.
+//! Random adapters on disk.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,28 +11,30 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-/// How far weights are from zero: answers stay sane, and differ from the base's.
-const SIZE: f32 = 0.02;
+/// The largest absolute weight: small enough that answers stay sensible, large enough that they
+/// differ from those of the base.
+const LARGEST_WEIGHT: f32 = 0.02;
 
-/// What is adapted.
+/// Which linear maps are adapted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Targets {
     /// All linear maps of every layer.
     All,
-    /// Queries and values.
+    /// The projections of queries and values.
     QueryValue,
 }
 
-/// Shapes of adapters for a base.
+/// The shape of random adapters.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Maker<'a> {
+pub(crate) struct RandomAdapters<'a> {
+    /// The configuration of their base.
     pub config: &'a Config,
     pub rank: usize,
     pub targets: Targets,
 }
 
-impl Maker<'_> {
-    /// Writes adapter number `seed` to `folder`; each number gives other weights.
+impl RandomAdapters<'_> {
+    /// Writes an adapter to `folder`. Each seed gives other weights.
     pub(crate) fn write(self, folder: &Path, seed: u64) -> Result<()> {
         let modules: Vec<Module> = self.config.modules();
         let modules: Vec<&Module> = modules.iter().filter(|module| self.adapts(module)).collect();
@@ -51,7 +53,7 @@ impl Maker<'_> {
             ] {
                 let begin = data.len();
                 for _ in 0..shape[0] * shape[1] {
-                    let weight = bf16::from_f32(random.random_range(-SIZE..SIZE));
+                    let weight = bf16::from_f32(random.random_range(-LARGEST_WEIGHT..LARGEST_WEIGHT));
                     data.extend(weight.to_bits().to_le_bytes());
                 }
                 header.insert(
@@ -67,13 +69,13 @@ impl Maker<'_> {
             fs::write(folder.join("adapter_config.json"), config.to_string())?;
             let mut weights = File::create(folder.join("adapter_model.safetensors"))?;
             weights.write_all(&file)?;
-            // What is measured afterwards must not share the disk with it.
+            // Measurements must not share the disk with delayed writes.
             weights.sync_all()
         };
         write().with_context(|| format!("cannot write {}", folder.display()))
     }
 
-    /// Writes `count` of them to folders in `dir`, called `a0`, `a1`, …; returns the folders.
+    /// Writes `count` adapters to the folders `a0`, `a1`, … of `dir`, and returns these.
     pub(crate) fn write_all(self, dir: &Path, count: usize) -> Result<Vec<PathBuf>> {
         (0..count)
             .map(|index| {

@@ -1,50 +1,48 @@
-//! Reading answers of every dialect, whole or streamed, to their end.
+//! Answers in any dialect, whole or streamed.
 
 use serde_json::Value;
 
-use multigraft_loadgen::events::DataLines;
 use multigraft_loadgen::client::Body;
+use multigraft_loadgen::events::DataLines;
 use multigraft_loadgen::record::Failure;
 
-/// What was answered, and by what.
+/// A complete answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// The text; of calls, their names and arguments.
+    /// The text. Of tool calls, their names and arguments.
     pub text: String,
-    /// What made it, as far as the dialect says so.
+    /// The hash of the adapter that made it, if the dialect reports it.
     pub fingerprint: Option<String>,
-    /// Whether the end of it came.
-    complete: bool,
+    /// Whether the last event has arrived.
+    is_complete: bool,
 }
 
 impl Answer {
-    /// Reads to the end; an answer that lacks its end is a failure.
-    pub(crate) async fn read(parts: &mut Parts, stream: bool) -> Result<Self, Failure> {
-        let (mut lines, mut whole, mut answer) = (DataLines::default(), Vec::new(), Self::default());
-        while let Some((part, _)) = parts.next().await? {
-            if !stream {
-                whole.extend_from_slice(&part);
-                continue;
+    /// Reads an answer to its end. A stream without its last event is a failure.
+    pub(crate) async fn read(body: &mut Body, is_stream: bool) -> Result<Self, Failure> {
+        let mut answer = Self::default();
+        if is_stream {
+            let mut lines = DataLines::default();
+            while let Some((part, _)) = body.next().await? {
+                lines.push(&part);
+                while let Some(data) = lines.next() {
+                    answer.add(data)?;
+                }
             }
-            lines.push(&part);
-            while let Some(data) = lines.next() {
-                answer.add(data)?;
-            }
+        } else {
+            answer.add(&body.collect().await?)?;
+            answer.is_complete = true;
         }
-        if !stream {
-            answer.add(&whole)?;
-            answer.complete = true;
-        }
-        match answer.complete {
+        match answer.is_complete {
             true => Ok(answer),
             false => Err(Failure::Broken("it ended without its last event".to_owned())),
         }
     }
 
-    /// Adds an event, or a whole answer.
+    /// Adds an event of a stream, or a whole answer.
     fn add(&mut self, data: &[u8]) -> Result<(), Failure> {
         if data == b"[DONE]" {
-            self.complete = true;
+            self.is_complete = true;
             return Ok(());
         }
         let event: Value = serde_json::from_slice(data)
@@ -55,10 +53,10 @@ impl Answer {
         if let Some(fingerprint) = event["system_fingerprint"].as_str() {
             self.fingerprint = Some(fingerprint.to_owned());
         }
-        // TGI's last event says the whole again.
+        // TGI's last event repeats the whole text.
         if let Some(text) = event["generated_text"].as_str() {
             text.clone_into(&mut self.text);
-            self.complete = true;
+            self.is_complete = true;
         }
         for choice in event["choices"].as_array().into_iter().flatten() {
             self.push(&choice["text"]);
@@ -89,17 +87,20 @@ mod tests {
     }
 
     #[test]
-    fn streams_add_up_to_what_is_answered_whole() {
+    fn a_stream_adds_up_to_the_whole_answer() {
         let whole = read(&[r#"{"system_fingerprint":"f","choices":[{"message":{"content":"a b"}}]}"#]);
-        let parts = read(&[
+        let streamed = read(&[
             r#"{"system_fingerprint":"f","choices":[{"delta":{"role":"assistant","content":""}}]}"#,
             r#"{"system_fingerprint":"f","choices":[{"delta":{"content":"a"}}]}"#,
             r#"{"system_fingerprint":"f","choices":[{"delta":{"content":" b"}}]}"#,
             "[DONE]",
         ]);
-        let (whole, parts) = (whole.expect("good"), parts.expect("good"));
-        assert_eq!((whole.text, whole.fingerprint), (parts.text, parts.fingerprint));
-        assert!(parts.complete);
+        let (whole, streamed) = (whole.expect("good"), streamed.expect("good"));
+        assert_eq!(
+            (whole.text, whole.fingerprint),
+            (streamed.text, streamed.fingerprint)
+        );
+        assert!(streamed.is_complete);
         let call = r#"{"choices":[{"message":{"content":null,"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]}"#;
         assert_eq!(read(&[call]).expect("good").text, "f{}");
         let tgi = [
@@ -107,16 +108,16 @@ mod tests {
             r#"{"token":{"text":"b"},"generated_text":"ab"}"#,
         ];
         let tgi = read(&tgi).expect("good");
-        assert_eq!((tgi.text.as_str(), tgi.complete), ("ab", true));
+        assert_eq!((tgi.text.as_str(), tgi.is_complete), ("ab", true));
     }
 
     #[test]
-    fn an_error_or_nonsense_in_the_middle_is_a_failure() {
+    fn an_error_event_or_invalid_json_is_a_failure() {
         assert!(matches!(
             read(&[r#"{"error":{"message":"x"}}"#]),
             Err(Failure::InStream(_))
         ));
         assert!(matches!(read(&["{"]), Err(Failure::Broken(_))));
-        assert!(!read(&[r#"{"choices":[]}"#]).expect("good").complete);
+        assert!(!read(&[r#"{"choices":[]}"#]).expect("good").is_complete);
     }
 }

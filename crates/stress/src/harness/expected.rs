@@ -1,17 +1,17 @@
-//! Requests whose answers are known: they are the same whenever and beside whatever they are asked.
+//! Greedy requests. Their answers do not depend on when they are sent and on what else is running.
 
 use serde_json::{Value, json};
 
-/// What is asked.
+/// The prompts of greedy requests.
 pub(crate) const PROMPTS: [&str; 3] = [
     "The battery died after two days.",
     "Once upon a time",
     "Name three colours of the rainbow:",
 ];
 
-/// Requests whose answers are known, since the likeliest token is taken at every step.
+/// The kinds of greedy requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Family {
+pub(crate) enum GreedyRequest {
     Chat,
     Completion,
     Tgi,
@@ -19,12 +19,12 @@ pub(crate) enum Family {
     Tool,
 }
 
-impl Family {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Chat, Self::Completion, Self::Tgi, Self::Schema, Self::Tool];
+impl GreedyRequest {
+    pub(crate) const ALL: [Self; 5] = [Self::Chat, Self::Completion, Self::Tgi, Self::Schema, Self::Tool];
 
-    pub(crate) fn name(self, stream: bool) -> &'static str {
-        match (self, stream) {
+    /// The name in tables.
+    pub(crate) fn name(self, is_stream: bool) -> &'static str {
+        match (self, is_stream) {
             (Self::Chat, false) => "chat",
             (Self::Chat, true) => "chat, streamed",
             (Self::Completion, false) => "completion",
@@ -38,23 +38,25 @@ impl Family {
         }
     }
 
-    pub(crate) fn path(self, stream: bool) -> &'static str {
+    /// The path that it is sent to.
+    pub(crate) fn path(self, is_stream: bool) -> &'static str {
         match self {
             Self::Chat | Self::Schema | Self::Tool => "/v1/chat/completions",
             Self::Completion => "/v1/completions",
-            Self::Tgi if stream => "/generate_stream",
+            Self::Tgi if is_stream => "/generate_stream",
             Self::Tgi => "/generate",
         }
     }
 
-    pub(crate) fn body(self, model: &str, prompt: usize, stream: bool) -> Value {
+    /// The body of a request for the answer of `model` to the prompt with this index.
+    pub(crate) fn body(self, model: &str, prompt: usize, is_stream: bool) -> Value {
         let prompt = PROMPTS[prompt];
         let mut chat = json!({"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
-            "max_tokens": 24, "stream": stream});
+            "max_tokens": 24, "stream": is_stream});
         match self {
             Self::Chat => {}
             Self::Completion => {
-                return json!({"model": model, "prompt": prompt, "temperature": 0, "max_tokens": 24, "stream": stream});
+                return json!({"model": model, "prompt": prompt, "temperature": 0, "max_tokens": 24, "stream": is_stream});
             }
             Self::Tgi => {
                 return json!({"inputs": prompt, "parameters": {"adapter_id": model, "max_new_tokens": 24}});

@@ -1,60 +1,61 @@
-//! What a server holds when nobody asks anything of it.
+//! What a server holds when it is idle.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::time::sleep;
 
+use super::server::ServerProcess;
 use multigraft_loadgen::client::Client;
 use multigraft_loadgen::table::Table;
-use super::server::ServerProcess;
 
-/// Resident memory may grow by this part of itself: the allocator's pages are never quite the same.
-const GROWTH: f64 = 0.02;
-/// How long requests that nobody waits for any more may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The share by which resident memory may grow: the allocator does not use the same pages every
+/// time.
+const MAX_GROWTH: f64 = 0.02;
+/// How long cancelled requests may take to end.
+const IDLE_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
-/// The server's figures at rest.
+/// The resources that an idle server holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct IdleState {
     /// Resident memory, in bytes.
     pub resident: u64,
     /// Open file handles.
     pub handles: u64,
-    /// Blocks of keys and values that are held by sequences; those of the prefix cache are not
-    /// among them.
+    /// KV blocks that sequences hold; those of the prefix cache do not count.
     pub blocks: u64,
+    /// Running sequences.
     pub running: u64,
-    /// Those that wait, and those that gave way to others.
+    /// Waiting and preempted sequences.
     pub waiting: u64,
-    /// Adapters in the engine's slots.
+    /// Adapters in slots of the engine.
     pub resident_adapters: u64,
 }
 
 impl IdleState {
-    /// Waits until the server has nothing to do, and then for a while more.
-    pub(crate) async fn of(server: &ServerProcess, http: &Client) -> Result<Self> {
+    /// Waits until no requests run, then some seconds more, and measures.
+    pub(crate) async fn wait(server: &ServerProcess, client: &Client) -> Result<Self> {
         let begin = Instant::now();
         loop {
-            let rest = Self::now(server, http).await?;
-            if (rest.running, rest.waiting) == (0, 0) || begin.elapsed() > PATIENCE {
+            let state = Self::now(server, client).await?;
+            if (state.running, state.waiting) == (0, 0) || begin.elapsed() > IDLE_WITHIN {
                 break;
             }
             sleep(POLL).await;
         }
         let resident = server.resident_when_idle().await?;
-        // Before it is asked once more, which takes a handle for a moment.
+        // Before the next request, whose connection is a file handle.
         let handles = server.handles()?;
         Ok(Self {
             resident,
             handles,
-            ..Self::now(server, http).await?
+            ..Self::now(server, client).await?
         })
     }
 
-    async fn now(server: &ServerProcess, http: &Client) -> Result<Self> {
-        let stats = http.get("/stats").await?;
+    async fn now(server: &ServerProcess, client: &Client) -> Result<Self> {
+        let stats = client.get("/stats").await?;
         let figure = |name: &str| {
             stats[name]
                 .as_u64()
@@ -71,18 +72,13 @@ impl IdleState {
     }
 }
 
-/// The figures after the warm-up (a column that is called `when`) beside those at the end, and
-/// whether nothing was lost. Resident memory may always grow by `slack` bytes.
-pub(crate) fn compare(
-    before: IdleState,
-    after: IdleState,
-    when: &'static str,
-    slack: u64,
-) -> (Table, bool) {
+/// A table of the resources after the warm-up (in a column with the heading `when`) and at the end,
+/// and whether none of them grew. Resident memory may grow by `slack` bytes at least.
+pub(crate) fn compare(before: IdleState, after: IdleState, when: &'static str, slack: u64) -> (Table, bool) {
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-    let most = ((before.resident as f64 * GROWTH) as u64).max(slack);
+    let most = ((before.resident as f64 * MAX_GROWTH) as u64).max(slack);
     let growth = after.resident as f64 / before.resident as f64 - 1.0;
-    let mut table = Table::new(["at rest", when, "at the end", "may be", ""]);
+    let mut table = Table::new(["when idle", when, "at the end", "limit", ""]);
     let mut good = true;
     let mut row = |what: &str, before: String, after: String, most: String, holds: bool| {
         good &= holds;
@@ -98,7 +94,7 @@ pub(crate) fn compare(
     );
     for (what, before, after, most) in [
         ("open file handles", before.handles, after.handles, before.handles),
-        ("blocks of keys and values in use", before.blocks, after.blocks, 0),
+        ("KV blocks in use", before.blocks, after.blocks, 0),
         ("running sequences", before.running, after.running, 0),
         ("waiting sequences", before.waiting, after.waiting, 0),
         (
@@ -123,7 +119,7 @@ pub(crate) fn compare(
 mod tests {
     use super::*;
 
-    const REST: IdleState = IdleState {
+    const IDLE: IdleState = IdleState {
         resident: 1000,
         handles: 12,
         blocks: 0,
@@ -133,44 +129,44 @@ mod tests {
     };
 
     #[test]
-    fn what_stays_as_it_was_or_shrinks_is_good() {
+    fn equal_or_fewer_resources_are_fine() {
         let after = IdleState {
             resident: 1020,
             handles: 11,
             resident_adapters: 4,
-            ..REST
+            ..IDLE
         };
-        assert!(compare(REST, REST, "before", 0).1);
-        assert!(compare(REST, after, "before", 0).1);
+        assert!(compare(IDLE, IDLE, "before", 0).1);
+        assert!(compare(IDLE, after, "before", 0).1);
     }
 
     #[test]
-    fn small_servers_may_grow_by_the_slack() {
+    fn memory_may_grow_by_the_slack() {
         let after = IdleState {
             resident: 1050,
-            ..REST
+            ..IDLE
         };
-        assert!(compare(REST, after, "before", 50).1);
-        assert!(!compare(REST, after, "before", 49).1);
+        assert!(compare(IDLE, after, "before", 50).1);
+        assert!(!compare(IDLE, after, "before", 49).1);
     }
 
     #[test]
-    fn each_thing_that_is_lost_is_seen() {
+    fn each_lost_resource_is_found() {
         for after in [
             IdleState {
                 resident: 1021,
-                ..REST
+                ..IDLE
             },
-            IdleState { handles: 13, ..REST },
-            IdleState { blocks: 1, ..REST },
-            IdleState { running: 1, ..REST },
-            IdleState { waiting: 1, ..REST },
+            IdleState { handles: 13, ..IDLE },
+            IdleState { blocks: 1, ..IDLE },
+            IdleState { running: 1, ..IDLE },
+            IdleState { waiting: 1, ..IDLE },
             IdleState {
                 resident_adapters: 6,
-                ..REST
+                ..IDLE
             },
         ] {
-            let (table, good) = compare(REST, after, "before", 0);
+            let (table, good) = compare(IDLE, after, "before", 0);
             assert!(!good, "{after:?}");
             assert_eq!(table.to_string().matches("LOST").count(), 1, "{table}");
         }

@@ -139,7 +139,8 @@ impl ServerProcess {
     /// Resident memory, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = self.proc_folder().join("status");
-        let status = fs::read_to_string(&status).with_context(|| format!("cannot read {}", status.display()))?;
+        let status =
+            fs::read_to_string(&status).with_context(|| format!("cannot read {}", status.display()))?;
         resident(&status).context("VmRSS of the server")
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum as _;
 
+use super::send::Outcome;
 use crate::arguments::Malformation;
 use multigraft_loadgen::table::Table;
-use super::send::Outcome;
 
 /// How many problems are told in full.
 const TOLD: usize = 20;

@@ -13,10 +13,10 @@
 mod answers;
 mod case;
 mod families;
+mod findings;
 mod mutate;
 mod routes;
 mod send;
-mod findings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,18 +38,18 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::arguments::{Malformation, MalformedArguments};
+use crate::harness::adapters::{RandomAdapters, Targets};
 use crate::harness::answer::Answer;
-use crate::harness::expected::{Family, PROMPTS};
-use crate::harness::adapters::{Maker, Targets};
+use crate::harness::expected::{GreedyRequest, PROMPTS};
 use crate::harness::idle::{self, IdleState};
 use crate::harness::server::{Product, ServerProcess, post};
-use multigraft_loadgen::output::print;
-use multigraft_loadgen::client::Client;
-use multigraft_loadgen::record::Failure;
 use answers::shown;
 use case::{Case, Known, Step};
-use send::Outcome;
 use findings::Tally;
+use multigraft_loadgen::client::Client;
+use multigraft_loadgen::output::print;
+use multigraft_loadgen::record::Failure;
+use send::Outcome;
 
 /// Requests at once, apart from the slow ones.
 const AT_ONCE: usize = 64;
@@ -127,7 +127,7 @@ pub(crate) fn run(arguments: &MalformedArguments) -> Result<ExitCode> {
     let config = product.config()?;
     let dir = tempfile::Builder::new().prefix("multigraft-malformed-").tempdir();
     let dir = dir.context("a folder for adapters")?;
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &config,
         rank: 8,
         targets: Targets::QueryValue,
@@ -146,24 +146,23 @@ pub(crate) fn run(arguments: &MalformedArguments) -> Result<ExitCode> {
         expires: None,
     })?;
     let server = product.start([
-            "--data",
-            &data.display().to_string(),
-            "--allow-source",
-            &allowed,
-            "--allow-source",
-            "upload",
-            "--context",
-            &context.to_string(),
-            "--default-max-tokens",
-            "4",
-            "--kv-memory",
-            KV_MEMORY,
-            "--adapter-memory",
-            "64MiB",
-            "--max-running",
-            "16",
-        ],
-    )?;
+        "--data",
+        &data.display().to_string(),
+        "--allow-source",
+        &allowed,
+        "--allow-source",
+        "upload",
+        "--context",
+        &context.to_string(),
+        "--default-max-tokens",
+        "4",
+        "--kv-memory",
+        KV_MEMORY,
+        "--adapter-memory",
+        "64MiB",
+        "--max-running",
+        "16",
+    ])?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(malformed(
         arguments,
@@ -275,7 +274,7 @@ impl Malformed {
         };
         malformed.known.file = malformed.send_file().await?;
         for model in &malformed.known.models {
-            for family in Family::ALL {
+            for family in GreedyRequest::ALL {
                 for prompt in 0..PROMPTS.len() {
                     let (path, body) = (family.path(false), family.body(model, prompt, false).to_string());
                     let answer = answer(&malformed.http, path, &body)

@@ -4,7 +4,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::harness::expected::{Family, PROMPTS};
+use crate::harness::expected::{GreedyRequest, PROMPTS};
 
 /// A seed of theirs makes no two random prompts alike.
 const WORDS: [&str; 8] = [
@@ -23,7 +23,7 @@ pub(super) enum HangUp {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Due {
     /// What the same adapter answered at the start.
-    Known(Family, usize),
+    Known(GreedyRequest, usize),
     /// An answer, whatever it says.
     Any,
     /// An error of this status.
@@ -57,7 +57,7 @@ pub(super) struct Names {
 
 impl Ask {
     /// A request of a family for one of its prompts.
-    pub(super) fn known(family: Family, model: &str, prompt: usize, stream: bool) -> Self {
+    pub(super) fn known(family: GreedyRequest, model: &str, prompt: usize, stream: bool) -> Self {
         Self {
             kind: family.name(stream),
             path: family.path(stream),
@@ -75,16 +75,16 @@ impl Ask {
         let stream = random.random();
         match random.random_range(0..100) {
             0..60 => {
-                let family = Family::ALL[random.random_range(0..Family::ALL.len())];
+                let family = GreedyRequest::ALL[random.random_range(0..GreedyRequest::ALL.len())];
                 Self::known(family, stable, prompt, stream)
             }
             60..68 => Self {
                 kind: "of an adapter that is swapped",
-                ..Self::known(Family::Completion, &names.swapped, prompt, stream)
+                ..Self::known(GreedyRequest::Completion, &names.swapped, prompt, stream)
             },
             68..76 => Self {
                 kind: "of an adapter that comes and goes",
-                ..Self::known(Family::Completion, &names.guest, prompt, stream)
+                ..Self::known(GreedyRequest::Completion, &names.guest, prompt, stream)
             },
             76..84 => Self::hung_up(random, stable),
             84..92 => Self::bad(random, stable),
@@ -93,8 +93,8 @@ impl Ask {
     }
 
     /// Every prompt, whole and alone: what these answer is what all later ones are held to.
-    pub(super) fn all(model: &str, families: &[Family]) -> Vec<Self> {
-        let of = |family: &Family| {
+    pub(super) fn all(model: &str, families: &[GreedyRequest]) -> Vec<Self> {
+        let of = |family: &GreedyRequest| {
             let family = *family;
             (0..PROMPTS.len()).map(move |prompt| Self::known(family, model, prompt, false))
         };
@@ -132,7 +132,7 @@ impl Ask {
 
     fn bad(random: &mut ChaCha8Rng, model: &str) -> Self {
         let chat = |field: &str, value: Value| {
-            let mut body = Family::Chat.body(model, 0, false);
+            let mut body = GreedyRequest::Chat.body(model, 0, false);
             body[field] = value;
             body.to_string()
         };

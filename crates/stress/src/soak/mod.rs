@@ -27,16 +27,16 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::arguments::SoakArguments;
+use crate::harness::adapters::{RandomAdapters, Targets};
 use crate::harness::answer::Answer;
-use crate::harness::expected::Family;
-use crate::harness::adapters::{Maker, Targets};
+use crate::harness::expected::GreedyRequest;
 use crate::harness::idle::{self, IdleState};
 use crate::harness::server::{Product, ServerProcess};
-use multigraft_loadgen::output::print;
-use multigraft_loadgen::client::Client;
-use multigraft_loadgen::record::Failure;
 use ask::{Ask, Due, HangUp, Names};
 use findings::{Outcome, Tally};
+use multigraft_loadgen::client::Client;
+use multigraft_loadgen::output::print;
+use multigraft_loadgen::record::Failure;
 
 /// Sequences that run at once.
 const RUNNING: usize = 16;
@@ -70,7 +70,7 @@ struct Soak {
     /// What may have made an answer under a name.
     makers: HashMap<String, Vec<String>>,
     /// Who answered what to which prompt, alone and at the start.
-    known: HashMap<(Family, usize, String), String>,
+    known: HashMap<(GreedyRequest, usize, String), String>,
     tally: Mutex<Tally>,
     stop: AtomicBool,
 }
@@ -85,7 +85,7 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<ExitCode> {
     let config = product.config()?;
     let dir = tempfile::Builder::new().prefix("multigraft-soak-").tempdir();
     let dir = dir.context("a folder for adapters")?;
-    let maker = Maker {
+    let maker = RandomAdapters {
         config: &config,
         rank: 8,
         targets: Targets::QueryValue,
@@ -173,7 +173,7 @@ impl Soak {
             stop: AtomicBool::new(false),
         };
         for name in &names.stable {
-            soak.learn(name, &Family::ALL).await?;
+            soak.learn(name, &GreedyRequest::ALL).await?;
         }
         for (name, folder) in [
             (&names.guest, &folders[STABLE]),
@@ -183,7 +183,7 @@ impl Soak {
             change(&soak.http, Change::Put(name, folder))
                 .await
                 .map_err(anyhow::Error::msg)?;
-            soak.learn(name, &[Family::Completion]).await?;
+            soak.learn(name, &[GreedyRequest::Completion]).await?;
         }
         let mut makers: Vec<&String> = soak.makers.values().flatten().collect();
         makers.sort_unstable();
@@ -196,7 +196,7 @@ impl Soak {
     }
 
     /// Asks `name` everything, alone, and remembers the answers.
-    async fn learn(&mut self, name: &str, families: &[Family]) -> Result<()> {
+    async fn learn(&mut self, name: &str, families: &[GreedyRequest]) -> Result<()> {
         for ask in Ask::all(name, families) {
             let Due::Known(family, prompt) = ask.due else {
                 continue;
@@ -337,7 +337,7 @@ impl Soak {
 
     /// Whether it is what the same maker answered at the start, and the maker one that the name
     /// stands for.
-    fn judge(&self, ask: &Ask, family: Family, prompt: usize, answer: &Answer) -> Outcome {
+    fn judge(&self, ask: &Ask, family: GreedyRequest, prompt: usize, answer: &Answer) -> Outcome {
         let makers = self.makers.get(&ask.model).map_or(&[][..], Vec::as_slice);
         let maker = match &answer.fingerprint {
             Some(maker) => makers.contains(maker).then_some(maker),

@@ -13,7 +13,9 @@ struct Output {
 
 fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_multigraft-stress"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MULTIGRAFT_") || name.starts_with("OTEL_")) {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("MULTIGRAFT_") || name.starts_with("OTEL_"))
+    {
         command.env_remove(name);
     }
     let output = command.args(arguments).output().expect("the program runs");
@@ -34,15 +36,7 @@ fn a_server_minds_none_of_them() {
     let folder = tempfile::tempdir().expect("a folder");
     tiny::write_base(folder.path());
     let base = folder.path().to_str().expect("UTF-8");
-    let output = run(&[
-        "malformed",
-        "--base",
-        base,
-        "--requests",
-        "3000",
-        "--only",
-        QUICK,
-    ]);
+    let output = run(&["malformed", "--base", base, "--requests", "3000", "--only", QUICK]);
     // Memory that the allocator keeps takes tens of thousands of requests to settle. Everything else
     // has to hold.
     let lost: Vec<&str> = output

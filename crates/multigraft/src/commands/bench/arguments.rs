@@ -165,4 +165,3 @@ impl fmt::Display for Phase {
         })
     }
 }
-

@@ -57,6 +57,9 @@ mod tests {
         };
         assert_eq!(cells(&work, &machine, 8.0), ["4000", "arithmetic", "50 %"]);
         let json = json(&work, &machine, 8.0);
-        assert_eq!((&json["bound"], &json["reached"]), (&"arithmetic".into(), &0.5.into()));
+        assert_eq!(
+            (&json["bound"], &json["reached"]),
+            (&"arithmetic".into(), &0.5.into())
+        );
     }
 }

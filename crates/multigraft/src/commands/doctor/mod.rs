@@ -113,7 +113,7 @@ fn examine(arguments: &DoctorArguments, config: Option<&Path>, findings: &mut Fi
             "give it by flag, variable or file",
         ),
     }
-    match ServerSettings::resolve(&arguments.server, &file.server) {
+    match ServerSettings::resolve(arguments.server.clone(), file.server) {
         Ok(settings) => {
             server::address(&settings, findings);
             server::data(&settings, findings);

@@ -27,7 +27,7 @@ impl Base {
         let block = settings.device.kv_block(&self.config, settings.kv_dtype.into());
         let context = settings.context.unwrap_or(self.config.context);
         let one = block.bytes.saturating_mul(context.div_ceil(block.tokens));
-        let all = one.saturating_mul(settings.engine.max_running);
+        let all = one.saturating_mul(settings.max_running);
         let most = Bytes::from(all).min(DEFAULT_KV_MEMORY).max(Bytes::from(one));
         settings.kv_memory.unwrap_or(most.min(Bytes(free.0 / 2)))
     }
@@ -50,7 +50,7 @@ pub(super) fn base(settings: &ModelSettings, findings: &mut Findings) -> Option<
             return None;
         }
     };
-    let place = settings.base_alias.get(&wanted);
+    let place = settings.alias(&wanted);
     let place = place.map_or_else(|| wanted.clone(), |path| path.to_string_lossy().into_owned());
     let located = match Places::of_this_user().find(&place) {
         Ok(located) => located,

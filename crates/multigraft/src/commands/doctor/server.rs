@@ -12,7 +12,7 @@ use crate::config::ServerSettings;
 /// Whether its port is free.
 pub(super) fn address(settings: &ServerSettings, findings: &mut Findings) {
     const CHECK: &str = "port";
-    let address = settings.address;
+    let address = settings.address();
     match TcpListener::bind(address) {
         Ok(_) => findings.ok(CHECK, format!("{address} is free")),
         Err(error) => {
@@ -88,7 +88,7 @@ pub(super) fn access(settings: &ServerSettings, findings: &mut Findings) {
         Ok(keys) => keys,
         Err(error) => return findings.fail(CHECK, format!("{error:#}"), "see docs/access.md"),
     };
-    let ip = settings.address.ip();
+    let ip = settings.address().ip();
     match (ip.is_loopback(), keys, settings.no_auth) {
         (true, 0, _) => findings.ok(CHECK, "this machine alone, without keys"),
         (true, keys, _) => findings.ok(CHECK, format!("this machine alone, with {keys} keys")),
@@ -102,7 +102,7 @@ pub(super) fn access(settings: &ServerSettings, findings: &mut Findings) {
             format!("{ip} can be reached from other machines, and everybody may do everything (--no-auth)"),
             "multigraft keys add NAME --data FOLDER, unless something before the server decides who may ask",
         ),
-        (false, keys, _) if settings.tls.is_some() => {
+        (false, keys, _) if settings.tls().is_some() => {
             findings.ok(CHECK, format!("{ip} with {keys} keys, over TLS"));
         }
         (false, keys, _) => findings.warn(

@@ -9,8 +9,8 @@ mod heads;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use crate::arguments::Malformation;
 use super::case::{Case, Known};
+use crate::arguments::Malformation;
 
 /// All of them, and how many of a thousand requests each is.
 const SHARES: [(Malformation, u32); 14] = [

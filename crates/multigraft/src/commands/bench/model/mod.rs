@@ -176,7 +176,7 @@ impl Bench<'_> {
         settings.threads = threads;
         let decodes = self.decodes();
         let batch = decodes.iter().map(|(batch, _)| *batch).max().unwrap_or(1);
-        settings.engine.step_tokens = settings.engine.step_tokens.max(batch);
+        settings.max_batch_tokens = settings.max_batch_tokens.max(batch);
         let block = self.base.model.kv_block(settings.kv_dtype.into());
         let blocks = |tokens: usize| tokens.div_ceil(block.tokens);
         let decoding = decodes
@@ -211,7 +211,7 @@ impl Bench<'_> {
                     tokens: length,
                     adapters: usize::from(adapters[0].is_some()),
                     seconds: times.collect::<Result<_>>()?,
-                    work: self.prefill_work(length, settings.engine.step_tokens, adapters[0].is_some()),
+                    work: self.prefill_work(length, settings.max_batch_tokens, adapters[0].is_some()),
                 });
             }
             for &(batch, context) in decodes.iter().filter(|_| self.does(Phase::Decode)) {
