@@ -213,7 +213,12 @@ impl Base {
     pub(crate) fn engine(&self, settings: &ModelSettings, budget: Arc<MemoryBudget>) -> Result<Engine> {
         let backend = self.backend(settings)?;
         let tokenizer = Arc::clone(&self.tokenizer);
-        Ok(Engine::start_within(backend, tokenizer, settings.engine(), budget))
+        Ok(Engine::start_within(
+            backend,
+            tokenizer,
+            settings.engine(),
+            budget,
+        ))
     }
 }
 

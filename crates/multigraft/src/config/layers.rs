@@ -9,7 +9,7 @@ use std::{
 use multigraft_adapters::{AllowedSource, Reference};
 
 use super::values::{AdapterDtype, BaseAlias, KvDtype, NamedSource, SelfTestMode, Switch};
-use crate::memory::Bytes;
+use crate::{device::Device, memory::Bytes};
 
 /// Makes two structs from a list of settings: the options as they are given, for clap and serde, and
 /// the settings that follow from them.
@@ -192,6 +192,7 @@ macro_rules! values_without_paths {
 values_without_paths!(
     AdapterDtype,
     Bytes,
+    Device,
     IpAddr,
     KvDtype,
     SelfTestMode,

@@ -1,7 +1,6 @@
 //! `multigraft bench model`: prefill and decode through the seam, without engine, sampling and
 //! HTTP.
 
-
 use std::{iter, path::Path, sync::Arc, time::Instant};
 
 use anyhow::{Result, ensure};
