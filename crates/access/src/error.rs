@@ -1,35 +1,14 @@
 //! What goes wrong.
 
-use std::path::PathBuf;
+use multigraft_database::DatabaseError;
 
 /// Why keys could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The data folder.
-    #[error("`{}`: {source}", path.display())]
-    Folder {
-        /// It.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The database.
-    #[error("`{}`: {source}", path.display())]
-    Database {
-        /// Its file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// It is of a later version of this program.
-    #[error("`{}` was written by a later version of multigraft (its tables are of version {version})", path.display())]
-    TooNew {
-        /// The database's file.
-        path: PathBuf,
-        /// That version.
-        version: i64,
-    },
-    /// What it holds makes no sense.
+    /// The database could not be opened, read or written.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// What the database holds makes no sense.
     #[error("key `{id}` is not as it was written: {problem}")]
     Damaged {
         /// The key.

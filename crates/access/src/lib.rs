@@ -16,7 +16,6 @@
 
 mod access;
 mod audit;
-mod database;
 mod error;
 mod grant;
 mod key;

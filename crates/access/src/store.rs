@@ -5,16 +5,15 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use multigraft_database::{Database, Durability, Options, Sharing};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, params};
 
 use crate::{
     audit::Audit,
-    database,
     error::AccessError,
     grant::Grants,
     key::{Admins, Changes, Key, NewKey, Role, check_name},
@@ -78,8 +77,7 @@ pub(crate) struct Stored {
 /// The database.
 #[derive(Debug)]
 pub struct Store {
-    database: Mutex<Connection>,
-    path: PathBuf,
+    database: Database,
     audit: Audit,
 }
 
@@ -100,23 +98,20 @@ impl Store {
     /// # Errors
     /// If the folder cannot be made or the database cannot be used.
     pub fn open(folder: &Path) -> Result<Self, AccessError> {
-        let path = folder.join(FILE);
-        let pragmas = [
-            ("journal_mode", "WAL"),
-            ("synchronous", "FULL"),
-            ("foreign_keys", "ON"),
-        ];
-        let database = database::open(&path, &pragmas, &[TABLES, LIMITS])?;
+        let options = Options {
+            sharing: Sharing::Shared,
+            durability: Durability::Full,
+            migrations: &[TABLES, LIMITS],
+        };
         Ok(Self {
-            database: Mutex::new(database),
-            path,
+            database: Database::open(&folder.join(FILE), &options)?,
             audit: Audit::new(folder),
         })
     }
 
     /// The data folder.
     pub(crate) fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new(""))
+        self.database.path().parent().unwrap_or(Path::new(""))
     }
 
     /// Where changes are written down: beside the database, by whoever makes them.
@@ -124,37 +119,19 @@ impl Store {
         &self.audit
     }
 
-    fn database(&self) -> MutexGuard<'_, Connection> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self, source: rusqlite::Error) -> AccessError {
-        AccessError::Database {
-            path: self.path.clone(),
-            source,
-        }
-    }
-
     /// Does all of `change` or nothing.
     fn write<T>(
         &self,
         change: impl FnOnce(&Transaction<'_>) -> Result<Result<T, AccessError>, rusqlite::Error>,
     ) -> Result<T, AccessError> {
-        let mut database = self.database();
-        let fail = |source| self.failed(source);
-        let transaction = database
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(fail)?;
-        let done = change(&transaction).map_err(fail)??;
-        transaction.commit().map_err(fail)?;
-        Ok(done)
+        self.database.write_if(change)?
     }
 
     /// A number that changes when another connection has changed the database.
     pub(crate) fn version(&self) -> Result<i64, AccessError> {
-        let database = self.database();
-        let version = database.pragma_query_value(None, "data_version", |row| row.get(0));
-        version.map_err(|source| self.failed(source))
+        let version =
+            |connection: &Connection| connection.pragma_query_value(None, "data_version", |row| row.get(0));
+        Ok(self.database.read(version)?)
     }
 
     /// All keys, the oldest first.
@@ -178,8 +155,9 @@ impl Store {
             Option<i64>,
             Option<i64>,
         );
-        let mut database = self.database();
-        let read = |database: &Transaction<'_>| -> Read {
+        let read = |connection: &Connection| -> Read {
+            // One transaction, so that keys and secrets are of one moment.
+            let database = connection.unchecked_transaction()?;
             let rows = database
                 .prepare("SELECT id, name, role, tenant, grants, limits, created, expires, revoked FROM key ORDER BY rowid")?
                 .query_map([], |row| {
@@ -198,9 +176,7 @@ impl Store {
             }
             Ok((rows, secrets))
         };
-        // One transaction, so that keys and secrets are of one moment.
-        let read = database.transaction().and_then(|transaction| read(&transaction));
-        let (rows, mut secrets) = read.map_err(|source| self.failed(source))?;
+        let (rows, mut secrets) = self.database.read(read)?;
         let stored = rows.into_iter().map(
             |(id, name, role, tenant, grants, limits, created, expires, revoked)| {
                 let damaged = |problem: String| AccessError::Damaged {
@@ -390,8 +366,7 @@ impl Store {
 
     /// The tokens of every key's last month.
     pub(crate) fn months(&self) -> Result<Vec<(String, Month, u64)>, AccessError> {
-        let database = self.database();
-        let read = || {
+        let months = self.database.read(|database| {
             let mut statement = database.prepare("SELECT key, month, tokens FROM spent")?;
             let rows = statement.query_map([], |row| {
                 let tokens: i64 = row.get(2)?;
@@ -402,8 +377,8 @@ impl Store {
                 ))
             })?;
             rows.collect::<rusqlite::Result<_>>()
-        };
-        read().map_err(|source| self.failed(source))
+        })?;
+        Ok(months)
     }
 
     /// Adds what was counted since it was last written. Added, not put in its place: another server
@@ -445,13 +420,11 @@ impl Store {
     /// # Errors
     /// If the database cannot be read.
     pub fn owner(&self, adapter: &str) -> Result<Option<String>, AccessError> {
-        let database = self.database();
-        let owner = database
-            .query_row("SELECT key FROM owner WHERE adapter = ?", [adapter], |row| {
-                row.get(0)
-            })
-            .optional();
-        owner.map_err(|source| self.failed(source))
+        let owner = self.database.read(|database| {
+            let query = "SELECT key FROM owner WHERE adapter = ?";
+            database.query_row(query, [adapter], |row| row.get(0)).optional()
+        })?;
+        Ok(owner)
     }
 
     /// Forgets who added `adapter`.

@@ -202,6 +202,42 @@ fn a_folder_of_the_version_before_limits_goes_on() {
 }
 
 #[test]
+fn keys_that_version_1_wrote_still_open() {
+    /// The tables as version 1 made them: databases that hold them exist.
+    const VERSION_1: &str = "
+        CREATE TABLE key (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL, tenant TEXT NOT NULL,
+            grants TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER, revoked INTEGER) STRICT;
+        CREATE TABLE secret (key TEXT NOT NULL REFERENCES key (id), hash BLOB NOT NULL, expires INTEGER) STRICT;
+        CREATE TABLE owner (adapter TEXT PRIMARY KEY, key TEXT NOT NULL REFERENCES key (id)) STRICT;
+        PRAGMA user_version = 1;";
+    let (secrets, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (key, secret) = access(&secrets).store().add(&new("acme")).unwrap();
+    let stored: Vec<u8> = rusqlite::Connection::open(secrets.path().join(FILE))
+        .unwrap()
+        .query_row("SELECT hash FROM secret", [], |row| row.get(0))
+        .unwrap();
+    let database = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
+    database.execute_batch(VERSION_1).unwrap();
+    let insert = "INSERT INTO key VALUES (?, 'acme', 'use', 'acme', '[\"acme/*\"]', 10, NULL, NULL)";
+    database.execute(insert, [&key.id]).unwrap();
+    let insert = "INSERT INTO secret VALUES (?, ?, NULL)";
+    database
+        .execute(insert, rusqlite::params![key.id, stored])
+        .unwrap();
+    let insert = "INSERT INTO owner VALUES ('acme/a', ?)";
+    database.execute(insert, [&key.id]).unwrap();
+    drop(database);
+    let access = access(&folder);
+    let found = access.check(&secret, SystemTime::now()).unwrap();
+    assert_eq!(
+        (found.name.as_str(), found.limits),
+        ("acme", KeyLimits::default())
+    );
+    assert!(found.may_use("acme/a"));
+    assert_eq!(access.store().owner("acme/a").unwrap(), Some(key.id));
+}
+
+#[test]
 fn an_adapter_has_one_owner() {
     let folder = tempfile::tempdir().unwrap();
     let access = access(&folder);

@@ -145,27 +145,29 @@ fn what_an_adapter_says_that_it_should_answer_is_kept_with_its_files() {
 }
 
 #[test]
-fn data_of_the_first_version_is_read_and_brought_up_to_date() {
-    let dir = tempfile::tempdir().unwrap();
-    let (data, source) = (dir.path().join("data"), dir.path().join("source"));
-    write(source.clone(), 1);
-    let hash = add(&open(&data).unwrap(), "a", &source).unwrap().hash;
-    let database = rusqlite::Connection::open(data.join("registry.sqlite")).unwrap();
-    let back = "
-        ALTER TABLE version DROP COLUMN revision;
-        ALTER TABLE version DROP COLUMN info;
-        ALTER TABLE version DROP COLUMN added_by;
-        ALTER TABLE adapter DROP COLUMN defaults;
-        ALTER TABLE adapter DROP COLUMN limits;
-        PRAGMA user_version = 1;";
-    database.execute_batch(back).unwrap();
-    drop(database);
-    for loaded_before in [false, true] {
-        let registry = open(&data).unwrap();
-        let listed = registry.listed("a").unwrap();
-        let version = &listed.versions[0];
-        assert_eq!((version.added_by, version.info.is_some()), (None, loaded_before));
-        assert_eq!(get(&registry, "a").hash, hash);
+fn data_of_every_earlier_version_is_read_and_brought_up_to_date() {
+    /// From each version of the tables back to the one before, the newest first.
+    const BACK: [&str; 4] = [
+        "ALTER TABLE version DROP COLUMN info; ALTER TABLE version DROP COLUMN added_by; PRAGMA user_version = 4;",
+        "ALTER TABLE adapter DROP COLUMN limits; PRAGMA user_version = 3;",
+        "ALTER TABLE adapter DROP COLUMN defaults; PRAGMA user_version = 2;",
+        "ALTER TABLE version DROP COLUMN revision; PRAGMA user_version = 1;",
+    ];
+    for steps in 1..=BACK.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, source) = (dir.path().join("data"), dir.path().join("source"));
+        write(source.clone(), 1);
+        let hash = add(&open(&data).unwrap(), "a", &source).unwrap().hash;
+        let database = rusqlite::Connection::open(data.join("registry.sqlite")).unwrap();
+        database.execute_batch(&BACK[..steps].concat()).unwrap();
+        drop(database);
+        for loaded_before in [false, true] {
+            let registry = open(&data).unwrap();
+            let listed = registry.listed("a").unwrap();
+            let version = &listed.versions[0];
+            assert_eq!((version.added_by, version.info.is_some()), (None, loaded_before));
+            assert_eq!(get(&registry, "a").hash, hash);
+        }
     }
 }
 

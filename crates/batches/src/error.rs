@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use multigraft_database::DatabaseError;
+
 /// A fault of the disk or of what is on it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -13,20 +15,7 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The database.
-    #[error("`{}`: {source}", path.display())]
-    Database {
-        /// Its file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// It is of a later version of this program.
-    #[error("`{}` was written by a later version of multigraft (its tables are of version {version})", path.display())]
-    TooNew {
-        /// The database's file.
-        path: PathBuf,
-        /// That version.
-        version: i64,
-    },
+    /// The database could not be opened, read or written.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
 }

@@ -290,10 +290,8 @@ fn failed(error: AccessError) -> ApiError {
             ApiError::Conflict(error.to_string())
         }
         AccessError::Invalid(message) => ApiError::malformed(message),
-        AccessError::Folder { .. }
-        | AccessError::Database { .. }
-        | AccessError::TooNew { .. }
-        | AccessError::Damaged { .. }
-        | AccessError::Random(_) => ApiError::Failed(error.to_string()),
+        AccessError::Database(_) | AccessError::Damaged { .. } | AccessError::Random(_) => {
+            ApiError::Failed(error.to_string())
+        }
     }
 }

@@ -2,13 +2,22 @@
 //! repositories that a test makes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LOCATION, RANGE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime;
 
 /// A server that answers until the test's process ends.
 #[derive(Clone, Debug)]
@@ -35,11 +44,7 @@ struct Web {
     log: Vec<String>,
 }
 
-struct Answer {
-    status: &'static str,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
+type Answer = Response<Vec<u8>>;
 
 impl WebServer {
     /// One on a free port of the loopback.
@@ -52,13 +57,20 @@ impl WebServer {
     pub fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");
+        listener
+            .set_nonblocking(true)
+            .expect("a socket that does not block");
         let web = Arc::<Mutex<Web>>::default();
-        let shared = Arc::clone(&web);
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&web));
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let web = Arc::clone(&shared);
-                thread::spawn(move || answer(&web, stream));
-            }
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                axum::serve(listener, router).await
+            })
         });
         Self { address, web }
     }
@@ -115,135 +127,145 @@ impl WebServer {
     }
 
     fn lock(&self) -> MutexGuard<'_, Web> {
-        self.web.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.web)
     }
+}
+
+fn lock(web: &Mutex<Web>) -> MutexGuard<'_, Web> {
+    web.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers one request; the connection is closed then.
-fn answer(web: &Mutex<Web>, mut stream: TcpStream) -> Option<()> {
-    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-    let first = lines.next()?.ok()?;
-    let mut words = first.split(' ');
-    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = BTreeMap::new();
-    for line in lines {
-        let line = line.ok()?;
-        let Some((name, value)) = line.split_once(':') else {
-            break;
-        };
-        headers.insert(name.to_lowercase(), value.trim().to_owned());
-    }
-    let mut web = web.lock().unwrap_or_else(PoisonError::into_inner);
-    let range = headers
-        .get("range")
-        .map_or_else(String::new, |range| format!(" {range}"));
+async fn answer(
+    State(web): State<Arc<Mutex<Web>>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let mut web = lock(&web);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
+    let range = range.map_or_else(String::new, |range| format!(" {range}"));
     web.log.push(format!("{method} {path}{range}"));
-    let mut answer = web.answer(&method, &path, &headers);
-    let mut head = format!("HTTP/1.1 {}\r\nconnection: close\r\n", answer.status);
-    for (name, value) in &answer.headers {
-        let _ = write!(head, "{name}: {value}\r\n");
+    let (mut head, mut body) = web.answer(&method, path, &headers).into_parts();
+    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    head.headers.insert(CONTENT_LENGTH, body.len().into());
+    let is_file = method != Method::HEAD && head.status.is_success() && !path.starts_with("/api/");
+    if !is_file {
+        return Response::from_parts(head, Body::from(body));
     }
-    let _ = write!(head, "content-length: {}\r\n\r\n", answer.body.len());
-    if method == "HEAD" {
-        answer.body.clear();
-    } else if answer.status.starts_with("20") && !path.starts_with("/api/") {
-        if web
-            .spoil
-            .take_if(|ending| path.ends_with(ending.as_str()))
-            .is_some()
-            && let Some(byte) = answer.body.first_mut()
-        {
-            *byte ^= 1;
-        }
-        if let Some(most) = web.cut.take() {
-            answer.body.truncate(most);
-        }
+    if web
+        .spoil
+        .take_if(|ending| path.ends_with(ending.as_str()))
+        .is_some()
+        && let Some(byte) = body.first_mut()
+    {
+        *byte ^= 1;
     }
-    drop(web);
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(&answer.body).ok()
+    let body = match web.cut.take() {
+        Some(most) if most < body.len() => {
+            body.truncate(most);
+            broken_off(body)
+        }
+        _ => Body::from(body),
+    };
+    Response::from_parts(head, body)
+}
+
+/// A body after which the connection breaks, though more was announced.
+fn broken_off(body: Vec<u8>) -> Body {
+    let fault = async {
+        // What was written so far is sent first.
+        tokio::task::yield_now().await;
+        Err(io::Error::other("the test cut the body here"))
+    };
+    Body::from_stream(stream::iter([Ok(body)]).chain(stream::once(fault)))
+}
+
+fn status(status: StatusCode) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Names and file names of tests are ASCII.
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("a header's value")
 }
 
 impl Web {
-    fn answer(&self, method: &str, path: &str, headers: &BTreeMap<String, String>) -> Answer {
-        let none = |status| Answer {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        };
+    fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Answer {
         let wanted = self.token.as_ref().map(|token| format!("Bearer {token}"));
-        if wanted.is_some() && headers.get("authorization") != wanted.as_ref() {
-            return none("401 Unauthorized");
+        if let Some(wanted) = wanted
+            && headers.get(AUTHORIZATION) != Some(&value(&wanted))
+        {
+            return status(StatusCode::UNAUTHORIZED);
         }
         if let Some(to) = self.redirects.get(path) {
-            let mut answer = none("302 Found");
-            answer.headers.push(("location".to_owned(), to.clone()));
+            let mut answer = status(StatusCode::FOUND);
+            answer.headers_mut().insert(LOCATION, value(to));
             return answer;
         }
         if let Some(rest) = path.strip_prefix("/api/models/")
             && let Some((repo, revision)) = rest.split_once("/revision/")
         {
             return match self.info(repo, &revision.replace("%2F", "/")) {
-                Some(json) => Answer {
-                    status: "200 OK",
-                    headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-                    body: json.into_bytes(),
-                },
-                None => none("404 Not Found"),
+                Some(json) => {
+                    let mut answer = Answer::new(json.into_bytes());
+                    answer
+                        .headers_mut()
+                        .insert(CONTENT_TYPE, value("application/json"));
+                    answer
+                }
+                None => status(StatusCode::NOT_FOUND),
             };
         }
         // Where the Hub redirects to for large files.
         let file = self.files.get(path.strip_prefix("/large").unwrap_or(path));
         let Some(bytes) = file else {
-            return none("404 Not Found");
+            return status(StatusCode::NOT_FOUND);
         };
         let digest = Sha256::digest(bytes);
         let sha256 = digest
             .iter()
             .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         if path.contains("/resolve/") && path.ends_with(".safetensors") && !path.starts_with("/large") {
-            let mut answer = none("302 Found");
-            let linked = [
-                ("location", format!("/large{path}")),
-                ("x-linked-size", bytes.len().to_string()),
-                ("x-linked-etag", format!("\"{sha256}\"")),
-            ];
-            let linked = linked.map(|(name, value)| (name.to_owned(), value));
-            answer.headers.extend(linked);
+            let mut answer = status(StatusCode::FOUND);
+            answer.headers_mut().extend([
+                (LOCATION, value(&format!("/large{path}"))),
+                (HeaderName::from_static("x-linked-size"), bytes.len().into()),
+                (
+                    HeaderName::from_static("x-linked-etag"),
+                    value(&format!("\"{sha256}\"")),
+                ),
+            ]);
             return answer;
         }
-        let start = headers.get("range").and_then(|range| {
-            let (start, _) = range.strip_prefix("bytes=")?.split_once('-')?;
+        let start = headers.get(RANGE).and_then(|range| {
+            let (start, _) = range.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
             start.parse::<usize>().ok()
         });
-        let etag = ("etag".to_owned(), format!("\"{}\"", &sha256[..40]));
-        match start.filter(|start| *start < bytes.len() && method == "GET") {
+        let mut answer = match start.filter(|start| *start < bytes.len() && method == Method::GET) {
             Some(start) => {
+                let mut answer = Answer::new(bytes[start..].to_vec());
+                *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
                 let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
-                Answer {
-                    status: "206 Partial Content",
-                    headers: vec![etag, ("content-range".to_owned(), range)],
-                    body: bytes[start..].to_vec(),
-                }
+                answer.headers_mut().insert(CONTENT_RANGE, value(&range));
+                answer
             }
-            None => Answer {
-                status: "200 OK",
-                headers: vec![etag],
-                body: bytes.clone(),
-            },
-        }
+            None => Answer::new(bytes.clone()),
+        };
+        answer
+            .headers_mut()
+            .insert(ETAG, value(&format!("\"{}\"", &sha256[..40])));
+        answer
     }
 
     fn info(&self, repo: &str, revision: &str) -> Option<String> {
         let commit = self.revisions.get(repo)?.get(revision)?;
         let names = self.commits.get(&(repo.to_owned(), commit.clone()))?;
-        let siblings: Vec<String> = names
-            .iter()
-            .map(|name| format!("{{\"rfilename\": \"{name}\"}}"))
-            .collect();
-        Some(format!(
-            "{{\"sha\": \"{commit}\", \"siblings\": [{}]}}",
-            siblings.join(", ")
-        ))
+        let siblings: Vec<Value> = names.iter().map(|name| json!({ "rfilename": name })).collect();
+        Some(json!({ "sha": commit, "siblings": siblings }).to_string())
     }
 }

@@ -6,12 +6,15 @@ use std::{
 };
 
 use serde::Serialize;
-use time::{Date, Month, Time, UtcDateTime};
+use time::{Date, Time, UtcDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use super::Counts;
 
 /// The end of time here, in seconds since 1970: that of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
+
+/// A day as people write it: `2027-01-31`.
+const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 
 /// A stretch of the calendar, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,24 +134,15 @@ impl Query {
     /// The day of a time in seconds since 1970, as people write it: `2027-01-31`, in UTC.
     pub fn day(seconds: u64) -> String {
         let date = UtcDateTime::from(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND)));
-        format!(
-            "{:04}-{:02}-{:02}",
-            date.year(),
-            u8::from(date.month()),
-            date.day()
-        )
+        // A date of four digits' year can be written.
+        date.date().format(DAY).unwrap_or_default()
     }
 }
 
-/// Seconds since 1970 of the beginning of a day.
+/// Seconds since 1970 at which a day begins.
 fn day(text: &str) -> Option<u64> {
-    let mut parts = text.splitn(3, '-');
-    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_number = |part: &str| part.bytes().all(|digit| digit.is_ascii_digit());
-    if [year, month, day].map(str::len) != [4, 2, 2] || ![year, month, day].into_iter().all(is_number) {
-        return None;
-    }
-    let month = Month::try_from(month.parse::<u8>().ok()?).ok()?;
-    let date = Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
-    u64::try_from(UtcDateTime::new(date, Time::MIDNIGHT).unix_timestamp()).ok()
+    let date = Date::parse(text, DAY).ok()?;
+    let seconds = u64::try_from(UtcDateTime::new(date, Time::MIDNIGHT).unix_timestamp()).ok()?;
+    // `time` would take a sign too.
+    Some(seconds).filter(|seconds| Query::day(*seconds) == text)
 }

@@ -1,19 +1,16 @@
 //! Usage in SQLite. A database of its own: keys are read while a long report is made, and it may be
 //! deleted.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::UNIX_EPOCH,
-};
+use std::{path::Path, time::UNIX_EPOCH};
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use multigraft_database::{Database, Durability, Options, Sharing};
+use rusqlite::params;
 
 use super::{
     Counts, HOUR, Hour, Waiting,
     report::{Period, Query, Row},
 };
-use crate::{database, error::AccessError};
+use crate::error::AccessError;
 
 /// The database's name in the data folder.
 pub const USAGE_FILE: &str = "usage.sqlite";
@@ -38,8 +35,7 @@ const TABLE: &str = "
 
 #[derive(Debug)]
 pub(super) struct Store {
-    database: Mutex<Connection>,
-    path: PathBuf,
+    database: Database,
 }
 
 /// As SQLite has numbers.
@@ -49,33 +45,21 @@ fn signed(count: u64) -> i64 {
 
 impl Store {
     pub(super) fn open(folder: &Path) -> Result<Self, AccessError> {
-        let path = folder.join(USAGE_FILE);
-        // NORMAL: a machine that loses power loses the last seconds, as a crash does anyway.
-        let pragmas = [("journal_mode", "WAL"), ("synchronous", "NORMAL")];
-        let database = database::open(&path, &pragmas, &[TABLE])?;
+        let options = Options {
+            sharing: Sharing::Shared,
+            // A machine that loses power loses the last seconds, as a crash does anyway.
+            durability: Durability::Normal,
+            migrations: &[TABLE],
+        };
         Ok(Self {
-            database: Mutex::new(database),
-            path,
+            database: Database::open(&folder.join(USAGE_FILE), &options)?,
         })
-    }
-
-    fn database(&self) -> MutexGuard<'_, Connection> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self, source: rusqlite::Error) -> AccessError {
-        AccessError::Database {
-            path: self.path.clone(),
-            source,
-        }
     }
 
     /// Adds all rows or none. Added, not put in their place: another server may have the folder
     /// too.
     pub(super) fn add(&self, rows: &Waiting) -> Result<(), AccessError> {
-        let mut database = self.database();
-        let mut add = || {
-            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let added = self.database.write(|transaction| {
             let mut statement = transaction.prepare_cached(
                 "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO UPDATE SET
                  requests = requests + ?5, prompt_tokens = prompt_tokens + ?6, cached_prompt_tokens = cached_prompt_tokens + ?7,
@@ -95,18 +79,17 @@ impl Store {
                     signed(counts.refused),
                 ])?;
             }
-            drop(statement);
-            transaction.commit()
-        };
-        add().map_err(|source| self.failed(source))
+            Ok(())
+        });
+        Ok(added?)
     }
 
     /// Forgets the hours before `hour`.
     pub(super) fn drop_before(&self, hour: Hour) -> Result<(), AccessError> {
-        let dropped = self
-            .database()
-            .execute("DELETE FROM usage WHERE hour < ?", [signed(hour)]);
-        dropped.map(drop).map_err(|source| self.failed(source))
+        let delete = "DELETE FROM usage WHERE hour < ?";
+        self.database
+            .write(|transaction| transaction.execute(delete, [signed(hour)]))?;
+        Ok(())
     }
 
     /// Sums, in order of time, key, tenant and adapter.
@@ -130,8 +113,7 @@ impl Store {
             column(by.adapter, "adapter"),
         );
         let end = query.to.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let database = self.database();
-        let read = || {
+        let rows = self.database.read(|database| {
             let mut statement = database.prepare(&sql)?;
             let range = params![
                 signed(super::hour(query.from)),
@@ -161,8 +143,7 @@ impl Store {
                 })
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        let rows = read().map_err(|source| self.failed(source))?;
+        })?;
         match rows.len() > most {
             false => Ok(rows),
             true => Err(AccessError::Invalid(format!(

@@ -131,6 +131,29 @@ fn rows_are_kept_for_400_days() {
 }
 
 #[test]
+fn a_database_of_version_1_goes_on() {
+    /// The table as version 1 made it: databases that hold it exist.
+    const VERSION_1: &str = "
+        CREATE TABLE usage (hour INTEGER NOT NULL, key TEXT NOT NULL, tenant TEXT NOT NULL, adapter TEXT NOT NULL,
+            requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, cached_prompt_tokens INTEGER NOT NULL,
+            generated_tokens INTEGER NOT NULL, errors INTEGER NOT NULL, refused INTEGER NOT NULL,
+            PRIMARY KEY (hour, key, tenant, adapter)) STRICT, WITHOUT ROWID;
+        PRAGMA user_version = 1;";
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = rusqlite::Connection::open(folder.path().join(USAGE_FILE)).expect("created");
+    database.execute_batch(VERSION_1).expect("written");
+    let row = "INSERT INTO usage VALUES (?, 'a', 'acme', 'x', 1, 2, 3, 4, 0, 0)";
+    database.execute(row, [BEFORE / HOUR]).expect("written");
+    drop(database);
+    let usage = Usage::open(folder.path()).expect("opened");
+    usage.count(used("a", "y"), &counts(7), at(BEFORE));
+    usage.save(at(BEFORE)).expect("written");
+    let rows = usage.report(&query("adapter"), 10).expect("read");
+    let tokens: Vec<_> = rows.iter().map(|row| row.counts.generated_tokens).collect();
+    assert_eq!(tokens, [4, 7]);
+}
+
+#[test]
 fn what_cannot_be_written_is_kept_for_later() {
     let folder = tempfile::tempdir().expect("a folder");
     let usage = Usage::open(folder.path()).expect("opened");

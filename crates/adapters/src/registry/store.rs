@@ -9,9 +9,10 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use multigraft_database::{Database, DatabaseError, Durability, Options, Sharing};
 use multigraft_model::AdapterHash;
 use rusqlite::{Connection, Row, Transaction, params};
 use serde::de::DeserializeOwned;
@@ -26,22 +27,12 @@ use crate::info::AdapterInfo;
 use crate::self_test::{REFERENCE_FILE, REFERENCE_LIMIT};
 use crate::source::{Reference, UPLOAD};
 
-/// The version of the tables.
-const SCHEMA: i64 = 5;
-
-/// How long the data may be in use by a process that is just ending.
-const PATIENCE: Duration = Duration::from_millis(500);
-
 const TABLES: &str = "
     CREATE TABLE adapter (
         name TEXT PRIMARY KEY,
         pinned INTEGER NOT NULL,
         -- Of the version that requests get.
-        active INTEGER NOT NULL,
-        -- What requests get where they say nothing, as JSON.
-        defaults TEXT,
-        -- What requests may take, as JSON.
-        limits TEXT
+        active INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE version (
         name TEXT NOT NULL REFERENCES adapter (name) ON DELETE CASCADE,
@@ -51,22 +42,23 @@ const TABLES: &str = "
         source TEXT NOT NULL,
         -- In milliseconds since 1970.
         added INTEGER NOT NULL,
-        -- Which state of the source it is: a commit of the Hub, or what an object store says of it.
-        revision TEXT,
-        -- What was found when it was loaded, as JSON.
-        info TEXT,
-        -- Who added it; NULL if that was before this was written down.
-        added_by TEXT,
         PRIMARY KEY (name, number)
     ) STRICT;
 ";
 
-/// From each version of the tables to the next, the first's first.
-const STEPS: [&str; 4] = [
-    "ALTER TABLE version ADD COLUMN revision TEXT;",
-    "ALTER TABLE adapter ADD COLUMN defaults TEXT;",
-    "ALTER TABLE adapter ADD COLUMN limits TEXT;",
-    "ALTER TABLE version ADD COLUMN info TEXT; ALTER TABLE version ADD COLUMN added_by TEXT;",
+/// The tables of version 1, and from each version to the next.
+const MIGRATIONS: [&str; 5] = [
+    TABLES,
+    "-- Which state of the source it is: a commit of the Hub, or what an object store says of it.
+     ALTER TABLE version ADD COLUMN revision TEXT;",
+    "-- What requests get where they say nothing, as JSON.
+     ALTER TABLE adapter ADD COLUMN defaults TEXT;",
+    "-- What requests may take, as JSON.
+     ALTER TABLE adapter ADD COLUMN limits TEXT;",
+    "-- What was found when it was loaded, as JSON.
+     ALTER TABLE version ADD COLUMN info TEXT;
+     -- Who added it; NULL if that was before this was written down.
+     ALTER TABLE version ADD COLUMN added_by TEXT;",
 ];
 
 /// Why the registry's data could not be read or written.
@@ -80,28 +72,9 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The database.
-    #[error("`{}`: {source}", path.display())]
-    Database {
-        /// Its file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// Another process has it.
-    #[error("`{}` is in use by another server: every server needs a data folder of its own", path.display())]
-    InUse {
-        /// The database's file.
-        path: PathBuf,
-    },
-    /// It is of a later version of this program.
-    #[error("`{}` was written by a later version of multigraft (its tables are of version {version}, known are 1 to {SCHEMA})", path.display())]
-    TooNew {
-        /// The database's file.
-        path: PathBuf,
-        /// That version.
-        version: i64,
-    },
+    /// The database, which may be in use by another process.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
 }
 
 /// A name as it was stored.
@@ -135,8 +108,7 @@ pub(super) struct StoredVersion {
 /// The data folder, which this process alone uses.
 #[derive(Debug)]
 pub(super) struct Store {
-    database: Mutex<Connection>,
-    path: PathBuf,
+    database: Database,
     files: PathBuf,
 }
 
@@ -212,57 +184,13 @@ impl Store {
             path: files.clone(),
             source,
         })?;
-        let path = folder.join("registry.sqlite");
-        let fail = |source: rusqlite::Error| match source.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-                StoreError::InUse { path: path.clone() }
-            }
-            _ => StoreError::Database {
-                path: path.clone(),
-                source,
-            },
+        let options = Options {
+            sharing: Sharing::Exclusive,
+            durability: Durability::Full,
+            migrations: &MIGRATIONS,
         };
-        let mut database = Connection::open(&path).map_err(fail)?;
-        database.busy_timeout(PATIENCE).map_err(fail)?;
-        // Exclusive from the first transaction on, until the process ends.
-        for (name, value) in [
-            ("locking_mode", "EXCLUSIVE"),
-            ("journal_mode", "WAL"),
-            ("synchronous", "FULL"),
-            ("foreign_keys", "ON"),
-        ] {
-            database.pragma_update(None, name, value).map_err(fail)?;
-        }
-        let transaction = database
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)
-            .map_err(fail)?;
-        let version: i64 = transaction
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(fail)?;
-        match version {
-            0 => {
-                transaction.execute_batch(TABLES).map_err(fail)?;
-                transaction
-                    .pragma_update(None, "user_version", SCHEMA)
-                    .map_err(fail)?;
-            }
-            1..SCHEMA => {
-                for step in STEPS.iter().skip(usize::try_from(version - 1).unwrap_or(0)) {
-                    transaction.execute_batch(step).map_err(fail)?;
-                }
-                transaction
-                    .pragma_update(None, "user_version", SCHEMA)
-                    .map_err(fail)?;
-            }
-            SCHEMA => {}
-            _ => return Err(StoreError::TooNew { path, version }),
-        }
-        transaction.commit().map_err(fail)?;
-        Ok(Self {
-            database: Mutex::new(database),
-            path,
-            files,
-        })
+        let database = Database::open(&folder.join("registry.sqlite"), &options)?;
+        Ok(Self { database, files })
     }
 
     /// All names, in the order that they were added.
@@ -483,31 +411,14 @@ impl Store {
         })
     }
 
-    fn database(&self) -> MutexGuard<'_, Connection> {
-        // A transaction that a panic left open was rolled back.
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        query(&self.database()).map_err(|source| self.failed(source))
+        Ok(self.database.read(query)?)
     }
 
     fn change(
         &self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), StoreError> {
-        let mut database = self.database();
-        let changed = database.transaction().and_then(|transaction| {
-            change(&transaction)?;
-            transaction.commit()
-        });
-        changed.map_err(|source| self.failed(source))
-    }
-
-    fn failed(&self, source: rusqlite::Error) -> StoreError {
-        StoreError::Database {
-            path: self.path.clone(),
-            source,
-        }
+        Ok(self.database.write(change)?)
     }
 }

@@ -11,10 +11,10 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use multigraft_database::{Database, Durability, Options, Sharing};
+use rusqlite::{Connection, Transaction};
 
 use crate::error::StoreError;
 pub use files::{Kept, Removed};
@@ -23,9 +23,6 @@ pub use files::{Kept, Removed};
 const DATABASE: &str = "batches.sqlite";
 /// The folder of the files there.
 const FILES: &str = "files";
-
-/// The version of the tables.
-const SCHEMA: i64 = 1;
 
 const TABLES: &str = "
     CREATE TABLE file (
@@ -75,14 +72,13 @@ const TABLES: &str = "
 /// The database and the files.
 #[derive(Debug)]
 pub struct Store {
-    database: Mutex<Connection>,
-    path: PathBuf,
+    database: Database,
     folder: PathBuf,
 }
 
 impl Store {
-    /// Opens the files and batches of a data folder, which nobody else may have open, or begins
-    /// them there.
+    /// Opens the files and batches of a data folder, which no other server may use, or begins them
+    /// there.
     ///
     /// # Errors
     /// If the folder cannot be made or the database cannot be used.
@@ -92,39 +88,14 @@ impl Store {
             path: folder.clone(),
             source,
         })?;
-        let path = data.join(DATABASE);
-        let open = || -> rusqlite::Result<(Connection, i64)> {
-            let database = Connection::open(&path)?;
-            database.pragma_update(None, "journal_mode", "WAL")?;
-            // What a loss of power may undo is run again; a process that is killed loses nothing.
-            database.pragma_update(None, "synchronous", "NORMAL")?;
-            database.pragma_update(None, "foreign_keys", "ON")?;
-            let version = database.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            Ok((database, version))
+        let options = Options {
+            sharing: Sharing::Shared,
+            // What a loss of power may undo is run again.
+            durability: Durability::Normal,
+            migrations: &[TABLES],
         };
-        let fail = |source| StoreError::Database {
-            path: path.clone(),
-            source,
-        };
-        let (mut database, version) = open().map_err(fail)?;
-        match version {
-            SCHEMA => {}
-            0 => {
-                let begin = |database: &mut Connection| {
-                    let transaction = database.transaction()?;
-                    transaction.execute_batch(TABLES)?;
-                    transaction.pragma_update(None, "user_version", SCHEMA)?;
-                    transaction.commit()
-                };
-                begin(&mut database).map_err(fail)?;
-            }
-            version => return Err(StoreError::TooNew { path, version }),
-        }
-        let store = Self {
-            database: Mutex::new(database),
-            path,
-            folder,
-        };
+        let database = Database::open(&data.join(DATABASE), &options)?;
+        let store = Self { database, folder };
         store.sweep()?;
         Ok(store)
     }
@@ -163,15 +134,8 @@ impl Store {
         }
     }
 
-    fn database(&self) -> MutexGuard<'_, Connection> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        read(&self.database()).map_err(|source| StoreError::Database {
-            path: self.path.clone(),
-            source,
-        })
+        Ok(self.database.read(read)?)
     }
 
     /// Does all of `change` or nothing.
@@ -179,16 +143,7 @@ impl Store {
         &self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let write = |database: &mut Connection| {
-            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = change(&transaction)?;
-            transaction.commit()?;
-            Ok(done)
-        };
-        write(&mut self.database()).map_err(|source| StoreError::Database {
-            path: self.path.clone(),
-            source,
-        })
+        Ok(self.database.write(change)?)
     }
 }
 
@@ -196,4 +151,46 @@ impl Store {
 fn strange(column: usize, text: &str) -> rusqlite::Error {
     let message = format!("`{text}` is nothing that is written there");
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables as version 1 made them: databases that hold them exist.
+    const VERSION_1: &str = "
+        CREATE TABLE file (id TEXT PRIMARY KEY, tenant TEXT, name TEXT NOT NULL, purpose TEXT NOT NULL, bytes INTEGER NOT NULL,
+            created INTEGER NOT NULL, expires INTEGER) STRICT;
+        CREATE TABLE batch (id TEXT PRIMARY KEY, tenant TEXT, key TEXT, endpoint TEXT NOT NULL, input TEXT NOT NULL,
+            created INTEGER NOT NULL, expires INTEGER NOT NULL, metadata TEXT NOT NULL, keep_output INTEGER, status TEXT NOT NULL,
+            times TEXT NOT NULL DEFAULT '{}', total INTEGER NOT NULL DEFAULT 0, completed INTEGER NOT NULL DEFAULT 0,
+            failed INTEGER NOT NULL DEFAULT 0, problems TEXT NOT NULL DEFAULT '[]', output TEXT, errors TEXT) STRICT;
+        CREATE TABLE result (batch TEXT NOT NULL REFERENCES batch (id), line INTEGER NOT NULL, answered INTEGER NOT NULL,
+            text TEXT NOT NULL, PRIMARY KEY (batch, line)) STRICT, WITHOUT ROWID;
+        INSERT INTO file VALUES ('file-1', 'acme', 'in.jsonl', 'batch', 3, 10, NULL);
+        INSERT INTO batch (id, tenant, endpoint, input, created, expires, metadata, status, total, completed)
+            VALUES ('batch_1', 'acme', '/v1/completions', 'file-1', 11, 99, '{\"a\":\"b\"}', 'in_progress', 2, 1);
+        INSERT INTO result VALUES ('batch_1', 0, 1, '{}');
+        PRAGMA user_version = 1;";
+
+    #[test]
+    fn a_database_of_version_1_goes_on() {
+        let data = tempfile::tempdir().expect("a folder");
+        let database = Connection::open(data.path().join(DATABASE)).expect("created");
+        database.execute_batch(VERSION_1).expect("written");
+        drop(database);
+        let store = Store::open(data.path()).expect("opened");
+        let file = store
+            .file("file-1", Some("acme"), 12)
+            .expect("read")
+            .expect("there");
+        assert_eq!((file.name.as_str(), file.bytes), ("in.jsonl", 3));
+        let batch = store.unfinished().expect("read").remove(0);
+        assert_eq!((batch.begun.id.as_str(), batch.counts.completed), ("batch_1", 1));
+        assert_eq!(store.done("batch_1").expect("read"), HashSet::from([0]));
+        store.put("batch_1", 1, true, "{}").expect("written");
+        drop(store);
+        let store = Store::open(data.path()).expect("opened again");
+        assert_eq!(store.unfinished().expect("read")[0].counts.completed, 2);
+    }
 }

@@ -7,6 +7,7 @@ use minijinja::{
     syntax::SyntaxConfig,
     value::{Kwargs, ValueKind},
 };
+use time::UtcDateTime;
 
 use super::{clock, json, methods};
 use crate::TextError;
@@ -80,7 +81,7 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 
 /// The time now, in UTC.
 fn strftime_now(format: &str) -> Result<String, Error> {
-    clock::strftime(clock::now(), format)
+    clock::strftime(UtcDateTime::now(), format)
         .map_err(|reason| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {reason}")))
 }
 
