@@ -1,5 +1,4 @@
 //! Whatever is drawn from the tokens that a grammar allows is what its constraint asks for.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, LazyLock};
 

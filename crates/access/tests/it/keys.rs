@@ -1,5 +1,4 @@
 //! A key's life.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,
