@@ -1,4 +1,4 @@
-//! The keys as they are now.
+//! The keys in memory, which every request is checked against.
 
 use std::{
     collections::HashMap,
@@ -19,27 +19,27 @@ use crate::{
     usage::{Query, Row, Usage},
 };
 
-/// How often the database is asked whether another process changed it: how long a revoked key goes
-/// on, at most.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often the database is checked for changes by other processes: a revoked key stays valid for
+/// at most this long.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 type Keys = HashMap<String, (Arc<Key>, Vec<StoredSecret>)>;
 
-/// Answers for every request whose it is. Nothing that it says is to be remembered beyond that
-/// request.
+/// Says which key a request belongs to. The answer holds for that request only: keys change while
+/// the server runs.
 #[derive(Debug)]
 pub struct Access {
     store: Store,
     keys: RwLock<Arc<Keys>>,
-    /// Held from reading to keeping what was read, so that nobody puts older keys in the place of
-    /// newer ones.
-    reading: Mutex<()>,
+    /// Held from reading the database to replacing `keys`, so that older keys never replace newer
+    /// ones.
+    refreshing: Mutex<()>,
     months: Months,
     usage: Usage,
 }
 
 impl Access {
-    /// The keys in `store`.
+    /// Reads the keys in `store`.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -49,7 +49,7 @@ impl Access {
             months: Months::new(store.months()?),
             store,
             keys: RwLock::default(),
-            reading: Mutex::default(),
+            refreshing: Mutex::default(),
         };
         access.refresh()?;
         Ok(access)
@@ -58,57 +58,57 @@ impl Access {
     /// Reads the keys again now.
     ///
     /// # Errors
-    /// If they cannot be read; those that were known stay.
+    /// If they cannot be read; then the keys read before stay in use.
     pub fn refresh(&self) -> Result<(), AccessError> {
-        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _refreshing = self.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
         let stored = self.store.stored()?.into_iter();
         let keys = stored.map(|stored| (stored.key.id.clone(), (Arc::new(stored.key), stored.secrets)));
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys.collect());
         Ok(())
     }
 
-    /// Starts a thread that follows what other processes change and writes what was counted, until
-    /// all others have let go of `self`.
+    /// Starts a thread that reads the keys again when another process has changed them, and writes
+    /// usage to the databases. It ends when every other reference to `self` is dropped.
     ///
     /// # Errors
-    /// If there are no more threads.
+    /// If the system starts no thread.
     pub fn follow(self: &Arc<Self>) -> io::Result<()> {
         let access = Arc::downgrade(self);
         let thread = thread::Builder::new().name("keys".to_owned());
         thread.spawn(move || follow(&access)).map(drop)
     }
 
-    /// Counts `tokens` for the month of key `id`, if no more than `most` are counted with them.
-    /// They are written within seconds.
+    /// Counts `tokens` for the current month of key `id`, unless the month's sum would exceed `most`.
+    /// They are written to the database within seconds.
     ///
     /// # Errors
-    /// If they would be more; then nothing is counted.
+    /// If the sum would exceed `most`; then nothing is counted.
     pub fn spend(&self, id: &str, tokens: u64, most: Option<u64>, now: SystemTime) -> Result<(), Exhausted> {
         self.months.spend(id, tokens, most, now)
     }
 
-    /// Takes back what was counted for a request that was not accepted after all.
+    /// Takes back tokens that were counted for a request that was then refused.
     pub fn refund(&self, id: &str, tokens: u64) {
         self.months.refund(id, tokens);
     }
 
-    /// Writes what was counted. Whoever follows does it all the time; at the end it is for the
-    /// caller.
+    /// Writes the tokens and usage counted so far. The thread of [`follow`](Self::follow) calls it all
+    /// the time; the caller calls it once more at the end.
     ///
     /// # Errors
-    /// If the database cannot be written; then a later call writes it.
+    /// If a database cannot be written; then a later call writes the same counts.
     pub fn save(&self) -> Result<(), AccessError> {
         let months = self.months.save(|spent| self.store.add_spent(spent));
-        // One that cannot be written does not keep the other from it.
+        // If one database cannot be written, the other still is.
         self.usage.save(SystemTime::now()).and(months)
     }
 
-    /// What was used.
+    /// Usage by the hour.
     pub fn usage(&self) -> &Usage {
         &self.usage
     }
 
-    /// Sums of what was used, as far as it was written, the oldest first.
+    /// Sums of the usage that was written, the oldest first.
     ///
     /// # Errors
     /// If a database cannot be read, or there are more than `most` rows.
@@ -125,7 +125,7 @@ impl Access {
         Ok(rows)
     }
 
-    /// Where they are stored.
+    /// The database of the keys.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -134,14 +134,14 @@ impl Access {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there are no keys at all, so that nobody could have one. Revoked ones count: a
-    /// server does not open because its last key was taken away.
+    /// Whether there are no keys at all. Revoked and expired keys count: a server does not become
+    /// open because its last key was revoked.
     pub fn is_empty(&self) -> bool {
         self.keys().is_empty()
     }
 
-    /// The key of that id as it is now, for whoever was let in by it a while ago; `None` if there
-    /// is none or it is over.
+    /// The key `id` as it is now, for a long request that was authenticated a while ago; `None` if it
+    /// does not exist, is revoked or has expired.
     pub fn valid(&self, id: &str, now: SystemTime) -> Option<Arc<Key>> {
         let keys = self.keys();
         let (key, _) = keys.get(id)?;
@@ -149,10 +149,10 @@ impl Access {
         (!is_over).then(|| Arc::clone(key))
     }
 
-    /// The key that `secret` is of, at the time `now`.
+    /// The key that `secret` belongs to, at the time `now`.
     ///
     /// # Errors
-    /// If it opens nothing.
+    /// If the secret is unknown, revoked or expired.
     pub fn check(&self, secret: &Secret, now: SystemTime) -> Result<Arc<Key>, Refused> {
         let keys = self.keys();
         let (key, secrets) = keys.get(secret.id()).ok_or(Refused::Unknown)?;
@@ -169,27 +169,27 @@ impl Access {
 }
 
 fn follow(access: &Weak<Access>) {
-    // None: whatever happened between opening and now is read once.
-    let mut known = None;
+    // None: changes made between opening the database and now are read once.
+    let mut known_version = None;
     loop {
         match access.upgrade() {
             None => return,
             Some(access) => {
                 let read = access.store.version().and_then(|version| {
-                    if known != Some(version) {
+                    if known_version != Some(version) {
                         access.refresh()?;
-                        known = Some(version);
+                        known_version = Some(version);
                     }
                     Ok(())
                 });
                 if let Err(error) = read {
-                    tracing::error!(%error, "keys cannot be read; those that were known stay");
+                    tracing::error!(%error, "keys cannot be read; the keys read before stay in use");
                 }
                 if let Err(error) = access.save() {
-                    tracing::error!(%error, "what was used cannot be written yet");
+                    tracing::error!(%error, "usage cannot be written yet");
                 }
             }
         }
-        thread::sleep(EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
 }

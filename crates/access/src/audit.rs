@@ -1,8 +1,8 @@
-//! What was changed, when and by whom: a line of JSON for every action, appended to `audit.jsonl`
-//! of the data folder.
+//! The audit log: what was changed, when and by whom. Every action is a line of JSON that is
+//! appended to `audit.jsonl` in the data folder.
 //!
-//! The file is opened for each line: actions are rare, and a file that was renamed away to be kept
-//! is begun anew without anybody being told.
+//! The file is opened for each line: actions are rare, and a file that was renamed (log rotation)
+//! is created again without a signal to the server.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,61 +18,61 @@ use time::{UtcDateTime, format_description::well_known::Rfc3339};
 
 use crate::secret::Secret;
 
-/// Its name in the data folder.
+/// The name of the audit log in the data folder.
 pub const AUDIT_FILE: &str = "audit.jsonl";
 
-/// What is kept of a text, in characters: lines stay short, whatever clients send.
-const LONGEST: usize = 300;
+/// Characters of a text that are written. It keeps lines short, whatever clients send.
+const LONGEST_TEXT: usize = 300;
 
-/// Who acted.
+/// Who requested an action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "by", rename_all = "lowercase")]
 pub enum Actor {
-    /// Somebody at the machine, by the command line.
+    /// A user of the command line on the server's machine, or the adapters file.
     Local,
-    /// A key.
+    /// The holder of an API key.
     Key {
-        /// Its public id.
+        /// The public id of the key.
         key: String,
-        /// What people call it.
+        /// The name of the key.
         name: String,
     },
-    /// Whoever came, to a server without keys.
+    /// A client of a server without keys.
     Anybody,
 }
 
-/// How it ended.
+/// How an action ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// As it was wanted.
+    /// It was carried out.
     Done,
-    /// It was not allowed, not possible or not understood; nothing was changed.
+    /// It was not allowed, not possible or malformed. Nothing was changed.
     Refused,
-    /// Through a fault of the server.
+    /// It failed because of an error of the server.
     Failed,
-    /// The client went away before the action began.
+    /// The client disconnected before the action began.
     BrokenOff,
 }
 
-/// Something that was done, or was to be.
+/// An action that was requested.
 #[derive(Clone, Debug, Serialize)]
 pub struct Action {
-    /// Who did it.
+    /// Who requested it.
     #[serde(flatten)]
     pub actor: Actor,
-    /// Where the request came from.
+    /// The address that the request came from.
     pub remote: Option<SocketAddr>,
     /// `adapter.add`, `key.rotate` and so on.
     pub action: &'static str,
-    /// The adapter or the key.
+    /// The name of the adapter or the key.
     pub what: Option<String>,
-    /// What was asked for besides.
+    /// The other fields of the request.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub details: Map<String, Value>,
-    /// How it ended.
+    /// How the action ended.
     pub outcome: Outcome,
-    /// Why it was not done.
+    /// Why it was not carried out.
     pub error: Option<String>,
     /// The request's `x-request-id`.
     pub request_id: Option<String>,
@@ -85,33 +85,33 @@ struct Line<'a> {
     action: &'a Action,
 }
 
-/// Where actions are written.
+/// The file that actions are written to.
 #[derive(Clone, Debug)]
 pub struct Audit(PathBuf);
 
 impl Audit {
-    /// In a data folder.
+    /// The audit log of a data folder.
     pub(crate) fn new(folder: &Path) -> Self {
         Self(folder.join(AUDIT_FILE))
     }
 
-    /// Appends a line. Credentials in texts are left out. What cannot be written is logged and
-    /// lost: the action has been done.
+    /// Appends a line. Credentials in texts are removed. A line that cannot be written is logged and
+    /// lost, because the action has been carried out already.
     pub fn write(&self, action: &Action, now: SystemTime) {
-        let text = |text: &String| first(&redacted(text), LONGEST);
+        let text = |text: &String| shortened_text(&redacted(text), LONGEST_TEXT);
         let action = Action {
             what: action.what.as_ref().map(text),
-            error: action.error.as_ref().map(|error| text(&sentence(error))),
+            error: action.error.as_ref().map(|error| text(&first_sentence(error))),
             request_id: action.request_id.as_ref().map(text),
             details: action
                 .details
                 .iter()
-                .map(|(name, value)| (name.clone(), shortened(value)))
+                .map(|(name, value)| (name.clone(), shortened_value(value)))
                 .collect(),
             ..action.clone()
         };
         let line = Line {
-            time: written(now),
+            time: timestamp(now),
             action: &action,
         };
         let appended = serde_json::to_string(&line)
@@ -136,60 +136,60 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         options.mode(0o600);
     }
     let file = options.open(path)?;
-    // Against others who take back what they could not write whole; not waited for, since anybody
-    // may hold it.
+    // Against other writers that truncate a line they could not write whole. Not waited for, because
+    // any process may hold the lock.
     let is_locked = file.try_lock().is_ok();
-    let taken = (&file).write(line.as_bytes())?;
-    if taken == line.len() {
+    let written = (&file).write(line.as_bytes())?;
+    if written == line.len() {
         return Ok(());
     }
     if is_locked {
-        take_back(&file, taken as u64)?;
+        truncate(&file, written as u64)?;
     }
     Err(io::Error::new(
         io::ErrorKind::StorageFull,
-        format!("only {taken} of {} bytes could be written", line.len()),
+        format!("only {written} of {} bytes could be written", line.len()),
     ))
 }
 
-fn take_back(file: &File, bytes: u64) -> io::Result<()> {
+fn truncate(file: &File, bytes: u64) -> io::Result<()> {
     let length = file.metadata()?.len();
     file.set_len(length.saturating_sub(bytes))
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-fn written(now: SystemTime) -> String {
+fn timestamp(now: SystemTime) -> String {
     let now = UtcDateTime::from(now);
     let now = now.replace_millisecond(now.millisecond()).unwrap_or(now);
-    // Every time that a clock shows can be written.
+    // RFC 3339 has a form for every time that a clock shows.
     now.format(&Rfc3339).unwrap_or_default()
 }
 
-/// Up to the end of the first sentence; the rest says what could be done instead.
-fn sentence(text: &str) -> String {
+/// The first sentence of an error message; the others give the remedy.
+fn first_sentence(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.split_once(". ").map_or(line, |(first, _)| first).to_owned()
 }
 
-fn first(text: &str, most: usize) -> String {
+fn shortened_text(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
-fn shortened(value: &Value) -> Value {
+fn shortened_value(value: &Value) -> Value {
     match value {
-        Value::String(text) => first(&redacted(text), LONGEST).into(),
+        Value::String(text) => shortened_text(&redacted(text), LONGEST_TEXT).into(),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         Value::Array(_) | Value::Object(_) => match value.to_string() {
-            text if text.chars().count() <= LONGEST && text == redacted(&text) => value.clone(),
-            text => first(&redacted(&text), LONGEST).into(),
+            text if text.chars().count() <= LONGEST_TEXT && text == redacted(&text) => value.clone(),
+            text => shortened_text(&redacted(&text), LONGEST_TEXT).into(),
         },
     }
 }
 
-/// A text without keys of ours, and without what stands before the `@` or behind the `?` of a URL.
+/// A text without the random part of API keys, and without the user name, password and query of URLs.
 fn redacted(text: &str) -> String {
     let is_end = |letter: char| letter.is_whitespace() || "`'\"<>,;()".contains(letter);
     text.split_inclusive(is_end)
@@ -345,7 +345,7 @@ mod tests {
         ] {
             assert_eq!(redacted(text), shown);
         }
-        let details = shortened(&json!({"a": [secret.reveal()]})).to_string();
+        let details = shortened_value(&json!({"a": [secret.reveal()]})).to_string();
         assert!(!details.contains(secret.reveal()), "{details}");
     }
 

@@ -2,13 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-/// Grants of a key, at most.
+/// The most grants that a key may have.
 const LIMIT: usize = 256;
-/// The longest, in bytes: twice an adapter's name, since paths are granted too.
+/// The longest grant in bytes: twice the longest name of an adapter, because paths are granted too.
 const LONGEST: usize = 256;
 
-/// An adapter's name, or a pattern in which each `*` stands for any text, `/` included; `base` is
-/// the base, which no pattern but `*` covers.
+/// The name of an adapter, or a pattern in which each `*` stands for any text, `/` included. `base`
+/// is the base model, which no pattern except `*` covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant(String);
 
@@ -36,20 +36,19 @@ impl fmt::Display for Grant {
 }
 
 impl Grant {
-    /// Whether it covers the adapter called `name`.
+    /// Whether the grant covers the adapter `name`.
     pub fn covers(&self, name: &str) -> bool {
         self.0 != "base" && matches(self.0.as_bytes(), name.as_bytes())
     }
 
-    /// Whether it covers the base.
+    /// Whether the grant covers the base.
     pub fn covers_base(&self) -> bool {
         self.0 == "base" || self.0 == "*"
     }
 }
 
-/// Remembers the last `*` and what it took, and lets it take one byte more where the rest does not
-/// match. Takes
-/// |pattern| · |name| comparisons at most.
+/// Whether a name matches a pattern. Backtracks to the last `*` and extends what that matched by one
+/// byte, so it takes at most |pattern| · |name| comparisons.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut read) = (0, 0);
     let mut star = None;
@@ -80,15 +79,15 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 pub struct Grants(Vec<Grant>);
 
 impl Grants {
-    /// Everything: the base and all adapters.
+    /// The base and all adapters.
     pub fn all() -> Self {
         Self(vec![Grant("*".to_owned())])
     }
 
-    /// These.
+    /// Reads grants as they are written.
     ///
     /// # Errors
-    /// A sentence, if one cannot be read or there are more than 256.
+    /// A sentence, if one of them is invalid or there are more than 256.
     pub fn parse<T: AsRef<str>>(texts: &[T]) -> Result<Self, String> {
         if texts.len() > LIMIT {
             return Err(format!(
@@ -100,17 +99,17 @@ impl Grants {
         Ok(Self(grants.collect::<Result<_, _>>()?))
     }
 
-    /// Whether they cover the adapter called `name`.
+    /// Whether one of the grants covers the adapter `name`.
     pub fn cover(&self, name: &str) -> bool {
         self.0.iter().any(|grant| grant.covers(name))
     }
 
-    /// Whether they cover the base.
+    /// Whether one of the grants covers the base.
     pub fn cover_base(&self) -> bool {
         self.0.iter().any(Grant::covers_base)
     }
 
-    /// As they are written.
+    /// The grants as they are written.
     pub fn texts(&self) -> Vec<String> {
         self.0.iter().map(Grant::to_string).collect()
     }

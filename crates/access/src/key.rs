@@ -1,4 +1,4 @@
-//! A key as it is stored.
+//! API keys: their fields and changes.
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
@@ -8,15 +8,16 @@ use crate::{
     limits::{KeyLimits, LimitChanges},
 };
 
-/// The longest name of a key or tenant, in bytes.
+/// The longest name of a key or a tenant, in bytes.
 const LONGEST: usize = 128;
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Use the adapters that its grants cover.
+    /// Use the adapters that the key's grants cover.
     Use,
-    /// That, and add adapters under names that its grants cover, and change those that it added.
+    /// Like `Use`, and add adapters under names that the grants cover, and change those that were
+    /// added with this key.
     Manage,
     /// Everything.
     Admin,
@@ -48,81 +49,81 @@ impl FromStr for Role {
 /// A key, without its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Public, part of its secrets.
+    /// The public id, which is part of the key's secrets.
     pub id: String,
-    /// What people call it; no two have the same.
+    /// The name that people use. No two keys have the same name.
     pub name: String,
-    /// What it may do.
+    /// What the key may do.
     pub role: Role,
-    /// Whose requests share prefixes and a fair share with its own.
+    /// The tenant: requests of all its keys share a prefix cache and a fair share.
     pub tenant: String,
-    /// What it may use. An admin may use everything.
+    /// What the key may use. An admin key may use everything.
     pub grants: Grants,
-    /// How much its requests may take.
+    /// Rate limits and quotas of the key's requests.
     pub limits: KeyLimits,
-    /// When it was made.
+    /// When the key was created.
     pub created: SystemTime,
-    /// When it ends, if it does.
+    /// When the key expires; `None` is never.
     pub expires: Option<SystemTime>,
-    /// When it was revoked.
+    /// When the key was revoked; `None` if it was not.
     pub revoked: Option<SystemTime>,
 }
 
 impl Key {
-    /// Whether it may use the adapter called `name`.
+    /// Whether the key may use the adapter `name`.
     pub fn may_use(&self, name: &str) -> bool {
         self.role == Role::Admin || self.grants.cover(name)
     }
 
-    /// Whether it may use the base.
+    /// Whether the key may use the base.
     pub fn may_use_base(&self) -> bool {
         self.role == Role::Admin || self.grants.cover_base()
     }
 }
 
-/// What a new key is to be.
+/// The fields of a key that is to be created.
 #[derive(Clone, Debug)]
 pub struct NewKey {
-    /// 1 to 128 bytes, without control characters.
+    /// The name: 1 to 128 bytes without control characters.
     pub name: String,
-    /// What it may do.
+    /// What the key may do.
     pub role: Role,
-    /// The same form as a name; `None`: its name.
+    /// The tenant, in the form of a name; `None` is the key's name.
     pub tenant: Option<String>,
-    /// What it may use.
+    /// What the key may use.
     pub grants: Grants,
-    /// How much its requests may take.
+    /// Rate limits and quotas of the key's requests.
     pub limits: KeyLimits,
-    /// When it ends.
+    /// When the key expires; `None` is never.
     pub expires: Option<SystemTime>,
 }
 
-/// What is to be changed of a key; `None` leaves a field as it is.
+/// Changes of a key; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// What it may do.
+    /// What the key may do.
     pub role: Option<Role>,
-    /// Its tenant.
+    /// The tenant.
     pub tenant: Option<String>,
-    /// What it may use.
+    /// What the key may use.
     pub grants: Option<Grants>,
-    /// How much its requests may take.
+    /// Rate limits and quotas of the key's requests.
     pub limits: LimitChanges,
-    /// When it ends; `Some(None)`: never.
+    /// When the key expires; `Some(None)` is never.
     pub expires: Option<Option<SystemTime>>,
 }
 
-/// What a change may do to the admins' keys.
+/// Whether a change may leave the server without an admin key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admins {
-    /// There is an admin's key for as long as before: for whoever could not make another one
-    /// without.
+    /// It may not: after the change, an admin key exists for at least as long as before. For clients
+    /// over HTTP, who could not create another one.
     OneStays,
-    /// All of them may end.
+    /// It may: a user of the command line can create another admin key.
     MayEnd,
 }
 
-/// Whether `text` can be a key's or tenant's name.
+/// Checks that `text` can be the name of a key or a tenant.
 pub(crate) fn check_name(what: &str, text: &str) -> Result<(), AccessError> {
     let problem = match text {
         "" => "is empty",

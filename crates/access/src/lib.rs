@@ -1,15 +1,15 @@
-//! API keys: who they are, what they may use, and what they added and used.
+//! API keys: what they may do, what they added and used, and the audit log.
 //!
 //! ```text
 //!  secret   the text that a client sends, and its SHA-256, which is all that is stored
 //!   grant   which adapters a key may use
-//!    key    a name, a role, a tenant, grants, limits, an end
-//!  limits   how much its requests may take
-//!   month   the tokens that it spent this month
-//!   store   keys, their months and who added which adapter, in SQLite
-//!  access   the keys as they are now, for every request
-//!   audit   what was changed by whom, a line for each action
-//!   usage   requests and tokens by the hour, in an SQLite of their own
+//!     key   a name, a role, a tenant, grants, limits, an expiry
+//!  limits   rate limits and quotas of a key
+//!   month   the tokens that a key used this month
+//!   store   keys, their monthly tokens and the owners of adapters, in SQLite
+//!  access   the keys in memory, for every request
+//!   audit   who changed what: a line for each action
+//!   usage   requests and tokens by the hour, in an SQLite database of their own
 //! ```
 //!
 //! This crate knows no HTTP and no adapters: names are text.

@@ -1,6 +1,7 @@
-//! Tokens of the running month, per key.
+//! The monthly quota: tokens of the current month, per key.
 //!
-//! They are counted here and written every second or so: a crash loses what was counted since.
+//! Tokens are counted in memory and written to the database every second or so: a crash loses what
+//! was counted since.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use std::{
 
 use time::UtcDateTime;
 
-/// A month of the calendar in UTC, counted from year 0.
+/// A calendar month in UTC, counted from year 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Month(pub(crate) i64);
 
@@ -21,7 +22,7 @@ impl Month {
     }
 }
 
-/// How long it is until the next month begins in UTC.
+/// The time until the next month begins in UTC.
 fn until_next(now: SystemTime) -> Duration {
     let date = UtcDateTime::from(now);
     let days = date.month().length(date.year()) - date.day();
@@ -32,29 +33,30 @@ fn until_next(now: SystemTime) -> Duration {
     midnight + Duration::from_secs(u64::from(days) * 24 * 3600)
 }
 
-/// More tokens were asked for than the month has left.
+/// The request needs more tokens than are left of the month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// Tokens that were counted this month.
+    /// Tokens counted this month.
     pub spent: u64,
-    /// How long it is until the next month.
+    /// The time until the next month.
     pub until_next: Duration,
 }
 
-/// What was counted for a key.
+/// The tokens of a key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
     pub(crate) month: Month,
     pub(crate) tokens: u64,
-    /// Of these, what the database does not have; negative after what was given back.
+    /// Those of them that the database does not have yet; negative after a refund of tokens that it
+    /// has.
     pub(crate) unsaved: i64,
 }
 
-/// The running month of every key that spent something in it.
+/// The current month of every key that used tokens in it.
 #[derive(Debug, Default)]
 pub(crate) struct Months {
     known: Mutex<HashMap<String, Spent>>,
-    /// Held while the database is written: two at once would add the same twice.
+    /// Held while the database is written: two writers would add the same tokens twice.
     saving: Mutex<()>,
 }
 
@@ -74,7 +76,7 @@ impl Months {
         }
     }
 
-    /// Counts `tokens` for a key, if no more than `most` have been counted with them.
+    /// Counts `tokens` for a key, unless the month's sum would exceed `most`.
     pub(crate) fn spend(
         &self,
         key: &str,
@@ -96,7 +98,7 @@ impl Months {
             });
         }
         match known.get_mut(key) {
-            // A clock that was set back does not give a month twice.
+            // Setting the clock back does not start the quota again.
             Some(entry) if entry.month >= month => {
                 entry.tokens = sum;
                 entry.unsaved = entry.unsaved.saturating_add_unsigned(tokens);
@@ -116,7 +118,7 @@ impl Months {
         Ok(())
     }
 
-    /// Takes back what was counted a moment ago.
+    /// Takes back tokens that were counted a moment ago.
     pub(crate) fn refund(&self, key: &str, tokens: u64) {
         if let Some(spent) = self.lock().get_mut(key) {
             let back = tokens.min(spent.tokens);
@@ -125,7 +127,8 @@ impl Months {
         }
     }
 
-    /// What `save` is to write. If it cannot, it is asked again for the same.
+    /// Gives `save` the tokens that the database does not have. If `save` fails, the next call gives
+    /// it the same tokens again.
     pub(crate) fn save<E>(&self, save: impl FnOnce(&[(String, Spent)]) -> Result<(), E>) -> Result<(), E> {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = |(key, spent): (&String, &Spent)| (spent.unsaved != 0).then(|| (key.clone(), *spent));
@@ -133,7 +136,7 @@ impl Months {
         if unsaved.is_empty() {
             return Ok(());
         }
-        // Not under the lock: requests do not wait for the disk.
+        // Without the lock, so that requests do not wait for the disk.
         save(&unsaved)?;
         let mut known = self.lock();
         for (key, saved) in unsaved {

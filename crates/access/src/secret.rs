@@ -1,4 +1,4 @@
-//! The text that a client sends: `mg-`, the key's public id, `-`, and 32 random bytes in base64url.
+//! The secret of a key, which clients send: `mg-`, the key's public id, `-`, and 32 random bytes in base64url.
 
 use std::fmt;
 
@@ -7,18 +7,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::AccessError;
 
-/// What every key begins with, so that people and scanners of repositories tell one when they see
-/// it.
+/// The prefix of every secret, by which people and secret scanners recognise one.
 const PREFIX: &str = "mg-";
-/// Letters of an id. 32¹² ids: two keys never have the same.
+/// Letters of an id. There are 32¹² ids, so two keys never get the same one.
 const ID_LETTERS: usize = 12;
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// Random bytes behind the id.
+/// Random bytes after the id.
 const BYTES: usize = 32;
-/// Characters of those in base64url.
+/// Characters of the random bytes in base64url.
 const ENCODED: usize = 43;
 
-/// A secret in clear. It is shown once and stored nowhere; `Debug` does not show it.
+/// A secret in plain text. It is shown once and never stored; `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -28,18 +27,18 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The SHA-256 of a secret. A fast hash is right: there is nothing to guess in 256 random bits.
+/// The SHA-256 of a secret. A fast hash is enough, because 256 random bits cannot be guessed.
 pub(crate) type Hash = [u8; 32];
 
 impl Secret {
-    /// A new secret of the key `id`.
+    /// Creates a secret for the key `id`.
     pub(crate) fn new(id: &str) -> Result<Self, AccessError> {
         let mut bytes = [0; BYTES];
         getrandom::fill(&mut bytes).map_err(AccessError::Random)?;
         Ok(Self(format!("{PREFIX}{id}-{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// A new public id.
+    /// Creates the public id of a key.
     pub(crate) fn new_id() -> Result<String, AccessError> {
         let mut bytes = [0; ID_LETTERS];
         getrandom::fill(&mut bytes).map_err(AccessError::Random)?;
@@ -49,7 +48,7 @@ impl Secret {
         Ok(letters.collect())
     }
 
-    /// Reads what a client sent; `None` if no key looks like that.
+    /// Reads the text that a client sent; `None` if it does not have the form of a secret.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, random) = text.strip_prefix(PREFIX)?.split_once('-')?;
         let is_id = id.len() == ID_LETTERS && id.bytes().all(|letter| ALPHABET.contains(&letter));
@@ -60,12 +59,12 @@ impl Secret {
         (is_id && is_random).then(|| Self(text.to_owned()))
     }
 
-    /// The public id of the key it is for.
+    /// The public id of the key that the secret belongs to.
     pub fn id(&self) -> &str {
         &self.0[PREFIX.len()..PREFIX.len() + ID_LETTERS]
     }
 
-    /// The text, to be shown once.
+    /// The plain text, to be shown once.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,7 +1,6 @@
 //! Keys in SQLite, in `keys.sqlite` of the data folder.
 //!
-//! The database is shared: commands change it while a server runs (in WAL mode neither waits for
-//! the other for long).
+//! The database is shared: commands change it while a server runs.
 
 use std::{
     collections::HashMap,
@@ -31,7 +30,7 @@ const TABLES: &str = "
         name TEXT NOT NULL UNIQUE,
         role TEXT NOT NULL,
         tenant TEXT NOT NULL,
-        -- A list of texts, as JSON.
+        -- A list of strings, as JSON.
         grants TEXT NOT NULL,
         -- These in seconds since 1970.
         created INTEGER NOT NULL,
@@ -40,22 +39,22 @@ const TABLES: &str = "
     ) STRICT;
     CREATE TABLE secret (
         key TEXT NOT NULL REFERENCES key (id),
-        -- SHA-256 of the text.
+        -- SHA-256 of the secret.
         hash BLOB NOT NULL,
         expires INTEGER
     ) STRICT;
-    -- Which key added an adapter.
+    -- The key that added an adapter.
     CREATE TABLE owner (
         adapter TEXT PRIMARY KEY,
         key TEXT NOT NULL REFERENCES key (id)
     ) STRICT;
 ";
 
-/// What version 2 added.
+/// The additions of version 2.
 const LIMITS: &str = "
-    -- As JSON, without what is not bounded.
+    -- As JSON, without the limits that are not set.
     ALTER TABLE key ADD COLUMN limits TEXT NOT NULL DEFAULT '{}';
-    -- The tokens of a key's last month that has any.
+    -- The tokens of the last month in which a key used any.
     CREATE TABLE spent (
         key TEXT PRIMARY KEY REFERENCES key (id),
         -- Counted from year 0.
@@ -64,7 +63,7 @@ const LIMITS: &str = "
     ) STRICT;
 ";
 
-/// The hash of a secret, and when that ends.
+/// The hash of a secret, and when the secret expires.
 pub(crate) type StoredSecret = (Hash, Option<SystemTime>);
 
 /// A key with its secrets.
@@ -74,7 +73,7 @@ pub(crate) struct Stored {
     pub(crate) secrets: Vec<StoredSecret>,
 }
 
-/// The database.
+/// The database of the keys.
 #[derive(Debug)]
 pub struct Store {
     database: Database,
@@ -88,15 +87,15 @@ fn seconds(time: SystemTime) -> i64 {
 
 fn time(seconds: i64) -> SystemTime {
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    // What no clock can show is the end of time as well.
+    // A time that the clock cannot represent is treated as past.
     UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
 }
 
 impl Store {
-    /// Opens the keys of a data folder, or begins them there.
+    /// Opens the keys of a data folder; creates folder and database where they do not exist.
     ///
     /// # Errors
-    /// If the folder cannot be made or the database cannot be used.
+    /// If the database cannot be opened or created.
     pub fn open(folder: &Path) -> Result<Self, AccessError> {
         let options = Options {
             sharing: Sharing::Shared,
@@ -114,12 +113,12 @@ impl Store {
         self.database.path().parent().unwrap_or(Path::new(""))
     }
 
-    /// Where changes are written down: beside the database, by whoever makes them.
+    /// The audit log beside the database, to which callers write the changes that they make.
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
 
-    /// Does all of `change` or nothing.
+    /// Makes all of `change` or nothing.
     fn write<T>(
         &self,
         change: impl FnOnce(&Transaction<'_>) -> Result<Result<T, AccessError>, rusqlite::Error>,
@@ -127,7 +126,7 @@ impl Store {
         self.database.write_if(change)?
     }
 
-    /// A number that changes when another connection has changed the database.
+    /// A number that differs after another connection has changed the database.
     pub(crate) fn version(&self) -> Result<i64, AccessError> {
         let version =
             |connection: &Connection| connection.pragma_query_value(None, "data_version", |row| row.get(0));
@@ -137,7 +136,7 @@ impl Store {
     /// All keys, the oldest first.
     ///
     /// # Errors
-    /// If the database cannot be read, or holds what no key can be.
+    /// If the database cannot be read, or a row is not a valid key.
     pub fn keys(&self) -> Result<Vec<Key>, AccessError> {
         Ok(self.stored()?.into_iter().map(|stored| stored.key).collect())
     }
@@ -156,7 +155,7 @@ impl Store {
             Option<i64>,
         );
         let read = |connection: &Connection| -> Read {
-            // One transaction, so that keys and secrets are of one moment.
+            // One transaction, so that keys and secrets are read from the same state.
             let database = connection.unchecked_transaction()?;
             let rows = database
                 .prepare("SELECT id, name, role, tenant, grants, limits, created, expires, revoked FROM key ORDER BY rowid")?
@@ -204,10 +203,10 @@ impl Store {
         stored.collect()
     }
 
-    /// Makes a key. Its secret is nowhere else from then on.
+    /// Creates a key. The secret that is returned is stored nowhere.
     ///
     /// # Errors
-    /// If the name is taken or cannot be one, or the database cannot be written.
+    /// If the name is taken or invalid, or the database cannot be written.
     pub fn add(&self, new: &NewKey) -> Result<(Key, Secret), AccessError> {
         check_name("name", &new.name)?;
         let tenant = new.tenant.as_ref().unwrap_or(&new.name);
@@ -251,17 +250,16 @@ impl Store {
         Ok((key, secret))
     }
 
-    /// Ends a key, named by its id or name, for good. A second time changes nothing.
+    /// Revokes the key with this id or name, permanently. Revoking it again changes nothing.
     ///
     /// # Errors
-    /// If there is no such key, `admins` are not to be without it, or the database cannot be
-    /// written.
+    /// If the key does not exist, `admins` forbids it, or the database cannot be written.
     pub fn revoke(&self, key: &str, admins: Admins) -> Result<Key, AccessError> {
         self.write(|transaction| {
             let Some(id) = find(transaction, key)? else {
                 return Ok(Err(AccessError::Unknown(key.to_owned())));
             };
-            let before = last_end(transaction)?;
+            let before = last_admin_expiry(transaction)?;
             transaction.execute(
                 "UPDATE key SET revoked = coalesce(revoked, ?) WHERE id = ?",
                 params![seconds(SystemTime::now()), id],
@@ -271,17 +269,18 @@ impl Store {
         .and_then(|id| self.key(&id))
     }
 
-    /// Gives a key, named by its id or name, another secret; those that it has end at `until`, if
-    /// they do not before.
+    /// Creates another secret for the key with this id or name. Its present secrets expire at
+    /// `until`, or earlier if they would anyway.
     ///
     /// # Errors
-    /// If there is no such key, it is revoked, or the database cannot be written.
+    /// If the key does not exist or is revoked, or the database cannot be written.
     pub fn rotate(&self, key: &str, until: SystemTime) -> Result<(Key, Secret), AccessError> {
         let (id, secret) = self.write(|transaction| {
-            let (id, secret) = match alive(transaction, key)?.and_then(|id| Ok((Secret::new(&id)?, id))) {
-                Ok((secret, id)) => (id, secret),
-                Err(error) => return Ok(Err(error)),
-            };
+            let (id, secret) =
+                match find_unrevoked(transaction, key)?.and_then(|id| Ok((Secret::new(&id)?, id))) {
+                    Ok((secret, id)) => (id, secret),
+                    Err(error) => return Ok(Err(error)),
+                };
             transaction.execute(
                 "UPDATE secret SET expires = min(coalesce(expires, ?1), ?1) WHERE key = ?2",
                 params![seconds(until), id],
@@ -296,21 +295,21 @@ impl Store {
         Ok((self.key(&id)?, secret))
     }
 
-    /// Changes a key, named by its id or name.
+    /// Changes the key with this id or name.
     ///
     /// # Errors
-    /// If there is no such key, it is revoked, a field is not right, `admins` are not to be without
-    /// it, or the database cannot be written.
+    /// If the key does not exist or is revoked, a field is invalid, `admins` forbids the change, or
+    /// the database cannot be written.
     pub fn set(&self, key: &str, changes: &Changes, admins: Admins) -> Result<Key, AccessError> {
         if let Some(tenant) = &changes.tenant {
             check_name("tenant", tenant)?;
         }
         self.write(|transaction| {
-            let id = match alive(transaction, key)? {
+            let id = match find_unrevoked(transaction, key)? {
                 Ok(id) => id,
                 Err(error) => return Ok(Err(error)),
             };
-            let before = last_end(transaction)?;
+            let before = last_admin_expiry(transaction)?;
             if let Some(role) = changes.role {
                 transaction.execute(
                     "UPDATE key SET role = ? WHERE id = ?",
@@ -328,7 +327,7 @@ impl Store {
                 let limits: String =
                     transaction.query_row("SELECT limits FROM key WHERE id = ?", [&id], |row| row.get(0))?;
                 let limits: KeyLimits = match serde_json::from_str(&limits) {
-                    Ok(limits) => changes.limits.of(limits),
+                    Ok(limits) => changes.limits.apply_to(limits),
                     Err(error) => {
                         let problem = error.to_string();
                         return Ok(Err(AccessError::Damaged {
@@ -351,20 +350,20 @@ impl Store {
         .and_then(|id| self.key(&id))
     }
 
-    /// The key of that id or name.
+    /// The key with this id or name.
     ///
     /// # Errors
-    /// If there is none, or the database cannot be read.
+    /// If the key does not exist, or the database cannot be read.
     pub fn key(&self, key: &str) -> Result<Key, AccessError> {
         let mut keys = self.keys()?;
-        // An id before a name that looks like one.
+        // An id takes precedence over a name that looks like an id.
         let by_id = keys.iter().position(|found| found.id == key);
         let found = by_id.or_else(|| keys.iter().position(|found| found.name == key));
         let found = found.ok_or_else(|| AccessError::Unknown(key.to_owned()))?;
         Ok(keys.swap_remove(found))
     }
 
-    /// The tokens of every key's last month.
+    /// The tokens of the last month of every key.
     pub(crate) fn months(&self) -> Result<Vec<(String, Month, u64)>, AccessError> {
         let months = self.database.read(|database| {
             let mut statement = database.prepare("SELECT key, month, tokens FROM spent")?;
@@ -381,8 +380,8 @@ impl Store {
         Ok(months)
     }
 
-    /// Adds what was counted since it was last written. Added, not put in its place: another server
-    /// may have the folder too.
+    /// Adds the tokens that were counted since the last call. They are added to the stored sum, because
+    /// other processes may write to the database too.
     pub(crate) fn add_spent(&self, spent: &[(String, Spent)]) -> Result<(), AccessError> {
         self.write(|transaction| {
             let mut statement = transaction.prepare(
@@ -396,8 +395,8 @@ impl Store {
         })
     }
 
-    /// Makes key `id` the one that added `adapter`, unless another is; whether it is now, and
-    /// whether it was not before.
+    /// Makes key `id` the owner of `adapter`, unless another key is. Returns whether `id` is the owner
+    /// now, and whether the ownership is new.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -415,7 +414,7 @@ impl Store {
         })
     }
 
-    /// Which key added `adapter`.
+    /// The key that owns `adapter` because it added it.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -427,7 +426,7 @@ impl Store {
         Ok(owner)
     }
 
-    /// Forgets who added `adapter`.
+    /// Removes the ownership of `adapter`.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -447,7 +446,7 @@ fn insert_secret(transaction: &Transaction<'_>, secret: &Secret) -> rusqlite::Re
 }
 
 fn find(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<String>> {
-    // An id before a name that looks like one.
+    // An id takes precedence over a name that looks like an id.
     transaction
         .query_row(
             "SELECT id FROM key WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1",
@@ -457,8 +456,8 @@ fn find(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<Str
         .optional()
 }
 
-/// The id of a key that is not revoked.
-fn alive(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Result<String, AccessError>> {
+/// The id of the key with this id or name, if it is not revoked.
+fn find_unrevoked(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Result<String, AccessError>> {
     let Some(id) = find(transaction, key)? else {
         return Ok(Err(AccessError::Unknown(key.to_owned())));
     };
@@ -472,8 +471,8 @@ fn alive(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<Result<St
     })
 }
 
-/// Until when there is an admin's key.
-fn last_end(transaction: &Transaction<'_>) -> rusqlite::Result<Option<i64>> {
+/// The latest expiry of the admin keys that are not revoked, in seconds since 1970.
+fn last_admin_expiry(transaction: &Transaction<'_>) -> rusqlite::Result<Option<i64>> {
     transaction.query_row(
         "SELECT max(coalesce(expires, ?)) FROM key WHERE role = ? AND revoked IS NULL",
         params![i64::MAX, Role::Admin.to_string()],
@@ -481,7 +480,7 @@ fn last_end(transaction: &Transaction<'_>) -> rusqlite::Result<Option<i64>> {
     )
 }
 
-/// Whether what was done to `key` since `before` may be.
+/// Checks a change of `key` that was made when the latest expiry of admin keys was `before`.
 fn check_admins(
     transaction: &Transaction<'_>,
     admins: Admins,
@@ -489,7 +488,9 @@ fn check_admins(
     key: &str,
 ) -> rusqlite::Result<Result<(), AccessError>> {
     Ok(match admins {
-        Admins::OneStays if last_end(transaction)? < before => Err(AccessError::LastAdmin(key.to_owned())),
+        Admins::OneStays if last_admin_expiry(transaction)? < before => {
+            Err(AccessError::LastAdmin(key.to_owned()))
+        }
         Admins::OneStays | Admins::MayEnd => Ok(()),
     })
 }

@@ -105,7 +105,7 @@ pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, 
         role: changes.role.unwrap_or(Role::Use),
         tenant: changes.tenant,
         grants: changes.grants.unwrap_or_else(Grants::all),
-        limits: changes.limits.of(KeyLimits::default()),
+        limits: changes.limits.apply_to(KeyLimits::default()),
         expires: changes.expires.flatten(),
     };
     let (key, secret) = state.keys(move |store| store.add(&new)).await?;

@@ -1,10 +1,10 @@
-//! What was used: requests and tokens of every key and adapter by the hour, in `usage.sqlite` of
-//! the data folder.
+//! Usage: requests and tokens of every key and adapter by the hour, in `usage.sqlite` of the data
+//! folder.
 //!
-//! Requests are counted in memory when they end, and written every second or so by whoever follows
-//! ([`Access::follow`](crate::Access::follow)): a crash loses what was counted since, and requests
-//! under way. An hour has a row for each key and adapter that had a request in it; rows are kept
-//! for 400 days.
+//! Requests are counted in memory when they end, and written every second or so by the thread of
+//! [`Access::follow`](crate::Access::follow): a crash loses what was counted since, and running
+//! requests. An hour has a row for each key and adapter that had a request in it. Rows are kept for
+//! 400 days.
 
 mod report;
 mod store;
@@ -26,36 +26,36 @@ pub use store::USAGE_FILE;
 use crate::error::AccessError;
 
 const HOUR: u64 = 3600;
-/// How long rows are kept: a year, and a month to ask for it.
+/// How long rows are kept: a year, and a month to make its report.
 const KEPT: Duration = Duration::from_secs(400 * 24 * HOUR);
-/// Rows that wait to be written, at most: they are few unless the disk is full for long.
+/// The most rows that wait to be written. There are few, unless the disk is full for a long time.
 const MOST_WAITING: usize = 100_000;
 
-/// Whose a request is and what answers it.
+/// Who sent a request, and which adapter answered it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Used {
-    /// The key's id; `None` on a server without keys.
+    /// The id of the key; `None` on a server without keys.
     pub key: Option<String>,
-    /// The key's tenant.
+    /// The tenant of the key; `None` on a server without keys.
     pub tenant: Option<String>,
-    /// The adapter's name, or the base's.
+    /// The name of the adapter, or of the base.
     pub adapter: String,
 }
 
-/// What is counted.
+/// Sums of usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Requests that were accepted.
+    /// Accepted requests.
     pub requests: u64,
-    /// Tokens of their prompts, once for each choice.
+    /// Prompt tokens, once for each choice.
     pub prompt_tokens: u64,
-    /// Those of them that had been computed for an earlier request.
+    /// Prompt tokens that were found in the prefix cache.
     pub cached_prompt_tokens: u64,
-    /// Tokens that were generated, also for clients that went away.
+    /// Generated tokens, also for clients that disconnected.
     pub generated_tokens: u64,
-    /// Requests of those accepted that ended in an error.
+    /// Accepted requests that ended in an error.
     pub errors: u64,
-    /// Requests that were not accepted: too many, too much.
+    /// Requests that were refused because of a limit or a full queue.
     pub refused: u64,
 }
 
@@ -83,20 +83,20 @@ fn hour(time: SystemTime) -> Hour {
 
 type Waiting = HashMap<(Hour, Used), Counts>;
 
-/// What was used, counted and stored.
+/// Counts usage and stores it.
 #[derive(Debug)]
 pub struct Usage {
     waiting: Mutex<Waiting>,
     store: Store,
-    /// The hour in which old rows were dropped last.
+    /// The hour in which old rows were last deleted.
     swept: Mutex<Option<Hour>>,
 }
 
 impl Usage {
-    /// Opens what a data folder holds, or begins it there.
+    /// Opens the usage of a data folder; creates its database where it does not exist.
     ///
     /// # Errors
-    /// If the database cannot be used.
+    /// If the database cannot be opened or created.
     pub fn open(folder: &Path) -> Result<Self, AccessError> {
         Ok(Self {
             waiting: Mutex::default(),
@@ -105,7 +105,7 @@ impl Usage {
         })
     }
 
-    /// Counts for `used` at the time `now`.
+    /// Adds `counts` to the row of `used` in the hour of `now`.
     pub fn count(&self, used: Used, counts: &Counts, now: SystemTime) {
         let mut waiting = self.waiting();
         let row = (hour(now), used);
@@ -114,12 +114,12 @@ impl Usage {
         }
     }
 
-    /// Writes what was counted, and once an hour drops what is too old.
+    /// Writes the counts, and once an hour deletes rows that are too old.
     ///
     /// # Errors
-    /// If the database cannot be written; then a later call writes it.
+    /// If the database cannot be written; then a later call writes the same counts.
     pub fn save(&self, now: SystemTime) -> Result<(), AccessError> {
-        // Not under the lock: requests do not wait for the disk.
+        // Without the lock, so that requests do not wait for the disk.
         let taken = mem::take(&mut *self.waiting());
         if !taken.is_empty()
             && let Err(error) = self.store.add(&taken)
@@ -132,13 +132,13 @@ impl Usage {
         }
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         if *swept != Some(hour(now)) {
-            self.store.drop_before(hour(now - KEPT))?;
+            self.store.delete_before(hour(now - KEPT))?;
             *swept = Some(hour(now));
         }
         Ok(())
     }
 
-    /// Sums of what was written, the oldest first, keys without their names.
+    /// Sums of the rows that were written, the oldest first, without the names of keys.
     ///
     /// # Errors
     /// If the database cannot be read, or there are more than `most` rows.

@@ -1,4 +1,4 @@
-//! What can be asked of the usage.
+//! Queries of usage, and the rows of a report.
 
 use std::{
     str::FromStr,
@@ -10,13 +10,13 @@ use time::{Date, Time, UtcDateTime, format_description::BorrowedFormatItem, macr
 
 use super::Counts;
 
-/// The end of time here, in seconds since 1970: that of the year 9999.
+/// The last second of the year 9999, in seconds since 1970.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A day as people write it: `2027-01-31`.
+/// The form of a day: `2027-01-31`.
 const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 
-/// A stretch of the calendar, in UTC.
+/// The length of a row's time, by the calendar in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
     /// An hour.
@@ -27,16 +27,16 @@ pub enum Period {
     Month,
 }
 
-/// What rows are apart by. The rest is summed.
+/// What a report groups by. Everything else is summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct By {
-    /// Keys.
+    /// By key.
     pub key: bool,
-    /// Tenants.
+    /// By tenant.
     pub tenant: bool,
-    /// Adapters.
+    /// By adapter.
     pub adapter: bool,
-    /// Stretches of time.
+    /// By time.
     pub period: Option<Period>,
 }
 
@@ -78,36 +78,35 @@ impl FromStr for By {
     }
 }
 
-/// A question.
+/// A query.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// The first hour is that of this time.
+    /// The report begins with the hour that contains this time.
     pub from: SystemTime,
-    /// The last hour begins before this time.
+    /// The last hour of the report begins before this time.
     pub to: SystemTime,
-    /// What rows are apart by.
+    /// What the report groups by.
     pub by: By,
-    /// Of this key alone, by its id.
+    /// The id of the only key to report; `None` is all keys.
     pub key: Option<String>,
 }
 
-/// A row of the answer, as JSON has it too. What rows are not apart by is `None`, and left out
-/// there.
+/// A row of a report. What the report does not group by is `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// When its hour, day or month begins, in seconds since 1970.
+    /// When the row's hour, day or month begins, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<u64>,
-    /// The key's id; within, `None` is of a server without keys.
+    /// The id of the key; `Some(None)` is a server without keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Option<String>>,
-    /// What people call the key.
+    /// The name of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_name: Option<Option<String>>,
-    /// The tenant; within, `None` is of a server without keys.
+    /// The tenant; `Some(None)` is a server without keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Option<String>>,
-    /// The adapter's name, or the base's.
+    /// The name of the adapter, or of the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     /// The sums.
@@ -116,11 +115,11 @@ pub struct Row {
 }
 
 impl Query {
-    /// A time as people write it: a day in UTC (`2027-01-31`, its beginning), or whole seconds
-    /// since 1970.
+    /// Reads a time: a day in UTC (`2027-01-31`, which is its beginning), or whole seconds since
+    /// 1970.
     ///
     /// # Errors
-    /// A sentence, if it is neither.
+    /// A sentence, if `text` is neither.
     pub fn time(text: &str) -> Result<SystemTime, String> {
         let seconds = match text.parse::<u64>() {
             Ok(seconds) => Some(seconds).filter(|seconds| *seconds <= LAST_SECOND),
@@ -131,10 +130,10 @@ impl Query {
         Ok(UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
-    /// The day of a time in seconds since 1970, as people write it: `2027-01-31`, in UTC.
+    /// The day in UTC of a time in seconds since 1970, in the form `2027-01-31`.
     pub fn day(seconds: u64) -> String {
         let date = UtcDateTime::from(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND)));
-        // A date of four digits' year can be written.
+        // Cannot fail: the format has no component that a date lacks.
         date.date().format(DAY).unwrap_or_default()
     }
 }
@@ -143,6 +142,6 @@ impl Query {
 fn day(text: &str) -> Option<u64> {
     let date = Date::parse(text, DAY).ok()?;
     let seconds = u64::try_from(UtcDateTime::new(date, Time::MIDNIGHT).unix_timestamp()).ok()?;
-    // `time` would take a sign too.
+    // The parser also accepts a sign before the year.
     Some(seconds).filter(|seconds| Query::day(*seconds) == text)
 }

@@ -1,5 +1,5 @@
-//! Usage in SQLite. A database of its own: keys are read while a long report is made, and it may be
-//! deleted.
+//! Usage in SQLite. It has a database of its own, so that keys can be read while a long report is
+//! made, and because users may delete it.
 
 use std::{path::Path, time::UNIX_EPOCH};
 
@@ -12,14 +12,14 @@ use super::{
 };
 use crate::error::AccessError;
 
-/// The database's name in the data folder.
+/// The name of the database in the data folder.
 pub const USAGE_FILE: &str = "usage.sqlite";
 
 const TABLE: &str = "
     CREATE TABLE usage (
-        -- Since 1970.
+        -- Hours since 1970.
         hour INTEGER NOT NULL,
-        -- The id; these two are empty without keys.
+        -- The id of the key. These two are empty on a server without keys.
         key TEXT NOT NULL,
         tenant TEXT NOT NULL,
         adapter TEXT NOT NULL,
@@ -38,7 +38,7 @@ pub(super) struct Store {
     database: Database,
 }
 
-/// As SQLite has numbers.
+/// SQLite's integers are signed.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -47,7 +47,7 @@ impl Store {
     pub(super) fn open(folder: &Path) -> Result<Self, AccessError> {
         let options = Options {
             sharing: Sharing::Shared,
-            // A machine that loses power loses the last seconds, as a crash does anyway.
+            // A loss of power loses the last seconds, as a crash does anyway.
             durability: Durability::Normal,
             migrations: &[TABLE],
         };
@@ -56,8 +56,8 @@ impl Store {
         })
     }
 
-    /// Adds all rows or none. Added, not put in their place: another server may have the folder
-    /// too.
+    /// Adds all rows or none. They are added to the stored sums, because other processes may write to
+    /// the database too.
     pub(super) fn add(&self, rows: &Waiting) -> Result<(), AccessError> {
         let added = self.database.write(|transaction| {
             let mut statement = transaction.prepare_cached(
@@ -84,8 +84,8 @@ impl Store {
         Ok(added?)
     }
 
-    /// Forgets the hours before `hour`.
-    pub(super) fn drop_before(&self, hour: Hour) -> Result<(), AccessError> {
+    /// Deletes the rows of hours before `hour`.
+    pub(super) fn delete_before(&self, hour: Hour) -> Result<(), AccessError> {
         let delete = "DELETE FROM usage WHERE hour < ?";
         self.database
             .write(|transaction| transaction.execute(delete, [signed(hour)]))?;
@@ -103,7 +103,7 @@ impl Store {
                 "CAST(strftime('%s', hour * 3600, 'unixepoch', 'start of month') AS INTEGER)"
             }
         };
-        let column = |is_apart, name| if is_apart { name } else { "NULL" };
+        let column = |is_grouped, name| if is_grouped { name } else { "NULL" };
         let sql = format!(
             "SELECT {start}, {}, {}, {}, sum(requests), sum(prompt_tokens), sum(cached_prompt_tokens), sum(generated_tokens),
              sum(errors), sum(refused) FROM usage WHERE hour >= ?1 AND hour < ?2 AND (?3 IS NULL OR key = ?3)
@@ -124,13 +124,13 @@ impl Store {
             let rows = statement.query_map(range, |row| {
                 let count = |index| row.get(index).map(|sum: i64| u64::try_from(sum).unwrap_or(0));
                 let start: Option<i64> = row.get(0)?;
-                let somebody =
+                let known =
                     |text: Option<String>| text.map(|text| Some(text).filter(|text| !text.is_empty()));
                 Ok(Row {
                     start: start.map(|start| u64::try_from(start).unwrap_or(0)),
-                    key: somebody(row.get(1)?),
+                    key: known(row.get(1)?),
                     key_name: None,
-                    tenant: somebody(row.get(2)?),
+                    tenant: known(row.get(2)?),
                     adapter: row.get(3)?,
                     counts: Counts {
                         requests: count(4)?,

@@ -1,4 +1,4 @@
-//! A key's life.
+//! The life of a key.
 
 use std::{
     fs,

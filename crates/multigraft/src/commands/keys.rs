@@ -107,7 +107,7 @@ fn act(store: &Store, action: &KeysAction) -> Result<String> {
                 role: *role,
                 tenant: tenant.clone(),
                 grants: grants(grant)?.unwrap_or_else(Grants::all),
-                limits: changes(limits).of(KeyLimits::default()),
+                limits: changes(limits).apply_to(KeyLimits::default()),
                 expires: days.map(in_days).transpose()?,
             })?;
             shown(&key, &secret)
