@@ -1,27 +1,27 @@
-//! Batches as they stand.
+//! Batches and their state.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a batch stands.
+/// The state of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// Its file is still to be checked.
+    /// The input file has not been checked yet.
     Validating,
-    /// Its file was no batch.
+    /// The input file is invalid.
     Failed,
-    /// Its lines are run.
+    /// Lines are being run.
     InProgress,
-    /// All have results, which are to become files.
+    /// Every line has a result. The results are being written to files.
     Finalizing,
-    /// All have results, in files.
+    /// Every line has a result in a file.
     Completed,
-    /// Its time was over before all lines were run.
+    /// The completion window ended before every line was run.
     Expired,
-    /// It was cancelled, and its results are to become files.
+    /// The batch was cancelled. Its results are being written to files.
     Cancelling,
-    /// It was cancelled before all lines were run.
+    /// The batch was cancelled before every line was run.
     Cancelled,
 }
 
@@ -37,7 +37,7 @@ impl Status {
         Self::Cancelled,
     ];
 
-    /// As OpenAI spells it.
+    /// The state in OpenAI's API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Validating => "validating",
@@ -55,7 +55,7 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 
-    /// Whether nothing more will become of it.
+    /// Whether the state never changes again.
     pub fn is_final(self) -> bool {
         matches!(
             self,
@@ -64,68 +64,68 @@ impl Status {
     }
 }
 
-/// A batch to begin. Times are in seconds since 1970.
+/// The fields that a batch is created with. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewBatch {
-    /// By which it is asked for; letters, digits, `-` and `_`.
+    /// The id: letters, digits, `-` and `_`.
     pub id: String,
-    /// Whose it is; `None` where there were no keys.
+    /// The tenant that owns the batch; `None` on a server without keys.
     pub tenant: Option<String>,
-    /// The id of the key whose requests they are.
+    /// The id of the key that the lines run as.
     pub key: Option<String>,
-    /// The path that every line is for.
+    /// The path of every line's request.
     pub endpoint: String,
-    /// The file of its lines.
+    /// The id of the input file.
     pub input: String,
-    /// When it was made.
+    /// When the batch was created.
     pub created: u64,
-    /// When what was not run by then is given up.
+    /// When the completion window ends: lines that have not run by then never do.
     pub expires: u64,
-    /// What its maker wants to find again with it.
+    /// Text that the client stores with the batch.
     pub metadata: BTreeMap<String, String>,
-    /// For how many seconds its results are kept; `None` is for good.
+    /// How many seconds the output files are kept; `None` is forever.
     pub keep_output: Option<u64>,
 }
 
-/// How many of its lines are done.
+/// Numbers of lines of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All of them; 0 until they were counted.
+    /// All lines; 0 until the input file has been checked.
     pub total: u64,
-    /// Those that were answered.
+    /// Lines that were answered.
     pub completed: u64,
-    /// Those that were not.
+    /// Lines that ended in an error.
     pub failed: u64,
 }
 
 /// A batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// As it was begun.
+    /// The fields that it was created with.
     pub begun: NewBatch,
-    /// Where it stands.
+    /// The state.
     pub status: Status,
-    /// When it came to where it was, and stands, in seconds since 1970, by [`Status::as_str`].
+    /// When it entered each state, in seconds since 1970, by [`Status::as_str`].
     pub times: BTreeMap<String, u64>,
-    /// How many lines are done.
+    /// Numbers of lines.
     pub counts: Counts,
-    /// What is wrong with its file.
+    /// What is wrong with the input file.
     pub problems: Vec<Problem>,
-    /// The file of its answers, if there are any.
+    /// The id of the output file, which holds the answers; `None` if there are none.
     pub output: Option<String>,
-    /// The file of what was not answered, if there is anything.
+    /// The id of the error file, which holds the other results; `None` if there are none.
     pub errors: Option<String>,
 }
 
-/// What is wrong with a line, or with a file.
+/// What is wrong with a line or with the input file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What kind of mistake it is.
+    /// The kind of mistake.
     pub code: String,
-    /// Which, counted from 1; `None` if it is the file as a whole.
+    /// The number of the line, counted from 1; `None` if it is the file as a whole.
     pub line: Option<u64>,
-    /// What is wrong, and what would be right.
+    /// A sentence: what is wrong, and what would be right.
     pub message: String,
-    /// The field at fault.
+    /// The field that is wrong.
     pub param: Option<String>,
 }

@@ -4,15 +4,15 @@ use std::{io, path::PathBuf};
 
 use multigraft_database::DatabaseError;
 
-/// A fault of the disk or of what is on it.
+/// A failure to read or write files and batches.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A file.
+    /// A file could not be read or written.
     #[error("`{}`: {source}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The database could not be opened, read or written.

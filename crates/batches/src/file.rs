@@ -1,16 +1,16 @@
-//! Files as they are known.
+//! Files of the Files API.
 
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The requests of a batch.
     Batch,
-    /// What became of them.
+    /// The results of a batch.
     BatchOutput,
 }
 
 impl Purpose {
-    /// As OpenAI spells it.
+    /// The purpose in OpenAI's API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Batch => "batch",
@@ -18,7 +18,7 @@ impl Purpose {
         }
     }
 
-    /// What is spelt so.
+    /// The purpose that OpenAI's API writes as `text`.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Batch, Self::BatchOutput]
             .into_iter()
@@ -26,30 +26,30 @@ impl Purpose {
     }
 }
 
-/// A file. Times are in seconds since 1970.
+/// A file's row. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredFile {
-    /// By which it is asked for; letters, digits, `-` and `_`.
+    /// The id: letters, digits, `-` and `_`.
     pub id: String,
-    /// Whose it is; `None` where there were no keys.
+    /// The tenant that owns the file; `None` on a server without keys.
     pub tenant: Option<String>,
-    /// What its sender called it.
+    /// The file name that the client gave.
     pub name: String,
-    /// What it is for.
+    /// What the file is for.
     pub purpose: Purpose,
-    /// How long it is.
+    /// The size in bytes.
     pub bytes: u64,
-    /// When it came.
+    /// When the file was created.
     pub created: u64,
-    /// When it goes.
+    /// When the file is deleted; `None` is never.
     pub expires: Option<u64>,
 }
 
-/// How much a tenant may keep.
+/// How much a tenant may store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLimits {
-    /// The bytes of all its files.
+    /// Bytes of all files together.
     pub bytes: u64,
-    /// How many.
+    /// The number of files.
     pub files: u64,
 }

@@ -1,4 +1,4 @@
-//! The end of a batch: its results become files, one result for every line.
+//! The end of a batch: its results become files, with one result for every line.
 
 use std::io::{BufWriter, Write as _};
 
@@ -13,7 +13,7 @@ use crate::{
     store::Store,
 };
 
-/// A file that results are written to, made with the first of them.
+/// A file that results are written to. The first result creates it.
 #[derive(Default)]
 struct Results(Option<(BufWriter<NamedTempFile>, u64)>);
 
@@ -30,7 +30,7 @@ impl Results {
         Ok(())
     }
 
-    fn end(self, store: &Store, file: StoredFile) -> Result<Option<StoredFile>, StoreError> {
+    fn finish(self, store: &Store, file: StoredFile) -> Result<Option<StoredFile>, StoreError> {
         let Some((written, bytes)) = self.0 else {
             return Ok(None);
         };
@@ -38,14 +38,14 @@ impl Results {
         let written = written
             .into_inner()
             .map_err(|error| store.file_error(&path, error.into_error()))?;
-        store.place(written, &file.id)?;
+        store.persist(written, &file.id)?;
         Ok(Some(StoredFile { bytes, ..file }))
     }
 }
 
 impl Store {
-    /// Ends a batch as `to`: `Completed`, `Expired` or `Cancelled`. Lines without a result get one
-    /// that says why. Whatever ends the process in between, it can be done again.
+    /// Ends a batch in the state `to`: `Completed`, `Expired` or `Cancelled`. Lines without a result
+    /// get one that says why. If the process ends in between, calling it again gives the same files.
     ///
     /// # Errors
     /// If the disk or the database cannot be read or written.
@@ -75,7 +75,7 @@ impl Store {
                 }
                 None => {
                     failed += 1;
-                    // It may be anything if the batch ended before its file was checked.
+                    // The line may be invalid if the batch ended before its file was checked.
                     let line: Value = serde_json::from_slice(&bytes).unwrap_or_default();
                     let result = json!({
                         "id": format!("batch_req_{}_{number}", stem(id)),
@@ -88,7 +88,7 @@ impl Store {
             }
         }
         let file = |what: &str| StoredFile {
-            // The same however often it is begun.
+            // The same id in every attempt.
             id: format!("file-{}-{what}", stem(id)),
             tenant: batch.begun.tenant.clone(),
             name: format!("{id}_{what}.jsonl"),
@@ -97,13 +97,13 @@ impl Store {
             created: now,
             expires: batch.begun.keep_output.map(|seconds| now.saturating_add(seconds)),
         };
-        let output = output.end(self, file("output"))?;
-        let errors = errors.end(self, file("error"))?;
-        self.ended(id, to, [output.as_ref(), errors.as_ref()], failed, now)
+        let output = output.finish(self, file("output"))?;
+        let errors = errors.finish(self, file("error"))?;
+        self.end(id, to, [output.as_ref(), errors.as_ref()], failed, now)
     }
 }
 
-/// The part of a batch's id that tells it from others.
+/// A batch's id without its prefix.
 fn stem(id: &str) -> &str {
     id.strip_prefix("batch_").unwrap_or(id)
 }

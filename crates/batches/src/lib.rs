@@ -1,17 +1,17 @@
-//! Files that clients send, and batches: files of requests that are answered line by line, whatever
-//! happens to the process.
+//! The files that clients upload, and batches: files of requests that are answered line by line,
+//! across crashes and restarts of the process.
 //!
 //! ```text
-//!  file     what was sent or made: whose it is, and until when
-//!  batch    where a batch stands
-//!  line     the lines of a batch's file, checked
-//!  store    both in SQLite, the files' bytes beside it by id
+//!  file     uploaded and generated files: owner, purpose, expiry
+//!  batch    the state of a batch
+//!  line     the lines of an input file, parsed and checked
+//!  store    files and batches in SQLite, and the files' bytes beside it by id
 //!  finish   the end of a batch: its results become files
 //! ```
 //!
-//! A line's result is written in the transaction that counts it, under the batch and the line, so
-//! that it is there once or not at all: a process that goes on with a batch runs exactly the lines
-//! that have none. Results become files when a batch ends, and until then they are rows.
+//! The result of a line is written in the transaction that counts it, under the id of the batch and
+//! the number of the line. It exists once or not at all: a process that continues a batch runs
+//! exactly the lines without a result. Results are rows until the batch ends; then they become files.
 //!
 //! This crate knows nothing of HTTP or of what a request means.
 

@@ -1,4 +1,4 @@
-//! The lines of a batch's file.
+//! The lines of an input file.
 
 use std::{
     collections::HashSet,
@@ -11,42 +11,42 @@ use serde_json::{Map, Value};
 
 use crate::batch::Problem;
 
-/// How much a batch may be.
+/// Limits of an input file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineLimits {
-    /// The most lines.
+    /// The most lines of a file.
     pub lines: usize,
     /// The longest line, in bytes.
     pub bytes: usize,
 }
 
-/// The most problems that are told of one file.
+/// The most problems that are reported of one file.
 const MOST_PROBLEMS: usize = 100;
 /// The longest `custom_id`, in bytes.
-const MOST_ID: usize = 512;
+const LONGEST_ID: usize = 512;
 
 /// A request of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
-    /// Counted from 1, blank lines too.
+    /// The number of the line, counted from 1; blank lines count.
     pub number: u64,
-    /// By which its sender finds the answer.
+    /// The client's id of the request, which its result repeats.
     pub custom_id: String,
     /// The body of the request.
     pub body: Map<String, Value>,
 }
 
-/// The lines of a file that are not blank, as bytes with their numbers.
+/// An iterator over the lines of a file that are not blank: their numbers and bytes.
 #[derive(Debug)]
 pub struct Lines {
     file: BufReader<File>,
     number: u64,
-    /// The longest that is read.
-    most: usize,
+    /// The longest line that is read whole, in bytes.
+    longest: usize,
 }
 
 impl Lines {
-    /// Those of the file at `path`.
+    /// Opens the file at `path`.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -54,20 +54,20 @@ impl Lines {
         Ok(Self {
             file: BufReader::new(File::open(path)?),
             number: 0,
-            most: limits.bytes,
+            longest: limits.bytes,
         })
     }
 }
 
 impl Iterator for Lines {
-    /// A line that is longer than it may be comes cut off, with one byte more than that.
+    /// A line that is longer than the limit is truncated to one byte more than the limit.
     type Item = io::Result<(u64, Vec<u8>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let mut line = Vec::new();
-            // One more than it may have, and its end.
-            let most = self.most as u64 + 2;
+            // One byte more than the limit, and the line break.
+            let most = self.longest as u64 + 2;
             match (&mut self.file).take(most).read_until(b'\n', &mut line) {
                 Ok(0) => return None,
                 Ok(_) => {}
@@ -81,7 +81,7 @@ impl Iterator for Lines {
             if line.ends_with(b"\n") {
                 line.pop();
             }
-            line.truncate(self.most + 1);
+            line.truncate(self.longest + 1);
             if !line.trim_ascii().is_empty() {
                 return Some(Ok((self.number, line)));
             }
@@ -90,10 +90,10 @@ impl Iterator for Lines {
 }
 
 impl Line {
-    /// The request that `bytes` are, which has to be for `endpoint`.
+    /// Parses the request in `bytes`, whose `url` must be `endpoint`.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first problem.
     pub fn parse(number: u64, bytes: &[u8], endpoint: &str, limits: LineLimits) -> Result<Self, Problem> {
         let problem = |code: &str, param: Option<&str>, message: String| Problem {
             code: code.to_owned(),
@@ -117,9 +117,9 @@ impl Line {
             }
         };
         let custom_id = match fields.remove("custom_id") {
-            Some(Value::String(id)) if !id.is_empty() && id.len() <= MOST_ID => id,
+            Some(Value::String(id)) if !id.is_empty() && id.len() <= LONGEST_ID => id,
             Some(_) => {
-                let message = format!("`custom_id` must be a string of 1 to {MOST_ID} bytes");
+                let message = format!("`custom_id` must be a string of 1 to {LONGEST_ID} bytes");
                 return Err(problem("invalid_custom_id", Some("custom_id"), message));
             }
             None => {
@@ -169,22 +169,23 @@ impl Line {
     }
 }
 
-/// The number of requests in the file at `path`, or what is wrong with it: also that there is none.
+/// Checks the input file at `path`: the number of its requests, or its problems. A file that does not
+/// exist is a problem too.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If the file cannot be read.
 pub fn validate(path: &Path, endpoint: &str, limits: LineLimits) -> io::Result<Result<u64, Vec<Problem>>> {
-    let whole = |code: &str, message: String| Problem {
+    let file_problem = |code: &str, message: String| Problem {
         code: code.to_owned(),
         line: None,
         message,
         param: None,
     };
     let lines = match Lines::open(path, limits) {
-        // It does not come back by itself.
+        // Retrying would not help, so this is a problem of the batch.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message = "the file is not on the server's disk any more: upload it again".to_owned();
-            return Ok(Err(vec![whole("file_not_found", message)]));
+            return Ok(Err(vec![file_problem("file_not_found", message)]));
         }
         lines => lines?,
     };
@@ -196,7 +197,7 @@ pub fn validate(path: &Path, endpoint: &str, limits: LineLimits) -> io::Result<R
         count += 1;
         if count > limits.lines as u64 {
             let message = format!("the file has more than {} lines", limits.lines);
-            problems.push(whole("too_many_lines", message));
+            problems.push(file_problem("too_many_lines", message));
             break;
         }
         match Line::parse(number, &bytes, endpoint, limits) {
@@ -216,7 +217,7 @@ pub fn validate(path: &Path, endpoint: &str, limits: LineLimits) -> io::Result<R
         }
     }
     if count == 0 {
-        problems.push(whole("empty_file", "the file has no lines".to_owned()));
+        problems.push(file_problem("empty_file", "the file has no lines".to_owned()));
     }
     Ok(match problems.is_empty() {
         true => Ok(count),

@@ -1,22 +1,22 @@
-//! Batches and their lines' results.
+//! Rows of batches and of lines' results.
 
 use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use super::{Store, files::insert, strange};
+use super::{Store, files::insert, unexpected};
 use crate::{
     batch::{Batch, Counts, NewBatch, Problem, Status},
     error::StoreError,
     file::StoredFile,
 };
 
-/// The columns of a batch, in the order that [`batch_of`] reads them in.
+/// The columns of a batch, in the order in which [`batch_of`] reads them.
 const BATCH: &str = "id, tenant, key, endpoint, input, created, expires, metadata, keep_output, status, times, total, completed, \
     failed, problems, output, errors";
 
 impl Store {
-    /// Begins a batch, unless its tenant has `most` that have not ended.
+    /// Creates a batch, unless its tenant has `most` unfinished ones. Returns whether it did.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -43,7 +43,7 @@ impl Store {
         })
     }
 
-    /// The batch of that id, whosever it is.
+    /// The batch with this id, of any tenant.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// A tenant's batches, the newest first: at most `limit` of those that are older than the batch
-    /// `after`. `None` if there is no such batch.
+    /// `after`. `None` if `after` does not exist.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -90,7 +90,7 @@ impl Store {
         })
     }
 
-    /// Everybody's batches that have not ended, the oldest first.
+    /// The unfinished batches of all tenants, the oldest first.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -104,7 +104,7 @@ impl Store {
         })
     }
 
-    /// Moves a batch to `to`, if it stands at one of `from`.
+    /// Moves a batch to the state `to` if it is in one of `from`. Returns whether it was.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -112,7 +112,7 @@ impl Store {
         self.write(|database| advance(database, id, from, to, now))
     }
 
-    /// The file of a batch is right, and has `total` lines.
+    /// Records that the input file of a batch is valid and has `total` lines.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -123,7 +123,7 @@ impl Store {
         })
     }
 
-    /// The file of a batch is wrong.
+    /// Records that the input file of a batch is invalid.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -138,8 +138,8 @@ impl Store {
         })
     }
 
-    /// The result of a line, which is the line of the output or error file, unless there is one
-    /// already.
+    /// Stores the result of a line, unless the line has one already. `text` is the line of the output
+    /// or error file.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -158,7 +158,7 @@ impl Store {
         })
     }
 
-    /// The lines that have results.
+    /// The numbers of the lines that have results.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -169,7 +169,7 @@ impl Store {
         })
     }
 
-    /// A line's result: whether it was answered, and the line of a file.
+    /// The result of a line: whether it was answered, and the line of the output or error file.
     pub(crate) fn result(&self, id: &str, line: u64) -> Result<Option<(bool, String)>, StoreError> {
         self.read(|database| {
             let mut statement =
@@ -180,9 +180,9 @@ impl Store {
         })
     }
 
-    /// The batch has ended, with these files and so many failed lines. What was kept of its lines
-    /// goes.
-    pub(crate) fn ended(
+    /// Records that a batch has ended, with its output and error file and the number of failed lines.
+    /// Deletes the rows of its results.
+    pub(crate) fn end(
         &self,
         id: &str,
         to: Status,
@@ -234,7 +234,7 @@ fn advance(
 fn batch_of(row: &Row<'_>) -> rusqlite::Result<Batch> {
     fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
         let text: String = row.get(column)?;
-        serde_json::from_str(&text).map_err(|_| strange(column, &text))
+        serde_json::from_str(&text).map_err(|_| unexpected(column, &text))
     }
     let status: String = row.get(9)?;
     Ok(Batch {
@@ -249,7 +249,7 @@ fn batch_of(row: &Row<'_>) -> rusqlite::Result<Batch> {
             metadata: json(row, 7)?,
             keep_output: row.get(8)?,
         },
-        status: Status::parse(&status).ok_or_else(|| strange(9, &status))?,
+        status: Status::parse(&status).ok_or_else(|| unexpected(9, &status))?,
         times: json(row, 10)?,
         counts: Counts {
             total: row.get(11)?,

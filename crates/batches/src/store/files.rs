@@ -1,50 +1,51 @@
-//! Files, and what of them is a row.
+//! Files and their rows.
 
 use std::{fs::File, path::PathBuf};
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use tempfile::NamedTempFile;
 
-use super::{Store, strange};
+use super::{Store, unexpected};
 use crate::{
     error::StoreError,
     file::{FileLimits, Purpose, StoredFile},
 };
 
-/// The columns of a file, in the order that [`file_of`] reads them in.
+/// The columns of a file, in the order in which [`file_of`] reads them.
 const FILE: &str = "id, tenant, name, purpose, bytes, created, expires";
 
-/// What became of a file that was to be kept.
+/// The outcome of [`Store::keep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// It is.
+    /// The file is stored.
     Kept,
-    /// Its tenant has this many bytes of files already, too many with it.
+    /// The file was refused: its tenant stores this many bytes already.
     TooManyBytes(u64),
-    /// Its tenant has this many files already, too many with it.
+    /// The file was refused: its tenant stores this many files already.
     TooManyFiles(u64),
 }
 
-/// What became of a file that was to be removed.
+/// The outcome of [`Store::remove_file`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
-    /// It is gone.
+    /// The file is deleted.
     Removed,
-    /// This batch still needs it.
+    /// The file was kept: the batch with this id still reads it.
     InUse(String),
 }
 
 impl Store {
-    /// A file to write to. It goes when it is dropped, unless it is [kept](Self::keep).
+    /// Creates a temporary file to write to. It is deleted when it is dropped, unless it is
+    /// [kept](Self::keep).
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn begin_file(&self) -> Result<NamedTempFile, StoreError> {
         NamedTempFile::new_in(&self.folder).map_err(|source| self.file_error(&self.folder, source))
     }
 
-    /// Brings a file to disk under the name that it is asked for by; no row says so yet.
-    pub(crate) fn place(&self, written: NamedTempFile, id: &str) -> Result<(), StoreError> {
+    /// Synchronises a file to disk and renames it to its id. It has no row yet.
+    pub(crate) fn persist(&self, written: NamedTempFile, id: &str) -> Result<(), StoreError> {
         let path = self.content(id);
         let fail = |source| self.file_error(&path, source);
         written.as_file().sync_all().map_err(fail)?;
@@ -54,7 +55,7 @@ impl Store {
             .map_err(fail)
     }
 
-    /// Keeps what was written, if its tenant may have as much.
+    /// Stores a file, if its tenant's limits allow it.
     ///
     /// # Errors
     /// If the disk or the database cannot be written.
@@ -64,7 +65,7 @@ impl Store {
         file: &StoredFile,
         limits: FileLimits,
     ) -> Result<Kept, StoreError> {
-        self.place(written, &file.id)?;
+        self.persist(written, &file.id)?;
         let kept = self.write(|database| {
             let (files, bytes): (u64, u64) = database.query_row(
                 "SELECT count(*), coalesce(sum(bytes), 0) FROM file WHERE tenant IS ?",
@@ -86,7 +87,7 @@ impl Store {
         kept
     }
 
-    /// A tenant's file.
+    /// The file of a tenant with this id, unless it has expired.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -101,7 +102,7 @@ impl Store {
         })
     }
 
-    /// A tenant's files, the newest first.
+    /// The files of a tenant that have not expired, the newest first.
     ///
     /// # Errors
     /// If the database cannot be read.
@@ -115,12 +116,12 @@ impl Store {
         })
     }
 
-    /// Where the bytes of a file are.
+    /// The path of a file's bytes.
     pub fn content(&self, id: &str) -> PathBuf {
         self.folder.join(id)
     }
 
-    /// Removes a file, unless a batch still reads it.
+    /// Deletes a file, unless a batch still reads it.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -145,16 +146,16 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes files whose time is over, but not from under a batch.
+    /// Deletes expired files that no batch reads.
     ///
     /// # Errors
     /// If the database cannot be written.
     pub fn purge(&self, now: u64) -> Result<(), StoreError> {
-        let over: Vec<String> = self.read(|database| {
+        let expired: Vec<String> = self.read(|database| {
             let mut statement = database.prepare("SELECT id FROM file WHERE expires <= ?")?;
             statement.query_map(params![now], |row| row.get(0))?.collect()
         })?;
-        for id in over {
+        for id in expired {
             self.remove_file(&id)?;
         }
         Ok(())
@@ -181,7 +182,7 @@ fn file_of(row: &Row<'_>) -> rusqlite::Result<StoredFile> {
         id: row.get(0)?,
         tenant: row.get(1)?,
         name: row.get(2)?,
-        purpose: Purpose::parse(&purpose).ok_or_else(|| strange(3, &purpose))?,
+        purpose: Purpose::parse(&purpose).ok_or_else(|| unexpected(3, &purpose))?,
         bytes: row.get(4)?,
         created: row.get(5)?,
         expires: row.get(6)?,

@@ -1,8 +1,8 @@
 //! Files and batches in SQLite, in `batches.sqlite` of the data folder, and the files' bytes in
 //! `files/` beside it.
 //!
-//! A file's bytes are written under another name, brought to disk and renamed before its row says
-//! that it is there; what no row names is swept away at the start.
+//! A file's bytes are written under a temporary name, synchronised to disk and renamed before its row
+//! is inserted. Files without a row are deleted at the next start.
 
 mod batches;
 mod files;
@@ -19,9 +19,9 @@ use rusqlite::{Connection, Transaction};
 use crate::error::StoreError;
 pub use files::{Kept, Removed};
 
-/// The database's name in the data folder.
+/// The name of the database in the data folder.
 const DATABASE: &str = "batches.sqlite";
-/// The folder of the files there.
+/// The name of the folder for files in the data folder.
 const FILES: &str = "files";
 
 const TABLES: &str = "
@@ -31,7 +31,7 @@ const TABLES: &str = "
         name TEXT NOT NULL,
         purpose TEXT NOT NULL,
         bytes INTEGER NOT NULL,
-        -- These in seconds since 1970.
+        -- These two in seconds since 1970.
         created INTEGER NOT NULL,
         expires INTEGER
     ) STRICT;
@@ -43,11 +43,11 @@ const TABLES: &str = "
         input TEXT NOT NULL,
         created INTEGER NOT NULL,
         expires INTEGER NOT NULL,
-        -- An object of texts, as JSON.
+        -- An object of strings, as JSON.
         metadata TEXT NOT NULL,
         keep_output INTEGER,
         status TEXT NOT NULL,
-        -- When it came to each status, as JSON.
+        -- When it entered each state, as JSON.
         times TEXT NOT NULL DEFAULT '{}',
         total INTEGER NOT NULL DEFAULT 0,
         completed INTEGER NOT NULL DEFAULT 0,
@@ -57,11 +57,11 @@ const TABLES: &str = "
         output TEXT,
         errors TEXT
     ) STRICT;
-    -- Of batches that have not ended.
+    -- The results of batches that have not ended.
     CREATE TABLE result (
         batch TEXT NOT NULL REFERENCES batch (id),
         line INTEGER NOT NULL,
-        -- Whether it was answered.
+        -- Whether the line was answered.
         answered INTEGER NOT NULL,
         -- The line of the output or error file.
         text TEXT NOT NULL,
@@ -77,11 +77,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the files and batches of a data folder, which no other server may use, or begins them
-    /// there.
+    /// Opens the files and batches of a data folder, which no other server may use. Creates folder and
+    /// database where they do not exist.
     ///
     /// # Errors
-    /// If the folder cannot be made or the database cannot be used.
+    /// If the folder cannot be created or the database cannot be opened.
     pub fn open(data: &Path) -> Result<Self, StoreError> {
         let folder = data.join(FILES);
         fs::create_dir_all(&folder).map_err(|source| StoreError::File {
@@ -90,18 +90,18 @@ impl Store {
         })?;
         let options = Options {
             sharing: Sharing::Shared,
-            // What a loss of power may undo is run again.
+            // A line whose result is lost with the power runs again.
             durability: Durability::Normal,
             migrations: &[TABLES],
         };
         let database = Database::open(&data.join(DATABASE), &options)?;
         let store = Self { database, folder };
-        store.sweep()?;
+        store.delete_orphans()?;
         Ok(store)
     }
 
-    /// Deletes what no row names.
-    fn sweep(&self) -> Result<(), StoreError> {
+    /// Deletes files that have no row.
+    fn delete_orphans(&self) -> Result<(), StoreError> {
         let named: HashSet<String> = self.read(|database| {
             let mut statement = database.prepare("SELECT id FROM file")?;
             statement.query_map([], |row| row.get(0))?.collect()
@@ -120,10 +120,10 @@ impl Store {
         Ok(())
     }
 
-    /// A file that cannot be deleted now is swept away at the next start.
+    /// Deletes a file. If that fails, the next start deletes it.
     fn delete(&self, path: &Path) {
         if let Err(error) = fs::remove_file(path) {
-            tracing::warn!(%error, path = %path.display(), "a file stays until the next start");
+            tracing::warn!(%error, path = %path.display(), "a file that is no longer needed cannot be deleted; the next start tries again");
         }
     }
 
@@ -138,7 +138,7 @@ impl Store {
         Ok(self.database.read(read)?)
     }
 
-    /// Does all of `change` or nothing.
+    /// Makes all of `change` or nothing.
     fn write<T>(
         &self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -147,9 +147,9 @@ impl Store {
     }
 }
 
-/// A column holds what this program never writes there.
-fn strange(column: usize, text: &str) -> rusqlite::Error {
-    let message = format!("`{text}` is nothing that is written there");
+/// The error of a column that holds a value which multigraft never writes.
+fn unexpected(column: usize, text: &str) -> rusqlite::Error {
+    let message = format!("`{text}` is not a value of this column");
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, message.into())
 }
 
