@@ -78,8 +78,8 @@ impl Access {
         thread.spawn(move || follow(&access)).map(drop)
     }
 
-    /// Counts `tokens` for the current month of key `id`, unless the month's sum would exceed `most`.
-    /// They are written to the database within seconds.
+    /// Counts `tokens` for the current month of key `id`, unless the month's sum would exceed
+    /// `most`. They are written to the database within seconds.
     ///
     /// # Errors
     /// If the sum would exceed `most`; then nothing is counted.
@@ -92,8 +92,8 @@ impl Access {
         self.months.refund(id, tokens);
     }
 
-    /// Writes the tokens and usage counted so far. The thread of [`follow`](Self::follow) calls it all
-    /// the time; the caller calls it once more at the end.
+    /// Writes the tokens and usage counted so far. The thread of [`follow`](Self::follow) calls it
+    /// all the time; the caller calls it once more at the end.
     ///
     /// # Errors
     /// If a database cannot be written; then a later call writes the same counts.
@@ -140,8 +140,8 @@ impl Access {
         self.keys().is_empty()
     }
 
-    /// The key `id` as it is now, for a long request that was authenticated a while ago; `None` if it
-    /// does not exist, is revoked or has expired.
+    /// The key `id` as it is now, for a long request that was authenticated a while ago; `None` if
+    /// it does not exist, is revoked or has expired.
     pub fn valid(&self, id: &str, now: SystemTime) -> Option<Arc<Key>> {
         let keys = self.keys();
         let (key, _) = keys.get(id)?;

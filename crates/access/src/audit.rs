@@ -95,8 +95,8 @@ impl Audit {
         Self(folder.join(AUDIT_FILE))
     }
 
-    /// Appends a line. Credentials in texts are removed. A line that cannot be written is logged and
-    /// lost, because the action has been carried out already.
+    /// Appends a line. Credentials in texts are removed. A line that cannot be written is logged
+    /// and lost, because the action has been carried out already.
     pub fn write(&self, action: &Action, now: SystemTime) {
         let text = |text: &String| shortened_text(&redacted(text), LONGEST_TEXT);
         let action = Action {
@@ -136,8 +136,8 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
         options.mode(0o600);
     }
     let file = options.open(path)?;
-    // Against other writers that truncate a line they could not write whole. Not waited for, because
-    // any process may hold the lock.
+    // Against other writers that truncate a line they could not write whole. Not waited for,
+    // because any process may hold the lock.
     let is_locked = file.try_lock().is_ok();
     let written = (&file).write(line.as_bytes())?;
     if written == line.len() {
@@ -189,7 +189,8 @@ fn shortened_value(value: &Value) -> Value {
     }
 }
 
-/// A text without the random part of API keys, and without the user name, password and query of URLs.
+/// A text without the random part of API keys, and without the user name, password and query of
+/// URLs.
 fn redacted(text: &str) -> String {
     let is_end = |letter: char| letter.is_whitespace() || "`'\"<>,;()".contains(letter);
     text.split_inclusive(is_end)

@@ -47,8 +47,8 @@ impl Grant {
     }
 }
 
-/// Whether a name matches a pattern. Backtracks to the last `*` and extends what that matched by one
-/// byte, so it takes at most |pattern| · |name| comparisons.
+/// Whether a name matches a pattern. Backtracks to the last `*` and extends what that matched by
+/// one byte, so it takes at most |pattern| · |name| comparisons.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut read) = (0, 0);
     let mut star = None;

@@ -116,8 +116,8 @@ pub struct Changes {
 /// Whether a change may leave the server without an admin key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admins {
-    /// It may not: after the change, an admin key exists for at least as long as before. For clients
-    /// over HTTP, who could not create another one.
+    /// It may not: after the change, an admin key exists for at least as long as before. For
+    /// clients over HTTP, who could not create another one.
     OneStays,
     /// It may: a user of the command line can create another admin key.
     MayEnd,

@@ -127,8 +127,8 @@ impl Months {
         }
     }
 
-    /// Gives `save` the tokens that the database does not have. If `save` fails, the next call gives
-    /// it the same tokens again.
+    /// Gives `save` the tokens that the database does not have. If `save` fails, the next call
+    /// gives it the same tokens again.
     pub(crate) fn save<E>(&self, save: impl FnOnce(&[(String, Spent)]) -> Result<(), E>) -> Result<(), E> {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = |(key, spent): (&String, &Spent)| (spent.unsaved != 0).then(|| (key.clone(), *spent));

@@ -1,4 +1,5 @@
-//! The secret of a key, which clients send: `mg-`, the key's public id, `-`, and 32 random bytes in base64url.
+//! The secret of a key, which clients send: `mg-`, the key's public id, `-`, and 32 random bytes in
+//! base64url.
 
 use std::fmt;
 

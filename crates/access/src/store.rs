@@ -380,8 +380,8 @@ impl Store {
         Ok(months)
     }
 
-    /// Adds the tokens that were counted since the last call. They are added to the stored sum, because
-    /// other processes may write to the database too.
+    /// Adds the tokens that were counted since the last call. They are added to the stored sum,
+    /// because other processes may write to the database too.
     pub(crate) fn add_spent(&self, spent: &[(String, Spent)]) -> Result<(), AccessError> {
         self.write(|transaction| {
             let mut statement = transaction.prepare(
@@ -395,8 +395,8 @@ impl Store {
         })
     }
 
-    /// Makes key `id` the owner of `adapter`, unless another key is. Returns whether `id` is the owner
-    /// now, and whether the ownership is new.
+    /// Makes key `id` the owner of `adapter`, unless another key is. Returns whether `id` is the
+    /// owner now, and whether the ownership is new.
     ///
     /// # Errors
     /// If the database cannot be written.

@@ -10,9 +10,9 @@
 //!       sse   reading server-sent events
 //! ```
 //!
-//! The server answers with these types, clients (the command line is one) read them, and the OpenAPI
-//! document takes its schemas from them. The order of a type's fields is the order in which they are
-//! written. All times are in seconds since 1970-01-01 00:00 UTC.
+//! The server answers with these types, clients (the command line is one) read them, and the
+//! OpenAPI document takes its schemas from them. The order of a type's fields is the order in which
+//! they are written. All times are in seconds since 1970-01-01 00:00 UTC.
 //!
 //! This crate depends on no other of multigraft's and holds no server code.
 

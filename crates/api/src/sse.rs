@@ -1,7 +1,7 @@
 //! Reading server-sent events out of a body that arrives in parts.
 
-/// A line of data of an event. Every server that multigraft reads from writes an event's data in one
-/// line, because it is JSON.
+/// A line of data of an event. Every server that multigraft reads from writes an event's data in
+/// one line, because it is JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// What stands after `event:`; empty if the event has no such line.

@@ -44,8 +44,9 @@ impl Results {
 }
 
 impl Store {
-    /// Ends a batch in the state `to`: `Completed`, `Expired` or `Cancelled`. Lines without a result
-    /// get one that says why. If the process ends in between, calling it again gives the same files.
+    /// Ends a batch in the state `to`: `Completed`, `Expired` or `Cancelled`. Lines without a
+    /// result get one that says why. If the process ends in between, calling it again gives the
+    /// same files.
     ///
     /// # Errors
     /// If the disk or the database cannot be read or written.

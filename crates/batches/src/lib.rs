@@ -11,7 +11,8 @@
 //!
 //! The result of a line is written in the transaction that counts it, under the id of the batch and
 //! the number of the line. It exists once or not at all: a process that continues a batch runs
-//! exactly the lines without a result. Results are rows until the batch ends; then they become files.
+//! exactly the lines without a result. Results are rows until the batch ends; then they become
+//! files.
 //!
 //! This crate knows nothing of HTTP or of what a request means.
 

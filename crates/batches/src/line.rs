@@ -169,8 +169,8 @@ impl Line {
     }
 }
 
-/// Checks the input file at `path`: the number of its requests, or its problems. A file that does not
-/// exist is a problem too.
+/// Checks the input file at `path`: the number of its requests, or its problems. A file that does
+/// not exist is a problem too.
 ///
 /// # Errors
 /// If the file cannot be read.

@@ -11,8 +11,8 @@ pub(crate) enum Migrated {
     UnknownVersion(i64),
 }
 
-/// Executes the `migrations` that the database lacks, or none. `migrations[v]` is the SQL that turns
-/// tables of version `v` into tables of version `v + 1`; an empty database has version 0.
+/// Executes the `migrations` that the database lacks, or none. `migrations[v]` is the SQL that
+/// turns tables of version `v` into tables of version `v + 1`; an empty database has version 0.
 pub(crate) fn migrate(
     connection: &mut Connection,
     behavior: TransactionBehavior,

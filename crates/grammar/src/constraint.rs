@@ -1,27 +1,26 @@
-//! The constraints that people write.
+//! Constraints, as requests give them.
 
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Map, Value, json};
 
 use crate::{GrammarError, ebnf};
 
-/// The longest constraint, in bytes of its text. It also bounds how deep its rules can refer to
-/// each other.
+/// The longest constraint, in bytes of its text. The length also bounds how deeply rules can nest.
 pub const MAX_CONSTRAINT_BYTES: usize = 128 << 10;
 
-/// What an output must be.
+/// A description of the whole output.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constraint {
-    /// JSON that a schema (JSON Schema, draft 2020-12) allows. Between its tokens there may be a
-    /// space, or a line break with as much indentation as people use. Keywords that cannot be
-    /// honoured are refused, but for those that only describe.
+    /// JSON that a schema (JSON Schema, draft 2020-12) allows. Between JSON tokens there may be a
+    /// space, or a line break with indentation. Keywords that cannot be enforced are refused,
+    /// except annotations.
     Json(Value),
     /// A text that the whole of a regular expression matches, in the syntax of Rust's `regex`.
     Regex(String),
-    /// A text of a context-free grammar: in Lark's syntax with `llguidance`'s additions, or, where
-    /// a rule is defined by `::=`, in llama.cpp's GBNF (the EBNF of XGrammar and vLLM).
+    /// A text of a context-free grammar: in Lark's syntax with `llguidance`'s extensions, or in
+    /// llama.cpp's GBNF (the EBNF of XGrammar and vLLM) if any rule is defined by `::=`.
     Grammar(String),
-    /// One of these texts, none of them empty.
+    /// One of these texts. None of them may be empty.
     Choice(Vec<String>),
 }
 
@@ -32,7 +31,7 @@ impl Constraint {
         Self::Json(json!({"type": "object"}))
     }
 
-    /// Its text's length.
+    /// The length of its text in bytes.
     fn bytes(&self) -> usize {
         match self {
             Self::Json(schema) => schema.to_string().len(),
@@ -41,8 +40,8 @@ impl Constraint {
         }
     }
 
-    /// What people are told of `llguidance`'s reason to refuse it: places in what it was translated
-    /// to mean nothing to them.
+    /// The part of `llguidance`'s error that users see. Positions are removed, because they refer
+    /// to the translated grammar.
     pub(crate) fn explained(&self, reason: &str) -> String {
         let mut lines = reason.lines().map(str::trim).filter(|line| !line.is_empty());
         let first = lines.next().unwrap_or_default();
@@ -54,14 +53,14 @@ impl Constraint {
                 .map_or(first, |(_, what)| what),
         };
         let first = first.replace(" without 'referencing' feature", "");
-        // Regular expressions are shown with a mark below; what is wrong comes last.
+        // An error in a regular expression shows it with a mark below; the last line is the reason.
         match lines.filter_map(|line| line.strip_prefix("error: ")).next_back() {
             Some(what) => format!("{first} {what}"),
             None => first,
         }
     }
 
-    /// As `llguidance` takes it.
+    /// The constraint in `llguidance`'s form.
     pub(crate) fn compiled(&self) -> Result<TopLevelGrammar, GrammarError> {
         let bytes = self.bytes();
         if bytes > MAX_CONSTRAINT_BYTES {
@@ -92,15 +91,15 @@ impl Constraint {
     }
 }
 
-/// A text as a literal of Lark's syntax.
+/// A text as a literal in Lark's syntax.
 #[must_use]
 pub fn literal(text: &str) -> String {
-    // Lark's strings are written as JSON's.
+    // Lark's string literals have JSON's syntax.
     Value::from(text).to_string()
 }
 
-/// What may stand between JSON's tokens. Models write JSON as they have seen it written, and better
-/// than otherwise; but small ones lose themselves in blanks that have no end.
+/// The white space that may stand between JSON tokens. Models give better JSON when they may format
+/// it as in their training data, but small models generate endless white space if it is unbounded.
 const BLANKS: &str = r"(\x20|\n(\x20{0,12}|\t{0,4}))?";
 
 fn checked(schema: &Value) -> Result<Value, GrammarError> {
@@ -115,7 +114,7 @@ fn checked(schema: &Value) -> Result<Value, GrammarError> {
     }
 }
 
-/// A schema with how its JSON is written, for use within a grammar (`%json`).
+/// A schema with the form of its JSON, for use within a grammar (`%json`).
 #[must_use]
 pub fn with_blanks(mut schema: Map<String, Value>) -> Value {
     let style = json!({"whitespace_flexible": true, "whitespace_pattern": BLANKS});

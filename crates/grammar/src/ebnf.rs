@@ -1,14 +1,14 @@
-//! llama.cpp's GBNF as Lark's syntax.
+//! Translates llama.cpp's GBNF to Lark's syntax.
 //!
-//! The differences: rules are defined by `::=` and begin with `root`, names may have `-` in them,
-//! alternatives go on over lines within a rule, character classes stand outside of `/…/`, and there
+//! In GBNF, rules are defined by `::=`, the first rule is `root`, names may contain `-`,
+//! alternatives may continue on the next line, character classes stand outside of `/…/`, and there
 //! are no terminals. Everything becomes a rule.
 
 use std::fmt::Write as _;
 
 use crate::{GrammarError, literal};
 
-/// Whether a grammar is written that way.
+/// Whether a grammar is written in GBNF.
 pub(crate) fn is_ebnf(text: &str) -> bool {
     text.lines().any(|line| {
         let line = line.trim_start();
@@ -21,7 +21,7 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-/// The same grammar in Lark's syntax.
+/// Translates a grammar to Lark's syntax.
 pub(crate) fn to_lark(text: &str) -> Result<String, GrammarError> {
     let tokens = Scanner { rest: text }.tokens()?;
     let mut lark = String::new();
@@ -64,8 +64,8 @@ pub(crate) fn to_lark(text: &str) -> Result<String, GrammarError> {
     Ok(format!("start: {}{lark}\n", rule("root")))
 }
 
-/// A rule's name in Lark's syntax, where `-` is no part of names, upper case makes terminals, and
-/// `start` is taken.
+/// The name of a rule in Lark's syntax, where names contain no `-`, upper case makes a terminal,
+/// and `start` is reserved.
 fn rule(name: &str) -> String {
     let mut rule = "r_".to_owned();
     for c in name.chars() {
@@ -177,7 +177,7 @@ impl Scanner<'_> {
                 }
                 Some('-') => {
                     self.skip(1);
-                    // Between two characters it makes a range, at an end it stands for itself.
+                    // `-` between two characters makes a range; at an end it stands for itself.
                     let is_range = !class.ends_with(['[', '^']) && !self.rest.starts_with(']');
                     class.push_str(if is_range { "-" } else { "\\-" });
                 }
@@ -245,8 +245,8 @@ fn push_in_class(class: &mut String, c: char) {
         '\r' => class.push_str("\\r"),
         '\t' => class.push_str("\\t"),
         c => {
-            // What a regular expression's class gives a meaning to, and what ends it in Lark's
-            // syntax.
+            // The characters that are special in a class of a regular expression, and `/`, which
+            // ends the expression in Lark's syntax.
             if "\\]^[-&~/".contains(c) {
                 class.push('\\');
             }

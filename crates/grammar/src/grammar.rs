@@ -1,4 +1,4 @@
-//! Compiling constraints, and walking along an output.
+//! Compiling constraints, and following an output.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,29 +15,30 @@ use crate::{Constraint, GrammarError};
 /// Compiles constraints for one tokenizer. Share it by `Arc`.
 pub struct Grammars {
     factory: ParserFactory,
-    /// Held while a constraint is compiled: one deep stack at a time.
+    /// Held while a constraint is compiled, so that only one large stack exists at a time.
     compiling: Mutex<()>,
 }
 
-/// The stack that constraints are compiled on: the compiler follows rules and references by
-/// recursion. Measured, a level takes less than 64 KiB, and the longest constraint has some 19,000
-/// of them. Address space only: what is not used takes no memory.
+/// The size of the stack that constraints are compiled on, in bytes: the compiler follows rules and
+/// references recursively. A level takes less than 64 KiB (measured), and the longest constraint
+/// has about 19,000 levels. This is address space; unused parts of it take no memory.
 const STACK_BYTES: usize = 2 << 30;
 
-/// What llguidance's errors begin with that were panics.
+/// The beginning of llguidance's errors that were panics.
 const PANIC: &str = "panic: ";
 const COMPILER_FAULT: &str = "the compiler of grammars has a fault that it runs into; write it another way";
 
 impl Grammars {
-    /// For outputs in the tokens of `tokenizer`. Takes some tens of milliseconds.
+    /// A compiler for outputs in the tokens of `tokenizer`. Takes some tens of milliseconds.
     ///
     /// # Errors
-    /// If the vocabulary has no token that ends an output, or cannot be put into a trie.
+    /// If the vocabulary has no token that ends an output, or no trie can be built of it.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self, GrammarError> {
         Self::over(&vocabulary(tokenizer)?)
     }
 
-    /// For outputs in these tokens, given by the bytes of each, of which `eos` end an output.
+    /// A compiler for outputs in these tokens: the bytes of each, by id. The tokens `eos` end an
+    /// output.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -46,7 +47,7 @@ impl Grammars {
     }
 
     fn over(vocabulary: &TokEnv) -> Result<Self, GrammarError> {
-        // Parts of the vocabulary whose sets are worked out in advance; these serve JSON's strings.
+        // Parts of the vocabulary whose sets are computed in advance; these are for JSON strings.
         let slices = SlicedBiasComputer::json_slices();
         let factory = ParserFactory::new(vocabulary, InferenceCapabilities::default(), &slices);
         let mut factory = factory.map_err(|error| GrammarError::Vocabulary(error.to_string()))?;
@@ -56,11 +57,11 @@ impl Grammars {
         Ok(Self { factory, compiling })
     }
 
-    /// Compiles a constraint. Takes from microseconds to, for the largest that are allowed, some
-    /// hundred milliseconds: do not call it where others wait.
+    /// Compiles a constraint. Takes microseconds, and up to some hundred milliseconds for the
+    /// largest ones: do not call it on a thread that others wait for.
     ///
     /// # Errors
-    /// If it is too long, is not valid, or asks for what cannot be done.
+    /// If the constraint is too long, invalid, or cannot be enforced.
     pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
         let _compiling = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |what: &str| GrammarError::Unsupported(format!("it could not be compiled: {what}"));
@@ -107,16 +108,17 @@ impl fmt::Debug for Grammars {
     }
 }
 
-/// A compiled constraint at some point of an output. A clone goes its own way from there.
+/// A compiled constraint at some point of an output. A clone follows an output of its own from
+/// there.
 pub struct Grammar(Matcher);
 
 impl Grammar {
-    /// The tokens that may follow; `None` if the output is complete and nothing may. Where the
-    /// output may end but need not, the tokens that end it are among them. Takes from microseconds
-    /// to some milliseconds.
+    /// The tokens that may follow; `None` if the output is complete and no token may. Where the
+    /// output may end but need not, the set contains the tokens that end it. Takes microseconds to
+    /// some milliseconds.
     ///
     /// # Errors
-    /// If it takes more work than is allowed.
+    /// If it takes more work than the limit allows.
     pub fn allowed(&mut self) -> Result<Option<TokenSet>, GrammarError> {
         if self.0.is_error() {
             return Err(self.failed());
@@ -132,10 +134,10 @@ impl Grammar {
         }
     }
 
-    /// Takes note of the token that followed.
+    /// Advances by the token that followed.
     ///
     /// # Errors
-    /// If it is none of those that may.
+    /// If the token is not one of the allowed ones.
     pub fn accept(&mut self, token: u32) -> Result<(), GrammarError> {
         without_backtraces(|| self.0.consume_token(token)).map_err(|error| too_complex(&error.to_string()))
     }
@@ -146,7 +148,7 @@ impl Grammar {
 }
 
 impl Clone for Grammar {
-    /// With caches of its own: clones are used on different threads.
+    /// The clone has its own caches, because clones are used on different threads.
     fn clone(&self) -> Self {
         Self(self.0.deep_clone())
     }
@@ -158,24 +160,24 @@ impl fmt::Debug for Grammar {
     }
 }
 
-/// Tokens of a vocabulary.
+/// A set of tokens of a vocabulary.
 #[derive(Clone)]
 pub struct TokenSet(SimpleVob);
 
 impl TokenSet {
-    /// Whether a token is in it. Those beyond the tokenizer's vocabulary never are.
+    /// Whether a token is in the set. Ids beyond the tokenizer's vocabulary never are.
     #[must_use]
     pub fn contains(&self, token: u32) -> bool {
         (token as usize) < self.0.len() && self.0.is_allowed(token)
     }
 
-    /// How many there are.
+    /// The number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.num_set()
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_zero()
@@ -186,8 +188,8 @@ impl TokenSet {
         self.0.iter()
     }
 
-    /// Makes the logits of all other tokens -∞. `logits` may be longer than the tokenizer's
-    /// vocabulary, as embeddings are that were padded; what lies beyond is excluded.
+    /// Sets the logits of all other tokens to -∞. `logits` may be longer than the tokenizer's
+    /// vocabulary, because models pad their embeddings; the padding is excluded.
     pub fn keep_only(&self, logits: &mut [f32]) {
         const BITS: usize = u32::BITS as usize;
         let words = self.0.as_slice();
@@ -213,7 +215,7 @@ impl fmt::Debug for TokenSet {
     }
 }
 
-/// What people are told of an error: the rest is of the parser's inside.
+/// The part of an error that users see: the rest is about the parser's internals.
 fn too_complex(reason: &str) -> GrammarError {
     GrammarError::TooComplex(reason.lines().next().unwrap_or_default().trim().to_owned())
 }

@@ -1,14 +1,13 @@
-//! Constrained decoding: what an output may be, as the set of tokens that may follow what there is
-//! of it.
+//! Constrained decoding: after each token, the set of tokens that may follow.
 //!
-//! A [`Constraint`] (a JSON schema, a regular expression, a grammar, a choice) is compiled for a
-//! tokenizer by [`Grammars`]. The [`Grammar`] that comes of it walks along one output: it says
-//! which tokens may follow, and is told which one did. Every output that ends by itself is what the
-//! constraint asks for; one that is cut off is the beginning of such a one.
+//! [`Grammars`] compiles a [`Constraint`] (a JSON schema, a regular expression, a grammar, a
+//! choice) for a tokenizer. The resulting [`Grammar`] follows one output: it gives the tokens that
+//! may come next, and is told which one came. An output that ends by itself satisfies the
+//! constraint; an output that is cut off is a prefix of one that does.
 //!
-//! The sets are worked out by `llguidance`: a lexer of derivatives of regular expressions below an
-//! Earley parser, run over the vocabulary as a trie. Its work is bounded; a constraint that needs
-//! more is refused when it is compiled, or fails the one output that it is for.
+//! `llguidance` computes the sets: a lexer of derivatives of regular expressions below an Earley
+//! parser, run over the vocabulary as a trie. Its work is bounded. A constraint that needs more
+//! work is refused when it is compiled, or fails the one output that it belongs to.
 
 mod constraint;
 mod ebnf;

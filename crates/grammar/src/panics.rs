@@ -1,6 +1,8 @@
-//! llguidance catches its own panics, and describes each by a backtrace with the names of
-//! functions. To find those the standard library reads the program's debug information, hundreds of
-//! megabytes that stay in memory, and what is found would be told to whoever sent the constraint.
+//! Keeps backtraces out of llguidance's errors.
+//!
+//! llguidance catches its own panics and describes each by a backtrace with function names. To find
+//! the names, the standard library reads the program's debug information: hundreds of megabytes
+//! that stay in memory. The backtrace would also be sent to the client that sent the constraint.
 
 use std::cell::Cell;
 use std::panic;
@@ -10,7 +12,7 @@ thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Leaves [`without_backtraces`] however it ends.
+/// Leaves [`without_backtraces`], also when it unwinds.
 struct Within;
 
 impl Drop for Within {
@@ -19,12 +21,12 @@ impl Drop for Within {
     }
 }
 
-/// Runs `calls`, calls of llguidance, whose panics it shall not describe. They are what they were:
-/// errors of its.
+/// Runs `calls` of llguidance without backtraces of its panics. Panics are still returned as
+/// llguidance's errors.
 pub(crate) fn without_backtraces<T>(calls: impl FnOnce() -> T) -> T {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // Its hook comes with the first call of this; ours goes before it.
+        // The first such call installs llguidance's hook; ours is installed in front of it.
         let _ = llguidance::panic_utils::catch_unwind(|| Ok(()));
         let theirs = panic::take_hook();
         panic::set_hook(Box::new(move |panicked| {
@@ -48,7 +50,7 @@ mod tests {
         let error = without_backtraces(caught).unwrap_err();
         assert_eq!(error.to_string(), "panic: on purpose");
         assert_eq!(DEPTH.get(), 0);
-        // What it would be without.
+        // The behaviour without this hook.
         assert!(caught().unwrap_err().to_string().contains("<backtrace>"));
     }
 }

@@ -9,13 +9,13 @@ use crate::GrammarError;
 
 /// A trie of tokens.
 struct Vocabulary {
-    /// What tells how texts are written in them, if anything does.
+    /// The tokenizer that tells how texts are written in these tokens, if there is one.
     tokenizer: Option<Arc<Tokenizer>>,
     trie: TokTrie,
 }
 
-/// The vocabulary of `tokenizer`. Special tokens are in it by their names, which no text is:
-/// nothing but their name in a grammar, and the end of the output, lets them through.
+/// The vocabulary of `tokenizer`. Special tokens are in the trie under names that no text spells,
+/// so only a grammar that names them, or the end of the output, allows them.
 pub(crate) fn vocabulary(tokenizer: Arc<Tokenizer>) -> Result<TokEnv, GrammarError> {
     let ids = (0..).take(tokenizer.vocab_size());
     let words: Vec<Vec<u8>> = ids.map(|id| word(&tokenizer, id)).collect();
@@ -24,7 +24,7 @@ pub(crate) fn vocabulary(tokenizer: Arc<Tokenizer>) -> Result<TokEnv, GrammarErr
     Ok(Arc::new(Vocabulary { tokenizer, trie }))
 }
 
-/// The vocabulary of these tokens, by id.
+/// The vocabulary of these tokens, given by id.
 pub(crate) fn of_words(words: &[Vec<u8>], eos: &[u32]) -> Result<TokEnv, GrammarError> {
     let trie = trie(words, eos)?;
     let tokenizer = None;
@@ -64,15 +64,15 @@ impl TokenizerEnv for Vocabulary {
         };
         let own = |text: &str| {
             let ids = tokenizer.encode(text, false).ok();
-            // A special token that is written out is text here.
+            // A special token that a text spells out is text here.
             ids.filter(|ids| !ids.iter().any(|&id| tokenizer.is_special(id)))
                 .unwrap_or_else(|| self.trie.greedy_tokenize(text.as_bytes()))
         };
         self.trie.tokenize_with_greedy_fallback(bytes, own)
     }
 
-    /// Whether a text's tokens are the same wherever it stands. Where they are not (a space is put
-    /// before every text, say), the model chooses how to write what the grammar forces.
+    /// Whether a text has the same tokens wherever it stands. If not (SentencePiece puts a space
+    /// before every text), the model chooses the tokens of text that the grammar forces.
     fn tokenize_is_canonical(&self) -> bool {
         let tokenizer = self.tokenizer.as_ref();
         tokenizer.is_some_and(|tokenizer| tokenizer.is_the_same_everywhere())

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::{Tokenizer, tokenizer::Pieces};
 
-/// Turns a stream of tokens into text that is whole at every moment: it gives out a character when
-/// the last of its bytes has arrived, never a part of one.
+/// Turns a stream of tokens into a stream of text. A character is returned when the last of its
+/// bytes has arrived, never a part of one.
 ///
-/// What [`push`](Self::push) gave out, and at last [`finish`](Self::finish), is together exactly
-/// what [`Tokenizer::decode`] says of all the ids.
+/// The texts of all calls of [`push`](Self::push) and of the final [`finish`](Self::finish) add up
+/// to exactly the text that [`Tokenizer::decode`] gives for all the ids.
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
@@ -17,7 +17,7 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// A detokeniser at the start of a text. Without special tokens if `skip_special`.
+    /// A detokeniser at the start of a text. It leaves out special tokens if `skip_special`.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
         let text = TextStream::new(tokenizer.pieces());
@@ -28,9 +28,9 @@ impl Detokenizer {
         }
     }
 
-    /// A detokeniser in the middle of a text: the tokens to come go on from a prompt. The
-    /// difference is the space that SentencePiece puts before a text's first word: at the start it
-    /// is an artefact and dropped, here it is the space between two words.
+    /// A detokeniser in the middle of a text, whose tokens continue a prompt. The difference is the
+    /// space that SentencePiece puts before a text's first word: at the start it is an artefact and
+    /// dropped; in the middle it is the space between two words.
     #[must_use]
     pub fn continuing(tokenizer: Arc<Tokenizer>, skip_special: bool) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Detokenizer {
         }
     }
 
-    /// Takes the next token and gives the text that is complete now; often nothing or several
+    /// Adds the next token and returns the text that is complete now: often none, or several
     /// characters.
     pub fn push(&mut self, id: u32) -> String {
         let mut out = String::new();
@@ -49,8 +49,8 @@ impl Detokenizer {
         out
     }
 
-    /// Ends the text: what is left of an unfinished character becomes U+FFFD. The detokeniser is
-    /// then at the middle of a text, with nothing pending.
+    /// Ends the text: the bytes of an unfinished character become U+FFFD. Afterwards the
+    /// detokeniser is in the middle of a text, with no bytes pending.
     pub fn finish(&mut self) -> String {
         let mut out = String::new();
         self.text.finish(&mut out);
@@ -68,12 +68,12 @@ impl Detokenizer {
     }
 }
 
-/// Bytes that arrive in any portions, read as UTF-8.
+/// Bytes that arrive in chunks of any size, read as UTF-8.
 #[derive(Debug, Clone, Default)]
 struct TextStream {
-    /// The beginning of a character; at most three bytes between calls.
+    /// The first bytes of a character; at most three between calls.
     pending: Vec<u8>,
-    /// Spaces still to be dropped, as long as no other byte has come.
+    /// How many leading spaces are still dropped; 0 once another byte has come.
     spaces_to_drop: usize,
     /// No token has come yet.
     at_start: bool,
@@ -121,7 +121,7 @@ impl TextStream {
                     let (valid, after) = rest.split_at(error.valid_up_to());
                     out.push_str(&String::from_utf8_lossy(valid));
                     rest = after;
-                    // No length: the bytes may yet become a character.
+                    // Without a length, more bytes may complete the character.
                     let Some(invalid) = error.error_len() else { break };
                     out.push(char::REPLACEMENT_CHARACTER);
                     rest = &rest[invalid..];
@@ -146,7 +146,7 @@ impl TextStream {
 mod tests {
     use super::*;
 
-    /// What comes out of each portion, and of the end.
+    /// The text after each chunk, and at the end.
     fn portions(bytes: &[&[u8]]) -> Vec<String> {
         let mut text = TextStream::default();
         let mut out: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! What can go wrong between text and tokens.
+//! Errors of tokenizers and chat templates.
 
 use std::{io, path::PathBuf};
 
@@ -11,11 +11,11 @@ pub enum TextError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 
-    /// A file of a model folder is not what its name promises.
+    /// A file of a model folder does not have the format that its name promises.
     #[error("{}: {reason}", path.display())]
     InvalidFile {
         /// The file.
@@ -24,7 +24,7 @@ pub enum TextError {
         reason: String,
     },
 
-    /// A metadata key that a tokenizer cannot do without is missing from a GGUF file.
+    /// A GGUF file lacks a metadata key that a tokenizer needs.
     #[error("the GGUF file has no `{key}`: {consequence}")]
     MissingMetadata {
         /// The key.
@@ -52,8 +52,8 @@ pub enum TextError {
         supported: &'static str,
     },
 
-    /// The GGUF file names a pre-tokenizer that is not known; guessing would give wrong tokens
-    /// silently.
+    /// The GGUF file names an unknown pre-tokenizer. Guessing another would give wrong tokens
+    /// without an error.
     #[error("the GGUF pre-tokenizer `{name}` is not known (known: {known})")]
     UnknownPreTokenizer {
         /// The value of `tokenizer.ggml.pre`.
@@ -70,7 +70,7 @@ pub enum TextError {
     #[error("the text cannot be tokenised: {0}")]
     Encode(String),
 
-    /// The file of a chat template is not what its name says.
+    /// The file of a chat template does not have the format that its name promises.
     #[error("{0}")]
     TemplateFile(String),
 
@@ -86,14 +86,14 @@ pub enum TextError {
     #[error("the chat template failed: {0}")]
     TemplateFailed(String),
 
-    /// The chat template used up what it may compute or write.
+    /// The chat template exceeded its limit of work or output.
     #[error("the chat template went over its limit of {0}")]
     TemplateLimit(&'static str),
 
-    /// A message is not of a form that chat templates take.
+    /// A message does not have a form that chat templates accept.
     #[error("message {index}: {reason}")]
     InvalidMessage {
-        /// The message's place in the conversation, from 0.
+        /// The index of the message in the conversation, from 0.
         index: usize,
         /// What is wrong with it.
         reason: String,

@@ -39,7 +39,7 @@ pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, TextError> {
         .map_err(|error| invalid(path, format!("is not valid JSON: {error}")))
 }
 
-/// The error that `path` is not what it should be.
+/// The error that the contents of `path` are invalid.
 pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> TextError {
     TextError::InvalidFile {
         path: path.to_owned(),

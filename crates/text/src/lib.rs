@@ -9,20 +9,20 @@
 //! tokenizer.chat_template, chat_template.jinja ── ChatTemplate ── render ── prompt text
 //! ```
 //!
-//! **Encoding** is done by Hugging Face's `tokenizers`, the reference that models are trained with.
-//! A GGUF file holds the vocabulary but not the pipeline around it, so [`Tokenizer::from_gguf`]
-//! rebuilds that pipeline, and refuses what it does not know instead of guessing: a wrong
-//! pre-tokenizer gives a model that is merely worse, with no sign of why.
+//! **Encoding** uses Hugging Face's `tokenizers`, the reference that models are trained with. A
+//! GGUF file holds the vocabulary but not the pipeline around it, so [`Tokenizer::from_gguf`]
+//! rebuilds that pipeline, and refuses an unknown one instead of guessing: with a wrong
+//! pre-tokenizer a model's answers get worse without any error.
 //!
-//! **Decoding** is done here, on bytes: every token is a fixed string of bytes, worked out once at
-//! load. Text is the concatenation of these bytes, read as UTF-8, so the pieces that a
-//! [`Detokenizer`] gives out are by construction the text of the whole.
+//! **Decoding** is done here, on bytes: every token is a fixed string of bytes, computed once at
+//! load. Text is the concatenation of these bytes, read as UTF-8. The pieces that a [`Detokenizer`]
+//! returns therefore add up to the text of all tokens.
 //!
-//! **Chat templates** are programs that come with a model. [`ChatTemplate`] runs them without
-//! access to anything but the conversation, and bounds what they compute, write and nest; its
-//! documentation says where that ends.
+//! **Chat templates** are programs that come with a model. [`ChatTemplate`] runs them with access
+//! to the conversation only, and bounds their work, output and nesting; its documentation names the
+//! limits of that protection.
 //!
-//! Nothing in this crate opens a file that it was not pointed at, and no input makes it panic.
+//! This crate opens only the files that its caller names, and no input makes it panic.
 
 mod chat;
 mod detokenizer;

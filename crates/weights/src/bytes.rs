@@ -10,12 +10,12 @@ use memmap2::Mmap;
 use crate::error::{Fault, WeightsError};
 use crate::mmap;
 
-/// Files up to this size are read into memory rather than mapped when [`Access::ReadSmall`] is
-/// asked for. Adapters are smaller and are replaced while the server runs; a map of a file that
-/// shrinks would end the process.
+/// With [`Access::ReadSmall`], files up to this size are read into memory instead of mapped.
+/// Adapters are smaller and are replaced while the server runs; reading a mapped file that was
+/// truncated would end the process.
 const READ_LIMIT: u64 = 256 << 20;
 
-/// How a file's bytes are taken.
+/// How a file's bytes are accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Map it whatever its size.
@@ -39,7 +39,7 @@ impl FileBytes {
             path: path.to_owned(),
             source,
         };
-        // Asked before opening: to open a named pipe would wait for its writer.
+        // Checked before opening, because opening a named pipe waits for its writer.
         if !std::fs::metadata(path).map_err(fail)?.is_file() {
             return Err(WeightsError::NotAFile {
                 path: path.to_owned(),

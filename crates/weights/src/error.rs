@@ -1,4 +1,4 @@
-//! What can be wrong with a model file.
+//! Errors of model files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use multigraft_kernels::UnknownBlockType;
 /// Why weights could not be read. Every message names the file or folder.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("cannot read `{}`: {source}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A folder, pipe or device where a file was expected.
@@ -22,12 +22,12 @@ pub enum WeightsError {
         /// What was opened.
         path: PathBuf,
     },
-    /// The contents are not what the format demands.
+    /// The contents violate the format.
     #[error("`{}`: {fault}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong in it.
+        /// What is wrong with it.
         fault: Fault,
     },
     /// A folder holds nothing to read.
@@ -41,7 +41,7 @@ pub enum WeightsError {
         /// A further sentence if there is a GGUF file, or nothing.
         hint: String,
     },
-    /// Only pickled weights, which could run code when read.
+    /// The folder has only pickled weights, which could run code when they are read.
     #[error(
         "`{}` is a pickled file, which is never read because reading it can run code: convert it to safetensors (with \
          transformers or PEFT: load it and `save_pretrained(…, safe_serialization=True)`)",
@@ -51,7 +51,7 @@ pub enum WeightsError {
         /// The pickled file.
         path: PathBuf,
     },
-    /// The index of a sharded checkpoint names a file that is not there.
+    /// The index of a sharded checkpoint names a file that does not exist.
     #[error("`{}` is missing: `{}` says that it holds tensor `{}`", shard.display(), index.display(), Quoted(tensor))]
     MissingShard {
         /// The index file.
@@ -61,15 +61,15 @@ pub enum WeightsError {
         /// A tensor that should be in it.
         tensor: String,
     },
-    /// A tensor that was asked for is not in the file.
+    /// The requested tensor is not in the file.
     #[error("`{}` has no tensor `{}`", path.display(), Quoted(tensor))]
     NoTensor {
         /// The file or folder.
         path: PathBuf,
-        /// The name asked for.
+        /// The requested name.
         tensor: String,
     },
-    /// A tensor that was asked for holds something else than floats that multigraft reads.
+    /// The requested tensor has a dtype that multigraft does not read as floats.
     #[error(
         "tensor `{}` in `{}` has dtype {}; weights must be F32, F16 or BF16",
         Quoted(tensor), path.display(), Quoted(dtype)
@@ -104,7 +104,7 @@ pub enum Fault {
         /// The file's size.
         size: u64,
     },
-    /// A count that cannot be true in a file of this size.
+    /// A count that is impossible in a file of this size.
     #[error("{what}: {count} is more than the {left} bytes that are left in the file can hold")]
     TooMany {
         /// What is counted.
@@ -130,7 +130,7 @@ pub enum Fault {
         /// What was being read.
         what: String,
     },
-    /// A name that is longer than any sane writer makes it.
+    /// A name that is longer than the limit.
     #[error("{what} is {len} bytes long, the limit is {limit}")]
     TooLong {
         /// What was being read.
@@ -159,7 +159,7 @@ pub enum Fault {
         /// The number in the file.
         id: u32,
     },
-    /// Arrays in arrays in arrays.
+    /// Arrays that are nested too deeply.
     #[error("{what} nests arrays more than {limit} deep")]
     NestedTooDeep {
         /// What was being read.
@@ -167,7 +167,7 @@ pub enum Fault {
         /// The limit.
         limit: usize,
     },
-    /// A truth value that is neither 0 nor 1.
+    /// A boolean that is neither 0 nor 1.
     #[error("{what} holds the byte {byte} where a bool (0 or 1) is expected")]
     NotABool {
         /// What was being read.
@@ -265,12 +265,12 @@ pub enum Fault {
         /// The limit.
         limit: u64,
     },
-    /// A safetensors header or index that is not the JSON it should be.
+    /// A safetensors header or index that is invalid JSON or has the wrong fields.
     #[error("{what} is not valid: {reason}")]
     BadJson {
         /// What was being read.
         what: &'static str,
-        /// What the parser said, with line and column.
+        /// The parser's message, with line and column.
         reason: String,
     },
     /// A tensor that ends before it starts.
@@ -311,7 +311,7 @@ pub enum Fault {
         /// The tensor after them, or the end of the file.
         what: String,
     },
-    /// An index that points out of its folder or at something else than safetensors.
+    /// An index that names a file outside of its folder or a file that is not safetensors.
     #[error(
         "the index puts tensor `{}` into `{}`, which is not the plain name of a .safetensors file in the same folder",
         Quoted(tensor),
@@ -326,13 +326,13 @@ pub enum Fault {
     /// An index that names no tensor.
     #[error("the index's weight_map is empty")]
     EmptyIndex,
-    /// The index says that a tensor is in this file, and it is not.
+    /// The index names this file for a tensor that is not in it.
     #[error("tensor `{}` is missing, although the index says that it is in this file", Quoted(.0))]
     MissingFromShard(String),
 }
 
 impl Fault {
-    /// The fault, with the file that it is in.
+    /// The error for the file that it is in.
     pub(crate) fn in_file(self, path: &Path) -> WeightsError {
         WeightsError::Invalid {
             path: path.to_owned(),
@@ -341,7 +341,7 @@ impl Fault {
     }
 }
 
-/// Text from a file as a message may show it: control characters escaped, cut to a sane length.
+/// Text from a file, made safe for messages: control characters are escaped, long texts truncated.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {

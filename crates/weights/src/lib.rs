@@ -1,10 +1,9 @@
-//! Model files, opened without trusting them: GGUF, and safetensors in one file or many.
+//! Reading untrusted model files: GGUF, and safetensors in one file or many.
 //!
 //! A file is mapped into memory (small safetensors files are read), its header is checked once, and
 //! from then on [`Tensor`]s borrow their bytes from it without copying. Every count, length and
-//! offset that a file states is compared with the file's real size *before* memory is taken for it,
-//! so a header that lies costs an error message and nothing else. Pickled checkpoints are never
-//! read.
+//! offset in a file is compared with the file's real size *before* memory is allocated for it, so a
+//! false header costs an error message and nothing else. Pickled checkpoints are never read.
 //!
 //! ```text
 //! Gguf::open ──────── gguf::header ──┐
@@ -12,8 +11,8 @@
 //! Checkpoint::open_* ─ safetensors::header ┘
 //! ```
 //!
-//! The numbers inside a tensor are not judged here (a NaN is a valid float); what they are decoded
-//! to is [`BlockType::decode`]'s business.
+//! The numbers inside a tensor are not checked here (a NaN is a valid float); [`BlockType::decode`]
+//! defines the floats that they stand for.
 
 mod bytes;
 mod error;

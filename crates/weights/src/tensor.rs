@@ -1,4 +1,4 @@
-//! A tensor as it lies in a file.
+//! A tensor of a file.
 
 use multigraft_kernels::BlockType;
 

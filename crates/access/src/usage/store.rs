@@ -56,8 +56,8 @@ impl Store {
         })
     }
 
-    /// Adds all rows or none. They are added to the stored sums, because other processes may write to
-    /// the database too.
+    /// Adds all rows or none. They are added to the stored sums, because other processes may write
+    /// to the database too.
     pub(super) fn add(&self, rows: &Waiting) -> Result<(), AccessError> {
         let added = self.database.write(|transaction| {
             let mut statement = transaction.prepare_cached(

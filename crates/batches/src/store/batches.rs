@@ -138,8 +138,8 @@ impl Store {
         })
     }
 
-    /// Stores the result of a line, unless the line has one already. `text` is the line of the output
-    /// or error file.
+    /// Stores the result of a line, unless the line has one already. `text` is the line of the
+    /// output or error file.
     ///
     /// # Errors
     /// If the database cannot be written.
@@ -180,8 +180,8 @@ impl Store {
         })
     }
 
-    /// Records that a batch has ended, with its output and error file and the number of failed lines.
-    /// Deletes the rows of its results.
+    /// Records that a batch has ended, with its output and error file and the number of failed
+    /// lines. Deletes the rows of its results.
     pub(crate) fn end(
         &self,
         id: &str,

@@ -1,8 +1,8 @@
 //! Files and batches in SQLite, in `batches.sqlite` of the data folder, and the files' bytes in
 //! `files/` beside it.
 //!
-//! A file's bytes are written under a temporary name, synchronised to disk and renamed before its row
-//! is inserted. Files without a row are deleted at the next start.
+//! A file's bytes are written under a temporary name, synchronised to disk and renamed before its
+//! row is inserted. Files without a row are deleted at the next start.
 
 mod batches;
 mod files;
@@ -77,8 +77,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the files and batches of a data folder, which no other server may use. Creates folder and
-    /// database where they do not exist.
+    /// Opens the files and batches of a data folder, which no other server may use. Creates folder
+    /// and database where they do not exist.
     ///
     /// # Errors
     /// If the folder cannot be created or the database cannot be opened.

@@ -1,10 +1,10 @@
-//! How a model writes that it calls a tool, found out from its own template.
+//! How a model writes tool calls, detected from its chat template.
 
 use serde_json::{Map, Value, json};
 
 use super::{ChatInput, ChatTemplate};
 
-/// How calls are written.
+/// The format of tool calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFormat {
     /// `<tool_call>{"name": …, "arguments": …}</tool_call>`, once for each call: Hermes, Qwen and
@@ -15,16 +15,16 @@ pub enum CallFormat {
     /// `{"name": …, "parameters": …}` as the whole answer: Llama 3.
     Bare,
     /// `<tool_call><function=NAME><parameter=KEY>…</parameter></function></tool_call>`, once for
-    /// each call, with a line for each tag and value, and texts without quotes: Qwen3-Coder.
+    /// each call, with a line for each tag and value, and strings without quotes: Qwen3-Coder.
     Xml,
 }
 
-/// What no template says of itself.
+/// Names that no template contains by itself.
 const TOOL: &str = "probed_tool";
 const KEY: &str = "probed_key";
 
-/// The format of a template that shows tools and calls; `None` if it does not, or in a way that is
-/// not known here.
+/// The format in which a template shows calls; `None` if it shows no tools or calls, or shows calls
+/// in an unknown format.
 pub(super) fn probe(template: &ChatTemplate) -> Option<CallFormat> {
     let tools = [
         json!({"type": "function", "function": {"name": TOOL, "description": "d",
@@ -50,7 +50,7 @@ pub(super) fn probe(template: &ChatTemplate) -> Option<CallFormat> {
         return None;
     }
     let shown = render(&[user, called])?;
-    // Examples may stand in what the template says of tools; the call comes last.
+    // The template's description of the tools may contain examples; the call itself comes last.
     let call = &shown[..shown.rfind(KEY)?];
     let name = call.rfind("probed_call")?;
     let before = &call[..name];

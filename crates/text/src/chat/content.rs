@@ -1,8 +1,8 @@
 //! Message content: one string, or a list of parts.
 //!
-//! OpenAI's API allows both. Some templates print `content` as a string, some go through its parts,
-//! some do both. Which is found out once, by rendering a message of each form and looking for its
-//! text.
+//! OpenAI's API allows both. Some templates print `content` as a string, some iterate over its
+//! parts, some do both. The form is detected once, by rendering a message of each form and looking
+//! for its text.
 
 use std::borrow::Cow;
 
@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 
 use crate::TextError;
 
-/// A text that no template writes by itself.
+/// A text that no template contains by itself.
 const NEEDLE: &str = "needle-7f3a";
 
-/// The form of content that a template takes.
+/// The form of content that a template handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentForm {
-    /// Strings only; lists of parts are put together into one string.
+    /// Strings only; the parts of a list are concatenated to one string.
     Text,
-    /// Lists of parts only; a string is handed over as a list of one.
+    /// Lists of parts only; a string is passed as a list of one.
     Parts,
-    /// Either.
+    /// Both.
     Both,
 }
 
 impl ContentForm {
-    /// Finds out which form is taken by the template behind `render`.
+    /// Detects the form that the template behind `render` handles.
     pub(super) fn probe(render: impl Fn(&[Value]) -> Result<String, TextError>) -> Self {
         let shows = |content: Value| {
             let text = render(&[json!({ "role": "user", "content": content })]).unwrap_or_default();
@@ -42,13 +42,12 @@ impl ContentForm {
         }
     }
 
-    /// Brings content into this form. What is neither text nor a list of parts is left to the
-    /// template.
+    /// Converts content to this form. Content that is neither a string nor a list of parts is left
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// If a message is not an object, or the parts of a list have to be put together and are not
-    /// text.
+    /// If a message is not an object, or parts that have to be concatenated are not text.
     pub(super) fn apply(self, messages: &[Value]) -> Result<Cow<'_, [Value]>, TextError> {
         let mut changed = Cow::Borrowed(messages);
         for (index, message) in messages.iter().enumerate() {
@@ -69,7 +68,7 @@ impl ContentForm {
     }
 }
 
-/// The texts of all parts, put together.
+/// The concatenated texts of all parts.
 fn text_of(parts: &[Value]) -> Result<String, String> {
     let mut text = String::new();
     for part in parts {

@@ -1,4 +1,4 @@
-//! The world a template runs in.
+//! The environment that a template runs in.
 
 use std::{fmt, io};
 
@@ -12,9 +12,9 @@ use time::UtcDateTime;
 use super::{clock, json, methods};
 use crate::TextError;
 
-/// What one rendering may spend: one unit is an instruction, or 64 bytes of data made (32 MiB for
-/// all of it). It is enough for 8,000 short messages, or for 1,000 of 500 words each; models have
-/// room for less.
+/// The fuel of one rendering: one unit is an instruction, or 64 bytes of created data (32 MiB if
+/// all of it is data). It is enough for 8,000 short messages, or for 1,000 messages of 500 words,
+/// which is more than fits into a model's context.
 const FUEL: u64 = 500_000;
 
 /// The largest text a template may write, in bytes.
@@ -39,8 +39,8 @@ pub(super) fn sandbox() -> Environment<'static> {
     environment.add_filter("tojson", tojson);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
-    // As in Jinja2, what has a length and can be indexed; minijinja's own test is true of lists
-    // only.
+    // As in Jinja2, true for everything that has a length and can be indexed; minijinja's own test
+    // is true for lists only.
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
@@ -85,7 +85,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
         .map_err(|reason| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {reason}")))
 }
 
-/// What a template said with `raise_exception`.
+/// The message that a template gave to `raise_exception`.
 #[derive(Debug)]
 struct Refused(String);
 
@@ -97,7 +97,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What a failed rendering means to the user.
+/// The error that the user gets for a failed rendering.
 pub(super) fn failure(error: &Error) -> TextError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -114,7 +114,7 @@ pub(super) fn failure(error: &Error) -> TextError {
     TextError::TemplateFailed(describe(error))
 }
 
-/// An error in one line: what, and on which line of the template.
+/// An error in one line: what is wrong, and on which line of the template.
 pub(super) fn describe(error: &Error) -> String {
     let what = match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),

@@ -13,9 +13,9 @@ const MAX_INDENT: usize = 32;
 pub(super) struct Style {
     pub(super) ensure_ascii: bool,
     pub(super) sort_keys: bool,
-    /// What each level is indented with; all on one line without.
+    /// The indentation of each level; `None` is all on one line.
     pub(super) indent: Option<String>,
-    /// Between items, and between a key and its value.
+    /// The texts between items, and between a key and its value.
     pub(super) separators: Option<(String, String)>,
 }
 
@@ -72,7 +72,7 @@ struct Writer<'a, 's> {
     item: &'a str,
     key: &'a str,
     out: String,
-    /// How much of `out` has been paid for.
+    /// How many bytes of `out` have been charged to the template.
     charged: usize,
 }
 
@@ -84,7 +84,7 @@ impl Writer<'_, '_> {
                 "tojson: the value is nested too deeply",
             ));
         }
-        self.pay()?;
+        self.charge()?;
         match value.kind() {
             ValueKind::None | ValueKind::Undefined => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -153,7 +153,7 @@ impl Writer<'_, '_> {
     fn number(&mut self, value: &Value) {
         let text = value.to_string();
         match text.as_str() {
-            // What Python writes; JSON has no such numbers.
+            // As Python writes them; JSON has no such numbers.
             "inf" => self.out.push_str("Infinity"),
             "-inf" => self.out.push_str("-Infinity"),
             _ => self.out.push_str(&float_repr(value).unwrap_or(text)),
@@ -189,11 +189,11 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Charges the template for what was written since the last time.
-    fn pay(&mut self) -> Result<(), Error> {
-        let unpaid = (self.out.len() - self.charged) / 64;
-        self.charged += unpaid * 64;
-        self.state.consume_fuel(1 + unpaid as u64)
+    /// Charges the template for the text written since the last call.
+    fn charge(&mut self) -> Result<(), Error> {
+        let uncharged = (self.out.len() - self.charged) / 64;
+        self.charged += uncharged * 64;
+        self.state.consume_fuel(1 + uncharged as u64)
     }
 }
 

@@ -1,9 +1,9 @@
-//! Python's methods of strings that minijinja does not bring.
+//! Python's string methods that minijinja lacks.
 
 use minijinja::{Error, ErrorKind, State, Value, value::from_args};
 use minijinja_contrib::pycompat;
 
-/// Answers a method call that Jinja itself does not know.
+/// Executes a method call that minijinja does not know.
 pub(super) fn unknown_method(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -70,8 +70,8 @@ fn string_method(text: &str, method: &str, arguments: &[Value]) -> Result<Option
     }))
 }
 
-/// Whether a field of a format has a number of four digits or more: as a width or precision, it
-/// would make a string of that size without paying for it.
+/// Whether a format has a number of four digits or more: as a width or precision, it would create a
+/// string of that size without consuming fuel.
 fn has_large_number(format: &str) -> bool {
     let mut fields = format
         .split('{')

@@ -1,17 +1,16 @@
-//! Chat templates: a conversation to the text that a model was trained to continue.
+//! Chat templates: from a conversation to the prompt that the model was trained to continue.
 //!
 //! A template is a Jinja program that comes with a model. It runs as in `transformers`: blocks are
-//! trimmed, what is undefined is empty, strings have Python's methods, values print as Python
-//! prints them, and `raise_exception`, `strftime_now` (in UTC) and `tojson` are there.
+//! trimmed, undefined values are empty, strings have Python's methods, values print as in Python,
+//! and `raise_exception`, `strftime_now` (in UTC) and `tojson` are defined.
 //!
-//! It sees the conversation and nothing else. Its length, the length of its tags, the instructions
-//! it executes, the data it makes, the depth of its calls and the text it writes are bounded
-//! (`environment`, `source`), and it runs on a stack that is large enough for what is left
-//! (`stack`). That stops templates that are wrong. It does not stop every template that is written
-//! to do harm: the engine counts a list that is put together of the same parts again and again
-//! (`x + x`, `[x, x]`) as the few parts that it is made of, and neither time nor memory are charged
-//! when such a list is expanded, compared or turned into a string. Templates of people who must not
-//! stop the server do not belong in its process.
+//! A template sees the conversation and nothing else. Its length, the length of its tags, the
+//! instructions it executes, the data it creates, the depth of its calls and the text it writes are
+//! bounded (`environment`, `source`), and it runs on a stack that is large enough for the recursion
+//! that remains possible (`stack`). These bounds stop faulty templates. They do not stop every
+//! malicious one: the template engine counts a list that repeats the same parts (`x + x`, `[x, x]`)
+//! as those few parts, and charges neither time nor memory when such a list is expanded, compared
+//! or turned into a string. Do not run templates of people who must not be able to stop the server.
 
 mod calls;
 mod clock;
@@ -34,22 +33,22 @@ pub use calls::CallFormat;
 use content::ContentForm;
 pub use source::TEMPLATE_FILES;
 
-/// The name under which the one template is kept in its environment.
+/// The name of the template in its environment.
 const DEFAULT: &str = "default";
 
-/// A template made for conversations with tools, where a model has one of its own.
+/// The name of the template for conversations with tools, if the model has a separate one.
 const TOOL_USE: &str = "tool_use";
 
-/// What a template takes in memory before it says anything, and for each byte that it says; both
-/// measured, the latter with code alone.
+/// Memory of an empty template, and memory per byte of a template's text, in bytes. Both were
+/// measured, the latter with a template that is all code.
 const ENVIRONMENT_BYTES: usize = 24 << 10;
 const COMPILED: usize = 10;
 
 /// A compiled chat template. Immutable; share it by `Arc`.
 ///
-/// Rendering is bounded in instructions, data, depth and output, which is enough for templates that
-/// are wrong, but not for templates that are written to exhaust the machine: run only those of
-/// models you would serve.
+/// Rendering is bounded in instructions, data, depth and output. That is enough for faulty
+/// templates, but not for templates that are written to exhaust the machine: run only templates of
+/// models that you trust.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     form: ContentForm,
@@ -57,7 +56,7 @@ pub struct ChatTemplate {
     calls: Option<CallFormat>,
 }
 
-/// A conversation, and what else a template may ask for.
+/// A conversation, and the other variables of a template.
 #[derive(Debug, Clone, Copy)]
 pub struct ChatInput<'a> {
     /// The messages, as in OpenAI's API: objects with `role` and `content`, the latter a string, a
@@ -67,12 +66,13 @@ pub struct ChatInput<'a> {
     pub tools: Option<&'a [serde_json::Value]>,
     /// Whether the text ends with the beginning of the assistant's answer.
     pub add_generation_prompt: bool,
-    /// How the beginning-of-text token is written (`bos_token` in the template); empty if there is
+    /// The spelling of the beginning-of-text token (`bos_token` in the template); empty if there is
     /// none.
     pub bos: &'a str,
-    /// How the end-of-text token is written (`eos_token` in the template); empty if there is none.
+    /// The spelling of the end-of-text token (`eos_token` in the template); empty if there is none.
     pub eos: &'a str,
-    /// Further variables (`chat_template_kwargs`); they win over the ones above.
+    /// Further variables (`chat_template_kwargs`). They override `bos_token` and `eos_token`, but
+    /// not the conversation.
     pub extra: &'a Map<String, serde_json::Value>,
 }
 
@@ -117,8 +117,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// If the file is not what its name says, or the template is not valid Jinja; the name is not
-    /// part of the message.
+    /// If the file does not have the format that its name promises, or the template is not valid
+    /// Jinja. The message does not contain the name.
     pub fn from_file(name: &str, bytes: &[u8]) -> Result<Option<Self>, TextError> {
         source::from_file(name, bytes)
             .map_err(TextError::TemplateFile)?
@@ -152,7 +152,7 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// About what it takes in memory, in bytes.
+    /// Approximate memory of the template, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let length = |name| {
@@ -162,8 +162,8 @@ impl ChatTemplate {
         ENVIRONMENT_BYTES + COMPILED * (length(DEFAULT) + length(TOOL_USE))
     }
 
-    /// Its texts, the one without tools first, each with the name of the file that `transformers`
-    /// looks for it in.
+    /// The source texts, the one without tools first, each with the name of the file in which
+    /// `transformers` looks for it.
     pub fn sources(&self) -> impl Iterator<Item = (&'static str, String)> {
         let named = [(DEFAULT, source::JINJA), (TOOL_USE, source::TOOL_USE_JINJA)];
         named.into_iter().filter_map(|(name, file)| {
@@ -172,8 +172,8 @@ impl ChatTemplate {
         })
     }
 
-    /// How the model writes that it calls a tool; `None` if the template does not show tools, or in
-    /// an unknown way.
+    /// How the model writes tool calls; `None` if the template does not show tools, or shows calls
+    /// in an unknown format.
     #[must_use]
     pub fn calls(&self) -> Option<CallFormat> {
         self.calls
@@ -181,15 +181,15 @@ impl ChatTemplate {
 
     /// The text of a conversation.
     ///
-    /// Content that is a list of parts is handed over as the template takes it: as a list if the
-    /// template goes through the parts (it then sees parts that are not text, too), else as the
-    /// texts of the parts put together.
+    /// Content that is a list of parts is passed in the form that the template handles: as a list
+    /// if the template iterates over the parts (it then sees parts that are not text, too),
+    /// otherwise as the concatenated texts of the parts.
     ///
     /// # Errors
     ///
-    /// What the template said with `raise_exception`, why it failed, or which limit it went over;
-    /// or the message that is not an object or has a part that is not text, for a template that
-    /// takes text only.
+    /// The message of the template's `raise_exception`, why the template failed, or which limit it
+    /// exceeded; or the message of the conversation that is not an object, or, if the template
+    /// handles text only, that has a part which is not text.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
         let messages = self.form.apply(input.messages)?;
         stack::with_large_stack(|| self.render_messages(&messages, input.tools, input))
@@ -215,7 +215,7 @@ impl ChatTemplate {
             tools => Value::from(Serde(tools)),
             add_generation_prompt => input.add_generation_prompt,
         };
-        // What comes first wins: a caller's own variables never stand in for the conversation.
+        // The first definition of a name wins: a caller's variables never replace the conversation.
         let extra = Value::from(Serde(input.extra));
         let defaults = context! {
             documents => Value::from(()),
@@ -231,7 +231,7 @@ impl ChatTemplate {
     }
 }
 
-/// What a template sees beside the messages while it is probed for the form of content it takes.
+/// The other variables of a template while it is probed for the form of content that it handles.
 static PROBE: std::sync::LazyLock<ChatInput<'static>> = std::sync::LazyLock::new(|| {
     static NOTHING: std::sync::LazyLock<Map<String, serde_json::Value>> = std::sync::LazyLock::new(Map::new);
     ChatInput {

@@ -1,4 +1,4 @@
-//! Where template texts come from, and what is done to them before they are compiled.
+//! Where template texts come from, and how they are prepared for compiling.
 
 use std::path::Path;
 
@@ -14,19 +14,19 @@ use crate::{
 
 const KEY: &str = "tokenizer.chat_template";
 
-/// The file that is a template and nothing else.
+/// The file that holds only a template.
 pub(super) const JINJA: &str = "chat_template.jinja";
 
-/// The template for conversations with tools beside it.
+/// The file beside it with the template for conversations with tools.
 pub(super) const TOOL_USE_JINJA: &str = "additional_chat_templates/tool_use.jinja";
 
-/// The files that a folder's template may be in, as `transformers` writes them; the first that
-/// holds one is taken.
+/// The files that may hold a folder's template, as `transformers` writes them. The first that holds
+/// one is used.
 pub const TEMPLATE_FILES: [&str; 3] = [JINJA, "tokenizer_config.json", "chat_template.json"];
 
 const NOT_UTF8: &str = "is not UTF-8";
 
-/// What is read of a JSON file, which may hold a whole vocabulary beside it.
+/// The fields that are read of a JSON file, which may also hold a whole vocabulary.
 #[derive(Deserialize)]
 struct Holder {
     #[serde(default)]
@@ -95,7 +95,7 @@ pub(super) fn from_folder(folder: &Path) -> Result<Option<Source>, TextError> {
 ///
 /// # Errors
 ///
-/// What is wrong with the file, as the end of a sentence that began with its name.
+/// What is wrong with the file, as a predicate for a sentence that begins with its name.
 pub(super) fn from_file(name: &str, bytes: &[u8]) -> Result<Option<Source>, String> {
     if name == JINJA {
         let default = str::from_utf8(bytes).map_err(|_| NOT_UTF8)?.to_owned();
@@ -129,12 +129,12 @@ pub(super) fn from_file(name: &str, bytes: &[u8]) -> Result<Option<Source>, Stri
 
 /// The text that is compiled for `source`.
 ///
-/// `{% generation %}` … `{% endgeneration %}` mark the assistant's words for training and print
-/// nothing; they are replaced by a block that prints nothing either.
+/// `{% generation %}` … `{% endgeneration %}` mark the assistant's text for training and print
+/// nothing themselves. They are replaced by a block that does not either.
 ///
 /// # Errors
 ///
-/// If the template, or one tag of it, is longer than is compiled.
+/// If the template, or one of its tags, exceeds the limit.
 pub(super) fn prepare(source: &str) -> Result<String, TextError> {
     if source.len() > MAX_SOURCE {
         let reason = format!(

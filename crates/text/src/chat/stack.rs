@@ -1,17 +1,16 @@
-//! Room for recursion.
+//! A stack that is large enough for templates.
 //!
-//! The template engine bounds how deep blocks and calls nest, but not how long a chain of operators
-//! is when it compiles, nor how deep a value nests when it is printed, compared or freed: both
-//! recurse. How far a template can get there is bounded by the length of its tags and by its fuel,
-//! so a stack that is large enough for that makes an overflow, which would end the process,
-//! impossible.
+//! The template engine bounds how deeply blocks and calls nest. It recurses without a bound when it
+//! compiles a chain of operators, and when it prints, compares or frees a nested value. The length
+//! of a template's tags and its fuel bound the depth of this recursion, so a large enough stack
+//! makes an overflow impossible, which would end the process.
 
 use std::thread;
 
 use crate::TextError;
 
-/// The stack of the thread that templates run on. Address space only: what is not used takes no
-/// memory. The tests nest values as deep as fuel allows.
+/// The stack of the thread that templates run on, in bytes. This is address space; unused parts of
+/// it take no memory. The tests nest values as deep as fuel allows.
 const STACK_BYTES: usize = 256 << 20;
 
 /// Runs `work` on a thread of its own with a large stack.

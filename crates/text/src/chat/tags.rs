@@ -6,16 +6,16 @@ use std::ops::Range;
 /// A `{{ … }}` or `{% … %}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tag {
-    /// Where the tag's inside is: without the delimiters, and without the `-` or `+` next to them.
+    /// The range of the tag's contents: without the delimiters and the `-` or `+` next to them.
     pub(super) inside: Range<usize>,
     /// Whether it is a `{% … %}`.
     pub(super) is_block: bool,
-    /// Bytes of the inside that are neither in a string nor white space.
+    /// Bytes of the contents that are neither in a string nor white space.
     pub(super) code: usize,
 }
 
-/// All tags of `source` that are closed, in order. What follows a tag that is not closed is not
-/// looked at: such a template does not compile.
+/// All closed tags of `source`, in order. The search ends at a tag that is not closed, because such
+/// a template does not compile.
 pub(super) fn tags(source: &str) -> Vec<Tag> {
     let mut tags = Vec::new();
     let mut at = 0;
@@ -48,7 +48,7 @@ pub(super) fn tags(source: &str) -> Vec<Tag> {
     tags
 }
 
-/// The tag whose inside begins at `start`.
+/// The tag whose contents begin at `start`.
 fn tag_at(source: &str, start: usize) -> Option<Tag> {
     let bytes = source.as_bytes();
     let is_block = bytes[start - 1] == b'%';

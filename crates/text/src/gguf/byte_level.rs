@@ -1,5 +1,5 @@
 //! Byte-level BPE (`tokenizer.ggml.model` = `gpt2`): the tokens are written in GPT-2's byte
-//! alphabet, merges are listed best first.
+//! alphabet, and merges are listed by priority.
 
 use multigraft_weights::gguf::Metadata;
 use tokenizers::{

@@ -1,8 +1,8 @@
 //! The tokenizer that a GGUF file describes.
 //!
-//! The file lists the tokens, their scores or merges and their types; how text is normalised and
-//! cut up before that is only named (`tokenizer.ggml.model`, `tokenizer.ggml.pre`). The pipeline
-//! behind each name is rebuilt here as it is in the `tokenizer.json` of the models that use it.
+//! The file lists the tokens, their scores or merges, and their types. Normalisation and
+//! pre-tokenisation are only named (`tokenizer.ggml.model`, `tokenizer.ggml.pre`). The pipeline
+//! behind each name is rebuilt here as in the `tokenizer.json` of the models that use it.
 
 mod byte_level;
 mod pre_tokenizer;
@@ -21,13 +21,13 @@ use vocabulary::{TokenType, Vocabulary};
 /// Kinds of tokenizer (`tokenizer.ggml.model`) that can be built.
 const SUPPORTED_MODELS: &str = "gpt2, llama";
 
-/// A tokenizer without its added tokens, and what its kind implies.
+/// A tokenizer without its added tokens, and the defaults of its kind.
 struct Skeleton {
     inner: Inner,
     rules: DecodeRules,
-    /// Whether a beginning-of-text token is put before every text if the file does not say.
+    /// Whether a beginning-of-text token is put before every text, unless the file says otherwise.
     add_bos: bool,
-    /// Whether a control token takes the white space after it along.
+    /// Whether a control token absorbs the white space after it.
     strips_after_control: bool,
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
     })
 }
 
-/// Adds the tokens that are matched in the text before anything else happens to it.
+/// Adds the tokens that are matched in a text before it is normalised.
 fn add_tokens(inner: &mut Inner, vocabulary: &Vocabulary<'_>, strips_after: bool) -> Result<(), TextError> {
     let added = vocabulary
         .iter()
@@ -88,8 +88,8 @@ fn add_tokens(inner: &mut Inner, vocabulary: &Vocabulary<'_>, strips_after: bool
             }
             TokenType::Normal | TokenType::Unused | TokenType::Byte => None,
         });
-    // A spelling that its kind of tokenizer changed (Gemma's runs of spaces) is no longer in the
-    // model under this name: adding it would make a new token.
+    // A spelling that the kind of tokenizer rewrote (Gemma's runs of spaces) is not in the model
+    // under this name any more: adding it would create a new token.
     let added: Vec<_> = added
         .filter(|token| inner.token_to_id(&token.content).is_some())
         .collect();
@@ -99,11 +99,11 @@ fn add_tokens(inner: &mut Inner, vocabulary: &Vocabulary<'_>, strips_after: bool
     Ok(())
 }
 
-/// Control tokens that leave the white space after them alone, in models whose other control tokens
-/// take it.
+/// Control tokens that do not absorb the white space after them, in models whose other control
+/// tokens do.
 const KEEP_SPACE_AFTER: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
-/// A string that must be there.
+/// A required string.
 fn required_str<'a>(
     metadata: &'a Metadata,
     key: &'static str,
@@ -119,7 +119,7 @@ fn required_str<'a>(
     }
 }
 
-/// A truth value that may be missing, but not be of another type.
+/// An optional boolean; a value of another type is an error.
 fn flag(metadata: &Metadata, key: &'static str) -> Result<Option<bool>, TextError> {
     match (metadata.bool(key), metadata.get(key)) {
         (None, Some(_)) => Err(TextError::InvalidMetadata {

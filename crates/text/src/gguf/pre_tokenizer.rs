@@ -1,5 +1,5 @@
-//! The pre-tokenizers that GGUF files name (`tokenizer.ggml.pre`), as they are in the
-//! `tokenizer.json` of the models behind the names.
+//! The pre-tokenizers that GGUF files name (`tokenizer.ggml.pre`), as in the `tokenizer.json` of
+//! the models behind the names.
 
 use tokenizers::{
     NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
@@ -26,12 +26,12 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 /// GPT-4o's (o200k).
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// How text is cut into words before BPE.
+/// How text is split into words before BPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     /// By GPT-2's expression, which is built into the byte-level pre-tokenizer.
     Gpt2,
-    /// Every digit alone, then by GPT-2's expression.
+    /// Every digit by itself, then by GPT-2's expression.
     DigitsThenGpt2,
     /// By this expression.
     Expression(&'static str),
@@ -41,11 +41,11 @@ enum Cut {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PreTokenizer {
     cut: Cut,
-    /// Text is brought into Unicode's composed form (NFC) first.
+    /// Whether text is first normalised to Unicode's composed form (NFC).
     composed: bool,
-    /// A word that is a token as a whole is that token, whatever the merges say.
+    /// Whether a word that is a token as a whole becomes that token, whatever the merges.
     pub(super) whole_words: bool,
-    /// A beginning-of-text token is put before every text unless the file says otherwise.
+    /// Whether a beginning-of-text token is put before every text, unless the file says otherwise.
     pub(super) add_bos: bool,
 }
 
@@ -68,7 +68,7 @@ const QWEN: PreTokenizer = PreTokenizer {
     ..plain(Cut::Expression(QWEN2))
 };
 
-/// Every known name, in the order of the error message that lists them.
+/// Every known name, in the order in which the error message lists them.
 ///
 /// `default` is not among them: converters write it for models that they do not know.
 const KNOWN: [(&str, PreTokenizer); 13] = [

@@ -77,7 +77,8 @@ pub(super) fn skeleton(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Resu
     })
 }
 
-/// SentencePiece models differ in what the file does not say; the architecture tells them apart.
+/// SentencePiece models differ in properties that the file does not state; the architecture tells
+/// them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Llama,
@@ -95,8 +96,8 @@ impl Family {
     }
 }
 
-/// How spaces become `▁`. With `space_prefix`, one is put before the text, and again after every
-/// special token: that is what the published `tokenizer.json` of these models do.
+/// Turns spaces into `▁`. With `space_prefix`, one is put before the text, and again after every
+/// special token, as in the published `tokenizer.json` of these models.
 fn spaces_to_markers(space_prefix: bool) -> Result<NormalizerWrapper, TextError> {
     let spaces = Replace::new(" ", SPACE).map_err(|error| TextError::Build(error.to_string()))?;
     Ok(if space_prefix {
@@ -106,15 +107,15 @@ fn spaces_to_markers(space_prefix: bool) -> Result<NormalizerWrapper, TextError>
     })
 }
 
-/// A token as BPE knows it.
+/// A token for BPE.
 struct Token<'a> {
     id: u32,
     spelling: Cow<'a, str>,
-    /// The higher, the earlier it is merged.
+    /// Tokens with higher scores are merged earlier.
     rank: f32,
 }
 
-/// A Gemma token as its merges know it: runs of spaces are stored as spaces, not as `▁`.
+/// A Gemma token in the form that merges use: the file stores runs of spaces as spaces, not as `▁`.
 fn respelled(token: &str) -> Cow<'_, str> {
     if token.chars().all(|c| c == ' ') {
         token.replace(' ', SPACE).into()
@@ -123,8 +124,8 @@ fn respelled(token: &str) -> Cow<'_, str> {
     }
 }
 
-/// The merges that a scored vocabulary implies: every way to cut a token into two tokens is a
-/// merge, the better the token's score the earlier.
+/// The merges that a scored vocabulary implies: every split of a token into two tokens is a merge,
+/// in order of the token's score, the highest first.
 ///
 /// Ties are broken as the converters of `transformers` do: longer left half first, then longer
 /// right half, then by the ids of the token and of its halves.

@@ -10,7 +10,7 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 
-/// Keys of tokens that are special whatever their type says.
+/// Keys of tokens that are special, whatever their type.
 const SPECIAL_IDS: [&str; 6] = [
     "tokenizer.ggml.bos_token_id",
     "tokenizer.ggml.eos_token_id",
@@ -20,7 +20,7 @@ const SPECIAL_IDS: [&str; 6] = [
     "tokenizer.ggml.padding_token_id",
 ];
 
-/// What a token is for; the numbers are those of the file format.
+/// The type of a token; the numbers are those of the file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenType {
     Normal,
@@ -31,8 +31,8 @@ pub(super) enum TokenType {
     Byte,
 }
 
-/// All tokens by id, each spelling once. Tokens that are spelled with nothing can be many: they
-/// fill up a vocabulary to a round size, and no text leads to them.
+/// All tokens by id. Spellings are unique, except for the empty one: empty tokens pad a vocabulary
+/// to a round size, and no text encodes to them.
 #[derive(Debug)]
 pub(super) struct Vocabulary<'a> {
     tokens: &'a [String],

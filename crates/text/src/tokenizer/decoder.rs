@@ -1,9 +1,9 @@
-//! How a token's spelling in the vocabulary becomes the bytes it stands for.
+//! From a token's spelling in the vocabulary to the bytes that it stands for.
 //!
 //! `tokenizer.json` describes decoding as a chain of rewrites over the list of tokens. The chains
 //! of models that generate text all work on one token at a time, except that spaces may be dropped
-//! at the very start, so the chain is read into [`DecodeRules`] and applied once to every token of
-//! the vocabulary. A chain that cannot be read that way is refused by name.
+//! at the very start. So the chain is parsed into [`DecodeRules`] and applied once to every token
+//! of the vocabulary. A chain that does not fit is refused by name.
 
 use serde_json::Value;
 
@@ -12,9 +12,9 @@ use super::{Pieces, pieces::StartRule};
 /// The decoder of a tokenizer, as rules for one token.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct DecodeRules {
-    /// What happens to a token's spelling, in order.
+    /// Rewrites of a token's spelling, in order.
     pub(crate) steps: Vec<Step>,
-    /// What happens at the start of a text.
+    /// How the first tokens of a text are decoded.
     pub(crate) start: StartRule,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Step {
     ByteFallback,
     /// Every character stands for a byte, after GPT-2's table.
     ByteLevel,
-    /// Up to `start` times `content` is taken off the token's start.
+    /// `content` is removed from the start of the token, up to `start` times.
     StripStart { content: char, start: usize },
 }
 
@@ -40,8 +40,8 @@ impl DecodeRules {
         }
     }
 
-    /// SentencePiece with byte fallback; `space_prefix` if a space is put before every text, which
-    /// decoding takes off again.
+    /// SentencePiece with byte fallback; `space_prefix` if encoding puts a space before every text,
+    /// which decoding removes.
     pub(crate) fn sentencepiece(space_prefix: bool) -> Self {
         let start = if space_prefix {
             StartRule::StripSpaces(1)
@@ -98,7 +98,7 @@ impl DecodeRules {
                 else {
                     return Err("decoder `Replace` has a regular expression as its pattern".into());
                 };
-                // Of one character, it cannot lie across two tokens that were joined before.
+                // A pattern of one character cannot match across two tokens.
                 if *fused && from.chars().count() != 1 {
                     return Err("decoder `Replace` comes after `Fuse`".into());
                 }

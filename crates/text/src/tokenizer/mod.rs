@@ -28,12 +28,12 @@ pub struct Tokenizer {
     eos: Vec<u32>,
 }
 
-/// Who adds the special tokens that begin and end a text.
+/// What adds the special tokens that begin and end a text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Affixes {
     /// The post-processor of `tokenizer.json`.
     PostProcessor,
-    /// These, if any, around the text.
+    /// The tokens given here.
     Fixed {
         /// Before the first token.
         before: Option<u32>,
@@ -42,7 +42,7 @@ pub(crate) enum Affixes {
     },
 }
 
-/// What [`Tokenizer`] is assembled from.
+/// The parts of a [`Tokenizer`].
 pub(crate) struct Parts {
     pub(crate) inner: tokenizers::Tokenizer,
     pub(crate) rules: DecodeRules,
@@ -84,13 +84,14 @@ impl Tokenizer {
             bos,
             mut eos,
         } = parts;
-        // A file may ask for every text to be cut or padded; a server must do neither silently.
+        // A file may ask for every text to be truncated or padded; a server must do neither
+        // silently.
         inner
             .with_truncation(None)
             .map_err(|error| TextError::Build(error.to_string()))?;
         inner.with_padding(None);
-        // Each thread would keep ten thousand words that clients sent, tens of megabytes, for as
-        // long as it lives. That saves a quarter of the time that encoding takes, which is nothing
+        // No cache: each thread would keep ten thousand words that clients sent, tens of megabytes,
+        // for its lifetime. The cache saves a quarter of the time of encoding, which is negligible
         // beside the model's.
         let mut model = inner.get_model().clone();
         model.resize_cache(0);
@@ -137,8 +138,8 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`, as a [`Detokenizer`] gives it in pieces. Ids outside the vocabulary have
-    /// no text; bytes that are not valid UTF-8 become U+FFFD.
+    /// The text of `ids`. Ids outside the vocabulary have no text; bytes that are not valid UTF-8
+    /// become U+FFFD.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         Detokenizer::decode(&self.pieces, ids, skip_special)
@@ -157,14 +158,14 @@ impl Tokenizer {
         self.pieces.bytes(id)
     }
 
-    /// Whether a text has the same tokens wherever it stands: nothing is put before the beginning
-    /// of a text.
+    /// Whether a text has the same tokens wherever it stands: false if encoding puts a space before
+    /// every text.
     #[must_use]
     pub fn is_the_same_everywhere(&self) -> bool {
         self.pieces.begins_plainly()
     }
 
-    /// Whether `id` is a special token: one that steers the model and is no part of the text.
+    /// Whether `id` is a special token: one that controls the model and is no part of the text.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
         self.pieces.is_special(id)

@@ -1,4 +1,4 @@
-//! What every token of the vocabulary adds to a text, as bytes.
+//! The bytes that every token of the vocabulary adds to a text.
 
 use std::collections::HashMap;
 
@@ -7,36 +7,35 @@ use tokenizers::Tokenizer;
 use super::{DecodeRules, MAX_VOCABULARY};
 use crate::TextError;
 
-/// What is special about the start of a text.
+/// How the first tokens of a text are decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum StartRule {
-    /// Nothing.
+    /// Like all others.
     #[default]
     Keep,
-    /// Up to so many spaces are dropped: encoding put them there.
+    /// Up to this many leading spaces are dropped, because encoding adds them.
     StripSpaces(usize),
-    /// All of this marker is dropped from the first token, instead of standing for spaces.
+    /// This marker is removed from the first token; elsewhere it stands for spaces.
     FirstWithout(String),
 }
 
-/// The bytes of every token, by id, in one run of memory.
+/// The bytes of every token, by id, in one allocation.
 pub(crate) struct Pieces {
     bytes: Vec<u8>,
-    /// Where in `bytes` each token ends; it begins where the one before ends.
+    /// The end of each token in `bytes`, which is the start of the next.
     ends: Vec<u32>,
     special: Vec<bool>,
     start: StartRule,
-    /// With [`StartRule::FirstWithout`]: what each token adds as the first of a text, where that is
-    /// different.
+    /// With [`StartRule::FirstWithout`]: the bytes of tokens that differ at the start of a text.
     first: HashMap<u32, Vec<u8>>,
 }
 
 impl Pieces {
-    /// Works out the pieces of a tokenizer's whole vocabulary.
+    /// Computes the bytes of a tokenizer's whole vocabulary.
     ///
     /// # Errors
     ///
-    /// If a token id is absurdly large, or the text of all tokens together is.
+    /// If a token id is 2²² or more, or all tokens together have more than 4 GiB of text.
     pub(crate) fn new(tokenizer: &Tokenizer, rules: &DecodeRules) -> Result<Self, TextError> {
         let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
         let spellings = spellings_by_id(tokenizer)?;
@@ -97,7 +96,7 @@ impl Pieces {
         }
     }
 
-    /// Whether a text's beginning is like its middle.
+    /// Whether tokens at the start of a text are decoded like all others.
     pub(crate) fn begins_plainly(&self) -> bool {
         self.start == StartRule::Keep
     }
@@ -107,7 +106,7 @@ impl Pieces {
         self.special.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// Whether `id` is a token at all.
+    /// Whether `id` is in the vocabulary.
     pub(crate) fn contains(&self, id: u32) -> bool {
         (id as usize) < self.ends.len()
     }
@@ -119,7 +118,7 @@ impl Pieces {
     }
 }
 
-/// How every token is spelled, by id; empty where an id has no token.
+/// The spelling of every token, by id; empty where an id has no token.
 fn spellings_by_id(tokenizer: &Tokenizer) -> Result<Vec<String>, TextError> {
     let mut spellings = Vec::new();
     for (token, id) in tokenizer.get_vocab(true) {

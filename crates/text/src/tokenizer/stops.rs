@@ -1,11 +1,10 @@
-//! Which tokens end a turn.
+//! The tokens that end a turn.
 
 use tokenizers::Tokenizer;
 
-/// How models write the token that ends a turn. A model's files often name only one of several: the
-/// end of a document (`<|endoftext|>`) but not the end of the assistant's answer (`<|im_end|>`), or
-/// the other way round, and a model that was tuned for chat goes on to write the user's part if the
-/// other does not stop it.
+/// Names of tokens that end a turn. A model's files often name only one of several: the end of a
+/// document (`<|endoftext|>`) but not the end of the assistant's answer (`<|im_end|>`), or the
+/// other way round. If the other one does not stop it, a chat model continues with the user's turn.
 ///
 /// A name counts only if it is a special token of the vocabulary, so text that spells it is not
 /// affected.
@@ -29,7 +28,7 @@ const TURN_ENDS: [&str; 17] = [
     "</s>",
 ];
 
-/// Adds to `eos` the special tokens that end a turn by their name, and removes repetitions.
+/// Adds the special tokens with these names to `eos`, and removes duplicates.
 pub(crate) fn turn_ends(tokenizer: &Tokenizer, eos: &mut Vec<u32>) {
     let added = tokenizer.get_added_vocabulary();
     let by_name = TURN_ENDS
