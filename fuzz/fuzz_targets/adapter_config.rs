@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use multigraft_adapters::{BaseShape, parse_config, read_for};
+use multigraft_peft::{BaseShape, parse_config, read_for};
 use multigraft_model::Config;
 use tempfile::TempDir;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use multigraft_adapters::{BaseShape, read_for};
+use multigraft_peft::{BaseShape, read_for};
 use multigraft_model::Config;
 use tempfile::TempDir;
 

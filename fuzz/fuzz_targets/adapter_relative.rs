@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use multigraft_adapters::{BaseShape, read_for};
+use multigraft_peft::{BaseShape, read_for};
 use multigraft_model::Config;
 use tempfile::TempDir;
 

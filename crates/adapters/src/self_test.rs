@@ -14,10 +14,11 @@ use multigraft_model::{
     AdapterHash, AdapterWeights, Backend, BackendError, BackendOptions, Base, BlockId, KvDtype, ReadyAdapter,
     Slot, Throttle,
 };
-use serde::{Deserialize, Serialize};
+use multigraft_peft::{Agreement, Effect, read_file};
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::files;
+use crate::parts::{REFERENCE_FILE, REFERENCE_LIMIT};
 
 /// Tokens of the fixed prompt.
 const PROMPT: usize = 8;
@@ -27,35 +28,6 @@ const TOKEN_ROWS: usize = 16;
 
 /// The longest reference, prompt and answer together, in tokens.
 const REFERENCE: usize = 128;
-
-/// What an adapter may bring to be tested by.
-pub(crate) const REFERENCE_FILE: &str = "reference.json";
-
-/// The largest such file.
-pub(crate) const REFERENCE_LIMIT: u64 = 1 << 20;
-
-/// What an adapter does to the base.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Effect {
-    /// Root mean square of what it adds to the logits of the fixed prompt, over that of the base's
-    /// logits.
-    pub moved: f32,
-    /// Positions of the fixed prompt whose likeliest next token it changes.
-    pub changed: usize,
-    /// Positions of the fixed prompt.
-    pub positions: usize,
-    /// How it agrees with its `reference.json`, if it has one.
-    pub reference: Option<Agreement>,
-}
-
-/// How an adapter agrees with the tokens that it should generate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agreement {
-    /// Tokens that are the likeliest after what should come before them.
-    pub agree: usize,
-    /// Tokens in all.
-    pub of: usize,
-}
 
 /// What happens to an adapter that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -317,7 +289,7 @@ impl Computing {
 /// The reference that an adapter brings, as it is, or why it cannot be read.
 fn read_reference(folder: &Path) -> Option<Result<Vec<u8>, String>> {
     let path = folder.join(REFERENCE_FILE);
-    let read = || files::read(&path, REFERENCE_LIMIT).map_err(|error| error.to_string());
+    let read = || read_file(&path, REFERENCE_LIMIT).map_err(|error| error.to_string());
     path.exists().then(read)
 }
 

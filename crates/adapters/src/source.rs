@@ -1,28 +1,11 @@
-//! Where adapters come from: what people write, who may write it, and how files come to this
-//! machine.
-
-mod addresses;
-mod allowed;
-mod cache;
-mod fetch;
-mod hub;
-mod objects;
-mod reference;
-mod save;
+//! Adapters that are to be served: a name, and where the files are.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use crate::error::AdapterError;
-use crate::files::CONFIG;
-use crate::read::is_adapter;
-
-pub use allowed::{AllowedSource, AllowedSources};
-pub use fetch::{FetchError, FetchOptions, Fetched, Fetcher};
-pub use hub::Hub;
-pub(crate) use reference::UPLOAD;
-pub use reference::{BadReference, Reference};
+use multigraft_peft::{CONFIG_FILE, ReadError, is_adapter};
+use multigraft_sources::Reference;
 
 /// An adapter to be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +33,8 @@ impl Source {
     ///
     /// # Errors
     /// If the folder cannot be read.
-    pub fn in_folder(folder: &Path) -> Result<Found, AdapterError> {
-        let fail = |source| AdapterError::Read {
+    pub fn in_folder(folder: &Path) -> Result<Found, ReadError> {
+        let fail = |source| ReadError::Io {
             path: folder.to_owned(),
             source,
         };
@@ -90,7 +73,7 @@ impl Source {
                 skip("it is a link that leads out of the folder");
             } else if !is_dir && !is_adapter(&path) {
                 skip("it is no adapter: its general.type is not adapter");
-            } else if is_dir && !path.join(CONFIG).exists() && !is_adapter(&path) {
+            } else if is_dir && !path.join(CONFIG_FILE).exists() && !is_adapter(&path) {
                 skip("it holds neither adapter_config.json nor one .gguf file that is an adapter");
             } else {
                 found.sources.push(Self {

@@ -7,14 +7,15 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use multigraft_adapters::{
-    BaseShape, Entry, FetchOptions, Fetcher, Hub, LoadError, Lookup, OnFailure, Packer, Reference, Registry,
-    RegistryOptions, SelfTest, Source, trained_on,
+    ADAPTER_FILES, Entry, LoadError, Lookup, OnFailure, Packer, Registry, RegistryOptions, SelfTest, Source,
 };
 use multigraft_engine::Engine;
 use multigraft_model::{
     AdapterDtype as ModelDtype, Backend, BackendOptions, Base as BaseModel, MemoryBudget, ModelFiles,
     Precision, Throttle,
 };
+use multigraft_peft::{BaseShape, trained_on};
+use multigraft_sources::{BASE_MODEL, FetchOptions, Fetcher, Hub, Reference};
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
@@ -238,7 +239,7 @@ pub(crate) fn fetcher(settings: &ModelSettings, hosts: impl Iterator<Item = Stri
 fn base_of_the_adapter(settings: &ModelSettings, fetcher: &Fetcher) -> Result<String> {
     let sources = sources(&settings.adapter, settings.adapters.as_deref())?;
     let source = sources.first().context("no base model: give one with --base")?;
-    let fetched = fetcher.fetch(&source.at, None)?;
+    let fetched = fetcher.fetch(&source.at, None, &ADAPTER_FILES)?;
     let base = trained_on(&fetched.folder).with_context(|| {
         format!(
             "adapter `{}` does not say what base it was made for (neither adapter_config.json nor its model card): give one with \
@@ -261,7 +262,7 @@ fn find_or_fetch(base: &str) -> Result<Located> {
     };
     let progress = Progress::new("base");
     let report = |file: &str, done: u64, size: u64| progress.file(file, done, size);
-    let fetched = Hub::from_env().base(&repo, revision.as_deref(), &report);
+    let fetched = Hub::from_env().fetch_kinds(&repo, revision.as_deref(), &BASE_MODEL, &report);
     progress.finish();
     let fetched =
         fetched.map_err(|error| anyhow!("{missing}\nnor can it be fetched from the Hub: {error}"))?;

@@ -16,9 +16,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use multigraft_access::{Action, Actor, Audit, Outcome};
-use multigraft_adapters::{AdapterLimits, AddedBy, Adding, Reference, Registry, Settings, Source, Waiting};
+use multigraft_adapters::{AdapterLimits, AddedBy, Adding, Registry, Settings, Source, Waiting};
 use multigraft_engine::WEIGHTS;
 use multigraft_model::AdapterHash;
+use multigraft_sources::Reference;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -343,8 +344,9 @@ mod tests {
     use std::{num::NonZeroU32, sync::Arc};
 
     use multigraft_access::AUDIT_FILE;
-    use multigraft_adapters::{BaseShape, Packer, RegistryOptions};
+    use multigraft_adapters::{Packer, RegistryOptions};
     use multigraft_model::{ModelFiles, ReadyAdapter};
+    use multigraft_peft::BaseShape;
 
     use super::*;
 

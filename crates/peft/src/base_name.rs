@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::files::{CARD, CONFIG};
+use crate::files::{CARD_FILE, CONFIG_FILE};
 use crate::refusal::Quoted;
 
 /// Words in the names of files and repositories that say how the weights are stored and not which
@@ -17,11 +17,11 @@ const STORAGE_WORDS: [&str; 15] = [
 /// The base that the adapter in `folder` was trained on, as its files call it: its configuration,
 /// or its model card.
 pub fn trained_on(folder: &Path) -> Option<String> {
-    let config = fs::read(folder.join(CONFIG)).ok()?;
+    let config = fs::read(folder.join(CONFIG_FILE)).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
     let name = config["base_model_name_or_path"].as_str().map(str::to_owned);
     let is_name = |name: &String| !name.is_empty() && !is_local(name);
-    let card = || of_card(&fs::read_to_string(folder.join(CARD)).ok()?);
+    let card = || of_card(&fs::read_to_string(folder.join(CARD_FILE)).ok()?);
     name.filter(is_name).or_else(|| card().filter(is_name))
 }
 
@@ -101,8 +101,8 @@ mod tests {
     fn a_base_is_found_in_configuration_or_card() {
         let dir = tempfile::tempdir().unwrap();
         let found = |config: &str, card: &str| {
-            fs::write(dir.path().join(CONFIG), config).unwrap();
-            fs::write(dir.path().join(CARD), card).unwrap();
+            fs::write(dir.path().join(CONFIG_FILE), config).unwrap();
+            fs::write(dir.path().join(CARD_FILE), card).unwrap();
             trained_on(dir.path())
         };
         let named = r#"{"base_model_name_or_path": "org/base"}"#;

@@ -1,8 +1,8 @@
 //! An adapter's files on disk (PEFT's two, or one of llama.cpp, and a chat template if there is
 //! one), read whole and hashed before anything believes them.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -10,22 +10,21 @@ use sha2::{Digest, Sha256};
 use multigraft_model::{AdapterHash, Throttle};
 
 use crate::config::CONFIG_LIMIT;
-use crate::error::AdapterError;
+use crate::disk::{PIECE, exists, read_throttled};
+use crate::error::ReadError;
 use crate::template::Template;
 
 /// What the settings are in.
-pub(crate) const CONFIG: &str = "adapter_config.json";
+pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The model card, which may name the base.
-pub(crate) const CARD: &str = "README.md";
+pub const CARD_FILE: &str = "README.md";
 /// What the tensors are in.
-pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// The same, pickled: never read.
 const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
 /// The largest file of tensors that is read. An adapter that replaces embedding and lm_head of a
 /// model with 260,000 tokens and 8,192 features has 8 GB.
-pub(crate) const WEIGHTS_LIMIT: u64 = 16 << 30;
-/// Bytes that are read or hashed between two pauses.
-const PIECE: usize = 256 << 10;
+pub const WEIGHTS_LIMIT: u64 = 16 << 30;
 /// What a hash begins with, so that it never equals one made for another purpose.
 const HASH_DOMAIN: &[u8] = b"multigraft adapter 1\0";
 
@@ -37,12 +36,13 @@ const GGUF_END: &str = "gguf";
 
 /// The bytes of an adapter. They are read once: what is hashed is what is parsed, even if the files
 /// change meanwhile.
-pub(crate) struct AdapterFiles {
+pub struct AdapterFiles {
     /// Its folder, or its file.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
     pub(crate) contents: Contents,
     pub(crate) template: Option<Template>,
-    pub(crate) hash: AdapterHash,
+    /// The hash of all of them.
+    pub hash: AdapterHash,
 }
 
 /// What was read, by format.
@@ -56,18 +56,30 @@ pub(crate) enum Contents {
 /// The files by the names that they are hashed and kept under.
 fn named<'a>(contents: &'a Contents, template: Option<&'a Template>) -> Vec<(&'static str, &'a [u8])> {
     let mut files: Vec<(_, &[u8])> = match contents {
-        Contents::Peft { config, weights } => vec![(CONFIG, config), (WEIGHTS, weights)],
+        Contents::Peft { config, weights } => vec![(CONFIG_FILE, config), (WEIGHTS_FILE, weights)],
         Contents::Gguf { bytes, .. } => vec![(GGUF, bytes)],
     };
     files.extend(template.map(|template| (template.file, template.bytes.as_slice())));
     files
 }
 
+impl fmt::Debug for AdapterFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdapterFiles")
+            .field("folder", &self.folder)
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
+}
+
 impl AdapterFiles {
     /// Reads the files of the adapter at `path`: PEFT's folder, a folder with one `.gguf` file, or
     /// such a file.
-    pub(crate) fn read(path: &Path, throttle: &Throttle) -> Result<Self, AdapterError> {
-        let contents = match gguf(path)? {
+    ///
+    /// # Errors
+    /// If there are none, one is missing, or one is pickled, too large or no file.
+    pub fn read(path: &Path, throttle: &Throttle) -> Result<Self, ReadError> {
+        let contents = match gguf_file(path)? {
             Some(path) => Contents::Gguf {
                 bytes: read_throttled(&path, WEIGHTS_LIMIT, throttle)?,
                 path,
@@ -88,41 +100,29 @@ impl AdapterFiles {
     }
 
     /// The files by the names that they are hashed and kept under.
-    pub(crate) fn files(&self) -> Vec<(&'static str, &[u8])> {
+    pub fn files(&self) -> Vec<(&'static str, &[u8])> {
         named(&self.contents, self.template.as_ref())
-    }
-
-    /// Whether they are those of `known`.
-    pub(crate) fn check(&self, known: AdapterHash) -> Result<(), AdapterError> {
-        match self.hash == known {
-            true => Ok(()),
-            false => Err(AdapterError::Changed {
-                folder: self.folder.clone(),
-                known: known.to_string(),
-                found: self.hash.to_string(),
-            }),
-        }
     }
 }
 
 /// Reads PEFT's two files.
-fn peft(folder: &Path, throttle: &Throttle) -> Result<Contents, AdapterError> {
-    let config_path = folder.join(CONFIG);
+fn peft(folder: &Path, throttle: &Throttle) -> Result<Contents, ReadError> {
+    let config_path = folder.join(CONFIG_FILE);
     if !exists(&config_path)? {
-        return Err(AdapterError::NoConfig {
+        return Err(ReadError::NoConfig {
             folder: folder.to_owned(),
             hint: hint(folder),
         });
     }
-    let weights_path = folder.join(WEIGHTS);
+    let weights_path = folder.join(WEIGHTS_FILE);
     if !exists(&weights_path)? {
         for name in PICKLED {
             let path = folder.join(name);
             if exists(&path)? {
-                return Err(AdapterError::Pickled { path });
+                return Err(ReadError::Pickled { path });
             }
         }
-        return Err(AdapterError::NoWeights {
+        return Err(ReadError::NoWeights {
             folder: folder.to_owned(),
         });
     }
@@ -137,16 +137,16 @@ fn peft(folder: &Path, throttle: &Throttle) -> Result<Contents, AdapterError> {
 ///
 /// # Errors
 /// If the folder cannot be read or holds several.
-pub fn gguf(path: &Path) -> Result<Option<PathBuf>, AdapterError> {
+pub fn gguf_file(path: &Path) -> Result<Option<PathBuf>, ReadError> {
     if path.is_file() {
         return Ok(Some(path.to_owned()));
     }
-    if !path.is_dir() || exists(&path.join(CONFIG))? {
+    if !path.is_dir() || exists(&path.join(CONFIG_FILE))? {
         return Ok(None);
     }
-    let mut found = ggufs(path)?.into_iter();
+    let mut found = gguf_files(path)?.into_iter();
     match (found.next(), found.next()) {
-        (Some(first), Some(second)) => Err(AdapterError::SeveralGgufs {
+        (Some(first), Some(second)) => Err(ReadError::SeveralGgufs {
             folder: path.to_owned(),
             first,
             second,
@@ -156,8 +156,11 @@ pub fn gguf(path: &Path) -> Result<Option<PathBuf>, AdapterError> {
 }
 
 /// The `.gguf` files in a folder, by name.
-pub(crate) fn ggufs(folder: &Path) -> Result<Vec<PathBuf>, AdapterError> {
-    let fail = |source| AdapterError::Read {
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn gguf_files(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    let fail = |source| ReadError::Io {
         path: folder.to_owned(),
         source,
     };
@@ -189,63 +192,13 @@ fn hash(files: &[(&str, &[u8])], throttle: &Throttle) -> AdapterHash {
     AdapterHash(hasher.finalize().into())
 }
 
-/// Whether there is anything at `path`; a link to nothing is nothing.
-pub(crate) fn exists(path: &Path) -> Result<bool, AdapterError> {
-    path.try_exists().map_err(|source| AdapterError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Reads a file of at most `limit` bytes.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, AdapterError> {
-    read_throttled(path, limit, &Throttle::NONE)
-}
-
-fn read_throttled(path: &Path, limit: u64, throttle: &Throttle) -> Result<Vec<u8>, AdapterError> {
-    let fail = |source| AdapterError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    // Asked before opening: to open a named pipe would wait for its writer.
-    let metadata = fs::metadata(path).map_err(fail)?;
-    if !metadata.is_file() {
-        return Err(AdapterError::NotAFile {
-            path: path.to_owned(),
-        });
-    }
-    let size = metadata.len();
-    if size > limit {
-        return Err(AdapterError::TooLarge {
-            path: path.to_owned(),
-            size,
-            limit,
-        });
-    }
-    let mut bytes = Vec::new();
-    let capacity = usize::try_from(size).unwrap_or(usize::MAX);
-    bytes
-        .try_reserve_exact(capacity)
-        .map_err(|_| fail(std::io::ErrorKind::OutOfMemory.into()))?;
-    let mut file = File::open(path).map_err(fail)?;
-    loop {
-        // A file that grew meanwhile is read no further than the limit.
-        let piece = (limit - bytes.len() as u64).min(PIECE as u64);
-        let read = file.by_ref().take(piece).read_to_end(&mut bytes).map_err(fail)?;
-        if read == 0 {
-            return Ok(bytes);
-        }
-        throttle.pause();
-    }
-}
-
 /// PEFT puts adapters that are not called `default` into sub-folders, and people name the folder
 /// above.
 fn hint(folder: &Path) -> String {
     let below = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<_> = below
         .map(|entry| entry.path())
-        .filter(|path| path.join(CONFIG).is_file())
+        .filter(|path| path.join(CONFIG_FILE).is_file())
         .collect();
     names.sort();
     names

@@ -21,7 +21,7 @@ use multigraft_weights::{BlockType, Tensor};
 
 use crate::base::BaseShape;
 use crate::config::{Converted, PeftConfig, RANK_LIMIT};
-use crate::made::Made;
+use crate::derived::Made;
 use crate::refusal::Refusal;
 
 const A: &str = ".lora_a";

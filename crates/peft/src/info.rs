@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use multigraft_model::{AdapterHash, AdapterWeights, LinearId, LowRank};
 
 use crate::config::PeftConfig;
-use crate::self_test::Effect;
+use crate::effect::Effect;
 use crate::template::Template;
 use crate::tensors::Changes;
 

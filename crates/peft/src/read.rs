@@ -9,14 +9,14 @@ use multigraft_weights::safetensors::Checkpoint;
 use crate::base::BaseShape;
 use crate::base_name;
 use crate::config::{INVOKED_ALONE, PeftConfig, parse_config};
-use crate::error::AdapterError;
-use crate::files::{self, AdapterFiles, Contents};
+use crate::derived::Made;
+use crate::error::ReadError;
+use crate::files::{AdapterFiles, CONFIG_FILE, Contents, WEIGHTS_FILE, gguf_file};
 use crate::gguf;
 use crate::info::{AdapterFile, AdapterInfo, Sizes};
-use crate::made::Made;
 use crate::refusal::Refusal;
-use crate::relatives;
 use crate::tensors::{self, Changes, Named};
+use crate::variants;
 
 /// Reads the adapter at `path` and checks it against the base that `config` describes: a folder as
 /// PEFT saves it, a folder with one `.gguf` file as llama.cpp's converter writes it, or such a
@@ -25,7 +25,7 @@ use crate::tensors::{self, Changes, Named};
 /// # Errors
 /// If files are missing, damaged or pickled, or if anything in them cannot be applied to the base;
 /// the error names the file, and the field or tensor. Nothing is ever left out in silence.
-pub fn read(path: &Path, config: &Config) -> Result<AdapterFile, AdapterError> {
+pub fn read(path: &Path, config: &Config) -> Result<AdapterFile, ReadError> {
     read_for(path, &BaseShape::new(config))
 }
 
@@ -34,21 +34,25 @@ pub fn read(path: &Path, config: &Config) -> Result<AdapterFile, AdapterError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_for(path: &Path, base: &BaseShape) -> Result<AdapterFile, AdapterError> {
+pub fn read_for(path: &Path, base: &BaseShape) -> Result<AdapterFile, ReadError> {
     AdapterFiles::read(path, &Throttle::NONE)?.parse(base, &Throttle::NONE)
 }
 
 /// Whether there is something at `path` that [`read`] would try to read: an adapter's folder or
 /// file rather than a model's.
 pub fn is_adapter(path: &Path) -> bool {
-    path.join(files::CONFIG).is_file()
-        || files::gguf(path).is_ok_and(|file| {
+    path.join(CONFIG_FILE).is_file()
+        || gguf_file(path).is_ok_and(|file| {
             file.is_some_and(|file| Gguf::open(&file).is_ok_and(|gguf| gguf::is_adapter(&gguf)))
         })
 }
 
 impl AdapterFiles {
-    pub(crate) fn parse(self, base: &BaseShape, throttle: &Throttle) -> Result<AdapterFile, AdapterError> {
+    /// Checks what was read against `base`, and pauses as `throttle` says.
+    ///
+    /// # Errors
+    /// If a file is damaged, or if anything in it cannot be applied to the base.
+    pub fn parse(self, base: &BaseShape, throttle: &Throttle) -> Result<AdapterFile, ReadError> {
         let mut file = match self.contents {
             Contents::Peft { config, weights } => {
                 peft(&self.folder, self.hash, (&config, weights), base, throttle)?
@@ -67,29 +71,29 @@ fn peft(
     (config_bytes, weights): (&[u8], Vec<u8>),
     base: &BaseShape,
     throttle: &Throttle,
-) -> Result<AdapterFile, AdapterError> {
-    let refused = |reason: Refusal| AdapterError::Refused {
+) -> Result<AdapterFile, ReadError> {
+    let refused = |reason: Refusal| ReadError::Refused {
         path: folder.join(match reason.blames_config() {
-            true => files::CONFIG,
-            false => files::WEIGHTS,
+            true => CONFIG_FILE,
+            false => WEIGHTS_FILE,
         }),
         reason,
     };
-    let mut config = parse_config(config_bytes).map_err(|reason| AdapterError::Refused {
-        path: folder.join(files::CONFIG),
+    let mut config = parse_config(config_bytes).map_err(|reason| ReadError::Refused {
+        path: folder.join(CONFIG_FILE),
         reason,
     })?;
     let bytes = config_bytes.len() + weights.len();
-    let weights_path = folder.join(files::WEIGHTS);
+    let weights_path = folder.join(WEIGHTS_FILE);
     let checkpoint = Checkpoint::from_bytes(&weights_path.display().to_string(), weights)
-        .map_err(|error| AdapterError::Weights(Box::new(error)))?;
+        .map_err(|error| ReadError::Weights(Box::new(error)))?;
     if let Some((tensor, dtype, _)) = checkpoint.others().next() {
         return Err(refused(Refusal::Dtype {
             tensor: tensor.to_owned(),
             dtype: dtype.to_owned(),
         }));
     }
-    let made = relatives::updates(&checkpoint, &mut config, base, throttle).map_err(refused)?;
+    let made = variants::updates(&checkpoint, &mut config, base, throttle).map_err(refused)?;
     let named = || made.iter().map(Made::named);
     let changes = tensors::read(named(), &config, base, throttle).map_err(refused)?;
     if !config.invocation.is_empty() && changes.embedding.is_some() {
@@ -104,11 +108,11 @@ fn llama_cpp(
     bytes: Vec<u8>,
     base: &BaseShape,
     throttle: &Throttle,
-) -> Result<AdapterFile, AdapterError> {
+) -> Result<AdapterFile, ReadError> {
     let size = bytes.len();
     let file = Gguf::from_bytes(&path.display().to_string(), bytes)
-        .map_err(|error| AdapterError::Weights(Box::new(error)))?;
-    let refused = |reason| AdapterError::Refused {
+        .map_err(|error| ReadError::Weights(Box::new(error)))?;
+    let refused = |reason| ReadError::Refused {
         path: path.to_owned(),
         reason,
     };

@@ -452,7 +452,8 @@ impl Refusal {
 
 /// Text from a file as a message may show it: in backticks, control characters escaped, cut to a
 /// sane length.
-pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+#[derive(Debug)]
+pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

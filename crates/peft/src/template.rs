@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use multigraft_text::{ChatTemplate, TEMPLATE_FILES};
 
-use crate::error::AdapterError;
-use crate::files::{exists, read};
+use crate::disk::{exists, read};
+use crate::error::ReadError;
 
 /// The largest file that is searched for a template. A `tokenizer_config.json` lists added tokens,
 /// and has a megabyte for some models.
-pub(crate) const TEMPLATE_LIMIT: u64 = 16 << 20;
+pub const TEMPLATE_LIMIT: u64 = 16 << 20;
 
 /// A chat template, and the file that it is in.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Template {
 impl Template {
     /// The template in `folder`, compiled; `None` if there is none. An adapter without its template
     /// would answer as nobody trained it to, so one that cannot be used is an error.
-    pub(crate) fn find(folder: &Path) -> Result<Option<Self>, AdapterError> {
+    pub(crate) fn find(folder: &Path) -> Result<Option<Self>, ReadError> {
         for file in TEMPLATE_FILES {
             let path = folder.join(file);
             if !exists(&path)? {
@@ -34,7 +34,7 @@ impl Template {
             }
             let bytes = read(&path, TEMPLATE_LIMIT)?;
             let compiled = ChatTemplate::from_file(file, &bytes);
-            if let Some(compiled) = compiled.map_err(|reason| AdapterError::Template { path, reason })? {
+            if let Some(compiled) = compiled.map_err(|reason| ReadError::Template { path, reason })? {
                 let compiled = Arc::new(compiled);
                 return Ok(Some(Self {
                     file,

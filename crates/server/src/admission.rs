@@ -9,8 +9,9 @@ use std::{
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, MergePart, Reference, Source};
+use multigraft_adapters::{AdapterLimits, Entry, LoadError, Lookup, MergePart, Source, files_of};
 use multigraft_engine::{AdapterUse, Request, RequestId, SubmitError};
+use multigraft_sources::Reference;
 use multigraft_text::ChatTemplate;
 use tokio::time::{Instant, timeout_at};
 
@@ -268,7 +269,7 @@ impl Session {
     /// The source that `name` is, if adapters are allowed from there, with the name that it has as
     /// an adapter, if that may be used.
     pub(crate) fn source(&self, name: &str) -> Option<(String, Reference)> {
-        let at = self.sources.resolve(name).ok()?;
+        let at = self.sources.resolve(name, files_of).ok()?;
         let name = name_of(&at);
         self.may_use(&name).then_some((name, at))
     }

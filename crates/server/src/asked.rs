@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use multigraft_adapters::{MERGE_LIMIT, MajoritySign, MergeMethod};
+use multigraft_peft::{MERGE_LIMIT, MajoritySign, MergeMethod};
 
 use crate::{
     error::{ApiError, served},

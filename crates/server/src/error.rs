@@ -6,7 +6,9 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use multigraft_adapters::{AdapterError, FetchError, LoadError};
+use multigraft_adapters::{AdapterError, LoadError};
+use multigraft_peft::ReadError;
+use multigraft_sources::{FetchError, SourceError};
 
 use crate::Dialect;
 
@@ -211,13 +213,15 @@ impl ApiError {
         let message = error.to_string();
         match error {
             AdapterError::NotAllowed { .. } => Self::Forbidden(message),
-            AdapterError::NoConfig { .. }
-            | AdapterError::NoWeights { .. }
-            | AdapterError::Fetch {
+            AdapterError::Read(ReadError::NoConfig { .. } | ReadError::NoWeights { .. })
+            | AdapterError::Source(SourceError::Fetch {
                 reason: FetchError::NoRepository | FetchError::Missing { .. },
                 ..
-            } => Self::NoAdapter(message),
-            AdapterError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+            }) => Self::NoAdapter(message),
+            AdapterError::Read(ReadError::Io { source, .. })
+            | AdapterError::Source(SourceError::Folder { source, .. })
+                if source.kind() == ErrorKind::NotFound =>
+            {
                 Self::NoAdapter(message)
             }
             _ => Self::Unusable(message),

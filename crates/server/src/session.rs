@@ -16,8 +16,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use multigraft_access::{Actor, Key, Role, Secret, Used};
-use multigraft_adapters::{Listed, Reference, Status};
+use multigraft_adapters::{Listed, Status};
 use multigraft_engine::Tenant;
+use multigraft_sources::Reference;
 
 use crate::{
     audit::Note,

@@ -7,8 +7,9 @@ use std::{
 };
 
 use multigraft_access::Access;
-use multigraft_adapters::{AllowedSources, Registry};
+use multigraft_adapters::Registry;
 use multigraft_engine::Engine;
+use multigraft_sources::AllowedSources;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use axum::http::Method;
-use multigraft_adapters::AllowedSource;
 use multigraft_server::Limits;
+use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
 use support::{Answer, BASE, Options, Server, hash, send, server, server_with, write_adapter};
 

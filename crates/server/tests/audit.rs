@@ -17,7 +17,7 @@ use axum::{
     http::{Method, Request, header},
 };
 use multigraft_access::{AUDIT_FILE, Access, Grants, KeyLimits, NewKey, Role, Store};
-use multigraft_adapters::AllowedSource;
+use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
 use support::{Answer, Options, Server, server_with, write_adapter};
 use tower::ServiceExt as _;

@@ -168,7 +168,7 @@ async fn what_is_wrong_in_llama_cpps_lora_field_is_named() {
 async fn with_files() -> (Server, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let server = server_with(Options {
-        allowed: vec![multigraft_adapters::AllowedSource::Folder(dir.path().to_owned())],
+        allowed: vec![multigraft_sources::AllowedSource::Folder(dir.path().to_owned())],
         ..Options::default()
     });
     for (name, alpha) in [("a", 1), ("b", 2)] {

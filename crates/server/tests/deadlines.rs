@@ -105,7 +105,7 @@ async fn time_in_the_queue_and_for_an_adapter_counts() {
     let source = support::write_adapter(&folder.path().join("new"), 1);
     let (load, gate) = mpsc::channel();
     let server = server_with(Options {
-        allowed: vec![multigraft_adapters::AllowedSource::Folder(
+        allowed: vec![multigraft_sources::AllowedSource::Folder(
             folder.path().to_owned(),
         )],
         load_gate: Some(gate),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request, header};
 use futures_util::StreamExt as _;
-use multigraft_adapters::AllowedSource;
+use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
 use support::{Options, Server, server_with, write_adapter};
 use tokio::time::timeout;

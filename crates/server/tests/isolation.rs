@@ -581,7 +581,7 @@ async fn time_a_forbidden_name_is_refused_before_anything_of_it_is_touched() {
     let path = write_adapter(&guarded.folder.path().join("sources/other"), 1);
     let cold = multigraft_adapters::Source {
         name: "cold".to_owned(),
-        at: multigraft_adapters::Reference::Folder(path.into()),
+        at: multigraft_sources::Reference::Folder(path.into()),
     };
     guarded.server.registry.register(cold).unwrap();
     let touched = || {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request};
-use multigraft_adapters::AllowedSource;
+use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
 use support::{Answer, BASE, Options, Server, server_with, write_adapter};
 use tokio::task::JoinHandle;

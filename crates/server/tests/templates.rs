@@ -9,7 +9,8 @@ use axum::{
     body::Body,
     http::{Method, Request, header},
 };
-use multigraft_adapters::{AllowedSource, Reference, Residency, Source};
+use multigraft_adapters::{Residency, Source};
+use multigraft_sources::{AllowedSource, Reference};
 use serde_json::{Value, json};
 use support::{Answer, BASE, END, Options, Server, send, server_with, write_adapter};
 use tempfile::TempDir;

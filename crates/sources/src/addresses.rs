@@ -9,7 +9,7 @@ use object_store::client::{DnsError, DnsFuture, DnsResolver};
 use url::{Host, Url};
 
 /// Hosts that may be anywhere.
-pub(super) type Trusted = Arc<[String]>;
+pub(crate) type Trusted = Arc<[String]>;
 
 /// Whether an address is one of the public internet's, by the special-purpose registries of IANA
 /// (RFC 6890).
@@ -60,7 +60,7 @@ fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
 
 /// Whether `url` may be asked as far as its text tells; the addresses of a name are judged by
 /// [`Resolver`].
-pub(super) fn is_allowed(url: &Url, trusted: &[String]) -> bool {
+pub(crate) fn is_allowed(url: &Url, trusted: &[String]) -> bool {
     let is_trusted = url
         .host_str()
         .is_some_and(|host| trusted.iter().any(|trusted| trusted == host));
@@ -75,8 +75,8 @@ pub(super) fn is_allowed(url: &Url, trusted: &[String]) -> bool {
 
 /// Resolves names to public addresses alone.
 #[derive(Clone, Debug)]
-pub(super) struct Resolver {
-    pub(super) trusted: Trusted,
+pub(crate) struct Resolver {
+    pub(crate) trusted: Trusted,
 }
 
 impl Resolver {

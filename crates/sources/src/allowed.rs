@@ -3,12 +3,11 @@
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use multigraft_text::TEMPLATE_FILES;
+use crate::error::SourceError;
+use crate::reference::{BadReference, Reference, UPLOAD};
 
-use super::reference::{BadReference, Reference, UPLOAD};
-use crate::error::AdapterError;
-use crate::files::{self, CONFIG, WEIGHTS};
-use crate::self_test::REFERENCE_FILE;
+/// The files that will be read of a folder.
+pub type FilesOf = fn(&Path) -> Vec<PathBuf>;
 
 /// A folder, a part of the Hub, of an object store or of a web server, with all that is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,14 +60,14 @@ impl AllowedSources {
     ///
     /// # Errors
     /// If a folder among them cannot be read.
-    pub fn new(sources: &[AllowedSource]) -> Result<Self, AdapterError> {
+    pub fn new(sources: &[AllowedSource]) -> Result<Self, SourceError> {
         let mut allowed = Self::default();
         for source in sources {
             match source {
                 AllowedSource::Folder(folder) => {
                     allowed
                         .roots
-                        .push(folder.canonicalize().map_err(|source| AdapterError::Read {
+                        .push(folder.canonicalize().map_err(|source| SourceError::Folder {
                             path: folder.clone(),
                             source,
                         })?);
@@ -94,16 +93,16 @@ impl AllowedSources {
         references.filter_map(|reference| reference.host())
     }
 
-    /// What `text` means, if adapters may come from there. Links are followed first, so none leads
-    /// out of a folder.
+    /// What `text` means, if that is allowed. Links are followed first, so none leads out of a
+    /// folder; neither does one of the files that will be read, which `files_of` says.
     ///
     /// # Errors
     /// If it is no reference, not allowed, or a folder that is not there. Of what is not allowed
     /// the error does not tell whether it is there.
-    pub fn resolve(&self, text: &str) -> Result<Reference, AdapterError> {
+    pub fn resolve(&self, text: &str, files_of: FilesOf) -> Result<Reference, SourceError> {
         let reference = Reference::parse(text)?;
         if let Reference::Folder(folder) = &reference {
-            return self.folder(text, folder).map(Reference::Folder);
+            return self.folder(text, folder, files_of).map(Reference::Folder);
         }
         let written = reference.to_string();
         let is_below = |prefix: &String| {
@@ -137,29 +136,24 @@ impl AllowedSources {
         is_plain.then(|| Reference::Folder(real.components().chain(below.components()).collect()))
     }
 
-    fn refused(&self, text: &str) -> AdapterError {
+    fn refused(&self, text: &str) -> SourceError {
         let folders = self.roots.iter().map(|root| root.display().to_string());
         let prefixes = self.prefixes.iter().map(|prefix| match prefix.as_str() {
             "hf:/" => "hf://".to_owned(),
             prefix => prefix.to_owned(),
         });
-        AdapterError::NotAllowed {
+        SourceError::NotAllowed {
             reference: text.to_owned(),
             allowed: folders.chain(prefixes).collect(),
         }
     }
 
-    fn folder(&self, text: &str, path: &Path) -> Result<PathBuf, AdapterError> {
+    fn folder(&self, text: &str, path: &Path, files_of: FilesOf) -> Result<PathBuf, SourceError> {
         let source = match path.canonicalize() {
             Ok(folder) => {
                 // Nor may its files be links that lead out.
                 let is_allowed = self.contain(&folder) && {
-                    let files = [CONFIG, WEIGHTS, REFERENCE_FILE]
-                        .into_iter()
-                        .chain(TEMPLATE_FILES);
-                    let files = files.map(|name| folder.join(name));
-                    let mut files = files.chain(files::ggufs(&folder).unwrap_or_default());
-                    files.all(|file| {
+                    files_of(&folder).iter().all(|file| {
                         file.canonicalize().is_ok_and(|file| self.contain(&file)) || !file.exists()
                     })
                 };
@@ -171,7 +165,7 @@ impl AllowedSources {
         let above = path.ancestors().find_map(|above| above.canonicalize().ok());
         let is_plain = path.components().all(|part| part != Component::ParentDir);
         match above.is_some_and(|above| self.contain(&above)) && is_plain {
-            true => Err(AdapterError::Read {
+            true => Err(SourceError::Folder {
                 path: path.to_owned(),
                 source,
             }),
@@ -189,6 +183,10 @@ mod tests {
     use super::*;
     use std::fs;
 
+    fn no_files(_: &Path) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     #[test]
     fn nothing_outside_the_allowed_folders_is_reached_or_told_of() {
         let dir = tempfile::tempdir().unwrap();
@@ -198,7 +196,7 @@ mod tests {
         #[cfg(unix)]
         std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).unwrap();
         let allowed = AllowedSources::new(&[AllowedSource::Folder(root.clone())]).unwrap();
-        let at = |path: &str| allowed.resolve(&root.join(path).display().to_string());
+        let at = |path: &str| allowed.resolve(&root.join(path).display().to_string(), no_files);
         let support = root.canonicalize().unwrap().join("support");
         assert_eq!(at("support").unwrap(), Reference::Folder(support));
         assert!(at("support/../support").is_ok());
@@ -212,11 +210,11 @@ mod tests {
         ] {
             let error = at(outside).unwrap_err();
             assert!(
-                matches!(error, AdapterError::NotAllowed { .. }),
+                matches!(error, SourceError::NotAllowed { .. }),
                 "{outside}: {error}"
             );
         }
-        assert!(matches!(at("none").unwrap_err(), AdapterError::Read { .. }));
+        assert!(matches!(at("none").unwrap_err(), SourceError::Folder { .. }));
         let would_be = |path: &str| AllowedSources::would_be(&root.join(path).display().to_string());
         let real = |path: &str| Some(Reference::Folder(dir.path().canonicalize().unwrap().join(path)));
         assert_eq!(would_be("support"), real("allowed/support"));
@@ -225,8 +223,8 @@ mod tests {
         assert_eq!(would_be("none/../x"), None);
         #[cfg(unix)]
         assert_eq!(would_be("link/none"), real("secret/none"));
-        let nothing = AllowedSources::default().resolve("/").unwrap_err();
-        assert!(nothing.to_string().contains("--allow-source"), "{nothing}");
+        let nothing = AllowedSources::default().resolve("/", no_files).unwrap_err();
+        assert!(matches!(nothing, SourceError::NotAllowed { .. }), "{nothing}");
     }
 
     fn allowed(sources: &[&str]) -> AllowedSources {
@@ -250,7 +248,7 @@ mod tests {
             "s3://bucket/adapters/x",
             "https://example.com/a/x/y",
         ] {
-            assert!(few.resolve(inside).is_ok(), "{inside}");
+            assert!(few.resolve(inside, no_files).is_ok(), "{inside}");
         }
         for outside in [
             "hf://team-evil/x",
@@ -267,19 +265,19 @@ mod tests {
             "http://example.com/a/x",
             "https://example.com.evil/a/x",
         ] {
-            let error = few.resolve(outside).unwrap_err();
+            let error = few.resolve(outside, no_files).unwrap_err();
             assert!(
-                matches!(error, AdapterError::NotAllowed { .. }),
+                matches!(error, SourceError::NotAllowed { .. }),
                 "{outside}: {error}"
             );
         }
-        assert!(allowed(&["hf://"]).resolve("any/thing").is_ok());
+        assert!(allowed(&["hf://"]).resolve("any/thing", no_files).is_ok());
         assert_eq!(few.hosts().collect::<Vec<_>>(), ["example.com"]);
         assert!(!few.uploads());
         let uploads = allowed(&["upload"]);
         assert!(uploads.uploads());
         // It is no source that anybody could name.
-        assert!(uploads.resolve("upload").is_err());
+        assert!(uploads.resolve("upload", no_files).is_err());
         assert_eq!(
             "./upload".parse(),
             Ok(AllowedSource::Folder(PathBuf::from("./upload")))

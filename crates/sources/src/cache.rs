@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::fetch::FetchError;
-use super::save::hex;
+use crate::error::FetchError;
+use crate::save::hex;
 
 /// What an unfinished folder's name ends with.
 const UNFINISHED: &str = ".part";
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(600);
 const DIGITS: usize = 32;
 
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     folder: PathBuf,
     /// Bytes that it may hold.
     limit: u64,
@@ -31,14 +31,14 @@ pub(super) struct Cache {
 
 /// A folder that is being filled by whoever holds this: other processes and threads wait.
 #[derive(Debug)]
-pub(super) struct Filling {
-    pub(super) part: PathBuf,
+pub(crate) struct Filling {
+    pub(crate) part: PathBuf,
     folder: PathBuf,
     _lock: File,
 }
 
 impl Cache {
-    pub(super) fn new(folder: PathBuf, limit: u64) -> Self {
+    pub(crate) fn new(folder: PathBuf, limit: u64) -> Self {
         Self {
             folder,
             limit,
@@ -47,7 +47,7 @@ impl Cache {
     }
 
     /// The folder of what is at `url` in the state `tag`, if it is here.
-    pub(super) fn find(&self, url: &str, tag: &str) -> Option<PathBuf> {
+    pub(crate) fn find(&self, url: &str, tag: &str) -> Option<PathBuf> {
         let folder = self.folder.join(key(url, tag));
         if !folder.is_dir() {
             return None;
@@ -59,7 +59,7 @@ impl Cache {
 
     /// Begins to fill the folder of what is at `url` in the state `tag`, or goes on with it. Waits
     /// for whoever else does.
-    pub(super) fn fill(&self, url: &str, tag: &str) -> Result<Filling, FetchError> {
+    pub(crate) fn fill(&self, url: &str, tag: &str) -> Result<Filling, FetchError> {
         let key = key(url, tag);
         let part = self.folder.join(format!("{key}{UNFINISHED}"));
         fs::create_dir_all(&part).map_err(|source| FetchError::file(&part, source))?;
@@ -73,7 +73,7 @@ impl Cache {
 
     /// Deletes what was not used for longest until the rest is within the limit. `keep` stays
     /// whatever its size.
-    pub(super) fn prune(&self, keep: &Path) {
+    pub(crate) fn prune(&self, keep: &Path) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut folders: Vec<(SystemTime, PathBuf, u64)> = entries
             .filter_map(|entry| {
@@ -109,7 +109,7 @@ impl Cache {
 
 impl Filling {
     /// Makes it whole.
-    pub(super) fn finish(self) -> Result<PathBuf, FetchError> {
+    pub(crate) fn finish(self) -> Result<PathBuf, FetchError> {
         let fail = |source| FetchError::file(&self.folder, source);
         File::open(&self.part)
             .and_then(|part| part.sync_all())
@@ -119,13 +119,13 @@ impl Filling {
     }
 
     /// It, if someone else has filled it meanwhile.
-    pub(super) fn filled(&self) -> Option<PathBuf> {
+    pub(crate) fn filled(&self) -> Option<PathBuf> {
         self.folder.is_dir().then(|| self.folder.clone())
     }
 }
 
 /// Locks a file, which is created, until what is returned is dropped. Waits for whoever has it.
-pub(super) fn lock(path: &Path) -> Result<File, FetchError> {
+pub(crate) fn lock(path: &Path) -> Result<File, FetchError> {
     let fail = |source| FetchError::file(path, source);
     if let Some(above) = path.parent() {
         fs::create_dir_all(above).map_err(fail)?;

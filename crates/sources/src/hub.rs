@@ -6,7 +6,7 @@
 //! with links to blobs). What one library fetched, the others find.
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION, RANGE};
@@ -14,19 +14,17 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
-use super::cache::lock;
-use super::fetch::{CONNECT, FILES, FetchError, Fetched, Need, REDIRECTS, block_on};
-use super::objects::described;
-use super::save::{Arriving, Expected, Remote, STALL, save};
+use crate::cache::lock;
+use crate::error::FetchError;
+use crate::save::{Arriving, Expected, Remote, save};
+use crate::transport::{CONNECT, REDIRECTS, STALL, block_on, described};
+use crate::wanted::{Fetched, Need, Wanted, WantedKinds};
 
 /// Where the Hub is if nothing else is said.
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// The branch that is meant if none is named.
 const MAIN: &str = "main";
-
-/// The largest file of a base model that is fetched.
-const BASE_LIMIT: u64 = 1 << 40;
 
 /// The Hub, as one user reaches it.
 #[derive(Clone, Debug)]
@@ -119,20 +117,21 @@ impl Hub {
         self
     }
 
-    /// The folder with the adapter's files.
-    pub(super) async fn adapter(
+    /// The folder with the wanted files.
+    pub(crate) async fn fetch(
         &self,
         repo: &str,
         revision: Option<&str>,
+        wanted: &Wanted,
         progress: &(dyn Fn(&str, u64, u64) + Sync),
     ) -> Result<Fetched, FetchError> {
         let is_usable = |snapshot: &Path| {
-            let mut required = FILES.iter().filter(|file| file.need == Need::Required);
+            let mut required = wanted.files.iter().filter(|file| file.need == Need::Required);
             required.all(|file| snapshot.join(file.name).exists())
         };
         let parts = |info: &Info| {
             let mut parts = Vec::new();
-            for file in FILES {
+            for file in wanted.files {
                 let is_there = info.siblings.iter().any(|sibling| sibling.rfilename == file.name);
                 if is_there {
                     parts.push(Part {
@@ -141,47 +140,48 @@ impl Hub {
                         need: file.need,
                     });
                 } else if file.need == Need::Required {
-                    return Err(FetchError::Missing { name: file.name });
+                    return Err(FetchError::Missing {
+                        name: file.name.to_owned(),
+                    });
                 }
             }
             Ok(parts)
         };
-        self.snapshot(repo, revision, (WHOLE_ADAPTER, is_usable), parts, progress)
+        self.snapshot(repo, revision, (wanted.marker, is_usable), parts, progress)
             .await
     }
 
-    /// The folder with a base model's files: configuration, tokenizer, chat template and
-    /// safetensors. `progress` is told which file is fetched, how many bytes of it are there, and
-    /// how many it has. Waits for the network.
+    /// The folder with the files of `repo` that are `wanted`. `progress` is told which file is
+    /// fetched, how many bytes of it are there, and how many it has. Waits for the network.
     ///
     /// # Errors
-    /// If they cannot be brought here.
-    pub fn base(
+    /// If they cannot be brought here, or if the repository lacks one that is required.
+    pub fn fetch_kinds(
         &self,
         repo: &str,
         revision: Option<&str>,
+        wanted: &WantedKinds,
         progress: &(dyn Fn(&str, u64, u64) + Sync),
     ) -> Result<Fetched, FetchError> {
-        let is_usable = |snapshot: &Path| snapshot.join(WHOLE).exists();
+        let is_usable = |snapshot: &Path| snapshot.join(wanted.marker).exists();
         let parts = |info: &Info| {
             let names = info.siblings.iter().map(|sibling| sibling.rfilename.as_str());
-            let wanted: Vec<&str> = names.filter(|name| is_of_a_base(name)).collect();
-            if !wanted.contains(&"config.json") {
-                return Err(FetchError::Missing { name: "config.json" });
-            }
-            if !wanted.iter().any(|name| name.ends_with(".safetensors")) {
-                return Err(FetchError::Missing {
-                    name: "file of weights that ends with .safetensors",
-                });
+            let names: Vec<&str> = names.filter(|name| (wanted.is_wanted)(name)).collect();
+            for (what, is_it) in wanted.required {
+                if !names.iter().any(|name| is_it(name)) {
+                    return Err(FetchError::Missing {
+                        name: (*what).to_owned(),
+                    });
+                }
             }
             let part = |name: &str| Part {
                 name: name.to_owned(),
-                limit: BASE_LIMIT,
+                limit: wanted.limit,
                 need: Need::Required,
             };
-            Ok(wanted.into_iter().map(part).collect())
+            Ok(names.into_iter().map(part).collect())
         };
-        block_on(self.snapshot(repo, revision, (WHOLE, is_usable), parts, progress))
+        block_on(self.snapshot(repo, revision, (wanted.marker, is_usable), parts, progress))
     }
 
     /// A snapshot of `repo`. Once all parts are there, it is marked by a file called `whole`: a
@@ -231,7 +231,7 @@ impl Hub {
             return Err(FetchError::Transport(format!("`{}` is no commit", info.sha)));
         }
         for part in parts(&info)? {
-            self.fetch(&folder, repo, &info.sha, &part, progress).await?;
+            self.fetch_file(&folder, repo, &info.sha, &part, progress).await?;
         }
         folder.point_to(&info.sha)?;
         let snapshot = folder.snapshot(&info.sha);
@@ -260,7 +260,7 @@ impl Hub {
     }
 
     /// Brings one file into the cache.
-    async fn fetch(
+    async fn fetch_file(
         &self,
         folder: &Folder,
         repo: &str,
@@ -274,14 +274,13 @@ impl Hub {
         }
         let url = format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, part.name);
         let head = self.head(&url).await?;
-        if head.size > part.limit && part.need == Need::Welcome {
+        if head.size > part.limit && part.need == Need::Optional {
             tracing::warn!("`{repo}`: {} has {} bytes and is left out", part.name, head.size);
             return Ok(());
         }
         if head.size > part.limit {
-            let known = FILES.iter().find(|file| file.name == part.name);
             return Err(FetchError::TooLarge {
-                name: known.map_or("a file", |file| file.name),
+                name: part.name.clone(),
                 size: head.size,
                 limit: part.limit,
             });
@@ -368,12 +367,6 @@ impl Hub {
         headers
     }
 }
-
-/// What a base's snapshot holds once all of it is there.
-const WHOLE: &str = ".multigraft-whole";
-
-/// What an adapter's does, chat template included.
-const WHOLE_ADAPTER: &str = ".multigraft-adapter";
 
 struct Head {
     etag: String,
@@ -490,26 +483,4 @@ fn place(blob: &Path, link: &Path) -> std::io::Result<()> {
 /// Forty hexadecimal digits, as Git's commits have.
 fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Whether a file of a repository is needed to serve it as a base.
-fn is_of_a_base(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    let is_at_the_top = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-    let is_wanted = matches!(
-        name,
-        "config.json"
-            | "generation_config.json"
-            | "tokenizer.json"
-            | "tokenizer_config.json"
-            | "special_tokens_map.json"
-            | "added_tokens.json"
-            | "chat_template.jinja"
-            | "chat_template.json"
-            | "model.safetensors.index.json"
-    );
-    // Not the copy of all weights in one file that Meta's and Mistral's repositories hold beside
-    // the parts.
-    let is_weights = name.ends_with(".safetensors") && !name.starts_with("consolidated");
-    is_at_the_top && (is_wanted || is_weights)
 }

@@ -1,4 +1,4 @@
-//! Adapters in object stores (S3, Google Cloud Storage, Azure) and on web servers.
+//! Files in object stores (S3, Google Cloud Storage, Azure) and on web servers.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,21 +14,24 @@ use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectS
 use reqwest::redirect::Policy;
 use url::Url;
 
-use super::addresses::{Resolver, Trusted, is_allowed};
-use super::cache::Cache;
-use super::fetch::{CONNECT, FILES, FetchError, Fetched, Need, REDIRECTS};
-use super::save::{Arriving, Expected, Remote, STALL, save};
+use crate::addresses::{Resolver, Trusted, is_allowed};
+use crate::cache::Cache;
+use crate::error::FetchError;
+use crate::save::{Arriving, Expected, Remote, save};
+use crate::transport::{CONNECT, REDIRECTS, STALL, described};
+use crate::wanted::{Fetched, Need, Wanted};
 
 /// How long a whole file may take; the stores' clients know no "for ever".
 const DAY: &str = "24h";
 /// As [`STALL`].
 const MINUTE: &str = "60s";
 
-/// Brings the adapter at `url` here. Its state is what the server says of its files: if it is known
+/// Brings the wanted files of the folder at `url` here. Its state is what the server says of its files: if it is known
 /// and here, nothing is asked.
-pub(super) async fn fetch(
+pub(crate) async fn fetch(
     url: &Url,
     known: Option<&str>,
+    wanted: &Wanted,
     cache: &Cache,
     trusted: &Trusted,
     progress: &(dyn Fn(&str, u64, u64) + Sync),
@@ -42,15 +45,15 @@ pub(super) async fn fetch(
     }
     let (store, prefix) = open(url, trusted)?;
     let mut found = Vec::new();
-    for file in FILES {
+    for file in wanted.files {
         let path = prefix.clone().join(file.name);
         match store.head(&path).await {
-            Ok(meta) if meta.size > file.limit && file.need == Need::Welcome => {
+            Ok(meta) if meta.size > file.limit && file.need == Need::Optional => {
                 tracing::warn!("`{url}`: {} has {} bytes and is left out", file.name, meta.size);
             }
             Ok(meta) if meta.size > file.limit => {
                 return Err(FetchError::TooLarge {
-                    name: file.name,
+                    name: file.name.to_owned(),
                     size: meta.size,
                     limit: file.limit,
                 });
@@ -131,27 +134,15 @@ impl Remote for Object {
 
 fn failed(name: &'static str, error: Error) -> FetchError {
     match error {
-        Error::NotFound { .. } => FetchError::Missing { name },
+        Error::NotFound { .. } => FetchError::Missing {
+            name: name.to_owned(),
+        },
         Error::Unauthenticated { .. } | Error::PermissionDenied { .. } => FetchError::Denied {
             reason: error.to_string(),
         },
         Error::Precondition { .. } => FetchError::ChangedMeanwhile,
         error => FetchError::Transport(described(&error)),
     }
-}
-
-/// An error with its causes: many say what matters only there.
-pub(super) fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The store that `url` is in, and where in it. Credentials and endpoints come from the

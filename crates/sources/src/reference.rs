@@ -38,7 +38,7 @@ pub struct BadReference {
 const SCHEMES: [&str; 5] = ["s3", "gs", "az", "https", "http"];
 
 /// What uploads are shown and stored as.
-pub(crate) const UPLOAD: &str = "upload";
+pub const UPLOAD: &str = "upload";
 
 /// What Hub references begin with.
 const HUB: &str = "hf://";
@@ -208,25 +208,25 @@ mod tests {
     #[test]
     fn a_folder_that_is_there_is_no_repository() {
         assert_eq!(
-            Reference::parse("src/source").unwrap(),
-            Reference::Folder("src/source".into())
+            Reference::parse("tests/it").unwrap(),
+            Reference::Folder("tests/it".into())
         );
     }
 
     #[test]
     fn paths_are_relative_to_where_they_are_written() {
-        let base = Path::new("src");
+        let base = Path::new("tests");
         assert_eq!(
-            Reference::parse_in("source/mod.rs", base).unwrap(),
-            Reference::Folder("src/source/mod.rs".into())
+            Reference::parse_in("it/main.rs", base).unwrap(),
+            Reference::Folder("tests/it/main.rs".into())
         );
         assert_eq!(
-            Reference::parse_in("source/none", base).unwrap().to_string(),
-            "hf://source/none"
+            Reference::parse_in("it/none", base).unwrap().to_string(),
+            "hf://it/none"
         );
         assert_eq!(
             Reference::parse_in("./none", base).unwrap(),
-            Reference::Folder("src/./none".into())
+            Reference::Folder("tests/./none".into())
         );
     }
 

@@ -11,10 +11,8 @@ use futures_util::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{sleep, timeout};
 
-use super::fetch::FetchError;
-
-/// How long nothing may arrive.
-pub(super) const STALL: Duration = Duration::from_secs(60);
+use crate::error::FetchError;
+use crate::transport::STALL;
 
 /// Attempts in a row that bring nothing.
 const ATTEMPTS: u32 = 4;
@@ -23,10 +21,10 @@ const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes as they arrive.
-pub(super) type Arriving = BoxStream<'static, Result<Bytes, FetchError>>;
+pub(crate) type Arriving = BoxStream<'static, Result<Bytes, FetchError>>;
 
 /// Something that can be read from any byte on.
-pub(super) trait Remote {
+pub(crate) trait Remote {
     /// Its bytes from `start` on, and whether they do begin there: some servers send all of it
     /// whatever they are asked.
     fn read(&self, start: u64) -> impl Future<Output = Result<(Arriving, bool), FetchError>>;
@@ -34,14 +32,14 @@ pub(super) trait Remote {
 
 /// What is to arrive.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected<'a> {
-    pub(super) size: u64,
+pub(crate) struct Expected<'a> {
+    pub(crate) size: u64,
     /// Sixty-four hexadecimal digits, where it is known.
-    pub(super) sha256: Option<&'a str>,
+    pub(crate) sha256: Option<&'a str>,
 }
 
 /// Puts `remote` at `path`, going on with what an earlier attempt left in `part`, and checks it.
-pub(super) async fn save(
+pub(crate) async fn save(
     remote: &impl Remote,
     expected: Expected<'_>,
     part: &Path,
@@ -143,7 +141,7 @@ fn sha256(path: &Path) -> io::Result<String> {
 }
 
 /// As hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.

@@ -5,6 +5,7 @@
 //! A test that needs the real model must not pass without it, so [`smollm2`] panics with the
 //! command that fetches it instead of returning an `Option` that a test could skip on.
 
+mod adapter;
 mod gguf;
 mod web;
 
@@ -13,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use adapter::{Adapter, HIDDEN, LAYERS, VOCAB, WIDTH, safetensors};
 pub use gguf::GgufWriter;
 pub use web::WebServer;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use multigraft_model::AdapterHash;
+use multigraft_sources::Reference;
 use serde_json::{Map, Value};
 
 use super::{ActivateError, AdapterLimits, ChangeError, LoadError, Registry, Settings, load};
-use crate::source::Reference;
 
 impl Registry {
     /// Forgets a name. Requests under way end as they would have; memory is free when the last of
@@ -16,14 +16,14 @@ impl Registry {
     /// If there is no such name, or it cannot be stored that there is none; then it is as it was.
     pub fn remove(&self, name: &str) -> Result<(), ChangeError> {
         let _changing = self.0.change();
-        self.0.store_of(name)?;
+        self.0.storage_of(name)?;
         // Also one that was stored under the name and is not served now.
-        if let Some(store) = &self.0.store {
-            store.remove(name)?;
+        if let Some(storage) = &self.0.storage {
+            storage.catalogue.remove(name)?;
         }
         let mut state = self.0.lock();
         if let Some(named) = state.names.shift_remove(name) {
-            state.waiting -= named.tell_all(&LoadError::Removed);
+            state.waiting -= named.end_all(&LoadError::Removed);
         }
         state.failed.remove(name);
         let dropped = state.drop_unnamed();
@@ -39,11 +39,11 @@ impl Registry {
     /// As [`Registry::remove`].
     pub fn pin(&self, name: &str, pinned: bool) -> Result<(), ChangeError> {
         let _changing = self.0.change();
-        if let Some(store) = self.0.store_of(name)? {
-            store.pin(name, pinned)?;
+        if let Some(storage) = self.0.storage_of(name)? {
+            storage.catalogue.pin(name, pinned)?;
         }
         if let Some(named) = self.0.lock().names.get_mut(name) {
-            named.pinned = pinned;
+            named.record.pinned = pinned;
         }
         Ok(())
     }
@@ -70,11 +70,11 @@ impl Registry {
 
     fn set(&self, name: &str, settings: Settings) -> Result<(), ChangeError> {
         let _changing = self.0.change();
-        if let Some(store) = self.0.store_of(name)? {
-            store.set(name, &settings)?;
+        if let Some(storage) = self.0.storage_of(name)? {
+            storage.catalogue.set(name, &settings)?;
         }
         if let Some(named) = self.0.lock().names.get_mut(name) {
-            named.set(settings);
+            named.record.set(settings);
         }
         Ok(())
     }
@@ -86,24 +86,25 @@ impl Registry {
     /// If there is no such name or version, or it cannot be stored; then the name is as it was.
     pub fn activate(&self, name: &str, hash: Option<AdapterHash>) -> Result<AdapterHash, ActivateError> {
         let _changing = self.0.change();
-        let store = self.0.store_of(name)?;
+        let storage = self.0.storage_of(name)?;
         let (version, hash, is_resident) = {
             let state = self.0.lock();
             let named = state.names.get(name);
             let named = named.ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
-            let (version, hash) = named.find(name, hash)?;
+            let (version, hash) = named.record.find(name, hash)?;
             (version, hash, state.memory.get(hash).is_some())
         };
         // Files that are not the store's may have changed; then the active version had better stay.
-        if store.is_none() && !is_resident {
+        if storage.is_none() && !is_resident {
             // Only a commit of the Hub brings the same files again.
             let is_of_the_hub = matches!(version.source, Reference::Hub { .. });
             let folder = version.folder.filter(|_| !is_of_the_hub);
             let checked = folder.map_or(Ok(()), |folder| load::check_files(&folder, hash));
             checked.map_err(|error| ActivateError::Files(Arc::new(error)))?;
         }
-        if let Some(store) = store {
-            store.activate(name, version.number).map_err(ChangeError::from)?;
+        if let Some(storage) = storage {
+            let changed = storage.catalogue.activate(name, version.number);
+            changed.map_err(ChangeError::from)?;
         }
         let mut state = self.0.lock();
         if let Some(named) = state.names.get_mut(name) {

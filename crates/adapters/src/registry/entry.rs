@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use multigraft_model::{AdapterHash, ReadyAdapter};
+use multigraft_peft::AdapterInfo;
+use multigraft_sources::Reference;
 use multigraft_text::ChatTemplate;
-use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::{AdapterLimits, AddedBy, LoadError};
-use crate::info::AdapterInfo;
-use crate::source::Reference;
+use super::{AddedBy, LoadError, Settings};
 
 /// An adapter under a name, ready to be used. It stays in memory as long as this does.
 #[derive(Clone, Debug)]
@@ -86,13 +85,4 @@ pub struct Adding {
     pub by: AddedBy,
     /// What holds for the name from the moment that requests get it.
     pub settings: Settings,
-}
-
-/// What holds for a name beside its versions; `None` leaves it as it was.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
-    /// What its requests get where they say nothing; empty ones are none.
-    pub defaults: Option<Map<String, Value>>,
-    /// What its requests may take.
-    pub limits: Option<AdapterLimits>,
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::store::StoreError;
+use multigraft_peft::MergeError;
+
+use super::catalogue::StoreError;
 use crate::error::AdapterError;
-use crate::merge::MergeError;
 
 /// Why an adapter is not there.
 #[derive(Clone, Debug, thiserror::Error)]

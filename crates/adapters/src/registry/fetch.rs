@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::load::{Job, Task, failed};
+use multigraft_peft::WEIGHTS_FILE;
+use multigraft_sources::Fetcher;
+
+use super::task::{Job, Task, failed};
 use super::{Inner, LoadError, Progress};
-use crate::files::WEIGHTS;
-use crate::source::Fetcher;
+use crate::parts::ADAPTER_FILES;
 
 /// How many downloads may be under way at once.
 const FETCHERS: usize = 4;
@@ -43,7 +45,7 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
         let progress = |name: &str, done: u64, total: u64| {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             // The other files are small.
-            if name == WEIGHTS
+            if name == WEIGHTS_FILE
                 && told.elapsed() >= PAUSE
                 && let Some(registry) = registry.upgrade()
             {
@@ -51,7 +53,7 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
                 registry.fetches(&job, Some(Progress { done, total }));
             }
         };
-        let fetch = || fetcher.fetch_telling(&job.at, job.revision.as_deref(), &progress);
+        let fetch = || fetcher.fetch_telling(&job.at, job.revision.as_deref(), &ADAPTER_FILES, &progress);
         let fetched = catch_unwind(AssertUnwindSafe(fetch));
         let Some(registry) = registry.upgrade() else {
             return;
@@ -64,7 +66,7 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
                 // Loaders live as long as the registry.
                 let _ = registry.jobs.send(Task::Load(job));
             }
-            Ok(Err(error)) => registry.settle(job, Err(failed(error))),
+            Ok(Err(error)) => registry.settle(job, Err(failed(error.into()))),
             Err(_) => registry.settle(job, Err(LoadError::Panicked)),
         }
     }
@@ -73,7 +75,7 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
 impl Inner {
     fn begin_fetch(&self, job: &Job) -> Arc<Fetcher> {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
-            named.begins(job.id);
+            named.activity.begins(job.id);
         }
         self.fetches(job, Some(Progress::default()));
         Arc::clone(&self.options.fetcher)
@@ -82,7 +84,7 @@ impl Inner {
     /// Writes down how far the files of a job have come; `None`: they are here.
     fn fetches(&self, job: &Job, progress: Option<Progress>) {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
-            named.fetches(job.id, progress);
+            named.activity.fetches(job.id, progress);
         }
         self.changed();
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use multigraft_model::AdapterHash;
+use multigraft_peft::AdapterInfo;
+use multigraft_sources::Reference;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::{AdapterLimits, AddedBy, LoadError, Registry};
-use crate::info::AdapterInfo;
-use crate::source::Reference;
 
 /// Where an adapter is.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ impl Registry {
         let names = state.names.iter().map(|(name, named)| Status {
             name: name.clone(),
             phase: named.phase(&state.memory),
-            hash: named.active_hash(),
+            hash: named.record.active_hash(),
         });
         let now = Instant::now();
         let failed = state.failed.iter();

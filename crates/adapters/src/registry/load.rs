@@ -2,24 +2,24 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use multigraft_kernels::malloc::return_freed;
 use multigraft_model::{AdapterHash, AdapterWeights, ReadyAdapter, Throttle};
+use multigraft_peft::{AdapterFile, AdapterFiles, AdapterInfo, BaseShape};
+use multigraft_sources::Fetched;
 
 use super::memory::Held;
-use super::merging::Recipe;
 use super::room::Room;
-use super::state::{Next, Version};
+use super::state::Next;
+use super::storage::Storage;
+use super::task::{Job, Kind, Loaded, Task, failed};
 use super::{Inner, LoadError, State};
 use crate::error::AdapterError;
-use crate::files::AdapterFiles;
-use crate::info::AdapterInfo;
 use crate::self_test::Verdict;
-use crate::source::{Fetched, Reference, Source};
 
 /// How long the failure of a name that is forgotten is remembered, in first back-offs.
 const FORGET: u32 = 10;
@@ -31,77 +31,6 @@ const REST: Duration = Duration::from_secs(1);
 /// steps notice it.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
-
-/// Something for a loader to do.
-#[derive(Debug)]
-pub(super) enum Task {
-    Load(Job),
-    Merge(Recipe),
-}
-
-/// Something to load.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) id: u64,
-    pub(super) name: String,
-    /// Where the files come from.
-    pub(super) at: Reference,
-    /// Where they are here, and in which state.
-    pub(super) folder: Option<PathBuf>,
-    pub(super) revision: Option<String>,
-    kind: Kind,
-    ordered: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// The version that requests wait for; its hash, if it is known.
-    Active(Option<AdapterHash>),
-    /// A new version.
-    Candidate,
-}
-
-impl Job {
-    pub(super) fn active(id: u64, name: &str, version: Version) -> Self {
-        Self {
-            id,
-            name: name.to_owned(),
-            at: version.source,
-            folder: version.folder,
-            revision: version.revision,
-            kind: Kind::Active(version.hash),
-            ordered: Instant::now(),
-        }
-    }
-
-    pub(super) fn candidate(id: u64, source: &Source) -> Self {
-        Self {
-            id,
-            name: source.name.clone(),
-            at: source.at.clone(),
-            folder: match &source.at {
-                Reference::Folder(folder) | Reference::Upload { folder } => Some(folder.clone()),
-                Reference::Hub { .. } | Reference::Url(_) => None,
-            },
-            revision: None,
-            kind: Kind::Candidate,
-            ordered: Instant::now(),
-        }
-    }
-
-    /// Whether its files are elsewhere. What was brought here may have been deleted since.
-    pub(super) fn is_to_be_fetched(&self) -> bool {
-        let is_here = |folder: &PathBuf| folder.is_dir();
-        self.at.is_remote() && !self.folder.as_ref().is_some_and(is_here)
-    }
-
-    fn files(&self, folder: PathBuf) -> Fetched {
-        Fetched {
-            folder,
-            revision: self.revision.clone(),
-        }
-    }
-}
 
 /// Starts `count` threads that take jobs from `inbox`. They end when the registry does.
 pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Task>, count: usize) -> std::io::Result<()> {
@@ -153,16 +82,6 @@ fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Task>>) {
     }
 }
 
-/// An adapter that was loaded, not yet in the registry's memory.
-pub(super) struct Loaded {
-    pub(super) hash: AdapterHash,
-    /// Where its files stay.
-    pub(super) files: Fetched,
-    pub(super) held: Held,
-    /// Memory that was promised for it.
-    pub(super) promised: usize,
-}
-
 /// Lets threads that compute steps go first: they wait for each other, so one that is interrupted
 /// holds all of them up.
 fn step_back() {
@@ -178,27 +97,27 @@ impl Inner {
     /// Reads, checks and packs an adapter. The files of one that is to be stored are kept.
     fn load(&self, job: &Job, throttle: &Throttle) -> Result<Loaded, LoadError> {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
-            named.begins(job.id);
+            named.activity.begins(job.id);
         }
         let from = job.folder.clone().unwrap_or_default();
-        let files = AdapterFiles::read(&from, throttle).map_err(failed)?;
+        let files = read(&from, throttle)?;
         let hash = files.hash;
         if let Kind::Active(Some(known)) = job.kind {
-            files.check(known).map_err(failed)?;
+            check(&files, known).map_err(failed)?;
         }
-        let store = match job.kind {
-            Kind::Candidate => self.store_of(&job.name).unwrap_or(None),
+        let storage = match job.kind {
+            Kind::Candidate => self.storage_of(&job.name).unwrap_or(None),
             Kind::Active(_) => None,
         };
-        let Some(store) = store else {
+        let Some(Storage { files: kept, .. }) = storage else {
             return self.prepare(job, files, from, throttle);
         };
-        let is_new = store
+        let is_new = kept
             .keep(&files)
             .map_err(|error| LoadError::Store(Arc::new(error)))?;
-        let loaded = self.prepare(job, files, store.folder(hash), throttle);
+        let loaded = self.prepare(job, files, kept.folder(hash), throttle);
         if loaded.is_err() && is_new {
-            store.discard(hash);
+            kept.discard(hash);
         }
         loaded
     }
@@ -221,7 +140,7 @@ impl Inner {
                 promised: 0,
             });
         }
-        let adapter = files.parse(&self.packer.shape, throttle).map_err(failed)?;
+        let adapter = parse(files, &self.packer.shape, throttle)?;
         let template = adapter.template.map(|template| template.compiled);
         let beside = template.as_ref().map_or(0, |template| template.bytes());
         let (packed, room) = self.pack(&from, &adapter.weights, beside, throttle)?;
@@ -345,15 +264,16 @@ impl Inner {
             named.and_then(|named| {
                 Some((
                     named.next(job.id, loaded.hash, &loaded.files, &loaded.held.info)?,
-                    named.stored,
+                    named.record.stored,
                 ))
             })
         };
-        let (Some((next, true)), Some(store)) = (&next, &self.store) else {
+        let (Some((next, true)), Some(storage)) = (&next, &self.storage) else {
             return (next.map(|(next, _)| next), Ok(loaded));
         };
-        let version = next.version.stored(loaded.hash);
-        match store.add(&job.name, next.pinned, &version, next.oldest, &next.settings) {
+        let version = next.version.catalogued(loaded.hash);
+        let catalogue = &storage.catalogue;
+        match catalogue.add(&job.name, next.pinned, &version, next.oldest, &next.settings) {
             Ok(()) => (Some(next.clone()), Ok(loaded)),
             Err(error) => {
                 self.lock().memory.unreserve(loaded.promised);
@@ -369,11 +289,11 @@ impl Inner {
     fn store_info(&self, job: &Job, info: &AdapterInfo) {
         let number = {
             let state = self.lock();
-            let named = state.names.get(&job.name).filter(|named| named.stored);
+            let named = state.names.get(&job.name).filter(|named| named.record.stored);
             named.and_then(|named| named.news(job.id, info))
         };
-        if let (Some(number), Some(store)) = (number, &self.store)
-            && let Err(error) = store.set_info(&job.name, number, info)
+        if let (Some(number), Some(storage)) = (number, &self.storage)
+            && let Err(error) = storage.catalogue.set_info(&job.name, number, info)
         {
             tracing::warn!(adapter = job.name, "what is known of it was not stored: {error}");
         }
@@ -382,12 +302,31 @@ impl Inner {
 
 /// Whether the files in `folder` are still those of `hash`.
 pub(super) fn check_files(folder: &Path, hash: AdapterHash) -> Result<(), AdapterError> {
-    AdapterFiles::read(folder, &Throttle::NONE)?.check(hash)
+    check(&AdapterFiles::read(folder, &Throttle::NONE)?, hash)
 }
 
-pub(super) fn failed(error: AdapterError) -> LoadError {
-    LoadError::Failed(Arc::new(error))
+/// Whether `files` are those of `known`.
+pub(super) fn check(files: &AdapterFiles, known: AdapterHash) -> Result<(), AdapterError> {
+    match files.hash == known {
+        true => Ok(()),
+        false => Err(AdapterError::Changed {
+            folder: files.folder.clone(),
+            known: known.to_string(),
+            found: files.hash.to_string(),
+        }),
+    }
 }
 
-/// Where tasks are sent.
-pub(super) type Tasks = Sender<Task>;
+/// Reads the adapter in `folder`.
+pub(super) fn read(folder: &Path, throttle: &Throttle) -> Result<AdapterFiles, LoadError> {
+    AdapterFiles::read(folder, throttle).map_err(|error| failed(error.into()))
+}
+
+/// Checks an adapter against the base.
+pub(super) fn parse(
+    files: AdapterFiles,
+    base: &BaseShape,
+    throttle: &Throttle,
+) -> Result<AdapterFile, LoadError> {
+    files.parse(base, throttle).map_err(|error| failed(error.into()))
+}

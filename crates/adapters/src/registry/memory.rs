@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use multigraft_model::{AdapterHash, MemoryBudget, ReadyAdapter};
+use multigraft_peft::AdapterInfo;
+use multigraft_sources::Reference;
 use multigraft_text::ChatTemplate;
 
 use super::Entry;
-use crate::info::AdapterInfo;
-use crate::source::Reference;
 
 /// Adapters by the hash of their files.
 #[derive(Debug, Default)]

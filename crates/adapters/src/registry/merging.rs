@@ -5,65 +5,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use multigraft_model::{AdapterHash, AdapterWeights, LinearDelta, LowRank, Throttle};
+use multigraft_model::{AdapterWeights, LinearDelta, LowRank, Throttle};
+use multigraft_peft::{AdapterInfo, Ingredient, MergeError, MergeMethod, merge};
+use multigraft_sources::{Fetched, Reference};
 use tokio::sync::oneshot;
 
-use super::load::{Loaded, Task, failed};
+use super::load::{check, parse, read};
 use super::memory::Held;
+use super::recipe::{MergePart, Part, Recipe};
 use super::state::Version;
+use super::task::{Loaded, Task, failed};
 use super::{Entry, Inner, LoadError, Lookup, Outcome, Registry, Waiting};
-use crate::files::AdapterFiles;
-use crate::info::AdapterInfo;
-use crate::merge::{Ingredient, MergeError, MergeMethod, merge};
-use crate::source::{Fetched, Reference};
+use crate::parts::ADAPTER_FILES;
 
 /// Merged adapters that are kept, at most, unless more are in use.
 const MERGED: usize = 16;
-
-/// What a merged adapter is made of.
-#[derive(Debug)]
-pub(super) struct Recipe {
-    hash: AdapterHash,
-    name: String,
-    method: MergeMethod,
-    parts: Vec<Part>,
-}
-
-#[derive(Debug)]
-struct Part {
-    name: String,
-    hash: AdapterHash,
-    version: Version,
-    weight: f64,
-}
-
-impl Recipe {
-    fn hashes(&self) -> Vec<AdapterHash> {
-        self.parts.iter().map(|part| part.hash).collect()
-    }
-}
-
-/// An adapter that is to be merged with others. It need not stay in memory for that: its files are
-/// read again.
-#[derive(Clone, Debug)]
-pub struct MergePart {
-    name: String,
-    hash: AdapterHash,
-    /// What it is beside updates, which cannot be merged.
-    beside: Option<&'static str>,
-}
-
-impl From<&Entry> for MergePart {
-    fn from(entry: &Entry) -> Self {
-        let invoked = !entry.packed.invocation().is_empty();
-        let beside = entry.packed.unscalable();
-        Self {
-            name: entry.name.clone(),
-            hash: entry.hash,
-            beside: beside.or(invoked.then_some("invocation tokens (aLoRA)")),
-        }
-    }
-}
 
 impl Registry {
     /// The adapter that `parts`, each with its weight, become by `method`. It is made if it is not
@@ -100,8 +56,13 @@ impl Registry {
         for (part, weight) in parts {
             // Its own name's version: another's of the same files may be elsewhere.
             let own = state.names.get(&part.name);
-            let own = own.and_then(|named| named.version_of(part.hash));
-            let version = own.or_else(|| state.names.values().find_map(|named| named.version_of(part.hash)));
+            let own = own.and_then(|named| named.record.version_of(part.hash));
+            let version = own.or_else(|| {
+                state
+                    .names
+                    .values()
+                    .find_map(|named| named.record.version_of(part.hash))
+            });
             let Some(version) = version else {
                 return Lookup::Unavailable(LoadError::Removed);
             };
@@ -112,14 +73,14 @@ impl Registry {
                 weight: *weight,
             });
         }
-        let (told, outcome) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         state.waiting += 1;
         let waiting = state.merging.entry(hash).or_default();
         if waiting.is_empty() {
             // Loaders live as long as the registry.
             let _ = self.0.jobs.send(Task::Merge(recipe));
         }
-        waiting.push((asked_as, told));
+        waiting.push((asked_as, reply));
         Lookup::Loading(Waiting(outcome))
     }
 }
@@ -145,12 +106,12 @@ impl Inner {
     pub(super) fn make(&self, recipe: &Recipe, throttle: &Throttle) -> Result<Loaded, LoadError> {
         let mut ingredients = Vec::with_capacity(recipe.parts.len());
         for part in &recipe.parts {
-            let files = AdapterFiles::read(&self.folder_of(&part.version)?, throttle).map_err(failed)?;
-            files.check(part.hash).map_err(failed)?;
+            let files = read(&self.folder_of(&part.version)?, throttle)?;
+            check(&files, part.hash).map_err(failed)?;
             ingredients.push(Ingredient {
                 name: part.name.clone(),
                 weight: part.weight,
-                weights: files.parse(&self.packer.shape, throttle).map_err(failed)?.weights,
+                weights: parse(files, &self.packer.shape, throttle)?.weights,
             });
         }
         let weights = merge(recipe.method, recipe.hash, &ingredients, throttle);
@@ -176,11 +137,11 @@ impl Inner {
         if let Some(folder) = version.folder.as_ref().filter(|folder| folder.is_dir()) {
             return Ok(folder.clone());
         }
-        let fetched = self
-            .options
-            .fetcher
-            .fetch(&version.source, version.revision.as_deref());
-        Ok(fetched.map_err(failed)?.folder)
+        let fetched =
+            self.options
+                .fetcher
+                .fetch(&version.source, version.revision.as_deref(), &ADAPTER_FILES);
+        Ok(fetched.map_err(|error| failed(error.into()))?.folder)
     }
 
     /// Puts a merged adapter into memory and tells those who wait for it.
@@ -201,12 +162,12 @@ impl Inner {
             dropped = state.memory.bound_merged(MERGED);
             held.entry(recipe.name, hash, Reference::Folder(PathBuf::new()))
         });
-        let told = state.merging.remove(&hash).unwrap_or_default();
-        state.waiting -= told.len();
-        for (name, told) in told {
+        let replies = state.merging.remove(&hash).unwrap_or_default();
+        state.waiting -= replies.len();
+        for (name, reply) in replies {
             // Others may call the same files by other names.
             let outcome = outcome.clone().map(|entry| Entry { name, ..entry });
-            let _ = told.send(outcome);
+            let _ = reply.send(outcome);
         }
         // While nobody can look: it counts as used for as long as it is held here.
         drop(outcome);

@@ -13,6 +13,7 @@
 //! dropping it from here changes nothing for requests under way.
 
 mod added_by;
+mod catalogue;
 mod changes;
 mod entry;
 mod error;
@@ -24,10 +25,15 @@ mod memory;
 mod merging;
 mod name;
 mod options;
+mod recipe;
 mod room;
+mod settings;
 mod state;
+mod storage;
 mod store;
+mod task;
 mod upload;
+mod version_files;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -37,23 +43,25 @@ use std::time::Instant;
 
 use indexmap::IndexMap;
 use multigraft_model::{AdapterHash, MemoryBudget};
+use multigraft_sources::Reference;
 use serde_json::{Map, Value};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::AdapterError;
-use crate::source::{Reference, Source};
+use crate::source::Source;
 pub use added_by::AddedBy;
-pub use entry::{Adding, Entry, Lookup, Outcome, Settings, Waiting};
+pub use catalogue::{Catalogue, CataloguedName, CataloguedVersion, StoreError};
+pub use entry::{Adding, Entry, Lookup, Outcome, Waiting};
 pub use error::{ActivateError, ChangeError, LoadError, OpenError};
 pub use limits::AdapterLimits;
 pub use listed::{Listed, ListedVersion, Phase, Progress, Residency, Status};
-use load::{Job, Task, Tasks};
 use memory::{Dropped, Held, Memory};
-pub use merging::MergePart;
 pub use options::{IsBusy, OnLoad, Pack, Packer, RegistryOptions, Size};
-use state::{Named, Told, Version};
-use store::Store;
-pub use store::StoreError;
+pub use recipe::MergePart;
+pub use settings::Settings;
+use state::{Reply, ServedName, Version};
+use storage::Storage;
+use task::{Job, Task, Tasks};
 pub use upload::Upload;
 
 /// Names that nobody added and that are being loaded, at most.
@@ -69,7 +77,7 @@ pub(crate) struct Inner {
     packer: Packer,
     options: RegistryOptions,
     state: Mutex<State>,
-    store: Option<Store>,
+    storage: Option<Storage>,
     /// Held by whoever changes what names stand for, from the store to the state: lookups never
     /// wait for the disk.
     changes: Mutex<()>,
@@ -84,10 +92,10 @@ pub(crate) struct Inner {
 #[derive(Debug, Default)]
 struct State {
     /// In the order that they were added.
-    names: IndexMap<String, Named>,
+    names: IndexMap<String, ServedName>,
     memory: Memory,
     /// Merged adapters that are being made, and who waits for each, and what they call it.
-    merging: HashMap<AdapterHash, Vec<(String, Told)>>,
+    merging: HashMap<AdapterHash, Vec<(String, Reply)>>,
     /// Requests that wait for loads.
     waiting: usize,
     /// Every upload that arrives holds one of these.
@@ -112,16 +120,21 @@ impl Registry {
             memory: Memory::within(Arc::clone(&options.budget)),
             ..State::default()
         };
-        let store = options.data.as_deref().map(Store::open).transpose()?;
-        if let Some(store) = &store {
-            store.sweep()?;
-            for stored in store.names()? {
+        let data = options.data.as_deref();
+        let storage = data
+            .map(|folder| Storage::open(folder, options.catalogue.clone()))
+            .transpose()?;
+        if let Some(Storage { catalogue, files }) = &storage {
+            let catalogued = catalogue.names()?;
+            let versions = catalogued.iter().flat_map(|name| &name.versions);
+            files.sweep(versions.map(|version| version.hash))?;
+            for stored in catalogued {
                 let name = stored.name.clone();
                 if let Err(error) = name::check(base, &name) {
                     tracing::warn!("a stored adapter is not served: {error}");
                     continue;
                 }
-                match Named::restored(stored, |hash| store.folder(hash)) {
+                match ServedName::restored(stored, |hash| files.folder(hash)) {
                     Some(named) => drop(state.names.insert(name, named)),
                     None => tracing::error!(
                         "the stored adapter `{name}` is not served: its active version is lost"
@@ -134,7 +147,7 @@ impl Registry {
             packer,
             options,
             state: Mutex::new(state),
-            store,
+            storage,
             changes: Mutex::default(),
             jobs,
             fetches,
@@ -160,11 +173,14 @@ impl Registry {
     pub fn register(&self, source: Source) -> Result<bool, AdapterError> {
         name::check(&self.0.base, &source.name)?;
         let mut state = self.0.lock();
-        let stored = state.names.get(&source.name).is_some_and(|named| named.stored);
+        let stored = state
+            .names
+            .get(&source.name)
+            .is_some_and(|named| named.record.stored);
         if !stored {
             name::check_free(&state.names, &source)?;
         }
-        let named = Named::of(Version::new(source.at, None, AddedBy::CommandLine));
+        let named = ServedName::of(Version::new(source.at, None, AddedBy::CommandLine));
         state.names.insert(source.name, named);
         self.0.changed();
         Ok(stored)
@@ -184,7 +200,11 @@ impl Registry {
             if let Some((error, _)) = state.failed.get(&source.name) {
                 return Ok(Lookup::Unavailable(error.clone()));
             }
-            let unsettled = state.names.values().filter(|named| !named.has_versions()).count();
+            let unsettled = state
+                .names
+                .values()
+                .filter(|named| !named.record.has_versions())
+                .count();
             if unsettled >= FIRST_USES {
                 return Ok(Lookup::Unavailable(LoadError::TooManyWait { waiting: unsettled }));
             }
@@ -220,16 +240,16 @@ impl Registry {
         if !adding.replace {
             name::check_free(&state.names, source)?;
         }
-        let (told, outcome) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         let state = &mut *state;
-        let is_stored = stored && self.0.store.is_some();
+        let is_stored = stored && self.0.storage.is_some();
         if matches!(source.at, Reference::Upload { .. }) {
             upload::check_kept(&source.name, state.names.get(&source.name), is_stored)?;
         }
         let named = state.names.entry(source.name.clone());
-        let named = named.or_insert_with(|| Named::begun(is_stored));
-        match named.candidate_from(&source.at) {
-            Some(Ok(())) => named.join_candidate(adding, told),
+        let named = named.or_insert_with(|| ServedName::begun(is_stored));
+        match named.activity.candidate_from(&source.at) {
+            Some(Ok(())) => named.activity.join_candidate(adding, reply),
             Some(Err(at)) => {
                 return Err(AdapterError::BeingLoaded {
                     name: source.name.clone(),
@@ -240,10 +260,12 @@ impl Registry {
                 state.loads += 1;
                 // Requests that come before its first version is there wait for it, and are of it
                 // already.
-                if !named.has_versions() {
-                    named.set(adding.settings.clone());
+                if !named.record.has_versions() {
+                    named.record.set(adding.settings.clone());
                 }
-                named.begin_candidate(state.loads, &source.at, adding, told);
+                named
+                    .activity
+                    .begin_candidate(state.loads, &source.at, adding, reply);
                 self.0.order(Job::candidate(state.loads, source));
             }
         }
@@ -270,7 +292,7 @@ impl Registry {
             template: entry.template,
         };
         state.memory.insert(entry.hash, held, Vec::new());
-        let named = Named::of(version);
+        let named = ServedName::of(version);
         state.names.insert(source.name, named);
         self.0.changed();
         Ok(())
@@ -284,11 +306,11 @@ impl Registry {
         let Some(named) = names.get_mut(name) else {
             return Lookup::Unknown;
         };
-        named.used();
+        named.activity.used();
         if let Some(entry) = named.entry(name, memory) {
             return Lookup::Ready(entry);
         }
-        if let Some(error) = named.backed_off(Instant::now()) {
+        if let Some(error) = named.activity.backed_off(Instant::now()) {
             return Lookup::Unavailable(error);
         }
         if state.waiting >= self.0.options.max_waiting {
@@ -307,8 +329,8 @@ impl Registry {
         if *waiting >= self.0.options.max_waiting {
             return Lookup::Unavailable(LoadError::TooManyWait { waiting: *waiting });
         }
-        let (told, outcome) = oneshot::channel();
-        if let Some(version) = named.wait(told, loads) {
+        let (reply, outcome) = oneshot::channel();
+        if let Some(version) = named.wait(reply, loads) {
             self.0.order(Job::active(*loads, name, version));
         }
         *waiting += 1;
@@ -323,12 +345,13 @@ impl Registry {
     /// What [`Registry::set_limits`] set, or the usual ones.
     pub fn limits(&self, name: &str) -> AdapterLimits {
         let state = self.0.lock();
-        state.names.get(name).map_or_else(Default::default, Named::limits)
+        let named = state.names.get(name);
+        named.map_or_else(Default::default, |named| named.record.limits())
     }
 
     /// What [`Registry::set_defaults`] set.
     pub fn defaults(&self, name: &str) -> Option<Arc<Map<String, Value>>> {
-        self.0.lock().names.get(name)?.defaults.clone()
+        self.0.lock().names.get(name)?.record.defaults.clone()
     }
 
     /// What adapters and keys and values take from together, if they do.
@@ -380,9 +403,9 @@ impl Inner {
     }
 
     /// Where a name is stored, if it is.
-    fn store_of(&self, name: &str) -> Result<Option<&Store>, ChangeError> {
+    fn storage_of(&self, name: &str) -> Result<Option<&Storage>, ChangeError> {
         match self.lock().names.get(name) {
-            Some(named) => Ok(self.store.as_ref().filter(|_| named.stored)),
+            Some(named) => Ok(self.storage.as_ref().filter(|_| named.record.stored)),
             None => Err(ChangeError::Unknown(name.to_owned())),
         }
     }
@@ -392,18 +415,26 @@ impl State {
     /// Lets go of adapters that no name stands for: whoever uses them still holds them.
     #[must_use]
     fn drop_unnamed(&mut self) -> Dropped {
-        let named: HashSet<AdapterHash> = self.names.values().filter_map(Named::active_hash).collect();
+        let named: HashSet<AdapterHash> = self
+            .names
+            .values()
+            .filter_map(|named| named.record.active_hash())
+            .collect();
         self.memory.retain(|hash| named.contains(hash))
     }
 
     /// Forgets requests that wait no more.
     fn forget_gone(&mut self) {
-        let mut gone: usize = self.names.values_mut().map(Named::forget_gone).sum();
+        let mut gone: usize = self
+            .names
+            .values_mut()
+            .map(|named| named.activity.forget_gone())
+            .sum();
         for waiting in self.merging.values_mut() {
             let before = waiting.len();
             // One of them stays, for as long as there are some, the merge is under way.
             let mut first = true;
-            waiting.retain(|(_, told)| std::mem::take(&mut first) || !told.is_closed());
+            waiting.retain(|(_, reply)| std::mem::take(&mut first) || !reply.is_closed());
             gone += before - waiting.len();
         }
         self.waiting -= gone;
@@ -411,8 +442,8 @@ impl State {
 
     /// Hashes that must stay in memory.
     fn pinned(&self) -> Vec<AdapterHash> {
-        let pinned = self.names.values().filter(|named| named.pinned);
-        pinned.filter_map(Named::active_hash).collect()
+        let pinned = self.names.values().filter(|named| named.record.pinned);
+        pinned.filter_map(|named| named.record.active_hash()).collect()
     }
 }
 

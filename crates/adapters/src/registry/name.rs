@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 
-use super::state::Named;
+use super::state::ServedName;
 use crate::error::AdapterError;
 use crate::source::Source;
 
@@ -41,7 +41,7 @@ pub(super) fn check(base: &str, name: &str) -> Result<(), AdapterError> {
 }
 
 /// Whether nothing has the name yet.
-pub(super) fn check_free(names: &IndexMap<String, Named>, source: &Source) -> Result<(), AdapterError> {
+pub(super) fn check_free(names: &IndexMap<String, ServedName>, source: &Source) -> Result<(), AdapterError> {
     match names.get(&source.name) {
         None => Ok(()),
         Some(named) => Err(AdapterError::DuplicateName {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use multigraft_model::{
     AdapterDtype, AdapterWeights, Base, MemoryBudget, ModelError, ReadyAdapter, Throttle,
 };
+use multigraft_peft::BaseShape;
+use multigraft_sources::Fetcher;
 
-use crate::base::BaseShape;
+use super::catalogue::Catalogue;
 use crate::self_test::SelfTest;
-use crate::source::Fetcher;
 
 /// How a [`Registry`](super::Registry) treats its adapters.
 #[derive(Clone, Debug)]
@@ -35,6 +36,9 @@ pub struct RegistryOptions {
     /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing
     /// does.
     pub data: Option<PathBuf>,
+    /// Where names and versions are kept; `None`: in an SQLite file in `data`. Without `data` it is
+    /// not used.
+    pub catalogue: Option<Arc<dyn Catalogue>>,
     /// Whether sequences are being computed, for which loading gives way.
     pub is_busy: IsBusy,
     /// Brings files to this machine.
@@ -111,6 +115,7 @@ impl Default for RegistryOptions {
             backoff: Duration::from_secs(1),
             longest_backoff: Duration::from_secs(60),
             data: None,
+            catalogue: None,
             is_busy: IsBusy::default(),
             fetcher: Arc::default(),
             on_load: OnLoad::default(),

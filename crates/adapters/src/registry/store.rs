@@ -1,31 +1,24 @@
-//! What survives a restart: names, versions and pins in SQLite, and beside it every version's files
-//! by their hash.
+//! The catalogue of a single server, in an SQLite file.
 //!
 //! A change is one transaction, so whenever the process ends, the next one finds the state before
-//! it or after it. Files are written under another name, brought to disk and then renamed, before
-//! anything names them; those that nothing names are swept away at the start.
+//! it or after it.
 
-use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use multigraft_database::{Database, DatabaseError, Durability, Options, Sharing};
 use multigraft_model::AdapterHash;
+use multigraft_peft::AdapterInfo;
+use multigraft_sources::{Reference, UPLOAD};
 use rusqlite::{Connection, Row, Transaction, params};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-use tempfile::TempDir;
+use serde_json::Value;
 
-use super::AddedBy;
-use super::Settings;
+use super::added_by::AddedBy;
+use super::catalogue::{Catalogue, CataloguedName, CataloguedVersion, StoreError};
 use super::limits::AdapterLimits;
-use crate::files::AdapterFiles;
-use crate::info::AdapterInfo;
-use crate::self_test::{REFERENCE_FILE, REFERENCE_LIMIT};
-use crate::source::{Reference, UPLOAD};
+use super::settings::Settings;
 
 const TABLES: &str = "
     CREATE TABLE adapter (
@@ -61,55 +54,10 @@ const MIGRATIONS: [&str; 5] = [
      ALTER TABLE version ADD COLUMN added_by TEXT;",
 ];
 
-/// Why the registry's data could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A file of it.
-    #[error("`{}`: {source}", path.display())]
-    File {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The database, which may be in use by another process.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-}
-
-/// A name as it was stored.
-#[derive(Debug, PartialEq)]
-pub(super) struct StoredName {
-    pub(super) name: String,
-    pub(super) pinned: bool,
-    /// What requests get where they say nothing.
-    pub(super) defaults: Option<Map<String, Value>>,
-    /// What requests may take.
-    pub(super) limits: Option<AdapterLimits>,
-    /// Number of the active version.
-    pub(super) active: u32,
-    /// The newest last.
-    pub(super) versions: Vec<StoredVersion>,
-}
-
-/// A version as it was stored.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct StoredVersion {
-    pub(super) number: u32,
-    pub(super) hash: AdapterHash,
-    pub(super) source: Reference,
-    pub(super) revision: Option<String>,
-    pub(super) added: SystemTime,
-    pub(super) added_by: Option<AddedBy>,
-    /// What was found when it was loaded.
-    pub(super) info: Option<Arc<AdapterInfo>>,
-}
-
-/// The data folder, which this process alone uses.
+/// The file, which this process alone uses.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct SqliteCatalogue {
     database: Database,
-    files: PathBuf,
 }
 
 /// Sets what holds for a name, as JSON; what is empty or usual is nothing.
@@ -146,21 +94,6 @@ fn stored_json<T: DeserializeOwned>(row: &Row<'_>, column: usize, what: &str) ->
     Ok(read.ok())
 }
 
-/// Keeps what an adapter says that it should answer, for later loads: it is no part of the hash, so
-/// it may be another by now.
-fn keep_reference(adapter: &AdapterFiles, folder: &Path) -> io::Result<()> {
-    let from = adapter.folder.join(REFERENCE_FILE);
-    let is_small = from
-        .metadata()
-        .is_ok_and(|file| file.is_file() && file.len() <= REFERENCE_LIMIT);
-    if !is_small || adapter.folder == folder {
-        return Ok(());
-    }
-    let unfinished = folder.join(format!("{REFERENCE_FILE}.new"));
-    fs::copy(from, &unfinished)?;
-    fs::rename(unfinished, folder.join(REFERENCE_FILE))
-}
-
 /// A source as it was stored. Folders are stored with their whole path.
 fn written(text: String) -> Reference {
     if text == UPLOAD {
@@ -176,30 +109,43 @@ fn json(info: &AdapterInfo) -> Option<String> {
     serde_json::to_string(info).ok()
 }
 
-impl Store {
-    /// Opens the data in `folder`, or begins it there.
-    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
-        let files = folder.join("adapters");
-        fs::create_dir_all(&files).map_err(|source| StoreError::File {
-            path: files.clone(),
-            source,
-        })?;
+impl SqliteCatalogue {
+    /// Opens the file at `path`, which is made if there is none.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let options = Options {
             sharing: Sharing::Exclusive,
             durability: Durability::Full,
             migrations: &MIGRATIONS,
         };
-        let database = Database::open(&folder.join("registry.sqlite"), &options)?;
-        Ok(Self { database, files })
+        let database = Database::open(path, &options)?;
+        Ok(Self { database })
     }
 
-    /// All names, in the order that they were added.
-    pub(super) fn names(&self) -> Result<Vec<StoredName>, StoreError> {
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        Ok(self.database.read(query)?)
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), StoreError> {
+        Ok(self.database.write(change)?)
+    }
+}
+
+impl From<DatabaseError> for StoreError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Catalogue(Box::new(error))
+    }
+}
+
+impl Catalogue for SqliteCatalogue {
+    fn names(&self) -> Result<Vec<CataloguedName>, StoreError> {
         self.read(|database| {
             let mut names = database
                 .prepare("SELECT name, pinned, active, defaults, limits FROM adapter ORDER BY rowid")?
                 .query_map([], |row| {
-                    Ok(StoredName {
+                    Ok(CataloguedName {
                         name: row.get(0)?,
                         pinned: row.get(1)?,
                         active: row.get(2)?,
@@ -215,7 +161,7 @@ impl Store {
             )?;
             for name in &mut names {
                 let rows = versions.query_map([&name.name], |row| {
-                    Ok(StoredVersion {
+                    Ok(CataloguedVersion {
                         number: row.get(0)?,
                         hash: AdapterHash(row.get(1)?),
                         source: written(row.get(2)?),
@@ -237,13 +183,11 @@ impl Store {
         })
     }
 
-    /// Stores a name with its newest version, which is the active one, and forgets those before
-    /// number `oldest`.
-    pub(super) fn add(
+    fn add(
         &self,
         name: &str,
         pinned: bool,
-        version: &StoredVersion,
+        version: &CataloguedVersion,
         oldest: u32,
         settings: &Settings,
     ) -> Result<(), StoreError> {
@@ -276,8 +220,7 @@ impl Store {
         })
     }
 
-    /// What was found when a version was loaded.
-    pub(super) fn set_info(&self, name: &str, number: u32, info: &AdapterInfo) -> Result<(), StoreError> {
+    fn set_info(&self, name: &str, number: u32, info: &AdapterInfo) -> Result<(), StoreError> {
         self.change(|transaction| {
             transaction.execute(
                 "UPDATE version SET info = ?3 WHERE name = ?1 AND number = ?2",
@@ -287,8 +230,7 @@ impl Store {
         })
     }
 
-    /// Makes a version the active one.
-    pub(super) fn activate(&self, name: &str, number: u32) -> Result<(), StoreError> {
+    fn activate(&self, name: &str, number: u32) -> Result<(), StoreError> {
         self.change(|transaction| {
             transaction.execute(
                 "UPDATE adapter SET active = ?2 WHERE name = ?1",
@@ -298,8 +240,7 @@ impl Store {
         })
     }
 
-    /// Pins a name or not.
-    pub(super) fn pin(&self, name: &str, pinned: bool) -> Result<(), StoreError> {
+    fn pin(&self, name: &str, pinned: bool) -> Result<(), StoreError> {
         self.change(|transaction| {
             transaction.execute(
                 "UPDATE adapter SET pinned = ?2 WHERE name = ?1",
@@ -309,116 +250,14 @@ impl Store {
         })
     }
 
-    /// Sets what holds for a name.
-    pub(super) fn set(&self, name: &str, settings: &Settings) -> Result<(), StoreError> {
+    fn set(&self, name: &str, settings: &Settings) -> Result<(), StoreError> {
         self.change(|transaction| set(transaction, name, settings))
     }
 
-    /// Forgets a name and its versions.
-    pub(super) fn remove(&self, name: &str) -> Result<(), StoreError> {
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
         self.change(|transaction| {
             transaction.execute("DELETE FROM adapter WHERE name = ?1", [name])?;
             Ok(())
         })
-    }
-
-    /// Where the files of a version are.
-    pub(super) fn folder(&self, hash: AdapterHash) -> PathBuf {
-        self.files.join(hash.to_string())
-    }
-
-    /// Keeps an adapter's files; returns whether they were not kept before.
-    pub(super) fn keep(&self, adapter: &AdapterFiles) -> Result<bool, StoreError> {
-        let folder = self.folder(adapter.hash);
-        let is_whole =
-            |(name, bytes): &(&str, &[u8])| fs::read(folder.join(name)).is_ok_and(|kept| kept == *bytes);
-        let files = adapter.files();
-        if files.iter().all(is_whole) {
-            keep_reference(adapter, &folder).map_err(|source| StoreError::File {
-                path: folder.join(REFERENCE_FILE),
-                source,
-            })?;
-            return Ok(false);
-        }
-        let unfinished = self.files.join(format!("{}.new", adapter.hash));
-        let write = || -> io::Result<()> {
-            if unfinished.exists() {
-                fs::remove_dir_all(&unfinished)?;
-            }
-            fs::create_dir(&unfinished)?;
-            for (name, bytes) in &files {
-                let mut file = File::create_new(unfinished.join(name))?;
-                file.write_all(bytes)?;
-                file.sync_all()?;
-            }
-            keep_reference(adapter, &unfinished)?;
-            File::open(&unfinished)?.sync_all()?;
-            if folder.exists() {
-                // Damaged, or it would have been found whole.
-                fs::remove_dir_all(&folder)?;
-            }
-            fs::rename(&unfinished, &folder)?;
-            File::open(&self.files)?.sync_all()
-        };
-        match write() {
-            Ok(()) => Ok(true),
-            Err(source) => Err(StoreError::File {
-                path: unfinished,
-                source,
-            }),
-        }
-    }
-
-    /// A folder for files that arrive, which goes when it is dropped; after a crash, at the next
-    /// start.
-    pub(super) fn arriving(&self) -> Result<TempDir, StoreError> {
-        let folder = tempfile::Builder::new().prefix("upload-").tempdir_in(&self.files);
-        folder.map_err(|source| StoreError::File {
-            path: self.files.clone(),
-            source,
-        })
-    }
-
-    /// Deletes files that turned out to be of no use.
-    pub(super) fn discard(&self, hash: AdapterHash) {
-        // What is left of them goes at the next start.
-        let _ = fs::remove_dir_all(self.folder(hash));
-    }
-
-    /// Deletes the files that no version names.
-    pub(super) fn sweep(&self) -> Result<(), StoreError> {
-        let hashes = self.read(|database| {
-            let mut hashes = database.prepare("SELECT DISTINCT hash FROM version")?;
-            let hashes = hashes.query_map([], |row| Ok(AdapterHash(row.get(0)?)))?;
-            hashes.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let kept: HashSet<PathBuf> = hashes.into_iter().map(|hash| self.folder(hash)).collect();
-        let sweep = || -> io::Result<()> {
-            for entry in fs::read_dir(&self.files)? {
-                let path = entry?.path();
-                if !kept.contains(&path) {
-                    match path.is_dir() {
-                        true => fs::remove_dir_all(&path)?,
-                        false => fs::remove_file(&path)?,
-                    }
-                }
-            }
-            Ok(())
-        };
-        sweep().map_err(|source| StoreError::File {
-            path: self.files.clone(),
-            source,
-        })
-    }
-
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        Ok(self.database.read(query)?)
-    }
-
-    fn change(
-        &self,
-        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), StoreError> {
-        Ok(self.database.write(change)?)
     }
 }

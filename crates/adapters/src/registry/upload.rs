@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::load::failed;
-use super::state::Named;
+use multigraft_sources::Reference;
+
+use super::state::ServedName;
+use super::task::failed;
 use super::{LoadError, Registry, name};
 use crate::error::AdapterError;
-use crate::source::{Reference, Source};
+use crate::source::Source;
 
 /// A folder for an adapter's files that arrive. It goes with this, so this must live until the
 /// adapter is loaded; what a crash leaves goes at the next start.
@@ -57,9 +59,9 @@ impl Registry {
                 folder: Path::new("").to_owned(),
             },
         };
-        let (store, place) = {
+        let (storage, place) = {
             let state = self.0.lock();
-            check_kept(name, state.names.get(name), self.0.store.is_some()).map_err(failed)?;
+            check_kept(name, state.names.get(name), self.0.storage.is_some()).map_err(failed)?;
             if !replace {
                 name::check_free(&state.names, &source).map_err(failed)?;
             }
@@ -67,10 +69,11 @@ impl Registry {
             if Arc::strong_count(&state.uploads) > UPLOADS {
                 return Err(failed(AdapterError::TooManyUploads { most: UPLOADS }));
             }
-            (self.0.store.as_ref(), Arc::clone(&state.uploads))
+            (self.0.storage.as_ref(), Arc::clone(&state.uploads))
         };
-        let store = store.ok_or_else(|| failed(refused(name, NO_DATA)))?;
-        let folder = store
+        let storage = storage.ok_or_else(|| failed(refused(name, NO_DATA)))?;
+        let folder = storage
+            .files
             .arriving()
             .map_err(|error| LoadError::Store(Arc::new(error)))?;
         Ok(Upload {
@@ -85,10 +88,10 @@ const NO_DATA: &str = "this server keeps nothing; start it with a data folder (-
 
 /// Whether the store would keep the files: nothing else does. `stores` says whether it would for a
 /// new name.
-pub(super) fn check_kept(name: &str, named: Option<&Named>, stores: bool) -> Result<(), AdapterError> {
+pub(super) fn check_kept(name: &str, named: Option<&ServedName>, stores: bool) -> Result<(), AdapterError> {
     match named {
         _ if !stores => Err(refused(name, NO_DATA)),
-        Some(named) if !named.stored => Err(refused(
+        Some(named) if !named.record.stored => Err(refused(
             name,
             "the name was given on the command line or by a request, so its versions are not kept; upload under another name, or \
              remove it first",

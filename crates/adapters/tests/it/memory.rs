@@ -1,14 +1,12 @@
 //! Who makes room for whom in memory.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::place::{BYTES, Place, loading};
 use multigraft_adapters::{LoadError, RegistryOptions};
 use multigraft_model::{MemoryBudget, Want};
+
+use crate::support::{BYTES, Place, loading};
 
 #[test]
 fn those_unused_for_longest_make_room_but_never_one_that_runs_or_is_pinned() {

@@ -1,19 +1,17 @@
 //! Merged adapters against PEFT's `add_weighted_adapter` (`fixtures/peft_merged`), and the laws of
 //! the exact sum.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use multigraft_adapters::{
-    BaseShape, Entry, LoadError, Lookup, MajoritySign, MergeMethod, MergePart, Packer, Reference, Registry,
-    RegistryOptions, Source,
-};
+use multigraft_adapters::{Entry, LoadError, Lookup, MergePart, Packer, Registry, RegistryOptions, Source};
 use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
     AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, Precision, ReadyAdapter, Run,
     Step, Throttle, Wanted,
 };
+use multigraft_peft::{BaseShape, MajoritySign, MergeMethod};
+use multigraft_sources::Reference;
 use multigraft_weights::safetensors::Checkpoint;
 
 /// Largest deviation of a logit, relative to the largest logit.

@@ -1,20 +1,17 @@
 //! The lives of adapters under their names.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::place::{BYTES, Place, loading, ready, source};
-use common::{Adapter, base};
 use multigraft_adapters::{
-    AdapterLimits, Adding, LoadError, Lookup, Packer, Reference, Registry, RegistryOptions, Residency,
-    Settings, Source,
+    AdapterLimits, Adding, LoadError, Lookup, Packer, Registry, RegistryOptions, Residency, Settings, Source,
 };
 use multigraft_model::{ModelError, ReadyAdapter};
+use multigraft_sources::Reference;
+
+use crate::support::{Adapter, BYTES, Place, base, loading, message, ready, source};
 
 #[test]
 fn a_name_finds_its_adapter_and_nothing_else() {
@@ -61,7 +58,7 @@ fn names_that_cannot_be_served_are_refused_and_change_nothing() {
             .add(&source(name, &again), Adding::default())
             .unwrap_err();
         assert_eq!(registered.to_string(), added.to_string());
-        writeln!(text, "{}", common::message(&added, place.dir.path())).unwrap();
+        writeln!(text, "{}", message(&added, place.dir.path())).unwrap();
     }
     insta::assert_snapshot!(text);
     assert_eq!(place.registry.names(), ["support"]);
@@ -405,7 +402,7 @@ fn so_many_requests_wait_and_no_more() {
 #[test]
 fn a_fault_of_the_packer_is_an_error_and_the_next_load_works() {
     let packer = Packer {
-        shape: base(false),
+        shape: base(),
         self_test: None,
         size: Box::new(|_| 16),
         pack: {

@@ -1,17 +1,17 @@
 //! What a self test finds: that an adapter does something, that it does what its own reference
 //! says, that it does nothing.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use multigraft_adapters::{
-    AdapterInfo, Agreement, BaseShape, LoadError, Lookup, OnFailure, Packer, Reference, Registry,
-    RegistryOptions, SelfTest, Source,
+    LoadError, Lookup, OnFailure, Packer, Registry, RegistryOptions, SelfTest, Source,
 };
 use multigraft_cpu::{CpuBase, LoadOptions};
 use multigraft_model::{AdapterDtype, Base, Precision, Throttle};
+use multigraft_peft::{AdapterInfo, Agreement, BaseShape};
+use multigraft_sources::Reference;
 use multigraft_weights::safetensors::Checkpoint;
 
 fn fixture() -> PathBuf {

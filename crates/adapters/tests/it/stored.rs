@@ -1,18 +1,17 @@
 //! What survives a restart.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Adapter, base};
 use multigraft_adapters::{
-    AdapterLimits, AddedBy, Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Reference,
-    Registry, RegistryOptions, Residency, Source,
+    AdapterLimits, AddedBy, Adding, Entry, LoadError, Lookup, OpenError, Outcome, Packer, Registry,
+    RegistryOptions, Residency, Source,
 };
 use multigraft_model::{AdapterHash, ReadyAdapter};
+use multigraft_sources::Reference;
+
+use crate::support::{Adapter, base};
 
 fn open(data: &Path) -> Result<Registry, OpenError> {
     open_as("acme/tiny", data)
@@ -21,7 +20,7 @@ fn open(data: &Path) -> Result<Registry, OpenError> {
 /// Beside a base called `base_name`.
 fn open_as(base_name: &str, data: &Path) -> Result<Registry, OpenError> {
     let packer = Packer {
-        shape: base(false),
+        shape: base(),
         self_test: None,
         size: Box::new(|_| 16),
         pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 100, Arc::new(())))),

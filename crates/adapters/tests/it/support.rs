@@ -1,6 +1,4 @@
 //! A registry over folders of adapters that are packed at once.
-#![allow(dead_code, reason = "not every test file uses all of it")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +6,42 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use multigraft_adapters::{
-    Adding, Entry, Lookup, Outcome, Packer, Reference, Registry, RegistryOptions, Residency, Source, Waiting,
+    AdapterError, Adding, Entry, Lookup, Outcome, Packer, Registry, RegistryOptions, Residency, Source,
+    Waiting,
 };
-use multigraft_model::ReadyAdapter;
+use multigraft_model::{LinearId, Module, ModuleKind, ReadyAdapter, Target};
+use multigraft_peft::BaseShape;
+use multigraft_sources::Reference;
+pub(crate) use multigraft_testing::Adapter;
+use multigraft_testing::{HIDDEN, LAYERS, VOCAB, WIDTH};
 
-use super::{Adapter, base};
+/// The base that [`Adapter::good`] is for.
+pub(crate) fn base() -> BaseShape {
+    let module = |path: String, kind, out, inp| Module {
+        path,
+        kind,
+        out,
+        inp,
+        bias: false,
+    };
+    let table = |path: &str, kind| module(path.to_owned(), kind, VOCAB, HIDDEN);
+    let mut modules = vec![table("model.embed_tokens", ModuleKind::Embedding)];
+    for layer in 0..LAYERS {
+        let linear = |name: &str, target, inp| {
+            let kind = ModuleKind::Linear(LinearId::Layer { layer, target });
+            module(format!("model.layers.{layer}.{name}"), kind, HIDDEN, inp)
+        };
+        modules.push(linear("self_attn.q_proj", Target::Q, HIDDEN));
+        modules.push(linear("mlp.down_proj", Target::Down, WIDTH));
+    }
+    modules.push(table("lm_head", ModuleKind::Linear(LinearId::LmHead)));
+    BaseShape::from_modules(modules, false).named("acme/tiny")
+}
+
+/// An error's text, with `DIR` for a folder that changes from run to run.
+pub(crate) fn message(error: &AdapterError, folder: &Path) -> String {
+    error.to_string().replace(&folder.display().to_string(), "DIR")
+}
 
 /// What an adapter of these tests takes in memory.
 pub(crate) const BYTES: usize = 1000;
@@ -35,7 +64,7 @@ impl Place {
         let packed = Arc::new(AtomicUsize::new(0));
         let (count, gate) = (Arc::clone(&packed), gate.map(Mutex::new));
         let packer = Packer {
-            shape: base(false),
+            shape: base(),
             self_test: None,
             size: Box::new(|_| BYTES),
             pack: Box::new(move |weights, _| {

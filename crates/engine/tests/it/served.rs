@@ -43,7 +43,7 @@ impl Served {
     fn open(model: &Path, adapters: &Path, context: usize) -> Self {
         let base = CpuBase::open(model, &LoadOptions::default()).unwrap();
         let adapters = sorted(adapters).into_iter().map(|kind| {
-            let file = multigraft_adapters::read(&kind, base.config()).unwrap();
+            let file = multigraft_peft::read(&kind, base.config()).unwrap();
             let ready = base
                 .ready(&file.weights, AdapterDtype::F32, &Throttle::NONE)
                 .unwrap();

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Table, presets};
-use multigraft_adapters::{AdapterLimits, Reference, gguf_file};
+use multigraft_adapters::AdapterLimits;
+use multigraft_peft::gguf_file;
+use multigraft_sources::Reference;
 use multigraft_text::TEMPLATE_FILES;
 use reqwest::{
     Client, Method, Response, StatusCode, Url,

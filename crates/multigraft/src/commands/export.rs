@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use multigraft_adapters::{BaseShape, Form, export, read_for};
 use multigraft_model::ModelFiles;
+use multigraft_peft::{BaseShape, Form, export, read_for};
 
 use crate::cli::{ExportArguments, ExportForm};
 use crate::locate::Places;

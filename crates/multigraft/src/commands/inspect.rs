@@ -16,7 +16,7 @@ use crate::{cli::InspectArguments, locate::Places};
 pub(crate) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
     let places = Places::of_this_user();
     let path = places.find(&arguments.path.to_string_lossy())?.path;
-    let (text, status) = if multigraft_adapters::is_adapter(&path) {
+    let (text, status) = if multigraft_peft::is_adapter(&path) {
         let base = arguments
             .base
             .as_deref()

@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use multigraft_adapters::{Source, read};
+use multigraft_adapters::Source;
 use multigraft_model::{
     AdapterDtype, Backend, BackendOptions, Base, KvDtype, Precision, ReadyAdapter, Slot, Throttle,
     drive::{self, Case, Outcome},
 };
+use multigraft_peft::read;
 use serde::Serialize;
 
 use crate::{

@@ -52,7 +52,7 @@ impl ConfigFile {
 
 #[cfg(test)]
 mod tests {
-    use multigraft_adapters::Reference;
+    use multigraft_sources::Reference;
 
     use super::*;
     use crate::{

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use multigraft_adapters::{AllowedSource, Reference};
+use multigraft_sources::{AllowedSource, Reference};
 
 use super::values::{AdapterDtype, BaseAlias, KvDtype, NamedSource, SelfTestMode, Switch};
 use crate::{device::Device, memory::Bytes};

@@ -10,9 +10,9 @@ use std::{
     path::PathBuf,
 };
 
-use multigraft_adapters::AllowedSource;
 use multigraft_engine::EngineOptions;
 use multigraft_server::{ConnectionLimits, Limits};
+use multigraft_sources::AllowedSource;
 
 use super::layers::settings;
 use super::settings::default_threads;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
 
 use clap::ValueEnum;
-use multigraft_adapters::{AllowedSource, Reference};
+use multigraft_sources::{AllowedSource, Reference};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// How adapters are kept in memory.

@@ -6,9 +6,10 @@
 
 mod fields;
 mod pattern;
-mod relatives;
 mod targets;
+mod unsupported;
 mod value;
+mod variants;
 
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ use serde_json::Value;
 use multigraft_model::ModuleKind;
 
 pub use fields::{FIELDS, Fate, Field};
-pub(crate) use relatives::Kind;
+pub(crate) use variants::Kind;
 
 use crate::refusal::Refusal;
 use pattern::Overrides;
@@ -207,13 +208,13 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
     let peft_type = fields.text("peft_type")?.ok_or(Refusal::NoPeftType)?;
     let kind = Kind::of(peft_type).ok_or_else(|| Refusal::PeftType {
         found: peft_type.to_owned(),
-        reason: relatives::why_not(peft_type),
+        reason: variants::why_not(peft_type),
     })?;
     match fields.text("task_type")? {
         None | Some("CAUSAL_LM") => {}
         Some(other) => return Err(Refusal::TaskType(other.to_owned())),
     }
-    fields::check(map, kind)?;
+    unsupported::check(map, kind)?;
     if kind == Kind::Lora {
         check_init(fields)?;
     }

@@ -18,7 +18,7 @@ use multigraft_model::{ModelError, ModelFiles};
 use multigraft_weights::WeightsError;
 
 use crate::base::BaseShape;
-use crate::error::AdapterError;
+use crate::error::ReadError;
 use crate::info::AdapterFile;
 
 /// What to write.
@@ -65,7 +65,7 @@ pub enum ExportError {
     Weights(#[from] WeightsError),
     /// What was written could not be read again.
     #[error("what was written cannot be read: {0}")]
-    Written(Box<AdapterError>),
+    Written(Box<ReadError>),
     /// The library that writes safetensors refused.
     #[error("`{}`: {source}", path.display())]
     Safetensors {

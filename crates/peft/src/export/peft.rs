@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::plain::{Plain, dtype, encode, smallest};
 use super::{ExportError, failed};
 use crate::base::BaseShape;
-use crate::files::{CONFIG, WEIGHTS};
+use crate::files::{CONFIG_FILE, WEIGHTS_FILE};
 use crate::info::AdapterFile;
 use crate::read::read_for;
 
@@ -20,9 +20,9 @@ const FORM: &str = "PEFT's LoRA";
 pub(super) fn write(adapter: &AdapterFile, base: &BaseShape, folder: &Path) -> Result<(), ExportError> {
     let (config, tensors) = Parts::of(adapter, base)?.files(adapter, base)?;
     fs::create_dir(folder).map_err(failed(folder))?;
-    let path = folder.join(CONFIG);
+    let path = folder.join(CONFIG_FILE);
     fs::write(&path, format!("{config:#}\n")).map_err(failed(&path))?;
-    let path = folder.join(WEIGHTS);
+    let path = folder.join(WEIGHTS_FILE);
     let storage = smallest(&tensors);
     let bytes: Vec<Vec<u8>> = tensors
         .iter()

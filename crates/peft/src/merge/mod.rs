@@ -80,7 +80,7 @@ impl MergeMethod {
     }
 
     /// What a merge of parts with these hashes and weights is called by.
-    pub(crate) fn hash(self, parts: impl Iterator<Item = (AdapterHash, f64)>) -> AdapterHash {
+    pub fn hash(self, parts: impl Iterator<Item = (AdapterHash, f64)>) -> AdapterHash {
         let (name, density, majority) = self.parts();
         let mut hasher = Sha256::new();
         hasher.update(HASH_DOMAIN);
@@ -135,10 +135,13 @@ pub enum MergeError {
 
 /// An adapter to be merged.
 #[derive(Debug)]
-pub(crate) struct Ingredient {
-    pub(crate) name: String,
-    pub(crate) weight: f64,
-    pub(crate) weights: AdapterWeights,
+pub struct Ingredient {
+    /// What errors call it.
+    pub name: String,
+    /// The weight that its updates get.
+    pub weight: f64,
+    /// What it changes.
+    pub weights: AdapterWeights,
 }
 
 /// One adapter's update of a map, and whose it is.
@@ -146,7 +149,10 @@ type Update<'a> = (&'a Ingredient, &'a LowRank);
 
 /// Merges adapters that are updates alone: tables that they bring along are copies of the base's.
 /// `hash` is [`MergeMethod::hash`] of the parts.
-pub(crate) fn merge(
+///
+/// # Errors
+/// If the method cannot merge them.
+pub fn merge(
     method: MergeMethod,
     hash: AdapterHash,
     parts: &[Ingredient],

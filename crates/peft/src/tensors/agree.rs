@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use multigraft_model::{LinearId, Module, ModuleKind};
 use multigraft_weights::Tensor;
 
-use super::name::Part;
+use super::name::{Part, halves};
 use super::scales;
 use super::slots::{Slot, Slots};
 use super::tokens::{self, TokenRows};
@@ -177,14 +177,6 @@ fn update(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// The two matrices of an update.
-pub(crate) fn halves(kind: ModuleKind) -> (Part, Part) {
-    match kind {
-        ModuleKind::Embedding => (Part::EmbeddingA, Part::EmbeddingB),
-        ModuleKind::Linear(_) | ModuleKind::Fixed => (Part::A, Part::B),
-    }
 }
 
 fn not_asked_for(tensor: Tensor<'_>, field: &'static str) -> Refusal {

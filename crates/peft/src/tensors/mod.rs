@@ -7,6 +7,7 @@
 //! Everything that can be told from names and shapes is checked before a weight is decoded.
 
 mod agree;
+mod decode;
 mod delta;
 mod name;
 mod scales;
@@ -14,7 +15,7 @@ mod slots;
 mod tables;
 mod tokens;
 
-pub(crate) use delta::{finite, matrix};
+pub(crate) use decode::{finite, matrix};
 
 use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId, Throttle};
 use multigraft_weights::Tensor;

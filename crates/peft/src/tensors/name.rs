@@ -1,5 +1,7 @@
 //! The names of an adapter's tensors, taken apart.
 
+use multigraft_model::ModuleKind;
+
 use crate::base::module_key;
 
 /// What a tensor is to its module.
@@ -133,6 +135,14 @@ fn part<'a>(marker: &str, tail: &[&'a str]) -> Option<(Part, Option<&'a str>)> {
         ("base_layer", ["bias"]) => (Part::Bias, None),
         _ => return None,
     })
+}
+
+/// The two matrices of an update.
+pub(crate) fn halves(kind: ModuleKind) -> (Part, Part) {
+    match kind {
+        ModuleKind::Embedding => (Part::EmbeddingA, Part::EmbeddingB),
+        ModuleKind::Linear(_) | ModuleKind::Fixed => (Part::A, Part::B),
+    }
 }
 
 #[cfg(test)]

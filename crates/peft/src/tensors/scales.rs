@@ -6,7 +6,7 @@
 
 use multigraft_model::{LinearDelta, LinearId, Module, ModuleKind, Target};
 
-use super::delta::finite;
+use super::decode::finite;
 use super::name::Part;
 use super::slots::Slots;
 use crate::base::BaseShape;

@@ -14,7 +14,7 @@
 
 use multigraft_model::{EmbeddingDelta, LinearDelta, LinearId, LowRank, Matrix, ModuleKind};
 
-use super::delta::{finite, linear, low_rank, matrix};
+use super::decode::{finite, linear, low_rank, matrix};
 use super::name::Part;
 use super::slots::{Slot, Slots};
 use super::tokens::{HeadRows, TokenRows};

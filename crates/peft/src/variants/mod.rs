@@ -25,7 +25,7 @@ use multigraft_weights::safetensors::Checkpoint;
 
 use crate::base::{BaseShape, module_key, without_peft};
 use crate::config::{Kind, PeftConfig, RANK_LIMIT};
-use crate::made::Made;
+use crate::derived::Made;
 use crate::refusal::Refusal;
 use parts::Parts;
 

@@ -1,11 +1,9 @@
 //! Ways of saying the same that are taken, and warnings.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{Adapter, HIDDEN, VOCAB, WIDTH, base};
 use multigraft_model::{LinearDelta, LinearId, Target};
 use serde_json::json;
+
+use crate::support::{Adapter, HIDDEN, ReadFor as _, VOCAB, WIDTH, base};
 
 const Q0: LinearId = LinearId::Layer {
     layer: 0,

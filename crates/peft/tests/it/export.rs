@@ -1,11 +1,10 @@
 //! Adapters written in other forms and read again.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use multigraft_adapters::{AdapterFile, Form, export, read};
 use multigraft_model::{LowRank, ModelFiles};
+use multigraft_peft::{AdapterFile, Form, export, read};
 use multigraft_weights::gguf::Gguf;
 use tempfile::tempdir;
 

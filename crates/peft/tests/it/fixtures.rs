@@ -1,12 +1,11 @@
 //! Adapters as PEFT saved them, for all architectures: each is taken, and means what its config
 //! says.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use multigraft_adapters::{AdapterFile, read};
 use multigraft_model::{Config, EmbeddingDelta, LinearDelta, LinearId, LowRank, Target};
+use multigraft_peft::{AdapterFile, read};
 use serde_json::Value;
 
 /// The folders of `fixtures/peft` and `fixtures/peft_extra`.

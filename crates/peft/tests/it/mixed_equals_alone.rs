@@ -2,7 +2,6 @@
 //! sequences under the adapters of every kind, on every architecture, cut into random chunks,
 //! joined in random steps, over KV blocks that others used before, on any number of threads, give
 //! the logits, or the hidden states, that each gives alone.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +41,7 @@ impl Served {
         let adapters = kinds
             .iter()
             .map(|kind| {
-                let file = multigraft_adapters::read(kind, model.config()).unwrap();
+                let file = multigraft_peft::read(kind, model.config()).unwrap();
                 Arc::new(model.ready(&file.weights, dtype, &Throttle::NONE).unwrap())
             })
             .collect();

@@ -1,17 +1,16 @@
 //! Adapters against PEFT: for every architecture and every kind of adapter in `fixtures/`, the
 //! logits of all prompt positions and the greedy continuation, alone and with all adapters and the
 //! base mixed in one batch.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use multigraft_adapters::Form;
 use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
     AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, Precision, Run, Slot, Step,
     Throttle, Wanted,
 };
+use multigraft_peft::Form;
 use multigraft_weights::safetensors::Checkpoint;
 
 /// Largest deviation of a logit, relative to the largest logit.
@@ -54,7 +53,7 @@ fn subjects(folder: &Path, backend: &mut CpuBackend, model: &CpuBase) -> Vec<Sub
         slot: None,
     }];
     for kind in kinds {
-        let file = multigraft_adapters::read(&kind, model.config())
+        let file = multigraft_peft::read(&kind, model.config())
             .unwrap_or_else(|e| panic!("{}: {e}", kind.display()));
         for dtype in [AdapterDtype::Bf16, AdapterDtype::F32, AdapterDtype::Int8] {
             let packed = model.ready(&file.weights, dtype, &Throttle::NONE).unwrap();
@@ -305,8 +304,8 @@ fn merges(
     reference: &Checkpoint,
     out: &Path,
 ) -> bool {
-    let adapter = multigraft_adapters::read(kind, config).unwrap();
-    match multigraft_adapters::export(&adapter, base, Form::Merged, out) {
+    let adapter = multigraft_peft::read(kind, config).unwrap();
+    match multigraft_peft::export(&adapter, base, Form::Merged, out) {
         Ok(()) => {}
         // Biases of LoRA's own have no place in a base without.
         Err(error) if error.to_string().contains("adds a bias") => return false,

@@ -1,15 +1,13 @@
 //! Everything that is refused, and in which words. The words are in `snapshots/`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use common::{Adapter, HIDDEN, VOCAB, WIDTH, base, message, safetensors};
-use multigraft_adapters::read_for;
+use multigraft_peft::read_for;
 use serde_json::{Value, json};
+
+use crate::support::{Adapter, HIDDEN, ReadFor as _, VOCAB, WIDTH, base, message, safetensors};
 
 const Q: &str = "model.layers.0.self_attn.q_proj";
 

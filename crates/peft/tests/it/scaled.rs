@@ -1,16 +1,15 @@
 //! An adapter at a scale: what it is equal to, to the bit, and which adapters have none.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use multigraft_adapters::AdapterFile;
 use multigraft_cpu::{BLOCK_TOKENS, CpuBackend, CpuBase, LoadOptions};
 use multigraft_model::{
     AdapterDtype, Backend, BackendOptions, Base, BlockId, KvDtype, Outputs, ReadyAdapter, Run, Step,
     Throttle, Wanted,
 };
+use multigraft_peft::AdapterFile;
 
 const TOKENS: [u32; 21] = [
     1, 3, 17, 42, 5, 9, 9, 2, 30, 31, 11, 8, 7, 6, 40, 46, 45, 12, 3, 3, 17,
@@ -69,7 +68,7 @@ fn trained_with(mut file: AdapterFile, factor: f32) -> AdapterFile {
 }
 
 fn open(folder: &Path, kind: &str, model: &CpuBase) -> AdapterFile {
-    multigraft_adapters::read(&folder.join("adapters").join(kind), model.config()).unwrap()
+    multigraft_peft::read(&folder.join("adapters").join(kind), model.config()).unwrap()
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! and every demo adapter: how often the likeliest token agrees, and perplexity. `fixtures/smollm2`
 //! holds both references' numbers, transformers' and llama.cpp's; we must be close to the first,
 //! and no further from it than the second.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -143,7 +142,7 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
     let (model, mut backend) = open(Precision::Native, KvDtype::default());
     let mut subjects = vec![("base".to_owned(), None)];
     for (name, folder) in adapters() {
-        let file = multigraft_adapters::read(&folder, model.config()).unwrap();
+        let file = multigraft_peft::read(&folder, model.config()).unwrap();
         // In the precision of the files: the question is whether the arithmetic is right.
         let packed = model
             .ready(&file.weights, AdapterDtype::Bf16, &Throttle::NONE)
@@ -221,7 +220,7 @@ fn adapters_in_eight_bits_are_as_close_to_peft_as_the_documentation_says() {
     let square = |x: f32| f64::from(x) * f64::from(x);
     let (mut floats, mut eight, mut peft) = (Said::default(), Said::default(), Said::default());
     for (name, folder) in adapters() {
-        let file = multigraft_adapters::read(&folder, model.config()).unwrap();
+        let file = multigraft_peft::read(&folder, model.config()).unwrap();
         let mut admit = |dtype| {
             let packed = Arc::new(model.ready(&file.weights, dtype, &Throttle::NONE).unwrap());
             Some(backend.admit(&packed).unwrap())

@@ -9,9 +9,8 @@ pub(crate) mod upload;
 pub(crate) mod vllm;
 
 use multigraft_access::{AccessError, Role, Store};
-use multigraft_adapters::{
-    AddedBy, Adding, AllowedSources, ChangeError, Entry, LoadError, Reference, Registry, Source,
-};
+use multigraft_adapters::{AddedBy, Adding, ChangeError, Entry, LoadError, Registry, Source, files_of};
+use multigraft_sources::{AllowedSources, Reference};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -115,7 +114,7 @@ impl Session {
     /// Where `reference` leads, if adapters may come from there and grants cover that. Whether
     /// there is anything where they do not reach is not told.
     fn from(&self, reference: &str) -> Result<Reference, ApiError> {
-        let found = self.sources.resolve(reference);
+        let found = self.sources.resolve(reference, files_of);
         if let Some(key) = self.limited() {
             let covered = match &found {
                 Ok(at) => name_of(at),
@@ -128,7 +127,7 @@ impl Session {
                 return Err(not_covered("come from", reference));
             }
         }
-        found.map_err(|error| ApiError::not_added(&error))
+        found.map_err(|error| ApiError::not_added(&error.into()))
     }
 
     /// Whether grants cover the name of an adapter that it adds.

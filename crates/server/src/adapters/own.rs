@@ -7,10 +7,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use multigraft_adapters::{
-    ActivateError, AdapterInfo, AdapterLimits, AddedBy, Adding, ChangeError, Listed, Residency, Settings,
+    ActivateError, AdapterLimits, AddedBy, Adding, ChangeError, Listed, Residency, Settings,
 };
 use multigraft_engine::WEIGHTS;
 use multigraft_model::AdapterHash;
+use multigraft_peft::AdapterInfo;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

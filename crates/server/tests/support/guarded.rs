@@ -7,7 +7,7 @@ use axum::{
     http::{Method, Request, header},
 };
 use multigraft_access::{Access, Grants, KeyLimits, NewKey, Role, Store};
-use multigraft_adapters::AllowedSource;
+use multigraft_sources::AllowedSource;
 use serde_json::Value;
 
 use super::{Answer, Options, Server, server_with};

@@ -27,20 +27,19 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use multigraft_access::Access;
-use multigraft_adapters::{
-    AdapterInfo, AllowedSource, AllowedSources, BaseShape, Entry, Packer, Reference, Registry,
-    RegistryOptions,
-};
+use multigraft_adapters::{Entry, Packer, Registry, RegistryOptions};
 use multigraft_batches::Store;
 use multigraft_engine::{Engine, EngineOptions};
 use multigraft_model::{
     AdapterHash, Backend, BackendError, Limits as BackendLimits, LinearId, Module, ModuleKind, Outputs,
     ReadyAdapter, Slot, Step, Target,
 };
+use multigraft_peft::{AdapterInfo, BaseShape};
 use multigraft_server::{
     AppState, BaseInfo, Batches, Constraints, Limits, Meters, Metrics, Telemetry, Underway, router,
     run_batches,
 };
+use multigraft_sources::{AllowedSource, AllowedSources, Reference};
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
 use tokio::sync::watch;

@@ -1,6 +1,6 @@
 //! The adapters that the server starts with.
 
-use multigraft_adapters::Reference;
+use multigraft_sources::Reference;
 
 use super::{Findings, model::Base};
 use crate::{
@@ -23,7 +23,7 @@ pub(super) fn given(settings: &ModelSettings, base: Option<&Base>, findings: &mu
             continue;
         };
         let problem = match base {
-            Some(base) => multigraft_adapters::read(folder, &base.config)
+            Some(base) => multigraft_peft::read(folder, &base.config)
                 .err()
                 .map(|error| error.to_string()),
             None if folder.exists() => None,

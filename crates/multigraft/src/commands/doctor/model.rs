@@ -1,8 +1,9 @@
 //! The base model.
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::{Reference, trained_on};
 use multigraft_model::{Config, ModelFiles};
+use multigraft_peft::trained_on;
+use multigraft_sources::Reference;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use super::Findings;

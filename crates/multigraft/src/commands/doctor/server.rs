@@ -4,7 +4,7 @@ use std::{io::ErrorKind, net::TcpListener, path::Path};
 
 use anyhow::Result;
 use multigraft_access::Store;
-use multigraft_adapters::AllowedSource;
+use multigraft_sources::AllowedSource;
 
 use super::{Findings, machine::writable};
 use crate::config::ServerSettings;

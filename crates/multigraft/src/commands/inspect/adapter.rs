@@ -3,8 +3,8 @@
 use std::{fmt, fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use multigraft_adapters::{AdapterInfo, BaseShape, gguf_file, parse_config, read_for};
 use multigraft_model::ModelFiles;
+use multigraft_peft::{AdapterInfo, BaseShape, gguf_file, parse_config, read_for};
 use multigraft_weights::{gguf::Gguf, safetensors::Checkpoint};
 use serde::Serialize;
 use serde_json::{Map, Value};

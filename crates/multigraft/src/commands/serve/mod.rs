@@ -6,15 +6,14 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use multigraft_access::{Access, Store};
-use multigraft_adapters::{
-    AllowedSource, AllowedSources, Fetcher, IsBusy, OnLoad, Registry, RegistryOptions,
-};
+use multigraft_adapters::{IsBusy, OnLoad, Registry, RegistryOptions};
 use multigraft_engine::Engine;
 use multigraft_model::MemoryBudget;
 use multigraft_server::{
     AppState, BaseInfo, Batches, Constraints, Ended, Meters, Metrics, Telemetry, Tls, Underway, interrupt,
     serve,
 };
+use multigraft_sources::{AllowedSource, AllowedSources, Fetcher};
 use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},

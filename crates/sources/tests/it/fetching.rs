@@ -1,24 +1,35 @@
 //! Adapters from the Hub and from web servers: what is fetched, what is checked, and what is found
 //! again without a network.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use common::{Adapter, base};
-use multigraft_adapters::{
-    Adding, FetchOptions, Fetcher, Hub, Lookup, Packer, Reference, Registry, RegistryOptions, Source,
-};
-use multigraft_model::ReadyAdapter;
-use multigraft_testing::WebServer;
+use multigraft_sources::{FetchOptions, Fetcher, Hub, Need, Reference, Wanted, WantedFile};
+use multigraft_testing::{Adapter, WebServer};
 
 const FIRST: &str = "1111111111111111111111111111111111111111";
 const SECOND: &str = "2222222222222222222222222222222222222222";
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// What the registry fetches of an adapter.
+const WANTED: Wanted = Wanted {
+    marker: ".multigraft-adapter",
+    files: &[
+        file(CONFIG, 1 << 20, Need::Required),
+        file(WEIGHTS, 16 << 30, Need::Required),
+        file("README.md", 4 << 20, Need::Optional),
+        file("reference.json", 1 << 20, Need::Optional),
+        file("chat_template.jinja", 16 << 20, Need::IfPresent),
+        file("tokenizer_config.json", 16 << 20, Need::IfPresent),
+        file("chat_template.json", 16 << 20, Need::IfPresent),
+    ],
+};
+
+const fn file(name: &'static str, limit: u64, need: Need) -> WantedFile {
+    WantedFile { name, limit, need }
+}
 
 /// A web server, a user's caches, and how they are reached.
 struct Place {
@@ -93,12 +104,15 @@ fn a_repository_is_fetched_once_and_its_revisions_are_told_apart() {
     let place = Place::new();
     place.commit("org/support", FIRST, 1);
     let fetcher = place.fetcher();
-    let first = fetcher.fetch(&hub("hf://org/support"), None).unwrap();
+    let first = fetcher.fetch(&hub("hf://org/support"), None, &WANTED).unwrap();
     assert_eq!(first.revision.as_deref(), Some(FIRST));
     assert_eq!(fs::read(first.folder.join(WEIGHTS)).unwrap(), Place::files(1)[1]);
     assert!(!first.folder.join("pickle.bin").exists());
     place.web.requests();
-    assert_eq!(fetcher.fetch(&hub("hf://org/support"), None).unwrap(), first);
+    assert_eq!(
+        fetcher.fetch(&hub("hf://org/support"), None, &WANTED).unwrap(),
+        first
+    );
     assert_eq!(
         place.web.requests(),
         ["GET /api/models/org/support/revision/main"],
@@ -106,12 +120,15 @@ fn a_repository_is_fetched_once_and_its_revisions_are_told_apart() {
     );
     // It moves; the earlier commit stays what it was, and needs no network at all.
     place.commit("org/support", SECOND, 2);
-    let second = fetcher.fetch(&hub("hf://org/support"), None).unwrap();
+    let second = fetcher.fetch(&hub("hf://org/support"), None, &WANTED).unwrap();
     assert_eq!(second.revision.as_deref(), Some(SECOND));
     place.web.requests();
     let pinned = hub(&format!("org/support@{FIRST}"));
-    assert_eq!(fetcher.fetch(&pinned, None).unwrap(), first);
-    assert_eq!(fetcher.fetch(&hub("org/support"), Some(FIRST)).unwrap(), first);
+    assert_eq!(fetcher.fetch(&pinned, None, &WANTED).unwrap(), first);
+    assert_eq!(
+        fetcher.fetch(&hub("org/support"), Some(FIRST), &WANTED).unwrap(),
+        first
+    );
     assert_eq!(place.web.requests(), [] as [&str; 0]);
 }
 
@@ -119,14 +136,23 @@ fn a_repository_is_fetched_once_and_its_revisions_are_told_apart() {
 fn what_is_in_the_hubs_cache_is_found_without_a_network() {
     let place = Place::new();
     place.commit("org/support", FIRST, 1);
-    let fetched = place.fetcher().fetch(&hub("org/support"), None).unwrap();
+    let fetched = place.fetcher().fetch(&hub("org/support"), None, &WANTED).unwrap();
     let gone = Hub::at("http://127.0.0.1:9", None, place.dir.path().join("hub"));
-    let unreachable = place.fetcher_of(gone).fetch(&hub("org/support"), None).unwrap();
+    let unreachable = place
+        .fetcher_of(gone)
+        .fetch(&hub("org/support"), None, &WANTED)
+        .unwrap();
     assert_eq!(unreachable, fetched);
     place.web.requests();
     let offline = place.fetcher_of(place.hub().offline());
-    assert_eq!(offline.fetch(&hub("org/support"), None).unwrap(), fetched);
-    let error = offline.fetch(&hub("org/other"), None).unwrap_err().to_string();
+    assert_eq!(
+        offline.fetch(&hub("org/support"), None, &WANTED).unwrap(),
+        fetched
+    );
+    let error = offline
+        .fetch(&hub("org/other"), None, &WANTED)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("HF_HUB_OFFLINE"), "{error}");
     assert_eq!(place.web.requests(), [] as [&str; 0]);
 }
@@ -142,7 +168,7 @@ fn a_chat_template_comes_along_from_wherever() {
         place.web.put(&format!("/a/{name}"), bytes);
     }
     for at in [hub("org/support"), place.at("/a")] {
-        let fetched = place.fetcher().fetch(&at, None).unwrap();
+        let fetched = place.fetcher().fetch(&at, None, &WANTED).unwrap();
         assert_eq!(fs::read(fetched.folder.join(jinja)).unwrap(), b"mine");
     }
     // A snapshot of which another program fetched the weights alone is not taken for a whole one,
@@ -160,10 +186,10 @@ fn a_chat_template_comes_along_from_wherever() {
     let pinned = hub(&format!("org/support@{FIRST}"));
     place
         .fetcher_of(place.hub().offline())
-        .fetch(&pinned, None)
+        .fetch(&pinned, None, &WANTED)
         .unwrap();
     assert!(!snapshot(jinja).exists());
-    place.fetcher().fetch(&pinned, None).unwrap();
+    place.fetcher().fetch(&pinned, None, &WANTED).unwrap();
     assert!(snapshot(jinja).exists());
     // One that is too large would be left out of the adapter, so there is none.
     let large = vec![b'x'; (16 << 20) + 1];
@@ -173,7 +199,7 @@ fn a_chat_template_comes_along_from_wherever() {
     place.web.put("/b/adapter_model.safetensors", &weights);
     place.web.put("/b/chat_template.jinja", &large);
     for at in [hub("org/support"), place.at("/b")] {
-        let error = place.fetcher().fetch(&at, None).unwrap_err().to_string();
+        let error = place.fetcher().fetch(&at, None, &WANTED).unwrap_err().to_string();
         assert!(
             error.contains("chat_template.jinja has 16777217 bytes"),
             "{error}"
@@ -193,7 +219,7 @@ fn a_download_that_is_cut_goes_on_where_it_ended() {
     for at in [hub("org/support"), place.at("/plain/support")] {
         // The configuration comes first.
         place.web.cut(10);
-        let fetched = place.fetcher().fetch(&at, None).unwrap();
+        let fetched = place.fetcher().fetch(&at, None, &WANTED).unwrap();
         assert_eq!(fs::read(fetched.folder.join(CONFIG)).unwrap(), config);
         assert_eq!(fs::read(fetched.folder.join(WEIGHTS)).unwrap(), weights);
         let requests = place.web.requests();
@@ -215,7 +241,10 @@ fn how_far_a_download_has_come_is_told() {
         let told = Mutex::new(Vec::new());
         let progress =
             |name: &str, done: u64, total: u64| told.lock().unwrap().push((name.to_owned(), done, total));
-        place.fetcher().fetch_telling(&at, None, &progress).unwrap();
+        place
+            .fetcher()
+            .fetch_telling(&at, None, &WANTED, &progress)
+            .unwrap();
         let told = told.into_inner().unwrap();
         let size = weights.len() as u64;
         let last = ("adapter_model.safetensors".to_owned(), size, size);
@@ -230,9 +259,12 @@ fn what_arrives_damaged_is_not_served_and_not_kept() {
     place.commit("org/support", FIRST, 1);
     let fetcher = place.fetcher();
     place.web.spoil("adapter_model.safetensors");
-    let error = fetcher.fetch(&hub("org/support"), None).unwrap_err().to_string();
+    let error = fetcher
+        .fetch(&hub("org/support"), None, &WANTED)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("SHA-256"), "{error}");
-    let fetched = fetcher.fetch(&hub("org/support"), None).unwrap();
+    let fetched = fetcher.fetch(&hub("org/support"), None, &WANTED).unwrap();
     assert_eq!(
         fs::read(fetched.folder.join(WEIGHTS)).unwrap(),
         Place::files(1)[1]
@@ -250,7 +282,7 @@ fn a_repository_with_pickled_weights_alone_is_refused() {
     );
     let error = place
         .fetcher()
-        .fetch(&hub("org/support"), None)
+        .fetch(&hub("org/support"), None, &WANTED)
         .unwrap_err()
         .to_string();
     assert!(error.contains("holds no adapter_model.safetensors"), "{error}");
@@ -264,7 +296,7 @@ fn private_repositories_need_the_token_and_errors_do_not_tell_it() {
     place.web.require("hf_secret");
     let error = place
         .fetcher()
-        .fetch(&hub("org/support"), None)
+        .fetch(&hub("org/support"), None, &WANTED)
         .unwrap_err()
         .to_string();
     assert!(error.contains("HF_TOKEN"), "{error}");
@@ -273,7 +305,7 @@ fn private_repositories_need_the_token_and_errors_do_not_tell_it() {
     assert!(
         place
             .fetcher_of(hub_with)
-            .fetch(&hub("org/support"), None)
+            .fetch(&hub("org/support"), None, &WANTED)
             .is_ok()
     );
 }
@@ -288,18 +320,24 @@ fn a_web_folder_is_fetched_again_only_when_it_has_changed() {
     };
     put(1);
     let (fetcher, at) = (place.fetcher(), place.at("/a/support/"));
-    let first = fetcher.fetch(&at, None).unwrap();
+    let first = fetcher.fetch(&at, None, &WANTED).unwrap();
     assert_eq!(place.downloads().len(), 2);
-    assert_eq!(fetcher.fetch(&at, None).unwrap(), first);
+    assert_eq!(fetcher.fetch(&at, None, &WANTED).unwrap(), first);
     assert_eq!(place.downloads(), [] as [&str; 0]);
     put(2);
-    let second = fetcher.fetch(&at, None).unwrap();
+    let second = fetcher.fetch(&at, None, &WANTED).unwrap();
     assert_ne!(second.folder, first.folder);
     // The first is still here for whoever had it.
     place.web.requests();
-    assert_eq!(fetcher.fetch(&at, first.revision.as_deref()).unwrap(), first);
+    assert_eq!(
+        fetcher.fetch(&at, first.revision.as_deref(), &WANTED).unwrap(),
+        first
+    );
     assert_eq!(place.web.requests(), [] as [&str; 0]);
-    let error = fetcher.fetch(&place.at("/none"), None).unwrap_err().to_string();
+    let error = fetcher
+        .fetch(&place.at("/none"), None, &WANTED)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("adapter_config.json"), "{error}");
 }
 
@@ -323,7 +361,7 @@ fn a_server_is_not_talked_into_asking_the_local_network() {
     let port = place.web.url().rsplit(':').next().unwrap().to_owned();
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let at = Reference::parse(&format!("http://{host}:{port}/a")).unwrap();
-        let error = untrusting(&[]).fetch(&at, None).unwrap_err().to_string();
+        let error = untrusting(&[]).fetch(&at, None, &WANTED).unwrap_err().to_string();
         assert!(
             error.contains("no public address") || error.contains("no other unless"),
             "{error}"
@@ -335,117 +373,14 @@ fn a_server_is_not_talked_into_asking_the_local_network() {
     );
     place.web.requests();
     let error = untrusting(&["127.0.0.1"])
-        .fetch(&place.at("/b"), None)
+        .fetch(&place.at("/b"), None, &WANTED)
         .unwrap_err()
         .to_string();
     assert!(error.contains("redirect"), "{error}");
     assert_eq!(inner.requests(), [] as [&str; 0]);
-    assert!(untrusting(&["127.0.0.1"]).fetch(&place.at("/a"), None).is_ok());
-}
-
-#[test]
-fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    let packer = Packer {
-        shape: base(false),
-        self_test: None,
-        size: Box::new(|_| 16),
-        pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 1000, Arc::new(())))),
-    };
-    let options = RegistryOptions {
-        fetcher: Arc::new(place.fetcher()),
-        // Room for one.
-        memory: 1500,
-        ..RegistryOptions::default()
-    };
-    let registry = Registry::open("acme/tiny", packer, options).unwrap();
-    let source = |name: &str| Source {
-        name: name.to_owned(),
-        at: hub("org/support"),
-    };
-    let load = |name: &str| match registry.get(name) {
-        Lookup::Ready(entry) => entry,
-        Lookup::Loading(waiting) => waiting.block().unwrap(),
-        other => panic!("{other:?}"),
-    };
-    registry.register(source("support")).unwrap();
-    let first = load("support").hash;
-    place.commit("org/support", SECOND, 2);
-    let replacing = Adding {
-        replace: true,
-        pinned: None,
-        ..Adding::default()
-    };
-    let second = registry
-        .add(&source("support"), replacing)
-        .unwrap()
-        .block()
-        .unwrap()
-        .hash;
-    assert_ne!(first, second);
-    let listed = registry.listed("support").unwrap();
-    let revisions: Vec<_> = listed
-        .versions
-        .iter()
-        .map(|version| version.revision.as_deref())
-        .collect();
-    assert_eq!(revisions, [Some(FIRST), Some(SECOND)]);
-    // Not in memory any more, and the repository has moved on: the commit brings the same files.
-    fs::remove_dir_all(place.dir.path().join("hub")).unwrap();
-    assert_eq!(registry.activate("support", None).unwrap(), first);
-    assert_eq!(load("support").hash, first);
-    // One that cannot be had leaves no name behind.
-    let none = Source {
-        name: "none".to_owned(),
-        at: hub("org/none"),
-    };
-    let error = registry
-        .add(&none, Adding::default())
-        .unwrap()
-        .block()
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("no such repository"), "{error}");
-    assert!(!registry.contains("none"));
-}
-
-#[test]
-fn what_requests_name_is_bounded_not_stored_and_not_asked_for_again_and_again() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    let open = || {
-        let packer = Packer {
-            self_test: None,
-            shape: base(false),
-            size: Box::new(|_| 16),
-            pack: Box::new(|weights, _| Ok(ReadyAdapter::new(weights.hash, 1000, Arc::new(())))),
-        };
-        let options = RegistryOptions {
-            fetcher: Arc::new(place.fetcher()),
-            data: Some(place.dir.path().join("data")),
-            ..RegistryOptions::default()
-        };
-        Registry::open("acme/tiny", packer, options).unwrap()
-    };
-    let registry = open();
-    let first_use = |name: &str| {
-        let source = Source {
-            name: name.to_owned(),
-            at: hub(name),
-        };
-        match registry.first_use(&source).unwrap() {
-            Lookup::Loading(waiting) => waiting.block(),
-            Lookup::Unavailable(error) => Err(error),
-            other => panic!("{other:?}"),
-        }
-    };
-    first_use("org/support").unwrap();
-    let error = first_use("org/none").unwrap_err().to_string();
-    place.web.requests();
-    assert_eq!(first_use("org/none").unwrap_err().to_string(), error);
-    assert_eq!(place.web.requests(), [] as [&str; 0]);
-    assert_eq!(registry.names(), ["org/support"]);
-    drop(registry);
-    assert_eq!(open().names(), [] as [&str; 0]);
+    assert!(
+        untrusting(&["127.0.0.1"])
+            .fetch(&place.at("/a"), None, &WANTED)
+            .is_ok()
+    );
 }

@@ -1,0 +1,247 @@
+//! What servers that share a catalogue must agree on about a name: its versions, which of them is
+//! active, and what holds for its requests.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use multigraft_model::AdapterHash;
+use multigraft_peft::AdapterInfo;
+use multigraft_sources::Reference;
+use serde_json::{Map, Value};
+
+use crate::registry::added_by::AddedBy;
+use crate::registry::catalogue::{CataloguedName, CataloguedVersion};
+use crate::registry::error::ActivateError;
+use crate::registry::limits::AdapterLimits;
+use crate::registry::settings::Settings;
+
+/// Versions of a name that are remembered.
+pub(super) const VERSIONS: usize = 16;
+
+/// A name as the catalogue has it, or would have it.
+#[derive(Debug, Default)]
+pub(in crate::registry) struct Record {
+    /// The newest last; none while the first is being loaded.
+    pub(super) versions: Vec<Version>,
+    /// Index of the one that requests get.
+    pub(super) active: usize,
+    pub(in crate::registry) pinned: bool,
+    /// Whether it is in the catalogue.
+    pub(in crate::registry) stored: bool,
+    pub(in crate::registry) defaults: Option<Arc<Map<String, Value>>>,
+    /// `None` are the usual ones.
+    pub(super) limits: Option<Box<AdapterLimits>>,
+}
+
+/// What a name stands for, or stood.
+#[derive(Clone, Debug)]
+pub(in crate::registry) struct Version {
+    /// Where it came from.
+    pub(in crate::registry) source: Reference,
+    /// What brings these files from there again.
+    pub(in crate::registry) revision: Option<String>,
+    /// Where its files are read from, if they were brought here.
+    pub(in crate::registry) folder: Option<PathBuf>,
+    /// `None` until its files are read for the first time.
+    pub(in crate::registry) hash: Option<AdapterHash>,
+    /// Which of the name's versions it is, counted from the first.
+    pub(in crate::registry) number: u32,
+    pub(super) added: SystemTime,
+    /// Who added it; `None` if that was not written down.
+    pub(super) added_by: Option<AddedBy>,
+    /// What was found when it was loaded last.
+    pub(in crate::registry) info: Option<Arc<AdapterInfo>>,
+}
+
+impl Version {
+    pub(in crate::registry) fn new(source: Reference, hash: Option<AdapterHash>, by: AddedBy) -> Self {
+        let folder = match &source {
+            Reference::Folder(folder) | Reference::Upload { folder } => Some(folder.clone()),
+            Reference::Hub { .. } | Reference::Url(_) => None,
+        };
+        Self {
+            source,
+            revision: None,
+            folder,
+            hash,
+            number: 0,
+            added: SystemTime::now(),
+            added_by: Some(by),
+            info: None,
+        }
+    }
+}
+
+impl Version {
+    /// For the catalogue.
+    pub(in crate::registry) fn catalogued(&self, hash: AdapterHash) -> CataloguedVersion {
+        CataloguedVersion {
+            number: self.number,
+            hash,
+            source: self.source.clone(),
+            revision: self.revision.clone(),
+            added: self.added,
+            added_by: self.added_by,
+            info: self.info.clone(),
+        }
+    }
+}
+
+/// What becomes of a name when a new version is there.
+#[derive(Clone, Debug)]
+pub(in crate::registry) struct Next {
+    pub(in crate::registry) version: Version,
+    pub(in crate::registry) pinned: bool,
+    /// Number of the oldest version that is remembered beside it.
+    pub(in crate::registry) oldest: u32,
+    pub(in crate::registry) settings: Settings,
+}
+
+impl Record {
+    /// A name with one version.
+    pub(super) fn of(version: Version) -> Self {
+        Self {
+            versions: vec![version],
+            ..Self::default()
+        }
+    }
+
+    /// As it was stored; `folder` says where the files of a hash are. `None` if its active version
+    /// is not among them.
+    pub(super) fn restored(stored: CataloguedName, folder: impl Fn(AdapterHash) -> PathBuf) -> Option<Self> {
+        let versions = stored.versions.into_iter().map(|version| Version {
+            folder: Some(folder(version.hash)),
+            source: version.source,
+            revision: version.revision,
+            hash: Some(version.hash),
+            number: version.number,
+            added: version.added,
+            added_by: version.added_by,
+            info: version.info,
+        });
+        let versions: Vec<Version> = versions.collect();
+        let active = versions
+            .iter()
+            .position(|version| version.number == stored.active)?;
+        Some(Self {
+            active,
+            versions,
+            pinned: stored.pinned,
+            defaults: stored.defaults.map(Arc::new),
+            limits: stored.limits.map(Box::new),
+            stored: true,
+        })
+    }
+
+    /// Sets what holds for it.
+    pub(in crate::registry) fn set(&mut self, settings: Settings) {
+        if let Some(defaults) = settings.defaults {
+            self.defaults = Some(defaults)
+                .filter(|defaults| !defaults.is_empty())
+                .map(Arc::new);
+        }
+        if let Some(limits) = settings.limits {
+            self.limits = Some(limits)
+                .filter(|limits| *limits != AdapterLimits::default())
+                .map(Box::new);
+        }
+    }
+
+    /// What its requests may take.
+    pub(in crate::registry) fn limits(&self) -> AdapterLimits {
+        self.limits.as_deref().copied().unwrap_or_default()
+    }
+
+    /// The version that requests get.
+    pub(super) fn active(&self) -> Option<&Version> {
+        self.versions.get(self.active)
+    }
+
+    pub(in crate::registry) fn active_hash(&self) -> Option<AdapterHash> {
+        self.active().and_then(|version| version.hash)
+    }
+
+    /// The version with the files of `hash`, if there is one.
+    pub(in crate::registry) fn version_of(&self, hash: AdapterHash) -> Option<&Version> {
+        let mut versions = self.versions.iter();
+        versions.find(|version| version.hash == Some(hash))
+    }
+
+    /// Whether it stands for something, or stood.
+    pub(in crate::registry) fn has_versions(&self) -> bool {
+        !self.versions.is_empty()
+    }
+
+    /// The version with `hash`, or the one before the active one, and its hash.
+    pub(in crate::registry) fn find(
+        &self,
+        name: &str,
+        hash: Option<AdapterHash>,
+    ) -> Result<(Version, AdapterHash), ActivateError> {
+        let version = match hash {
+            Some(hash) => {
+                let version = self.versions.iter().rfind(|version| version.hash == Some(hash));
+                version.ok_or_else(|| ActivateError::NoVersion {
+                    name: name.to_owned(),
+                    hash: hash.to_string(),
+                })?
+            }
+            None => {
+                let earlier = self
+                    .active
+                    .checked_sub(1)
+                    .and_then(|index| self.versions.get(index));
+                earlier.ok_or_else(|| ActivateError::NoEarlier(name.to_owned()))?
+            }
+        };
+        let hash = version
+            .hash
+            .ok_or_else(|| ActivateError::NoEarlier(name.to_owned()))?;
+        Ok((version.clone(), hash))
+    }
+
+    /// Makes version `number` the active one; returns whether it was not.
+    pub(super) fn activate(&mut self, number: u32) -> bool {
+        match self.versions.iter().position(|version| version.number == number) {
+            Some(index) if index != self.active => {
+                self.active = index;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Number of a new version with the files of `hash`, and of the oldest version that is
+    /// remembered beside it. The files of the active version are no new version.
+    pub(super) fn numbers_of(&self, hash: AdapterHash) -> (u32, u32) {
+        let same = self.active().filter(|active| active.hash == Some(hash));
+        let (number, first_kept) = match same {
+            Some(active) => (active.number, 0),
+            None => (
+                self.versions.last().map_or(0, |last| last.number + 1),
+                self.versions.len().saturating_sub(VERSIONS - 1),
+            ),
+        };
+        let oldest = self.versions.get(first_kept).map_or(0, |oldest| oldest.number);
+        (number, oldest)
+    }
+
+    /// Makes a new version the active one.
+    pub(super) fn take(&mut self, next: Next) {
+        let Next {
+            version,
+            pinned,
+            oldest,
+            settings,
+        } = next;
+        self.set(settings);
+        self.pinned = pinned;
+        let number = version.number;
+        self.versions
+            .retain(|version| version.number >= oldest && version.number != number);
+        let at = self.versions.partition_point(|version| version.number < number);
+        self.versions.insert(at, version);
+        self.active = at;
+    }
+}

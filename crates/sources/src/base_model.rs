@@ -1,0 +1,40 @@
+//! Which files of a repository make up a base model.
+
+use std::path::{Component, Path};
+
+use crate::wanted::WantedKinds;
+
+/// The files of a base model: configuration, tokenizer, chat template and safetensors.
+pub const BASE_MODEL: WantedKinds = WantedKinds {
+    marker: ".multigraft-whole",
+    is_wanted: is_of_a_base,
+    required: &[
+        ("config.json", |name| name == "config.json"),
+        ("file of weights that ends with .safetensors", |name| {
+            name.ends_with(".safetensors")
+        }),
+    ],
+    limit: 1 << 40,
+};
+
+/// Whether a file of a repository is needed to serve it as a base.
+fn is_of_a_base(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    let is_at_the_top = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+    let is_wanted = matches!(
+        name,
+        "config.json"
+            | "generation_config.json"
+            | "tokenizer.json"
+            | "tokenizer_config.json"
+            | "special_tokens_map.json"
+            | "added_tokens.json"
+            | "chat_template.jinja"
+            | "chat_template.json"
+            | "model.safetensors.index.json"
+    );
+    // Not the copy of all weights in one file that Meta's and Mistral's repositories hold beside
+    // the parts.
+    let is_weights = name.ends_with(".safetensors") && !name.starts_with("consolidated");
+    is_at_the_top && (is_wanted || is_weights)
+}
