@@ -1,11 +1,11 @@
-//! One request's way back to whoever sent it.
+//! The channel from a request back to its client.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::event::{Event, Sink};
 
-/// A sink that hears exactly one end: whoever drops a client that has not heard one tells it that
-/// the request failed. That is what makes losing an accepted request impossible.
+/// A sink that receives exactly one final event. Dropping a client that has received none sends
+/// [`Event::Failed`], so that no accepted request is ever lost.
 pub(crate) struct Client {
     sink: Box<dyn Sink>,
     state: State,
@@ -13,15 +13,15 @@ pub(crate) struct Client {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It listens.
+    /// It still receives events.
     Live,
     /// It hung up.
     Gone,
-    /// It heard `Finished`.
+    /// It received `Finished`.
     Finished,
-    /// It heard `Failed` or `Refused`.
+    /// It received `Failed` or `Refused`.
     Failed,
-    /// It heard `Cancelled`.
+    /// It received `Cancelled`.
     Cancelled,
 }
 
@@ -41,7 +41,7 @@ impl Client {
         self.state == State::Live
     }
 
-    /// Passes an event on, if the client still listens.
+    /// Sends an event, if the client still receives events.
     pub(crate) fn send(&mut self, event: Event) {
         if !self.is_live() {
             return;
@@ -52,7 +52,7 @@ impl Client {
             Event::Cancelled(_) => Some(State::Cancelled),
             _ => None,
         };
-        // A sink that panics has lost its own request, nobody else's.
+        // A sink that panics fails its own request alone.
         let hung_up = catch_unwind(AssertUnwindSafe(|| self.sink.emit(event).is_break())).unwrap_or(true);
         self.state = match end {
             Some(end) => end,
@@ -61,15 +61,15 @@ impl Client {
         };
     }
 
-    /// Asks whether the client hung up.
+    /// Checks whether the client hung up.
     pub(crate) fn poll(&mut self) {
         if self.is_live() && catch_unwind(AssertUnwindSafe(|| self.sink.is_gone())).unwrap_or(true) {
             self.state = State::Gone;
         }
     }
 
-    /// Drops it without a word: whoever submitted the request learns by other means that it was not
-    /// accepted.
+    /// Drops the client without an event. The submitter learns from an error that the request was
+    /// not accepted.
     pub(crate) fn forget(mut self) {
         self.state = State::Gone;
     }

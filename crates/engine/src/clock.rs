@@ -1,10 +1,10 @@
-//! The time that the engine goes by: the system's, or in tests one that is moved by hand.
+//! The engine's clock: the system's, or in tests one that the test moves.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Tells the time. Clones tell the same time.
+/// A monotonic clock. Clones tell the same time.
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<dyn Fn() -> Instant + Send + Sync>);
 
@@ -53,7 +53,7 @@ pub(crate) mod manual {
             *self.0.lock().unwrap() += time;
         }
 
-        /// What the engine reads it by.
+        /// A handle for the engine.
         pub(crate) fn clock(&self) -> Clock {
             let clock = self.clone();
             Clock(Arc::new(move || clock.now()))

@@ -1,6 +1,6 @@
-//! Outputs under a grammar. The tokens that may come next are worked out on threads of their own,
-//! while a step computes the logits that they are chosen by; the engine's thread waits only for
-//! what is not ready by then.
+//! Outputs that follow a grammar. Threads of their own compute the allowed next tokens while a step
+//! computes the logits. The engine's thread waits only if the allowed tokens are not ready when the
+//! logits are.
 
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,22 +8,23 @@ use std::thread;
 
 use multigraft_grammar::{Grammar, GrammarError, TokenSet};
 
-/// Threads at most: one works out some ten thousand sets a second.
+/// The most threads. One computes about ten thousand token sets per second.
 const THREADS: usize = 4;
 
-/// The threads that work sets out. They end when the last handle and the last constraint do.
+/// The threads that compute allowed tokens. They end when the last handle and the last constraint
+/// are dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Workers(Sender<Job>);
 
 #[derive(Debug)]
 struct Job {
     grammar: Grammar,
-    /// What followed, unless the output has only begun.
+    /// The token that was generated last; `None` at the beginning of the output.
     token: Option<u32>,
     done: SyncSender<Box<Worked>>,
 }
 
-/// A grammar after the tokens so far, and what may follow.
+/// A grammar after the tokens so far, and the allowed next tokens.
 #[derive(Debug)]
 struct Worked {
     grammar: Grammar,
@@ -38,13 +39,13 @@ impl Job {
         };
         let allowed = accepted.and_then(|()| self.grammar.allowed());
         let grammar = self.grammar;
-        // The output may have ended in the meantime.
+        // The request may have ended in the meantime.
         let _ = self.done.send(Box::new(Worked { grammar, allowed }));
     }
 }
 
 impl Workers {
-    /// Starts them. Where the system has no thread to give, whoever asks does the work.
+    /// Starts the threads. If none can be started, constraints compute on the engine's thread.
     pub(crate) fn start() -> Self {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let inbox = Arc::new(Mutex::new(inbox));

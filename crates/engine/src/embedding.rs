@@ -1,26 +1,26 @@
-//! A prompt's embedding, gathered chunk by chunk.
+//! A prompt's embedding, accumulated chunk by chunk.
 
 /// How the hidden states of a prompt's positions become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Their mean (Reimers and Gurevych 2019, arXiv 1908.10084).
+    /// The mean of all positions (Reimers and Gurevych 2019, arXiv 1908.10084).
     Mean,
-    /// The last position's, which alone has seen the whole prompt.
+    /// The hidden state of the last position, which alone depends on the whole prompt.
     Last,
 }
 
-/// What was gathered so far. It outlives a preemption, after which rows that were seen already come
-/// again.
+/// The hidden states so far. Kept over a preemption, after which rows may be computed again; those
+/// are ignored.
 #[derive(Debug)]
 pub(crate) struct Embedding {
     pooling: Pooling,
-    /// Positions that were taken.
+    /// Number of positions so far.
     taken: usize,
-    /// In double precision: the mean of a long prompt is as exact as that of a short one.
+    /// In float64, so that the mean of a long prompt is as exact as that of a short one.
     sum: Vec<f64>,
 }
 
-/// A hidden state that is none.
+/// A hidden state that is not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the hidden state of position {position} is not finite")]
 pub(crate) struct BadState {
@@ -36,12 +36,12 @@ impl Embedding {
         }
     }
 
-    /// Whether the hidden states of positions are needed that are not the prompt's last.
+    /// Whether hidden states of positions other than the last are needed.
     pub(crate) fn of_every_row(&self) -> bool {
         self.pooling == Pooling::Mean
     }
 
-    /// Takes the hidden state at `position`.
+    /// Adds the hidden state at `position`.
     ///
     /// # Errors
     /// If it is not finite.
@@ -64,7 +64,7 @@ impl Embedding {
         Ok(())
     }
 
-    /// The vector, `[hidden]`, not normalised.
+    /// The embedding, `[hidden]`, not normalised.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a mean of numbers in single precision is within its range"

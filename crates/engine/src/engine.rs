@@ -1,4 +1,4 @@
-//! The handle that the rest of the program holds.
+//! The handle of a running engine.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,30 +17,30 @@ use crate::event::{RequestId, Sink};
 use crate::limits::{EngineLimits, EngineOptions};
 use crate::request::Request;
 use crate::shared::Shared;
-use crate::stats::{Stats, UnderWay};
+use crate::stats::{CurrentStep, Stats};
 use crate::submission::{Command, Submission};
 use crate::vocabulary::Vocabulary;
 use crate::worker::Worker;
 
-/// A running engine. Clones are handles to the same one; it drains and ends when the last of them
-/// is dropped.
+/// A running engine. Clones are handles to the same engine, which drains and ends when the last of
+/// them is dropped.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
     inbox: Arc<Sender<Command>>,
-    /// Taken by the first who shuts the engine down.
+    /// Joined by the first handle that ends the engine.
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Engine {
-    /// Starts an engine on its own thread. If the system has no thread to give, every submission
-    /// answers [`SubmitError::Stopped`].
+    /// Starts an engine on its own thread. If the thread cannot be started, every submission
+    /// returns [`SubmitError::Stopped`].
     pub fn start(backend: Box<dyn Backend>, tokenizer: Arc<Tokenizer>, options: EngineOptions) -> Self {
         Self::start_with(backend, Arc::new(tokenizer), options, Arc::default())
     }
 
-    /// The same with keys and values that take memory from a budget, whose floor holds a sequence
-    /// as long as the context.
+    /// Starts an engine whose KV cache takes memory from a budget. The budget's floor must hold a
+    /// sequence as long as the context.
     pub fn start_within(
         backend: Box<dyn Backend>,
         tokenizer: Arc<Tokenizer>,
@@ -59,7 +59,7 @@ impl Engine {
         let shared = Arc::new(Shared::new(options.limits(&backend.limits()), Clock::default()));
         let (inbox, commands) = mpsc::channel();
         let inbox = Arc::new(inbox);
-        // The budget must not keep an engine going whose handles are gone.
+        // Weak: the budget must not keep an engine running whose handles are dropped.
         let wake = Arc::downgrade(&inbox);
         budget.on_kv_wanted(move || {
             let sent = wake.upgrade().map(|inbox| inbox.send(Command::MakeRoom));
@@ -84,17 +84,17 @@ impl Engine {
         }
     }
 
-    /// Accepts a request; what becomes of it arrives at `sink`.
+    /// Submits a request, whose events arrive at `sink`.
     ///
     /// # Errors
-    /// If the request could never be served ([`Request::check`]), too many wait already, or the
-    /// engine has stopped.
+    /// If the request can never be served ([`Request::check`]), the queue is full, or the engine
+    /// has stopped.
     pub fn submit(&self, request: Request, sink: Box<dyn Sink>) -> Result<RequestId, SubmitError> {
         self.send(self.shared.accept(request, sink, false)?)
     }
 
-    /// The same for a request that nobody waits for: it is computed in steps in which no other
-    /// request wants anything, and gives way to those in between.
+    /// Submits a background request: it is computed only in steps without other requests, and is
+    /// preempted by these.
     ///
     /// # Errors
     /// As of [`submit`](Self::submit).
@@ -115,10 +115,10 @@ impl Engine {
         Ok(id)
     }
 
-    /// Ends requests with [`Event::Cancelled`](crate::Event::Cancelled) and `reason`, wherever they
-    /// are; those that have ended already do not matter. What comes back resolves once they are
-    /// ended and hold neither blocks nor adapters, which is before anything more is computed; an
-    /// error says that the engine has stopped, and with it all requests.
+    /// Cancels requests, waiting or running, with [`Event::Cancelled`](crate::Event::Cancelled) and
+    /// `reason`. Requests that have ended are ignored. The returned receiver resolves before the
+    /// next step, when the requests have ended and hold neither blocks nor adapters. It returns an
+    /// error if the engine has stopped, and with it all requests.
     pub fn cancel(&self, requests: HashSet<RequestId>, reason: String) -> oneshot::Receiver<()> {
         let (done, ended) = oneshot::channel();
         let _ = self.inbox.send(Command::Cancel {
@@ -129,12 +129,12 @@ impl Engine {
         ended
     }
 
-    /// What it can take on.
+    /// What the engine can take on.
     pub fn limits(&self) -> EngineLimits {
         self.shared.limits
     }
 
-    /// Its figures after the last step.
+    /// The engine's statistics after its last step.
     pub fn stats(&self) -> Stats {
         Stats {
             waiting: self.shared.waiting.occupied(),
@@ -142,40 +142,40 @@ impl Engine {
         }
     }
 
-    /// The step that it computes just now, if it computes one: who looks again and finds the same
-    /// begin looks at the same step.
-    pub fn under_way(&self) -> Option<UnderWay> {
-        *self.shared.under_way()
+    /// The step that the engine is computing, or `None` between steps. Two calls that return the
+    /// same [`CurrentStep::began`] describe the same step.
+    pub fn current_step(&self) -> Option<CurrentStep> {
+        *self.shared.current_step()
     }
 
-    /// Adapters of requests that wait to be started.
+    /// Adapters of requests that have not started yet.
     pub fn waiting_adapters(&self) -> Vec<AdapterHash> {
         self.shared.waiting.adapters()
     }
 
-    /// Whether it accepts requests no more: it was shut down or aborted, or a fault ended it.
+    /// Whether the engine accepts no more requests: it was shut down or aborted, or it failed.
     pub fn is_stopped(&self) -> bool {
         self.shared.closed.load(Ordering::Acquire)
     }
 
-    /// Refuses new requests, serves those that were accepted to their end, and returns when the
-    /// last is done. Must not be called from a [`Sink`], whose thread it waits for.
+    /// Refuses new requests, completes accepted ones, and returns when the last is done. Must not
+    /// be called from a [`Sink`], which runs on the thread that this waits for.
     pub fn shutdown(self) {
         self.end(Command::Drain);
     }
 
-    /// Refuses new requests, fails those that were accepted, and returns once the step under way is
-    /// done. Ends a [`shutdown`](Self::shutdown) by another handle that takes too long. Must not be
-    /// called from a [`Sink`].
+    /// Refuses new requests, fails accepted ones, and returns when the current step is done. Also
+    /// ends a [`shutdown`](Self::shutdown) that another handle waits for. Must not be called from a
+    /// [`Sink`].
     pub fn abort(self) {
         self.end(Command::Abort);
     }
 
     fn end(self, command: Command) {
         self.shared.closed.store(true, Ordering::Release);
-        // An error says that the worker has ended already.
+        // Sending fails if the worker has ended already.
         let _ = self.inbox.send(command);
-        // The lock is held while waiting, so that everyone who ends the engine returns when it has
+        // The lock is held while joining, so that every caller returns only when the engine has
         // ended.
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take()

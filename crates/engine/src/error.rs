@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::limits::{MAX_LOGPROBS, WEIGHTS};
 
-/// Why a request was not accepted. Nothing of it was done.
+/// Why a request was not accepted. An error has no side effects.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SubmitError {
-    /// There is no token to go on from.
+    /// The prompt is empty.
     #[error("the prompt has no tokens")]
     EmptyPrompt,
     /// A token of the prompt is not in the vocabulary.
@@ -28,7 +28,7 @@ pub enum SubmitError {
         /// Size of the vocabulary.
         vocab: usize,
     },
-    /// Longer than the model can look back.
+    /// The request is longer than the model's context.
     #[error(
         "prompt ({prompt} tokens) and max_tokens ({max_tokens}) together exceed the model's context of {context} tokens"
     )]
@@ -40,7 +40,7 @@ pub enum SubmitError {
         /// The model's context, in tokens.
         context: usize,
     },
-    /// Longer than all KV blocks together.
+    /// The request is longer than the whole KV cache.
     #[error(
         "prompt ({prompt} tokens) and max_tokens ({max_tokens}) together exceed the KV cache, which holds {cache} tokens"
     )]
@@ -52,7 +52,7 @@ pub enum SubmitError {
         /// What the cache holds, in tokens.
         cache: usize,
     },
-    /// The shortest output is longer than the longest.
+    /// The minimum length of the output exceeds the maximum.
     #[error("min_tokens is {min_tokens}, but max_tokens is {max_tokens}: an answer cannot be both")]
     MinTokens {
         /// Tokens before which nothing ends the output.
@@ -60,13 +60,13 @@ pub enum SubmitError {
         /// Tokens that may be generated.
         max_tokens: usize,
     },
-    /// An adapter's scale is no number.
+    /// An adapter's scale is not finite.
     #[error("the adapter's scale is {scale}, but has to be a finite number")]
     Scale {
-        /// It.
+        /// The scale.
         scale: f32,
     },
-    /// An adapter that is not updates alone, at a scale.
+    /// A scale other than 1 for an adapter that has parts which no scale multiplies.
     #[error(
         "the adapter's scale is {scale}, but this adapter can only be used as it was trained: it has {what}, which a \
          scale does not apply to"
@@ -74,46 +74,46 @@ pub enum SubmitError {
     Unscalable {
         /// The scale.
         scale: f32,
-        /// What it has beside updates.
+        /// The part that no scale multiplies.
         what: &'static str,
     },
-    /// An activated LoRA that the prompt does not invoke.
+    /// The prompt does not contain the invocation tokens of an activated LoRA.
     #[error(
         "the prompt does not hold the adapter's invocation tokens {tokens:?}, without which the adapter has no effect; \
          to be answered by the base, ask for the base"
     )]
     NotInvoked {
-        /// The tokens.
+        /// The invocation tokens.
         tokens: Vec<u32>,
     },
-    /// More alternatives than are given.
+    /// More alternatives per position are requested than are available.
     #[error("{field} is {asked}, but at most {limit} can be given", limit = MAX_LOGPROBS)]
     TooManyLogprobs {
         /// `logprobs` or `prompt_logprobs`.
         field: &'static str,
-        /// What was asked for.
+        /// The requested number.
         asked: usize,
     },
-    /// An empty stop string would end every output at once.
+    /// A stop string is empty, which would end every output at once.
     #[error("a stop string is empty")]
     EmptyStopString,
-    /// A stop string is so long that looking for it would hold up everybody's steps.
+    /// A stop string is so long that searching for it would delay every request's steps.
     #[error("a stop string has {bytes} bytes, but may have at most {limit}")]
     StopStringTooLong {
-        /// Its length.
+        /// Its length, in bytes.
         bytes: usize,
-        /// The longest allowed.
+        /// The maximum length, in bytes.
         limit: usize,
     },
-    /// More stop strings or stop tokens than are looked for at every token.
+    /// There are too many stop strings or stop tokens.
     #[error("there are {count} stop strings or stop tokens, but may be at most {limit}")]
     TooManyStops {
-        /// How many.
+        /// How many there are.
         count: usize,
-        /// The most allowed.
+        /// The maximum.
         limit: usize,
     },
-    /// An embedding with more than it.
+    /// An embedding request also asks for tokens or log-probabilities.
     #[error(
         "an embedding is computed alone: nothing is generated beside it, and it has no log-probabilities"
     )]
@@ -124,25 +124,26 @@ pub enum SubmitError {
     /// The weight of a share is out of range.
     #[error("the weight of a share is {weight}, but must be {} to {}", WEIGHTS.start(), WEIGHTS.end())]
     Weight {
-        /// What was given.
+        /// The given weight.
         weight: f32,
     },
-    /// Too many requests of the same adapter and tenant, or of all, wait already; try again later.
+    /// The queue is full: too many requests of the same adapter and tenant, or of all, wait.
     #[error("{waiting} requests are waiting already, and the queue holds {limit}; try again later")]
     QueueFull {
-        /// Requests that wait.
+        /// Number of waiting requests.
         waiting: usize,
-        /// The most that may.
+        /// The maximum number of waiting requests.
         limit: usize,
-        /// When they will all have been started, at the rate of late; `None` if that is not known.
+        /// The time until all of them will have started, at the recent rate; `None` if the rate is
+        /// not known.
         retry_after: Option<Duration>,
     },
-    /// The engine was shut down, or stopped by a fault.
+    /// The engine was shut down, or failed.
     #[error("the engine has stopped")]
     Stopped,
 }
 
-/// A sampling parameter that is out of its range.
+/// A sampling parameter is out of range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}, but has to be {range}")]
 pub struct SamplingError {
@@ -150,6 +151,6 @@ pub struct SamplingError {
     pub field: &'static str,
     /// Its value.
     pub value: String,
-    /// What it may be.
+    /// The allowed values.
     pub range: &'static str,
 }

@@ -1,10 +1,10 @@
-//! What a client hears of its request.
+//! The events of a request.
 
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// A request that was accepted. Unique within the engine; later ones are greater.
+/// Identifies an accepted request within the engine. Later requests have greater ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
@@ -14,25 +14,25 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Where the events of one request go. Called on the engine's thread, between two steps of
-/// everyone: it must not block.
+/// Receives the events of one request. The engine's thread calls it between two steps, so it must
+/// not block.
 pub trait Sink: Send {
-    /// Takes an event. `Break` says that the client hung up: the request is dropped, no event
-    /// follows.
+    /// Receives an event. `Break` says that the client hung up: the request is dropped, and no
+    /// event follows.
     fn emit(&mut self, event: Event) -> ControlFlow<()>;
 
-    /// Whether the client hung up. Asked before every step, also while the request waits.
+    /// Whether the client hung up. The engine asks before every step, also while the request waits.
     fn is_gone(&self) -> bool;
 }
 
-/// What happens to a request, in this order: `Started`, `Prompt` or `Embedding` if asked for,
-/// `Token`s, then `Finished`; or at any point `Failed`, `Refused` or `Cancelled`. Nothing follows
-/// any of these.
+/// An event of a request. The order is `Started`, `Prompt` or `Embedding` if requested, `Token`s,
+/// `Finished`. `Failed`, `Refused` or `Cancelled` may come at any point. No event follows one of
+/// these four.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// It left the queue.
+    /// The request left the queue.
     Started {
-        /// How long it waited.
+        /// How long the request waited.
         queue_time: Duration,
     },
     /// The prompt's tokens with their log-probabilities, if
@@ -43,14 +43,14 @@ pub enum Event {
     Embedding(Vec<f32>),
     /// A token was generated.
     Token(Token),
-    /// It is done.
+    /// The request is complete.
     Finished(Finish),
-    /// It cannot be done; a sentence that says why.
+    /// The request failed; a sentence that says why.
     Failed(String),
-    /// It asks for more than it may, which could not be told before: its grammar takes too much
-    /// work. A sentence that says so.
+    /// The request was refused after it was accepted, because its grammar takes too much work; a
+    /// sentence that says so.
     Refused(String),
-    /// It was ended by [`Engine::cancel`](crate::Engine::cancel); the sentence that it was given.
+    /// [`Engine::cancel`](crate::Engine::cancel) ended the request, with this reason.
     Cancelled(String),
 }
 
@@ -59,17 +59,17 @@ pub enum Event {
 pub struct Token {
     /// The token.
     pub id: u32,
-    /// The text that became certain with it. Empty while a character is incomplete or while the
-    /// text might be the beginning of a stop string. The texts of all tokens and of [`Finish`] are
-    /// the whole output, as it goes on from the prompt's text: a first word may begin with a space.
+    /// The text that became final with this token. Empty while a character is incomplete or the
+    /// text might be the beginning of a stop string. The texts of all tokens and of [`Finish`],
+    /// joined, are the whole output as a continuation of the prompt's text: the first word may
+    /// begin with a space.
     pub text: String,
     /// Its log-probability, if [`logprobs`](crate::Request::logprobs) was set.
     pub logprob: Option<f32>,
-    /// The likeliest tokens and their log-probabilities, likeliest first, as many as `logprobs`
-    /// asked for.
+    /// The `logprobs` likeliest tokens and their log-probabilities, likeliest first.
     pub top: Vec<(u32, f32)>,
-    /// Whether it is a special token of the tokenizer, such as the end of a turn. Those have no
-    /// text.
+    /// Whether it is a special token of the tokenizer, such as the end of a turn. Special tokens
+    /// have no text.
     pub special: bool,
 }
 
@@ -80,30 +80,29 @@ pub struct PromptToken {
     pub id: u32,
     /// Its own text.
     pub text: String,
-    /// Its log-probability after the tokens before it; the first has none.
+    /// Its log-probability given the tokens before it; `None` for the first token.
     pub logprob: Option<f32>,
-    /// How many tokens the model held at least as likely in its place, itself included, from 1: its
-    /// place in a list of all of them, likeliest first, of equals the lowest id. The first token
-    /// has none.
+    /// Its rank, from 1, among all tokens by likelihood at this position; of equally likely tokens
+    /// the lower id ranks first. `None` for the first token.
     pub rank: Option<usize>,
-    /// What the model held likeliest in its place, likeliest first; none for the first.
+    /// The likeliest tokens at this position, likeliest first; empty for the first token.
     pub top: Vec<(u32, f32)>,
 }
 
 /// The end of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finish {
-    /// Why it ended.
+    /// Why the request ended.
     pub reason: FinishReason,
-    /// Text that was still held back.
+    /// The rest of the output's text, which was held back.
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// How many of them had been computed for an earlier request.
+    /// How many of them were found in the prefix cache.
     pub cached_tokens: usize,
-    /// Tokens that were generated; one that ended the output is counted.
+    /// Generated tokens, including one that ended the output.
     pub completion_tokens: usize,
-    /// The seed that its draws were made with, given or random.
+    /// The seed of the draws, given or random.
     pub seed: u64,
     /// Where the time went.
     pub timings: Timings,
@@ -118,19 +117,19 @@ pub enum FinishReason {
     StopToken(u32),
     /// One of the request's stop strings was generated.
     StopString(String),
-    /// It is all that the request's grammar allows.
+    /// The grammar allows no further token.
     Complete,
     /// `max_tokens` were generated.
     Length,
 }
 
-/// How long the parts of a request took; their sum is its time in the engine.
+/// How long the phases of a request took. Their sum is its time in the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// From its submission until it left the queue.
+    /// From submission until it left the queue.
     pub queue: Duration,
-    /// From then to its first token.
+    /// From leaving the queue to the first token.
     pub prefill: Duration,
-    /// From its first token to its last.
+    /// From the first token to the last.
     pub decode: Duration,
 }

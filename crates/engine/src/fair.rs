@@ -1,12 +1,12 @@
-//! Fair shares of those who send requests: the virtual token counter of Sheng et al. (OSDI 2024,
-//! "Fairness in Serving Large Language Models").
+//! Fairness among shares: the virtual token counter of Sheng et al. (OSDI 2024, "Fairness in
+//! Serving Large Language Models").
 //!
-//! A share is an adapter (or the base) and a tenant. Each has a counter of what it was given: one
-//! for every token of a prompt that was computed, two for every token that was generated, divided
-//! by the share's weight. The next to be admitted is the oldest request of the share with the
-//! least. Nothing is set aside for anybody: who is alone gets everything. A share that comes back
-//! after it had nothing to do is lifted to the least of those who have, so that idling saves
-//! nothing up.
+//! A share is an adapter (or the base) and a tenant. Its counter grows by one for every prompt
+//! token that is computed and by two for every token that is generated, divided by the share's
+//! weight. The next request to be admitted is the oldest of the share with the lowest counter. No
+//! capacity is reserved: a lone share gets all of it. The counter of a share that returns after a
+//! time without requests is raised to the lowest counter among active shares, so unused capacity is
+//! not carried over.
 
 use std::collections::BTreeMap;
 
@@ -14,25 +14,25 @@ use multigraft_model::AdapterHash;
 
 use crate::tenant::Tenant;
 
-/// Whose request it is. At whichever scale it uses its adapter, it takes from the same share.
+/// The share that a request takes from. The adapter's scale makes no difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ShareId {
     pub(crate) adapter: Option<AdapterHash>,
     pub(crate) tenant: Option<Tenant>,
-    /// Whether it is served only while nobody else wants anything.
+    /// Whether its requests are served only while there are no others.
     pub(crate) background: bool,
 }
 
-/// What a token of a prompt counts.
+/// Cost of a prompt token.
 const PROMPT: u64 = 1;
 
-/// What a generated token counts: it takes a step of its own.
+/// Cost of a generated token, which needs a step of its own.
 const GENERATED: u64 = 2;
 
-/// Counters are in fractions of a token, so that weights divide them well.
+/// Counters are in fractions of a token, so that dividing by a weight loses little.
 const FRACTION: f64 = 1024.0;
 
-/// The counters.
+/// The counters of all shares.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     shares: BTreeMap<ShareId, Share>,
@@ -40,17 +40,17 @@ pub(crate) struct Shares {
 
 #[derive(Debug, Default)]
 struct Share {
-    /// What it was given, over its weight.
+    /// Its counter, in fractions of a token.
     served: u64,
-    /// Of its newest request.
+    /// The weight of its newest request.
     weight: f32,
-    /// Requests that wait or run.
+    /// Number of its requests that wait or run.
     live: usize,
 }
 
 impl Shares {
-    /// A request has come that gives its share this weight, above 0.
-    pub(crate) fn enter(&mut self, id: ShareId, weight: f32) {
+    /// Counts a new request, which sets the weight of its share, above 0.
+    pub(crate) fn join(&mut self, id: ShareId, weight: f32) {
         let floor = self.floor(id.background);
         let share = self.shares.entry(id).or_default();
         share.weight = weight;
@@ -60,20 +60,20 @@ impl Shares {
         share.live += 1;
     }
 
-    /// A request has gone.
+    /// Counts a request that ended.
     pub(crate) fn leave(&mut self, id: ShareId) {
         if let Some(share) = self.shares.get_mut(&id) {
             share.live = share.live.saturating_sub(1);
         }
-        // Who would be lifted anyway need not be remembered.
+        // A share whose counter would be raised anyway need not be remembered.
         let floors = [self.floor(false), self.floor(true)];
         self.shares
             .retain(|id, share| share.live > 0 || share.served > floors[usize::from(id.background)]);
     }
 
-    /// What a newcomer begins with: the least of those who have something to do; if nobody has, the
-    /// most that anybody was given, for then nobody took anything from anybody. The background
-    /// takes nothing from others, so it is apart.
+    /// The counter that a new share begins with: the lowest of active shares, or, if none is
+    /// active, the highest of all, because idle shares have no claim on each other. Background
+    /// shares are counted separately, because they take nothing from others.
     fn floor(&self, background: bool) -> u64 {
         let shares = self.shares.iter();
         let shares = shares
@@ -85,26 +85,26 @@ impl Shares {
         least.or(most).unwrap_or(0)
     }
 
-    /// So many tokens of a prompt are going to be computed.
+    /// Charges `tokens` prompt tokens.
     pub(crate) fn charge_prompt(&mut self, id: ShareId, tokens: usize) {
         self.charge(id, PROMPT * tokens as u64);
     }
 
-    /// A token was generated.
+    /// Charges a generated token.
     pub(crate) fn charge_token(&mut self, id: ShareId) {
         self.charge(id, GENERATED);
     }
 
     fn charge(&mut self, id: ShareId, cost: u64) {
         if let Some(share) = self.shares.get_mut(&id) {
-            // A float that is too large becomes the largest number.
+            // The conversion saturates.
             share.served = share
                 .served
                 .saturating_add((cost as f64 * FRACTION / f64::from(share.weight)) as u64);
         }
     }
 
-    /// What a share was given over its weight, in fractions of a token.
+    /// A share's counter, in fractions of a token.
     pub(crate) fn served(&self, id: ShareId) -> u64 {
         self.shares.get(&id).map_or(0, |share| share.served)
     }
@@ -126,15 +126,15 @@ mod tests {
     fn idling_saves_nothing_up_and_loses_no_debt() {
         let mut shares = Shares::default();
         let (a, b, c) = (id("a"), id("b"), id("c"));
-        shares.enter(a, 1.0);
-        shares.enter(b, 1.0);
+        shares.join(a, 1.0);
+        shares.join(b, 1.0);
         shares.charge_prompt(a, 100);
         shares.charge_token(b);
-        shares.enter(c, 1.0);
+        shares.join(c, 1.0);
         assert_eq!(shares.served(c), tokens(2), "as the least of those who are there");
         // One that took much and pauses is no better off afterwards.
         shares.leave(a);
-        shares.enter(a, 1.0);
+        shares.join(a, 1.0);
         assert_eq!(shares.served(a), tokens(100));
     }
 
@@ -146,8 +146,8 @@ mod tests {
     fn a_share_of_twice_the_weight_pays_half_for_a_token() {
         let mut shares = Shares::default();
         let (light, heavy) = (id("light"), id("heavy"));
-        shares.enter(light, 0.5);
-        shares.enter(heavy, 2.0);
+        shares.join(light, 0.5);
+        shares.join(heavy, 2.0);
         shares.charge_prompt(light, 10);
         shares.charge_prompt(heavy, 40);
         assert_eq!(
@@ -160,7 +160,7 @@ mod tests {
     fn nothing_is_remembered_of_an_idle_machine() {
         let mut shares = Shares::default();
         for name in ["a", "b", "c"] {
-            shares.enter(id(name), 1.0);
+            shares.join(id(name), 1.0);
             shares.charge_prompt(id(name), 10);
         }
         for name in ["a", "b", "c"] {

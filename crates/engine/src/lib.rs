@@ -1,34 +1,36 @@
-//! Requests → steps → tokens: continuous batching over a [`Backend`](multigraft_model::Backend).
+//! From requests to steps to tokens: continuous batching over a
+//! [`Backend`](multigraft_model::Backend).
 //!
-//! A [`Request`] is a prompt in tokens, perhaps an adapter, and how to sample; what becomes of it
-//! arrives as [`Event`]s at a [`Sink`]. In between:
+//! A [`Request`] is a prompt in tokens, optionally an adapter, and sampling parameters. Its results
+//! arrive as [`Event`]s at a [`Sink`]. In between:
 //!
 //! ```text
-//!  Engine::submit          (any thread)   checks the request, refuses what can never be served
+//!  Engine::submit          (any thread)   checks the request, refuses one that can never be served
 //!      │ channel
 //!  worker                  (its own thread, owns all below; no locks or I/O on the step path)
-//!      scheduler           who computes how many rows in this step; KV blocks; preemption
-//!      blocks, prefix      who holds which block; which prefixes are computed already
+//!      scheduler           how many rows of which sequence this step computes; preemption
+//!      blocks, prefix      which sequences hold which KV block; which prefixes are cached
 //!      residents           which adapter is in which slot of the backend
-//!      plan                the step: runs, those of one adapter as neighbours
+//!      plan                the runs of the step, sorted by adapter
 //!      Backend::forward    logits
 //!      sequence            a running request; sampler → token → transcript (text, stops)
 //!      │ Sink::emit
-//!  whoever waits for the answer
+//!  the client
 //! ```
 //!
-//! What holds at all times:
+//! Invariants:
 //!
-//! - Sequences of one adapter, scale and tenant that begin alike share the blocks of their
-//!   beginning, at the same time or one after the other; nobody's tokens or log-probabilities
-//!   change by it, to the bit.
-//! - Sequences of any adapters, and of the base, share a step. None of them can tell: a request's
-//!   tokens depend on its own prompt, adapter, sampling parameters and seed alone.
-//! - A request that was accepted ends in exactly one [`Event::Finished`], [`Event::Failed`],
+//! - Sequences of one adapter, scale and tenant share the KV blocks of a common prefix, while they
+//!   run or one after the other. Tokens and log-probabilities are those without sharing, to the
+//!   bit.
+//! - Sequences of any adapters, and of the base, share a step. A request's tokens depend on its own
+//!   prompt, adapter, sampling parameters and seed alone.
+//! - An accepted request ends in exactly one [`Event::Finished`], [`Event::Failed`],
 //!   [`Event::Refused`] or [`Event::Cancelled`], unless its client hangs up, which frees its blocks
 //!   before the next step.
-//! - Admission is first come, first served; the oldest request is never preempted, so everyone gets
-//!   their turn.
+//! - Within a share (an adapter and a tenant), requests of one priority are admitted in the order
+//!   of their arrival. The oldest running request is never preempted, so every request makes
+//!   progress.
 
 mod blocks;
 mod client;
@@ -70,5 +72,5 @@ pub use error::{SamplingError, SubmitError};
 pub use event::{Event, Finish, FinishReason, PromptToken, RequestId, Sink, Timings, Token};
 pub use limits::{EngineLimits, EngineOptions, MAX_LOGPROBS, MAX_STOP_BYTES, MAX_STOPS, WEIGHTS};
 pub use request::{AdapterUse, Request, Sampling, Stop};
-pub use stats::{Sizes, Stats, StepKinds, UnderWay};
+pub use stats::{CurrentStep, Sizes, Stats, StepKinds};
 pub use tenant::Tenant;

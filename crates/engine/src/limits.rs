@@ -1,35 +1,35 @@
-//! How much the engine does at once, and what a request may ask for.
+//! Limits of the engine and of its requests.
 
 use std::ops::RangeInclusive;
 
 use multigraft_model::Limits;
 
-/// The longest stop string, in bytes: stops are looked for at every token, on the thread that
-/// serves everybody.
+/// The longest stop string, in bytes. The thread that serves all requests searches for stop strings
+/// at every token.
 pub const MAX_STOP_BYTES: usize = 1024;
 
-/// The most stop strings, and the most stop tokens.
+/// The most stop strings, and the most stop tokens, of a request.
 pub const MAX_STOPS: usize = 128;
 
-/// Weights of shares.
+/// The allowed weights of shares.
 pub const WEIGHTS: RangeInclusive<f32> = 0.01..=100.0;
 
-/// The most alternatives whose log-probabilities can be asked for at each position.
+/// The most alternatives per position whose log-probabilities a request may ask for.
 pub const MAX_LOGPROBS: usize = 20;
 
-/// How much the engine does at once.
+/// How much an engine computes at once, and how many requests may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
-    /// The most rows of one step, at most what the backend can do. More make prefill cheaper per
-    /// token and the steps of those who generate longer.
+    /// The most rows of one step, bounded by the backend's limit. More rows make prefill cheaper
+    /// per token, and the steps of decoding sequences longer.
     pub step_tokens: usize,
-    /// The most sequences that run at once, at most `step_tokens`, so that each gets its row in
-    /// every step.
+    /// The most sequences that run at once: at most `step_tokens`, so that each has a row in every
+    /// step.
     pub max_running: usize,
-    /// The most requests of one adapter and tenant that wait to be started, and an eighth of the
-    /// most of all; more are refused.
+    /// The most waiting requests of one adapter and tenant; all together may have eight times as
+    /// many. Further requests are refused.
     pub max_waiting: usize,
-    /// Whether sequences that begin alike share what was computed for their beginning.
+    /// Whether sequences with a common prefix share its KV blocks.
     pub prefix_cache: bool,
 }
 
@@ -45,7 +45,7 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// These options within what `backend` can do.
+    /// These options, bounded by the limits of `backend`.
     pub(crate) fn limits(self, backend: &Limits) -> EngineLimits {
         let step_tokens = self.step_tokens.min(backend.step_rows).max(1);
         EngineLimits {
@@ -61,14 +61,14 @@ impl EngineOptions {
     }
 }
 
-/// What the engine can take on.
+/// The limits of a running engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
     /// Size of the vocabulary.
     pub vocab: usize,
-    /// The model's context: the longest sequence, in tokens.
+    /// The longest sequence, in tokens.
     pub context: usize,
-    /// What all KV blocks hold together, in tokens.
+    /// Capacity of the KV cache, in tokens.
     pub cache_tokens: usize,
     /// Positions that a KV block holds.
     pub block_tokens: usize,
@@ -76,9 +76,9 @@ pub struct EngineLimits {
     pub step_tokens: usize,
     /// The most sequences that run at once.
     pub max_running: usize,
-    /// The most requests of one adapter and tenant that wait.
+    /// The most waiting requests of one adapter and tenant.
     pub max_waiting: usize,
-    /// Whether sequences that begin alike share what was computed for their beginning.
+    /// Whether sequences with a common prefix share its KV blocks.
     pub prefix_cache: bool,
 }
 

@@ -1,4 +1,4 @@
-//! From logits to what the client reads: tokens, their text, and the end.
+//! A request's output: from logits to tokens, their text, and the end.
 
 use multigraft_grammar::GrammarError;
 
@@ -21,13 +21,13 @@ pub(crate) struct Output {
     stop_tokens: Vec<u32>,
     ignore_eos: bool,
     include_stop: bool,
-    /// Before it has so many tokens, nothing ends it.
+    /// The output does not end before it has so many tokens.
     min_tokens: usize,
-    /// Tokens that are not chosen before; empty if there is no such time.
+    /// Tokens that are not chosen before that; empty if `min_tokens` is 0.
     barred: Vec<u32>,
 }
 
-/// Why a sequence cannot go on.
+/// Why no token could be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoToken {
     #[error(transparent)]
@@ -40,17 +40,17 @@ pub(crate) enum NoToken {
     NothingAllowed,
 }
 
-/// What comes next.
+/// The next token.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// A token, and why it is the last, if it is.
+    /// A token, and why the output ends with it, if it does.
     Token(Token, Option<FinishReason>),
-    /// Nothing may.
+    /// The grammar is complete and allows no further token.
     Complete,
 }
 
 impl Output {
-    /// An output that has no tokens yet.
+    /// An empty output.
     pub(crate) fn new(
         request: &Request,
         seed: u64,
@@ -79,12 +79,12 @@ impl Output {
         }
     }
 
-    /// The seed of its draws.
+    /// The seed of the draws.
     pub(crate) fn seed(&self) -> u64 {
         self.sampler.seed()
     }
 
-    /// Its `nth` token, from 0.
+    /// Chooses the `nth` token of the output, from 0.
     ///
     /// # Errors
     /// If none can be chosen.
@@ -110,7 +110,7 @@ impl Output {
         let (logprob, top) = match self.logprobs {
             Some(n) => {
                 let logprobs = Logprobs::new(row);
-                (Some(logprobs.of(id)), logprobs.top(n))
+                (Some(logprobs.logprob(id)), logprobs.top(n))
             }
             None => (None, Vec::new()),
         };
@@ -119,7 +119,7 @@ impl Output {
             constraint.follow(id);
         }
         let mut text = String::new();
-        // What only says that the output ends is not part of its text.
+        // A token that ends the output is not part of its text unless that was requested.
         if end.is_none() || self.include_stop {
             match self.transcript.push(id, early) {
                 Ok(certain) => text = certain,
@@ -140,7 +140,7 @@ impl Output {
         Ok(Next::Token(token, end))
     }
 
-    /// Whether token `id` ends the output.
+    /// Why token `id` ends the output, if it does.
     fn ends_with(&self, id: u32, vocabulary: &dyn Vocabulary) -> Option<FinishReason> {
         if self.stop_tokens.contains(&id) {
             Some(FinishReason::StopToken(id))
@@ -151,8 +151,8 @@ impl Output {
         }
     }
 
-    /// The text that was held back, at the end, after so many tokens. If a stop string is in it,
-    /// that is why the output ended.
+    /// Returns the text that is still held back after `tokens` tokens, and the reason for the end:
+    /// a stop string, if one is complete in that text, or else `reason`.
     pub(crate) fn finish(&mut self, reason: FinishReason, tokens: usize) -> (String, FinishReason) {
         if matches!(reason, FinishReason::StopString(_)) {
             return (String::new(), reason);

@@ -1,15 +1,14 @@
-//! The prefix cache: which blocks hold the keys and values of which beginnings of sequences.
+//! The prefix cache: which blocks hold the keys and values of which prefixes of sequences.
 //!
-//! A tree. A path from a root spells the tokens of a sequence, one full block per node; blocks of a
-//! sequence depend on all tokens before them and on the adapter, so each node belongs to one path.
-//! There is a root for each [`Namespace`]; an adapter that sets in within a sequence branches off
-//! the base's path there ([`Lineage`]). Tokens and namespaces are compared themselves, never by a
-//! hash: a hit cannot be somebody else's block.
+//! The cache is a tree. A path from a root spells the tokens of a sequence, one full block per
+//! node. The contents of a block depend on all tokens before it and on the adapter, so each node
+//! belongs to one path. Each [`Namespace`] has a root; an activated adapter's path branches off the
+//! base's path where its invocation begins ([`Lineage`]). Tokens and namespaces are compared
+//! themselves, never by a hash, so a hit cannot be another tenant's block.
 //!
-//! Who holds a block holds all blocks above it, and lets go of the lower ones first
-//! ([`crate::blocks`]). So blocks that nobody holds, in the order in which they were let go, come
-//! in an order in which they can be evicted: the least recently used leaf first, a parent only
-//! after its children.
+//! A table that holds a block holds all blocks above it, and releases the lower ones first
+//! (`crate::blocks`). Therefore idle blocks can be evicted in the order of their release: the least
+//! recently used leaf first, and a parent only after its children.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,40 +18,39 @@ use smallvec::SmallVec;
 use crate::request::AdapterUse;
 use crate::tenant::Tenant;
 
-/// Copying a block moves the keys and values of all layers once. For fewer positions than this,
-/// computing them in a step that takes place anyway costs about as little.
+/// The fewest positions that are worth copying. A copy moves the keys and values of a block in all
+/// layers; computing fewer positions in a step that takes place anyway costs about as little.
 const WORTH_COPYING: usize = 4;
 
-/// Who may share: sequences of one adapter at one scale, or of the base, and of one tenant, or of
-/// those who name none.
+/// Sequences that may share blocks: those of one adapter at one scale, or of the base, and of one
+/// tenant, or of requests that name none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Namespace {
     pub(crate) adapter: Option<Applied>,
     pub(crate) tenant: Option<Tenant>,
 }
 
-/// What computed a block's keys and values, beside the base.
+/// The adapter that was applied while a block's keys and values were computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Applied {
     hash: AdapterHash,
     /// Bits of the scale.
     scale: u32,
-    /// The position that it sets in at.
+    /// The position from which on it was applied.
     from: usize,
 }
 
-/// Which namespaces a sequence's blocks belong to: those that end before its adapter sets in are
-/// the base's.
+/// The namespaces of a sequence's blocks: those that end before its adapter applies are the base's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lineage {
     base: Namespace,
     own: Namespace,
-    /// Where `own` begins.
+    /// The position from which on the adapter applies.
     from: usize,
 }
 
 impl Lineage {
-    /// Of a sequence of `tenant` whose adapter sets in at `from`.
+    /// The lineage of a sequence of `tenant` whose adapter applies from position `from` on.
     pub(crate) fn new(used: Option<&AdapterUse>, from: usize, tenant: Option<Tenant>) -> Self {
         let adapter = used.map(|used| Applied {
             hash: used.hash(),
@@ -67,29 +65,33 @@ impl Lineage {
         Self { base, own, from }
     }
 
-    fn of(&self, index: usize, block_tokens: usize) -> Namespace {
+    fn namespace(&self, index: usize, block_tokens: usize) -> Namespace {
         match (index + 1) * block_tokens <= self.from {
             true => self.base,
             false => self.own,
         }
     }
 
-    /// What comes before block number `index`, which is behind `before`. A block holds
-    /// `block_tokens` positions.
+    /// The parent of block number `index`, which follows block `before`.
     pub(crate) fn parent(&self, index: usize, before: Option<BlockId>, block_tokens: usize) -> Parent {
-        let namespace = self.of(index, block_tokens);
+        let namespace = self.namespace(index, block_tokens);
         match before {
             None => Parent::Root(namespace),
-            Some(before) if index > 0 && self.of(index - 1, block_tokens) != namespace => {
+            Some(before) if index > 0 && self.namespace(index - 1, block_tokens) != namespace => {
                 Parent::Turn(before, namespace)
             }
             Some(before) => Parent::Block(before),
         }
     }
 
-    /// What comes before the base's block that begins as block number `index` does, and how many
-    /// positions of it are the same, if the adapter sets in within it.
-    fn alike(&self, index: usize, before: Option<BlockId>, block_tokens: usize) -> Option<(Parent, usize)> {
+    /// If the adapter begins to apply within block number `index`: the parent of the base's block
+    /// in the same place, and how many of its positions are the same.
+    fn base_block(
+        &self,
+        index: usize,
+        before: Option<BlockId>,
+        block_tokens: usize,
+    ) -> Option<(Parent, usize)> {
         let same = self.from.checked_sub(index * block_tokens)?;
         let parent = before.map_or(Parent::Root(self.base), Parent::Block);
         (1..block_tokens).contains(&same).then_some((parent, same))
@@ -106,40 +108,42 @@ impl From<Namespace> for Lineage {
     }
 }
 
-/// What comes before a block.
+/// What precedes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Parent {
-    /// Nothing: it is the first of a sequence.
+    /// Nothing: the block is the first of a sequence of this namespace.
     Root(Namespace),
-    /// This block, and what comes before that.
+    /// This block.
     Block(BlockId),
-    /// The same, but behind it another namespace begins: an adapter sets in.
+    /// This block of the base, after which the adapter's namespace begins.
     Turn(BlockId, Namespace),
 }
 
-/// The tokens of a block: as many as fit on the stack for the block size of most backends.
+/// The tokens of a block, stored inline for the usual block size.
 type BlockTokens = SmallVec<[u32; 16]>;
 
-/// A place in the tree. In order, the children of a parent are neighbours, sorted by their tokens.
+/// The key of a node in the tree. In the order of keys, the children of a parent are neighbours,
+/// sorted by their tokens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct NodeKey {
     parent: Parent,
     tokens: BlockTokens,
 }
 
 #[derive(Debug)]
 struct Node {
-    place: Place,
-    /// When the last who held it let go; `None` while somebody holds it.
+    key: NodeKey,
+    /// When the last table released it, by the cache's counter; `None` while a table holds it.
     released: Option<u64>,
 }
 
-/// What the cache has of a sequence.
+/// The cached prefix of a sequence.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Its first blocks.
+    /// The sequence's first blocks.
     pub(crate) blocks: Vec<BlockId>,
-    /// A block whose first so many positions are those that come next, if they are worth copying.
+    /// A block whose first positions match the next tokens, and how many match, if that is worth a
+    /// copy.
     pub(crate) partial: Option<(BlockId, usize)>,
 }
 
@@ -147,11 +151,12 @@ pub(crate) struct Found {
 pub(crate) struct PrefixCache {
     /// Positions that a block holds.
     block_tokens: usize,
-    tree: BTreeMap<Place, BlockId>,
+    tree: BTreeMap<NodeKey, BlockId>,
     nodes: HashMap<BlockId, Node>,
-    /// Those that nobody holds, by [`Node::released`].
+    /// Blocks that no table holds, by [`Node::released`].
     idle: BTreeMap<u64, BlockId>,
-    clock: u64,
+    /// Counts releases.
+    releases: u64,
 }
 
 impl PrefixCache {
@@ -162,11 +167,11 @@ impl PrefixCache {
             tree: BTreeMap::new(),
             nodes: HashMap::new(),
             idle: BTreeMap::new(),
-            clock: 0,
+            releases: 0,
         }
     }
 
-    /// Blocks that hold the beginning of `tokens`.
+    /// The longest cached prefix of `tokens`.
     pub(crate) fn find(&self, lineage: impl Into<Lineage>, tokens: &[u32]) -> Found {
         let lineage = lineage.into();
         let mut found = Found::default();
@@ -176,95 +181,95 @@ impl PrefixCache {
         for chunk in chunks {
             let parent = lineage.parent(found.blocks.len(), found.blocks.last().copied(), size);
             let tokens = BlockTokens::from_slice(chunk);
-            let Some(&block) = self.tree.get(&Place { parent, tokens }) else {
+            let Some(&block) = self.tree.get(&NodeKey { parent, tokens }) else {
                 rest = chunk;
                 break;
             };
             found.blocks.push(block);
         }
         let (index, before) = (found.blocks.len(), found.blocks.last().copied());
-        let own = self.nearest(lineage.parent(index, before, size), rest);
+        let adapted = self.nearest(lineage.parent(index, before, size), rest);
         let base = lineage
-            .alike(index, before, size)
+            .base_block(index, before, size)
             .and_then(|(parent, same)| self.nearest(parent, &rest[..same.min(rest.len())]));
-        found.partial = own.into_iter().chain(base).max_by_key(|&(_, common)| common);
+        found.partial = adapted.into_iter().chain(base).max_by_key(|&(_, common)| common);
         found
     }
 
-    /// The child of `parent` that has the most of `tokens`, less than a block or not in the tree,
-    /// in common with it, and how many.
+    /// The child of `parent` that has the longest common prefix with `tokens`, and the length of
+    /// that prefix. `tokens` are less than a block, or a block that is not in the tree.
     fn nearest(&self, parent: Parent, tokens: &[u32]) -> Option<(BlockId, usize)> {
         let mut padded = BlockTokens::from_slice(tokens);
         padded.resize(self.block_tokens, 0);
-        let place = Place {
+        let key = NodeKey {
             parent,
             tokens: padded,
         };
-        // Of all in order, one of the two neighbours has the longest common beginning.
+        // One of the two neighbours in order has the longest common prefix.
         let neighbours = [
-            self.tree.range(..&place).next_back(),
-            self.tree.range(&place..).next(),
+            self.tree.range(..&key).next_back(),
+            self.tree.range(&key..).next(),
         ];
         let siblings = neighbours
             .into_iter()
             .flatten()
-            .filter(|(place, _)| place.parent == parent);
+            .filter(|(key, _)| key.parent == parent);
         siblings
-            .map(|(place, &block)| {
-                let same = tokens.iter().zip(&place.tokens).take_while(|(a, b)| a == b);
+            .map(|(key, &block)| {
+                let same = tokens.iter().zip(&key.tokens).take_while(|(a, b)| a == b);
                 (block, same.count())
             })
             .max_by_key(|&(_, common)| common)
             .filter(|&(_, common)| common >= WORTH_COPYING)
     }
 
-    /// Takes a block in, whose tokens these are. If there is one of the same tokens already,
-    /// returns that instead.
+    /// Adds a block of these tokens. If the cache has a block of the same tokens and parent,
+    /// returns that block and adds nothing.
     pub(crate) fn insert(&mut self, parent: Parent, tokens: &[u32], block: BlockId) -> Option<BlockId> {
         let tokens = BlockTokens::from_slice(tokens);
-        let place = Place { parent, tokens };
-        if let Some(&twin) = self.tree.get(&place) {
+        let key = NodeKey { parent, tokens };
+        if let Some(&twin) = self.tree.get(&key) {
             return Some(twin);
         }
-        self.tree.insert(place.clone(), block);
+        self.tree.insert(key.clone(), block);
         let released = None;
-        self.nodes.insert(block, Node { place, released });
+        self.nodes.insert(block, Node { key, released });
         None
     }
 
-    /// Somebody holds `block` again.
-    pub(crate) fn wake(&mut self, block: BlockId) {
+    /// Says that a table holds `block` again.
+    pub(crate) fn hold(&mut self, block: BlockId) {
         if let Some(released) = self.nodes.get_mut(&block).and_then(|node| node.released.take()) {
             self.idle.remove(&released);
         }
     }
 
-    /// Nobody holds `block` any more. Says whether it is kept.
-    pub(crate) fn rest(&mut self, block: BlockId) -> bool {
+    /// Says that no table holds `block` any more. Returns whether the cache keeps it.
+    pub(crate) fn release(&mut self, block: BlockId) -> bool {
         let Some(node) = self.nodes.get_mut(&block) else {
             return false;
         };
-        self.clock += 1;
-        node.released = Some(self.clock);
-        self.idle.insert(self.clock, block);
+        self.releases += 1;
+        node.released = Some(self.releases);
+        self.idle.insert(self.releases, block);
         true
     }
 
-    /// Blocks that nobody holds.
+    /// Number of cached blocks that no table holds.
     pub(crate) fn idle(&self) -> usize {
         self.idle.len()
     }
 
-    /// Whether nobody holds `block`.
+    /// Whether the cache has `block` and no table holds it.
     pub(crate) fn is_idle(&self, block: BlockId) -> bool {
         self.nodes.get(&block).is_some_and(|node| node.released.is_some())
     }
 
-    /// Gives up the least recently used block that nobody holds.
+    /// Evicts the least recently used block that no table holds.
     pub(crate) fn evict(&mut self) -> Option<BlockId> {
         let (_, block) = self.idle.pop_first()?;
         if let Some(node) = self.nodes.remove(&block) {
-            self.tree.remove(&node.place);
+            self.tree.remove(&node.key);
         }
         debug_assert!(
             !self.has_children(block),
@@ -273,8 +278,8 @@ impl PrefixCache {
         Some(block)
     }
 
-    /// Gives up a block that nobody holds and all that follow it, which nobody can hold either.
-    /// Returns them.
+    /// Evicts a block that no table holds and all its descendants, which no table can hold either.
+    /// Returns the evicted blocks.
     pub(crate) fn evict_path(&mut self, block: BlockId) -> Vec<BlockId> {
         let mut path = vec![block];
         let mut index = 0;
@@ -283,8 +288,8 @@ impl PrefixCache {
             index += 1;
         }
         for block in &path {
-            if let Some(Node { place, released }) = self.nodes.remove(block) {
-                self.tree.remove(&place);
+            if let Some(Node { key, released }) = self.nodes.remove(block) {
+                self.tree.remove(&key);
                 let idle = released.and_then(|released| self.idle.remove(&released));
                 debug_assert!(idle.is_some(), "{block:?} is held, but not what comes before it");
             }
@@ -292,15 +297,15 @@ impl PrefixCache {
         path
     }
 
-    /// The blocks right behind `block`.
+    /// The children of `block`.
     fn children(&self, block: BlockId) -> impl Iterator<Item = BlockId> {
         let tokens = BlockTokens::from_elem(0, self.block_tokens);
         let least = [Parent::Block(block), Parent::Turn(block, Namespace::default())];
         least.into_iter().flat_map(move |parent| {
             let turns = matches!(parent, Parent::Turn(..));
             let tokens = tokens.clone();
-            let behind = self.tree.range(Place { parent, tokens }..);
-            let of_this = move |(place, _): &(&Place, &BlockId)| match place.parent {
+            let behind = self.tree.range(NodeKey { parent, tokens }..);
+            let of_this = move |(key, _): &(&NodeKey, &BlockId)| match key.parent {
                 Parent::Block(above) => !turns && above == block,
                 Parent::Turn(above, _) => turns && above == block,
                 Parent::Root(_) => false,
@@ -409,7 +414,7 @@ mod tests {
         let mut cache = fork();
         let twin = cache.insert(Parent::Block(BlockId(0)), &block(&[3]), BlockId(9));
         assert_eq!(twin, Some(BlockId(2)));
-        assert!(!cache.rest(BlockId(9)));
+        assert!(!cache.release(BlockId(9)));
     }
 
     #[test]
@@ -420,7 +425,7 @@ mod tests {
         cache.insert(turn, &block(&[4]), BlockId(3));
         cache.insert(Parent::Block(BlockId(3)), &block(&[5]), BlockId(4));
         for id in [4, 3, 2, 1, 0] {
-            assert!(cache.rest(BlockId(id)));
+            assert!(cache.release(BlockId(id)));
         }
         assert_eq!(cache.evict_path(BlockId(1)), [1, 3, 4].map(BlockId));
         let found = cache.find(MINE, &[block(&[1]), block(&[3])].concat());
@@ -433,14 +438,14 @@ mod tests {
     fn the_least_recently_used_leaf_goes_first() {
         let mut cache = fork();
         for id in [1, 2, 0] {
-            assert!(cache.rest(BlockId(id)));
+            assert!(cache.release(BlockId(id)));
         }
         // Used again: block 1 and the one above it.
-        cache.wake(BlockId(0));
-        cache.wake(BlockId(1));
+        cache.hold(BlockId(0));
+        cache.hold(BlockId(1));
         assert_eq!((cache.idle(), cache.is_idle(BlockId(2))), (1, true));
-        cache.rest(BlockId(1));
-        cache.rest(BlockId(0));
+        cache.release(BlockId(1));
+        cache.release(BlockId(0));
         let evicted: Vec<_> = std::iter::from_fn(|| cache.evict()).collect();
         assert_eq!(evicted, [2, 1, 0].map(BlockId));
         assert!(cache.tree.is_empty() && cache.nodes.is_empty());

@@ -1,19 +1,19 @@
-//! Log-probabilities of a prompt's tokens, gathered chunk by chunk.
+//! Log-probabilities of a prompt's tokens, collected chunk by chunk.
 
 use crate::event::PromptToken;
 use crate::sampler::Row;
 use crate::sampler::logprobs::Logprobs;
 use crate::vocabulary::Vocabulary;
 
-/// What was gathered so far: the scores of tokens `1..=scores.len()`. It outlives a preemption,
-/// after which rows that were seen already come again.
+/// The scores of tokens `1..=scores.len()`. Kept over a preemption, after which rows may be
+/// computed again; those are ignored.
 #[derive(Debug)]
 pub(crate) struct PromptScores {
     top: usize,
     scores: Vec<Score>,
 }
 
-/// How likely a token was.
+/// The likelihood of a token of the prompt.
 #[derive(Debug)]
 struct Score {
     logprob: f32,
@@ -43,7 +43,7 @@ impl PromptScores {
         if let Some(&next) = prompt.get(position + 1) {
             let logprobs = Logprobs::new(row);
             self.scores.push(Score {
-                logprob: logprobs.of(next),
+                logprob: logprobs.logprob(next),
                 rank: logprobs.rank(next),
                 top: logprobs.top(self.top),
             });

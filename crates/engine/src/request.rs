@@ -1,4 +1,4 @@
-//! What a client asks for.
+//! Requests and their parameters.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::tenant::Tenant;
 pub struct AdapterUse {
     /// The adapter.
     pub adapter: Arc<ReadyAdapter>,
-    /// What its updates are multiplied by. Finite; 1 is as it was trained, 0 answers as the base
-    /// does. Anything but 1 is refused for adapters that are not updates alone
+    /// Factor of the adapter's updates, finite: 1 applies it as trained, 0 answers as the base
+    /// does. Adapters with parts that no scale multiplies accept only 1
     /// ([`ReadyAdapter::unscalable`]).
     pub scale: f32,
 }
@@ -27,10 +27,11 @@ impl AdapterUse {
         self.adapter.hash()
     }
 
-    /// Refuses a scale that the adapter cannot be used at.
+    /// Refuses a scale that the adapter does not support.
     ///
     /// # Errors
-    /// If it is no number, or not 1 and the adapter not updates alone.
+    /// If the scale is not finite, or is not 1 although the adapter has parts that no scale
+    /// multiplies.
     pub fn check(&self) -> Result<(), SubmitError> {
         let scale = self.scale;
         if !scale.is_finite() {
@@ -44,58 +45,57 @@ impl AdapterUse {
 }
 
 impl From<Arc<ReadyAdapter>> for AdapterUse {
-    /// As it was trained.
+    /// The adapter as it was trained, at scale 1.
     fn from(adapter: Arc<ReadyAdapter>) -> Self {
         Self { adapter, scale: 1.0 }
     }
 }
 
-/// A prompt and how to go on from it.
+/// A prompt, and how to continue it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The prompt's tokens, at least one.
     pub prompt: Vec<u32>,
-    /// The adapter to apply to every token, or from where the prompt invokes it; `None` is the base
-    /// model.
+    /// The adapter; `None` is the base model. An activated LoRA applies from where the prompt
+    /// invokes it.
     pub adapter: Option<AdapterUse>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// What ends the output early.
     pub stop: Stop,
-    /// What the output must be, from its first token to the last. It ends when it is complete and
-    /// nothing may follow; end tokens are only chosen where it may end. `max_tokens` and stops cut
-    /// it off all the same.
+    /// The grammar of the whole output. The output ends when it is complete and no token may
+    /// follow; end tokens are chosen only where the output may end. `max_tokens` and stops can cut
+    /// it off earlier.
     pub grammar: Option<Grammar>,
-    /// The most tokens to generate. 0 computes the prompt only, for its log-probabilities.
+    /// The most tokens to generate. 0 computes only the prompt, for its log-probabilities.
     pub max_tokens: usize,
     /// `Some(n)`: every token comes with its log-probability and with the `n` likeliest tokens, `n`
     /// in 0..=20.
     ///
-    /// Log-probabilities are of the model's own distribution: the log-softmax of its logits, before
-    /// penalties, bias, temperature and filters.
+    /// Log-probabilities are the log-softmax of the model's logits, before penalties, bias,
+    /// temperature and filters.
     pub logprobs: Option<usize>,
     /// The same for the prompt's tokens, which then arrive in an
     /// [`Event::Prompt`](crate::Event::Prompt).
     pub prompt_logprobs: Option<usize>,
-    /// Whether special tokens, such as those that mark turns, are in the output's text. What only
-    /// ends the output is not.
+    /// Whether the output's text includes special tokens, such as those that mark turns. A token
+    /// that ends the output is included only with [`Stop::include_stop_string`].
     pub show_special: bool,
-    /// Which of its share's requests is started first: of those that wait the lowest, of equals the
-    /// one that came first. It says nothing to other shares.
+    /// Order among the waiting requests of a share: the lowest value starts first, of equal values
+    /// the earliest request. It has no effect on other shares.
     pub priority: i64,
     /// Computes the prompt's embedding, which arrives in an
     /// [`Event::Embedding`](crate::Event::Embedding), and nothing else: `max_tokens` is 0 and there
     /// are no log-probabilities.
     pub embedding: Option<Pooling>,
-    /// Whose computed prefixes it may use, and who may use its own. `None`: those of all who name
-    /// nobody.
+    /// The tenant with whose requests it shares cached prefixes. `None` shares with all requests
+    /// that name no tenant.
     pub tenant: Option<Tenant>,
-    /// Whose share of its adapter it takes from, if not the tenant's: tenants that one client parts
-    /// into many have one share.
+    /// The tenant whose share it takes from, if that is not `tenant`: parts of one tenant
+    /// (`cache_salt`) have one share.
     pub payer: Option<Tenant>,
-    /// How much of the machine its share (its adapter and tenant) gets where there is not enough
-    /// for all: twice the weight is twice the tokens. Within [`WEIGHTS`]; of a share's requests the
-    /// newest one's counts.
+    /// Weight of its share (its adapter and tenant) under load: twice the weight gets twice the
+    /// tokens. Within [`WEIGHTS`]; the newest request of a share sets its weight.
     pub weight: f32,
 }
 
@@ -128,7 +128,7 @@ impl Request {
         }
     }
 
-    /// Whose share of the machine it is served from.
+    /// The share that it takes from.
     pub(crate) fn share(&self, background: bool) -> ShareId {
         ShareId {
             background,
@@ -137,11 +137,11 @@ impl Request {
         }
     }
 
-    /// Refuses what can never be served within `limits`, so that whatever is accepted can run to
-    /// its end.
+    /// Refuses a request that can never be served within `limits`, so that every accepted request
+    /// can be completed.
     ///
     /// # Errors
-    /// The first thing that is wrong, with the numbers.
+    /// The first problem, with its numbers.
     pub fn check(&self, limits: &EngineLimits) -> Result<(), SubmitError> {
         let (prompt, max_tokens) = (self.prompt.len(), self.max_tokens);
         if prompt == 0 {
@@ -220,10 +220,10 @@ impl Request {
 }
 
 impl EngineLimits {
-    /// Whether a sequence of so many tokens can ever run.
+    /// Refuses a sequence of so many tokens if it can never run.
     ///
     /// # Errors
-    /// If it is longer than the context or than the whole cache.
+    /// If it is longer than the context or than the whole KV cache.
     pub fn check_room(&self, prompt: usize, max_tokens: usize) -> Result<(), SubmitError> {
         let total = prompt.saturating_add(max_tokens);
         if total > self.context {
@@ -247,8 +247,8 @@ impl EngineLimits {
 /// How the next token is chosen from the model's logits.
 ///
 /// Applied in the order of the fields, which is that of Hugging Face transformers: penalties and
-/// bias change logits; temperature scales them; `top_k`, `top_p`, `min_p` and `typical_p` each drop
-/// candidates from what the one before has left; one of the rest is drawn.
+/// bias change logits; temperature scales them; `top_k`, `top_p`, `min_p` and `typical_p` each
+/// filter the candidates that the previous filter left; one of the rest is drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides positive and multiplies negative logits of every token that the prompt or the output
@@ -260,11 +260,10 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Added to the logits of these tokens. Finite.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Divides the logits; 0 takes the likeliest token (of equals the lowest id) and ignores all
-    /// that follows. At least 0.
+    /// Divides the logits; 0 takes the likeliest token (of equals the lowest id) and ignores the
+    /// parameters below. At least 0.
     pub temperature: f32,
-    /// Keeps the `k` likeliest tokens, and those that are as likely as the last of them. At least
-    /// 1.
+    /// Keeps the `k` likeliest tokens, and tokens as likely as the last of these. At least 1.
     pub top_k: Option<usize>,
     /// Keeps the likeliest tokens that together have at least this probability. 0..=1; 1 keeps all.
     pub top_p: f32,
@@ -280,7 +279,7 @@ pub struct Sampling {
 }
 
 impl Default for Sampling {
-    /// The model's own distribution.
+    /// Samples from the model's own distribution.
     fn default() -> Self {
         Self {
             repetition_penalty: 1.0,
@@ -298,7 +297,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Always the likeliest token.
+    /// Always takes the likeliest token.
     pub fn greedy() -> Self {
         Self {
             temperature: 0.0,
@@ -306,10 +305,10 @@ impl Sampling {
         }
     }
 
-    /// Whether every field is in its range.
+    /// Checks that every field is in its range.
     ///
     /// # Errors
-    /// The first field that is not, with its value and range.
+    /// The first field that is out of range, with its value and range.
     pub fn validate(&self) -> Result<(), SamplingError> {
         let error = |field, value: f32, range| {
             Err(SamplingError {
@@ -318,7 +317,7 @@ impl Sampling {
                 range,
             })
         };
-        // Written so that NaN fails every comparison and is refused.
+        // Written such that NaN fails every comparison and is refused.
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
             return error("repetition_penalty", self.repetition_penalty, "above 0");
         }
@@ -355,21 +354,21 @@ impl Sampling {
     }
 }
 
-/// What ends the output before `max_tokens`.
+/// Conditions that end the output before `max_tokens`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stop {
-    /// Texts that end the output, wherever token boundaries fall. Of several the one that is
+    /// Texts that end the output, also across token boundaries. Of several, the one that is
     /// complete first counts.
     pub strings: Vec<String>,
     /// Tokens that end the output, besides the model's own.
     pub tokens: Vec<u32>,
-    /// Whether to go on after the model's own end tokens.
+    /// Whether to continue after the model's own end tokens.
     pub ignore_eos: bool,
-    /// Whether the text of what ended the output is part of it.
+    /// Whether the output's text includes the stop string, or the text of the token, that ended it.
     pub include_stop_string: bool,
-    /// Nothing of the above ends the output before it has so many tokens: tokens that would are not
-    /// chosen, and stop strings that are complete by then do not count. Where nothing else can be
-    /// chosen, as under a grammar that is complete, the output ends all the same. At most
+    /// The output does not end by these conditions before it has so many tokens: end and stop
+    /// tokens are not chosen, and a stop string that is complete by then does not count. The output
+    /// ends earlier if no other token can be chosen, as under a complete grammar. At most
     /// `max_tokens`.
     pub min_tokens: usize,
 }

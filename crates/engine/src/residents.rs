@@ -1,19 +1,19 @@
-//! Which adapter is in which slot of the backend.
+//! The resident adapters and their slots in the backend.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use multigraft_model::{AdapterHash, Backend, BackendError, ReadyAdapter, Slot};
 
-/// The resident adapters: admitted when a sequence first needs them, released when no sequence
-/// does.
+/// The resident adapters. An adapter is admitted when a sequence first needs it, and released when
+/// no sequence does.
 #[derive(Debug, Default)]
 pub(crate) struct Residents {
     slots: BTreeMap<AdapterHash, Slot>,
 }
 
 impl Residents {
-    /// The slot of an adapter, which is made resident if it is not.
+    /// The slot of an adapter, which is made resident first if it is not yet.
     pub(crate) fn slot(
         &mut self,
         backend: &mut dyn Backend,
@@ -27,7 +27,7 @@ impl Residents {
         Ok(slot)
     }
 
-    /// Lets every other adapter go.
+    /// Releases every adapter that is not in `needed`.
     pub(crate) fn keep(&mut self, backend: &mut dyn Backend, needed: &BTreeSet<AdapterHash>) {
         self.slots.retain(|hash, slot| {
             let keep = needed.contains(hash);
@@ -38,7 +38,7 @@ impl Residents {
         });
     }
 
-    /// In the order of their hashes.
+    /// Hashes of the resident adapters, in ascending order.
     pub(crate) fn hashes(&self) -> impl Iterator<Item = AdapterHash> {
         self.slots.keys().copied()
     }

@@ -1,4 +1,4 @@
-//! Who computes how many rows in the next step.
+//! The scheduling policy: how many rows of which sequences the next step computes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,31 +12,30 @@ use crate::fair::Shares;
 use crate::limits::EngineLimits;
 use crate::sequence::Sequence;
 
-/// The most rows of a step whose logits are wanted for the prompt's log-probabilities: each is as
-/// wide as the vocabulary, so a whole step of them would be hundreds of megabytes.
+/// The most rows of a step whose logits are wanted for log-probabilities of prompts. A row of
+/// logits is as wide as the vocabulary, so a whole step of them could take hundreds of megabytes.
 const SCORED_ROWS: usize = 64;
 
 /// All sequences.
 #[derive(Default)]
 pub(crate) struct Queues {
-    /// First those that were preempted, in the order that they were admitted in; then those that
-    /// were not started yet, in the order that they came in.
+    /// Preempted sequences in the order of their admission, then sequences that were never started
+    /// in the order of their arrival.
     pub(crate) waiting: VecDeque<Sequence>,
-    /// Those that hold KV blocks, in the order that they were admitted in, those in the background
-    /// last.
+    /// Sequences that hold KV blocks, in the order of their admission; background sequences last.
     pub(crate) running: Vec<Sequence>,
 }
 
 /// Rows that a running sequence computes in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
-    /// Its place in [`Queues::running`].
+    /// Index of the sequence in [`Queues::running`].
     pub(crate) index: usize,
-    /// How many of its remaining rows; at least one.
+    /// How many of the sequence's remaining rows, at least 1.
     pub(crate) rows: usize,
 }
 
-/// How many sequences left, and why.
+/// How many sequences ended, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Departed {
     pub(crate) finished: u64,
@@ -50,9 +49,9 @@ pub(crate) struct Scheduler {
     shares: Shares,
     step_tokens: usize,
     max_running: usize,
-    /// Times that a sequence gave way to an older one.
+    /// How many times a sequence was preempted.
     pub(crate) preemptions: u64,
-    /// Rows that were not computed since the cache had them.
+    /// Rows that were found in the prefix cache instead of being computed.
     pub(crate) cached_tokens: u64,
 }
 
@@ -74,21 +73,22 @@ impl Scheduler {
         }
     }
 
-    /// Takes a request that was accepted.
-    pub(crate) fn enter(&mut self, sequence: Sequence) {
-        self.shares.enter(sequence.share(), sequence.weight());
+    /// Queues an accepted request.
+    pub(crate) fn enqueue(&mut self, sequence: Sequence) {
+        self.shares.join(sequence.share(), sequence.weight());
         self.queues.waiting.push_back(sequence);
     }
 
-    /// The policy. Every sequence that generates computes its one row; what is left of the step
-    /// goes to prompts of those who run, first to those whose share was given least; and while rows
-    /// are left, waiting requests are admitted, again that of the share which was given least.
+    /// The policy. Every decoding sequence computes its one row. The remaining rows of the step go
+    /// to the prompts of running sequences, first to those of the share that was served least.
+    /// While rows remain, waiting requests are admitted, again from the share that was served
+    /// least.
     ///
-    /// While anybody else is there, those in the background compute nothing. They keep what they
-    /// have, until somebody else needs their place or their blocks.
+    /// Background sequences compute nothing while there is any other request. They keep their
+    /// blocks until another request needs these, or needs the slot of a running sequence.
     ///
-    /// `copy` copies the first positions of a block to another right away; `false` if that is
-    /// beyond it.
+    /// `copy` copies the first positions of a block to another at once, or returns `false` if the
+    /// backend cannot copy.
     pub(crate) fn schedule(&mut self, mut copy: impl FnMut(BlockCopy) -> bool) -> Vec<Chunk> {
         let background = self.all().all(Sequence::is_background);
         let awake = |sequence: &Sequence| sequence.is_background() == background;
@@ -122,10 +122,10 @@ impl Scheduler {
         chunks
     }
 
-    /// Finds a block for the next token of the running sequence at `index`, if it needs one: the
-    /// youngest give way until there is. `false` if it was itself the youngest.
+    /// Finds a block for the next token of the running sequence at `index`, if it needs one, by
+    /// preempting the youngest sequences. `false` if that preempted the sequence itself.
     ///
-    /// The oldest of all can always go on, since every request fits into the pool on its own.
+    /// The oldest sequence can always go on, because every request fits into the pool on its own.
     fn make_room(&mut self, index: usize) -> bool {
         while !self.queues.running[index].grow() {
             if !self.preempt_youngest() {
@@ -138,7 +138,8 @@ impl Scheduler {
         true
     }
 
-    /// The youngest of those that run gives its blocks back and waits. `false` if nobody runs.
+    /// Preempts the youngest running sequence: it releases its blocks and waits. `false` if none
+    /// runs.
     fn preempt_youngest(&mut self) -> bool {
         let Some(mut youngest) = self.queues.running.pop() else {
             return false;
@@ -149,16 +150,16 @@ impl Scheduler {
         true
     }
 
-    /// Lets one of those who wait run, if there are blocks for all its tokens: one that was
-    /// preempted, or else of the share that was given least the one of lowest priority, of equals
-    /// the oldest. Nobody overtakes it, and those in the background make room for all others. Its
-    /// place in [`Queues::running`].
+    /// Admits a waiting sequence, if there are blocks for all its tokens: a preempted one, or else
+    /// one of the share that was served least, with the lowest value of priority, and of these the
+    /// oldest. No other sequence is admitted before it. Background sequences make room for all
+    /// others. Returns its index in [`Queues::running`].
     fn admit(&mut self, background: bool, copy: &mut dyn FnMut(BlockCopy) -> bool) -> Option<usize> {
         let mut index = self.next(background)?;
         let cached = loop {
             let running = self.queues.running.len();
-            // A running sequence needs a new block once in so many steps as a block has tokens.
-            // Leaving blocks for one such step keeps the newcomer from being preempted right away.
+            // A running sequence needs a new block every `block_tokens` steps. Reserving the
+            // average need of one step keeps the newcomer from being preempted at once.
             let reserve = self.pool.needed(running);
             if running < self.max_running
                 && let Some(cached) = self.queues.waiting[index].admit(reserve, copy)
@@ -169,7 +170,7 @@ impl Scheduler {
             if background || !gives_way || !self.preempt_youngest() {
                 return None;
             }
-            // It stands before all others now.
+            // The preempted sequence is now the first in the queue, so the index moved by one.
             index += 1;
         };
         let next = &self.queues.waiting[index];
@@ -178,12 +179,12 @@ impl Scheduler {
         }
         self.cached_tokens += cached as u64;
         let running = &mut self.queues.running;
-        let place = running.partition_point(|sequence| sequence.is_background() <= background);
-        running.insert(place, self.queues.waiting.remove(index)?);
-        Some(place)
+        let position = running.partition_point(|sequence| sequence.is_background() <= background);
+        running.insert(position, self.queues.waiting.remove(index)?);
+        Some(position)
     }
 
-    /// Which of those who wait is next, among those in the background or among all others.
+    /// Index of the waiting sequence to admit next, among background sequences or among all others.
     fn next(&self, background: bool) -> Option<usize> {
         let waiting = self.queues.waiting.iter().enumerate();
         let waiting = waiting.filter(|(_, sequence)| sequence.is_background() == background);
@@ -191,26 +192,26 @@ impl Scheduler {
             return Some(preempted);
         }
         let served = |(_, sequence): &(usize, &Sequence)| self.shares.served(sequence.share());
-        // Of equals the first, here and below: a priority tells requests of one share apart and no
-        // shares.
+        // `min_by_key` returns the first of equals. Priorities order the requests of one share;
+        // they do not order shares.
         let (_, first) = waiting.clone().min_by_key(served)?;
         let share = first.share();
-        let its = waiting.filter(|(_, sequence)| sequence.share() == share);
-        let next = its.min_by_key(|(_, sequence)| sequence.priority())?;
+        let of_share = waiting.filter(|(_, sequence)| sequence.share() == share);
+        let next = of_share.min_by_key(|(_, sequence)| sequence.priority())?;
         Some(next.0)
     }
 
-    /// A running sequence was given a token.
+    /// Charges a generated token to the share of the running sequence at `index`.
     pub(crate) fn charge_token(&mut self, index: usize) {
         self.shares.charge_token(self.queues.running[index].share());
     }
 
-    /// Whether there is nothing to do.
+    /// Whether no sequence runs or waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.queues.running.is_empty() && self.queues.waiting.is_empty()
     }
 
-    /// Drops those that ended and those whose client hung up; their blocks are free.
+    /// Drops sequences that ended or whose client hung up, and frees their blocks.
     pub(crate) fn reap(&mut self) -> Departed {
         let mut departed = Departed::default();
         let shares = &mut self.shares;
@@ -229,25 +230,26 @@ impl Scheduler {
         departed
     }
 
-    /// Everyone.
+    /// All sequences, running or waiting.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Sequence> {
         self.queues.running.iter().chain(&self.queues.waiting)
     }
 
-    /// Everyone.
+    /// All sequences, running or waiting.
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Sequence> {
         self.queues.running.iter_mut().chain(&mut self.queues.waiting)
     }
 }
 
-/// What is left of a step.
+/// The rows that remain of a step.
 struct Left {
     rows: usize,
+    /// Rows that may have log-probabilities of prompts.
     scored: usize,
 }
 
 impl Left {
-    /// Gives a sequence as many rows as it needs and there are.
+    /// Gives a sequence as many rows as it needs and as remain.
     fn take(&mut self, index: usize, sequence: &Sequence) -> Option<Chunk> {
         let scored = sequence.wants_scores();
         let most = if scored {

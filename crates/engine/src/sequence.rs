@@ -1,4 +1,4 @@
-//! One request under way.
+//! A request that is being served.
 
 use std::time::Instant;
 
@@ -20,42 +20,41 @@ use crate::submission::Submission;
 use crate::vocabulary::Vocabulary;
 use crate::waiting::Permit;
 
-/// A prompt, what was generated after it, and how much of both the KV cache holds.
+/// A prompt, the tokens generated after it, and how many of both the KV cache holds.
 ///
-/// Prefill, decode and recomputation after a preemption are the same thing: positions
-/// `computed..tokens.len()` are to be computed, and when the last of them is, the next token is
-/// sampled.
+/// Prefill, decode and recomputation after a preemption are the same operation: positions
+/// `computed..tokens.len()` are computed, and after the last of them the next token is sampled.
 pub(crate) struct Sequence {
     pub(crate) id: RequestId,
     client: Client,
     adapter: Option<AdapterUse>,
     /// The position from which on the adapter applies.
     sets_in: usize,
-    /// Whose it is.
+    /// The share that it takes from.
     share: ShareId,
     weight: f32,
     priority: i64,
-    /// The prompt and the output.
+    /// The prompt, then the output.
     tokens: Vec<u32>,
-    /// How many of them are the prompt.
+    /// Length of the prompt.
     prompt: usize,
     max_tokens: usize,
-    /// Positions whose keys and values are in the blocks.
+    /// Number of positions whose keys and values are in the blocks.
     computed: usize,
-    /// How many of the prompt's were found in the cache when it was first admitted.
+    /// How many tokens of the prompt were found in the cache at the first admission.
     cached: Option<usize>,
     blocks: BlockTable,
     /// Its permit to wait, until it is started.
     permit: Option<Permit>,
     output: Output,
-    /// Until they were sent.
+    /// Kept until they were sent.
     prompt_scores: Option<PromptScores>,
-    /// Until it was sent.
+    /// Kept until it was sent.
     embedding: Option<Embedding>,
     times: Times,
 }
 
-/// When things happened.
+/// When the request passed its phases.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     submitted: Instant,
@@ -63,11 +62,11 @@ struct Times {
     first_token: Option<Instant>,
 }
 
-/// A step's result and what is needed to act on it.
+/// A step's outputs for one sequence, and what is needed to process them.
 pub(crate) struct Outcome<'a> {
-    /// The rows that were computed.
+    /// Number of rows that were computed.
     pub(crate) rows: usize,
-    /// What was returned of them.
+    /// Which outputs were wanted.
     pub(crate) wanted: Wanted,
     /// `[wanted, vocab]`.
     pub(crate) logits: &'a [f32],
@@ -96,7 +95,7 @@ impl Sequence {
         } = submission;
         let output = Output::new(&request, seed, vocabulary, workers);
         let used = request.adapter.as_ref();
-        // Those that are not invoked were refused.
+        // A prompt without the invocation was refused.
         let sets_in = used
             .and_then(|used| used.adapter.sets_in(&request.prompt))
             .unwrap_or(0);
@@ -127,12 +126,13 @@ impl Sequence {
         }
     }
 
-    /// What applies to the next rows: the base's before the adapter sets in.
+    /// The adapter of the next rows: none before the position from which on it applies.
     pub(crate) fn applied(&self) -> Option<&AdapterUse> {
         self.adapter.as_ref().filter(|_| self.computed >= self.sets_in)
     }
 
-    /// How many rows may be computed together: none are on both sides of where the adapter sets in.
+    /// The most rows of the next step, which do not cross the position from which on the adapter
+    /// applies.
     pub(crate) fn most_rows(&self) -> usize {
         match self.sets_in.checked_sub(self.computed) {
             None | Some(0) => self.remaining(),
@@ -148,7 +148,7 @@ impl Sequence {
         self.share
     }
 
-    /// Whether it is served only while nobody else wants anything.
+    /// Whether it is served only while there are no other requests.
     pub(crate) fn is_background(&self) -> bool {
         self.share.background
     }
@@ -158,12 +158,12 @@ impl Sequence {
         self.weight
     }
 
-    /// Its place among those of its share that wait.
+    /// Its priority among the waiting requests of its share; lower values come first.
     pub(crate) fn priority(&self) -> i64 {
         self.priority
     }
 
-    /// Prompt and output.
+    /// The prompt and the output.
     pub(crate) fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -176,7 +176,7 @@ impl Sequence {
         self.computed
     }
 
-    /// Rows that are to be computed before the next token is sampled.
+    /// Number of rows to compute before the next token is sampled.
     pub(crate) fn remaining(&self) -> usize {
         self.tokens.len() - self.computed
     }
@@ -185,11 +185,11 @@ impl Sequence {
         self.blocks.blocks()
     }
 
-    /// Takes blocks for all its tokens, with what the cache has of them; `None` and no blocks if
-    /// `reserve` would not be left. `copy` copies blocks if it can. Says how many positions need
-    /// not be computed.
+    /// Takes blocks for all its tokens, sharing those of a cached prefix. Returns how many
+    /// positions need not be computed, or `None`, without taking blocks, if fewer than `reserve`
+    /// blocks would remain. `copy` copies blocks if the backend can.
     pub(crate) fn admit(&mut self, reserve: usize, copy: &mut dyn FnMut(BlockCopy) -> bool) -> Option<usize> {
-        // The last row is always computed: the next token is drawn from its logits.
+        // The last row is always computed, because the next token is sampled from its logits.
         let reusable = if self.wants_scores() || self.wants_states() {
             0
         } else {
@@ -202,32 +202,32 @@ impl Sequence {
         Some(self.computed)
     }
 
-    /// Takes a block for its last token, if it needs one; `false` if there is none.
+    /// Takes a block for its last token, if it needs one. `false` if none is available.
     #[must_use]
     pub(crate) fn grow(&mut self) -> bool {
         self.blocks.grow(self.tokens.len())
     }
 
-    /// Gives its blocks back; what the cache does not keep is to be computed again. What was sent
-    /// stays sent.
+    /// Releases its blocks. Positions that the cache does not keep are computed again; tokens that
+    /// were sent are not sent again.
     pub(crate) fn preempt(&mut self) {
         self.blocks.clear();
         self.computed = 0;
     }
 
-    /// Whether every row's logits are wanted in the next step, not just the last one's.
+    /// Whether the logits of every row are wanted in the next step, not only the last.
     pub(crate) fn wants_scores(&self) -> bool {
         self.prompt_scores
             .as_ref()
             .is_some_and(|scores| scores.incomplete(self.prompt))
     }
 
-    /// Whether every row's hidden state is wanted.
+    /// Whether the hidden state of every row is wanted.
     fn wants_states(&self) -> bool {
         self.embedding.as_ref().is_some_and(Embedding::of_every_row)
     }
 
-    /// What is wanted of the next `rows` rows.
+    /// Which outputs of the next `rows` rows are wanted.
     pub(crate) fn wanted(&self, rows: usize) -> Wanted {
         if self.wants_scores() {
             Wanted::All
@@ -245,7 +245,7 @@ impl Sequence {
         self.times.started.is_some()
     }
 
-    /// It is admitted; says whether for the first time.
+    /// Notes that its computation begins. Returns whether it begins for the first time.
     pub(crate) fn start(&mut self, now: Instant) -> bool {
         if let Some(permit) = self.permit.take() {
             permit.start();
@@ -260,7 +260,7 @@ impl Sequence {
         true
     }
 
-    /// Asks whether its client hung up.
+    /// Checks whether its client hung up.
     pub(crate) fn poll_client(&mut self) {
         self.client.poll();
     }
@@ -269,26 +269,26 @@ impl Sequence {
         self.client.state()
     }
 
-    /// Ends it with an error.
+    /// Ends the request with an error.
     pub(crate) fn fail(&mut self, reason: &str) {
         tracing::warn!(request = %self.id, "failed: {reason}");
         self.client.send(Event::Failed(reason.to_owned()));
     }
 
-    /// Ends it because it asks for too much.
+    /// Ends the request because it asks for too much.
     fn refuse(&mut self, reason: &str) {
         tracing::info!(request = %self.id, "refused: {reason}");
         self.client.send(Event::Refused(reason.to_owned()));
     }
 
-    /// Ends it because somebody else wants it to.
+    /// Ends the request because another caller cancelled it.
     pub(crate) fn cancel(&mut self, reason: &str) {
         tracing::info!(request = %self.id, "cancelled: {reason}");
         self.client.send(Event::Cancelled(reason.to_owned()));
     }
 
-    /// Takes note of a step's result: scores of the prompt, and a token if all rows are computed.
-    /// Says whether one was generated.
+    /// Processes a step's outputs: scores of the prompt, and the next token if all rows are
+    /// computed. Returns whether a token was generated.
     pub(crate) fn advance(&mut self, outcome: Outcome<'_>) -> bool {
         match self.try_advance(outcome) {
             Ok(generated) => generated,
@@ -308,7 +308,7 @@ impl Sequence {
         }
     }
 
-    /// What computes it, as messages say it.
+    /// The adapter or the base, for messages.
     fn model(&self) -> String {
         match self.adapter_hash() {
             Some(hash) => format!("adapter {hash}"),

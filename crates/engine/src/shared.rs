@@ -1,4 +1,4 @@
-//! What the handles of an engine and its worker both see.
+//! State that the handles of an engine share with its worker.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,24 +10,24 @@ use crate::error::SubmitError;
 use crate::event::{RequestId, Sink};
 use crate::limits::EngineLimits;
 use crate::request::Request;
-use crate::stats::{Stats, UnderWay};
+use crate::stats::{CurrentStep, Stats};
 use crate::submission::Submission;
 use crate::waiting::WaitingRoom;
 
-/// What the handles and the worker both see. The worker writes `stats` once per step; nothing here
-/// is ever locked across a step.
+/// State that handles and worker share. The worker writes `stats` once per step. No lock is held
+/// across a step.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) limits: EngineLimits,
-    /// Requests that were accepted and not yet started.
+    /// Bounds the accepted requests that have not started.
     pub(crate) waiting: Arc<WaitingRoom>,
-    /// Set when no more requests are accepted; never cleared.
+    /// Set once no more requests are accepted; never cleared.
     pub(crate) closed: AtomicBool,
     clock: Clock,
     stats: Mutex<Stats>,
-    under_way: Mutex<Option<UnderWay>>,
+    current_step: Mutex<Option<CurrentStep>>,
     next_id: AtomicU64,
-    /// Where the seeds of requests without one come from; keyed at random by the standard library.
+    /// Source of seeds for requests without one; the standard library keys it at random.
     seeds: RandomState,
 }
 
@@ -38,30 +38,29 @@ impl Shared {
             closed: AtomicBool::new(false),
             clock,
             stats: Mutex::default(),
-            under_way: Mutex::default(),
+            current_step: Mutex::default(),
             next_id: AtomicU64::new(0),
             seeds: RandomState::new(),
             limits,
         }
     }
 
-    /// The latest figures. A panic elsewhere leaves them as they were, so a poisoned lock is no
-    /// reason to fail.
+    /// The latest statistics. A panic leaves them consistent, so a poisoned lock is not an error.
     pub(crate) fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The step under way; likewise.
-    pub(crate) fn under_way(&self) -> MutexGuard<'_, Option<UnderWay>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The step that is being computed. A poisoned lock is not an error here either.
+    pub(crate) fn current_step(&self) -> MutexGuard<'_, Option<CurrentStep>> {
+        self.current_step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The clock that the engine goes by.
+    /// The clock of the engine.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Checks a request and gives it a permit to wait.
+    /// Checks a request, and gives it a permit to wait, an id and a seed.
     pub(crate) fn accept(
         &self,
         request: Request,

@@ -1,16 +1,16 @@
-//! Figures of the engine, for those who watch it.
+//! Statistics of the engine.
 
 use std::time::{Duration, Instant};
 
 use multigraft_model::{AdapterHash, StepTime};
 
-/// How many steps had how much of something.
+/// A histogram of a quantity of steps, such as their rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Steps by the first of [`Sizes::BOUNDS`] that is not less; those with more than any come
-    /// last.
+    /// Number of steps by the first of [`Sizes::BOUNDS`] that is not less than their size; larger
+    /// steps are counted last.
     pub steps: [u64; Self::BOUNDS.len() + 1],
-    /// What all of them had together.
+    /// Sum of the sizes of all steps.
     pub sum: u64,
 }
 
@@ -24,87 +24,84 @@ impl Sizes {
     }
 }
 
-/// Time of steps by what they computed. A step that computes prompts and answers at once is mixed:
-/// its rows share every pass over the weights, so nothing of its time is the one's or the other's.
+/// Time of steps by what they computed. The time of a mixed step cannot be divided into prefill and
+/// decode, because all its rows share each pass over the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepKinds {
-    /// Prompts alone.
+    /// Steps with prompts only.
     pub prefill: Duration,
-    /// Answers alone.
+    /// Steps with decoding sequences only.
     pub decode: Duration,
-    /// Both.
+    /// Steps with both.
     pub mixed: Duration,
 }
 
-/// The engine after its last step. Counters only grow. A client may hear of its end a moment before
-/// it is counted.
+/// The engine after its last step. Counters never decrease. A client may receive its final event a
+/// moment before the request is counted as ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Sequences that run, those in the background not counted.
+    /// Running sequences, without background sequences.
     pub running: usize,
-    /// Requests in the background that run or were taken from the queue.
+    /// Background requests that the engine has taken from its channel, running or waiting.
     pub background: usize,
-    /// Requests that have not been started, those in the background not counted.
+    /// Requests that have not started, without background requests.
     pub waiting: usize,
-    /// Sequences that were started and gave way to older ones; they resume before any other request
-    /// starts.
+    /// Preempted sequences. They resume before any other request starts.
     pub preempted: usize,
-    /// KV blocks in use.
+    /// KV blocks that sequences hold.
     pub blocks_used: usize,
-    /// KV blocks that are not in use, but kept for requests that begin like earlier ones.
+    /// KV blocks that only the prefix cache holds.
     pub blocks_cached: usize,
-    /// KV blocks.
+    /// Capacity of the KV cache, in blocks.
     pub blocks_total: usize,
-    /// Adapters that are resident, in the order of their hashes.
+    /// Resident adapters, in the order of their hashes.
     pub resident: Vec<AdapterHash>,
-    /// Steps that were computed.
+    /// Computed steps.
     pub steps: u64,
-    /// Time spent computing them.
+    /// Time spent computing steps.
     pub step_time: Duration,
-    /// The same time by what was computed.
+    /// The same time, by what the steps computed.
     pub step_kinds: StepKinds,
-    /// The same time by parts, as far as the backend measures them.
+    /// The same time, by parts of a step, as far as the backend measures them.
     pub step_parts: StepTime,
-    /// Time after steps, spent on choosing tokens and handing them on. Who waits for a grammar
-    /// waits here.
+    /// Time spent after steps on choosing tokens and sending events, including waits for grammars.
     pub sampling_time: Duration,
-    /// Rows of steps: tokens, one each.
+    /// Rows of steps; a row is one token.
     pub step_rows: Sizes,
     /// Sequences of steps.
     pub step_sequences: Sizes,
-    /// Rows that computed prompts (or recomputed a preempted sequence).
+    /// Rows of prompts, and of preempted sequences that were recomputed.
     pub prefill_rows: u64,
-    /// Rows that each computed one generated token's successor.
+    /// Rows of decoding sequences.
     pub decode_rows: u64,
-    /// Prompt tokens of requests that were started.
+    /// Prompt tokens of started requests.
     pub prompt_tokens: u64,
-    /// Tokens of prompts, and of sequences that were resumed, that were found in the prefix cache
-    /// and not computed.
+    /// Tokens of prompts and of resumed sequences that were found in the prefix cache instead of
+    /// being computed.
     pub cached_tokens: u64,
-    /// Tokens that were generated.
+    /// Generated tokens.
     pub generated_tokens: u64,
-    /// Times that a sequence gave way to an older one.
+    /// Number of preemptions.
     pub preemptions: u64,
     /// Requests that ended in [`Event::Finished`](crate::Event::Finished).
     pub finished: u64,
     /// Requests that ended in [`Event::Failed`](crate::Event::Failed) or
     /// [`Event::Refused`](crate::Event::Refused).
     pub failed: u64,
-    /// Requests whose client hung up, or that were ended by
-    /// [`Engine::cancel`](crate::Engine::cancel).
+    /// Requests whose client hung up, or that [`Engine::cancel`](crate::Engine::cancel) ended.
     pub cancelled: u64,
 }
 
-/// A step that has begun and not ended.
+/// A step that is being computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnderWay {
+pub struct CurrentStep {
     /// When it began.
     pub began: Instant,
-    /// Sequences that it computes; 0 until they are chosen.
+    /// Number of its sequences; 0 until they are chosen.
     pub sequences: usize,
-    /// Rows that it computes: tokens, one each.
+    /// Number of its rows; a row is one token.
     pub rows: usize,
-    /// Adapters that it applies.
+    /// Number of adapters that it applies.
     pub adapters: usize,
 }
 

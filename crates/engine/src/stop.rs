@@ -1,26 +1,27 @@
-//! Stop strings: found wherever token boundaries fall, and never shown in part.
+//! Stop strings: found across token boundaries, and never sent in part.
 
-/// Watches a text that arrives in pieces. What might be the beginning of a stop string is held back
-/// until the text that follows decides.
+/// Searches a text that arrives in pieces. Text that might be the beginning of a stop string is
+/// held back until the following text decides.
 ///
-/// Of several stop strings the one that is complete first wins, of those complete at the same
-/// character the longest: the text that is let through does not depend on where the pieces were
+/// Of several stop strings the one that is complete first wins; of those that are complete at the
+/// same character, the longest wins. The released text does not depend on where the pieces were
 /// cut.
 #[derive(Debug)]
 pub(crate) struct StopStrings {
     stops: Vec<String>,
     include: bool,
     held: String,
-    /// How many bytes of it came when no stop string counted: none that ends there does.
+    /// How many bytes of the held text came before stop strings count: one that ends there does not
+    /// count.
     passed: usize,
 }
 
 /// A stop string was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stopped {
-    /// The rest of the text: up to the stop string, or to its end where it is to be included.
+    /// The rest of the text, up to the stop string, or including it if it is to be included.
     pub(crate) text: String,
-    /// Which it was.
+    /// The stop string.
     pub(crate) stop: String,
 }
 
@@ -35,12 +36,12 @@ impl StopStrings {
         }
     }
 
-    /// Takes a piece; returns the text that is certain now to come before any stop string.
+    /// Adds a piece, and returns the text that is now certain to precede any stop string.
     pub(crate) fn push(&mut self, piece: &str) -> Result<String, Stopped> {
         self.held.push_str(piece);
         let found = self.stops.iter().filter_map(|stop| {
             // Occurrences may overlap: the first that ends late enough may begin within one that
-            // does not.
+            // ends too early.
             let mut starts = self.held.char_indices().map(|(start, _)| start);
             let start = starts.find(|&start| {
                 start + stop.len() > self.passed && self.held[start..].starts_with(stop.as_str())
@@ -58,14 +59,15 @@ impl StopStrings {
         Ok(self.let_through())
     }
 
-    /// Takes a piece in which no stop string may end; one that goes on from it may.
+    /// Adds a piece in which no stop string counts that ends in it. One that continues after it
+    /// counts.
     pub(crate) fn pass(&mut self, piece: &str) -> String {
         self.held.push_str(piece);
         self.passed = self.held.len();
         self.let_through()
     }
 
-    /// All of what is held that is not the beginning of a stop string.
+    /// Releases the held text that cannot be the beginning of a stop string.
     fn let_through(&mut self) -> String {
         let undecided = self
             .stops
@@ -78,13 +80,13 @@ impl StopStrings {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// What is held back. The text has ended, so it is no part of a stop string.
+    /// Releases all held text. The text has ended, so no stop string can follow from it.
     pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 }
 
-/// Length of the longest end of `text` that `stop` begins with, short of the whole `stop`.
+/// Length of the longest proper prefix of `stop` that `text` ends with.
 fn overlap(text: &str, stop: &str) -> usize {
     let lengths = stop.char_indices().map(|(at, _)| at).skip(1);
     lengths
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
     use crate::testing::cut;
 
-    /// `early` pieces come before stop strings count.
+    /// The first `early` pieces come before stop strings count.
     fn watch(pieces: &[String], early: usize, stops: &[String], include: bool) -> (String, Option<String>) {
         let mut watcher = StopStrings::new(stops.to_vec(), include);
         let (early, pieces) = pieces.split_at(early);
@@ -162,7 +164,7 @@ mod tests {
                 seen.push_str(piece);
                 let Ok(text) = watcher.push(piece) else { break };
                 shown.push_str(&text);
-                // Held back is only what a stop string begins with.
+                // Only prefixes of a stop string are held back.
                 let held = &seen[shown.len()..];
                 prop_assert!(held.is_empty() || stops.iter().any(|stop| stop.starts_with(held)));
             }

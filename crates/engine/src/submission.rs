@@ -1,4 +1,4 @@
-//! What the handles of an engine send to its worker.
+//! Commands that the handles of an engine send to its worker.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -11,25 +11,25 @@ use crate::fair::ShareId;
 use crate::request::Request;
 use crate::waiting::Permit;
 
-/// What a handle asks of the worker.
+/// A command to the worker.
 pub(crate) enum Command {
     Submit(Box<Submission>),
-    /// An adapter wants memory of the budget.
+    /// Give back idle KV memory that an adapter wants of the budget.
     MakeRoom,
-    /// End these requests with an event that gives the reason, and answer when all that they held
-    /// is free.
+    /// Cancel these requests with `reason`, and send to `done` when their blocks and adapters are
+    /// free.
     Cancel {
         requests: HashSet<RequestId>,
         reason: String,
         done: Sender<()>,
     },
-    /// End when everything accepted is done.
+    /// End when all accepted requests are done.
     Drain,
-    /// End now.
+    /// Fail all requests and end.
     Abort,
 }
 
-/// A request that was accepted.
+/// An accepted request.
 pub(crate) struct Submission {
     pub(crate) id: RequestId,
     pub(crate) request: Request,

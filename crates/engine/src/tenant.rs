@@ -1,12 +1,12 @@
-//! For whom requests are served, as far as the prefix cache is concerned.
+//! Tenants, which partition the prefix cache.
 
 use sha2::{Digest, Sha256};
 
-/// Requests of one tenant share the blocks of prompts that begin alike; nobody else's ever do, nor
-/// can anybody else tell by the time to the first token what this tenant's prompts begin with.
+/// Whose requests share the blocks of common prefixes. Requests of other tenants never share them,
+/// so nobody can learn from the time to the first token what another tenant's prompts begin with.
 ///
-/// It is the SHA-256 of whatever tells tenants apart, so secrets are not kept and every tenant
-/// takes as much memory.
+/// Stored as the SHA-256 of the tenant's name, so that secrets are not kept and every tenant takes
+/// the same memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenant([u8; 32]);
 
@@ -16,8 +16,8 @@ impl Tenant {
         Self(Sha256::digest(name).into())
     }
 
-    /// The part `part` of this tenant, which shares with nobody outside of it; without a part, the
-    /// tenant as a whole.
+    /// The part `part` of this tenant (`cache_salt`), whose requests share prefixes only with each
+    /// other; without a part, the tenant itself.
     #[must_use]
     pub fn parted(self, part: Option<Self>) -> Self {
         match part {

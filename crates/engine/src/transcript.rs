@@ -1,4 +1,4 @@
-//! The text of one output, as far as it may be shown.
+//! The text of one output, as far as it may be sent.
 
 use crate::request::Stop;
 use crate::stop::{StopStrings, Stopped};
@@ -18,15 +18,15 @@ impl Transcript {
         }
     }
 
-    /// The text that may be shown after this token. Stop strings that are complete `early` do not
-    /// count.
+    /// Adds a token, and returns the text that may be sent. A stop string that an `early` token
+    /// completes does not count.
     pub(crate) fn push(&mut self, id: u32, early: bool) -> Result<String, Stopped> {
         let piece = self.decoder.push(id);
         self.push_text(&piece, early)
     }
 
-    /// The text that was held back, at the end. The decoder may still have some, and a stop string
-    /// may be in it.
+    /// Returns the text that is still held back at the end. It includes the decoder's rest, in
+    /// which a stop string may be complete.
     pub(crate) fn finish(&mut self, early: bool) -> Result<String, Stopped> {
         let piece = self.decoder.finish();
         let text = self.push_text(&piece, early)?;

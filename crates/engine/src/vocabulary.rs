@@ -1,4 +1,4 @@
-//! What the engine must know of the tokenizer, as small traits: tests bring their own.
+//! What the engine needs of a tokenizer, as small traits that tests implement too.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use multigraft_text::{Detokenizer, Tokenizer};
 
 /// From tokens to text.
 pub(crate) trait Vocabulary: Send + Sync {
-    /// A decoder for one output, which goes on from a prompt; with the names of special tokens if
-    /// they are to be shown.
+    /// A decoder for one output, which continues a prompt. It includes the names of special tokens
+    /// if they are to be shown.
     fn decoder(&self, show_special: bool) -> Box<dyn Decoder>;
     /// The text of one token on its own.
     fn token_text(&self, id: u32) -> String;
-    /// Whether it is a special token, which has no text in an output.
+    /// Whether a token is special, so that it has no text in an output.
     fn is_special(&self, id: u32) -> bool;
     /// The tokens that end a turn.
     fn eos(&self) -> &[u32];
@@ -19,9 +19,9 @@ pub(crate) trait Vocabulary: Send + Sync {
 
 /// Turns tokens into text as they come.
 pub(crate) trait Decoder {
-    /// The text that is complete with this token; never half a character.
+    /// Adds a token, and returns the text that is complete with it, in whole characters.
     fn push(&mut self, id: u32) -> String;
-    /// What is left at the end.
+    /// Returns the rest of the text at the end of the output.
     fn finish(&mut self) -> String;
 }
 

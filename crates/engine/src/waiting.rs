@@ -1,4 +1,4 @@
-//! The bound on how many requests wait.
+//! The bound on waiting requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,44 +10,44 @@ use crate::clock::Clock;
 use crate::error::SubmitError;
 use crate::fair::ShareId;
 
-/// How many times as many may wait as of a single share.
+/// The queue of all shares together holds this many times the limit of one share.
 const SHARES: usize = 8;
 
-/// Counts the requests that wait to be started, wherever they are: in the channel or in the
-/// scheduler's queue. Each share has a bound of its own, so that whoever floods the queue finds it
-/// full before others do.
+/// Counts the requests that wait to be started, in the channel or in the scheduler's queue. Each
+/// share has a limit of its own, so that a share which floods the queue is refused before others
+/// are.
 #[derive(Debug)]
 pub(crate) struct WaitingRoom {
     occupied: Mutex<Occupied>,
-    /// Of a share.
+    /// The most waiting requests of one share.
     limit: usize,
     clock: Clock,
 }
 
 #[derive(Debug, Default)]
 struct Occupied {
-    /// All but those in the background, which wait for these.
+    /// All requests except background requests, which wait for these anyway.
     all: Queue,
-    /// Of those that have any.
+    /// The shares that have waiting requests.
     by_share: BTreeMap<ShareId, Queue>,
 }
 
-/// Requests that wait, and how fast they leave.
+/// A number of waiting requests, and the rate at which they leave the queue.
 #[derive(Clone, Copy, Debug, Default)]
 struct Queue {
     waiting: usize,
-    /// When the last one left.
+    /// When the last request left to be computed.
     left: Option<Instant>,
-    /// Between two that leave: a running mean.
+    /// Running mean of the time between two requests that leave.
     interval: Option<Duration>,
 }
 
-/// The newest interval's part in the running mean.
+/// Weight of the newest interval in the running mean.
 const NEWEST: f64 = 0.125;
 
 impl Queue {
-    /// One has left: to be computed, or because its client did, which says nothing of how fast the
-    /// others will.
+    /// Counts a request that left: `started` if it is computed, otherwise because its client hung
+    /// up, which says nothing about the rate.
     fn leave(&mut self, now: Instant, started: bool) {
         self.waiting -= 1;
         if started && let Some(left) = self.left.replace(now) {
@@ -58,15 +58,15 @@ impl Queue {
             });
         }
         if self.waiting == 0 {
-            // The time until the next one comes says nothing of how fast they leave.
+            // The time until the next request arrives says nothing about the rate.
             self.left = None;
         }
     }
 
-    /// How long it takes until all that wait will have left, at the rate at which they did; `None`
-    /// if too few have.
+    /// The time until all waiting requests will have left, at the recent rate; `None` if too few
+    /// have left to know it.
     fn time(&self, now: Instant) -> Option<Duration> {
-        // Nobody leaves at the moment: it takes longer than it did.
+        // If no request has left for longer than the mean, the rate has dropped.
         let idle = now.saturating_duration_since(self.left?);
         let interval = self.interval?.max(idle);
         Some(interval.saturating_mul(u32::try_from(self.waiting).unwrap_or(u32::MAX)))
@@ -82,14 +82,14 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// The request is computed from now on.
+    /// Says that the request is computed from now on.
     pub(crate) fn start(mut self) {
         self.started = true;
     }
 }
 
 impl WaitingRoom {
-    /// A room for `limit` requests of each share.
+    /// A queue bound of `limit` requests for each share.
     pub(crate) fn new(limit: usize, clock: Clock) -> Self {
         Self {
             occupied: Mutex::default(),
@@ -98,14 +98,17 @@ impl WaitingRoom {
         }
     }
 
-    /// Lets a request of `share` wait.
+    /// Gives a request of `share` a permit to wait.
+    ///
+    /// # Errors
+    /// If the limit of the share, or of all shares, is reached.
     pub(crate) fn acquire(room: &Arc<Self>, share: ShareId) -> Result<Permit, SubmitError> {
         let mut occupied = room.lock();
-        let its = occupied.by_share.get(&share).copied().unwrap_or_default();
+        let of_share = occupied.by_share.get(&share).copied().unwrap_or_default();
         let all = room.limit.saturating_mul(SHARES);
-        if its.waiting >= room.limit || (!share.background && occupied.all.waiting >= all) {
-            let (queue, limit) = match its.waiting >= room.limit {
-                true => (its, room.limit),
+        if of_share.waiting >= room.limit || (!share.background && occupied.all.waiting >= all) {
+            let (queue, limit) = match of_share.waiting >= room.limit {
+                true => (of_share, room.limit),
                 false => (occupied.all, all),
             };
             return Err(SubmitError::QueueFull {
@@ -125,7 +128,7 @@ impl WaitingRoom {
         })
     }
 
-    /// Adapters of those that wait, each once.
+    /// Adapters of waiting requests, each once.
     pub(crate) fn adapters(&self) -> Vec<AdapterHash> {
         let occupied = self.lock();
         let mut adapters: Vec<AdapterHash> = occupied
@@ -133,17 +136,17 @@ impl WaitingRoom {
             .keys()
             .filter_map(|share| share.adapter)
             .collect();
-        // In the order of shares, those of one adapter are neighbours.
+        // Shares are ordered by adapter first, so equal adapters are neighbours.
         adapters.dedup();
         adapters
     }
 
-    /// How many wait, those in the background not counted.
+    /// Number of waiting requests, without background requests.
     pub(crate) fn occupied(&self) -> usize {
         self.lock().all.waiting
     }
 
-    /// Nothing panics between two counts that belong together.
+    /// The counts. No panic can leave them inconsistent, so a poisoned lock is not an error.
     fn lock(&self) -> MutexGuard<'_, Occupied> {
         self.occupied.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,9 +159,9 @@ impl Drop for Permit {
         if !self.share.background {
             occupied.all.leave(now, self.started);
         }
-        if let Some(its) = occupied.by_share.get_mut(&self.share) {
-            its.leave(now, self.started);
-            if its.waiting == 0 {
+        if let Some(queue) = occupied.by_share.get_mut(&self.share) {
+            queue.leave(now, self.started);
+            if queue.waiting == 0 {
                 occupied.by_share.remove(&self.share);
             }
         }
@@ -212,13 +215,13 @@ mod tests {
             queue.leave(at(seconds), true);
         }
         assert_eq!(queue.time(at(7)), Some(Duration::from_secs(8 * 2)));
-        // Who gives up is no sign of speed.
+        // A request that was given up says nothing about the rate.
         queue.leave(at(7), false);
         assert_eq!(queue.time(at(7)), Some(Duration::from_secs(7 * 2)));
         queue.waiting += 1;
-        // Nobody left for ten seconds.
+        // No request has left for ten seconds.
         assert_eq!(queue.time(at(16)), Some(Duration::from_secs(8 * 10)));
-        // An idle night between is no interval.
+        // The idle night in between is not an interval.
         queue.waiting = 1;
         queue.leave(at(17), true);
         let night = 30_000;

@@ -1,4 +1,4 @@
-//! The engine's thread: one turn after the other, each with one step.
+//! The engine's thread: it takes commands and computes steps, in turns.
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashSet};
@@ -19,11 +19,11 @@ use crate::sampler::Scratch;
 use crate::scheduler::{Chunk, Scheduler};
 use crate::sequence::{Outcome, Sequence};
 use crate::shared::Shared;
-use crate::stats::{Stats, UnderWay};
+use crate::stats::{CurrentStep, Stats};
 use crate::submission::Command;
 use crate::vocabulary::Vocabulary;
 
-/// Owner of everything that changes while requests are served.
+/// Owns all state that changes while requests are served.
 pub(crate) struct Worker {
     backend: Box<dyn Backend>,
     vocabulary: Arc<dyn Vocabulary>,
@@ -33,7 +33,7 @@ pub(crate) struct Worker {
     scheduler: Scheduler,
     residents: Residents,
     draining: bool,
-    /// The threads of grammars, once there was one.
+    /// The threads for grammars, started with the first grammar.
     grammars: Option<Workers>,
     outputs: Outputs,
     scratch: Scratch,
@@ -67,12 +67,12 @@ impl Worker {
         worker
     }
 
-    /// Serves until there is no more to serve. A panic ends it with every live request failed;
-    /// those still in the channel fail when it is dropped.
+    /// Serves until the engine is to end. After a panic every live request fails; requests that are
+    /// still in the channel fail when the channel is dropped.
     pub(crate) fn run(mut self) {
         let outcome = catch_unwind(AssertUnwindSafe(|| while self.turn() {}));
         self.shared.closed.store(true, Ordering::Release);
-        *self.shared.under_way() = None;
+        *self.shared.current_step() = None;
         if let Err(panic) = outcome {
             let what = message(panic.as_ref());
             tracing::error!("the engine stopped: {what}");
@@ -80,19 +80,19 @@ impl Worker {
         }
     }
 
-    /// One turn; `false` when there is none to follow.
+    /// One turn: takes commands and computes at most one step. `false` when no turn is to follow.
     pub(crate) fn turn(&mut self) -> bool {
         if !self.take_commands() {
             return false;
         }
-        let mut step = UnderWay {
+        let mut step = CurrentStep {
             began: self.clock.now(),
             sequences: 0,
             rows: 0,
             adapters: 0,
         };
-        *self.shared.under_way() = Some(step);
-        self.drop_the_gone();
+        *self.shared.current_step() = Some(step);
+        self.drop_disconnected();
         let backend = &mut *self.backend;
         let chunks = self
             .scheduler
@@ -102,17 +102,17 @@ impl Worker {
         step.sequences = planned.len();
         step.rows = planned.iter().map(|planned| planned.rows).sum();
         step.adapters = self.residents.hashes().count();
-        *self.shared.under_way() = Some(step);
+        *self.shared.current_step() = Some(step);
         self.compute(&planned);
         self.reap();
         self.release_adapters();
         self.publish();
-        *self.shared.under_way() = None;
+        *self.shared.current_step() = None;
         true
     }
 
-    /// Takes what the handles sent; sleeps while there is nothing to do. `false` if the engine is
-    /// to end.
+    /// Takes the commands of the handles, and sleeps while no request is live. `false` if the
+    /// engine is to end.
     fn take_commands(&mut self) -> bool {
         loop {
             let idle = self.scheduler.is_idle();
@@ -129,7 +129,7 @@ impl Worker {
                         &*self.vocabulary,
                         &mut self.grammars,
                     );
-                    self.scheduler.enter(sequence);
+                    self.scheduler.enqueue(sequence);
                 }
                 Ok(Command::MakeRoom) => {
                     let backend = &mut *self.backend;
@@ -144,7 +144,7 @@ impl Worker {
                     done,
                 }) => {
                     self.cancel(&requests, &reason);
-                    // Who asked may have gone away.
+                    // The caller may not be waiting any more.
                     let _ = done.send(());
                 }
                 Ok(Command::Drain) => self.draining = true,
@@ -152,29 +152,29 @@ impl Worker {
                     self.fail_all("the server is shutting down");
                     return false;
                 }
-                // Without handles or orders it still serves what was accepted.
+                // Without handles or commands, accepted requests are still served.
                 Err(_) => return !idle,
             }
         }
     }
 
-    /// Frees what belongs to clients that hung up, before anything is computed for them.
-    fn drop_the_gone(&mut self) {
+    /// Drops requests whose clients hung up, before anything is computed for them.
+    fn drop_disconnected(&mut self) {
         self.scheduler.all_mut().for_each(Sequence::poll_client);
         self.reap();
     }
 
-    /// Ends requests, before anything more is computed for them.
+    /// Cancels requests, before anything more is computed for them.
     fn cancel(&mut self, requests: &HashSet<RequestId>, reason: &str) {
         let all = self.scheduler.all_mut();
         all.filter(|sequence| requests.contains(&sequence.id))
             .for_each(|sequence| sequence.cancel(reason));
-        self.drop_the_gone();
+        self.drop_disconnected();
         self.release_adapters();
         self.publish();
     }
 
-    /// Sees to it that every scheduled sequence's adapter is resident; fails those whose adapter
+    /// Makes the adapter of every scheduled sequence resident, and fails sequences whose adapter
     /// the backend refuses.
     fn admit_adapters(&mut self, chunks: &[Chunk]) -> Vec<Planned> {
         let mut planned = Vec::with_capacity(chunks.len());
@@ -191,7 +191,7 @@ impl Worker {
         planned
     }
 
-    /// Computes the step and passes its results on.
+    /// Computes the step and hands its results to the sequences.
     fn compute(&mut self, planned: &[Planned]) {
         if planned.is_empty() {
             return;
@@ -224,7 +224,7 @@ impl Worker {
         }
     }
 
-    /// Counts a step that took `time`.
+    /// Counts a step that took `time` in the statistics.
     fn count(&mut self, planned: &[Planned], time: Duration) {
         let running = &self.scheduler.queues.running;
         let decoding = planned
@@ -250,7 +250,7 @@ impl Worker {
         stats.step_sequences.add(planned.len());
     }
 
-    /// Hands every sequence of the step its rows of the outputs.
+    /// Hands each sequence of the step its rows of the outputs.
     fn deliver(&mut self, planned: &[Planned], now: Instant) {
         let (mut logits, mut hidden) = (self.outputs.logits.as_slice(), self.outputs.hidden.as_slice());
         let limits = self.backend.limits();
@@ -264,15 +264,15 @@ impl Worker {
             } else {
                 self.stats.prefill_rows += rows as u64;
             }
-            let (its_logits, rest) = logits.split_at(wanted.logits(rows) * limits.vocab);
+            let (sequence_logits, rest) = logits.split_at(wanted.logits(rows) * limits.vocab);
             logits = rest;
-            let (its_hidden, rest) = hidden.split_at(wanted.hidden(rows) * limits.hidden);
+            let (sequence_hidden, rest) = hidden.split_at(wanted.hidden(rows) * limits.hidden);
             hidden = rest;
             let generated = sequence.advance(Outcome {
                 rows,
                 wanted,
-                logits: its_logits,
-                hidden: its_hidden,
+                logits: sequence_logits,
+                hidden: sequence_hidden,
                 now,
                 vocabulary: &*self.vocabulary,
                 scratch: &mut self.scratch,
@@ -284,7 +284,7 @@ impl Worker {
         }
     }
 
-    /// Drops those that ended.
+    /// Drops sequences that ended, and counts them.
     fn reap(&mut self) {
         let departed = self.scheduler.reap();
         self.stats.finished += departed.finished;
@@ -292,14 +292,14 @@ impl Worker {
         self.stats.cancelled += departed.gone;
     }
 
-    /// Lets go of adapters that no started sequence needs.
+    /// Releases adapters that no started sequence needs.
     fn release_adapters(&mut self) {
         let started = self.scheduler.all().filter(|sequence| sequence.was_started());
         let needed: BTreeSet<AdapterHash> = started.filter_map(Sequence::adapter_hash).collect();
         self.residents.keep(&mut *self.backend, &needed);
     }
 
-    /// Ends every live request with an error.
+    /// Fails every live request with `reason`.
     fn fail_all(&mut self, reason: &str) {
         self.scheduler
             .all_mut()
@@ -308,7 +308,7 @@ impl Worker {
         self.publish();
     }
 
-    /// Shows the figures to the handles.
+    /// Publishes the statistics to the handles.
     fn publish(&mut self) {
         let Scheduler { queues, pool, .. } = &self.scheduler;
         let foreground = |sequence: &&Sequence| !sequence.is_background();
@@ -331,17 +331,17 @@ impl Worker {
     }
 }
 
-/// Whether it computes what a generated token is followed by; else a prompt, or a sequence that
-/// resumes.
+/// Whether the sequence decodes in this step: its one row follows a generated token. Otherwise the
+/// rows are of a prompt, or of a preempted sequence that resumes.
 fn decodes(planned: &Planned, sequence: &Sequence) -> bool {
     planned.rows == 1 && sequence.computed() >= sequence.prompt_tokens()
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
-    let said = panic
+    let message = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    said.unwrap_or("an internal error").to_owned()
+    message.unwrap_or("an internal error").to_owned()
 }

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use multigraft_engine::UnderWay;
+use multigraft_engine::CurrentStep;
 use tokio::time::sleep;
 
 use crate::state::{AppState, Shared};
@@ -16,15 +16,15 @@ use crate::state::{AppState, Shared};
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The step that takes too long, if the one under way does.
-pub(crate) fn stuck(state: &AppState) -> Option<UnderWay> {
-    let under_way = state.engine.under_way()?;
+pub(crate) fn stuck(state: &AppState) -> Option<CurrentStep> {
+    let under_way = state.engine.current_step()?;
     (under_way.began.elapsed() > state.limits.step_time).then_some(under_way)
 }
 
 /// Logs when a step is stuck, and when it ended after all.
 pub(crate) async fn watch(state: Shared) {
     let state = Arc::downgrade(&state);
-    let mut known: Option<UnderWay> = None;
+    let mut known: Option<CurrentStep> = None;
     loop {
         sleep(PERIOD).await;
         // It does not keep a server in memory that is gone.
@@ -34,7 +34,7 @@ pub(crate) async fn watch(state: Shared) {
             tracing::warn!(within = ?ended.began.elapsed(), "the step that was stuck has ended");
         }
         if let Some(found) = found.filter(|found| known.is_none_or(|known| found.began != known.began)) {
-            let UnderWay {
+            let CurrentStep {
                 began,
                 sequences,
                 rows,

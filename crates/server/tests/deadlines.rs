@@ -177,7 +177,7 @@ async fn a_step_that_does_not_end_makes_the_server_unready_until_it_does() {
         );
         // It lives: a restart would lose what may yet come.
         assert_eq!(server.get("/health").await.status, 200);
-        let under_way = server.engine.under_way().unwrap();
+        let under_way = server.engine.current_step().unwrap();
         assert_eq!(
             (under_way.sequences, under_way.rows, under_way.adapters),
             (1, 1, 0)
@@ -186,7 +186,7 @@ async fn a_step_that_does_not_end_makes_the_server_unready_until_it_does() {
     };
     let (answered, ()) = tokio::join!(asking, watching);
     assert_eq!(answered.json()["choices"][0]["text"], "xyz");
-    while server.engine.under_way().is_some() {
+    while server.engine.current_step().is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(server.get("/ready").await.status, 200);

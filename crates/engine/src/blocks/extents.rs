@@ -1,4 +1,4 @@
-//! Extents: neighbouring blocks that take memory from the budget together, and give it back
+//! Extents: neighbouring blocks whose memory is taken from the budget, and returned to it,
 //! together.
 
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use multigraft_model::{BlockId, Limits, MemoryBudget};
 
 use crate::clock::Clock;
 
-/// What the prefix cache leaves of the budget where it could take it all: one of so many parts.
+/// The prefix cache leaves this fraction of the budget free: one part of so many.
 const SPARE: usize = 16;
 
 /// Which blocks have memory.
 #[derive(Debug)]
 pub(super) struct Extents {
-    /// Blocks of one; the last may have fewer.
+    /// Blocks of an extent; the last extent may have fewer.
     size: usize,
-    /// Memory of one.
+    /// Memory of an extent, in bytes.
     bytes: usize,
-    /// All blocks there could be.
+    /// Number of blocks of all extents.
     blocks: usize,
     extents: Vec<Extent>,
     budget: Arc<MemoryBudget>,
@@ -28,26 +28,26 @@ pub(super) struct Extents {
 #[derive(Clone, Debug)]
 struct Extent {
     has_memory: bool,
-    /// Blocks of it that tables hold.
+    /// How many of its blocks tables hold.
     held: usize,
-    /// When the last of them was let go.
+    /// When a block of it was last released.
     used: Option<Instant>,
 }
 
 impl Extents {
-    /// Those of a backend, of which the budget's floor has memory from the beginning; all of them
-    /// if the budget has no bounds.
+    /// The extents of a backend. The budget's floor has memory from the beginning, or all extents
+    /// if the budget has no bound.
     pub(super) fn new(limits: &Limits, budget: Arc<MemoryBudget>, clock: Clock) -> Self {
         let size = limits.extent.max(1);
         let bytes = size * limits.block_bytes;
         let count = limits.blocks.div_ceil(size);
-        let of_floor = budget.floor().checked_div(bytes).unwrap_or(count);
-        let theirs = match budget.total() {
+        let floor = budget.floor().checked_div(bytes).unwrap_or(count);
+        let with_memory = match budget.total() {
             usize::MAX => count,
-            _ => of_floor,
+            _ => floor,
         };
         let extent = |index| Extent {
-            has_memory: index < theirs,
+            has_memory: index < with_memory,
             held: 0,
             used: None,
         };
@@ -61,19 +61,19 @@ impl Extents {
         }
     }
 
-    fn of(&mut self, block: BlockId) -> &mut Extent {
+    fn extent(&mut self, block: BlockId) -> &mut Extent {
         &mut self.extents[block.0 as usize / self.size]
     }
 
-    /// A table holds a block that none held.
+    /// Counts a block that no table held and one holds now.
     pub(super) fn hold(&mut self, block: BlockId) {
-        self.of(block).held += 1;
+        self.extent(block).held += 1;
     }
 
-    /// No table holds a block any more.
-    pub(super) fn let_go(&mut self, block: BlockId) {
+    /// Counts a block that no table holds any more.
+    pub(super) fn release(&mut self, block: BlockId) {
         let now = self.clock.now();
-        let extent = self.of(block);
+        let extent = self.extent(block);
         extent.held -= 1;
         extent.used = Some(now);
     }
@@ -81,18 +81,19 @@ impl Extents {
     /// The blocks of an extent.
     pub(super) fn members(&self, index: usize) -> impl Iterator<Item = BlockId> + use<> {
         let first = index * self.size;
-        // Ids are 32 bits wide, as the pool saw to.
+        // The pool has at most as many blocks as ids of 32 bits.
         (first..(first + self.size).min(self.blocks)).map(|id| BlockId(id as u32))
     }
 
     /// All blocks that have memory.
     pub(super) fn with_memory(&self) -> impl Iterator<Item = BlockId> {
         let extents = self.extents.iter().enumerate();
-        let theirs = extents.filter(|(_, extent)| extent.has_memory);
-        theirs.flat_map(|(index, _)| self.members(index))
+        let with_memory = extents.filter(|(_, extent)| extent.has_memory);
+        with_memory.flat_map(|(index, _)| self.members(index))
     }
 
-    /// Takes memory for some more blocks, if the budget has any and there are such.
+    /// Takes memory for another extent, if there is one without memory and the budget has enough.
+    /// Returns its blocks.
     pub(super) fn take(&mut self) -> Option<impl Iterator<Item = BlockId> + use<>> {
         let index = self.extents.iter().position(|extent| !extent.has_memory)?;
         if !self.budget.take_for_kv(self.bytes) {
@@ -102,15 +103,16 @@ impl Extents {
         Some(self.members(index))
     }
 
-    /// The same, as long as enough is left for a load not to have to ask for it.
+    /// The same, but only while the budget keeps enough free memory that a load need not ask for
+    /// it.
     pub(super) fn take_spare(&mut self) -> Option<impl Iterator<Item = BlockId> + use<>> {
         let left = self.budget.total() / SPARE;
         let is_spare = self.budget.free_for_kv() >= self.bytes.saturating_add(left);
         if is_spare { self.take() } else { None }
     }
 
-    /// Asks for memory for `blocks` more, which adapters have.
-    pub(super) fn ask(&self, blocks: usize) {
+    /// Asks adapters for the memory of `blocks` more blocks.
+    pub(super) fn request(&self, blocks: usize) {
         let without = self.extents.iter().filter(|extent| !extent.has_memory).count();
         let lacking = blocks.div_ceil(self.size).min(without);
         if lacking > 0 {
@@ -118,26 +120,28 @@ impl Extents {
         }
     }
 
-    /// Extents that nobody holds anything of and nobody did since `unused_since`, those first that
-    /// were not used for longest: as many as make `bytes`, but for the floor.
-    pub(super) fn unused(&self, bytes: usize, unused_since: Option<Instant>) -> Vec<usize> {
+    /// Extents of which no block is held, nor was since `unused_since`, in least recently used
+    /// order: as many as have `bytes`, without going below the floor.
+    pub(super) fn idle(&self, bytes: usize, unused_since: Option<Instant>) -> Vec<usize> {
         let with_memory = self.extents.iter().filter(|extent| extent.has_memory).count();
         let floor = self.budget.floor().div_ceil(self.bytes.max(1));
         let most = with_memory.saturating_sub(floor);
         let extents = self.extents.iter().enumerate();
-        let unused = extents.filter(|(_, extent)| {
+        let idle = extents.filter(|(_, extent)| {
             let older = |since| extent.used.is_none_or(|used| used < since);
             extent.has_memory && extent.held == 0 && unused_since.is_none_or(older)
         });
-        let mut unused: Vec<(Option<Instant>, usize)> =
-            unused.map(|(index, extent)| (extent.used, index)).collect();
-        // Of those that were never used, those that are used last.
-        unused.sort_unstable_by_key(|&(used, index)| (used, std::cmp::Reverse(index)));
+        let mut idle: Vec<(Option<Instant>, usize)> =
+            idle.map(|(index, extent)| (extent.used, index)).collect();
+        // Of extents that were never used, the highest first: the pool takes the lowest blocks
+        // first.
+        idle.sort_unstable_by_key(|&(used, index)| (used, std::cmp::Reverse(index)));
         let wanted = bytes.div_ceil(self.bytes.max(1)).min(most);
-        unused.into_iter().take(wanted).map(|(_, index)| index).collect()
+        idle.into_iter().take(wanted).map(|(_, index)| index).collect()
     }
 
-    /// Gives the memory of an extent back, whose blocks are all free; says which they are.
+    /// Returns the memory of an extent, whose blocks are all free, to the budget. Returns its first
+    /// block and how many blocks it has.
     pub(super) fn give_back(&mut self, index: usize) -> (BlockId, usize) {
         let extent = &mut self.extents[index];
         debug_assert!(extent.has_memory && extent.held == 0, "extent {index} is in use");

@@ -1,9 +1,11 @@
-//! KV blocks: who holds which. An allocation is a value; dropping it gives the blocks back.
+//! KV blocks and the sequences that hold them. A [`BlockTable`] is an allocation; dropping it frees
+//! its blocks.
 //!
-//! A full block may be held by several sequences that begin alike. What nobody holds any more but
-//! the prefix cache knows counts as free: it stays until a block is needed and no other is left.
+//! Several sequences with a common prefix may hold the same full block. A block that no sequence
+//! holds any more stays in the prefix cache, and counts as free: it is evicted when a block is
+//! needed and no other is left.
 //!
-//! Blocks have memory by [`extents`], which is taken from a budget that adapters take from too.
+//! Blocks get memory by [`extents`], from a budget that adapters take from too.
 
 mod extents;
 
@@ -26,32 +28,32 @@ pub(crate) struct BlockPool {
     total: usize,
     /// Positions that a block holds.
     block_tokens: usize,
-    /// Whether sequences share prefixes at all.
+    /// Whether sequences share prefixes.
     sharing: bool,
 }
 
-/// Every block is without memory, free, idle in the cache, or held.
+/// The state of all blocks: each has no memory, or is free, idle in the prefix cache, or held.
 #[derive(Debug)]
 struct Blocks {
-    /// Those that hold nothing of use. The first are taken first, so that the last extents are free
-    /// as a whole.
+    /// Blocks with memory and without contents. The lowest are taken first, so that the highest
+    /// extents stay free as a whole.
     free: BTreeSet<BlockId>,
-    /// How many tables hold each.
+    /// How many tables hold each block.
     holders: Vec<u32>,
     cache: PrefixCache,
     extents: Extents,
-    /// Blocks that tables hold.
+    /// Number of blocks that tables hold.
     held: usize,
 }
 
 impl Blocks {
-    /// Sees to it that `count` blocks can be had, those that only the cache knows included; takes
-    /// memory for them if need be.
+    /// Ensures that `count` blocks are available, including those that can be evicted from the
+    /// cache; takes memory for them if needed. Returns whether it succeeded.
     #[must_use]
     fn secure(&mut self, count: usize) -> bool {
         while self.available() < count {
             let Some(more) = self.extents.take() else {
-                self.extents.ask(count - self.available());
+                self.extents.request(count - self.available());
                 return false;
             };
             self.free.extend(more);
@@ -59,12 +61,12 @@ impl Blocks {
         true
     }
 
-    /// Blocks that can be had without more memory.
+    /// Number of blocks that can be taken without more memory.
     fn available(&self) -> usize {
         self.free.len() + self.cache.idle()
     }
 
-    /// A block that nobody else holds; none if all are held. What the cache knows is given up last.
+    /// Takes a block that no table holds; `None` if all are held. Cached blocks are evicted last.
     fn fresh(&mut self) -> Option<BlockId> {
         if self.free.is_empty()
             && let Some(more) = self.extents.take_spare()
@@ -85,7 +87,7 @@ impl Blocks {
             self.held += 1;
             self.extents.hold(block);
         }
-        self.cache.wake(block);
+        self.cache.hold(block);
     }
 
     fn release(&mut self, block: BlockId) {
@@ -95,18 +97,18 @@ impl Blocks {
             return;
         }
         self.held -= 1;
-        self.extents.let_go(block);
-        if !self.cache.rest(block) {
+        self.extents.release(block);
+        if !self.cache.release(block) {
             self.free.insert(block);
         }
     }
 }
 
 impl BlockPool {
-    /// The blocks of a backend, with or without a prefix cache. All are free; they take memory from
-    /// `budget`.
+    /// A pool of a backend's blocks, all of them free, with or without a prefix cache. Blocks take
+    /// memory from `budget`.
     pub(crate) fn new(limits: &Limits, sharing: bool, budget: Arc<MemoryBudget>, clock: Clock) -> Self {
-        // Ids are 32 bits wide; a backend has far fewer.
+        // Ids have 32 bits; backends have far fewer blocks.
         let total = limits.blocks.min(u32::MAX as usize);
         let limits = Limits {
             blocks: total,
@@ -132,32 +134,33 @@ impl BlockPool {
         self.total
     }
 
-    /// Blocks that `tokens` positions take.
+    /// Number of blocks that `tokens` positions need.
     pub(crate) fn needed(&self, tokens: usize) -> usize {
         tokens.div_ceil(self.block_tokens)
     }
 
-    /// Blocks that tables hold.
+    /// Number of blocks that tables hold.
     pub(crate) fn used(&self) -> usize {
         self.shared.borrow().held
     }
 
-    /// Blocks that nobody holds and the cache knows.
+    /// Number of blocks in the prefix cache that no table holds.
     pub(crate) fn cached(&self) -> usize {
         self.shared.borrow().cache.idle()
     }
 
-    /// Gives back memory that an adapter wants and no table needs, cached blocks included, and
-    /// calls `forget` for each extent of it with its first block and how many they are.
+    /// Returns memory that an adapter wants to the budget, from extents that no table holds a block
+    /// of; their cached blocks are evicted. Calls `forget` with the first block and the number of
+    /// blocks of each such extent.
     pub(crate) fn make_room(&self, mut forget: impl FnMut(BlockId, usize)) {
         let blocks = &mut *self.shared.borrow_mut();
         let Some(want) = blocks.extents.budget().wanted_of_kv() else {
             return;
         };
-        for index in blocks.extents.unused(want.bytes, want.unused_since) {
+        for index in blocks.extents.idle(want.bytes, want.unused_since) {
             for block in blocks.extents.members(index) {
                 if blocks.cache.is_idle(block) {
-                    // What follows a block lies anywhere.
+                    // The blocks that follow a block in the cache may lie in any extent.
                     blocks.free.extend(blocks.cache.evict_path(block));
                 }
             }
@@ -170,7 +173,7 @@ impl BlockPool {
         blocks.extents.budget().answer();
     }
 
-    /// A table without blocks, for a sequence of `lineage`.
+    /// An empty table for a sequence of `lineage`.
     pub(crate) fn table(&self, lineage: impl Into<Lineage>) -> BlockTable {
         BlockTable {
             blocks: Vec::new(),
@@ -185,23 +188,23 @@ impl BlockPool {
 #[derive(Debug)]
 pub(crate) struct BlockTable {
     blocks: Vec<BlockId>,
-    /// How many of them, from the first, are in the cache. Never written to again, since others may
-    /// hold them too.
+    /// How many of the blocks, from the first on, are in the prefix cache. They are never written
+    /// to again, because other tables may hold them too.
     cached: usize,
     lineage: Lineage,
     pool: BlockPool,
 }
 
-/// What a table has when it was filled.
+/// The cached prefix that [`BlockTable::fill`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Prefix {
-    /// Positions that its blocks hold already.
+    /// Number of positions whose keys and values the table's blocks hold already.
     pub(crate) positions: usize,
-    /// What would hold some more after them.
+    /// A copy that would add some more positions.
     pub(crate) copy: Option<BlockCopy>,
 }
 
-/// Copying a block's first positions makes them those of another.
+/// A copy of a block's first positions to another block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockCopy {
     pub(crate) from: BlockId,
@@ -210,11 +213,11 @@ pub(crate) struct BlockCopy {
 }
 
 impl BlockTable {
-    /// Gives an empty table blocks for all `tokens`: of the first `reusable` of them, which are
-    /// fewer, those that the cache has. If `reserve` blocks would not be left then, takes none and
-    /// says `None`.
+    /// Gives an empty table blocks for all `tokens`. Those of a cached prefix of the first
+    /// `reusable` tokens (fewer than all) are shared. Returns `None`, and takes no blocks, if fewer
+    /// than `reserve` blocks would remain available.
     ///
-    /// What is to be copied has to be before the next step.
+    /// A copy in the result has to be made before the next step.
     pub(crate) fn fill(&mut self, tokens: &[u32], reusable: usize, reserve: usize) -> Option<Prefix> {
         let mut blocks = self.pool.shared.borrow_mut();
         let found = if self.pool.sharing {
@@ -222,7 +225,7 @@ impl BlockTable {
         } else {
             Default::default()
         };
-        // Those that somebody holds cost nothing; the idle ones are among those that are available.
+        // Blocks that some table holds are free of charge; idle ones count as available.
         let held = found.blocks.iter().filter(|&&block| !blocks.cache.is_idle(block));
         let taken = self.pool.needed(tokens.len()) - held.count();
         if !blocks.secure(taken + reserve) {
@@ -246,8 +249,8 @@ impl BlockTable {
         })
     }
 
-    /// Makes room for `tokens` positions in all. If the pool has too few blocks, takes none and
-    /// says `false`.
+    /// Extends the table to hold `tokens` positions in all. Returns `false`, and takes no blocks,
+    /// if the pool has too few.
     #[must_use]
     pub(crate) fn grow(&mut self, tokens: usize) -> bool {
         let more = self.pool.needed(tokens).saturating_sub(self.blocks.len());
@@ -259,9 +262,9 @@ impl BlockTable {
         true
     }
 
-    /// Lets others share the full blocks of `computed`, the tokens whose keys and values the table
-    /// holds. A block that the cache has from somebody else takes the place of its own: their
-    /// contents are the same to the bit.
+    /// Adds the full blocks of `computed`, the tokens whose keys and values the table holds, to the
+    /// prefix cache. A block that the cache already has from another table replaces the table's
+    /// own, because their contents are the same to the bit.
     pub(crate) fn share(&mut self, computed: &[u32]) {
         if !self.pool.sharing {
             return;
@@ -271,20 +274,20 @@ impl BlockTable {
         for tokens in computed.chunks_exact(size).skip(self.cached) {
             let before = self.cached.checked_sub(1).map(|before| self.blocks[before]);
             let parent = self.lineage.parent(self.cached, before, size);
-            let own = &mut self.blocks[self.cached];
-            if let Some(twin) = blocks.cache.insert(parent, tokens, *own) {
+            let block = &mut self.blocks[self.cached];
+            if let Some(twin) = blocks.cache.insert(parent, tokens, *block) {
                 blocks.hold(twin);
-                blocks.release(*own);
-                *own = twin;
+                blocks.release(*block);
+                *block = twin;
             }
             self.cached += 1;
         }
     }
 
-    /// Gives all blocks back.
+    /// Releases all blocks.
     pub(crate) fn clear(&mut self) {
         let mut blocks = self.pool.shared.borrow_mut();
-        // The last first: in the cache, those that others build on are to stay longest.
+        // The last first, so that the cache evicts a block before those that it builds on.
         while let Some(block) = self.blocks.pop() {
             blocks.release(block);
         }

@@ -3,20 +3,19 @@
 use super::exp::exp_of_minus;
 use super::row::{RUN, Row, distance};
 
-/// Tokens that may be drawn, in the order of their ids. Never empty once filled: the likeliest
-/// always stays.
+/// Tokens that may be drawn, in the order of their ids. Never empty once filled, because the
+/// likeliest token always stays.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     pub(super) ids: Vec<u32>,
-    /// How far each one's logit, divided by the temperature, is below that of the likeliest: 0 to
-    /// ∞.
+    /// The distance of each logit from the largest, divided by the temperature: 0 to ∞.
     pub(super) distances: Vec<f32>,
-    /// exp(-distance): proportional to the probability; 1 for the likeliest.
+    /// exp(-distance), proportional to the probability; 1 for the likeliest token.
     pub(super) weights: Vec<f32>,
 }
 
 impl Candidates {
-    /// Those whose logit is at least `limit`, which is at most the largest.
+    /// Takes the tokens whose logit is at least `limit`, which is at most the largest logit.
     pub(super) fn fill(&mut self, row: &Row<'_>, limit: f32, scale: f32) {
         let Self {
             ids,
@@ -33,7 +32,7 @@ impl Candidates {
         weights.extend(distances.iter().map(|&distance| exp_of_minus(distance)));
     }
 
-    /// Keeps those of which `keep` holds, given id, distance and weight.
+    /// Keeps the tokens for which `keep` holds, given id, distance and weight.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(u32, f32, f32) -> bool) {
         let mut kept = 0;
         for index in 0..self.ids.len() {
@@ -53,16 +52,15 @@ impl Candidates {
         self.weights.iter().map(|&weight| f64::from(weight)).sum()
     }
 
-    /// The one at `uniform` of the way, from 0 to 1, through the cumulative distribution in the
-    /// order of ids.
+    /// The token at `uniform`, in [0, 1), of the cumulative distribution in the order of ids.
     pub(super) fn draw(&self, uniform: f64) -> u32 {
         let weighted = self.ids.iter().copied().zip(self.weights.iter().copied());
         walk(weighted, uniform * self.total())
     }
 }
 
-/// The same over all tokens, none of which is written down: only the run in which the draw falls is
-/// looked at closely. `masses` is a buffer.
+/// Draws from all tokens without storing candidates: only the run into which the draw falls is
+/// walked token by token. `masses` is scratch memory.
 pub(super) fn draw_from_all(row: &Row<'_>, scale: f32, uniform: f64, masses: &mut Vec<f64>) -> u32 {
     masses.clear();
     masses.extend(row.masses(scale));
@@ -80,8 +78,8 @@ pub(super) fn draw_from_all(row: &Row<'_>, scale: f32, uniform: f64, masses: &mu
     walk((drawn as u32 * RUN as u32..).zip(weights), target - before)
 }
 
-/// Where the sum of weights first exceeds `target`; of those that have weight the last, if it never
-/// does.
+/// The token at which the sum of weights first exceeds `target`; the last token with any weight, if
+/// the sum never does.
 fn walk(weighted: impl Iterator<Item = (u32, f32)>, target: f64) -> u32 {
     let mut reached = 0.0;
     let mut last = 0;

@@ -1,21 +1,21 @@
-//! Exponentials of a whole vocabulary, made for the compiler to vectorise: the standard library's,
-//! one call per token, would cost more than the rest of the sampler.
+//! Exponentials for a whole vocabulary, in a form that the compiler vectorises. The standard
+//! library's function, called once per token, would cost more than the rest of the sampler.
 
-/// exp(-distance), for distances from 0 to ∞; within 2e-7 of it, relatively. Beyond 87 it is 0.
+/// exp(-distance) for distances from 0 to ∞, with a relative error below 2e-7; 0 for distances
+/// above 87.
 ///
-/// Halves (ln 2)·n are taken off until what is left is small enough for Taylor's series to the
-/// seventh power, whose remainder is then below 6e-9; the powers of two go into the exponent.
+/// Subtracts a multiple of ln 2, so that the remainder is small enough for a Taylor series to the
+/// seventh power, whose error is then below 6e-9. The power of two goes into the exponent.
 #[inline(always)]
 pub(super) fn exp_of_minus(distance: f32) -> f32 {
-    /// ln 2 in two parts, of which the first has so few digits that its products with n are exact.
+    /// ln 2 in two parts. The first has so few digits that its products with n are exact.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = (std::f64::consts::LN_2 - 355.0 / 512.0) as f32;
-    /// Adding 1.5·2²³ leaves no room for digits behind the point: it rounds, and the integer is in
-    /// the low bits.
+    /// Adding 1.5·2²³ rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const UNDERFLOW: f32 = 87.0;
 
-    // Not `min`, which looks out for what is not a number.
+    // Not `f32::min`, which handles NaN at extra cost.
     let x = -(if distance < UNDERFLOW { distance } else { UNDERFLOW });
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;

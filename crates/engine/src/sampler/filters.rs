@@ -1,26 +1,25 @@
-//! Which tokens may be drawn: temperature, then `top_k`, `top_p`, `min_p` and `typical_p`, each on
-//! what the one before has left, as in Hugging Face transformers.
+//! Which tokens may be drawn: temperature, then `top_k`, `top_p`, `min_p` and `typical_p`, each
+//! applied to what the previous filter left, as in Hugging Face transformers.
 //!
-//! Nothing is sorted but a handful. The first filter finds a limit below which no logit can pass,
-//! and only what is above it becomes a candidate; `top_p` and `typical_p` then sum candidates up by
-//! how far they are from the best, bin by bin, and look closely at the one bin in which enough is
-//! reached.
+//! The vocabulary is not sorted. The first filter finds a limit below which no logit can pass, and
+//! only logits above it become candidates. `top_p` and `typical_p` then add up the candidates in
+//! bins by their distance from the best, and sort only the bin in which the target is reached.
 
 use super::candidates::Candidates;
 use super::row::Row;
 use crate::request::Sampling;
 
-/// Of temperatures below this, draws are those of this one, unless logits differ by less than
-/// 1e-28.
+/// Lower temperatures are replaced by this one. The draws are the same unless logits differ by less
+/// than 1e-28.
 const COLDEST: f32 = 1e-30;
 
 /// Beyond this distance a weight is 0.
 const FARTHEST: f32 = 87.0;
 
-/// How likely, against the likeliest, those tokens are that `top_p` looks at first.
+/// `top_p` first considers tokens that are at least this likely, relative to the likeliest.
 const LIKELY: f64 = 1e-3;
 
-/// What logits' differences are multiplied by.
+/// The factor that turns differences of logits into distances: 1 / temperature.
 pub(super) fn scale(sampling: &Sampling) -> f32 {
     1.0 / sampling.temperature.max(COLDEST)
 }
@@ -30,7 +29,8 @@ pub(super) fn keep_all(sampling: &Sampling) -> bool {
     sampling.top_k.is_none() && sampling.top_p >= 1.0 && sampling.min_p <= 0.0 && sampling.typical_p >= 1.0
 }
 
-/// Fills `candidates` with the tokens that `sampling` leaves; at least one. `buffer` is one.
+/// Fills `candidates` with the tokens that pass the filters of `sampling`; at least one does.
+/// `buffer` is scratch memory.
 pub(super) fn apply(row: &Row<'_>, sampling: &Sampling, candidates: &mut Candidates, buffer: &mut Vec<f32>) {
     let scale = scale(sampling);
     let top_p = f64::from(sampling.top_p);
@@ -43,8 +43,8 @@ pub(super) fn apply(row: &Row<'_>, sampling: &Sampling, candidates: &mut Candida
         }
     } else if top_p < 1.0 {
         let total: f64 = row.masses(scale).sum();
-        // Tokens less likely than this cannot make up 1 - p even together, so the others reach p.
-        // But most often much fewer do.
+        // All tokens less likely than this together cannot have 1 - p, so the others reach p.
+        // Usually far fewer tokens do.
         let negligible = (1.0 - top_p) * total / row.logits().len() as f64;
         candidates.fill(row, lightest(row, negligible.max(LIKELY), scale), scale);
         if negligible < LIKELY && candidates.total() < top_p * total {
@@ -62,10 +62,11 @@ pub(super) fn apply(row: &Row<'_>, sampling: &Sampling, candidates: &mut Candida
     }
 }
 
-/// A logit below all whose weight is at least `weight` (and not 0), and hardly any other.
+/// A lower bound of the logits whose weight is at least `weight` (and not 0), as tight as rounding
+/// allows.
 fn lightest(row: &Row<'_>, weight: f64, scale: f32) -> f32 {
-    // Wider than float32 rounds: what should not pass is dropped by its weight later, or weighs
-    // next to nothing.
+    // Wider than the rounding of float32: tokens that pass wrongly are dropped by their weight
+    // later, or have almost no weight.
     const SLACK: f64 = 1e-5;
     let distance = (-weight.ln()).clamp(0.0, f64::from(FARTHEST)) * (1.0 + SLACK) + SLACK;
     let largest = f64::from(row.largest());
@@ -73,8 +74,8 @@ fn lightest(row: &Row<'_>, weight: f64, scale: f32) -> f32 {
     (limit as f32).next_down().clamp(f32::MIN, row.largest())
 }
 
-/// Keeps the likeliest whose weights reach `target`, of equals the lowest ids (Holtzman et al.
-/// 2020, arXiv 1904.09751).
+/// Keeps the likeliest tokens whose weights together reach `target`; of equals those with the
+/// lowest ids (Holtzman et al. 2020, arXiv 1904.09751).
 fn keep_top_p(candidates: &mut Candidates, target: f64) {
     let (limit, last) = reaching(&candidates.distances, &candidates.weights, target);
     let mut place = 0;
@@ -84,7 +85,7 @@ fn keep_top_p(candidates: &mut Candidates, target: f64) {
     });
 }
 
-/// Keeps those whose information content is nearest to the entropy and that together have
+/// Keeps the tokens whose information content is nearest to the entropy and that together have
 /// probability `p`.
 fn keep_typical(candidates: &mut Candidates, p: f64) {
     candidates.retain(|_, _, weight| weight > 0.0);
@@ -106,16 +107,15 @@ fn keep_typical(candidates: &mut Candidates, p: f64) {
     candidates.retain(|_, distance, _| surprise(distance) <= limit);
 }
 
-/// The last, in the order of keys and then of places, of those whose weights together reach
-/// `target`: its key and its place. The first of all, if its weight is enough; the last of all, if
-/// all are not.
+/// The key and the index of the element at which the sum of weights, in the order of keys and then
+/// of indices, reaches `target`; the last element if the sum of all does not.
 ///
-/// Keys are finite, not negative, and there is one.
+/// Keys are finite and not negative; there is at least one.
 fn reaching(keys: &[f32], weights: &[f32], target: f64) -> (f32, usize) {
     const BINS: usize = 512;
     let largest = keys.iter().fold(0.0, |a: f32, &b| if b > a { b } else { a });
     let scale = BINS as f32 / largest.max(f32::MIN_POSITIVE);
-    // Rounding makes no difference to what follows: the bins of greater keys are never lower.
+    // Rounding is harmless: a greater key never falls in a lower bin.
     let bin = |key: f32| ((key * scale) as u32 as usize).min(BINS - 1);
     let mut masses = [0.0_f64; BINS];
     let mut last = 0;

@@ -14,7 +14,7 @@ pub(crate) struct Logprobs<'a> {
 }
 
 impl<'a> Logprobs<'a> {
-    /// Passes over the whole row: only for who asked for log-probabilities.
+    /// Takes a pass over the whole row, so it is computed only for requests that want it.
     pub(crate) fn new(row: &'a Row<'a>) -> Self {
         let sum: f64 = row.masses(1.0).sum();
         Self {
@@ -23,8 +23,8 @@ impl<'a> Logprobs<'a> {
         }
     }
 
-    /// Of one token.
-    pub(crate) fn of(&self, id: u32) -> f32 {
+    /// The log-probability of a token.
+    pub(crate) fn logprob(&self, id: u32) -> f32 {
         self.of_logit(self.row.logits()[id as usize])
     }
 
@@ -32,18 +32,19 @@ impl<'a> Logprobs<'a> {
         (f64::from(logit) - self.normaliser) as f32
     }
 
-    /// The token's place among all of them, from 1, in the order of [`top`](Self::top).
+    /// The token's rank among all tokens, from 1, in the order of [`top`](Self::top).
     pub(crate) fn rank(&self, id: u32) -> usize {
-        let its = self.row.logits()[id as usize];
+        let logit_of_id = self.row.logits()[id as usize];
         let mut before = 0;
-        self.row.at_least(its, |ids, logits| {
-            let ahead = |&(&other, &logit): &(&u32, &f32)| logit > its || other < id;
-            before += ids.iter().zip(logits).filter(ahead).count();
+        self.row.at_least(logit_of_id, |ids, logits| {
+            let is_before = |&(&other, &logit): &(&u32, &f32)| logit > logit_of_id || other < id;
+            before += ids.iter().zip(logits).filter(is_before).count();
         });
         before + 1
     }
 
-    /// The `n` likeliest tokens with theirs, likeliest first, of equals the lowest id.
+    /// The `n` likeliest tokens with their log-probabilities, likeliest first; of equals the lowest
+    /// id first.
     pub(crate) fn top(&self, n: usize) -> Vec<(u32, f32)> {
         if n == 0 {
             return Vec::new();
@@ -53,7 +54,7 @@ impl<'a> Logprobs<'a> {
         self.row.at_least(limit, |ids, logits| {
             best.extend(ids.iter().copied().zip(logits.iter().copied()));
         });
-        // Stable: equals stay in the order of ids.
+        // The sort is stable: equals stay in the order of ids.
         best.sort_by(|a, b| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal));
         best.truncate(n);
         best.into_iter()

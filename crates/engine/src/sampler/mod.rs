@@ -1,8 +1,8 @@
 //! From a row of logits to a token.
 //!
-//! The draw for the n-th token of an output takes its random number from position n of the
-//! request's own ChaCha stream: what it gets depends on seed and n, not on what else was computed
-//! or how often.
+//! The draw of the n-th token of an output takes its random number from position n of the request's
+//! own ChaCha stream. It depends on the seed and n alone, not on what else was computed or how
+//! often.
 
 mod candidates;
 mod exp;
@@ -20,7 +20,7 @@ use candidates::{Candidates, draw_from_all};
 use penalties::Penalties;
 pub(crate) use row::Row;
 
-/// Logits that no token can be chosen from.
+/// Why no token can be chosen from a row of logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadLogits {
     #[error("the logit of token {0} is not a number")]
@@ -40,7 +40,7 @@ pub(crate) struct Scratch {
     buffer: Vec<f32>,
 }
 
-/// One sequence's way of choosing tokens.
+/// Chooses the tokens of one sequence.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     sampling: Sampling,
@@ -57,14 +57,14 @@ impl Sampler {
         }
     }
 
-    /// The seed of its draws.
+    /// The seed of the draws.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Chooses the `nth` token of the output, from 0. Does no more than the request asks for:
-    /// greedy is in the survey of the row already, only penalties and bias copy it, and without
-    /// filters nothing is written down.
+    /// Chooses the `nth` token of the output, from 0. It does only the work that the request needs:
+    /// the scan of the row has found the greedy token already, only penalties and bias copy the
+    /// row, and without filters no candidates are stored.
     pub(crate) fn choose(&self, nth: usize, row: &Row<'_>, scratch: &mut Scratch) -> u32 {
         if self.penalties.change_nothing() {
             return self.choose_from(nth, row, scratch);
@@ -79,8 +79,8 @@ impl Sampler {
         token
     }
 
-    /// The same among the tokens that are allowed, which are all if that is `None`, and not barred;
-    /// or among the barred if no other is allowed. `None` if none can be.
+    /// The same among the allowed tokens (`None`: all) that are not barred, or among the barred
+    /// ones if no other token is allowed. `None` if no token can be chosen.
     pub(crate) fn choose_within(
         &self,
         allowed: Option<&TokenSet>,
@@ -124,7 +124,7 @@ impl Sampler {
         token
     }
 
-    /// Chooses from logits that penalties and bias are in.
+    /// Chooses from logits to which penalties and bias are applied.
     fn choose_from(&self, nth: usize, row: &Row<'_>, scratch: &mut Scratch) -> u32 {
         let Scratch {
             candidates,
@@ -142,7 +142,7 @@ impl Sampler {
         }
     }
 
-    /// Takes note of a token of the output.
+    /// Counts a token of the output for penalties.
     pub(crate) fn note(&mut self, id: u32) {
         self.penalties.note(id);
     }

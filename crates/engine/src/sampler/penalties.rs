@@ -1,19 +1,18 @@
-//! What changes single logits: penalties for tokens that were there already, and the request's
-//! bias.
+//! Changes of single logits: penalties for tokens that occurred already, and the request's bias.
 
 use std::collections::HashMap;
 
 use crate::request::Sampling;
 
-/// A sequence's penalties and bias, with the counts that they need.
+/// A sequence's penalties and bias, and the counts of tokens that these need.
 #[derive(Debug)]
 pub(crate) struct Penalties {
     repetition: f32,
     frequency: f32,
     presence: f32,
     bias: Vec<(u32, f32)>,
-    /// How often each token occurs in the output; 0 for those that only the prompt has. Empty
-    /// without penalties.
+    /// How often each token occurs in the output; 0 for tokens that occur in the prompt alone.
+    /// Empty without penalties.
     counts: HashMap<u32, u32>,
 }
 
@@ -36,27 +35,27 @@ impl Penalties {
         self.repetition != 1.0 || self.frequency != 0.0 || self.presence != 0.0
     }
 
-    /// Whether logits stay as they are.
+    /// Whether all logits stay unchanged.
     pub(crate) fn change_nothing(&self) -> bool {
         !self.counts_matter() && self.bias.is_empty()
     }
 
-    /// Takes note of a token of the output.
+    /// Counts a token of the output.
     pub(crate) fn note(&mut self, id: u32) {
         if self.counts_matter() {
             *self.counts.entry(id).or_default() += 1;
         }
     }
 
-    /// The tokens whose logits it changes; some may come twice.
+    /// The tokens whose logits change; some may occur twice.
     pub(crate) fn tokens(&self) -> impl Iterator<Item = u32> {
         let biased = self.bias.iter().map(|&(id, _)| id);
         self.counts.keys().copied().chain(biased)
     }
 
-    /// Changes the logits. Finite ones stay finite, whatever the parameters.
+    /// Changes the logits. Finite logits stay finite, whatever the parameters.
     pub(crate) fn apply(&self, logits: &mut [f32]) {
-        // Tokens are changed one by one, so the map's order is of no consequence.
+        // Each token is changed independently, so the order of the map does not matter.
         for (&id, &count) in &self.counts {
             let Some(logit) = logits.get_mut(id as usize) else {
                 continue;
@@ -78,7 +77,7 @@ impl Penalties {
     }
 }
 
-/// Keeps an overflow from becoming an infinity.
+/// Clamps a logit to the finite range.
 fn finite(logit: f32) -> f32 {
     logit.clamp(f32::MIN, f32::MAX)
 }

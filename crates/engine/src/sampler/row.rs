@@ -1,7 +1,6 @@
-//! A row of logits, surveyed once: what everything else asks first is the largest logit of each run
-//! of them.
+//! A row of logits, scanned once for the largest logit (the peak) of each run of logits.
 //!
-//! Whoever looks for large logits then passes over the runs that have none. Nothing here sorts a
+//! A search for large logits skips the runs whose peak is too small. No operation sorts the
 //! vocabulary.
 
 use super::BadLogits;
@@ -10,24 +9,24 @@ use super::exp::exp_of_minus;
 /// Logits per peak.
 pub(super) const RUN: usize = 128;
 
-/// What the processor adds or compares side by side.
+/// Logits that the processor adds or compares in parallel.
 const LANES: usize = 16;
 
-/// A row of logits that are a distribution: finite, or -∞ for tokens that cannot be, but not for
-/// all.
+/// A row of logits that define a distribution: each is finite, or -∞ for an impossible token; at
+/// least one is finite.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
     logits: &'a [f32],
-    /// The largest of each [`RUN`].
+    /// The largest logit of each [`RUN`].
     peaks: Vec<f32>,
     largest: f32,
 }
 
 impl<'a> Row<'a> {
-    /// Surveys logits.
+    /// Scans logits.
     ///
     /// # Errors
-    /// If they are no distribution.
+    /// If they define no distribution.
     pub(crate) fn new(logits: &'a [f32]) -> Result<Self, BadLogits> {
         let mut nan = false;
         let mut peaks = Vec::with_capacity(logits.len().div_ceil(RUN));
@@ -40,7 +39,7 @@ impl<'a> Row<'a> {
             let first = logits.iter().position(|logit| logit.is_nan());
             return Err(BadLogits::NotANumber(first.unwrap_or(0)));
         }
-        let row = Self::of(logits, peaks);
+        let row = Self::with_peaks(logits, peaks);
         match row.largest {
             f32::INFINITY => Err(BadLogits::Infinite(row.argmax() as usize)),
             f32::NEG_INFINITY => Err(BadLogits::Nothing),
@@ -48,7 +47,8 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Of logits that differ from those of `self` at `changed` alone, and are numbers there.
+    /// The row of `logits`, which differ from those of `self` only at `changed`, where they are not
+    /// NaN.
     pub(super) fn changed<'b>(&self, logits: &'b [f32], changed: impl Iterator<Item = u32>) -> Row<'b> {
         let mut peaks = self.peaks.clone();
         for run in changed.map(|id| id as usize / RUN) {
@@ -57,10 +57,10 @@ impl<'a> Row<'a> {
                 *peak = self::peak(&rest[..rest.len().min(RUN)]).0;
             }
         }
-        Row::of(logits, peaks)
+        Row::with_peaks(logits, peaks)
     }
 
-    fn of(logits: &'a [f32], peaks: Vec<f32>) -> Self {
+    fn with_peaks(logits: &'a [f32], peaks: Vec<f32>) -> Self {
         let largest = peaks.iter().copied().fold(f32::NEG_INFINITY, larger);
         Self {
             logits,
@@ -77,7 +77,7 @@ impl<'a> Row<'a> {
         self.largest
     }
 
-    /// The likeliest token, of equals the lowest id.
+    /// The likeliest token; of equals the lowest id.
     pub(super) fn argmax(&self) -> u32 {
         let largest = |&logit: &f32| logit == self.largest;
         let run = self.peaks.iter().position(largest).unwrap_or(0);
@@ -85,15 +85,15 @@ impl<'a> Row<'a> {
         (run * RUN + within.unwrap_or(0)) as u32
     }
 
-    /// Passes on every token whose logit is at least `limit`, in the order of ids: run by run their
-    /// ids and logits.
+    /// Calls `take` with the ids and logits of all tokens whose logit is at least `limit`, run by
+    /// run in the order of ids.
     pub(super) fn at_least(&self, limit: f32, mut take: impl FnMut(&[u32], &[f32])) {
         let (mut ids, mut large) = ([0; RUN], [0.0; RUN]);
         let runs = self.peaks.iter().zip(self.logits.chunks(RUN)).enumerate();
         for (run, (_, logits)) in runs.filter(|(_, (peak, _))| **peak >= limit) {
             let mut kept = 0;
-            // Writes all and moves on past those that stay: which do is anybody's guess, the
-            // processor's too.
+            // Writes every logit and advances past those that stay, without branches, which the
+            // processor could not predict.
             for (id, &logit) in (run as u32 * RUN as u32..).zip(logits) {
                 ids[kept] = id;
                 large[kept] = logit;
@@ -105,7 +105,7 @@ impl<'a> Row<'a> {
 
     /// The `k`th largest logit, `k` at least 1; -∞ if there are fewer.
     pub(super) fn kth_largest(&self, k: usize, buffer: &mut Vec<f32>) -> f32 {
-        // Each peak is a logit: at least `k` of them are as large as the `k`th largest peak.
+        // Each peak is a logit, so at least `k` logits are as large as the `k`th largest peak.
         buffer.clear();
         buffer.extend_from_slice(&self.peaks);
         let enough = select(buffer, k).unwrap_or(f32::NEG_INFINITY);
@@ -114,28 +114,28 @@ impl<'a> Row<'a> {
         select(buffer, k).unwrap_or(f32::NEG_INFINITY)
     }
 
-    /// Σ exp(-distance) over each run, where logits' differences are multiplied by `scale`, above
-    /// 0, to be distances.
+    /// Σ exp(-distance) over each run. A distance is the difference to the largest logit times
+    /// `scale`, which is above 0.
     pub(super) fn masses(&self, scale: f32) -> impl Iterator<Item = f64> {
         let runs = self.logits.chunks(RUN);
         runs.map(move |run| mass(run, self.largest, scale))
     }
 }
 
-/// The `k`th largest, if there are so many.
+/// The `k`th largest value, or `None` if there are fewer.
 fn select(values: &mut [f32], k: usize) -> Option<f32> {
     let index = k.checked_sub(1).filter(|&index| index < values.len())?;
     let (_, kth, _) = values.select_nth_unstable_by(index, |a, b| b.total_cmp(a));
     Some(*kth)
 }
 
-/// How far a logit is below the largest, in units of the temperature: 0 to ∞.
+/// The distance of a logit from the largest, in units of the temperature: 0 to ∞.
 #[inline(always)]
 pub(super) fn distance(logit: f32, largest: f32, scale: f32) -> f32 {
     (largest - logit) * scale
 }
 
-/// One value from all lanes, half with half: in as few steps after each other as can be.
+/// Reduces all lanes to one value pairwise, which takes the fewest dependent steps.
 #[inline(always)]
 fn fold<T: Copy>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
     let mut width = LANES;
@@ -154,12 +154,12 @@ fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 
-/// The largest of a run, and whether one is not a number.
+/// The largest logit of a run, and whether the run has a NaN.
 fn peak(run: &[f32]) -> (f32, bool) {
     let (chunks, rest) = run.as_chunks::<LANES>();
     let mut largest = [f32::NEG_INFINITY; LANES];
     let mut nan = [0_u32; LANES];
-    // Without branches: almost always there is nothing to find.
+    // Without branches, because a NaN is very rare.
     for chunk in chunks {
         for ((largest, nan), &value) in largest.iter_mut().zip(&mut nan).zip(chunk) {
             *largest = larger(*largest, value);
@@ -173,8 +173,8 @@ fn peak(run: &[f32]) -> (f32, bool) {
     (fold(largest, larger), fold(nan, |a, b| a | b) != 0)
 }
 
-/// Σ exp(-distance) over a run. Lanes are added in float32, of which each gets a few terms; their
-/// sums in float64.
+/// Σ exp(-distance) over a run. Each lane adds a few terms in float32; the sums of lanes are added
+/// in float64.
 fn mass(run: &[f32], largest: f32, scale: f32) -> f64 {
     let (chunks, rest) = run.as_chunks::<LANES>();
     let mut lanes = [0.0_f32; LANES];

@@ -170,7 +170,7 @@ proptest! {
         let logprobs = Logprobs::new(&row);
         let mut sorted = naive(&logits, &Sampling::default());
         for &(id, probability) in &sorted {
-            prop_assert!((f64::from(logprobs.of(id)) - probability.ln()).abs() < 1e-4);
+            prop_assert!((f64::from(logprobs.logprob(id)) - probability.ln()).abs() < 1e-4);
         }
         sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let ids: Vec<u32> = sorted.iter().take(n).map(|&(id, _)| id).collect();
@@ -179,7 +179,7 @@ proptest! {
             prop_assert_eq!(logprobs.rank(id), index + 1);
         }
         prop_assert_eq!(top.iter().map(|&(id, _)| id).collect::<Vec<_>>(), ids);
-        prop_assert!(top.iter().all(|&(id, logprob)| logprob == logprobs.of(id)));
+        prop_assert!(top.iter().all(|&(id, logprob)| logprob == logprobs.logprob(id)));
     }
 
     #[test]

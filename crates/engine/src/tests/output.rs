@@ -195,7 +195,7 @@ fn logprobs_are_the_models_own_whatever_the_sampling() {
         let logits = logits_after(&tokens, None, 0, VOCAB);
         let row = Row::new(&logits).unwrap();
         let expected = Logprobs::new(&row);
-        assert_eq!(token.logprob, Some(expected.of(A)));
+        assert_eq!(token.logprob, Some(expected.logprob(A)));
         assert_eq!(token.top, expected.top(3));
         tokens.push(A);
     }
@@ -229,7 +229,7 @@ fn prompt_logprobs_tell_how_likely_each_token_was_after_those_before_it() {
         let logits = logits_after(&prompt[..position], Some((hash(1), 1.0_f32.to_bits())), 0, VOCAB);
         let row = Row::new(&logits).unwrap();
         let expected = Logprobs::new(&row);
-        assert_eq!(scored[position].logprob, Some(expected.of(prompt[position])));
+        assert_eq!(scored[position].logprob, Some(expected.logprob(prompt[position])));
         assert_eq!(scored[position].top, expected.top(2));
         let (its, rank) = (logits[prompt[position] as usize], scored[position].rank);
         let ahead = (0..)
