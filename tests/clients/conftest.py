@@ -1,4 +1,4 @@
-"""The clients, as their users make them."""
+"""Fixtures: the clients, created as their users create them."""
 
 import openai
 import pytest
@@ -12,7 +12,7 @@ def server(pytestconfig):
 
 @pytest.fixture(scope="session")
 def client(server):
-    # No retries: a test should see what the server answered first.
+    # No retries: a test should see the server's first answer.
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=600)
 
 

@@ -1,4 +1,7 @@
-"""LoRAX's client, run in an environment of its own: reads calls as JSON from stdin, one a line, and prints what each gave."""
+"""LoRAX's client, in an environment of its own.
+
+Reads calls from stdin, as JSON, one per line, and prints the result of each call.
+"""
 
 import json
 import sys

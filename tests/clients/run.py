@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""The server against the clients that people have: `openai`, `huggingface_hub`, `langchain-openai`, `litellm`; with --lorax PYTHON
-`lorax-client` and `text-generation`; with --node FOLDER `openai` for JavaScript; with --schemathesis PROGRAM what tries the OpenAPI document.
+"""Tests the server with clients that people use.
 
     python tests/clients/run.py target/debug/multigraft model.gguf [demo/adapters]
 
-starts the server on a free port of this machine, runs every test_*.py beside this file against it, stops it, and
-prints `N passed, N failed`. The arguments can also be given by name (--server, --model, --adapters).
+This command starts the server on a free port of this machine, runs every test_*.py beside this file
+against it, stops it, and prints `N passed, N failed`. The arguments can also be given by name
+(--server, --model, --adapters).
+
+The clients are `openai`, `huggingface_hub`, `langchain-openai` and `litellm`. --lorax PYTHON adds
+`lorax-client` and `text-generation`, --node FOLDER adds `openai` for JavaScript, and
+--schemathesis PROGRAM adds tests of the OpenAPI document.
 """
 
 import argparse
@@ -21,7 +25,7 @@ ROOT = HERE.parent.parent
 
 
 class Count:
-    """A pytest plugin that counts, and leaves the running server where conftest.py finds it."""
+    """A pytest plugin that counts results, and passes the running server to conftest.py."""
 
     def __init__(self, server, lorax, node, schemathesis):
         self.running = server

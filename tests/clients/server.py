@@ -1,4 +1,4 @@
-"""Starting the server, watching it, stopping it."""
+"""Starts, watches and stops the server."""
 
 import contextlib
 import json
@@ -11,11 +11,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-START_LIMIT = 180  # seconds; a slow disk and an unoptimised build take a while
+START_LIMIT = 180  # seconds; a slow disk and an unoptimised build need long
 
 
 class Server:
-    """The program on a free port of the loopback interface. A context manager."""
+    """The server on a free port of the loopback interface, as a context manager."""
 
     def __init__(self, server, model=None, adapters=None, flags=(), environment=None):
         self.paths = server, model, adapters
@@ -71,15 +71,15 @@ class Server:
             self.process.wait()
 
     def another(self, *flags, environment=None):
-        """A server of the same program and models with other flags."""
+        """A server of the same program and models, with other flags."""
         return Server(*self.paths, flags, environment)
 
     def alone(self, *flags, environment=None):
-        """A server of the same program, with what the flags say alone."""
+        """A server of the same program, with only these flags."""
         return Server(self.paths[0], flags=flags, environment=environment)
 
     def wait_until_closed(self):
-        """Returns once the server takes no more connections."""
+        """Returns once the server accepts no more connections."""
         deadline = time.monotonic() + 60
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
             while time.monotonic() < deadline:
@@ -93,17 +93,17 @@ class Server:
         return [self.base, *self.adapters]
 
     def get(self, path):
-        """The JSON at a path."""
+        """The JSON that the server answers at a path."""
         with urllib.request.urlopen(self.url + path, timeout=60) as response:
             return json.loads(response.read() or "null")
 
     def remove(self, adapter):
-        """Forgets an adapter."""
+        """Removes an adapter."""
         path = urllib.parse.quote(f"/v1/adapters/{adapter}")
         urllib.request.urlopen(urllib.request.Request(self.url + path, method="DELETE"), timeout=60).close()
 
     def wait_until(self, condition):
-        """The server's figures once they meet the condition."""
+        """Waits until the server's statistics meet the condition, and returns them."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             stats = self.get("/stats")

@@ -1,4 +1,4 @@
-"""Keys, with the client that people have."""
+"""API keys, with OpenAI's client."""
 
 import subprocess
 import tempfile
@@ -26,7 +26,7 @@ def test_a_key_for_one_adapter_knows_of_no_other(server):
     mine, other = server.adapters[:2]
     with tempfile.TemporaryDirectory() as data:
         with server.another("--data", data) as own:
-            # Until there is a key, everybody may do everything.
+            # Until the first key exists, the server accepts every request.
             key = secret(keys(server, data, "add", "acme", "--grant", mine))
             admin = secret(keys(server, data, "add", "boss", "--role", "admin"))
             deadline = time.monotonic() + 30
@@ -42,7 +42,7 @@ def test_a_key_for_one_adapter_knows_of_no_other(server):
             assert [model.id for model in acme.models.list()] == [mine]
             answer = acme.completions.create(model=mine, prompt="Once", max_tokens=3)
             assert answer.usage.completion_tokens == 3
-            # What it may not use is answered as what is not there, and no message names it.
+            # A forbidden model and an unknown one get the same answer, which names neither.
             errors = []
             for name in [other, own.base, "no-such-adapter"]:
                 with pytest.raises(openai.NotFoundError) as caught:

@@ -1,4 +1,4 @@
-"""Adapters that come and go, driven as vLLM's, SGLang's and our own users do, by plain HTTP."""
+"""Adapters that are added and removed by plain HTTP, on vLLM's, SGLang's and our own routes."""
 
 import json
 import signal

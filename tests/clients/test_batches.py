@@ -1,4 +1,4 @@
-"""`client.files` and `client.batches`: one result for every line, also if the process is killed in the middle."""
+"""`client.files` and `client.batches`: one result for every line, even if the process is killed."""
 
 import json
 import tempfile
@@ -15,7 +15,7 @@ def connect(server):
 
 
 def chats(models, count, **more):
-    """Lines of which every one has another prompt."""
+    """Lines of a batch, each with a different prompt."""
     return [
         {
             "custom_id": f"line {number}",

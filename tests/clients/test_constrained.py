@@ -1,4 +1,4 @@
-"""Constrained answers: what comes is what was asked for, whoever answers and however it was said."""
+"""Constrained answers: every model keeps to the constraint, in whatever field it is given."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from huggingface_hub.errors import ValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
 HELLO = [{"role": "user", "content": "Set the volume of the living room tv to 22 percent."}]
-# All of them are checked; a few hundred say as much on every change.
+# How many answers are checked. A few hundred are enough for every change.
 REQUESTS = int(os.environ.get("MULTIGRAFT_CONSTRAINED_REQUESTS", "200"))
 
 

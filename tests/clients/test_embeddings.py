@@ -1,4 +1,4 @@
-"""Embeddings by the official clients, on the real model."""
+"""Embeddings of the real model, with the official clients."""
 
 import math
 
@@ -13,7 +13,7 @@ TEXTS = [
 
 
 def embed(client, model, texts, **options):
-    # Unless told otherwise the client asks for base64, and decodes it.
+    # By default the client requests base64 and decodes it.
     answer = client.embeddings.create(model=model, input=texts, **options)
     assert [entry.index for entry in answer.data] == list(range(len(texts)))
     return [entry.embedding for entry in answer.data]
@@ -43,7 +43,7 @@ def test_every_adapter_embeds_its_own_way_together_as_alone(client, server):
 
 def test_floats_and_base64_are_the_same_numbers(client, server):
     plain = embed(client, server.base, TEXTS[:1], encoding_format="float")
-    # JSON's decimals are of the same 32-bit floats.
+    # The decimals in JSON stand for the same 32-bit floats.
     assert plain[0] == pytest.approx(embed(client, server.base, TEXTS[:1])[0], rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""`huggingface_hub`: InferenceClient, as for TGI."""
+"""`huggingface_hub`: InferenceClient, used as with TGI."""
 
 import pytest
 from huggingface_hub.errors import TextGenerationError, ValidationError
@@ -42,7 +42,7 @@ def test_prefill_and_alternatives(hub):
     assert "".join(token.text for token in details.prefill) == "The capital of France"
     assert details.prefill[0].logprob is None and details.prefill[1].logprob < 0
     assert [len(tokens) for tokens in details.top_tokens] == [3, 3]
-    # The client leaves these as it got them.
+    # The client passes these on unchanged.
     assert details.top_tokens[0][0]["id"] == details.tokens[0].id
 
 
@@ -52,7 +52,7 @@ def test_stop_return_full_text_truncate_and_seed(hub):
     stop = free[len(free) // 2 :][:3]
     end = free.index(stop) + len(stop)
     stopped = hub.text_generation(prompt, max_new_tokens=16, stop=[stop], details=True)
-    # As in TGI, what stopped the answer is part of it.
+    # As in TGI, the answer includes the stop string.
     assert stopped.generated_text == free[:end]
     assert stopped.details.finish_reason == "stop_sequence"
     assert hub.text_generation(prompt, max_new_tokens=4, return_full_text=True).startswith(prompt)
@@ -93,7 +93,7 @@ def test_chat_completion(hub, adapter):
 
 def test_hanging_up_in_the_middle_of_a_stream_frees_the_slot(hub, server):
     before = server.wait_until(lambda stats: stats["running"] == 0)
-    # A temperature this high never ends a turn by itself.
+    # At a temperature this high, the model never ends the turn itself.
     stream = hub.text_generation("Once", max_new_tokens=4000, stream=True, temperature=50.0)
     for _ in range(3):
         next(stream)

@@ -1,4 +1,4 @@
-"""Limits of keys, and keys over HTTP, with the client that people have."""
+"""Limits of keys, and keys over HTTP, with OpenAI's client."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from test_access import client, keys, secret
 
 @contextlib.contextmanager
 def guarded(server):
-    """A server of its own with an admin's key, and a client with that key."""
+    """A separate server with an admin key, and a client with that key."""
     with tempfile.TemporaryDirectory() as data, server.another("--data", data) as own:
         admin = client(own, secret(keys(server, data, "add", "boss", "--role", "admin")))
         deadline = time.monotonic() + 30
@@ -35,8 +35,8 @@ def complete(client, model, **more):
 
 
 def refused(client, model):
-    """The refusal of the first request that was too many, and how many came before it."""
-    # Some more than the limit: on a slow machine the minute goes on meanwhile.
+    """The error of the first refused request, and the number of requests before it."""
+    # Sends more than the limit, because it refills meanwhile on a slow machine.
     for before in range(100):
         try:
             complete(client, model)
@@ -46,7 +46,7 @@ def refused(client, model):
 
 
 def seconds(text):
-    """OpenAI's `120ms`, `1s`, `6m0s`."""
+    """The seconds of OpenAI's `120ms`, `1s`, `6m0s`."""
     if text.endswith("ms"):
         return float(text[:-2]) / 1000
     minutes, _, rest = text.rpartition("m")
@@ -55,7 +55,7 @@ def seconds(text):
 
 def test_the_clients_own_retry_outlasts_a_limit(server):
     with guarded(server) as (own, admin):
-        # So few that what was taken is not there again before the answer is.
+        # Limits so low that they do not refill before the answer ends.
         limits = {"requests_per_minute": 6, "tokens_per_minute": 60}
         made = admin.post("/keys", body={"name": "acme", "limits": limits}, cast_to=object)
         acme = client(own, made["secret"])
@@ -74,11 +74,11 @@ def test_the_clients_own_retry_outlasts_a_limit(server):
         assert 1 <= int(headers["retry-after"]) <= 10
         assert 50 < seconds(headers["x-ratelimit-reset-requests"]) <= 60
 
-        # As people make it, with two retries.
+        # The client's default, two retries.
         patient = openai.OpenAI(base_url=f"{own.url}/v1", api_key=made["secret"])
         answer = complete(patient, own.base)
         assert answer.retries_taken >= 1
-        # An admin's key has no limits, and hears of none.
+        # An admin key has no limits, so its answers have no headers about them.
         assert "x-ratelimit-limit-requests" not in complete(admin, own.base).headers
 
 
@@ -106,7 +106,7 @@ def test_a_key_is_made_used_rotated_and_deleted_over_http(server):
         with pytest.raises(openai.PermissionDeniedError):
             acme.get("/keys", cast_to=object)
 
-        # What is changed holds at once.
+        # A change takes effect at once.
         admin.patch("/keys/acme", body={"grants": [other]}, cast_to=object)
         assert [model.id for model in acme.models.list()] == [other]
 
@@ -129,7 +129,7 @@ def test_a_key_is_made_used_rotated_and_deleted_over_http(server):
             admin.post("/keys", body={"name": "acme"}, cast_to=object)
         assert "acme" in caught.value.message
 
-        # All of it is written down, and no secret.
+        # The audit log has every change, and no secret.
         log = (own.data / "audit.jsonl").read_text()
         lines = [json.loads(line) for line in log.splitlines()]
         assert [(line["by"], line["action"], line["outcome"]) for line in lines] == [

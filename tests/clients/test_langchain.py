@@ -22,7 +22,7 @@ class Review(BaseModel, extra="forbid"):
 
 @pytest.fixture
 def model(server):
-    """A chat model of that name; the likeliest token is taken at every step."""
+    """Creates a greedy chat model of a given name."""
 
     def make(name, **more):
         asked = dict(model=name, temperature=0, max_tokens=200, max_retries=0, **more)

@@ -1,4 +1,4 @@
-"""Starting with other settings, and stopping."""
+"""Starts with other settings, and stops."""
 
 import signal
 import urllib.error
@@ -35,7 +35,7 @@ def test_a_second_signal_cuts_them_off(server):
         )
         next(answer)
         own.process.send_signal(signal.SIGINT)
-        # The first has been heard once no new request is taken.
+        # Once the server accepts no new request, it has handled the first signal.
         own.wait_until_closed()
         own.process.send_signal(signal.SIGINT)
         assert own.process.wait(60) == 0
@@ -47,5 +47,5 @@ def test_a_full_queue_is_a_rate_limit_error(server):
         with pytest.raises(openai.RateLimitError) as caught:
             client.completions.create(model=own.base, prompt="Once", n=8, max_tokens=50)
         assert int(caught.value.response.headers["retry-after"]) >= 1
-        # Nothing of it stays behind.
+        # The refused request leaves nothing behind.
         own.wait_until(lambda stats: stats["running"] == stats["waiting"] == 0)

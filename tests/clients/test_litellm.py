@@ -1,9 +1,9 @@
-"""`litellm`: OpenAI's dialect as its proxies and libraries speak it."""
+"""`litellm`: OpenAI's dialect, as litellm's proxy and library speak it."""
 
 import json
 import os
 
-# It would fetch its list of prices from the internet when it is imported.
+# Without this, litellm downloads its price list when it is imported.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
@@ -11,13 +11,13 @@ import pytest
 
 from test_tools import HELLO, TOOLS, check_arguments
 
-# Of its own types.
+# litellm warns about its own types.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
 def ask(server):
-    """A completion of that model."""
+    """Requests a completion of a given model."""
 
     def ask(name, provider="openai", **asked):
         return litellm.completion(
@@ -32,7 +32,7 @@ def ask(server):
     return ask
 
 
-# `hosted_vllm` is what its users choose for servers that run adapters.
+# litellm's users choose `hosted_vllm` for servers that run adapters.
 @pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
 def test_whole_and_streamed_are_the_same(client, server, adapter, ask, provider):
     for name in (server.base, adapter):

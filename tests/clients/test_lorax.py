@@ -1,4 +1,4 @@
-"""Requests as LoRAX's users send them, by LoRAX's own client."""
+"""Requests of LoRAX's users, with LoRAX's own client."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ DRIVER = pathlib.Path(__file__).with_name("lorax_driver.py")
 
 @pytest.fixture
 def lorax(pytestconfig, server):
-    """Sends calls to the server and returns what the client made of the answers."""
+    """Sends calls to the server and returns the client's results."""
 
     def send(*calls):
         calls = "".join(json.dumps({"max_new_tokens": 24, **call}) + "\n" for call in calls)
@@ -43,7 +43,7 @@ def test_adapter_source_says_where_it_comes_from(server, lorax):
         {"prompt": PROMPT, "adapter_id": "topic", "adapter_source": "pbase"},
     )
     assert local["text"] == answer(server, "topic")[1]
-    # This server allows no part of the Hub.
+    # This server does not allow the Hub as a source.
     assert hub["error"] and "hf://acme/topic" in hub["message"], hub
     assert "adapter_source" in nonsense["message"], nonsense
     server.remove(path)

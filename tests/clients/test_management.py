@@ -1,4 +1,4 @@
-"""Managing the adapters of a running server over plain HTTP."""
+"""Manages the adapters of a running server over plain HTTP."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""One budget for adapters and for keys and values."""
+"""One memory budget for adapters and the KV cache."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,12 +19,12 @@ def complete(server, model, prompt, max_tokens, **extra):
 
 
 def answers(server, names):
-    """What each adapter generates, with the base."""
+    """The text that each of these models generates."""
     return {name: complete(server, name, "The weather today is", 12).choices[0].text for name in names}
 
 
 def flood(server, names):
-    """Long requests, many at once: more keys and values than there is memory for."""
+    """Many long requests at once, whose KV cache does not fit into memory."""
 
     def ask(seed):
         answer = complete(server, names[seed % len(names)], tokens(seed, 150), 80, ignore_eos=True)
@@ -36,7 +36,7 @@ def flood(server, names):
 
 def test_keys_and_values_and_adapters_make_room_for_each_other(server):
     expected = answers(server, [server.base, *server.adapters])
-    # The floor holds one context of 256 tokens, 5.6 MiB; all adapters take 9.
+    # The KV cache has at least one context of 256 tokens, 5.6 MiB. All adapters take 9 MiB.
     with server.another("--context", "256", "--memory", "20MiB") as own:
 
         def budget():
@@ -51,18 +51,17 @@ def test_keys_and_values_and_adapters_make_room_for_each_other(server):
 
         before = budget()
         assert len(resident()) == len(own.adapters)
-        # Idle adapters make room for sequences of the base, which all end as they should.
+        # Idle adapters make room for sequences of the base, which all finish as expected.
         assert flood(own, [own.base]) == [80] * 16
         after = budget()
         assert after["keys_and_values"] > before["keys_and_values"]
         assert after["adapters"] < before["adapters"], "no adapter made room"
         assert len(resident()) < len(own.adapters)
-        # What is kept for requests that begin alike makes room for adapters, and every answer is
-        # what it always was.
+        # The prefix cache makes room for adapters, and every answer stays the same.
         assert answers(own, [own.base, *own.adapters]) == expected
         assert len(resident()) == len(own.adapters)
         assert budget()["keys_and_values"] < after["keys_and_values"]
-        # All at once: adapters that run hold their memory, the others wait.
+        # Requests for all adapters at once: those that run hold their memory, the others wait.
         assert flood(own, own.adapters) == [80] * 16
         budget()
         assert answers(own, [own.base, *own.adapters]) == expected

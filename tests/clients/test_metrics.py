@@ -1,4 +1,4 @@
-"""`/metrics` as Prometheus' own parser reads it."""
+"""`/metrics`, read by Prometheus' own parser."""
 
 import urllib.request
 

@@ -1,4 +1,4 @@
-"""Many clients, many adapters, one batch: nobody notices the others."""
+"""Many clients and adapters in one batch do not affect each other."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,7 +27,7 @@ def test_32_requests_over_all_models_at_once_answer_as_they_do_alone(client, ser
     alone = [ask(request) for request in requests]
     with ThreadPoolExecutor(len(requests)) as pool:
         together = list(pool.map(ask, requests))
-    # To the last bit of every log-probability, not just the same words.
+    # Every log-probability is equal to the bit, not only the text.
     assert together == alone
     assert len({fingerprint for _, fingerprint, *_ in together}) == len(models)
 

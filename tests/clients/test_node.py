@@ -14,7 +14,7 @@ HELLO = [{"role": "user", "content": "The battery died after two days."}]
 
 @pytest.fixture
 def node(pytestconfig, server):
-    """Sends calls to the server and returns what the client made of the answers."""
+    """Sends calls to the server and returns the client's results."""
     if not pytestconfig.node_packages:
         pytest.skip("without --node there is no openai package for JavaScript")
 

@@ -42,8 +42,7 @@ def test_a_chat_stream_adds_up_to_the_whole_answer(client, server, adapter):
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         assert text == whole.choices[0].message.content
         last = chunks[-1]
-        # Not the whole of it: what the first request computed, the second finds in the prefix
-        # cache.
+        # Not the whole usage: the second request finds the first one's prompt in the prefix cache.
         assert last.choices == [] and last.usage.completion_tokens == whole.usage.completion_tokens
         assert last.usage.prompt_tokens == whole.usage.prompt_tokens
         reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
@@ -102,7 +101,7 @@ def test_chat_logprobs_are_probabilities_of_the_tokens(client, server):
     assert len(choice.logprobs.content) == 5
     for token in choice.logprobs.content:
         assert len(token.top_logprobs) == 3
-        # Greedy: the token is the likeliest.
+        # In greedy decoding, the chosen token is the likeliest.
         assert token.top_logprobs[0].token == token.token
         assert token.logprob == token.top_logprobs[0].logprob <= 0
         assert sum(math.exp(other.logprob) for other in token.top_logprobs) <= 1.0001

@@ -1,4 +1,4 @@
-"""`schemathesis`: every route is tried with what the OpenAPI document allows and with what it does not."""
+"""`schemathesis`: sends requests that the OpenAPI document allows, and others, to every route."""
 
 import json
 import pathlib
@@ -8,8 +8,9 @@ import urllib.request
 
 import pytest
 
-# No 5xx that is not described, nothing that breaks the document, and what it does not allow is
-# refused. That all it allows is accepted is not checked: it cannot say which models there are.
+# There is no undocumented 5xx, answers match the document, and requests that the document does not
+# allow are refused. Whether all allowed requests are accepted is not checked, because the document
+# cannot say which models are served.
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -24,15 +25,14 @@ def test_the_server_is_as_its_document_says(pytestconfig, server):
     if not pytestconfig.schemathesis:
         pytest.skip("without --schemathesis there is no program to try it")
     with tempfile.TemporaryDirectory() as data:
-        # Short contexts and answers: where a request does not say how many tokens, or as many as
-        # there is room for.
+        # Keeps contexts and answers short, for requests that give no number of tokens, or as many
+        # as fit.
         flags = ["--context", "256", "--default-max-tokens", "4", "--data", data]
         with server.another(*flags) as other:
             program = pathlib.Path(pytestconfig.schemathesis)
             with urllib.request.urlopen(f"{other.url}/openapi.json", timeout=60) as answer:
                 document = json.load(answer)
-            # A time that is chosen at random is mostly over before the answer is there, which is a
-            # 504 as it should be.
+            # A random timeout mostly ends before the answer is ready, which is a correct 504.
             for operation in (operation for path in document["paths"].values() for operation in path.values()):
                 parameters = operation.get("parameters", [])
                 parameters[:] = [one for one in parameters if one["name"] != "x-request-timeout"]

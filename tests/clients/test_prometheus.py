@@ -1,4 +1,7 @@
-"""A real Prometheus scrapes the server, and what deploy/ says to it and to Grafana is about metrics that there are."""
+"""A real Prometheus scrapes the server.
+
+The files for Prometheus and Grafana in deploy/ use only metrics that exist.
+"""
 
 import contextlib
 import json
@@ -19,7 +22,7 @@ DEPLOY = pathlib.Path(__file__).resolve().parent.parent.parent / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "multigraft.json"
 PROGRAMS = "prometheus", "promtool"
 START_LIMIT = 60  # seconds
-SCRAPE_LIMIT = 30  # seconds, of scrapes that are one second apart
+SCRAPE_LIMIT = 30  # seconds; there is one scrape per second
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, PROGRAMS)),
@@ -28,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Prometheus:
-    """Prometheus with a configuration file, on a free port of the loopback interface. A context manager."""
+    """Prometheus on a free port of the loopback interface, as a context manager."""
 
     def __init__(self, config, folder):
         with socket.socket() as probe:
@@ -75,7 +78,7 @@ class Prometheus:
         raise AssertionError(f"prometheus is not ready:\n{self.log_path.read_text()}")
 
     def api(self, path, **parameters):
-        """What its HTTP API answers."""
+        """The answer of Prometheus' HTTP API."""
         query = urllib.parse.urlencode(parameters)
         try:
             with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=60) as response:
@@ -84,12 +87,12 @@ class Prometheus:
             raise AssertionError(f"{path} {parameters}: {error.read().decode()}") from error
 
     def query(self, expression):
-        """The labels and values of an expression now."""
+        """The current labels and values of an expression."""
         result = self.api("query", query=expression)["result"]
         return [(series["metric"], float(series["value"][1])) for series in result]
 
     def wait_until(self, expression, condition):
-        """The labels and values of an expression once they meet the condition."""
+        """Waits until an expression meets the condition; returns its labels and values."""
         deadline = time.monotonic() + SCRAPE_LIMIT
         while time.monotonic() < deadline:
             result = self.query(expression)
@@ -118,14 +121,14 @@ def prometheus(server, client, tmp_path_factory):
 
 
 def families(server):
-    """What /metrics says, as Prometheus' own client reads it."""
+    """The metrics of /metrics, parsed by Prometheus' own client."""
     asked = urllib.request.Request(server.url + "/metrics", headers={"accept": "application/openmetrics-text"})
     with urllib.request.urlopen(asked, timeout=60) as response:
         return list(parser.text_string_to_metric_families(response.read().decode()))
 
 
 def promtool(*arguments, text=None):
-    """What `promtool` has to say; it fails where it finds fault."""
+    """The output of `promtool`; fails if `promtool` finds a fault."""
     done = subprocess.run(["promtool", *map(str, arguments)], input=text, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -156,8 +159,8 @@ def test_prometheus_counts_what_is_asked_between_two_scrapes(server, client, pro
 
 
 def test_promtool_finds_nothing_to_say_about_our_metrics(server):
-    # The older text format, which is all that it reads. vLLM's names are not ours to choose: it
-    # would not have their colon.
+    # promtool reads only the older text format. It would reject the colon in vLLM's names, which
+    # we cannot change.
     with urllib.request.urlopen(server.url + "/metrics", timeout=60) as response:
         lines = response.read().decode().splitlines(keepends=True)
     text = "".join(line for line in lines if not line.removeprefix("# TYPE ").removeprefix("# HELP ").startswith("vllm:"))
@@ -187,8 +190,8 @@ def test_metrics_and_labels_of_alerts_and_dashboard_exist(server, prometheus):
 
 
 def test_prometheus_computes_every_panel_of_the_dashboard(prometheus):
-    # Rates need two scrapes.
+    # A rate needs two scrapes.
     prometheus.wait_until("sum(rate(multigraft_steps_total[1m]))", bool)
     empty = [expression for expression in dashboard() if not prometheus.query(expression)]
-    # Of what has not happened to this server there are no series.
+    # Events that never happened on this server have no series.
     assert [expression for expression in empty if 'outcome!="finished"' not in expression] == []

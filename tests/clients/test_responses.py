@@ -1,4 +1,4 @@
-"""`client.responses`: the official client's types accept what comes, whole, streamed and parsed."""
+"""`client.responses`: the official client's types accept whole, streamed and parsed answers."""
 
 import json
 from typing import Literal

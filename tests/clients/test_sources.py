@@ -1,4 +1,7 @@
-"""Adapters from the Hugging Face Hub and from S3, both of this machine, and the base that an adapter was made for."""
+"""Adapters from a Hugging Face Hub and an S3 store on this machine.
+
+Also serves the base that an adapter was made for.
+"""
 
 import hashlib
 import http.server
@@ -17,7 +20,7 @@ BUCKET = "acme-adapters"
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """The Hub's file protocol for repositories that are folders of this machine."""
+    """The Hub's file protocol, for repositories that are folders on this machine."""
 
     def __init__(self, repositories):
         super().__init__(("127.0.0.1", 0), HubHandler)
@@ -75,7 +78,7 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def adapters(server):
-    """Where the adapters' folders are."""
+    """The folder that holds the adapters' folders."""
     return server.paths[2]
 
 
@@ -88,7 +91,7 @@ def hub(adapters):
 
 @pytest.fixture(scope="module")
 def s3(adapters):
-    """The environment in which an S3 with one adapter is found."""
+    """The environment variables of an S3 store with one adapter."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     moto.start()
     host, port = moto.get_host_and_port()
@@ -122,7 +125,7 @@ def test_an_adapter_of_the_hub_is_loaded_when_a_request_names_it(server, hub, tm
         assert answer(other, "hf://acme/topic") == answer(server, "topic")
         assert "hf://acme/topic" not in [model["id"] for model in other.get("/v1/models")["data"]]
     assert not any("evil" in path for path in hub.asked)
-    # What was fetched is where Hugging Face's own library finds it.
+    # Hugging Face's own library finds the downloaded files.
     found = huggingface_hub.hf_hub_download("acme/topic", FILES[1], cache_dir=tmp_path / "hub", local_files_only=True)
     assert found.startswith(str(tmp_path / "hub"))
 

@@ -1,4 +1,7 @@
-"""A chat template in an adapter's folder: what official clients get is what its text gets without any template."""
+"""A chat template in an adapter's folder.
+
+Official clients get the same answer as for the rendered text without a template.
+"""
 
 import json
 import shutil
@@ -8,7 +11,7 @@ import openai
 import pytest
 from huggingface_hub import InferenceClient
 
-# As `tokenizer_config.json` writes it; the last word is a special token of the base.
+# In the style of `tokenizer_config.json`. It ends in a special token of the base.
 TEMPLATE = (
     "{%- for message in messages %}{{ 'Q: ' + message['content'] + '\n' }}{%- endfor %}"
     "{%- if tools %}{{ tools | length }} tools\n{%- endif %}A:{{ eos_token }}"
@@ -19,7 +22,7 @@ ASKED = f"Q: {QUESTION}\nA:<|im_end|>"
 
 @pytest.fixture(scope="module")
 def own(server, tmp_path_factory):
-    """A server whose adapter `own` nobody has asked for yet, and its folder."""
+    """A server with the adapter `own`, which no request has used yet, and the adapter's folder."""
     folder = tmp_path_factory.mktemp("own") / "adapter"
     shutil.copytree(server.paths[2] / "topic", folder)
     named = [{"name": "default", "template": TEMPLATE}, {"name": "rag", "template": "{{ nothing }}"}]
@@ -48,7 +51,7 @@ def test_the_first_chat_and_all_others_are_in_the_adapters_own_words(own):
     assert said.choices[0].message.content == plain.choices[0].text
     response = client.responses.create(model="own", input=QUESTION, max_output_tokens=12, temperature=0)
     assert response.output_text == plain.choices[0].text
-    # The same weights in the base's words.
+    # The same weights with the base's template.
     topic = client.chat.completions.create(model="topic", messages=messages, **asked)
     assert topic.usage.prompt_tokens != chat.usage.prompt_tokens
 

@@ -1,4 +1,4 @@
-"""`text-generation`: TGI's own client for Python. It has no field for adapters, so it speaks to the base."""
+"""`text-generation`: TGI's own client for Python, with the base, as it has no field for adapters."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ DRIVER = pathlib.Path(__file__).with_name("text_generation_driver.py")
 
 @pytest.fixture
 def tgi(pytestconfig, server):
-    """Sends calls to the server and returns what the client made of the answers."""
+    """Sends calls to the server and returns the client's results."""
 
     def send(*calls):
         calls = "".join(json.dumps(call) + "\n" for call in calls)

@@ -1,4 +1,4 @@
-"""Tools: whatever a model calls is one of them, with arguments that its schema allows."""
+"""Tools: a model calls only the given tools, with arguments that their schemas allow."""
 
 import json
 
@@ -91,7 +91,7 @@ def test_a_stream_of_a_call_adds_up_to_the_same(client, server):
     assert parts[0].function.name == whole.function.name and parts[0].id
     assert len(parts) > 2 and all(part.index == 0 and not part.id for part in parts[1:])
     assert "".join(part.function.arguments for part in parts) == whole.function.arguments
-    # The official client puts them together as well.
+    # The official client can assemble the chunks, too.
     with client.chat.completions.stream(**asked) as stream:
         final = stream.get_final_completion()
     check(final.choices[0].message.tool_calls[0])

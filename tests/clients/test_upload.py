@@ -1,4 +1,4 @@
-"""Sending an adapter's files to a running server."""
+"""Uploads an adapter's files to a running server."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ def upload(server, name, folder, *flags):
 
 
 def post(server, path, files):
-    """What curl's `-F file=@…` sends."""
+    """Posts files as curl's `-F file=@…` does."""
     body = b""
     for name, content in files.items():
         head = f'--edge\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
@@ -60,7 +60,7 @@ def test_uploads_are_refused_unless_allowed(server, tmp_path):
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(own, "mine/upload", {"adapter_config.json": b" " * 4096})
         assert refused.value.code == 413
-        # The client is told why even though it is still sending.
+        # The client gets the reason although it is still sending.
         large = tmp_path / "large"
         large.mkdir()
         (large / "adapter_config.json").write_bytes(b" " * (32 << 20))

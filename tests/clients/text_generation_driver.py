@@ -1,4 +1,7 @@
-"""TGI's own client, run in the environment of LoRAX's: reads calls as JSON from stdin, one a line, and prints what each gave."""
+"""TGI's own client, in the environment of LoRAX's client.
+
+Reads calls from stdin, as JSON, one per line, and prints the result of each call.
+"""
 
 import json
 import sys

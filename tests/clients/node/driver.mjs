@@ -1,4 +1,5 @@
-// OpenAI's own client for JavaScript: reads calls as JSON from stdin, one a line, and prints what each gave.
+// OpenAI's own client for JavaScript. Reads calls from stdin, as JSON, one per line, and prints the result of each
+// call.
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -20,7 +21,7 @@ const calls = {
     const [choice] = answer.choices;
     return { text: choice.message.content, calls: choice.message.tool_calls, reason: choice.finish_reason, usage: answer.usage };
   },
-  // The client puts the chunks together, and its event handlers see each.
+  // The client assembles the chunks, and its event handlers get each of them.
   chat_stream: async (body) => {
     let pieces = 0;
     const stream = client.chat.completions.stream(body);
