@@ -1,4 +1,4 @@
-"""`text-generation`: TGI's own client for Python, with the base, as it has no field for adapters."""
+"""`text-generation`: TGI's own Python client. It has no field for adapters, so it uses the base."""
 
 import json
 import pathlib

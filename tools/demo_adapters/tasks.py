@@ -4,8 +4,8 @@ Each task turns a data file shipped by a package into rows of (prompt, answer).
 The prompt is the bare input: after training, a plain user message is enough.
 The held-out rows share no headword, lemma, template or review with the training
 rows, so that a score measures the skill and not memory. The answers of the
-tasks look different on purpose: a server that mixes up adapters is found out
-at once. The LoRA shapes (rank, targets, scaling) differ for the same reason.
+tasks look different on purpose, so that it shows at once if a server mixes
+adapters up. The LoRA shapes (rank, targets, scaling) differ for the same reason.
 """
 
 import html
@@ -338,7 +338,7 @@ def load_home(cache: Path) -> tuple[list[Row], list[Row]]:
             for row in rows:
                 answers[row.prompt].add(row.answer)
             (held if index < held_count else train).extend(sorted(rows, key=lambda r: r.prompt))
-    # Templates overlap: a sentence with two readings, or one that training also holds, goes.
+    # Templates overlap: drop sentences with two readings, or that training also holds.
     train = [row for row in train if len(answers[row.prompt]) == 1]
     trained = {row.prompt for row in train}
     held = [row for row in held if len(answers[row.prompt]) == 1 and row.prompt not in trained]

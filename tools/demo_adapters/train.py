@@ -56,7 +56,7 @@ def main() -> None:
         folder,
         gguf_file=BASE_FILE,
         dtype=torch.bfloat16,
-        # Faster than the fused kernels for short rows on a CPU, above all backwards.
+        # Faster than the fused kernels for short rows on a CPU, above all in the backward pass.
         attn_implementation="eager",
         # Packed weights would be unpacked again in every step.
         quantization_config=GgufConfig(dequantize=True),
@@ -211,7 +211,7 @@ def batch_loss(model, chat: Chat, batch: list[tuple[list[int], list[int]]]) -> t
 def save(model, target: Path) -> None:
     """Save as PEFT does, in bfloat16 and with the public name of the base model."""
     model.peft_config["default"].base_model_name_or_path = BASE_NAME
-    # The base's embeddings are untouched: without this, PEFT asks the hub about them.
+    # The base's embeddings are unchanged: without this argument, PEFT asks the Hub about them.
     model.save_pretrained(target, save_embedding_layers=False)
     path = target / "adapter_model.safetensors"
     weights = {name: value.bfloat16().contiguous() for name, value in load_file(path).items()}
@@ -241,7 +241,7 @@ def generate(model, chat: Chat, messages: list[str], task: Task, batch: int = 10
 
 
 def well_answered(rows: list[Row], outputs: list[str]) -> list[Row]:
-    """Rows answered exactly right, those with varied and long answers first."""
+    """Rows that were answered exactly right, those with varied and long answers first."""
     right = [row for row, output in zip(rows, outputs) if output.strip() == row.answer]
     seen: set[str] = set()
     first, rest = [], []

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Makes the fixtures that the GGUF reader and the block decoders are tested against.
 
-Writes, with the `gguf` package (llama.cpp's own):
-
-    block_types.gguf         one matrix of every block type that multigraft reads, and one metadata pair of every type
-    block_types.safetensors  what `gguf.quants.dequantize` makes of each matrix, as float32
-
     python3 tools/reference/block_types.py crates/weights/tests/fixtures
 
-Where the package can quantise, the blocks are a quantised random matrix. The K-quants it can only decode: there the
-blocks are random bytes with finite scales, which also reaches bit patterns that a quantiser rarely makes. A second
-matrix of such random blocks is made for every type with a scale.
+Writes, with the `gguf` package (llama.cpp's own):
+
+    block_types.gguf         a matrix of every block type that multigraft reads, and a metadata pair
+                             of every type
+    block_types.safetensors  each matrix as `gguf.quants.dequantize` decodes it, in float32
+
+If the package can quantise a block type, the blocks are a quantised random matrix. It can only
+decode the K-quants: their blocks are random bytes with finite scales, which also reach bit patterns
+that a quantiser rarely makes. Every type with a scale has a second matrix of such random blocks.
 """
 
 import sys
@@ -22,7 +23,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import quants
 from safetensors.numpy import save_file
 
-# Two rows of two of the largest blocks.
+# Two rows of two blocks of the largest type.
 ROWS, COLS = 2, 512
 
 # Where each block type keeps its float16 scales, in half-words from the start of a block.
@@ -39,7 +40,7 @@ SCALES = {
 
 
 def random_blocks(rng: np.random.Generator, kind: Type) -> np.ndarray:
-    """Bytes of a [ROWS, COLS] matrix: random, except for scales of a usual size."""
+    """Bytes of a [ROWS, COLS] matrix: random blocks with scales of a usual size."""
     block_len, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     blocks = rng.integers(0, 256, (ROWS * COLS // block_len, block_bytes), dtype=np.uint8)
     for place in SCALES[kind]:
@@ -68,7 +69,7 @@ def main(folder: Path) -> None:
         except NotImplementedError:
             pass
         add(f"{kind.name}.random", random_blocks(rng, kind), kind)
-    # A vector and a tensor of three dimensions, for the order of dimensions.
+    # A vector and a tensor of three dimensions, to test the order of dimensions.
     for shape in [(5,), (3, 2, 7)]:
         name = "x".join(map(str, shape))
         array = rng.normal(0, 1, shape).astype(np.float32)
@@ -83,7 +84,7 @@ def main(folder: Path) -> None:
 
 
 def add_metadata(writer: gguf.GGUFWriter) -> None:
-    """One pair of every value type, at the edges of its range."""
+    """Adds one pair of every value type, at the ends of its range."""
     writer.add_uint8("test.u8", 255)
     writer.add_int8("test.i8", -128)
     writer.add_uint16("test.u16", 65535)

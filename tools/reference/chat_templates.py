@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Chat templates as transformers renders them.
+"""Chat templates, rendered by transformers.
 
     python chat_templates.py ../../fixtures/chat --smollm2 SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -8,11 +8,11 @@ Writes OUT/<template>-<case>.json and OUT/feature-<name>.json, each
     {"template", "messages", "tools"?, "add_generation_prompt", "bos_token", "eos_token",
      "expected" or "error"}
 
-SmolLM2's template is the one in its GGUF. The others are written here, short, in the style
-of well-known models, so that between them they use what published templates use: white
-space control, namespaces, macros, Python string methods and slices, `tojson`, tests,
-`raise_exception`, loop controls. `error` is the message; only that of `raise_exception`
-is worth comparing, the others are jinja2's own words.
+SmolLM2's template is the one in its GGUF. The others are written here, short, in the style of
+well-known models. Together they use what published templates use: white space control, namespaces,
+macros, Python string methods and slices, `tojson`, tests, `raise_exception`, loop controls. `error`
+is the message. Only the message of `raise_exception` is worth comparing; the others are jinja2's
+own.
 """
 import argparse
 import json
@@ -245,7 +245,7 @@ QWEN25 = """\
 {%- endif %}
 """
 
-# Drops the thinking of earlier turns, keeps that after the last user message.
+# Drops the reasoning of earlier turns, and keeps the reasoning after the last user message.
 QWEN3 = """\
 {%- set ns = namespace(searching=true, last_query=messages|length - 1) %}
 {%- for message in messages[::-1] %}
@@ -283,7 +283,7 @@ QWEN3 = """\
 {%- endif %}
 """
 
-# What else published templates use, one thing a template, so that a failure names itself.
+# Other features of published templates, one in each template, so that a failure names its feature.
 CODER = """\
 {%- macro extras(schema, handled) %}
     {%- for key in schema | reject("in", handled) %}

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Whether transformers and PEFT get the reference logits from what `multigraft export` writes.
+"""Checks that transformers and PEFT compute the reference logits from `multigraft export`'s files.
 
     cargo build --release
     python check_export.py ../../target/release/multigraft ../../fixtures/peft/llama ../../fixtures/relatives/qwen2 …
 
-Exports every adapter of each model as a PEFT folder and merged, loads that in Python, and compares the logits with the
-model's reference.safetensors. Says which were refused. Exit status 1 if anything differs by more than 1e-4 of the largest logit.
+Exports every adapter of each model, as a PEFT folder and merged, loads the export in Python, and
+compares its logits with the model's reference.safetensors. Prints the exports that were refused.
+The exit status is 1 if a logit differs by more than 1e-4 of the largest logit.
 """
 import argparse
 import pathlib

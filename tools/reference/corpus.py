@@ -1,6 +1,6 @@
-"""Strings that tell tokenizers apart; see make_tokenizers.py.
+"""Strings that tokenizers encode differently; see make_tokenizers.py.
 
-Grouped by what they probe. Order is part of the fixtures: append, never insert.
+They are grouped by what they test. Their order is part of the fixtures: append, never insert.
 """
 
 LANGUAGES = [

@@ -4,9 +4,9 @@
     pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36   (and unpack it)
     python gguf_adapters.py llama_cpp_python-0.3.36/vendor/llama.cpp ../../fixtures/peft ../../fixtures/gguf_adapters
 
-Writes OUT/<architecture>/<kind>.<storage type>.gguf: `qv_r4` for every architecture, since names and the order of rows
-differ between these, and for two of them every matrix and other storage types. `all_r8` is stored in bfloat16 by PEFT,
-so that type loses nothing.
+Writes OUT/<architecture>/<kind>.<storage type>.gguf: `qv_r4` for every architecture, because names
+and the order of rows differ between architectures, and for two architectures also every matrix and
+other storage types. `all_r8` is stored in bfloat16 already, so bf16 loses nothing.
 """
 import argparse
 import json
@@ -25,7 +25,7 @@ MORE = {
 def convert(script, architecture, kind, storage, out):
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as copy:
-        # The base's class may count the tokens of a tokenizer.json, which these models do not have.
+        # The converter may count the tokens of a tokenizer.json, which these models lack.
         model = pathlib.Path(copy) / "model"
         shutil.copytree(architecture / "model", model)
         vocab = json.loads((model / "config.json").read_text())["vocab_size"]

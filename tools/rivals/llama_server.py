@@ -3,13 +3,14 @@
 
     python llama_server.py --binary llama-server --model MODEL.gguf --adapters DIR --count 8
 
-Prints the URL when it answers. A request chooses its adapter by `"lora": [{"id": 3, "scale": 1.0}]` in the
-body, ids being places in the order of loading: aNN has the id NN. The base needs a list too,
-`[{"id": 0, "scale": 0.0}]`: some versions leave all scales at 1 in spite of --lora-init-without-apply, and
-then a request without a list runs with all adapters at once. `multigraft bench serve --dialect llama-cpp`
-sends such lists.
+Prints the URL when the server answers. A request chooses its adapter by
+`"lora": [{"id": 3, "scale": 1.0}]` in the body. Ids are positions in the order of loading: aNN has
+the id NN. The base needs a list too, `[{"id": 0, "scale": 0.0}]`: some versions leave all scales at
+1 in spite of --lora-init-without-apply, and then a request without a list runs with all adapters at
+once. `multigraft bench serve --dialect llama-cpp` sends such lists.
 
-The prompt cache in main memory is off: the load's prompts share nothing, and saving them only costs time.
+The prompt cache in main memory is off, because the prompts of the load have no common prefixes and
+saving them only costs time.
 """
 import argparse
 import pathlib

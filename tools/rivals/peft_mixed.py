@@ -3,11 +3,12 @@
 
     python peft_mixed.py --model DIR --adapters DIR --count 8
 
-DIR is what to_transformers.py wrote, and what make_adapters.py did. Three ways, bf16, greedy, prompts of
-random tokens, output tokens per second over the whole run, prefill included:
+The model's DIR is made by to_transformers.py, the adapters' by make_adapters.py. Measures output
+tokens per second over the whole run, prefill included, in three ways. All are greedy, in bf16, with
+prompts of random tokens:
 
     base    one batch of the base model
-    mixed   one batch in which every row has an adapter of its own (`adapter_names`)
+    mixed   one batch in which every row has its own adapter (`adapter_names`)
     switch  one request at a time, with `set_adapter` before each
 
 Prints one JSON object. Needs torch, transformers and peft.
@@ -25,7 +26,7 @@ import serving
 
 
 def generate(model, prompts, args, **named):
-    """Greedy, exactly --output-tokens for every row of `prompts` [rows, tokens]."""
+    """Generates greedily exactly --output-tokens for every row of `prompts` [rows, tokens]."""
     return model.generate(
         input_ids=prompts, attention_mask=torch.ones_like(prompts), do_sample=False,
         min_new_tokens=args.output_tokens, max_new_tokens=args.output_tokens, pad_token_id=0, **named)

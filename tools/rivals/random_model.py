@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""A Llama-like model of any shape with random Q4_0 or BF16 weights, as GGUF: for speed and memory, where no real weights are at hand.
+"""A Llama-like GGUF model of any shape with random Q4_0 or BF16 weights.
 
-    python random_model.py --vocabulary SmolLM2.gguf --out mistral-7b-random.Q4_0.gguf      (Mistral-7B's shape)
+    python random_model.py --vocabulary SmolLM2.gguf --out mistral-7b-random.Q4_0.gguf
 
-The tokenizer is the first --vocab tokens of a GGUF model with byte-level BPE. Weights are scaled so
-that activations keep their size from layer to layer. The text is noise, never ending early if the
-load generator says so.
+The default shape is that of Mistral-7B. The model serves to measure speed and memory if no real
+weights are available. The tokenizer is the first --vocab tokens of a GGUF model with byte-level
+BPE. Weights are scaled so that activations keep their size from layer to layer. The generated text
+is noise; it does not end early if the load generator ignores end tokens.
 
 Needs numpy and gguf.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 BLOCK = 32  # weights in a block of Q4_0
 BLOCK_BYTES = 18  # an f16 scale and 32 nibbles
-NIBBLE_STD = 4.61  # standard deviation of 0..15 drawn evenly
+NIBBLE_STD = 4.61  # standard deviation of a uniform draw from 0..15
 
 TOKENIZER = [
     "model", "pre", "tokens", "token_type", "merges", "bos_token_id", "eos_token_id", "unknown_token_id",
@@ -26,7 +27,7 @@ TOKENIZER = [
 
 
 def random_q4_0(random, rows, columns):
-    """[rows, columns / 32 * 18] bytes, weights of standard deviation about 1 / sqrt(columns)."""
+    """[rows, columns / 32 * 18] bytes; the standard deviation is about 1 / sqrt(columns)."""
     blocks = rows * columns // BLOCK
     data = np.frombuffer(bytearray(random.bytes(blocks * BLOCK_BYTES)), np.uint8).reshape(blocks, BLOCK_BYTES)
     scales = random.uniform(0.8, 1.2, blocks) / (NIBBLE_STD * columns**0.5)
@@ -35,7 +36,10 @@ def random_q4_0(random, rows, columns):
 
 
 def random_bf16(random, rows, columns):
-    """[rows, columns * 2] bytes, weights of standard deviation about 1 / sqrt(columns): a sign and 0.5 to 1 times a power of two."""
+    """[rows, columns * 2] bytes; the standard deviation is about 1 / sqrt(columns).
+
+    Each weight is a sign and 0.5 to 1 times a power of two.
+    """
     bits = np.frombuffer(bytearray(random.bytes(rows * columns * 2)), np.uint16)
     exponent = round(np.log2(1.3 / columns**0.5)) - 1
     bits &= 0x807F
@@ -44,7 +48,7 @@ def random_bf16(random, rows, columns):
 
 
 def tensors(args):
-    """(name, rows, columns) of every matrix, (name, length, None) of every norm, in the file's order."""
+    """(name, rows, columns) of each matrix and (name, length, None) of each norm, in file order."""
     head = args.hidden // args.heads
     q, kv = args.heads * head, args.kv_heads * head
     yield "token_embd.weight", args.vocab, args.hidden
@@ -64,7 +68,7 @@ def tensors(args):
 
 
 def copy_tokenizer(writer, donor, vocab):
-    """The donor's tokenizer, cut to the first `vocab` tokens and the merges that stay among them."""
+    """Copies the donor's tokenizer, cut to its first `vocab` tokens and the merges among them."""
     fields = gguf.GGUFReader(donor).fields
     for key in TOKENIZER:
         name = f"tokenizer.ggml.{key}"

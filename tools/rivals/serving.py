@@ -1,4 +1,4 @@
-"""Starts a rival's server, waits until it answers, prints its URL, and stops it on Ctrl-C or SIGTERM."""
+"""Starts a rival's server, waits for it, prints its URL, and stops it on Ctrl-C or SIGTERM."""
 import os
 import pathlib
 import signal
@@ -34,7 +34,7 @@ def resident_mib(pid):
             for children in process.glob("task/*/children"):
                 pids += map(int, children.read_text().split())
         except OSError:
-            continue  # ended meanwhile
+            continue  # the process has ended
     return total
 
 
@@ -47,7 +47,10 @@ def answers(url):
 
 
 def serve(command, host, port, health, log, wait_seconds, environment=None):
-    """Runs `command` until Ctrl-C. Its output goes to the file `log`; stdout gets the URL alone, once it answers."""
+    """Runs `command` until Ctrl-C, with its output in the file `log`.
+
+    Prints the URL, and nothing else, on stdout once the server answers.
+    """
     url = f"http://{host}:{port}"
     if answers(url + health):
         raise SystemExit(f"something answers at {url} already: choose another --port")
@@ -55,14 +58,14 @@ def serve(command, host, port, health, log, wait_seconds, environment=None):
     def stop(*_):
         raise KeyboardInterrupt
 
-    # Set for both: a shell starts background jobs with SIGINT ignored.
+    # SIGINT is set too, because a shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     with open(log, "w") as output:
         started = time.monotonic()
         server = subprocess.Popen(
             [str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, env=environment,
-            start_new_session=True)  # so that Ctrl-C reaches us alone
+            start_new_session=True)  # Ctrl-C must not reach the server
         try:
             while not answers(url + health):
                 if server.poll() is not None:
@@ -87,7 +90,7 @@ def end(server):
             server.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             pass
-    # Its children too, which may outlive it: they are of the group that it leads.
+    # Ends the server's children too, which may outlive it. They are in its process group.
     try:
         os.killpg(server.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""A GGUF model as a folder that transformers, PEFT, vLLM and mistral.rs load: bf16 weights and the tokenizer.
+"""Converts a GGUF model to a folder that transformers, PEFT, vLLM and mistral.rs load.
 
     python to_transformers.py --model MODEL.gguf --out DIR
+
+The folder holds bf16 weights and the tokenizer.
 
 Needs torch, transformers and gguf.
 """
@@ -20,13 +22,13 @@ def main():
     args = parser.parse_args()
     source = dict(pretrained_model_name_or_path=str(args.model.resolve().parent), gguf_file=args.model.name)
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
-    # The weights were dequantised while loading, but the model still calls itself quantised and
-    # will not be saved.
+    # The weights were dequantised while loading, but the model is still marked as quantised, and
+    # transformers refuses to save it.
     model.hf_quantizer = None
     vars(model.config).pop("quantization_config", None)
     model.save_pretrained(args.out)
-    # Other readers of the configuration look for the rotation's base where transformers had it
-    # before version 5.
+    # Other readers of the configuration expect `rope_theta` where transformers had it before
+    # version 5.
     path = args.out / "config.json"
     config = json.loads(path.read_text())
     config.setdefault("rope_theta", config.get("rope_parameters", {}).get("rope_theta", 10000.0))

@@ -3,8 +3,9 @@
 
     python vllm_cpu.py --python VENV/bin/python --model DIR --adapters DIR --count 8
 
-DIR is what to_transformers.py wrote: bf16. Prints the URL when it answers, which takes a minute or more. A
-request chooses its adapter by `"model": "a03"`; the base is called `base`.
+The model's DIR is made by to_transformers.py, in bf16. Prints the URL when the server answers,
+which takes a minute or more. A request chooses its adapter by `"model": "a03"`; the base is called
+`base`.
 """
 import argparse
 import os
@@ -25,8 +26,8 @@ def main():
     args = parser.parse_args()
 
     command = [
-        # Not the command `vllm`: it asks for the version of a package of that name, and this one is
-        # called vllm-cpu.
+        # The command `vllm` does not work: it looks for the version of the package `vllm`, but this
+        # package is called vllm-cpu.
         args.python, "-m", "vllm.entrypoints.openai.api_server",
         "--model", args.model, "--served-model-name", "base", "--dtype", "bfloat16",
         "--max-model-len", args.context, "--max-num-seqs", args.slots, "--no-enable-prefix-caching",
