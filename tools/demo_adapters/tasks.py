@@ -40,7 +40,7 @@ class Task:
     publish: bool
     """Whether the licence clearly lets us copy held-out rows into the repository."""
     instruction: str
-    """What the base model is told before the input; the adapter needs no instruction."""
+    """The instruction that the base model gets before the input; the adapter needs none."""
     load: Callable[[Path], tuple[list[Row], list[Row]]]
     score: Callable[[list[Row], list[str]], dict[str, float]]
     scoring: str

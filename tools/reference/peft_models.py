@@ -84,7 +84,7 @@ def main_kinds(arch, full):
     """
     attn, mlp = (["qkv_proj", "o_proj"], ["gate_up_proj", "down_proj"]) if arch == "phi3" else (ATTN, MLP)
     if arch in ("mixtral", "qwen3_moe"):
-        mlp = []                                  # experts are not nn.Linear: PEFT cannot target them by name
+        mlp = []                                  # PEFT cannot target experts by name
     q, both = attn[0], attn + mlp
     return {
         "qv_r4": dict(r=4, lora_alpha=8, target_modules=[q, attn[-1]]),
@@ -328,7 +328,7 @@ def save_adapter(model, d, dtype):
     path = d / "adapter_config.json"
     c = json.loads(path.read_text())
     for key in ("target_modules", "exclude_modules"):
-        if isinstance(c.get(key), list):          # PEFT writes a set, in a different order in each run
+        if isinstance(c.get(key), list):          # a set, written in random order
             c[key].sort()
     path.write_text(json.dumps(c, indent=2) + "\n")
     if dtype != torch.float32:
@@ -416,7 +416,7 @@ def main():
     names = a.only.split(",") if a.only else list({"main": ARCHS, "extra": EXTRA, "relatives": RELATIVES}[a.set])
     for name in names:
         if a.set == "main":
-            lengths = a.prompts or "1,7,15"       # with 16 greedy tokens, the last two exceed the sliding window
+            lengths = a.prompts or "1,7,15"       # the last two exceed the sliding window
             over = dict(ARCHS[name])
             args = (over.pop("model_type"), {**common, **over}, main_kinds(name, a.full))
             store = dict(small=() if a.full else SMALL)
