@@ -14,7 +14,6 @@ mod locate;
 mod logging;
 mod memory;
 mod progress;
-mod reconcile;
 mod reload;
 mod traces;
 mod verify;

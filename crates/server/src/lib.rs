@@ -39,50 +39,33 @@
 #[cfg(test)]
 extern crate self as multigraft_server;
 
-mod adapters;
-mod admission;
-mod answers;
-mod asked;
-mod audit;
-mod batches;
-mod connections;
-mod constraints;
-mod deadline;
-mod defaults;
-mod dialect;
-mod embedding;
-mod error;
-mod fields;
-mod keys;
-mod metering;
-mod metrics;
+mod background;
+mod caller;
+mod contract;
+mod generation;
+mod http;
+mod manage;
+mod observe;
 mod openai;
 mod openapi;
 #[cfg(test)]
 mod pages;
-mod request_id;
 mod routes;
 mod serve;
-mod session;
 mod state;
-mod stream;
-mod tally;
-mod telemetry;
 mod tgi;
-mod tokens;
-mod underway;
-mod usage;
-mod watchdog;
 
-pub use batches::{Batches, run as run_batches};
-pub use connections::{ConnectionLimits, Tls, TlsError};
-pub use constraints::Constraints;
-pub use dialect::Dialect;
-pub use error::ApiError;
-pub use metering::Meters;
-pub use metrics::Metrics;
+pub use background::{
+    batches::run as run_batches,
+    reconcile::{AdaptersFileError, Reconciler, check_adapters_file},
+};
+pub use contract::{limits::Limits, model::BaseInfo};
+pub use http::{
+    connections::{ConnectionLimits, Tls, TlsError},
+    dialect::Dialect,
+    error::ApiError,
+};
+pub use observe::{metrics::Metrics, telemetry::Telemetry};
 pub use routes::router;
 pub use serve::{Ended, interrupt, serve};
-pub use state::{AppState, BaseInfo, Limits};
-pub use telemetry::Telemetry;
-pub use underway::Underway;
+pub use state::{AppState, AppStateBuilder, batches::Batches};

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::fields;
+use crate::http::fields;
 use support::{BASE, Server, server};
 
 fn page(name: &str) -> String {

@@ -1,6 +1,6 @@
 //! Every route, in one table.
 
-use std::{any::Any, sync::Arc};
+use std::any::Any;
 
 use axum::{
     Extension, Json, Router,
@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
+use multigraft_engine::Engine;
 use serde_json::json;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -19,20 +20,22 @@ use tower_http::{
 use tracing::{Level, Span};
 
 use crate::{
-    adapters::{events::Stopping, llama_cpp, own, sglang, upload, vllm},
-    audit, deadline, dialect,
-    error::ApiError,
-    keys, metrics,
+    caller::{audit, authenticate::authenticate, time_limit},
+    contract::limits::Limits,
+    http::{dialect, error::ApiError, request_id},
+    manage::{
+        adapters::{events::Stopping, llama_cpp, native, sglang, upload, vllm},
+        keys, scrape, usage,
+    },
+    observe::{metrics, telemetry},
     openai::{batches, chat, completions, embeddings, files, models, responses},
-    openapi, request_id, session,
-    state::{AppState, Shared},
-    telemetry,
+    openapi,
+    state::{AppState, stuck::stuck},
     tgi::{embed, generate, info, tokenize},
-    usage, watchdog,
 };
 
 /// The whole of the HTTP interface over `state`.
-pub fn router(state: Arc<AppState>) -> Router {
+pub fn router(state: AppState) -> Router {
     Router::new()
         .merge(answering(&state))
         // OpenAI
@@ -41,7 +44,7 @@ pub fn router(state: Arc<AppState>) -> Router {
             on(MethodFilter::GET, files::list)
                 .post(files::upload.layer(DefaultBodyLimit::max(
                     // The form around the file is small.
-                    state.limits.file_bytes.saturating_add(64 << 10),
+                    state.limits().file_bytes.saturating_add(64 << 10),
                 )))
                 .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
         )
@@ -69,16 +72,16 @@ pub fn router(state: Arc<AppState>) -> Router {
         // Adapters: our own, vLLM's, SGLang's and llama.cpp's
         .route(
             "/v1/adapters",
-            on(MethodFilter::GET, own::list)
-                .post(own::add)
+            on(MethodFilter::GET, native::list)
+                .post(native::add)
                 .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
         )
         .route(
             "/v1/adapters/{*name}",
-            on(MethodFilter::GET, own::get)
-                .post(upload::upload.layer(DefaultBodyLimit::max(state.limits.upload_bytes)))
-                .patch(own::change)
-                .delete(own::remove)
+            on(MethodFilter::GET, native::get)
+                .post(upload::upload.layer(DefaultBodyLimit::max(state.limits().upload_bytes)))
+                .patch(native::change)
+                .delete(native::remove)
                 .fallback(|request| not_allowed(request, "GET,HEAD,PATCH,DELETE")),
         )
         .route("/v1/load_lora_adapter", post(vllm::load))
@@ -118,23 +121,26 @@ pub fn router(state: Arc<AppState>) -> Router {
         )
         .route("/version", get(info::version))
         .route("/stats", get(info::stats))
-        .route("/metrics", get(metrics::metrics))
+        .route("/metrics", get(scrape::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .route("/docs", get(openapi::docs))
         .fallback(unknown)
-        .layer(DefaultBodyLimit::max(state.limits.body_bytes))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), audit::record))
+        .layer(DefaultBodyLimit::max(state.limits().body_bytes))
         .layer(middleware::from_fn_with_state(
-            Arc::clone(&state),
-            session::authenticate,
+            state.access().cloned(),
+            audit::record,
         ))
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(refuse_at_the_end))
         .layer(middleware::from_fn(check_length))
         .layer(middleware::from_fn(dialect::word_errors))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::count))
         .layer(middleware::from_fn_with_state(
-            Arc::clone(&state),
+            state.metrics().clone(),
+            metrics::count,
+        ))
+        .layer(middleware::from_fn_with_state(
+            state.telemetry().clone(),
             telemetry::trace,
         ))
         .layer(
@@ -147,7 +153,7 @@ pub fn router(state: Arc<AppState>) -> Router {
 }
 
 /// The routes that the model answers, each within its time.
-fn answering(state: &Shared) -> Router<Shared> {
+fn answering(state: &AppState) -> Router<AppState> {
     Router::new()
         // OpenAI
         .route("/v1/chat/completions", post(chat::chat))
@@ -161,14 +167,17 @@ fn answering(state: &Shared) -> Router<Shared> {
         .route("/generate", post(generate::generate))
         .route("/generate_stream", post(generate::generate_stream))
         .route("/embed", post(embed::embed))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(state), deadline::limit))
+        .route_layer(middleware::from_fn_with_state(
+            state.limits().clone(),
+            time_limit::limit,
+        ))
 }
 
-fn get<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
+fn get<H: Handler<T, AppState>, T: 'static>(handler: H) -> MethodRouter<AppState> {
     on(MethodFilter::GET, handler).fallback(|request| not_allowed(request, "GET,HEAD"))
 }
 
-fn post<H: Handler<T, Shared>, T: 'static>(handler: H) -> MethodRouter<Shared> {
+fn post<H: Handler<T, AppState>, T: 'static>(handler: H) -> MethodRouter<AppState> {
     on(MethodFilter::POST, handler).fallback(|request| not_allowed(request, "POST"))
 }
 
@@ -179,8 +188,8 @@ fn span(request: &Request) -> Span {
 
 /// `GET /health`, `GET /ping` and `POST /ping`: 200 while requests are answered, 503 once the
 /// engine has stopped.
-async fn health(State(state): State<Shared>) -> StatusCode {
-    if state.engine.is_stopped() {
+async fn health(State(engine): State<Engine>) -> StatusCode {
+    if engine.is_stopped() {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::OK
@@ -188,12 +197,16 @@ async fn health(State(state): State<Shared>) -> StatusCode {
 }
 
 /// `GET /ready`: 200 while new requests are taken, else 503 with the reason.
-async fn ready(State(state): State<Shared>, stopping: Option<Extension<Stopping>>) -> Response {
+async fn ready(
+    State(engine): State<Engine>,
+    State(limits): State<Limits>,
+    stopping: Option<Extension<Stopping>>,
+) -> Response {
     let reason = if is_stopping(stopping.as_ref()) {
         "the server is shutting down"
-    } else if state.engine.is_stopped() {
+    } else if engine.is_stopped() {
         "the engine has stopped"
-    } else if watchdog::stuck(&state).is_some() {
+    } else if stuck(&engine, &limits).is_some() {
         "a step of the engine does not end"
     } else {
         return Json(json!({"status": "ready"})).into_response();

@@ -4,17 +4,16 @@
 //! deadline or a second signal ends the wait. Streams that are cut off this way end without their
 //! last event, which clients report as an error.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use axum::Extension;
 use tokio::{net::TcpListener, sync::watch, task::JoinError, time::timeout};
 
 use crate::{
-    batches::run as run_batches,
-    connections::{self, ConnectionLimits, Tls},
+    background::{batches, watchdog},
+    http::connections::{self, ConnectionLimits, Tls},
     routes::router,
     state::AppState,
-    watchdog,
 };
 
 /// How serving came to its end.
@@ -34,7 +33,7 @@ pub enum Ended {
 /// A bug of the server's. Faults of connections, or in taking them, are logged.
 pub async fn serve<S, F>(
     listener: TcpListener,
-    state: Arc<AppState>,
+    state: AppState,
     limits: ConnectionLimits,
     tls: Option<Tls>,
     grace: Duration,
@@ -45,9 +44,9 @@ where
     F: Future<Output = ()>,
 {
     let (stop, stopped) = watch::channel(false);
-    let routes = router(Arc::clone(&state)).layer(Extension(stopped.clone()));
+    let routes = router(state.clone()).layer(Extension(stopped.clone()));
     // It is not waited for: what is left of batches is for the next process.
-    tokio::spawn(run_batches(Arc::clone(&state), routes.clone(), stopped.clone()));
+    tokio::spawn(batches::run(state.clone(), routes.clone(), stopped.clone()));
     tokio::spawn(watchdog::watch(state));
     let mut server = tokio::spawn(connections::answer(listener, routes, limits, tls, stopped));
     tokio::select! {

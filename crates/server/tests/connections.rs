@@ -9,7 +9,7 @@ mod support;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, mpsc},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -61,7 +61,7 @@ async fn listen(server: &Server, limits: ConnectionLimits) -> Listening {
             }
         }
     };
-    let serving = serve(listener, Arc::clone(&server.state), limits, None, LONG, signal);
+    let serving = serve(listener, server.state.clone(), limits, None, LONG, signal);
     Listening {
         address,
         stop,

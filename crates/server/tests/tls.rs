@@ -69,7 +69,7 @@ async fn a_certificate_is_replaced_while_connections_go_on() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = server();
-    let state = Arc::clone(&server.state);
+    let state = server.state.clone();
     tokio::spawn(serve(
         listener,
         state,

@@ -27,12 +27,9 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use super::Batches;
 use crate::{
-    error::ApiError,
-    openai::seconds,
-    session::{Background, Caller},
-    state::{AppState, Shared},
+    http::{caller::Caller, deadline::Background, error::ApiError, id::seconds},
+    state::{AppState, batches::Batches},
 };
 
 /// How often batches that could not go on are tried again, and files whose time is over removed.
@@ -41,11 +38,11 @@ const EVERY: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Runs the batches of `state`, if it keeps any, through `routes` until `stopped` says true.
-pub async fn run(state: Arc<AppState>, routes: Router, mut stopped: watch::Receiver<bool>) {
-    let Some(batches) = state.batches.clone() else {
+pub async fn run(state: AppState, routes: Router, mut stopped: watch::Receiver<bool>) {
+    let Some(batches) = state.batches().cloned() else {
         return;
     };
-    let most = state.engine.limits().max_running;
+    let most = state.engine().limits().max_running;
     let runner = Runner {
         places: Arc::new(Semaphore::new(most)),
         most,
@@ -67,7 +64,7 @@ fn now() -> u64 {
 
 #[derive(Clone)]
 struct Runner {
-    state: Shared,
+    state: AppState,
     routes: Router,
     /// Whether the server ends: what is refused for that is for the next process.
     stopped: watch::Receiver<bool>,
@@ -80,7 +77,7 @@ struct Runner {
 
 impl Runner {
     async fn all(&self) {
-        let mut changed = self.batches.changed.subscribe();
+        let mut changed = self.batches.changes();
         let mut tasks = JoinSet::new();
         let mut running = HashMap::new();
         loop {
@@ -128,7 +125,7 @@ impl Runner {
 
     async fn try_batch(&self, batch: Batch) -> Result<(), ApiError> {
         let id = batch.begun.id.clone();
-        let changed = self.batches.changed.subscribe();
+        let changed = self.batches.changes();
         let status = match batch.status {
             Status::Validating => self.validate(&batch).await?,
             status => status,
@@ -144,7 +141,7 @@ impl Runner {
             // It has ended.
             _ => return Ok(()),
         };
-        let limits = self.state.limits.lines();
+        let limits = self.state.limits().lines();
         let finished = self.batches.on_disk(move |store| {
             // As it was counted since.
             let batch = store.batch(&id)?.unwrap_or(batch);
@@ -156,7 +153,7 @@ impl Runner {
     /// Checks the file of a batch. Comes back with how the batch stands then.
     async fn validate(&self, batch: &Batch) -> Result<Status, ApiError> {
         let begun = batch.begun.clone();
-        let limits = self.state.limits.lines();
+        let limits = self.state.limits().lines();
         let checked = self.batches.on_disk(move |store| {
             let path = store.content(&begun.input);
             let checked = validate(&path, &begun.endpoint, limits);
@@ -235,7 +232,7 @@ impl Runner {
                 // It is never closed.
                 break pending().await;
             };
-            let Some(caller) = Caller::of(&self.state, begun.key.as_deref()) else {
+            let Some(caller) = Caller::of_key(self.state.access(), begun.key.as_deref()) else {
                 let message = "The key that made this batch is not valid any more.";
                 break (
                     false,
@@ -259,7 +256,7 @@ impl Runner {
             let Ok(response) = response;
             let (head, body) = response.into_parts();
             let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-            let ends = *self.stopped.borrow() || self.state.engine.is_stopped();
+            let ends = *self.stopped.borrow() || self.state.engine().is_stopped();
             if !head.status.is_success() && ends {
                 // The next process runs it.
                 break pending().await;
@@ -305,7 +302,7 @@ struct Unread {
 impl Unread {
     async fn open(runner: &Runner, batch: &Batch) -> Result<Self, ApiError> {
         let (id, input) = (batch.begun.id.clone(), batch.begun.input.clone());
-        let limits = runner.state.limits.lines();
+        let limits = runner.state.limits().lines();
         let opened = runner.batches.on_disk(move |store| {
             let path = store.content(&input);
             let lines = Lines::open(&path, limits);
@@ -319,7 +316,7 @@ impl Unread {
     /// The next of them; `None` at the end.
     async fn next(mut self, runner: &Runner, batch: &Batch) -> Result<(Self, Option<Line>), ApiError> {
         let endpoint = batch.begun.endpoint.clone();
-        let limits = runner.state.limits.lines();
+        let limits = runner.state.limits().lines();
         let read = spawn_blocking(move || {
             let next = self.lines.find(|line| match line {
                 Ok((number, _)) => !self.done.contains(number),

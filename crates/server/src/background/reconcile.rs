@@ -8,13 +8,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    error::Error,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context as _, Result, ensure};
 use multigraft_access::{Action, Actor, Audit, Outcome};
 use multigraft_adapters::{AdapterLimits, AddedBy, Adding, Registry, Settings, Source, Waiting};
 use multigraft_engine::WEIGHTS;
@@ -51,33 +51,96 @@ struct Wanted {
     limits: AdapterLimits,
 }
 
+/// Why a file of adapters is not followed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdaptersFileError {
+    /// It cannot be read.
+    #[error("the file of adapters {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It is no TOML, or says what no such file says.
+    #[error("the file of adapters {}: {error}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong where.
+        error: toml::de::Error,
+    },
+    /// An adapter has a weight that none may have.
+    #[error(
+        "the file of adapters {}: `{name}` has the weight {weight}, but weights are {} to {}",
+        path.display(),
+        WEIGHTS.start(),
+        WEIGHTS.end()
+    )]
+    Weight {
+        /// The file.
+        path: PathBuf,
+        /// The adapter's name.
+        name: String,
+        /// Its weight.
+        weight: f32,
+    },
+    /// There is no thread for it.
+    #[error(transparent)]
+    Thread(io::Error),
+}
+
+/// Why something that a file says does not hold.
+type Unmade = Box<dyn Error + Send + Sync>;
+
+/// The error and what caused it, in one line.
+fn with_causes(error: &Unmade) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// What the file is.
+fn read(path: &Path) -> Result<String, AdaptersFileError> {
+    fs::read_to_string(path).map_err(|error| AdaptersFileError::Read {
+        path: path.to_owned(),
+        error,
+    })
+}
+
 /// What a file with this text says.
-fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Wanted>> {
-    let File { adapters } =
-        toml::from_str(text).with_context(|| format!("the file of adapters {}", path.display()))?;
+fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Wanted>, AdaptersFileError> {
+    let File { adapters } = toml::from_str(text).map_err(|error| AdaptersFileError::Parse {
+        path: path.to_owned(),
+        error,
+    })?;
     for (name, Wanted { limits, .. }) in &adapters {
-        ensure!(
-            WEIGHTS.contains(&limits.weight),
-            "the file of adapters {}: `{name}` has the weight {}, but weights are {} to {}",
-            path.display(),
-            limits.weight,
-            WEIGHTS.start(),
-            WEIGHTS.end()
-        );
+        if !WEIGHTS.contains(&limits.weight) {
+            return Err(AdaptersFileError::Weight {
+                path: path.to_owned(),
+                name: name.clone(),
+                weight: limits.weight,
+            });
+        }
     }
     Ok(adapters)
 }
 
-/// How many adapters a file names, if it is right.
-pub(crate) fn check(path: &Path) -> Result<usize> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("the file of adapters {}", path.display()))?;
-    Ok(parse(path, &text)?.len())
+/// How many adapters a file names.
+///
+/// # Errors
+/// If it cannot be read or is not right.
+pub fn check_adapters_file(path: &Path) -> Result<usize, AdaptersFileError> {
+    Ok(parse(path, &read(path)?)?.len())
 }
 
 /// Makes true what a file says.
 #[derive(Debug)]
-pub(crate) struct Reconciler {
+pub struct Reconciler {
     path: PathBuf,
     registry: Registry,
     audit: Option<Audit>,
@@ -118,7 +181,8 @@ struct Failure {
 }
 
 impl Reconciler {
-    pub(crate) fn new(path: &Path, registry: Registry, audit: Option<Audit>) -> Self {
+    /// Of the file at `path`, for the adapters of `registry`; changes are written to `audit`.
+    pub fn new(path: &Path, registry: Registry, audit: Option<Audit>) -> Self {
         Self {
             path: path.to_owned(),
             registry,
@@ -137,7 +201,7 @@ impl Reconciler {
     /// # Errors
     /// If the file cannot be read or is not right. Later that is only logged, and what held goes on
     /// to hold.
-    pub(crate) fn start(mut self) -> Result<()> {
+    pub fn start(mut self) -> Result<(), AdaptersFileError> {
         self.read()?;
         thread::Builder::new()
             .name("reconciler".to_owned())
@@ -147,18 +211,18 @@ impl Reconciler {
                 loop {
                     thread::sleep(INTERVAL);
                     if let Err(error) = self.read() {
-                        tracing::error!("{error:#}; what it said before goes on to hold");
+                        tracing::error!("{error}; what it said before goes on to hold");
                     }
                     self.make(Instant::now());
                 }
-            })?;
+            })
+            .map_err(AdaptersFileError::Thread)?;
         Ok(())
     }
 
     /// Reads the file, if it has changed.
-    fn read(&mut self) -> Result<()> {
-        let of = || format!("the file of adapters {}", self.path.display());
-        let text = fs::read_to_string(&self.path).with_context(of)?;
+    fn read(&mut self) -> Result<(), AdaptersFileError> {
+        let text = read(&self.path)?;
         let is_settled = self.text.is_none() || self.seen.as_ref() == Some(&text);
         self.seen = Some(text.clone());
         if self.text.as_ref() == Some(&text) || !is_settled {
@@ -226,7 +290,7 @@ impl Reconciler {
             match pending.waiting.poll() {
                 None => drop(self.pending.insert(name, pending)),
                 Some(outcome) => {
-                    let outcome = outcome.map(|_| ()).map_err(anyhow::Error::from);
+                    let outcome = outcome.map(|_| ()).map_err(Unmade::from);
                     self.settle(name, pending.wanted, pending.before.as_ref(), outcome);
                 }
             }
@@ -264,7 +328,7 @@ impl Reconciler {
         audit.write(&action, SystemTime::now());
     }
 
-    fn settle(&mut self, name: String, wanted: Wanted, before: Option<&Held>, outcome: Result<()>) {
+    fn settle(&mut self, name: String, wanted: Wanted, before: Option<&Held>, outcome: Result<(), Unmade>) {
         let now = self.held(&name);
         let is_same_version =
             before.is_some() && before.map(|held| held.hash) == now.as_ref().map(|held| held.hash);
@@ -284,7 +348,7 @@ impl Reconciler {
             Ok(()) => self.record(action, &name, details, None),
             // Once, however often it is tried.
             Err(error) if !self.failed.contains_key(&name) => {
-                self.record(action, &name, details, Some(format!("{error:#}")));
+                self.record(action, &name, details, Some(with_causes(error)));
             }
             Err(_) => {}
         }
@@ -300,7 +364,8 @@ impl Reconciler {
                 tracing::error!(
                     adapter = name,
                     source = wanted.source,
-                    "cannot be served as the file says: {error:#}; tried again in {} s",
+                    "cannot be served as the file says: {}; tried again in {} s",
+                    with_causes(&error),
                     pause.as_secs()
                 );
                 let next = Instant::now() + pause;
@@ -310,7 +375,7 @@ impl Reconciler {
     }
 
     /// Begins to load an adapter, unless only its pin or its limits are others.
-    fn begin(&self, name: &str, wanted: &Wanted) -> Result<Option<Waiting>> {
+    fn begin(&self, name: &str, wanted: &Wanted) -> Result<Option<Waiting>, Unmade> {
         let made = self.made.get(name).filter(|_| self.registry.contains(name));
         if made.is_some_and(|made| made.source == wanted.source) {
             self.registry.pin(name, wanted.pinned)?;
@@ -403,7 +468,7 @@ mod tests {
             fs::write(&path, text).expect("written");
             // Once for its being new, once for its staying so.
             let _ = reconciler.read();
-            let read = reconciler.read().map_err(|error| format!("{error:#}"));
+            let read = reconciler.read().map_err(|error| error.to_string());
             reconciler.make(Instant::now() + Duration::from_secs(later));
             wait(&mut reconciler);
             (read, served(&registry))

@@ -5,31 +5,25 @@
 //! is said in the log, by `/ready` and by a metric; it is not ended, as nothing can end a
 //! computation from outside but a restart.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use multigraft_engine::CurrentStep;
 use tokio::time::sleep;
 
-use crate::state::{AppState, Shared};
+use crate::state::{AppState, stuck::stuck};
 
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The step that takes too long, if the one under way does.
-pub(crate) fn stuck(state: &AppState) -> Option<CurrentStep> {
-    let under_way = state.engine.current_step()?;
-    (under_way.began.elapsed() > state.limits.step_time).then_some(under_way)
-}
-
 /// Logs when a step is stuck, and when it ended after all.
-pub(crate) async fn watch(state: Shared) {
-    let state = Arc::downgrade(&state);
+pub(crate) async fn watch(state: AppState) {
+    let state = state.downgrade();
     let mut known: Option<CurrentStep> = None;
     loop {
         sleep(PERIOD).await;
         // It does not keep a server in memory that is gone.
         let Some(state) = state.upgrade() else { return };
-        let found = stuck(&state);
+        let found = stuck(state.engine(), state.limits());
         if let Some(ended) = known.filter(|known| found.is_none_or(|found| found.began != known.began)) {
             tracing::warn!(within = ?ended.began.elapsed(), "the step that was stuck has ended");
         }

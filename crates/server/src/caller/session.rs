@@ -1,168 +1,66 @@
-//! Whose a request is, and what of the server that shows.
+//! The server as one request's caller may see it.
 //!
 //! Handlers get a [`Session`] and ask it for adapters, never the registry: what a key may not use
 //! looks, to the byte, like what is not there.
 
-use std::{
-    ops::Deref,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
-use axum::{
-    extract::{FromRequestParts, Request, State},
-    http::{Extensions, HeaderMap, header, request::Parts},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
-use multigraft_access::{Actor, Key, Role, Secret, Used};
-use multigraft_adapters::{Listed, Status};
-use multigraft_engine::Tenant;
-use multigraft_sources::Reference;
+use axum::{extract::FromRequestParts, http::request::Parts};
+use multigraft_access::{Access, Key, Used};
+use multigraft_adapters::{Listed, Registry};
+use multigraft_engine::{Engine, Tenant};
+use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
-    audit::Note,
-    deadline::Deadline,
-    error::ApiError,
-    metering::Account,
-    state::{AppState, Shared},
+    contract::{limits::Limits, model::BaseInfo},
+    http::{
+        audit_entry::AuditEntry,
+        caller::Caller,
+        deadline::{Background, Deadline},
+        error::ApiError,
+    },
+    observe::{metrics::Metrics, telemetry::Telemetry},
+    state::{
+        AppState,
+        adapters::VisibleAdapters,
+        batches::Batches,
+        grammars::Constraints,
+        in_flight::InFlight,
+        meters::{Account, Meters},
+        stuck,
+    },
 };
 
-/// Anthropic's and Azure's way to send a key.
-const API_KEY: &str = "x-api-key";
-/// What answers to anybody: whether the server lives and takes requests, and what any server of
-/// this kind understands.
-const OPEN: [&str; 5] = ["/health", "/ping", "/ready", "/openapi.json", "/docs"];
-
-/// Whose a request is: a key's, or anybody's where there are no keys.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller(Option<Arc<Key>>);
-
-/// Marks a request that nobody waits for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Background;
-
-impl Caller {
-    /// Who is let in by the key of that id as it is now, or without one; `None` if nobody is any
-    /// more.
-    pub(crate) fn of(state: &AppState, key: Option<&str>) -> Option<Self> {
-        let access = state.access.as_ref().filter(|access| !access.is_empty());
-        match (access, key) {
-            (None, None) => Some(Self(None)),
-            (Some(access), Some(id)) => access.valid(id, SystemTime::now()).map(|key| Self(Some(key))),
-            // The first key closed the server, or it has no keys any more.
-            _ => None,
-        }
-    }
-}
+/// The name that TGI's OpenAI routes and its clients use for whatever base is served.
+const TGI_NAME: &str = "tgi";
 
 /// The server as one request's caller may see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
-    state: Shared,
+    state: AppState,
     caller: Caller,
     /// Whether nobody waits for the answer.
     pub(crate) in_background: bool,
     /// When the request is over, if it has a deadline.
     pub(crate) deadline: Option<Deadline>,
     /// Where it is noted what becomes of a change.
-    note: Option<Arc<Note>>,
+    audit_entry: Option<Arc<AuditEntry>>,
 }
 
-impl Deref for Session {
-    type Target = AppState;
-
-    fn deref(&self) -> &AppState {
-        &self.state
-    }
-}
-
-/// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every
-/// request anew.
-pub(crate) async fn authenticate(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
-    // A line of a batch, which nobody sends over the network, comes with whose it is.
-    let is_ours = request.extensions().get::<Caller>().is_some();
-    if is_ours || OPEN.contains(&request.uri().path()) {
-        return next.run(request).await;
-    }
-    match caller(&state, request.headers()) {
-        Ok(caller) => {
-            let key = caller.0.clone();
-            request.extensions_mut().insert(caller);
-            let mut response = next.run(request).await;
-            if let Some(key) = key {
-                state.meters.label(&key, response.headers_mut(), Instant::now());
-            }
-            response
-        }
-        Err(error) => error.into_response(),
-    }
-}
-
-fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let Some(access) = state.access.as_ref().filter(|access| !access.is_empty()) else {
-        return Ok(Caller(None));
-    };
-    // Another scheme may be for a proxy on the way.
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let other = headers
-        .get(API_KEY)
-        .map(|value| value.to_str().unwrap_or_default());
-    let sent = bearer.or(other).ok_or_else(|| {
-        let message = "this server wants an API key: send the header `Authorization: Bearer mg-…`";
-        ApiError::Unauthorized(message.to_owned())
-    })?;
-    let wrong = || ApiError::Unauthorized("the API key is not valid".to_owned());
-    let secret = Secret::parse(sent).ok_or_else(wrong)?;
-    match access.check(&secret, SystemTime::now()) {
-        Ok(key) => Ok(Caller(Some(key))),
-        Err(reason) => {
-            tracing::info!(key = secret.id(), %reason, "a key was refused");
-            Err(wrong())
-        }
-    }
-}
-
-/// Who sent a request, as it is written down.
-pub(crate) fn actor(extensions: &Extensions) -> Actor {
-    match extensions.get::<Caller>().and_then(|caller| caller.0.as_ref()) {
-        None => Actor::Anybody,
-        Some(key) => Actor::Key {
-            key: key.id.clone(),
-            name: key.name.clone(),
-        },
-    }
-}
-
-impl FromRequestParts<Shared> for Session {
+impl FromRequestParts<AppState> for Session {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         // Without the middleware nobody gets in.
         let caller = parts.extensions.get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| ApiError::Unauthorized("no API key was looked for".to_owned()))?;
         Ok(Self {
-            state: Arc::clone(state),
+            state: state.clone(),
             caller,
             in_background: parts.extensions.get::<Background>().is_some(),
             deadline: parts.extensions.get::<Deadline>().copied(),
-            note: parts.extensions.get::<Arc<Note>>().cloned(),
+            audit_entry: parts.extensions.get::<Arc<AuditEntry>>().cloned(),
         })
-    }
-}
-
-/// The name that an adapter gets which is called as its source is: however that is spelt, it is
-/// one.
-pub(crate) fn name_of(at: &Reference) -> String {
-    match at.to_string() {
-        written if at.is_remote() => written
-            .strip_prefix("hf://")
-            .map(str::to_owned)
-            .unwrap_or(written),
-        written => written,
     }
 }
 
@@ -171,7 +69,7 @@ impl Session {
     /// would be let in by it.
     pub(crate) fn renewed(&self) -> Option<Self> {
         let key = self.key_id();
-        let caller = Caller::of(&self.state, key)?;
+        let caller = Caller::of_key(self.state.access(), key)?;
         Some(Self {
             caller,
             ..self.clone()
@@ -180,37 +78,32 @@ impl Session {
 
     /// The id of its key, if there are keys.
     pub(crate) fn key_id(&self) -> Option<&str> {
-        self.caller.0.as_ref().map(|key| key.id.as_str())
+        self.caller.key().map(|key| key.id.as_str())
     }
 
     /// What its key's files and batches belong to, if there are keys.
     pub(crate) fn tenant_name(&self) -> Option<&str> {
-        self.caller.0.as_ref().map(|key| key.tenant.as_str())
-    }
-
-    /// Whether it may use the adapter called `name`, if there is one.
-    pub(crate) fn may_use(&self, name: &str) -> bool {
-        self.caller.0.as_ref().is_none_or(|key| key.may_use(name))
+        self.caller.key().map(|key| key.tenant.as_str())
     }
 
     /// Whether it may use the base.
     pub(crate) fn may_use_base(&self) -> bool {
-        self.caller.0.as_ref().is_none_or(|key| key.may_use_base())
+        self.caller.may_use_base()
     }
 
     /// Whether it may see how the server is doing and who uses what.
     pub(crate) fn is_admin(&self) -> bool {
-        self.caller.0.as_ref().is_none_or(|key| key.role == Role::Admin)
+        self.caller.is_admin()
     }
 
     /// The key, unless it may do everything.
     pub(crate) fn limited(&self) -> Option<&Arc<Key>> {
-        self.caller.0.as_ref().filter(|key| key.role != Role::Admin)
+        self.caller.limited()
     }
 
     /// The key that pays for its requests, if there are keys.
     pub(crate) fn account(&self) -> Option<Account> {
-        let (access, key) = (self.access.as_ref()?, self.caller.0.as_ref()?);
+        let (access, key) = (self.access()?, self.caller.key()?);
         Some(Account {
             access: Arc::clone(access),
             key: Arc::clone(key),
@@ -219,7 +112,7 @@ impl Session {
 
     /// What its requests that `adapter` answers are counted as.
     pub(crate) fn used(&self, adapter: &str) -> Used {
-        let key = self.caller.0.as_ref();
+        let key = self.caller.key();
         Used {
             key: key.map(|key| key.id.clone()),
             tenant: key.map(|key| key.tenant.clone()),
@@ -233,11 +126,11 @@ impl Session {
         &self,
         task: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let note = self.note.clone();
+        let entry = self.audit_entry.clone();
         let done = tokio::spawn(async move {
             let done = task.await;
-            if let Some(note) = note {
-                note.ended(done.as_ref().err());
+            if let Some(entry) = entry {
+                entry.ended(done.as_ref().err());
             }
             done
         });
@@ -248,46 +141,152 @@ impl Session {
     /// For whom the engine computes: the key's tenant, and within it who says the same
     /// `cache_salt`.
     pub(crate) fn tenant(&self, salt: Option<Tenant>) -> Option<Tenant> {
-        match &self.caller.0 {
+        match self.caller.key() {
             None => salt,
             Some(key) => Some(Tenant::new(&key.tenant).parted(salt)),
         }
     }
 
-    /// Names of adapters that it may use.
-    pub(crate) fn adapter_names(&self) -> Vec<String> {
-        let mut names = self.registry.names();
-        names.retain(|name| self.may_use(name));
-        names
+    /// Adapters that it may use.
+    pub(crate) fn adapters(&self) -> VisibleAdapters<'_> {
+        self.state.adapters().visible_to(&self.caller)
     }
 
     /// All names that it may use, the base's first.
     pub(crate) fn names(&self) -> Vec<String> {
-        let base = self.may_use_base().then(|| self.registry.base().to_owned());
-        base.into_iter().chain(self.adapter_names()).collect()
+        let base = self.may_use_base().then(|| self.base_name().to_owned());
+        base.into_iter().chain(self.adapters().names()).collect()
     }
 
-    /// Adapters that it may use.
+    /// What there is to know of the adapters that it may use.
     pub(crate) fn list(&self) -> Vec<Listed> {
-        let mut listed = self.registry.list();
-        listed.retain(|listed| self.may_use(&listed.name));
-        listed
-    }
-
-    /// Phases of adapters that it may use.
-    pub(crate) fn statuses(&self) -> Vec<Status> {
-        let mut statuses = self.registry.statuses();
-        statuses.retain(|status| self.may_use(&status.name));
-        statuses
+        self.adapters().list()
     }
 
     /// The adapter called `name`, if it may use that.
     pub(crate) fn listed(&self, name: &str) -> Option<Listed> {
-        self.registry.listed(name).filter(|_| self.may_use(name))
+        self.adapters().listed(name)
     }
 
     /// Whether there is an adapter called `name` that it may use.
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.registry.contains(name) && self.may_use(name)
+        self.adapters().contains(name)
+    }
+
+    /// The base's name.
+    pub(crate) fn base_name(&self) -> &str {
+        self.state.adapters().base()
+    }
+
+    /// Whether the base answers to `name`: to its own, to the empty one, as in LoRAX, and to `tgi`,
+    /// as in TGI; nothing else is ever answered by the base.
+    pub(crate) fn is_base(&self, name: &str) -> bool {
+        name == self.base_name() || name.is_empty() || name == TGI_NAME
+    }
+
+    /// Whether `name` is served at all.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), ApiError> {
+        let is_served = match self.is_base(name) {
+            true => self.may_use_base(),
+            false => self.contains(name) || self.adapters().source(name).is_some(),
+        };
+        match is_served {
+            true => Ok(()),
+            false => Err(ApiError::unknown_model(name, self.names())),
+        }
+    }
+
+    /// Everybody's adapters and figures, if it is an admin's.
+    pub(crate) fn admin_view(&self) -> Option<AdminView<'_>> {
+        let registry = self.state.adapters().all(&self.caller)?;
+        let state = &self.state;
+        Some(AdminView { state, registry })
+    }
+
+    /// Facts about the base.
+    pub(crate) fn base(&self) -> &BaseInfo {
+        self.state.base()
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.state.engine()
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
+        self.state.tokenizer()
+    }
+
+    /// The base's chat template.
+    pub(crate) fn template(&self) -> Option<&Arc<ChatTemplate>> {
+        self.state.template()
+    }
+
+    pub(crate) fn constraints(&self) -> &Arc<Constraints> {
+        self.state.constraints()
+    }
+
+    /// What a request may ask for.
+    pub(crate) fn limits(&self) -> &Limits {
+        self.state.limits()
+    }
+
+    /// When the server started.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.state.started()
+    }
+
+    /// The keys and the accounts of them, if the server has a place for them.
+    pub(crate) fn access(&self) -> Option<&Arc<Access>> {
+        self.state.access()
+    }
+
+    /// The files and batches, if the server keeps any.
+    pub(crate) fn batches(&self) -> Result<&Batches, ApiError> {
+        self.state.batches().ok_or_else(|| {
+            let message = "this server keeps no files and no batches: start it with `--data FOLDER`";
+            ApiError::Forbidden(message.to_owned())
+        })
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        self.state.in_flight()
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        self.state.meters()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.state.metrics()
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        self.state.telemetry()
+    }
+}
+
+/// What only admins may see: everybody's adapters and figures.
+#[derive(Clone, Copy)]
+pub(crate) struct AdminView<'a> {
+    state: &'a AppState,
+    registry: &'a Registry,
+}
+
+impl<'a> AdminView<'a> {
+    pub(crate) fn registry(&self) -> &'a Registry {
+        self.registry
+    }
+
+    pub(crate) fn engine(&self) -> &'a Engine {
+        self.state.engine()
+    }
+
+    pub(crate) fn metrics(&self) -> &'a Metrics {
+        self.state.metrics()
+    }
+
+    /// Whether a step takes so long that no request is answered.
+    pub(crate) fn is_stuck(&self) -> bool {
+        stuck::stuck(self.state.engine(), self.state.limits()).is_some()
     }
 }

@@ -13,14 +13,14 @@ use tokio::{
     time::timeout_at,
 };
 
+use super::usage::RequestUsage;
 use crate::{
-    deadline::Deadline,
-    error::ApiError,
-    metering::{Metered, Now},
-    metrics::Watch,
-    tally::Tally,
-    telemetry::Follower,
-    underway::Ticket,
+    http::{deadline::Deadline, error::ApiError},
+    observe::{metrics::Watch, telemetry::Follower},
+    state::{
+        in_flight::Registration,
+        meters::{Metered, Now},
+    },
 };
 
 /// The engine's end: one choice of one request.
@@ -32,7 +32,7 @@ pub(crate) struct ChannelSink {
     /// Where its tokens are counted, if they are: as they are made, whoever reads them.
     metered: Option<Arc<Metered>>,
     /// What its request used, where that is kept.
-    tally: Option<Arc<Tally>>,
+    usage: Option<Arc<RequestUsage>>,
     // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
     events: UnboundedSender<(usize, Event)>,
 }
@@ -41,15 +41,15 @@ impl Sink for ChannelSink {
     fn emit(&mut self, event: Event) -> ControlFlow<()> {
         self.watch.event(&event);
         self.follower.event(&event);
-        if let Some(tally) = &self.tally {
-            tally.event(&event);
+        if let Some(usage) = &self.usage {
+            usage.event(&event);
         }
         match (&self.metered, &event) {
             (Some(metered), Event::Token(_)) => metered.token(Now::get()),
             // Before its client hears of it, who may ask again at once.
             (_, Event::Finished(_) | Event::Failed(_) | Event::Refused(_) | Event::Cancelled(_)) => {
                 self.metered = None;
-                self.tally = None;
+                self.usage = None;
             }
             _ => {}
         }
@@ -73,7 +73,7 @@ pub(crate) struct Answers {
     /// When they are over, if their request has a deadline.
     deadline: Option<Deadline>,
     /// Goes with them.
-    _ticket: Option<Ticket>,
+    _registration: Option<Registration>,
 }
 
 /// One choice, complete.
@@ -123,12 +123,12 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched and followed. `metered` and `tally`
+/// The two ends of a channel for the choices that are watched and followed. `metered` and `usage`
 /// are held until the engine is done with all of them.
 pub(crate) fn channel(
     watches: Vec<(Watch, Follower)>,
     metered: Option<&Arc<Metered>>,
-    tally: Option<&Arc<Tally>>,
+    usage: Option<&Arc<RequestUsage>>,
 ) -> (Vec<ChannelSink>, Answers) {
     let (sender, events) = unbounded_channel();
     let choices = watches.len();
@@ -140,7 +140,7 @@ pub(crate) fn channel(
             watch,
             follower,
             metered: metered.map(Arc::clone),
-            tally: tally.map(Arc::clone),
+            usage: usage.map(Arc::clone),
             events: sender.clone(),
         })
         .collect();
@@ -150,16 +150,16 @@ pub(crate) fn channel(
             events,
             open: choices,
             deadline: None,
-            _ticket: None,
+            _registration: None,
         },
     )
 }
 
 impl Answers {
-    /// The same, of a request that is found by its ticket as long as they are waited for.
-    pub(crate) fn under(self, ticket: Option<Ticket>) -> Self {
+    /// The same, of a request that is found by its registration as long as they are waited for.
+    pub(crate) fn under(self, registration: Option<Registration>) -> Self {
         Self {
-            _ticket: ticket,
+            _registration: registration,
             ..self
         }
     }

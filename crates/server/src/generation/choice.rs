@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use multigraft_peft::{MERGE_LIMIT, MajoritySign, MergeMethod};
 
 use crate::{
-    error::{ApiError, served},
-    fields::Fields,
-    session::Session,
+    caller::session::Session,
+    http::{
+        error::{ApiError, served},
+        fields::Fields,
+    },
 };
 
 /// What an adapter's updates are multiplied by.
@@ -24,7 +26,7 @@ const TOO_LARGE: &str = "is larger than a 32-bit float can be";
 
 /// The model that is to answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Asked {
+pub(crate) enum ModelChoice {
     /// The base or an adapter.
     One {
         /// Its name.
@@ -45,7 +47,7 @@ pub(crate) enum Asked {
     },
 }
 
-impl Asked {
+impl ModelChoice {
     /// The base.
     pub(crate) fn base() -> Self {
         Self::model(String::new())
@@ -82,9 +84,9 @@ impl Asked {
                     let message = format!("`model` is missing. {}", served(&state.names()));
                     return Err(ApiError::invalid("model", message));
                 };
-                let asked = Self::scaled(name, fields)?;
-                asked.check(state)?;
-                return Ok(asked);
+                let choice = Self::scaled(name, fields)?;
+                choice.check(state)?;
+                return Ok(choice);
             }
         };
         // Who may use adapters may choose among them, whether or not the base is theirs.
@@ -98,12 +100,12 @@ impl Asked {
             return Err(fields.complain(field, &problem));
         }
         refuse_scale(fields, field)?;
-        let asked = match (numbered, several) {
+        let choice = match (numbered, several) {
             (Some(entries), _) => Self::numbered(state, fields, entries)?,
             (None, entries) => Self::several(fields, entries.unwrap_or_default())?,
         };
-        asked.check(state)?;
-        Ok(asked)
+        choice.check(state)?;
+        Ok(choice)
     }
 
     /// `adapter_id` and what else chooses adapters in TGI's dialect; without any, the base.
@@ -178,7 +180,7 @@ impl Asked {
     /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed
     /// has the scale 0.
     fn numbered(state: &Session, fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
-        let names = state.adapter_names();
+        let names = state.adapters().names();
         let mut scales = BTreeMap::new();
         for mut entry in entries {
             let Some(id) = entry.count("id")? else {

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use multigraft_engine::Request;
 use multigraft_text::ChatTemplate;
 use serde_json::{Map, Value};
 
+use super::choice::ModelChoice;
 use crate::{
-    Dialect, admission::refusal, asked::Asked, error::ApiError, fields::Fields, openai::Parameters,
-    session::Session, state::AppState,
+    caller::session::Session,
+    http::{error::ApiError, fields::Fields},
 };
 
 /// Fields of requests, as OpenAI calls them.
-const REQUEST: [&str; 8] = [
+pub(crate) const REQUEST: [&str; 8] = [
     "temperature",
     "top_p",
     "top_k",
@@ -24,9 +24,9 @@ const REQUEST: [&str; 8] = [
     "stop",
 ];
 /// The system message of chats that have none.
-const SYSTEM: &str = "system";
+pub(crate) const SYSTEM: &str = "system";
 /// The chat template in place of that of the adapter's folder or the base.
-const TEMPLATE: &str = "chat_template";
+pub(crate) const TEMPLATE: &str = "chat_template";
 
 /// Defaults of one adapter; they were checked when they were set.
 #[derive(Clone, Debug, Default)]
@@ -43,10 +43,10 @@ impl Defaults {
     pub(crate) fn template(
         &self,
         own: Option<&Arc<ChatTemplate>>,
-        state: &AppState,
+        state: &Session,
     ) -> Result<Option<Arc<ChatTemplate>>, ApiError> {
         let Some(source) = self.0.as_ref().and_then(|set| set.get(TEMPLATE)?.as_str()) else {
-            return Ok(own.or(state.template.as_ref()).map(Arc::clone));
+            return Ok(own.or(state.template()).map(Arc::clone));
         };
         // It was compiled when it was set, perhaps by another version of this program.
         let set = ChatTemplate::new(source).map_err(|error| {
@@ -97,47 +97,16 @@ impl Defaults {
 
 impl Session {
     /// The defaults of the adapter that a request asks for; several together have none.
-    pub(crate) fn defaults(&self, asked: &Asked) -> Defaults {
-        match asked {
-            Asked::One { name, .. } if self.contains(name) => Defaults(self.registry.defaults(name)),
+    pub(crate) fn defaults(&self, choice: &ModelChoice) -> Defaults {
+        let adapters = self.adapters();
+        match choice {
+            ModelChoice::One { name, .. } if adapters.contains(name) => Defaults(adapters.defaults(name)),
             // However its source is spelt, it has one name.
-            Asked::One { name, .. } => {
-                let source = self.source(name);
-                Defaults(source.and_then(|(name, _)| self.registry.defaults(&name)))
+            ModelChoice::One { name, .. } => {
+                let source = adapters.source(name);
+                Defaults(source.and_then(|(name, _)| adapters.defaults(&name)))
             }
-            Asked::Merged { .. } => Defaults::default(),
+            ModelChoice::Merged { .. } => Defaults::default(),
         }
     }
-}
-
-/// Checks defaults as a request's fields are checked.
-pub(crate) fn check(mut fields: Fields, state: &AppState) -> Result<Map<String, Value>, ApiError> {
-    let values = fields.clone().into_rest();
-    fields.string(SYSTEM)?;
-    if let Some(source) = fields.string(TEMPLATE)? {
-        let compiled = ChatTemplate::new(&source);
-        compiled.map_err(|error| fields.complain(TEMPLATE, &format!("cannot be used: {error}")))?;
-    }
-    for name in values.keys() {
-        if ![SYSTEM, TEMPLATE].contains(&name.as_str()) && !REQUEST.contains(&name.as_str()) {
-            return Err(fields.complain(
-                name,
-                &format!(
-                    "has no default; these can: {}, {SYSTEM}, {TEMPLATE}",
-                    REQUEST.join(", ")
-                ),
-            ));
-        }
-    }
-    let parameters = Parameters::take(&mut fields, &state.limits)?;
-    fields.finish()?;
-    // As every request will be.
-    let request = Request {
-        sampling: parameters.sampling_of(0),
-        stop: parameters.stop,
-        ..Request::new(vec![0], parameters.max_tokens.unwrap_or(1))
-    };
-    let checked = request.check(&state.engine.limits());
-    checked.map_err(|error| refusal(error, Dialect::OpenAi))?;
-    Ok(values.into_iter().filter(|(_, value)| !value.is_null()).collect())
 }

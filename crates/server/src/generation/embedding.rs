@@ -3,7 +3,12 @@
 
 use multigraft_engine::{Pooling, Request, Tenant};
 
-use crate::{Dialect, admission::Served, asked::Asked, error::ApiError, fields::Fields, session::Session};
+use super::choice::ModelChoice;
+use crate::{
+    caller::session::Session,
+    contract::model::ResolvedModel,
+    http::{dialect::Dialect, error::ApiError, fields::Fields},
+};
 
 /// OpenAI's limit of inputs in one request.
 const MOST: usize = 2048;
@@ -37,10 +42,10 @@ impl Embed {
     pub(crate) async fn run(
         self,
         state: &Session,
-        asked: &Asked,
+        choice: &ModelChoice,
         dialect: Dialect,
-    ) -> Result<(Served, Embedded), ApiError> {
-        let room = state.engine.limits().room_after(0);
+    ) -> Result<(ResolvedModel, Embedded), ApiError> {
+        let room = state.engine().limits().room_after(0);
         for (index, input) in self.inputs.iter().enumerate() {
             let problem = match input.len() {
                 0 => "has no tokens: there is nothing to embed".to_owned(),
@@ -57,15 +62,15 @@ impl Embed {
             };
             return Err(ApiError::invalid(self.field, format!("{which} {problem}")));
         }
-        let mut served = state.model(asked).await?;
+        let mut reservation = state.reserve(choice).await?;
         let request = |input| Request {
-            adapter: served.adapter.clone(),
+            adapter: reservation.adapter.clone(),
             tenant: self.tenant,
             ..Request::embedding(input, self.pooling)
         };
         let requests = self.inputs.into_iter().map(request).collect();
         let answers = state
-            .submit(requests, &mut served, dialect)
+            .submit(requests, &mut reservation, dialect)
             .map_err(|error| match error {
                 // What is wrong with a prompt is wrong with an input.
                 ApiError::Invalid {
@@ -85,13 +90,13 @@ impl Embed {
             embedded.cached_tokens += answer.finish.cached_tokens;
             embedded.vectors.push(normalised(answer.embedding));
         }
-        Ok((served, embedded))
+        Ok((reservation.model, embedded))
     }
 }
 
 /// The most inputs of one request: all of them have to find room in the queue.
 pub(crate) fn most_inputs(state: &Session) -> usize {
-    MOST.min(state.engine.limits().max_waiting)
+    MOST.min(state.engine().limits().max_waiting)
 }
 
 /// `pooling`: `mean`, unless it says `last`.

@@ -13,7 +13,8 @@ use futures_util::stream;
 use multigraft_engine::Event;
 use serde::Serialize;
 
-use crate::{Dialect, answers::Answers, error::ApiError};
+use super::answers::Answers;
+use crate::http::{dialect::Dialect, error::ApiError};
 
 /// Tells proxies of nginx's kind to pass chunks on as they come.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -45,7 +46,7 @@ impl Chunks {
 }
 
 /// How one kind of answer is worded as it comes.
-pub(crate) trait Wording: Send + 'static {
+pub(crate) trait StreamFormat: Send + 'static {
     /// The dialect, for errors in the middle.
     const DIALECT: Dialect;
 
@@ -68,9 +69,9 @@ pub(crate) trait Wording: Send + 'static {
     }
 }
 
-struct Streaming<W> {
+struct Streaming<F> {
     answers: Answers,
-    wording: W,
+    format: F,
     chunks: Chunks,
     state: Progress,
 }
@@ -82,7 +83,7 @@ enum Progress {
     Closed,
 }
 
-impl<W: Wording> Streaming<W> {
+impl<F: StreamFormat> Streaming<F> {
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
             if let Some(chunk) = self.chunks.0.pop_front() {
@@ -91,7 +92,7 @@ impl<W: Wording> Streaming<W> {
             match self.state {
                 Progress::Unopened => {
                     self.state = Progress::Open;
-                    self.wording.open(&mut self.chunks);
+                    self.format.open(&mut self.chunks);
                 }
                 Progress::Open => self.advance().await,
                 Progress::Closed => return None,
@@ -101,13 +102,13 @@ impl<W: Wording> Streaming<W> {
 
     async fn advance(&mut self) {
         match self.answers.next().await {
-            Some(Ok((choice, event))) => self.wording.event(choice, event, &mut self.chunks),
+            Some(Ok((choice, event))) => self.format.event(choice, event, &mut self.chunks),
             Some(Err(error)) => {
-                self.wording.fail(&error, &mut self.chunks);
+                self.format.fail(&error, &mut self.chunks);
                 self.state = Progress::Closed;
             }
             None => {
-                self.wording.close(&mut self.chunks);
+                self.format.close(&mut self.chunks);
                 self.state = Progress::Closed;
             }
         }
@@ -116,10 +117,10 @@ impl<W: Wording> Streaming<W> {
 
 /// A response that sends the answers as they come. Dropping it (the client hung up) drops the
 /// answers.
-pub(crate) fn respond<W: Wording>(answers: Answers, wording: W) -> Response {
+pub(crate) fn respond<F: StreamFormat>(answers: Answers, format: F) -> Response {
     let streaming = Streaming {
         answers,
-        wording,
+        format,
         chunks: Chunks::default(),
         state: Progress::Unopened,
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use multigraft_text::Tokenizer;
 use tokio::task;
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// Texts longer than this, in bytes, are tokenised on a thread of their own: they take
 /// milliseconds, where a switch of threads takes microseconds.

@@ -15,7 +15,7 @@ use multigraft_engine::Event;
 /// for the hour in which it ended, with what was made until then. One that was never accepted is
 /// counted as refused.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct RequestUsage {
     access: Arc<Access>,
     used: Used,
     prompt: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Tally {
     accepted: AtomicBool,
 }
 
-impl Tally {
+impl RequestUsage {
     /// A request with `prompt` tokens, counted once for each of its choices.
     pub(crate) fn new(access: &Arc<Access>, used: Used, prompt: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -55,7 +55,7 @@ impl Tally {
     }
 }
 
-impl Drop for Tally {
+impl Drop for RequestUsage {
     fn drop(&mut self) {
         let counts = match self.accepted.load(Relaxed) {
             false => Counts {

@@ -2,15 +2,10 @@
 
 use std::time::Duration;
 
-use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, HeaderName},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
-use tokio::time::{Instant, timeout_at};
+use axum::http::{HeaderMap, HeaderName};
+use tokio::time::Instant;
 
-use crate::{error::ApiError, session::Background, state::Shared};
+use crate::http::error::ApiError;
 
 /// The header in which a request says it, in seconds.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -27,7 +22,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     /// The earlier of the server's and of what the request's header says.
-    fn of(headers: &HeaderMap, most: Option<Duration>) -> Result<Option<Self>, ApiError> {
+    pub(crate) fn of(headers: &HeaderMap, most: Option<Duration>) -> Result<Option<Self>, ApiError> {
         let asked = headers.get(&HEADER).map(|value| {
             let text = value.to_str().unwrap_or_default().trim();
             let seconds = text.parse().ok();
@@ -57,22 +52,9 @@ impl Deadline {
     }
 }
 
-/// Middleware: ends requests whose time is over. An answer that is streamed ends itself, with an
-/// error as its last event, as whoever makes it has the deadline too. Batches have a deadline of
-/// their own.
-pub(crate) async fn limit(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
-    if request.extensions().get::<Background>().is_some() {
-        return next.run(request).await;
-    }
-    let deadline = match Deadline::of(request.headers(), state.limits.request_time) {
-        Ok(Some(deadline)) => deadline,
-        Ok(None) => return next.run(request).await,
-        Err(error) => return error.into_response(),
-    };
-    request.extensions_mut().insert(deadline);
-    let answered = timeout_at(deadline.at, next.run(request)).await;
-    answered.unwrap_or_else(|_| deadline.passed().into_response())
-}
+/// Marks a request that nobody waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Background;
 
 #[cfg(test)]
 mod tests {

@@ -3,13 +3,13 @@
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use crate::{error::ApiError, metering};
+use crate::{contract::headers::RATE_LIMIT_PREFIX, http::error::ApiError};
 
 /// By which OpenAI's clients are told whether to send a request again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -83,6 +83,104 @@ impl Dialect {
     }
 }
 
+impl ApiError {
+    /// The HTTP status in `dialect`: they differ over invalid input (400, in TGI 422) and over
+    /// generation that failed (500, in TGI 424).
+    pub fn status(&self, dialect: Dialect) -> StatusCode {
+        match (self, dialect) {
+            (Self::Invalid { .. }, Dialect::OpenAi) => StatusCode::BAD_REQUEST,
+            (Self::Invalid { .. }, Dialect::Tgi) => StatusCode::UNPROCESSABLE_ENTITY,
+            (Self::UnknownModel { .. } | Self::UnknownRoute { .. }, _) => StatusCode::NOT_FOUND,
+            (Self::MethodNotAllowed { .. }, _) => StatusCode::METHOD_NOT_ALLOWED,
+            (Self::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
+            (Self::LongUri { .. }, _) => StatusCode::URI_TOO_LONG,
+            (Self::TooSlow, _) => StatusCode::REQUEST_TIMEOUT,
+            (Self::NotJson, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            (Self::Overloaded { .. } | Self::Quota { .. }, _) => StatusCode::TOO_MANY_REQUESTS,
+            (
+                Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown | Self::Busy { .. },
+                _,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+            (Self::Unauthorized(_), _) => StatusCode::UNAUTHORIZED,
+            (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
+            (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
+            (Self::Conflict(_), _) => StatusCode::CONFLICT,
+            (Self::NoAdapter(_) | Self::NotFound(_), _) => StatusCode::NOT_FOUND,
+            (Self::Gone(_), _) => StatusCode::GONE,
+            (Self::TimedOut { .. }, _) => StatusCode::GATEWAY_TIMEOUT,
+            (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
+            (Self::Failed(_), Dialect::Tgi) => StatusCode::FAILED_DEPENDENCY,
+        }
+    }
+
+    /// `error.type` in OpenAI's dialect, as vLLM spells them.
+    pub(crate) fn openai_type(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } | Self::NotJson => "BadRequestError",
+            Self::UnknownModel { .. }
+            | Self::UnknownRoute { .. }
+            | Self::NoAdapter(_)
+            | Self::NotFound(_) => "NotFoundError",
+            Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
+            Self::TooLarge { .. } => "PayloadTooLargeError",
+            Self::LongUri { .. } => "UriTooLongError",
+            Self::TooSlow => "RequestTimeoutError",
+            Self::Overloaded { .. } => "RateLimitError",
+            // OpenAI's word, which clients tell apart from a limit that passes.
+            Self::Quota { .. } => "insufficient_quota",
+            Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown | Self::Busy { .. } => {
+                "ServiceUnavailableError"
+            }
+            Self::Unauthorized(_) => "AuthenticationError",
+            Self::Forbidden(_) => "PermissionDeniedError",
+            Self::Unusable(_) => "InvalidUserInput",
+            Self::Conflict(_) => "ConflictError",
+            Self::Gone(_) => "GoneError",
+            Self::TimedOut { .. } => "TimeoutError",
+            Self::Failed(_) => "InternalServerError",
+        }
+    }
+
+    /// `error_type` in TGI's dialect. Clients know `validation`, `generation` and `overloaded`, and
+    /// go by the status for the rest.
+    pub(crate) fn tgi_type(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. }
+            | Self::NotJson
+            | Self::TooLarge { .. }
+            | Self::LongUri { .. }
+            | Self::TooSlow
+            | Self::Unusable(_) => "validation",
+            Self::UnknownModel { .. }
+            | Self::UnknownRoute { .. }
+            | Self::NoAdapter(_)
+            | Self::NotFound(_) => "not_found",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::Conflict(_) => "conflict",
+            Self::Gone(_) => "gone",
+            Self::TimedOut { .. } => "timeout",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::Overloaded { .. }
+            | Self::Quota { .. }
+            | Self::Unavailable { .. }
+            | Self::StillLoading { .. }
+            | Self::ShuttingDown
+            | Self::Busy { .. } => "overloaded",
+            Self::Failed(_) => "generation",
+        }
+    }
+}
+
+/// Carries the error to [`word_errors`], which knows the dialect.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status(Dialect::OpenAi).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
 /// A message without most of a long value that it repeats.
 fn shortened(mut message: String) -> String {
     if message.len() > MESSAGE {
@@ -101,7 +199,7 @@ pub(crate) async fn word_errors(request: Request, next: Next) -> Response {
         Some(error) => {
             let mut worded = dialect.error_response(error);
             let headers = response.headers().iter();
-            let limits = headers.filter(|(name, _)| name.as_str().starts_with(metering::HEADERS));
+            let limits = headers.filter(|(name, _)| name.as_str().starts_with(RATE_LIMIT_PREFIX));
             let limits = limits.map(|(name, value)| (name.clone(), value.clone()));
             worded.headers_mut().extend(limits);
             worded.extensions_mut().insert(error.clone());
@@ -154,5 +252,12 @@ mod tests {
         let response = Dialect::OpenAi.error_response(&ApiError::overloaded("full".into()));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "1");
+    }
+
+    #[test]
+    fn invalid_input_has_the_status_of_its_dialect() {
+        let error = ApiError::malformed("no");
+        assert_eq!(error.status(Dialect::OpenAi), 400);
+        assert_eq!(error.status(Dialect::Tgi), 422);
     }
 }

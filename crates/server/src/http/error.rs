@@ -2,15 +2,9 @@
 
 use std::{fmt::Write as _, io::ErrorKind, time::Duration};
 
-use axum::{
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
 use multigraft_adapters::{AdapterError, LoadError};
 use multigraft_peft::ReadError;
 use multigraft_sources::{FetchError, SourceError};
-
-use crate::Dialect;
 
 /// How many names an error lists before it says how many more there are.
 const LISTED_NAMES: usize = 20;
@@ -21,7 +15,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest that clients are told to stay away.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Why a request got no answer. [`Dialect::error_response`] words it.
+/// Why a request got no answer. A [dialect](crate::Dialect) words it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ApiError {
     /// A field is missing, malformed, out of range or not supported.
@@ -245,93 +239,6 @@ impl ApiError {
         }
     }
 
-    /// The HTTP status in `dialect`: they differ over invalid input (400, in TGI 422) and over
-    /// generation that failed (500, in TGI 424).
-    pub fn status(&self, dialect: Dialect) -> StatusCode {
-        match (self, dialect) {
-            (Self::Invalid { .. }, Dialect::OpenAi) => StatusCode::BAD_REQUEST,
-            (Self::Invalid { .. }, Dialect::Tgi) => StatusCode::UNPROCESSABLE_ENTITY,
-            (Self::UnknownModel { .. } | Self::UnknownRoute { .. }, _) => StatusCode::NOT_FOUND,
-            (Self::MethodNotAllowed { .. }, _) => StatusCode::METHOD_NOT_ALLOWED,
-            (Self::TooLarge { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
-            (Self::LongUri { .. }, _) => StatusCode::URI_TOO_LONG,
-            (Self::TooSlow, _) => StatusCode::REQUEST_TIMEOUT,
-            (Self::NotJson, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            (Self::Overloaded { .. } | Self::Quota { .. }, _) => StatusCode::TOO_MANY_REQUESTS,
-            (
-                Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown | Self::Busy { .. },
-                _,
-            ) => StatusCode::SERVICE_UNAVAILABLE,
-            (Self::Unauthorized(_), _) => StatusCode::UNAUTHORIZED,
-            (Self::Forbidden(_), _) => StatusCode::FORBIDDEN,
-            (Self::Unusable(_), _) => StatusCode::BAD_REQUEST,
-            (Self::Conflict(_), _) => StatusCode::CONFLICT,
-            (Self::NoAdapter(_) | Self::NotFound(_), _) => StatusCode::NOT_FOUND,
-            (Self::Gone(_), _) => StatusCode::GONE,
-            (Self::TimedOut { .. }, _) => StatusCode::GATEWAY_TIMEOUT,
-            (Self::Failed(_), Dialect::OpenAi) => StatusCode::INTERNAL_SERVER_ERROR,
-            (Self::Failed(_), Dialect::Tgi) => StatusCode::FAILED_DEPENDENCY,
-        }
-    }
-
-    /// `error.type` in OpenAI's dialect, as vLLM spells them.
-    pub(crate) fn openai_type(&self) -> &'static str {
-        match self {
-            Self::Invalid { .. } | Self::NotJson => "BadRequestError",
-            Self::UnknownModel { .. }
-            | Self::UnknownRoute { .. }
-            | Self::NoAdapter(_)
-            | Self::NotFound(_) => "NotFoundError",
-            Self::MethodNotAllowed { .. } => "MethodNotAllowedError",
-            Self::TooLarge { .. } => "PayloadTooLargeError",
-            Self::LongUri { .. } => "UriTooLongError",
-            Self::TooSlow => "RequestTimeoutError",
-            Self::Overloaded { .. } => "RateLimitError",
-            // OpenAI's word, which clients tell apart from a limit that passes.
-            Self::Quota { .. } => "insufficient_quota",
-            Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown | Self::Busy { .. } => {
-                "ServiceUnavailableError"
-            }
-            Self::Unauthorized(_) => "AuthenticationError",
-            Self::Forbidden(_) => "PermissionDeniedError",
-            Self::Unusable(_) => "InvalidUserInput",
-            Self::Conflict(_) => "ConflictError",
-            Self::Gone(_) => "GoneError",
-            Self::TimedOut { .. } => "TimeoutError",
-            Self::Failed(_) => "InternalServerError",
-        }
-    }
-
-    /// `error_type` in TGI's dialect. Clients know `validation`, `generation` and `overloaded`, and
-    /// go by the status for the rest.
-    pub(crate) fn tgi_type(&self) -> &'static str {
-        match self {
-            Self::Invalid { .. }
-            | Self::NotJson
-            | Self::TooLarge { .. }
-            | Self::LongUri { .. }
-            | Self::TooSlow
-            | Self::Unusable(_) => "validation",
-            Self::UnknownModel { .. }
-            | Self::UnknownRoute { .. }
-            | Self::NoAdapter(_)
-            | Self::NotFound(_) => "not_found",
-            Self::Unauthorized(_) => "unauthorized",
-            Self::Forbidden(_) => "forbidden",
-            Self::Conflict(_) => "conflict",
-            Self::Gone(_) => "gone",
-            Self::TimedOut { .. } => "timeout",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::Overloaded { .. }
-            | Self::Quota { .. }
-            | Self::Unavailable { .. }
-            | Self::StillLoading { .. }
-            | Self::ShuttingDown
-            | Self::Busy { .. } => "overloaded",
-            Self::Failed(_) => "generation",
-        }
-    }
-
     /// Something is full, and nobody knows for how long.
     pub(crate) fn overloaded(message: String) -> Self {
         Self::Overloaded {
@@ -351,15 +258,6 @@ impl ApiError {
             Self::Unavailable { retry_after, .. } => *retry_after,
             _ => None,
         }
-    }
-}
-
-/// Carries the error to `dialect::word_errors`, which knows the dialect.
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = self.status(Dialect::OpenAi).into_response();
-        response.extensions_mut().insert(self);
-        response
     }
 }
 
@@ -402,12 +300,5 @@ mod tests {
         let error = ApiError::unsupported("tools", "calling tools");
         assert_eq!(error.field(), Some("tools"));
         assert_eq!(error.to_string(), "`tools`: calling tools is not supported yet");
-    }
-
-    #[test]
-    fn invalid_input_has_the_status_of_its_dialect() {
-        let error = ApiError::malformed("no");
-        assert_eq!(error.status(Dialect::OpenAi), 400);
-        assert_eq!(error.status(Dialect::Tgi), 422);
     }
 }

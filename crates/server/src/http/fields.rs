@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request},
+    extract::{FromRef, FromRequest, Request},
     http::header,
 };
 use serde_json::{Map, Value};
 
-use crate::{audit::Note, connections::is_too_slow, error::ApiError, state::Shared};
+use super::{audit_entry::AuditEntry, connections::is_too_slow, error::ApiError};
+use crate::contract::limits::Limits;
 
 /// The fields of a JSON object that were not read yet. Null counts as absent.
 #[derive(Clone, Debug)]
@@ -283,10 +284,13 @@ pub(crate) mod read {
 ///
 /// The declaration is required because a web page may send anything else to a server on its
 /// visitor's machine without asking first.
-impl FromRequest<Shared> for Fields {
+impl<S: Send + Sync> FromRequest<S> for Fields
+where
+    Limits: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let declared = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -294,8 +298,8 @@ impl FromRequest<Shared> for Fields {
         if !declared.is_some_and(is_json) {
             return Err(ApiError::NotJson);
         }
-        let limit = state.limits.body_bytes;
-        let note = request.extensions().get::<Arc<Note>>().cloned();
+        let limit = Limits::from_ref(state).body_bytes;
+        let entry = request.extensions().get::<Arc<AuditEntry>>().cloned();
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             match rejection.status().as_u16() {
                 413 => ApiError::TooLarge { limit },
@@ -304,8 +308,8 @@ impl FromRequest<Shared> for Fields {
             }
         })?;
         let fields = Self::from_json(&bytes)?;
-        if let Some(note) = note {
-            note.asks(&fields.values);
+        if let Some(entry) = entry {
+            entry.asks(&fields.values);
         }
         Ok(fields)
     }

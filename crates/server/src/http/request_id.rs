@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 
-use crate::openai::types::unique_id;
+use super::id::unique_id;
 
 /// The header in which a request may bring its id, and in which every answer has it.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");

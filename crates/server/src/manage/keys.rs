@@ -21,10 +21,12 @@ use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    error::ApiError,
-    fields::{Fields, whole},
-    openai::seconds,
-    session::Session,
+    caller::session::Session,
+    http::{
+        error::ApiError,
+        fields::{Fields, whole},
+        id::seconds,
+    },
 };
 
 const HOUR: u64 = 3600;
@@ -263,10 +265,10 @@ impl Session {
         ask: impl FnOnce(&Store) -> Result<T, AccessError> + Send + 'static,
     ) -> Result<T, ApiError> {
         self.may_manage_keys()?;
-        let Some(access) = self.access.clone() else {
+        let Some(access) = self.access().cloned() else {
             return Err(ApiError::Failed("there is no store of keys".to_owned()));
         };
-        let asked = async move {
+        let changed = async move {
             let done = spawn_blocking(move || {
                 let done = ask(access.store())?;
                 access.refresh()?;
@@ -277,7 +279,7 @@ impl Session {
                 .map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?;
             done.map_err(failed)
         };
-        self.to_the_end(asked).await
+        self.to_the_end(changed).await
     }
 }
 

@@ -5,10 +5,8 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use multigraft_adapters::{Listed, Residency};
 use multigraft_engine::{Sizes, StepKinds};
@@ -20,13 +18,10 @@ use prometheus_client::metrics::{
 };
 use prometheus_client::registry::{Registry, Unit};
 
-use super::MOST_ADAPTERS;
-use super::plain::plain;
 use crate::{
-    error::ApiError,
-    session::Session,
-    state::{AppState, Shared},
-    watchdog,
+    caller::session::{AdminView, Session},
+    http::error::ApiError,
+    observe::metrics::{MOST_ADAPTERS, plain},
 };
 
 /// What whoever does not ask for OpenMetrics gets.
@@ -73,21 +68,23 @@ struct Build {
 
 /// The handler.
 pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Response, ApiError> {
-    if !state.is_admin() {
-        // They are of everybody's requests, by name.
+    // They are of everybody's requests, by name.
+    let Some(view) = state.admin_view() else {
         return Err(ApiError::Forbidden("only admin keys may see /metrics".to_owned()));
-    }
-    let adapters = state.registry.list();
+    };
+    let adapters = view.registry().list();
     let names: HashSet<&str> = adapters.iter().map(|listed| listed.name.as_str()).collect();
-    let base = state.registry.base();
-    state.metrics.retain(|name| name == base || names.contains(name));
+    let base = view.registry().base();
+    view.metrics().retain(|name| name == base || names.contains(name));
     let listed = adapters.iter().map(|listed| listed.name.as_str());
     let served: Vec<&str> = listed.chain([base]).collect();
-    state.metrics.begin(served.into_iter());
+    view.metrics().begin(served.into_iter());
     let mut text = String::new();
-    let encoded = encode_registry(&mut text, &state.metrics.0.registry)
-        .and_then(|()| encode_registry(&mut text, &own(&state, &adapters)))
-        .and_then(|()| encode_registry(&mut text, &as_vllm(&state, &adapters)))
+    let encoded = view
+        .metrics()
+        .encode(&mut text)
+        .and_then(|()| encode_registry(&mut text, &current(view, &adapters)))
+        .and_then(|()| encode_registry(&mut text, &as_vllm(view, &adapters)))
         .and_then(|()| encode_eof(&mut text));
     encoded.map_err(|fmt::Error| ApiError::Failed("the figures cannot be written".to_owned()))?;
     let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -98,22 +95,13 @@ pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Respon
     Ok(answer.into_response())
 }
 
-/// Counts responses. Paths that lead nowhere are one route.
-pub(crate) async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>();
-    let route = path.map_or("none", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
-    state.metrics.responded(&route, response.status().as_u16());
-    response
-}
-
 /// Gauges, and counters that others keep.
-fn own(state: &AppState, adapters: &[Listed]) -> Registry {
+fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::with_prefix("multigraft");
-    let stats = state.engine.stats();
+    let stats = view.engine().stats();
     let build = Build {
         version: env!("CARGO_PKG_VERSION"),
-        base: state.registry.base().to_owned(),
+        base: view.registry().base().to_owned(),
     };
     registry.register("build", "What runs and what it serves", Info::new(build));
 
@@ -144,12 +132,12 @@ fn own(state: &AppState, adapters: &[Listed]) -> Registry {
         &mut registry,
         "step_stuck",
         "1 while a step takes so long that no request is answered",
-        usize::from(watchdog::stuck(state).is_some()),
+        usize::from(view.is_stuck()),
     );
-    let (adapter_bytes, limit) = state.registry.memory();
+    let (adapter_bytes, limit) = view.registry().memory();
     let limit = (limit < usize::MAX).then_some(("adapters_limit", limit));
-    let budget = state
-        .registry
+    let budget = view
+        .registry()
         .budget()
         .map(|budget| [("budget", budget.total()), ("keys_and_values", budget.taken().0)]);
     by_kind(
@@ -196,7 +184,7 @@ fn own(state: &AppState, adapters: &[Listed]) -> Registry {
         (
             "adapter_evictions",
             "Adapters that were dropped from memory for others or for requests",
-            state.registry.evictions(),
+            view.registry().evictions(),
         ),
     ] {
         registry.register(name, help, ConstCounter::new(value));
@@ -296,11 +284,11 @@ fn seconds<const N: usize>(
 
 /// The figures that the Gateway API's inference extension and llm-d read, under vLLM's names and in
 /// their own meaning: what runs is what is in memory and ready, what waits is queued.
-fn as_vllm(state: &AppState, adapters: &[Listed]) -> Registry {
+fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::default();
-    let stats = state.engine.stats();
+    let stats = view.engine().stats();
     let model = Model {
-        model_name: state.registry.base().to_owned(),
+        model_name: view.registry().base().to_owned(),
     };
     let used = stats.blocks_used as f64 / stats.blocks_total.max(1) as f64;
     for (name, help, value) in [
@@ -328,12 +316,12 @@ fn as_vllm(state: &AppState, adapters: &[Listed]) -> Registry {
         "vllm:cache_config",
         "Blocks of keys and values",
         Info::new(CacheConfig {
-            block_size: state.engine.limits().block_tokens,
+            block_size: view.engine().limits().block_tokens,
             num_gpu_blocks: stats.blocks_total,
         }),
     );
 
-    let waiting: HashSet<_> = state.engine.waiting_adapters().into_iter().collect();
+    let waiting: HashSet<_> = view.engine().waiting_adapters().into_iter().collect();
     let mut running_names = Vec::new();
     let mut waiting_names = Vec::new();
     let loaded = Family::<Loaded, Gauge>::default();

@@ -11,7 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::{error::ApiError, openai::seconds, session::Session};
+use crate::{
+    caller::session::Session,
+    http::{error::ApiError, id::seconds},
+};
 
 /// Rows of an answer, at most.
 const MOST_ROWS: usize = 10_000;
@@ -21,7 +24,7 @@ const LATELY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What is asked.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Asked {
+pub(crate) struct Period {
     from: Option<String>,
     to: Option<String>,
     by: Option<String>,
@@ -40,25 +43,25 @@ pub(crate) struct List {
 /// `GET /v1/usage?from=&to=&by=`: everybody's for admins, for others their key's.
 pub(crate) async fn report(
     state: Session,
-    asked: Result<Query<Asked>, QueryRejection>,
+    period: Result<Query<Period>, QueryRejection>,
 ) -> Result<Json<List>, ApiError> {
-    let Query(asked) = asked.map_err(|error| ApiError::malformed(error.body_text()))?;
+    let Query(period) = period.map_err(|error| ApiError::malformed(error.body_text()))?;
     let time = |field, text: Option<String>, default| match text {
         None => Ok(default),
         Some(text) => UsageQuery::time(&text)
             .map_err(|problem| ApiError::invalid(field, format!("`{field}`: {problem}"))),
     };
-    let to = time("to", asked.to, SystemTime::now())?;
+    let to = time("to", period.to, SystemTime::now())?;
     let from = time(
         "from",
-        asked.from,
+        period.from,
         to.checked_sub(LATELY).unwrap_or(SystemTime::UNIX_EPOCH),
     )?;
-    let by = asked.by.as_deref().unwrap_or("adapter");
+    let by = period.by.as_deref().unwrap_or("adapter");
     let by: By = by
         .parse()
         .map_err(|problem| ApiError::invalid("by", format!("`by`: {problem}")))?;
-    let Some(access) = state.access.clone() else {
+    let Some(access) = state.access().cloned() else {
         let message = "this server keeps no account of what is used: it has no data folder; start it with --data FOLDER";
         return Err(ApiError::NoAdapter(message.to_owned()));
     };

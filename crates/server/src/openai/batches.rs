@@ -13,9 +13,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     files::{Page, find, kept, within},
     metadata,
-    types::{seconds, unique_id},
 };
-use crate::{error::ApiError, fields::Fields, session::Session};
+use crate::{
+    caller::session::Session,
+    http::{
+        error::ApiError,
+        fields::Fields,
+        id::{seconds, unique_id},
+    },
+};
 
 /// What lines may be for.
 const ENDPOINTS: [&str; 4] = [
@@ -69,7 +75,7 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Sh
         metadata,
         keep_output,
     };
-    let (id, most) = (begun.id.clone(), state.limits.batches);
+    let (id, most) = (begun.id.clone(), state.limits().batches);
     let is_begun = batches.on_disk(move |store| store.begin(&begun, most)).await?;
     if !is_begun {
         let message =

@@ -12,24 +12,26 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    conversation::Conversation,
     logprobs::{self, ChatLogprobs, Names},
     parameters::Parameters,
-    tools::{self, CallParser, Piece, ToolCall, Tools},
     types::{Body, Head, StopReason, StreamUsage, Usage, finish_reason},
 };
 use crate::{
-    Dialect,
-    admission::Served,
-    answers::{Answer, Answers},
-    asked::Asked,
-    constraints::{self, Constrained},
-    error::ApiError,
-    fields::Fields,
-    session::Session,
-    state::AppState,
-    stream::{self, Chunks, Wording},
-    tokens::encode,
+    caller::session::Session,
+    contract::model::ResolvedModel,
+    generation::{
+        answers::{Answer, Answers},
+        chat::{
+            conversation::Conversation,
+            tools::{self, CallParser, Piece, ToolCall, Tools},
+        },
+        choice::ModelChoice,
+        constraints::{self},
+        stream::{self, Chunks, StreamFormat},
+        tokens::encode,
+    },
+    http::{dialect::Dialect, error::ApiError, fields::Fields},
+    state::grammars::Constrained,
 };
 
 /// A choice of a whole answer.
@@ -88,7 +90,7 @@ pub(super) struct Calling {
 pub(super) struct Begun {
     pub(super) parameters: Parameters,
     pub(super) calling: Option<Calling>,
-    pub(super) served: Served,
+    pub(super) model: ResolvedModel,
     pub(super) answers: Answers,
     /// The conversation's tokens.
     prompt: Vec<u32>,
@@ -97,10 +99,10 @@ pub(super) struct Begun {
 
 /// Has the engine answer the conversation that `fields` are.
 pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, ApiError> {
-    let asked = Asked::openai(state, &mut fields)?;
-    let defaults = state.defaults(&asked);
+    let choice = ModelChoice::openai(state, &mut fields)?;
+    let defaults = state.defaults(&choice);
     defaults.fill(&mut fields);
-    let parameters = Parameters::take(&mut fields, &state.limits)?;
+    let parameters = Parameters::take(&mut fields, state.limits())?;
     let logprobs = logprobs(&mut fields, state)?;
     let add_special = fields.flag("add_special_tokens")?.unwrap_or(false);
     refuse_completions_fields(&mut fields)?;
@@ -116,14 +118,14 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
         return Err(ApiError::invalid("tool_choice", message));
     }
     // Which template applies is known when the adapter is there.
-    let mut served = state.model(&asked).await?;
+    let mut reservation = state.reserve(&choice).await?;
     let template = defaults
-        .template(served.template.as_ref(), state)?
+        .template(reservation.template.as_ref(), state)?
         .ok_or_else(|| {
             let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
             ApiError::invalid("messages", message)
         })?;
-    let text = conversation.templated(&template, tools.as_ref(), &state.tokenizer)?;
+    let text = conversation.templated(&template, tools.as_ref(), state.tokenizer())?;
     // Beside a constraint of its own nothing in an answer is a call, whatever it looks like.
     let calling = tools.filter(|_| constrained.is_none()).map(|tools| Calling {
         format: tools::format_of(&template),
@@ -132,14 +134,14 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
     let constrained = match (constrained, &calling) {
         (None, Some(Calling { tools, format })) => Some(Constrained {
             field: "tools".to_owned(),
-            constraint: tools.constraint(*format, &state.tokenizer)?,
+            constraint: tools.constraint(*format, state.tokenizer())?,
         }),
         (constrained, _) => constrained,
     };
 
-    let grammar = state.constraints.compile(constrained).await?;
-    let mut prompt = encode(&state.tokenizer, "messages", &text, add_special).await?;
-    parameters.truncate(&mut prompt, state.engine.limits().room_after(0));
+    let grammar = state.constraints().compile(constrained).await?;
+    let mut prompt = encode(state.tokenizer(), "messages", &text, add_special).await?;
+    parameters.truncate(&mut prompt, state.engine().limits().room_after(0));
     let prompt = prompt;
     let max_tokens = parameters
         .max_tokens
@@ -150,7 +152,7 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
     state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
     let choices = (0..parameters.n)
         .map(|index| Request {
-            adapter: served.adapter.clone(),
+            adapter: reservation.adapter.clone(),
             grammar: grammar.clone(),
             logprobs,
             // All answers would score the prompt alike.
@@ -158,11 +160,11 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
             ..parameters.request(prompt.clone(), max_tokens, index)
         })
         .collect();
-    let answers = state.submit(choices, &mut served, Dialect::OpenAi)?;
+    let answers = state.submit(choices, &mut reservation, Dialect::OpenAi)?;
     Ok(Begun {
         parameters,
         calling,
-        served,
+        model: reservation.model,
         answers,
         prompt,
         logprobs,
@@ -174,18 +176,18 @@ pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, Api
     let Begun {
         parameters,
         calling,
-        served,
+        model,
         answers,
         prompt,
         logprobs,
     } = begin(&state, fields).await?;
     let names = Names {
-        tokenizer: Arc::clone(&state.tokenizer),
+        tokenizer: Arc::clone(state.tokenizer()),
         by_id: parameters.named_by_id,
     };
     let mut response = if parameters.stream {
-        let wording = ChatStream {
-            head: Head::new("chatcmpl", "chat.completion.chunk", &served),
+        let format = ChatStream {
+            head: Head::new("chatcmpl", "chat.completion.chunk", &model),
             names,
             choices: parameters.n,
             logprobs: logprobs.is_some(),
@@ -202,15 +204,15 @@ pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, Api
                 .then(|| StreamUsage::new(prompt.len(), parameters.continuous_usage)),
             prompt: parameters.token_ids.then_some(prompt),
         };
-        stream::respond(answers, wording)
+        stream::respond(answers, format)
     } else {
-        let head = Head::new("chatcmpl", "chat.completion", &served);
+        let head = Head::new("chatcmpl", "chat.completion", &model);
         let answers = answers.collect().await?;
         let mut usage = Usage::default();
         let scores = answers.first().map_or(&[][..], |first| &first.prompt);
         let prompt_logprobs = parameters
             .prompt_logprobs
-            .map(|top| logprobs::of_prompt(&state.tokenizer, scores, top));
+            .map(|top| logprobs::of_prompt(state.tokenizer(), scores, top));
         let choices = answers
             .into_iter()
             .enumerate()
@@ -231,7 +233,7 @@ pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, Api
         })
         .into_response()
     };
-    served.label(response.headers_mut());
+    model.label(response.headers_mut());
     Ok(response)
 }
 
@@ -296,9 +298,9 @@ fn refuse_completions_fields(fields: &mut Fields) -> Result<(), ApiError> {
 }
 
 /// How many alternatives each token comes with; `None` if log-probabilities are not wanted at all.
-fn logprobs(fields: &mut Fields, state: &AppState) -> Result<Option<usize>, ApiError> {
+fn logprobs(fields: &mut Fields, state: &Session) -> Result<Option<usize>, ApiError> {
     let wanted = fields.flag("logprobs")?.unwrap_or(false);
-    match fields.count_within("top_logprobs", 0, state.limits.alternatives)? {
+    match fields.count_within("top_logprobs", 0, state.limits().alternatives)? {
         Some(top) if top > 0 && !wanted => {
             Err(fields.complain("top_logprobs", "is only allowed with `logprobs`: true"))
         }
@@ -307,11 +309,11 @@ fn logprobs(fields: &mut Fields, state: &AppState) -> Result<Option<usize>, ApiE
 }
 
 /// A chat answer of no tokens: asked for, or all that fits.
-fn no_room(state: &AppState, prompt: usize, asked: Option<usize>) -> ApiError {
-    match asked {
+fn no_room(state: &Session, prompt: usize, requested: Option<usize>) -> ApiError {
+    match requested {
         Some(_) => ApiError::invalid("max_tokens", "`max_tokens` is 0, but must be 1 or more"),
         None => {
-            let limits = state.engine.limits();
+            let limits = state.engine().limits();
             let context = limits.context.min(limits.cache_tokens);
             let message = format!(
                 "the messages have {prompt} tokens, which leaves no room for an answer in the context of {context} \
@@ -398,7 +400,7 @@ impl ChatStream {
     }
 }
 
-impl Wording for ChatStream {
+impl StreamFormat for ChatStream {
     const DIALECT: Dialect = Dialect::OpenAi;
 
     fn open(&mut self, chunks: &mut Chunks) {

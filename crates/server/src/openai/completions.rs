@@ -17,16 +17,19 @@ use super::{
     types::{Body, Head, StopReason, StreamUsage, Usage, finish_reason},
 };
 use crate::{
-    Dialect,
-    answers::Answer,
-    asked::Asked,
-    constraints,
-    error::ApiError,
-    fields::{Fields, whole},
-    session::Session,
-    state::AppState,
-    stream::{self, Chunks, Wording},
-    tokens::encode,
+    caller::session::Session,
+    generation::{
+        answers::Answer,
+        choice::ModelChoice,
+        constraints,
+        stream::{self, Chunks, StreamFormat},
+        tokens::encode,
+    },
+    http::{
+        dialect::Dialect,
+        error::ApiError,
+        fields::{Fields, whole},
+    },
 };
 
 /// A choice of an answer; also, with less in it, of a chunk.
@@ -55,37 +58,37 @@ pub(super) struct Prompt {
 
 /// The handler.
 pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
-    let asked = Asked::openai(&state, &mut fields)?;
-    state.defaults(&asked).fill(&mut fields);
-    let parameters = Parameters::take(&mut fields, &state.limits)?;
-    let logprobs = fields.count_within("logprobs", 0, state.limits.alternatives)?;
+    let choice = ModelChoice::openai(&state, &mut fields)?;
+    state.defaults(&choice).fill(&mut fields);
+    let parameters = Parameters::take(&mut fields, state.limits())?;
+    let logprobs = fields.count_within("logprobs", 0, state.limits().alternatives)?;
     let echo = fields.flag("echo")?.unwrap_or(false);
-    let best_of = best_of(&mut fields, &parameters, state.limits.choices)?;
+    let best_of = best_of(&mut fields, &parameters, state.limits().choices)?;
     let constrained = constraints::of_openai(&mut fields)?;
-    let mut prompts = prompts(&state, &mut fields, "prompt", state.limits.choices).await?;
+    let mut prompts = prompts(&state, &mut fields, "prompt", state.limits().choices).await?;
     fields.finish()?;
-    let context = state.engine.limits().room_after(0);
+    let context = state.engine().limits().room_after(0);
     for prompt in &mut prompts {
         let is_cut = parameters.truncate(&mut prompt.tokens, context);
         prompt.text = match prompt.text.take().filter(|_| !is_cut) {
             _ if !echo => None,
             Some(text) => Some(text),
-            None => Some(state.tokenizer.decode(&prompt.tokens, !parameters.show_special)),
+            None => Some(state.tokenizer().decode(&prompt.tokens, !parameters.show_special)),
         };
     }
-    let grammar = state.constraints.compile(constrained).await?;
+    let grammar = state.constraints().compile(constrained).await?;
 
     let choices = prompts.len() * best_of;
-    if choices > state.limits.choices {
+    if choices > state.limits().choices {
         let name = if best_of > parameters.n { "best_of" } else { "n" };
         let message = format!(
             "{} prompts with `{name}` = {best_of} are {choices} answers, but one request may have at most {}",
             prompts.len(),
-            state.limits.choices
+            state.limits().choices
         );
         return Err(ApiError::invalid("prompt", message));
     }
-    let mut served = state.model(&asked).await?;
+    let mut reservation = state.reserve(&choice).await?;
     // The best are chosen by them.
     let scored = if best_of > parameters.n {
         logprobs.or(Some(0))
@@ -105,7 +108,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
         }
         state.check_room(prompt.tokens.len(), max_tokens, Dialect::OpenAi)?;
         requests.extend((0..best_of).map(|index| Request {
-            adapter: served.adapter.clone(),
+            adapter: reservation.adapter.clone(),
             grammar: grammar.clone(),
             logprobs: scored,
             // All answers to a prompt would score it alike; those that are streamed each tell of
@@ -114,10 +117,10 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             ..parameters.request(prompt.tokens.clone(), max_tokens, index)
         }));
     }
-    let answers = state.submit(requests, &mut served, Dialect::OpenAi)?;
-    let head = Head::new("cmpl", "text_completion", &served);
+    let answers = state.submit(requests, &mut reservation, Dialect::OpenAi)?;
+    let head = Head::new("cmpl", "text_completion", &reservation.model);
     let names = Names {
-        tokenizer: Arc::clone(&state.tokenizer),
+        tokenizer: Arc::clone(state.tokenizer()),
         by_id: parameters.named_by_id,
     };
 
@@ -127,7 +130,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             .into_iter()
             .flat_map(|prompt| std::iter::repeat_n(prompt, parameters.n))
             .collect();
-        let wording = CompletionStream {
+        let format = CompletionStream {
             head,
             names,
             per_prompt: parameters.n,
@@ -146,18 +149,20 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
                 .map(|prompt| parameters.token_ids.then_some(prompt.tokens))
                 .collect(),
         };
-        stream::respond(answers, wording)
+        stream::respond(answers, format)
     } else {
         let mut answers = answers.collect().await?.into_iter();
         let mut usage = Usage::default();
         let mut choices = Vec::with_capacity(prompts.len() * parameters.n);
         for prompt in prompts {
-            let mut its: Vec<Answer> = answers.by_ref().take(best_of).collect();
-            for (index, answer) in its.iter().enumerate() {
+            let mut of_prompt: Vec<Answer> = answers.by_ref().take(best_of).collect();
+            for (index, answer) in of_prompt.iter().enumerate() {
                 usage.add(&answer.finish, index == 0);
             }
-            let scores = its.first_mut().map(|first| std::mem::take(&mut first.prompt));
-            let asked = Asking {
+            let scores = of_prompt
+                .first_mut()
+                .map(|first| std::mem::take(&mut first.prompt));
+            let wanted = Asking {
                 names: &names,
                 parameters: &parameters,
                 logprobs,
@@ -167,17 +172,17 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             };
             if best_of > parameters.n {
                 // Stable: of equals the earlier.
-                its.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
-                its.truncate(parameters.n);
+                of_prompt.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
+                of_prompt.truncate(parameters.n);
             }
-            choices.extend(its.iter().map(|answer| asked.choice(answer)));
+            choices.extend(of_prompt.iter().map(|answer| wanted.choice(answer)));
         }
         for (index, choice) in choices.iter_mut().enumerate() {
             choice.index = index;
         }
         Json(Body::new(&head, choices, Some(Some(usage)))).into_response()
     };
-    served.label(response.headers_mut());
+    reservation.model.label(response.headers_mut());
     Ok(response)
 }
 
@@ -243,7 +248,7 @@ fn best_of(fields: &mut Fields, parameters: &Parameters, most: usize) -> Result<
 /// A list of prompts, the field `name`: a text, a list of texts, a list of tokens, or a list of
 /// such lists; `most` of them.
 pub(super) async fn prompts(
-    state: &AppState,
+    state: &Session,
     fields: &mut Fields,
     name: &'static str,
     most: usize,
@@ -263,11 +268,11 @@ pub(super) async fn prompts(
     for item in items {
         prompts.push(match item {
             Value::String(text) => Prompt {
-                tokens: encode(&state.tokenizer, name, &text, add_special).await?,
+                tokens: encode(state.tokenizer(), name, &text, add_special).await?,
                 text: Some(text),
             },
             Value::Array(ids) => {
-                let tokens = token_ids(&ids, state.engine.limits().vocab).ok_or_else(|| {
+                let tokens = token_ids(&ids, state.engine().limits().vocab).ok_or_else(|| {
                     fields.complain(name, "has something that is no token of the vocabulary")
                 })?;
                 Prompt { tokens, text: None }
@@ -323,7 +328,7 @@ impl CompletionStream {
     }
 }
 
-impl Wording for CompletionStream {
+impl StreamFormat for CompletionStream {
     const DIALECT: Dialect = Dialect::OpenAi;
 
     fn open(&mut self, chunks: &mut Chunks) {

@@ -8,15 +8,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::completions::prompts;
-use super::parameters::tenant;
+use super::{completions::prompts, parameters::tenant};
 use crate::{
-    Dialect,
-    asked::Asked,
-    embedding::{Embed, most_inputs, pooling},
-    error::ApiError,
-    fields::Fields,
-    session::Session,
+    caller::session::Session,
+    generation::{
+        choice::ModelChoice,
+        embedding::{Embed, most_inputs, pooling},
+    },
+    http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -53,7 +52,7 @@ pub(crate) struct Usage {
 
 /// The handler.
 pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
-    let asked = Asked::openai(&state, &mut fields)?;
+    let choice = ModelChoice::openai(&state, &mut fields)?;
     let base64 = match fields.string("encoding_format")?.as_deref() {
         None | Some("float") => false,
         Some("base64") => true,
@@ -62,7 +61,7 @@ pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Res
             return Err(fields.complain("encoding_format", &problem));
         }
     };
-    let width = state.base.hidden;
+    let width = state.base().hidden;
     if let Some(dimensions) = fields.count("dimensions")?
         && dimensions != width as u64
     {
@@ -81,7 +80,7 @@ pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Res
         pooling,
         tenant,
     };
-    let (served, embedded) = embed.run(&state, &asked, Dialect::OpenAi).await?;
+    let (model, embedded) = embed.run(&state, &choice, Dialect::OpenAi).await?;
     let entry = |(index, vector): (usize, Vec<f32>)| Entry {
         object: "embedding",
         index,
@@ -94,7 +93,7 @@ pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Res
     let mut response = Json(List {
         object: "list",
         data: embedded.vectors.into_iter().enumerate().map(entry).collect(),
-        model: served.name.clone(),
+        model: model.name.clone(),
         usage: Usage {
             prompt_tokens: embedded.prompt_tokens,
             total_tokens: embedded.prompt_tokens,
@@ -104,7 +103,7 @@ pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Res
         },
     })
     .into_response();
-    served.label(response.headers_mut());
+    model.label(response.headers_mut());
     Ok(response)
 }
 

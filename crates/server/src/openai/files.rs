@@ -18,8 +18,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
-use super::types::{seconds, unique_id};
-use crate::{error::ApiError, fields::Fields, session::Session};
+use crate::{
+    caller::session::Session,
+    http::{
+        error::ApiError,
+        fields::Fields,
+        id::{seconds, unique_id},
+    },
+};
 
 /// For how long files may be kept, in seconds, as in OpenAI's API: an hour to thirty days.
 const KEEP: std::ops::RangeInclusive<u64> = 3600..=2_592_000;
@@ -215,7 +221,7 @@ pub(crate) async fn content(state: Session, Path(id): Path<String>) -> Result<Re
 /// `POST /v1/files` with `multipart/form-data`.
 pub(crate) async fn upload(state: Session, request: Request) -> Result<Response, ApiError> {
     let batches = state.batches()?;
-    let limit = state.limits.file_bytes;
+    let limit = state.limits().file_bytes;
     let too_large = ApiError::TooLarge { limit };
     let broken = |error: MultipartError| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit },
@@ -277,8 +283,8 @@ pub(crate) async fn upload(state: Session, request: Request) -> Result<Response,
     };
     texts.finish()?;
     let limits = FileLimits {
-        bytes: state.limits.stored_bytes,
-        files: state.limits.stored_files,
+        bytes: state.limits().stored_bytes,
+        files: state.limits().stored_files,
     };
     let shown = File::from(&file);
     match batches

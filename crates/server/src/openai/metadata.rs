@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::{error::ApiError, fields::Fields};
+use crate::http::{error::ApiError, fields::Fields};
 
 /// The most entries, as in OpenAI's API.
 const ENTRIES: usize = 16;

@@ -7,19 +7,12 @@
 pub(crate) mod batches;
 pub(crate) mod chat;
 pub(crate) mod completions;
-mod continued;
-pub(crate) mod conversation;
 pub(crate) mod embeddings;
 pub(crate) mod files;
 pub(crate) mod logprobs;
-pub(crate) mod messages;
 mod metadata;
 pub(crate) mod models;
-mod parameters;
+pub(crate) mod parameters;
 mod prompt;
 pub(crate) mod responses;
-pub(crate) mod tools;
 pub(crate) mod types;
-
-pub(crate) use parameters::Parameters;
-pub(crate) use types::seconds;

@@ -5,8 +5,10 @@ use multigraft_adapters::Listed;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::types::seconds;
-use crate::{error::ApiError, session::Session, state::AppState};
+use crate::{
+    caller::session::Session,
+    http::{error::ApiError, id::seconds},
+};
 
 /// A model as vLLM lists it, so that tools made for it find the adapters.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -40,7 +42,7 @@ pub(crate) async fn list(state: Session) -> Json<List> {
 
 /// One model. Names may contain slashes.
 pub(crate) async fn get(state: Session, Path(name): Path<String>) -> Result<Json<Model>, ApiError> {
-    if name == state.registry.base() && state.may_use_base() {
+    if name == state.base_name() && state.may_use_base() {
         return Ok(Json(base(&state)));
     }
     match state.listed(&name) {
@@ -49,27 +51,27 @@ pub(crate) async fn get(state: Session, Path(name): Path<String>) -> Result<Json
     }
 }
 
-fn base(state: &AppState) -> Model {
+fn base(state: &Session) -> Model {
     Model {
-        id: state.registry.base().to_owned(),
+        id: state.base_name().to_owned(),
         object: "model",
-        created: seconds(state.started),
+        created: seconds(state.started()),
         owned_by: "multigraft",
-        root: state.base.path.display().to_string(),
+        root: state.base().path.display().to_string(),
         parent: None,
-        max_model_len: state.base.context,
+        max_model_len: state.base().context,
         permission: [],
         hash: Some("base".to_owned()),
     }
 }
 
-fn adapter(state: &AppState, listed: &Listed) -> Model {
+fn adapter(state: &Session, listed: &Listed) -> Model {
     let active = listed.active();
     Model {
         id: listed.name.clone(),
-        created: active.map_or(seconds(state.started), |version| seconds(version.added)),
+        created: active.map_or(seconds(state.started()), |version| seconds(version.added)),
         root: active.map_or_else(String::new, |version| version.source.to_string()),
-        parent: Some(state.registry.base().to_owned()),
+        parent: Some(state.base_name().to_owned()),
         hash: active
             .and_then(|version| version.hash)
             .map(|hash| hash.to_string()),

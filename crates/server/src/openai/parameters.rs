@@ -5,9 +5,11 @@ use serde_json::Value;
 
 use super::prompt::Truncation;
 use crate::{
-    error::ApiError,
-    fields::{Fields, whole},
-    state::Limits,
+    contract::limits::Limits,
+    http::{
+        error::ApiError,
+        fields::{Fields, whole},
+    },
 };
 
 /// OpenAI's range for a bias. At ±100 a token is as good as certain or excluded.

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::{
+use crate::http::{
     error::ApiError,
     fields::{Fields, whole},
 };

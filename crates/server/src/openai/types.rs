@@ -1,16 +1,16 @@
 //! What both kinds of completion have in common on the wire.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::SystemTime;
 
 use multigraft_engine::{Finish, FinishReason};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::admission::Served;
+use crate::{
+    contract::model::ResolvedModel,
+    http::id::{seconds, unique_id},
+};
 
 /// Tokens that an answer took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -101,13 +101,13 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(prefix: &str, object: &'static str, served: &Served) -> Self {
+    pub(super) fn new(prefix: &str, object: &'static str, model: &ResolvedModel) -> Self {
         Self {
             id: unique_id(&format!("{prefix}-")),
             object,
             created: seconds(SystemTime::now()),
-            model: served.name.clone(),
-            system_fingerprint: served.fingerprint(),
+            model: model.name.clone(),
+            system_fingerprint: model.fingerprint(),
         }
     }
 }
@@ -167,32 +167,5 @@ pub(super) fn finish_reason(reason: &FinishReason) -> &'static str {
         | FinishReason::StopToken(_)
         | FinishReason::StopString(_)
         | FinishReason::Complete => "stop",
-    }
-}
-
-/// Seconds since 1970.
-pub(crate) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// An id that is unique over restarts: when, and the how-manieth.
-pub(crate) fn unique_id(prefix: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanoseconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    format!(
-        "{prefix}{nanoseconds:x}{:04x}",
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_differ() {
-        assert_ne!(unique_id("cmpl-"), unique_id("cmpl-"));
     }
 }

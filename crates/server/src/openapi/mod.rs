@@ -2,7 +2,7 @@
 //! shows it.
 //!
 //! Schemas of answers are those of the types that are answered with. Requests are read field by
-//! field ([`crate::fields`]) and not by derived types, so theirs are written beside them.
+//! field ([`crate::http::fields`]) and not by derived types, so theirs are written beside them.
 //! [`schemas`] says what bodies look like, [`operations`] which route takes and gives which. Tests
 //! hold both to the server: every route is there, every field that a request has is one that the
 //! server knows, and schemathesis tries all of it.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Dialect, deadline};
+use crate::http::{deadline, dialect::Dialect};
 
 /// What one method of one path does.
 pub(super) struct Operation {

@@ -1,19 +1,15 @@
 //! Batches: files of requests that are run when the machine has nothing better to do.
 //!
-//! Their state is the store's ([`multigraft_batches`]); [`run`] goes through what is not done. A
+//! Their state is the store's ([`multigraft_batches`]); `background::batches` goes through what is not done. A
 //! line is a request to the router itself, so that it is checked, limited, counted and answered as
 //! if its key had sent it, only in the background.
 
-mod run;
-
 use std::sync::Arc;
 
-use multigraft_batches::{LineLimits, Store, StoreError};
+use multigraft_batches::{Store, StoreError};
 use tokio::sync::watch;
 
-use crate::{error::ApiError, session::Session, state::Limits};
-
-pub use run::run;
+use crate::http::error::ApiError;
 
 /// The files and batches of a server.
 #[derive(Clone, Debug)]
@@ -36,6 +32,11 @@ impl Batches {
         self.changed.send_replace(());
     }
 
+    /// Hears when a batch was begun or cancelled.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// Where the bytes of files are.
     pub(crate) fn store(&self) -> &Store {
         &self.store
@@ -56,26 +57,6 @@ impl Batches {
                 Err(ApiError::Failed(message.to_owned()))
             }
             Err(error) => Err(ApiError::Failed(error.to_string())),
-        }
-    }
-}
-
-impl Session {
-    /// The files and batches, if the server keeps any.
-    pub(crate) fn batches(&self) -> Result<&Batches, ApiError> {
-        self.batches.as_ref().ok_or_else(|| {
-            let message = "this server keeps no files and no batches: start it with `--data FOLDER`";
-            ApiError::Forbidden(message.to_owned())
-        })
-    }
-}
-
-impl Limits {
-    /// How much a batch may be.
-    pub(crate) fn lines(&self) -> LineLimits {
-        LineLimits {
-            lines: self.batch_lines,
-            bytes: self.body_bytes,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The requests under way and the adapters that they named, so that an adapter can be removed with
 //! its requests.
 //!
-//! A request has its [`Ticket`] before it looks up what its names stand for, so one that found a
+//! A request has its [`Registration`] before it looks up what its names stand for, so one that found a
 //! name is found by whoever removes that name, wherever it is by then: waiting for a load or a
 //! merge, on its way to the engine, or in it.
 
@@ -15,17 +15,17 @@ use tokio::sync::Notify;
 
 /// All requests under way that named an adapter. Clones are handles to the same.
 #[derive(Clone, Debug, Default)]
-pub struct Underway(Arc<Mutex<Table>>);
+pub(crate) struct InFlight(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    requests: HashMap<u64, Entry>,
+    requests: HashMap<u64, Request>,
     next: u64,
 }
 
 /// A request.
 #[derive(Debug)]
-struct Entry {
+struct Request {
     /// What it named.
     names: Vec<String>,
     /// Its choices, once the engine has them.
@@ -37,28 +37,28 @@ struct Entry {
 
 /// A request's entry, which goes with it.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    underway: Underway,
+pub(crate) struct Registration {
+    in_flight: InFlight,
     number: u64,
     removal: Arc<Notify>,
 }
 
-impl Underway {
+impl InFlight {
     /// A request that names nothing yet.
-    pub(crate) fn enter(&self) -> Ticket {
+    pub(crate) fn register(&self) -> Registration {
         let removal = Arc::new(Notify::new());
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
-        let entry = Entry {
+        let entry = Request {
             names: Vec::new(),
             choices: Vec::new(),
             removed: None,
             removal: Arc::clone(&removal),
         };
         table.requests.insert(number, entry);
-        Ticket {
-            underway: self.clone(),
+        Registration {
+            in_flight: self.clone(),
             number,
             removal,
         }
@@ -68,7 +68,7 @@ impl Underway {
     /// them.
     pub(crate) fn remove(&self, name: &str) -> HashSet<RequestId> {
         let mut table = self.lock();
-        let named = |entry: &&mut Entry| entry.names.iter().any(|named| named == name);
+        let named = |entry: &&mut Request| entry.names.iter().any(|named| named == name);
         let mut choices = HashSet::new();
         for entry in table.requests.values_mut().filter(named) {
             entry.removed = Some(name.to_owned());
@@ -84,10 +84,10 @@ impl Underway {
     }
 }
 
-impl Ticket {
+impl Registration {
     /// The request is about to look `name` up.
     pub(crate) fn names(&self, name: &str) {
-        if let Some(entry) = self.underway.lock().requests.get_mut(&self.number) {
+        if let Some(entry) = self.in_flight.lock().requests.get_mut(&self.number) {
             entry.names.push(name.to_owned());
         }
     }
@@ -103,7 +103,7 @@ impl Ticket {
     }
 
     fn is_removed(&self) -> Option<String> {
-        let table = self.underway.lock();
+        let table = self.in_flight.lock();
         table.requests.get(&self.number)?.removed.clone()
     }
 
@@ -113,9 +113,9 @@ impl Ticket {
         &self,
         submit: impl FnOnce(&mut Vec<RequestId>) -> Result<(), SubmitError>,
     ) -> Result<Result<(), SubmitError>, String> {
-        let mut table = self.underway.lock();
+        let mut table = self.in_flight.lock();
         match table.requests.get_mut(&self.number) {
-            Some(Entry {
+            Some(Request {
                 removed: Some(name), ..
             }) => Err(name.clone()),
             // Locked all the while, so that a removal finds all of them or is found.
@@ -125,8 +125,8 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.underway.lock().requests.remove(&self.number);
+        self.in_flight.lock().requests.remove(&self.number);
     }
 }

@@ -13,15 +13,18 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use multigraft_access::{Access, Key, KeyLimits};
 use multigraft_adapters::AdapterLimits;
 
-use crate::error::ApiError;
+use crate::{
+    contract::headers::{RATE_LIMIT_REQUESTS, RATE_LIMIT_TOKENS},
+    http::error::ApiError,
+};
 
 /// What is left of everybody's bounds. Clones are handles to the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Meters(Arc<Mutex<HashMap<Payer, Meter>>>);
+pub(crate) struct Meters(Arc<Mutex<HashMap<Payer, Meter>>>);
 
 /// Who is bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -164,10 +167,10 @@ impl Bucket {
     }
 }
 
-/// A request's place among those at once, from before it waits for its adapter until its answer has
+/// A request's permit to be one of those at once, from before it waits for its adapter until its answer has
 /// ended. Dropping it makes room.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     meters: Meters,
     payers: Vec<Payer>,
 }
@@ -179,7 +182,7 @@ pub(crate) struct Metered {
     bounded: Vec<Bounded>,
     account: Option<Account>,
     prompt: usize,
-    _place: Place,
+    _permit: Permit,
 }
 
 /// When a request is counted: minutes by a clock that only goes on, months by the calendar.
@@ -199,8 +202,8 @@ impl Now {
 }
 
 impl Meters {
-    /// A place for one more request of all adapters and the key, or of none.
-    pub(crate) fn enter(&self, adapters: Vec<Bounded>, key: Option<&Key>) -> Result<Place, ApiError> {
+    /// A permit for one more request of all adapters and the key, or of none.
+    pub(crate) fn reserve(&self, adapters: Vec<Bounded>, key: Option<&Key>) -> Result<Permit, ApiError> {
         let mut bounded = adapters;
         bounded.extend(key.map(Bounded::key));
         bounded.retain(|bounded| bounded.bounds.concurrent_requests.is_some());
@@ -209,7 +212,7 @@ impl Meters {
             let mut meters = self.lock();
             for bounded in &bounded {
                 let meter = meters.entry(bounded.payer.clone()).or_default();
-                meter.check_place(bounded)?;
+                meter.check_concurrency(bounded)?;
             }
             for bounded in bounded {
                 if let Some(meter) = meters.get_mut(&bounded.payer) {
@@ -219,15 +222,15 @@ impl Meters {
             }
         }
         let meters = self.clone();
-        Ok(Place { meters, payers })
+        Ok(Permit { meters, payers })
     }
 
-    /// Takes a request with `prompt` tokens, which has its place, of all adapters' and the key's
+    /// Takes a request with `prompt` tokens, which has its permit, of all adapters' and the key's
     /// minutes and of the key's month, or of none. Nothing is counted for an adapter that is not
     /// bounded; for a key its month is, which may get a bound before it ends.
     pub(crate) fn admit(
         &self,
-        place: Place,
+        permit: Permit,
         adapters: Vec<Bounded>,
         account: Option<Account>,
         prompt: usize,
@@ -236,7 +239,7 @@ impl Meters {
         let mut bounded = adapters;
         bounded.extend(account.as_ref().map(|account| Bounded::key(&account.key)));
         bounded.retain(|bounded| bounded.bounds.are_by_the_minute());
-        if bounded.is_empty() && account.is_none() && place.payers.is_empty() {
+        if bounded.is_empty() && account.is_none() && permit.payers.is_empty() {
             return Ok(None);
         }
         let mut meters = self.lock();
@@ -255,7 +258,7 @@ impl Meters {
                 }
             }
         }
-        // A refused request gives its place back, which takes the lock.
+        // A refused request gives its permit back, which takes the lock.
         drop(meters);
         taken?;
         Ok(Some(Metered {
@@ -263,7 +266,7 @@ impl Meters {
             bounded,
             account,
             prompt,
-            _place: place,
+            _permit: permit,
         }))
     }
 
@@ -274,8 +277,8 @@ impl Meters {
         let meter = meters.get(&Payer::Key(key.id.clone())).unwrap_or(&fresh);
         let limits = &key.limits;
         for (size, bucket, [limit, remaining, reset]) in [
-            (limits.requests_per_minute, &meter.requests, REQUESTS),
-            (limits.tokens_per_minute, &meter.tokens, TOKENS),
+            (limits.requests_per_minute, &meter.requests, RATE_LIMIT_REQUESTS),
+            (limits.tokens_per_minute, &meter.tokens, RATE_LIMIT_TOKENS),
         ] {
             let Some(size) = size else { continue };
             let level = bucket.level(size.get().into(), now).max(0.0).floor();
@@ -294,21 +297,6 @@ impl Meters {
     }
 }
 
-/// What the headers about a key's minutes begin with.
-pub(crate) const HEADERS: &str = "x-ratelimit-";
-/// The bound; what is left of it; when all of it is there again if nothing is taken.
-const REQUESTS: [HeaderName; 3] = [
-    HeaderName::from_static("x-ratelimit-limit-requests"),
-    HeaderName::from_static("x-ratelimit-remaining-requests"),
-    HeaderName::from_static("x-ratelimit-reset-requests"),
-];
-/// The same of tokens.
-const TOKENS: [HeaderName; 3] = [
-    HeaderName::from_static("x-ratelimit-limit-tokens"),
-    HeaderName::from_static("x-ratelimit-remaining-tokens"),
-    HeaderName::from_static("x-ratelimit-reset-tokens"),
-];
-
 /// A time as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m0s`. Rounded up: who comes back then is
 /// not too early.
 fn duration(time: Duration) -> String {
@@ -326,7 +314,7 @@ fn duration(time: Duration) -> String {
 }
 
 impl Meter {
-    fn check_place(&self, who: &Bounded) -> Result<(), ApiError> {
+    fn check_concurrency(&self, who: &Bounded) -> Result<(), ApiError> {
         let most = who.bounds.concurrent_requests;
         match most.filter(|most| self.under_way >= most.get()) {
             None => Ok(()),
@@ -400,7 +388,7 @@ impl Metered {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         if self.payers.is_empty() {
             return;

@@ -1,11 +1,20 @@
 //! What every handler shares.
+//!
+//! What [`AppState`] holds stands below it; what takes it stands above.
+
+pub(crate) mod adapters;
+pub(crate) mod batches;
+pub(crate) mod grammars;
+pub(crate) mod in_flight;
+pub(crate) mod meters;
+pub(crate) mod stuck;
 
 use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, Weak},
+    time::SystemTime,
 };
 
+use axum::extract::FromRef;
 use multigraft_access::Access;
 use multigraft_adapters::Registry;
 use multigraft_engine::Engine;
@@ -13,116 +22,207 @@ use multigraft_sources::AllowedSources;
 use multigraft_text::{ChatTemplate, Tokenizer};
 
 use crate::{
-    batches::Batches, constraints::Constraints, metering::Meters, metrics::Metrics, telemetry::Telemetry,
-    underway::Underway,
+    contract::{limits::Limits, model::BaseInfo},
+    observe::{metrics::Metrics, telemetry::Telemetry},
 };
+use adapters::Adapters;
+use batches::Batches;
+use grammars::Constraints;
+use in_flight::InFlight;
+use meters::Meters;
 
-/// The state as handlers get it.
-pub(crate) type Shared = Arc<AppState>;
+/// What the server serves, and within which limits. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub struct AppState(Arc<Parts>);
 
-/// What the server serves, and within which limits.
+/// The same, which does not keep the server in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakState(Weak<Parts>);
+
 #[derive(Debug)]
-pub struct AppState {
+struct Parts {
     /// Runs the requests.
-    pub engine: Engine,
+    engine: Engine,
     /// The base's tokenizer, which all adapters share.
-    pub tokenizer: Arc<Tokenizer>,
+    tokenizer: Arc<Tokenizer>,
     /// The base's: turns messages into a prompt. Without it chat is refused, but by adapters with a
     /// template of their own.
-    pub template: Option<Arc<ChatTemplate>>,
+    template: Option<Arc<ChatTemplate>>,
     /// Makes grammars of what answers must be.
-    pub constraints: Arc<Constraints>,
-    /// The names and what they stand for.
-    pub registry: Registry,
+    constraints: Arc<Constraints>,
+    /// The adapters, which are seen through a caller's eyes.
+    adapters: Adapters,
     /// Who may do what; without it, and as long as it holds no keys, everybody everything.
-    pub access: Option<Arc<Access>>,
-    /// Where adapters may be added from over HTTP.
-    pub sources: AllowedSources,
+    access: Option<Arc<Access>>,
     /// The requests that adapters answer.
-    pub underway: Underway,
+    in_flight: InFlight,
     /// Facts about the base model.
-    pub base: BaseInfo,
+    base: BaseInfo,
     /// What a request may ask for.
-    pub limits: Limits,
+    limits: Limits,
     /// When the server started; `created` of every model.
-    pub started: SystemTime,
+    started: SystemTime,
     /// The files and batches; without a place for them there are none.
-    pub batches: Option<Batches>,
+    batches: Option<Batches>,
     /// What is left of what adapters' requests may take.
-    pub meters: Meters,
+    meters: Meters,
     /// What is counted for Prometheus.
-    pub metrics: Metrics,
+    metrics: Metrics,
     /// What is told of single requests.
-    pub telemetry: Telemetry,
+    telemetry: Telemetry,
 }
 
-/// Facts about the base model that answers report.
-#[derive(Clone, Debug)]
-pub struct BaseInfo {
-    /// Its file or folder.
-    pub path: PathBuf,
-    /// Architecture, such as `llama`.
-    pub architecture: String,
-    /// Number of parameters.
-    pub parameters: u64,
-    /// Longest sequence, prompt and answer together, in tokens.
-    pub context: usize,
-    /// Size of the vocabulary.
-    pub vocab: usize,
-    /// Width of hidden states: the length of embeddings.
-    pub hidden: usize,
+/// A state that is being put together. What is not said is left out or has its default.
+#[derive(Debug)]
+pub struct AppStateBuilder(Parts);
+
+impl AppState {
+    /// A server of one base model: `engine` runs its requests, `registry` holds its adapters.
+    pub fn builder(
+        engine: Engine,
+        tokenizer: Arc<Tokenizer>,
+        registry: Registry,
+        base: BaseInfo,
+    ) -> AppStateBuilder {
+        AppStateBuilder(Parts {
+            engine,
+            constraints: Arc::new(Constraints::new(Arc::clone(&tokenizer))),
+            tokenizer,
+            template: None,
+            adapters: Adapters::new(registry),
+            access: None,
+            in_flight: InFlight::default(),
+            base,
+            limits: Limits::default(),
+            started: SystemTime::now(),
+            batches: None,
+            meters: Meters::default(),
+            metrics: Metrics::default(),
+            telemetry: Telemetry::default(),
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.0.tokenizer
+    }
+
+    /// The base's chat template.
+    pub(crate) fn template(&self) -> Option<&Arc<ChatTemplate>> {
+        self.0.template.as_ref()
+    }
+
+    pub(crate) fn constraints(&self) -> &Arc<Constraints> {
+        &self.0.constraints
+    }
+
+    pub(crate) fn adapters(&self) -> &Adapters {
+        &self.0.adapters
+    }
+
+    pub(crate) fn access(&self) -> Option<&Arc<Access>> {
+        self.0.access.as_ref()
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.0.in_flight
+    }
+
+    pub(crate) fn base(&self) -> &BaseInfo {
+        &self.0.base
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn started(&self) -> SystemTime {
+        self.0.started
+    }
+
+    pub(crate) fn batches(&self) -> Option<&Batches> {
+        self.0.batches.as_ref()
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.meters
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
+    /// A handle that does not keep the server in memory.
+    pub(crate) fn downgrade(&self) -> WeakState {
+        WeakState(Arc::downgrade(&self.0))
+    }
 }
 
-/// What a single request may ask for. The defaults suit a machine of a few cores.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// The largest body, in bytes.
-    pub body_bytes: usize,
-    /// The largest upload of an adapter, all of its body, in bytes.
-    pub upload_bytes: usize,
-    /// The largest file of requests, in bytes.
-    pub file_bytes: usize,
-    /// The most bytes of files that one tenant keeps.
-    pub stored_bytes: u64,
-    /// The most files that one tenant keeps.
-    pub stored_files: u64,
-    /// The most requests of one batch.
-    pub batch_lines: usize,
-    /// The most batches of one tenant that have not ended.
-    pub batches: u64,
-    /// Tokens that are generated where the request says nothing (less if the context ends before).
-    pub default_max_tokens: usize,
-    /// The most stop strings.
-    pub stop_strings: usize,
-    /// The most answers in one request: prompts times `n`.
-    pub choices: usize,
-    /// The most alternatives per token (`top_logprobs`, `top_n_tokens`).
-    pub alternatives: usize,
-    /// How long a request waits for its adapter to be loaded.
-    pub load_wait: Duration,
-    /// How long a request may take from its head to the answer's last token, if that is bounded.
-    pub request_time: Option<Duration>,
-    /// How long a step may take before the server counts as not ready.
-    pub step_time: Duration,
+impl WeakState {
+    /// The state, unless the server is gone.
+    pub(crate) fn upgrade(&self) -> Option<AppState> {
+        self.0.upgrade().map(AppState)
+    }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 8 << 20,
-            upload_bytes: 2 << 30,
-            file_bytes: 200_000_000,
-            stored_bytes: 4 << 30,
-            stored_files: 10_000,
-            batch_lines: 50_000,
-            batches: 100,
-            default_max_tokens: 1024,
-            stop_strings: 16,
-            choices: 128,
-            alternatives: 20,
-            load_wait: Duration::from_secs(30),
-            request_time: None,
-            step_time: Duration::from_secs(60),
-        }
+impl AppStateBuilder {
+    /// The base's chat template.
+    pub fn template(self, template: Option<Arc<ChatTemplate>>) -> Self {
+        Self(Parts { template, ..self.0 })
+    }
+
+    /// Who may do what.
+    pub fn access(self, access: Option<Arc<Access>>) -> Self {
+        Self(Parts { access, ..self.0 })
+    }
+
+    /// Where adapters may be added from over HTTP.
+    pub fn sources(self, sources: AllowedSources) -> Self {
+        let adapters = self.0.adapters.with_sources(sources);
+        Self(Parts { adapters, ..self.0 })
+    }
+
+    /// What a request may ask for.
+    pub fn limits(self, limits: Limits) -> Self {
+        Self(Parts { limits, ..self.0 })
+    }
+
+    /// The files and batches.
+    pub fn batches(self, batches: Option<Batches>) -> Self {
+        Self(Parts { batches, ..self.0 })
+    }
+
+    /// What is counted for Prometheus, where something was counted before.
+    pub fn metrics(self, metrics: Metrics) -> Self {
+        Self(Parts { metrics, ..self.0 })
+    }
+
+    /// What is told of single requests.
+    pub fn telemetry(self, telemetry: Telemetry) -> Self {
+        Self(Parts { telemetry, ..self.0 })
+    }
+
+    /// The state; the server has started.
+    pub fn build(self) -> AppState {
+        AppState(Arc::new(self.0))
+    }
+}
+
+impl FromRef<AppState> for Engine {
+    fn from_ref(state: &AppState) -> Self {
+        state.engine().clone()
+    }
+}
+
+impl FromRef<AppState> for Limits {
+    fn from_ref(state: &AppState) -> Self {
+        state.limits().clone()
     }
 }

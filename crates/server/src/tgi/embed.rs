@@ -8,13 +8,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    Dialect,
-    asked::Asked,
-    embedding::{Embed, pooling},
-    error::ApiError,
-    fields::Fields,
-    session::Session,
-    tokens::encode,
+    caller::session::Session,
+    generation::{
+        choice::ModelChoice,
+        embedding::{Embed, pooling},
+        tokens::encode,
+    },
+    http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -29,7 +29,7 @@ pub(crate) async fn embed(state: Session, mut fields: Fields) -> Result<Response
         Some(parameters) => parameters,
         None => Fields::none("parameters"),
     };
-    let asked = Asked::tgi(&mut parameters)?;
+    let choice = ModelChoice::tgi(&mut parameters)?;
     parameters.refuse(
         "api_token",
         "a token of the request's own: the server fetches with its HF_TOKEN",
@@ -40,16 +40,16 @@ pub(crate) async fn embed(state: Session, mut fields: Fields) -> Result<Response
     fields.ignore(&["stream"]);
     parameters.finish()?;
     fields.finish()?;
-    let tokens = encode(&state.tokenizer, "inputs", &inputs, true).await?;
+    let tokens = encode(state.tokenizer(), "inputs", &inputs, true).await?;
     let embed = Embed {
         field: "inputs",
         inputs: vec![tokens],
         pooling,
         tenant: None,
     };
-    let (served, embedded) = embed.run(&state, &asked, Dialect::Tgi).await?;
+    let (model, embedded) = embed.run(&state, &choice, Dialect::Tgi).await?;
     let embeddings = embedded.vectors.into_iter().flatten().collect();
     let mut response = Json(Embeddings { embeddings }).into_response();
-    served.label(response.headers_mut());
+    model.label(response.headers_mut());
     Ok(response)
 }

@@ -19,16 +19,16 @@ use super::{
     types::{Answered, BestOf, Details, MadeBy, PrefillToken, Sequence, WireToken, finish_reason},
 };
 use crate::{
-    Dialect,
-    admission::Served,
-    answers::{Answer, Answers},
-    error::ApiError,
-    fields::Fields,
-    openai::conversation::Conversation,
-    session::Session,
-    state::AppState,
-    stream,
-    tokens::encode,
+    caller::session::Session,
+    contract::model::ResolvedModel,
+    generation::{
+        admission::Reservation,
+        answers::{Answer, Answers},
+        chat::conversation::Conversation,
+        stream,
+        tokens::encode,
+    },
+    http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
 
 /// TGI's default for `max_new_tokens`.
@@ -37,7 +37,7 @@ const DEFAULT_NEW_TOKENS: usize = 100;
 /// A request under way.
 struct Accepted {
     generate: Generate,
-    served: Served,
+    model: ResolvedModel,
     answers: Answers,
     max_tokens: usize,
     /// Time spent on checking and tokenising.
@@ -47,7 +47,7 @@ struct Accepted {
 
 /// `POST /generate`: the answer in one piece.
 pub(crate) async fn generate(state: Session, fields: Fields) -> Result<Response, ApiError> {
-    let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
+    let generate = Generate::take(fields, state.limits(), |choice| state.defaults(choice))?;
     if generate.stream == Some(true) {
         let message = "`stream` is true, but /generate answers in one piece; use /generate_stream or /";
         return Err(ApiError::invalid("stream", message));
@@ -58,7 +58,7 @@ pub(crate) async fn generate(state: Session, fields: Fields) -> Result<Response,
 
 /// `POST /generate_stream`: the answer token by token.
 pub(crate) async fn generate_stream(state: Session, fields: Fields) -> Result<Response, ApiError> {
-    let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
+    let generate = Generate::take(fields, state.limits(), |choice| state.defaults(choice))?;
     if generate.stream == Some(false) {
         let message = "`stream` is false, but /generate_stream streams; use /generate or /";
         return Err(ApiError::invalid("stream", message));
@@ -69,7 +69,7 @@ pub(crate) async fn generate_stream(state: Session, fields: Fields) -> Result<Re
 
 /// `POST /`: either of them, by `stream`; in one piece it is a list of one answer.
 pub(crate) async fn compatible(state: Session, fields: Fields) -> Result<Response, ApiError> {
-    let generate = Generate::take(fields, &state.limits, |asked| state.defaults(asked))?;
+    let generate = Generate::take(fields, state.limits(), |choice| state.defaults(choice))?;
     if generate.stream == Some(true) {
         let accepted = accept(&state, generate, true).await?;
         return Ok(streamed(&state, accepted));
@@ -91,24 +91,24 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
             format!("`{field}` cannot be streamed: which answer is the best is known when all are made");
         return Err(ApiError::invalid(field, message));
     }
-    generate.asked.check(state)?;
-    let grammar = state.constraints.compile(generate.constrained.clone()).await?;
-    let mut served = state.model(&generate.asked).await?;
+    generate.choice.check(state)?;
+    let grammar = state.constraints().compile(generate.constrained.clone()).await?;
+    let mut reservation = state.reserve(&generate.choice).await?;
     let mut prompt = match generate.apply_chat_template {
         // The template writes the special tokens.
         true => {
-            let text = as_chat(state, &generate, &served)?;
-            encode(&state.tokenizer, "inputs", &text, false).await?
+            let text = as_chat(state, &generate, &reservation)?;
+            encode(state.tokenizer(), "inputs", &text, false).await?
         }
         false => {
             let add_special = generate.add_special_tokens;
-            encode(&state.tokenizer, "inputs", &generate.inputs, add_special).await?
+            encode(state.tokenizer(), "inputs", &generate.inputs, add_special).await?
         }
     };
     if let Some(keep) = generate.truncate {
         prompt.drain(..prompt.len().saturating_sub(keep));
     }
-    let room = state.engine.limits().room_after(prompt.len());
+    let room = state.engine().limits().room_after(prompt.len());
     // Without room for any token the engine's refusal says why.
     let max_tokens = generate
         .max_new_tokens
@@ -118,7 +118,7 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
     let logprobs = stream || generate.details || generate.best_of > 1;
     let alternatives = generate.top_n_tokens.max(generate.alternatives);
     let request = Request {
-        adapter: served.adapter.clone(),
+        adapter: reservation.adapter.clone(),
         sampling: generate.sampling.clone(),
         stop: generate.stop.clone(),
         grammar,
@@ -131,10 +131,10 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
         // All of them would score the prompt alike.
         request.prompt_logprobs = None;
     }
-    let answers = state.submit(requests, &mut served, Dialect::Tgi)?;
+    let answers = state.submit(requests, &mut reservation, Dialect::Tgi)?;
     Ok(Accepted {
         generate,
-        served,
+        model: reservation.model,
         answers,
         max_tokens,
         validation: began.elapsed(),
@@ -143,11 +143,11 @@ async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Acc
 }
 
 /// The prompt as the only message of a chat, with the adapter's own template and system message.
-fn as_chat(state: &Session, generate: &Generate, served: &Served) -> Result<String, ApiError> {
+fn as_chat(state: &Session, generate: &Generate, reservation: &Reservation) -> Result<String, ApiError> {
     let field = "parameters.apply_chat_template";
-    let defaults = state.defaults(&generate.asked);
+    let defaults = state.defaults(&generate.choice);
     let template = defaults
-        .template(served.template.as_ref(), state)?
+        .template(reservation.template.as_ref(), state)?
         .ok_or_else(|| {
             let message = format!("`{field}` is true, but neither model nor adapter has a chat template");
             ApiError::invalid(field, message)
@@ -155,16 +155,16 @@ fn as_chat(state: &Session, generate: &Generate, served: &Served) -> Result<Stri
     let mut fields = Fields::none("parameters");
     fields.set("messages", json!([{"role": "user", "content": generate.inputs}]));
     let conversation = Conversation::take(&mut fields, &defaults)?;
-    let text = conversation.templated(&template, None, &state.tokenizer);
+    let text = conversation.templated(&template, None, state.tokenizer());
     text.map_err(|error| ApiError::invalid(field, format!("`{field}`: {error}")))
 }
 
-fn streamed(state: &AppState, accepted: Accepted) -> Response {
+fn streamed(state: &Session, accepted: Accepted) -> Response {
     let generate = accepted.generate;
     let characters = generate.inputs.chars().count();
-    let wording = GenerateStream {
-        tokenizer: Arc::clone(&state.tokenizer),
-        made_by: MadeBy::new(&accepted.served),
+    let format = GenerateStream {
+        tokenizer: Arc::clone(state.tokenizer()),
+        made_by: MadeBy::new(&accepted.model),
         details: generate.details,
         top_n_tokens: generate.top_n_tokens,
         alternatives: generate.alternatives,
@@ -179,22 +179,22 @@ fn streamed(state: &AppState, accepted: Accepted) -> Response {
         count: 0,
         held: None,
     };
-    let mut response = stream::respond(accepted.answers, wording);
+    let mut response = stream::respond(accepted.answers, format);
     let headers = response.headers_mut();
     put(headers, "x-compute-type", "cpu".to_owned());
     put(headers, "x-compute-characters", characters.to_string());
-    accepted.served.label(headers);
+    accepted.model.label(headers);
     response
 }
 
 async fn whole(
-    state: &AppState,
+    state: &Session,
     accepted: Accepted,
     respond: impl FnOnce(Answered) -> Response,
 ) -> Result<Response, ApiError> {
     let Accepted {
         generate,
-        served,
+        model,
         answers,
         validation,
         began,
@@ -214,7 +214,7 @@ async fn whole(
     let characters = generate.inputs.chars().count();
     let details = generate
         .details
-        .then(|| details(state, &served, &generate, &answer, &answers, &prefill));
+        .then(|| details(state, &model, &generate, &answer, &answers, &prefill));
     let generated_text = generate.text_of(&answer);
     let mut response = respond(Answered {
         generated_text,
@@ -222,19 +222,19 @@ async fn whole(
     });
     let headers = response.headers_mut();
     report(headers, &finish, characters, validation, began.elapsed());
-    served.label(headers);
+    model.label(headers);
     Ok(response)
 }
 
 fn details(
-    state: &AppState,
-    served: &Served,
+    state: &Session,
+    model: &ResolvedModel,
     generate: &Generate,
     answer: &Answer,
     others: &[Answer],
     prefill: &[PrefillToken],
 ) -> Details {
-    let tokenizer = &state.tokenizer;
+    let tokenizer = state.tokenizer();
     let sequence = |answer: &Answer| {
         let tokens = answer.tokens.iter();
         let top = tokens.clone();
@@ -260,7 +260,7 @@ fn details(
         prompt_tokens: answer.finish.prompt_tokens,
         skipped_tokens: 0,
         best_of_sequences: (generate.best_of > 1).then(|| others.iter().map(other).collect()),
-        made_by: MadeBy::new(served),
+        made_by: MadeBy::new(model),
     }
 }
 

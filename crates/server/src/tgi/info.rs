@@ -5,7 +5,7 @@ use multigraft_adapters::{Listed, Residency};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{error::ApiError, session::Session};
+use crate::{caller::session::Session, http::error::ApiError};
 
 /// `/info`, in TGI's fields and some of our own.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -72,17 +72,17 @@ pub(crate) async fn version(_: Session) -> Json<Version> {
 
 /// `GET /info`.
 pub(crate) async fn info(state: Session) -> Json<Info> {
-    let limits = state.engine.limits();
+    let limits = state.engine().limits();
     let total = limits.room_after(0);
     let adapters = state.list();
     let adapters = adapters.iter().map(Adapter::of).collect();
     Json(Info {
-        model_id: state.registry.base().to_owned(),
+        model_id: state.base_name().to_owned(),
         model_sha: None,
         model_pipeline_tag: "text-generation",
         max_concurrent_requests: limits.max_running + limits.max_waiting,
-        max_best_of: state.limits.choices,
-        max_stop_sequences: state.limits.stop_strings,
+        max_best_of: state.limits().choices,
+        max_stop_sequences: state.limits().stop_strings,
         max_input_tokens: total.saturating_sub(1),
         max_total_tokens: total,
         validation_workers: 1,
@@ -91,8 +91,8 @@ pub(crate) async fn info(state: Session) -> Json<Info> {
         version: env!("CARGO_PKG_VERSION"),
         sha: None,
         docker_label: None,
-        model_architecture: state.base.architecture.clone(),
-        model_parameters: state.base.parameters,
+        model_architecture: state.base().architecture.clone(),
+        model_parameters: state.base().parameters,
         adapters,
     })
 }
@@ -122,11 +122,11 @@ pub(crate) struct Figures {
 
 /// `GET /stats`.
 pub(crate) async fn stats(state: Session) -> Result<Json<Figures>, ApiError> {
-    if !state.is_admin() {
-        // They are of everybody's requests together.
+    // They are of everybody's requests together.
+    let Some(view) = state.admin_view() else {
         return Err(ApiError::Forbidden("only admin keys may see /stats".to_owned()));
-    }
-    let stats = state.engine.stats();
+    };
+    let stats = view.engine().stats();
     Ok(Json(Figures {
         running: stats.running,
         waiting: stats.waiting,

@@ -4,12 +4,14 @@ use multigraft_engine::{Sampling, Stop};
 use serde_json::Value;
 
 use crate::{
-    asked::Asked,
-    constraints::{self, Constrained},
-    defaults::Defaults,
-    error::ApiError,
-    fields::Fields,
-    state::Limits,
+    contract::limits::Limits,
+    generation::{
+        choice::ModelChoice,
+        constraints::{self},
+        defaults::Defaults,
+    },
+    http::{error::ApiError, fields::Fields},
+    state::grammars::Constrained,
 };
 
 /// A request to generate, its values checked as far as that is possible without tokens.
@@ -22,7 +24,7 @@ pub(super) struct Generate {
     /// Whether the answer is streamed.
     pub stream: Option<bool>,
     /// The model that is to answer.
-    pub asked: Asked,
+    pub choice: ModelChoice,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// What ends the answer.
@@ -54,7 +56,7 @@ impl Generate {
     pub(super) fn take(
         mut fields: Fields,
         limits: &Limits,
-        defaults: impl Fn(&Asked) -> Defaults,
+        defaults: impl Fn(&ModelChoice) -> Defaults,
     ) -> Result<Self, ApiError> {
         let inputs = match fields.string("inputs")? {
             Some(inputs) if inputs.is_empty() => return Err(fields.complain("inputs", "is empty")),
@@ -72,8 +74,8 @@ impl Generate {
         fields.finish()?;
 
         refuse_unsupported(&mut parameters)?;
-        let asked = Asked::tgi(&mut parameters)?;
-        defaults(&asked).fill_tgi(&mut parameters);
+        let choice = ModelChoice::tgi(&mut parameters)?;
+        defaults(&choice).fill_tgi(&mut parameters);
         let details = parameters.flag("details")?.unwrap_or(false);
         // TGI's answers have details then, asked for or not.
         let decoder_input_details = parameters.flag("decoder_input_details")?.unwrap_or(false);
@@ -85,7 +87,7 @@ impl Generate {
             inputs,
             add_special_tokens,
             stream,
-            asked,
+            choice,
             sampling: sampling(&mut parameters)?,
             stop: Stop {
                 strings: parameters.strings("stop", limits.stop_strings)?,
@@ -222,7 +224,7 @@ mod tests {
         let json = r#"{"inputs":"x","stream":false,"parameters":{"adapter_id":null,"best_of":null,"grammar":null,
             "watermark":false,"details":false,"do_sample":false,"decoder_input_details":false,"stop":[]}}"#;
         let generate = take(json).expect("valid");
-        assert!(matches!(generate.asked, Asked::One { name, scale: 1.0, .. } if name.is_empty()));
+        assert!(matches!(generate.choice, ModelChoice::One { name, scale: 1.0, .. } if name.is_empty()));
         assert_eq!(generate.stream, Some(false));
         assert_eq!(generate.max_new_tokens, None);
     }

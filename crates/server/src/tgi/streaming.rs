@@ -7,8 +7,8 @@ use multigraft_text::Tokenizer;
 
 use super::types::{MadeBy, StreamDetails, StreamEvent, WireToken, finish_reason};
 use crate::{
-    Dialect,
-    stream::{Chunks, Wording},
+    generation::stream::{Chunks, StreamFormat},
+    http::dialect::Dialect,
 };
 
 /// The answer as it comes.
@@ -98,7 +98,7 @@ impl GenerateStream {
     }
 }
 
-impl Wording for GenerateStream {
+impl StreamFormat for GenerateStream {
     const DIALECT: Dialect = Dialect::Tgi;
 
     fn open(&mut self, _: &mut Chunks) {}

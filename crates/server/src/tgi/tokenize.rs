@@ -1,19 +1,21 @@
 //! `POST /tokenize` and `/chat_tokenize`: what the model will see.
 
+use std::sync::Arc;
+
 use axum::Json;
 use multigraft_text::Detokenizer;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
-    asked::Asked,
-    defaults::Defaults,
-    error::ApiError,
-    fields::Fields,
-    openai::{conversation::Conversation, tools::Tools},
-    session::Session,
-    state::AppState,
-    tokens::encode,
+    caller::session::Session,
+    generation::{
+        chat::{conversation::Conversation, tools::Tools},
+        choice::ModelChoice,
+        defaults::Defaults,
+        tokens::encode,
+    },
+    http::{error::ApiError, fields::Fields},
 };
 
 /// A token and the part of the text it stands for.
@@ -50,11 +52,11 @@ pub(crate) async fn chat_tokenize(
     state: Session,
     mut fields: Fields,
 ) -> Result<Json<ChatTokenized>, ApiError> {
-    let asked = fields.string("model")?.map(Asked::model);
-    let defaults = match &asked {
-        Some(asked) => {
-            asked.check(&state)?;
-            state.defaults(asked)
+    let choice = fields.string("model")?.map(ModelChoice::model);
+    let defaults = match &choice {
+        Some(choice) => {
+            choice.check(&state)?;
+            state.defaults(choice)
         }
         None => Defaults::default(),
     };
@@ -63,55 +65,50 @@ pub(crate) async fn chat_tokenize(
     let conversation = Conversation::take(&mut fields, &defaults)?;
     fields.finish()?;
     // An adapter's template is read with its files.
-    let own = match &asked {
-        Some(asked) => state.model(asked).await?.template,
+    let own = match &choice {
+        Some(choice) => state.reserve(choice).await?.template,
         None => None,
     };
     let template = defaults.template(own.as_ref(), &state)?.ok_or_else(|| {
         let message = "the model has no chat template, so there is nothing that its messages become";
         ApiError::invalid("messages", message)
     })?;
-    let templated_text = conversation.templated(&template, tools.as_ref(), &state.tokenizer)?;
+    let templated_text = conversation.templated(&template, tools.as_ref(), state.tokenizer())?;
     Ok(Json(ChatTokenized {
         tokenize_response: pieces(&state, "messages", &templated_text, add_special).await?,
         templated_text,
     }))
 }
 
-async fn pieces(
-    state: &AppState,
-    field: &str,
-    text: &str,
-    add_special: bool,
-) -> Result<Vec<Piece>, ApiError> {
-    let ids = encode(&state.tokenizer, field, text, add_special).await?;
-    let mut detokenizer = Detokenizer::new(state.tokenizer.clone(), false);
-    let mut place = Place { rest: text, at: 0 };
+async fn pieces(state: &Session, field: &str, text: &str, add_special: bool) -> Result<Vec<Piece>, ApiError> {
+    let ids = encode(state.tokenizer(), field, text, add_special).await?;
+    let mut detokenizer = Detokenizer::new(Arc::clone(state.tokenizer()), false);
+    let mut position = Position { rest: text, at: 0 };
     Ok(ids
         .into_iter()
         .map(|id| {
-            let start = place.at;
-            place.advance(&detokenizer.push(id));
+            let start = position.at;
+            position.advance(&detokenizer.push(id));
             Piece {
                 id,
-                text: state.tokenizer.token_text(id),
+                text: state.tokenizer().token_text(id),
                 start,
-                stop: place.at,
+                stop: position.at,
             }
         })
         .collect())
 }
 
 /// How far into the text the tokens have come.
-struct Place<'a> {
+struct Position<'a> {
     rest: &'a str,
     /// In characters.
     at: usize,
 }
 
-impl Place<'_> {
+impl Position<'_> {
     /// Goes past `piece` if that is what comes next, perhaps without the space that some tokenizers
-    /// add in front. Where a tokenizer changed the text (normalised it), the place stays: it is
+    /// add in front. Where a tokenizer changed the text (normalised it), the position stays: it is
     /// never ahead of the tokens.
     fn advance(&mut self, piece: &str) {
         let rest = [piece, piece.trim_start()]
@@ -130,12 +127,12 @@ mod tests {
 
     #[test]
     fn places_are_counted_in_characters_and_skip_what_was_added() {
-        let mut place = Place { rest: "é b", at: 0 };
-        place.advance("<s>");
-        assert_eq!(place.at, 0);
-        place.advance(" é");
-        assert_eq!(place.at, 1);
-        place.advance(" b");
-        assert_eq!((place.at, place.rest), (3, ""));
+        let mut position = Position { rest: "é b", at: 0 };
+        position.advance("<s>");
+        assert_eq!(position.at, 0);
+        position.advance(" é");
+        assert_eq!(position.at, 1);
+        position.advance(" b");
+        assert_eq!((position.at, position.rest), (3, ""));
     }
 }

@@ -5,7 +5,7 @@ use multigraft_text::Tokenizer;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::admission::Served;
+use crate::contract::model::ResolvedModel;
 
 /// JSON has no infinities; this stands for "never".
 const NEVER: f32 = -9999.0;
@@ -78,11 +78,11 @@ pub(crate) struct MadeBy {
 }
 
 impl MadeBy {
-    pub(super) fn new(served: &Served) -> Self {
+    pub(super) fn new(model: &ResolvedModel) -> Self {
         Self {
-            adapter_id: served.name.clone(),
-            adapter_hash: served.hash.clone(),
-            adapter_scale: served.scale,
+            adapter_id: model.name.clone(),
+            adapter_hash: model.hash.clone(),
+            adapter_scale: model.scale,
         }
     }
 }

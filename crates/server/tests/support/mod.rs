@@ -18,7 +18,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
-    time::SystemTime,
 };
 
 use axum::{
@@ -35,10 +34,7 @@ use multigraft_model::{
     ReadyAdapter, Slot, Step, Target,
 };
 use multigraft_peft::{AdapterInfo, BaseShape};
-use multigraft_server::{
-    AppState, BaseInfo, Batches, Constraints, Limits, Meters, Metrics, Telemetry, Underway, router,
-    run_batches,
-};
+use multigraft_server::{AppState, BaseInfo, Batches, Limits, router, run_batches};
 use multigraft_sources::{AllowedSource, AllowedSources, Reference};
 use multigraft_text::{ChatTemplate, Tokenizer};
 use serde_json::{Value, json};
@@ -196,7 +192,7 @@ impl Default for Options {
 /// A server with the adapters `two` (step 2) and `team/three` (step 3).
 #[derive(Clone)]
 pub(crate) struct Server {
-    pub(crate) state: Arc<AppState>,
+    pub(crate) state: AppState,
     pub(crate) router: Router,
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
@@ -226,38 +222,29 @@ pub(crate) fn server_with(options: Options) -> Server {
     let batches = options
         .batches
         .map(|data| Batches::new(Store::open(&data).expect("a store")));
-    let state = AppState {
-        engine: engine.clone(),
-        constraints: Arc::new(Constraints::new(Arc::clone(&tokenizer))),
-        tokenizer,
-        template: options
-            .chat
-            .then(|| Arc::new(ChatTemplate::new(template).expect("a template"))),
-        registry: registry.clone(),
-        access: options.access,
-        sources: AllowedSources::new(&options.allowed).expect("folders"),
-        underway: Underway::default(),
-        base: BaseInfo {
-            path: PathBuf::from("/models/alphabet"),
-            architecture: "alphabet".to_owned(),
-            parameters: 26,
-            context: options.context,
-            vocab: VOCAB,
-            hidden: HIDDEN,
-        },
-        limits: options.limits,
-        started: SystemTime::now(),
-        meters: Meters::default(),
-        batches,
-        metrics: Metrics::default(),
-        telemetry: Telemetry::default(),
+    let base = BaseInfo {
+        path: PathBuf::from("/models/alphabet"),
+        architecture: "alphabet".to_owned(),
+        parameters: 26,
+        context: options.context,
+        vocab: VOCAB,
+        hidden: HIDDEN,
     };
-    let runs_batches = state.batches.is_some();
-    let state = Arc::new(state);
-    let router = router(Arc::clone(&state));
+    let template = options
+        .chat
+        .then(|| Arc::new(ChatTemplate::new(template).expect("a template")));
+    let runs_batches = batches.is_some();
+    let state = AppState::builder(engine.clone(), tokenizer, registry.clone(), base)
+        .template(template)
+        .access(options.access)
+        .sources(AllowedSources::new(&options.allowed).expect("folders"))
+        .limits(options.limits)
+        .batches(batches)
+        .build();
+    let router = router(state.clone());
     let (stop, stopped) = watch::channel(false);
     if runs_batches {
-        tokio::spawn(run_batches(Arc::clone(&state), router.clone(), stopped));
+        tokio::spawn(run_batches(state.clone(), router.clone(), stopped));
     }
     Server {
         router,

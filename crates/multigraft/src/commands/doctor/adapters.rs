@@ -1,12 +1,12 @@
 //! The adapters that the server starts with.
 
+use multigraft_server::check_adapters_file;
 use multigraft_sources::Reference;
 
 use super::{Findings, model::Base};
 use crate::{
     config::{ModelSettings, ServerSettings},
     load::sources,
-    reconcile,
 };
 
 /// Whether those of this machine fit the base. What has to be fetched is not looked at.
@@ -55,8 +55,8 @@ pub(super) fn file(settings: &ServerSettings, findings: &mut Findings) {
     let Some(path) = &settings.adapters_file else {
         return;
     };
-    match reconcile::check(path) {
+    match check_adapters_file(path) {
         Ok(adapters) => findings.ok(CHECK, format!("{} with {adapters} adapters", path.display())),
-        Err(error) => findings.fail(CHECK, format!("{error:#}"), "see docs/adapters.md"),
+        Err(error) => findings.fail(CHECK, error.to_string(), "see docs/adapters.md"),
     }
 }

@@ -2,7 +2,7 @@
 
 mod overview;
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::SystemTime};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use multigraft_access::{Access, Store};
@@ -10,8 +10,7 @@ use multigraft_adapters::{IsBusy, OnLoad, Registry, RegistryOptions};
 use multigraft_engine::Engine;
 use multigraft_model::MemoryBudget;
 use multigraft_server::{
-    AppState, BaseInfo, Batches, Constraints, Ended, Meters, Metrics, Telemetry, Tls, Underway, interrupt,
-    serve,
+    AppState, BaseInfo, Batches, Ended, Metrics, Reconciler, Telemetry, Tls, interrupt, serve,
 };
 use multigraft_sources::{AllowedSource, AllowedSources, Fetcher};
 use tokio::{
@@ -24,7 +23,6 @@ use crate::{
     config::{ConfigFile, ModelSettings, ServerSettings, Switch},
     idle_reclaim,
     load::{Base, fetcher, load_all},
-    reconcile::Reconciler,
     reload::Reload,
     traces::Traces,
 };
@@ -71,23 +69,16 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         is_tls: tls.is_some(),
         is_open: access.as_ref().is_none_or(|access| access.is_empty()),
     };
-    let state = AppState {
-        engine: engine.clone(),
-        registry,
-        sources,
-        constraints: Arc::new(Constraints::new(Arc::clone(&base.tokenizer))),
-        underway: Underway::default(),
-        access: access.clone(),
-        base: base_info(&base, &engine),
-        tokenizer: base.tokenizer,
-        template: base.template.map(Arc::new),
-        limits: settings.limits()?,
-        started: SystemTime::now(),
-        meters: Meters::default(),
-        batches: batches(&settings)?,
-        metrics,
-        telemetry: telemetry(&settings, traces.as_ref()),
-    };
+    let info = base_info(&base, &engine);
+    let state = AppState::builder(engine.clone(), base.tokenizer, registry, info)
+        .template(base.template.map(Arc::new))
+        .access(access.clone())
+        .sources(sources)
+        .limits(settings.limits()?)
+        .batches(batches(&settings)?)
+        .metrics(metrics)
+        .telemetry(telemetry(&settings, traces.as_ref()))
+        .build();
 
     let runtime = http_runtime()?;
     let ended = runtime.block_on(async {
@@ -100,7 +91,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
         tokio::spawn(reload.on_hangup());
         tokio::spawn(idle_reclaim::run());
         let (connections, grace) = (settings.connections(), settings.grace());
-        let serving = serve(listener, Arc::new(state), connections, tls, grace, interrupt);
+        let serving = serve(listener, state, connections, tls, grace, interrupt);
         Ok::<_, anyhow::Error>(serving.await?)
     })?;
     match ended {

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// A text that nobody writes. It ends in a space, by which a template is found out that strips what
 /// it prints.

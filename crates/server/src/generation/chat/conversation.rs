@@ -8,7 +8,10 @@ use super::{
     messages::normalise,
     tools::{self, Tools},
 };
-use crate::{defaults::Defaults, error::ApiError, fields::Fields};
+use crate::{
+    generation::defaults::Defaults,
+    http::{error::ApiError, fields::Fields},
+};
 
 /// What a chat template is given, whichever it is.
 pub(crate) struct Conversation {

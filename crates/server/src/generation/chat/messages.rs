@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// Checks the messages and brings them into the form that chat templates are written for: `content`
 /// a string (a list of text parts is joined, nothing becomes the empty text), OpenAI's `developer`

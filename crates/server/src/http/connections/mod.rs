@@ -27,7 +27,7 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{Dialect, error::ApiError};
+use crate::http::{dialect::Dialect, error::ApiError};
 use body::Paced;
 pub(crate) use body::is_too_slow;
 use io::{Phase, Timed};

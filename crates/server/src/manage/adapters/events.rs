@@ -21,7 +21,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{Dialect, error::ApiError, session::Session};
+use crate::{
+    caller::session::Session,
+    http::{dialect::Dialect, error::ApiError},
+};
 
 /// Between two looks at all adapters, at least.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -101,8 +104,8 @@ struct Watching {
 impl Watching {
     fn new(session: Session, stopping: Option<Stopping>) -> Self {
         // Before the first look, so that nothing is missed between the two.
-        let changes = session.registry.changes();
-        let statuses = session.statuses();
+        let changes = session.adapters().changes();
+        let statuses = session.adapters().statuses();
         let is_under_way = |status: &&Status| matches!(status.phase, Phase::Fetching(_) | Phase::Loading);
         let ready = statuses.iter().filter(is_under_way).cloned().map(Change::from);
         Self {
@@ -146,7 +149,7 @@ impl Watching {
 
     fn compare(&mut self) {
         let mut known = std::mem::take(&mut self.known);
-        for status in self.session.statuses() {
+        for status in self.session.adapters().statuses() {
             if known.remove(&status.name).as_ref() != Some(&status) {
                 self.ready.push_back(status.clone().into());
             }

@@ -4,7 +4,7 @@ use axum::Json;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{error::ApiError, session::Session};
+use crate::{caller::session::Session, http::error::ApiError};
 
 /// An adapter as llama.cpp lists it.
 #[derive(Debug, Serialize, JsonSchema)]

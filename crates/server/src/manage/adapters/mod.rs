@@ -1,35 +1,19 @@
 //! Adding, replacing and removing adapters while requests are served: our own routes, and those of
 //! vLLM, SGLang and llama.cpp for tools that were made for them.
 
+mod defaults;
 pub(crate) mod events;
 pub(crate) mod llama_cpp;
-pub(crate) mod own;
+pub(crate) mod native;
 pub(crate) mod sglang;
 pub(crate) mod upload;
 pub(crate) mod vllm;
 
 use multigraft_access::{AccessError, Role, Store};
-use multigraft_adapters::{AddedBy, Adding, ChangeError, Entry, LoadError, Registry, Source, files_of};
-use multigraft_sources::{AllowedSources, Reference};
+use multigraft_adapters::{AddedBy, Adding, ChangeError, Entry, LoadError, Source};
 use tokio::task::spawn_blocking;
 
-use crate::{
-    error::ApiError,
-    session::{Session, name_of},
-    state::AppState,
-};
-
-impl AppState {
-    /// A change of the registry, which may wait for the disk.
-    async fn change<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(Registry) -> T + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let registry = self.registry.clone();
-        let changed = spawn_blocking(move || change(registry)).await;
-        changed.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))
-    }
-}
+use crate::{caller::session::Session, http::error::ApiError};
 
 impl Session {
     /// Loads the adapter at `reference` and puts it under `name`. Once begun it goes on to its end,
@@ -43,17 +27,14 @@ impl Session {
     async fn add(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
         self.may_manage()?;
         self.may_pin(adding.pinned)?;
-        self.may_be_called(name)?;
-        let at = self.from(reference)?;
+        self.adapters().may_be_called(name)?;
+        let at = self.adapters().reference(reference)?;
         let is_new = self.claim(name).await?;
         let source = Source {
             name: name.to_owned(),
             at,
         };
-        let added = match self.registry.add(&source, adding) {
-            Ok(waiting) => waiting.outcome().await,
-            Err(error) => Err(LoadError::Failed(error.into())),
-        };
+        let added = self.adapters().add(&source, adding).await?;
         self.settle_owner(name, is_new, added.is_ok()).await?;
         added.map_err(|error| not_loaded(name, &error))
     }
@@ -100,7 +81,7 @@ impl Session {
         let of = name.to_owned();
         let owner = self.stored(move |store| store.owner(&of)).await?.flatten();
         // What the command line or the file of adapters put there since is nobody's.
-        let listed = self.registry.listed(name);
+        let listed = self.listed(name);
         let by_http = listed.is_some_and(|listed| {
             let active = listed.active().map(|version| version.added_by);
             active.is_none_or(|by| by == Some(AddedBy::Http))
@@ -108,33 +89,6 @@ impl Session {
         match owner.as_ref() == Some(&key.id) && by_http {
             true => Ok(()),
             false => Err(others(name)),
-        }
-    }
-
-    /// Where `reference` leads, if adapters may come from there and grants cover that. Whether
-    /// there is anything where they do not reach is not told.
-    fn from(&self, reference: &str) -> Result<Reference, ApiError> {
-        let found = self.sources.resolve(reference, files_of);
-        if let Some(key) = self.limited() {
-            let covered = match &found {
-                Ok(at) => name_of(at),
-                Err(_) => match AllowedSources::would_be(reference) {
-                    Some(at) => name_of(&at),
-                    None => reference.to_owned(),
-                },
-            };
-            if !key.may_use(&covered) {
-                return Err(not_covered("come from", reference));
-            }
-        }
-        found.map_err(|error| ApiError::not_added(&error.into()))
-    }
-
-    /// Whether grants cover the name of an adapter that it adds.
-    fn may_be_called(&self, name: &str) -> Result<(), ApiError> {
-        match self.may_use(name) {
-            true => Ok(()),
-            false => Err(not_covered("be called", name)),
         }
     }
 
@@ -156,8 +110,8 @@ impl Session {
 
     /// Whether there is a `name`, if this may add it or change it.
     async fn may_claim(&self, name: &str) -> Result<bool, ApiError> {
-        self.may_be_called(name)?;
-        let is_there = self.registry.contains(name);
+        self.adapters().may_be_called(name)?;
+        let is_there = self.contains(name);
         if is_there && self.limited().is_some() {
             self.may_change(name).await?;
         }
@@ -175,7 +129,7 @@ impl Session {
         &self,
         ask: impl FnOnce(&Store) -> Result<T, AccessError> + Send + 'static,
     ) -> Result<Option<T>, ApiError> {
-        let Some(access) = self.access.clone() else {
+        let Some(access) = self.access().cloned() else {
             return Ok(None);
         };
         let answer = spawn_blocking(move || ask(access.store())).await;
@@ -198,7 +152,7 @@ impl Session {
     }
 
     async fn remove(&self, name: &str, now: bool) -> Result<(), ApiError> {
-        if name == self.registry.base() {
+        if name == self.base_name() {
             let message = format!("`{name}` is the base, which cannot be removed");
             return Err(ApiError::Unusable(message));
         }
@@ -208,27 +162,19 @@ impl Session {
             return Err(unknown());
         }
         self.may_change(name).await?;
-        let of = name.to_owned();
-        let removed = self.change(move |registry| registry.remove(&of)).await?;
+        let removed = self.adapters().remove(name).await?;
         removed.map_err(|error| match error {
             ChangeError::Unknown(_) => unknown(),
             ChangeError::Store(_) => ApiError::Failed(error.to_string()),
         })?;
         if now {
-            let requests = self.underway.remove(name);
+            let requests = self.in_flight().remove(name);
             let reason = ApiError::removed(name).to_string();
             // An engine that has stopped has ended them.
-            let _ = self.engine.cancel(requests, reason).await;
+            let _ = self.engine().cancel(requests, reason).await;
         }
         self.disown(name).await
     }
-}
-
-/// The refusal of a name, or of a source as it was written.
-fn not_covered(what: &str, of: &str) -> ApiError {
-    ApiError::Forbidden(format!(
-        "adapters of this key may not {what} `{of}`: no grant covers that"
-    ))
 }
 
 /// The refusal of what another key added, or nobody.

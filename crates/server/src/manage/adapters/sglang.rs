@@ -10,7 +10,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Dialect, error::ApiError, fields::Fields, session::Session};
+use crate::{
+    caller::session::Session,
+    http::{dialect::Dialect, error::ApiError, fields::Fields},
+};
 
 /// What both answer.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -22,11 +22,12 @@ use multigraft_text::TEMPLATE_FILES;
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 
-use super::{not_loaded, own};
-use crate::{connections::is_too_slow, error::ApiError, session::Session};
-
-/// What such a path ends with, after the adapter's name, which may hold slashes itself.
-pub(crate) const END: &str = "/upload";
+use super::{native, not_loaded};
+use crate::{
+    caller::session::Session,
+    contract::routes::UPLOAD_SUFFIX,
+    http::{connections::is_too_slow, error::ApiError},
+};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -83,14 +84,14 @@ async fn answer(
     uploading: Result<Query<Uploading>, QueryRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let Some(name) = path.strip_suffix(END) else {
+    let Some(name) = path.strip_suffix(UPLOAD_SUFFIX) else {
         return Err(ApiError::MethodNotAllowed {
             path: request.uri().path().to_owned(),
             method: request.method().to_string(),
             allowed: "GET,HEAD,PATCH,DELETE".to_owned(),
         });
     };
-    if !state.sources.uploads() {
+    if !state.adapters().takes_uploads() {
         return Err(ApiError::Forbidden(
             "this server takes no uploads; `--allow-source upload` allows them".to_owned(),
         ));
@@ -115,10 +116,7 @@ async fn receive_and_add(
     adding: Adding,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (of, replace) = (name.to_owned(), adding.replace);
-    let upload = state
-        .change(move |registry| registry.upload(&of, replace))
-        .await?;
+    let upload = state.adapters().upload(name, adding.replace).await?;
     let upload = upload.map_err(|error| not_uploaded(name, &error))?;
     let parts = Multipart::from_request(request, state).await.map_err(|error| {
         ApiError::malformed(format!(
@@ -126,7 +124,7 @@ async fn receive_and_add(
             error.body_text()
         ))
     })?;
-    receive(parts, upload.folder(), state.limits.upload_bytes).await?;
+    receive(parts, upload.folder(), state.limits().upload_bytes).await?;
 
     let status = match state.contains(name) {
         true => StatusCode::OK,
@@ -137,16 +135,13 @@ async fn receive_and_add(
     state
         .to_the_end(async move { add(&adding_to, &of, &upload, adding).await })
         .await?;
-    let Json(adapter) = own::shown(state, name)?;
+    let Json(adapter) = native::shown(state, name)?;
     Ok((status, Json(adapter)).into_response())
 }
 
 async fn add(state: &Session, name: &str, upload: &Upload, adding: Adding) -> Result<(), ApiError> {
     let is_new = state.claim(name).await?;
-    let outcome = match state.registry.add(&upload.source(), adding) {
-        Ok(waiting) => waiting.outcome().await,
-        Err(error) => Err(LoadError::Failed(error.into())),
-    };
+    let outcome = state.adapters().add(&upload.source(), adding).await?;
     state.settle_owner(name, is_new, outcome.is_ok()).await?;
     outcome.map(drop).map_err(|error| {
         let error = not_uploaded(name, &error);

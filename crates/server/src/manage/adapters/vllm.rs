@@ -3,7 +3,10 @@
 
 use multigraft_adapters::{AddedBy, Adding};
 
-use crate::{error::ApiError, fields::Fields, session::Session};
+use crate::{
+    caller::session::Session,
+    http::{error::ApiError, fields::Fields},
+};
 
 /// `POST /v1/load_lora_adapter`.
 pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, ApiError> {

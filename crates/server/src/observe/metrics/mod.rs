@@ -1,23 +1,24 @@
 //! What Prometheus is told: `GET /metrics`, in the OpenMetrics text format.
 //!
 //! Counters and histograms grow as requests go ([`Watch`]); what there is just now is looked up
-//! when it is asked for ([`scrape`]). Each adapter has series of its own, up to a number of them.
+//! when it is asked for (`manage::scrape`). Each adapter has series of its own, up to a number of them.
 
 mod names;
 mod plain;
-mod scrape;
 mod watch;
 
 use std::fmt::Debug;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode_registry};
 use prometheus_client::metrics::{counter::Counter, family::Family, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
 
 use names::Names;
-pub(crate) use scrape::{count, metrics};
+pub(crate) use plain::plain;
 pub(crate) use watch::Watch;
 
 /// The label of what several adapters make together.
@@ -191,7 +192,7 @@ impl Metrics {
     }
 
     /// A response to a request for `route`, as the table of routes has it.
-    pub(crate) fn responded(&self, route: &str, status: u16) {
+    fn responded(&self, route: &str, status: u16) {
         let response = Response {
             route: route.to_owned(),
             status,
@@ -227,8 +228,13 @@ impl Metrics {
         adapter
     }
 
+    /// Writes what was counted, in the OpenMetrics text format without its end.
+    pub(crate) fn encode(&self, text: &mut String) -> std::fmt::Result {
+        encode_registry(text, &self.0.registry)
+    }
+
     /// Gives each of these names its series, if all of them can have some.
-    fn begin<'a>(&self, served: impl ExactSizeIterator<Item = &'a str>) {
+    pub(crate) fn begin<'a>(&self, served: impl ExactSizeIterator<Item = &'a str>) {
         // Else those that are never asked for would take the places of those that are.
         if served.len() <= MOST_ADAPTERS {
             served.for_each(|name| drop(self.label(Some(name))));
@@ -236,7 +242,7 @@ impl Metrics {
     }
 
     /// Forgets the series of names that are not `served` any more, so that others can have theirs.
-    fn retain(&self, served: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, served: impl Fn(&str) -> bool) {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         for adapter in names.remove_others(served) {
             for outcome in OUTCOMES {
@@ -264,4 +270,17 @@ impl Metrics {
             }
         }
     }
+}
+
+/// Middleware: counts responses. Paths that lead nowhere are one route.
+pub(crate) async fn count(
+    State(metrics): State<Metrics>,
+    request: Request,
+    next: Next,
+) -> axum::response::Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let route = path.map_or("none", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    metrics.responded(&route, response.status().as_u16());
+    response
 }

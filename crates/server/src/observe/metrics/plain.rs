@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 /// The same figures.
-pub(super) fn plain(open_metrics: &str) -> String {
+pub(crate) fn plain(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     // A family's help comes before its type, which decides its name.
     let mut help: Option<(&str, &str)> = None;

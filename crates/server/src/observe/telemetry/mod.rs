@@ -1,5 +1,5 @@
 //! What is told of single requests to those who run the server, beside the counts of
-//! [`crate::metrics`]: spans to a collector of traces, and prompts and answers to the log where
+//! [`crate::observe::metrics`]: spans to a collector of traces, and prompts and answers to the log where
 //! that was asked for.
 
 mod spans;
@@ -9,7 +9,7 @@ use multigraft_engine::{Event, Request};
 use multigraft_text::Tokenizer;
 use opentelemetry_sdk::trace::SdkTracer;
 
-use crate::admission::Served;
+use crate::contract::model::ResolvedModel;
 use spans::Phases;
 pub(crate) use spans::{asked_for, loading, trace};
 use transcript::Transcript;
@@ -24,11 +24,11 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Who follows each of the answers that `served` gives.
+    /// Who follows each of the answers that `model` gives.
     pub(crate) fn follow(
         &self,
         choices: &[Request],
-        served: &Served,
+        model: &ResolvedModel,
         tokenizer: &Tokenizer,
     ) -> Vec<Follower> {
         let mut before: Option<&[u32]> = None;
@@ -42,11 +42,11 @@ impl Telemetry {
         let mut phases = self
             .tracer
             .as_ref()
-            .and_then(|tracer| Phases::of_current(tracer, choices.len(), served, tokens));
+            .and_then(|tracer| Phases::of_current(tracer, choices.len(), model, tokens));
         let followers = prompts.into_iter().enumerate().map(|(choice, prompt)| Follower {
             phases: phases.as_mut().map(|phases| phases.choice(choice)),
             transcript: self.log_prompts.then(|| {
-                let transcript = Transcript::new(&served.name);
+                let transcript = Transcript::new(&model.name);
                 if let Some(prompt) = prompt {
                     transcript.prompt(&tokenizer.decode(prompt, false));
                 }

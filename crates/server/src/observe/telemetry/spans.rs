@@ -28,7 +28,8 @@ use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
-use crate::{admission::Served, error::ApiError, state::Shared};
+use super::Telemetry;
+use crate::{contract::model::ResolvedModel, http::error::ApiError};
 
 /// The headers of a request, as the propagator reads them.
 struct Headers<'a>(&'a HeaderMap);
@@ -45,8 +46,8 @@ impl Extractor for Headers<'_> {
 
 /// Middleware: a span for each request that asks for something to be done. One that came with
 /// `traceparent` goes on with its trace and with its decision whether it is recorded.
-pub(crate) async fn trace(State(state): State<Shared>, request: Request, next: Next) -> Response {
-    let Some(tracer) = &state.telemetry.tracer else {
+pub(crate) async fn trace(State(telemetry): State<Telemetry>, request: Request, next: Next) -> Response {
+    let Some(tracer) = &telemetry.tracer else {
         return next.run(request).await;
     };
     if matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -187,12 +188,12 @@ pub(super) struct Phases {
 }
 
 impl Phases {
-    /// Those of the request that is handled, whose `choices` `served` answers; none if it is not
+    /// Those of the request that is handled, whose `choices` `model` answers; none if it is not
     /// recorded.
     pub(super) fn of_current(
         tracer: &SdkTracer,
         choices: usize,
-        served: &Served,
+        model: &ResolvedModel,
         prompt_tokens: usize,
     ) -> Option<Self> {
         let context = Context::current();
@@ -200,8 +201,8 @@ impl Phases {
             return None;
         }
         context.span().set_attributes([
-            KeyValue::new("gen_ai.response.model", served.name.clone()),
-            KeyValue::new("multigraft.adapter.hash", served.hash.clone()),
+            KeyValue::new("gen_ai.response.model", model.name.clone()),
+            KeyValue::new("multigraft.adapter.hash", model.hash.clone()),
             KeyValue::new("gen_ai.request.choice.count", choices as i64),
             KeyValue::new("gen_ai.usage.input_tokens", prompt_tokens as i64),
         ]);

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::metadata;
-use crate::{error::ApiError, fields::Fields};
+use crate::{
+    http::{error::ApiError, fields::Fields},
+    openai::metadata,
+};
 
 /// What a chat calls differently: its name, ours.
 const RENAMED: [(&str, &str); 5] = [

@@ -17,16 +17,16 @@ use multigraft_engine::{Event, Finish};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{
-    chat::{self, Begun},
-    types::{seconds, unique_id},
-};
+use super::chat::{self, Begun};
 use crate::{
-    Dialect,
-    error::ApiError,
-    fields::Fields,
-    session::Session,
-    stream::{self, Chunks, Wording},
+    caller::session::Session,
+    generation::stream::{self, Chunks, StreamFormat},
+    http::{
+        dialect::Dialect,
+        error::ApiError,
+        fields::Fields,
+        id::{seconds, unique_id},
+    },
 };
 use input::Echo;
 use output::{Item, Output};
@@ -37,16 +37,16 @@ pub(crate) async fn responses(state: Session, fields: Fields) -> Result<Response
     let Begun {
         parameters,
         calling,
-        served,
+        model,
         answers,
         ..
     } = chat::begin(&state, fields).await.map_err(input::renamed)?;
-    let mut wording = Responding {
+    let mut format = Responding {
         head: Head {
             id: unique_id("resp_"),
             object: "response",
             created_at: seconds(SystemTime::now()),
-            model: served.name.clone(),
+            model: model.name.clone(),
             temperature: parameters.sampling.temperature,
             top_p: parameters.sampling.top_p,
             store: false,
@@ -54,20 +54,20 @@ pub(crate) async fn responses(state: Session, fields: Fields) -> Result<Response
             truncation: "disabled",
             echo,
         },
-        output: Output::new(Arc::clone(&state.tokenizer), calling.as_ref()),
+        output: Output::new(Arc::clone(state.tokenizer()), calling.as_ref()),
     };
     let mut response = if parameters.stream {
-        stream::respond(answers, wording)
+        stream::respond(answers, format)
     } else {
         for answer in answers.collect().await? {
             for token in &answer.tokens {
-                wording.output.token(token, None);
+                format.output.token(token, None);
             }
-            wording.output.finished(answer.finish, None);
+            format.output.finished(answer.finish, None);
         }
-        Json(wording.body(None)).into_response()
+        Json(format.body(None)).into_response()
     };
-    served.label(response.headers_mut());
+    model.label(response.headers_mut());
     Ok(response)
 }
 
@@ -190,7 +190,7 @@ impl Responding {
     }
 }
 
-impl Wording for Responding {
+impl StreamFormat for Responding {
     const DIALECT: Dialect = Dialect::OpenAi;
 
     fn open(&mut self, chunks: &mut Chunks) {

@@ -8,12 +8,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::{
-    chat::Calling,
-    tools::{self, CallParser, Piece},
-    types::unique_id,
+use crate::{
+    generation::{
+        chat::tools::{self, CallParser, Piece},
+        stream::Chunks,
+    },
+    http::id::unique_id,
+    openai::chat::Calling,
 };
-use crate::stream::Chunks;
 
 /// A part of a response.
 #[derive(Clone, Debug, Serialize, JsonSchema)]

@@ -4,11 +4,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    adapters::{llama_cpp, own, sglang},
-    keys,
+    manage::{
+        adapters::{llama_cpp, native, sglang},
+        keys, usage,
+    },
     openai::{batches, chat, completions, embeddings, files, models, responses, types::Body},
     tgi::{embed, info, tokenize, types},
-    usage,
 };
 
 /// A schema for each type, by the name under which routes refer to it.
@@ -53,8 +54,8 @@ pub(super) fn answers() -> Vec<(&'static str, Value)> {
             }}),
         ),
         ("Usages", of.schema::<usage::List>()),
-        ("Adapter", of.schema::<own::Adapter>()),
-        ("Adapters", of.schema::<own::Adapters>()),
+        ("Adapter", of.schema::<native::Adapter>()),
+        ("Adapters", of.schema::<native::Adapters>()),
         ("SglangDone", of.schema::<sglang::Done>()),
         ("LlamaCppAdapter", of.schema::<llama_cpp::Adapter>()),
         ("Key", of.schema::<keys::Shown>()),

@@ -18,14 +18,14 @@ fn limits(requests: u32, tokens: u32, concurrent: u32) -> AdapterLimits {
     }
 }
 
-fn enter_and_admit(
+fn reserve_and_admit(
     meters: &Meters,
     bounded: Vec<Bounded>,
     prompt: usize,
     now: Instant,
 ) -> Result<Option<Metered>, ApiError> {
-    let place = meters.enter(bounded.clone(), None)?;
-    meters.admit(place, bounded, None, prompt, at(now))
+    let permit = meters.reserve(bounded.clone(), None)?;
+    meters.admit(permit, bounded, None, prompt, at(now))
 }
 
 fn admit(
@@ -34,8 +34,8 @@ fn admit(
     prompt: usize,
     now: Instant,
 ) -> Result<Metered, Option<Duration>> {
-    enter_and_admit(meters, vec![Bounded::adapter("a", &limits)], prompt, now)
-        .map(|ticket| ticket.expect("it is bounded"))
+    reserve_and_admit(meters, vec![Bounded::adapter("a", &limits)], prompt, now)
+        .map(|metered| metered.expect("it is bounded"))
         .map_err(|error| error.retry_after())
 }
 
@@ -59,9 +59,9 @@ fn so_many_requests_may_come_at_once_and_then_at_their_rate() {
 #[test]
 fn an_answer_overdraws_and_the_next_request_waits_for_it() {
     let (meters, began) = (Meters::default(), Instant::now());
-    let ticket = admit(&meters, limits(0, 60, 0), 50, began).unwrap();
+    let metered = admit(&meters, limits(0, 60, 0), 50, began).unwrap();
     for _ in 0..30 {
-        ticket.token(at(began));
+        metered.token(at(began));
     }
     assert_eq!(
         admit(&meters, limits(0, 60, 0), 10, began).unwrap_err(),
@@ -103,17 +103,17 @@ fn what_has_ended_makes_room_and_a_refusal_takes_nothing() {
             Bounded::adapter("b", &limits(1, 0, 0)),
             Bounded::adapter("c", &limits(0, 0, concurrent)),
         ];
-        enter_and_admit(&meters, names, 1, now)
+        reserve_and_admit(&meters, names, 1, now)
     };
     let held = meters
-        .enter(vec![Bounded::adapter("c", &limits(0, 0, 1))], None)
+        .reserve(vec![Bounded::adapter("c", &limits(0, 0, 1))], None)
         .unwrap();
     assert!(both(1).is_err());
     drop(held);
     assert!(both(1).is_ok(), "`b` was not charged for what `c` refused");
     assert!(both(1).is_err());
     let unbounded = vec![Bounded::adapter("d", &AdapterLimits::default())];
-    assert!(enter_and_admit(&meters, unbounded, 1, now).unwrap().is_none());
+    assert!(reserve_and_admit(&meters, unbounded, 1, now).unwrap().is_none());
 }
 
 fn account(folder: &tempfile::TempDir, limits: KeyLimits) -> Account {
@@ -145,7 +145,7 @@ fn a_key_pays_for_minutes_and_month_or_for_neither() {
         },
     );
     let (meters, now) = (Meters::default(), at(Instant::now()));
-    let admit = |prompt| meters.admit(Place::default(), Vec::new(), Some(account.clone()), prompt, now);
+    let admit = |prompt| meters.admit(Permit::default(), Vec::new(), Some(account.clone()), prompt, now);
     let left = || {
         let mut headers = HeaderMap::new();
         meters.label(&account.key, &mut headers, now.instant);
@@ -181,8 +181,8 @@ fn headers_say_what_is_left_and_when_all_is_back() {
         },
     );
     let (meters, now) = (Meters::default(), at(Instant::now()));
-    let ticket = meters.admit(Place::default(), Vec::new(), Some(account.clone()), 50, now);
-    let ticket = ticket.expect("there is room").expect("it is bounded");
+    let metered = meters.admit(Permit::default(), Vec::new(), Some(account.clone()), 50, now);
+    let metered = metered.expect("there is room").expect("it is bounded");
     let left = |later| {
         let mut headers = HeaderMap::new();
         meters.label(
@@ -191,12 +191,13 @@ fn headers_say_what_is_left_and_when_all_is_back() {
             now.instant + Duration::from_secs(later),
         );
         assert_eq!(headers.len(), 3, "nothing is said of what is not bounded");
-        let [_, remaining, reset] = TOKENS.map(|name| headers[name].to_str().expect("text").to_owned());
+        let [_, remaining, reset] =
+            RATE_LIMIT_TOKENS.map(|name| headers[name].to_str().expect("text").to_owned());
         (remaining, reset)
     };
     assert_eq!(left(0), ("10".to_owned(), "50s".to_owned()));
     for _ in 0..30 {
-        ticket.token(now);
+        metered.token(now);
     }
     assert_eq!(left(0), ("0".to_owned(), "1m20s".to_owned()));
     assert_eq!(left(30), ("10".to_owned(), "50s".to_owned()));

@@ -7,7 +7,7 @@ use multigraft_text::CallFormat;
 use serde_json::{Map, Value, json};
 
 use super::{Choice, Tools, xml};
-use crate::error::ApiError;
+use crate::http::error::ApiError;
 
 /// The most calls in one answer: a model that goes on calling ends some time.
 const CALLS: usize = 32;
@@ -145,7 +145,7 @@ mod tests {
     use multigraft_text::Tokenizer;
 
     use super::*;
-    use crate::fields::Fields;
+    use crate::http::fields::Fields;
 
     fn tools(choice: &Value, parallel: bool) -> Tools {
         let parameters = json!({"type": "object", "properties": {"city": {"$ref": "#/$defs/city"}},

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::{error::ApiError, fields::Fields};
+use crate::http::{error::ApiError, fields::Fields};
 
 pub(crate) use parse::{CallParser, Piece};
 
@@ -32,9 +32,9 @@ const BARE_MARK: &str = "<|python_tag|>";
 #[derive(Debug)]
 pub(crate) struct Tools {
     /// As templates get them.
-    pub(super) list: Vec<Value>,
+    pub(crate) list: Vec<Value>,
     functions: Vec<Function>,
-    pub(super) choice: Choice,
+    pub(crate) choice: Choice,
     /// Whether several may be called in one answer.
     parallel: bool,
 }
@@ -47,7 +47,7 @@ struct Function {
 
 /// Whether tools are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(crate) enum Choice {
     /// As the model likes.
     Auto,
     /// At least one.
@@ -129,7 +129,7 @@ impl Tools {
     ///
     /// # Errors
     /// If a tool's parameters cannot be kept to in this format.
-    pub(super) fn constraint(
+    pub(crate) fn constraint(
         &self,
         format: CallFormat,
         tokenizer: &Tokenizer,
@@ -145,7 +145,7 @@ impl Tools {
     }
 
     /// What an answer with `calls` calls ends for, if it ends by itself.
-    pub(super) fn finish_reason(&self, calls: usize) -> Option<&'static str> {
+    pub(crate) fn finish_reason(&self, calls: usize) -> Option<&'static str> {
         // OpenAI's own service says `stop` where the call was named by the request.
         (calls > 0 && !matches!(self.choice, Choice::Named(_))).then_some("tool_calls")
     }
@@ -179,13 +179,13 @@ fn choice(fields: &mut Fields) -> Result<Option<Choice>, ApiError> {
 }
 
 /// How calls are written where the template does not say.
-pub(super) fn format_of(template: &ChatTemplate) -> CallFormat {
+pub(crate) fn format_of(template: &ChatTemplate) -> CallFormat {
     template.calls().unwrap_or(CallFormat::Tags)
 }
 
 /// The messages as the template takes them: arguments as objects rather than text; and for one that
 /// knows no tools, in words.
-pub(super) fn told(messages: Vec<Value>, tools: Option<&Tools>, template: &ChatTemplate) -> Vec<Value> {
+pub(crate) fn told(messages: Vec<Value>, tools: Option<&Tools>, template: &ChatTemplate) -> Vec<Value> {
     let messages = messages.into_iter().map(with_objects);
     if template.calls().is_some() {
         return messages.collect();
@@ -252,7 +252,7 @@ fn in_words(message: Value) -> Value {
 
 /// The text of a token as calls are looked for in it: with the mark of Mistral's calls, and without
 /// that of Llama 3's, whether or not special tokens are shown.
-pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
+pub(crate) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
     let is = |mark| token.special && tokenizer.token_id(mark) == Some(token.id);
     let without = |mark| token.text.strip_suffix(mark).unwrap_or(&token.text);
     if is(LIST_MARK) {
@@ -268,7 +268,7 @@ pub(super) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct ToolCall {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) index: Option<usize>,
+    pub(crate) index: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -285,7 +285,7 @@ pub(crate) struct CalledFunction {
 
 impl ToolCall {
     /// A call that begins.
-    pub(super) fn begun(index: Option<usize>, id: String, name: String) -> Self {
+    pub(crate) fn begun(index: Option<usize>, id: String, name: String) -> Self {
         Self {
             index,
             id: Some(id),
@@ -298,7 +298,7 @@ impl ToolCall {
     }
 
     /// More of its arguments.
-    pub(super) fn more(index: usize, arguments: String) -> Self {
+    pub(crate) fn more(index: usize, arguments: String) -> Self {
         Self {
             index: Some(index),
             id: None,
@@ -311,7 +311,7 @@ impl ToolCall {
     }
 
     /// Adds to the arguments.
-    pub(super) fn push(&mut self, arguments: &str) {
+    pub(crate) fn push(&mut self, arguments: &str) {
         self.function.arguments.push_str(arguments);
     }
 }

@@ -424,7 +424,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fields::Fields;
+    use crate::http::fields::Fields;
 
     /// Text, and calls with their whole arguments.
     type Parsed = (String, Vec<(String, String)>);

@@ -16,8 +16,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::events::{self, Stopping};
-use crate::{defaults, error::ApiError, fields::Fields, openai::seconds, session::Session, state::AppState};
+use super::{
+    defaults,
+    events::{self, Stopping},
+};
+use crate::{
+    caller::session::Session,
+    http::{error::ApiError, fields::Fields, id::seconds},
+};
 
 /// Where events are, below the adapters.
 const EVENTS: &str = "events";
@@ -169,10 +175,11 @@ pub(crate) struct Budget {
 /// `GET /v1/adapters`.
 pub(crate) async fn list(state: Session) -> Json<Adapters> {
     let listed = state.list();
-    let (bytes, limit) = match state.is_admin() {
-        true => state.registry.memory(),
+    let all = state.admin_view();
+    let (bytes, limit) = match &all {
+        Some(all) => all.registry().memory(),
         // What others have in memory is theirs to know.
-        false => (listed.iter().map(bytes_of).sum(), usize::MAX),
+        None => (listed.iter().map(bytes_of).sum(), usize::MAX),
     };
     Json(Adapters {
         object: "list",
@@ -180,18 +187,14 @@ pub(crate) async fn list(state: Session) -> Json<Adapters> {
         memory: Memory {
             bytes,
             limit: (limit < usize::MAX).then_some(limit),
-            budget: state
-                .registry
-                .budget()
-                .filter(|_| state.is_admin())
-                .map(|budget| {
-                    let (keys_and_values, adapters) = budget.taken();
-                    Budget {
-                        limit: budget.total(),
-                        keys_and_values,
-                        adapters,
-                    }
-                }),
+            budget: all.and_then(|all| all.registry().budget()).map(|budget| {
+                let (keys_and_values, adapters) = budget.taken();
+                Budget {
+                    limit: budget.total(),
+                    keys_and_values,
+                    adapters,
+                }
+            }),
         },
     })
 }
@@ -329,9 +332,9 @@ impl Change {
             return Err(unknown(name));
         }
         state.may_change(name).await?;
-        let of = name.to_owned();
+        let adapters = state.adapters();
         if let Some(hash) = self.active {
-            let activated = state.change(move |registry| registry.activate(&of, hash)).await?;
+            let activated = adapters.activate(name, hash).await?;
             activated.map_err(|error| match error {
                 ActivateError::Change(error) => not_changed(&error, name),
                 ActivateError::Files(_) | ActivateError::NoEarlier(_) | ActivateError::NoVersion { .. } => {
@@ -340,14 +343,15 @@ impl Change {
             })?;
         }
         if let Some(defaults) = self.defaults {
-            set_defaults(state, name, defaults).await?;
+            let done = adapters.set_defaults(name, defaults).await?;
+            done.map_err(|error| not_changed(&error, name))?;
         }
         if let Some(limits) = self.limits {
-            set_limits(state, name, limits).await?;
+            let done = adapters.set_limits(name, limits).await?;
+            done.map_err(|error| not_changed(&error, name))?;
         }
         if let Some(pinned) = self.pinned {
-            let of = name.to_owned();
-            let done = state.change(move |registry| registry.pin(&of, pinned)).await?;
+            let done = adapters.pin(name, pinned).await?;
             done.map_err(|error| not_changed(&error, name))?;
         }
         Ok(())
@@ -373,22 +377,6 @@ pub(crate) async fn remove(
     let Query(removal) = removal.map_err(|error| ApiError::malformed(error.body_text()))?;
     state.remove_adapter(&name, removal.now).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn set_defaults(state: &AppState, name: &str, defaults: Map<String, Value>) -> Result<(), ApiError> {
-    let of = name.to_owned();
-    let done = state
-        .change(move |registry| registry.set_defaults(&of, defaults))
-        .await?;
-    done.map_err(|error| not_changed(&error, name))
-}
-
-async fn set_limits(state: &AppState, name: &str, limits: AdapterLimits) -> Result<(), ApiError> {
-    let of = name.to_owned();
-    let done = state
-        .change(move |registry| registry.set_limits(&of, limits))
-        .await?;
-    done.map_err(|error| not_changed(&error, name))
 }
 
 /// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?,

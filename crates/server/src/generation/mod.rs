@@ -1,0 +1,13 @@
+//! From a request's fields to the engine, and from its events to an answer, whatever the dialect.
+
+pub(crate) mod admission;
+pub(crate) mod answers;
+pub(crate) mod chat;
+pub(crate) mod choice;
+pub(crate) mod constraints;
+pub(crate) mod defaults;
+pub(crate) mod embedding;
+pub(crate) mod refusal;
+pub(crate) mod stream;
+pub(crate) mod tokens;
+pub(crate) mod usage;
