@@ -1,22 +1,27 @@
 //! HTTP: the OpenAI and TGI dialects over the engine.
 //!
-//! The road of a request:
+//! What [`AppState`] holds stands below it, what takes it above; no module imports in a circle:
 //!
 //! ```text
-//!  connections   taking them, and for how long they may take
-//!  routes        one table; errors worded in the path's dialect (dialect, error); ids of requests (request_id), and by when they end (deadline)
-//!   session      whose request it is, and what of the server that may be seen
-//!   fields       the body, field by field: nothing wrong or unknown is let through
-//!   openai, tgi  a dialect's parameters and shapes; adapters: adding, replacing and removing them
-//!   keys         API keys, for admins
-//!   audit        what was changed by whom, written down
-//!   tokens       text → tokens, long texts on another thread
+//!  routes       one table of paths and handlers; serve: listening, and ending gracefully
+//!  background   batches, the file of adapters, the watch over steps that do not end
+//!  openapi      what the routes take and give, as a document
+//!  openai, tgi  a dialect's parameters and shapes
+//!  manage       adapters: adding, replacing and removing them; API keys; usage by the hour; metrics
+//!  generation   from fields to the engine and back
+//!   choice       which adapter a request chooses, and at which scale
 //!   constraints  what the answer must be: JSON, a grammar
-//!   asked        which adapter a request asks for, and at which scale
+//!   tokens       text → tokens, long texts on another thread
 //!   admission    name → base or adapter as it is now; limits; hand-over to the engine
 //!   answers      the channel that the engine's events come back through
-//!   tally        what a request used; usage: sums of it, by the hour
+//!   usage        what a request used
 //!   stream       events → server-sent events; or collected into one answer
+//!  caller       authenticate: whose request it is; session: what of the server that may be seen;
+//!               audit: what was changed by whom, written down; time_limit: by when requests end
+//!  state        AppState, and what it holds: adapters, batches, meters, requests in flight
+//!  observe      counters for Prometheus, traces, prompts in the log
+//!  http         connections, fields of bodies, errors and how each dialect words them, ids
+//!  contract     limits of requests, headers of answers, which model answers
 //! ```
 //!
 //! Invariants:
@@ -32,7 +37,7 @@
 //!
 //! Batches are run through the router itself, in the background (batches).
 //!
-//! This crate knows no kernels and no files but those of batches; it does not start the engine and
+//! This crate knows no kernels and no files but those of batches and the file of adapters; it does not start the engine and
 //! does not read configuration.
 
 // The tests' server is also that of tests of what nobody outside sees.

@@ -383,15 +383,15 @@ impl ChatStream {
         token: Option<&Token>,
     ) -> Vec<Delta> {
         // Something is told of every token, also of those without text.
-        let told = token.is_some() && (self.logprobs || self.token_ids);
+        let per_token = token.is_some() && (self.logprobs || self.token_ids);
         match self.parsers.get_mut(choice) {
-            None if text.is_empty() && !told => Vec::new(),
+            None if text.is_empty() && !per_token => Vec::new(),
             None => vec![Self::delta(choice, text)],
             Some(parser) => {
                 let text = token.map_or(text, |token| tools::text_of(token, tokenizer));
                 let pieces = parser.push(&text).into_iter();
                 let mut deltas: Vec<Delta> = pieces.map(|piece| Self::piece(choice, piece)).collect();
-                if deltas.is_empty() && told {
+                if deltas.is_empty() && per_token {
                     deltas.push(Self::delta(choice, String::new()));
                 }
                 deltas

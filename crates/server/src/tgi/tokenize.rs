@@ -65,14 +65,16 @@ pub(crate) async fn chat_tokenize(
     let conversation = Conversation::take(&mut fields, &defaults)?;
     fields.finish()?;
     // An adapter's template is read with its files.
-    let own = match &choice {
+    let adapter_template = match &choice {
         Some(choice) => state.reserve(choice).await?.template,
         None => None,
     };
-    let template = defaults.template(own.as_ref(), &state)?.ok_or_else(|| {
-        let message = "the model has no chat template, so there is nothing that its messages become";
-        ApiError::invalid("messages", message)
-    })?;
+    let template = defaults
+        .template(adapter_template.as_ref(), &state)?
+        .ok_or_else(|| {
+            let message = "the model has no chat template, so there is nothing that its messages become";
+            ApiError::invalid("messages", message)
+        })?;
     let templated_text = conversation.templated(&template, tools.as_ref(), state.tokenizer())?;
     Ok(Json(ChatTokenized {
         tokenize_response: pieces(&state, "messages", &templated_text, add_special).await?,

@@ -60,7 +60,7 @@ impl Conversation {
         tools: Option<&Tools>,
         tokenizer: &Tokenizer,
     ) -> Result<String, ApiError> {
-        let mut messages = tools::told(self.messages, tools, template);
+        let mut messages = tools::for_template(self.messages, tools, template);
         let mark = match self.continues {
             true => Some(continued::marked(&mut messages)?),
             false => None,

@@ -183,7 +183,7 @@ pub(crate) async fn list(state: Session) -> Json<Adapters> {
     };
     Json(Adapters {
         object: "list",
-        data: listed.into_iter().map(|listed| seen(&state, listed)).collect(),
+        data: listed.into_iter().map(|listed| visible(&state, listed)).collect(),
         memory: Memory {
             bytes,
             limit: (limit < usize::MAX).then_some(limit),
@@ -407,7 +407,7 @@ fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>,
 }
 
 /// An adapter as the caller may see it: how often others use it is theirs to know.
-fn seen(state: &Session, listed: Listed) -> Adapter {
+fn visible(state: &Session, listed: Listed) -> Adapter {
     let mut adapter = Adapter::from(listed);
     if !state.is_admin() {
         (adapter.requests, adapter.last_used) = (None, None);
@@ -424,7 +424,7 @@ fn bytes_of(listed: &Listed) -> usize {
 
 pub(super) fn shown(state: &Session, name: &str) -> Result<Json<Adapter>, ApiError> {
     let listed = state.listed(name).ok_or_else(|| unknown(name))?;
-    Ok(Json(seen(state, listed)))
+    Ok(Json(visible(state, listed)))
 }
 
 fn not_changed(error: &ChangeError, name: &str) -> ApiError {

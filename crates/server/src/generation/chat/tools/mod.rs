@@ -185,7 +185,11 @@ pub(crate) fn format_of(template: &ChatTemplate) -> CallFormat {
 
 /// The messages as the template takes them: arguments as objects rather than text; and for one that
 /// knows no tools, in words.
-pub(crate) fn told(messages: Vec<Value>, tools: Option<&Tools>, template: &ChatTemplate) -> Vec<Value> {
+pub(crate) fn for_template(
+    messages: Vec<Value>,
+    tools: Option<&Tools>,
+    template: &ChatTemplate,
+) -> Vec<Value> {
     let messages = messages.into_iter().map(with_objects);
     if template.calls().is_some() {
         return messages.collect();
@@ -205,8 +209,8 @@ pub(crate) fn told(messages: Vec<Value>, tools: Option<&Tools>, template: &ChatT
     );
     match messages.first_mut().filter(|first| first["role"] == "system") {
         Some(system) => {
-            let own = system["content"].as_str().unwrap_or_default();
-            system["content"] = format!("{own}\n\n{text}").into();
+            let existing = system["content"].as_str().unwrap_or_default();
+            system["content"] = format!("{existing}\n\n{text}").into();
         }
         None => messages.insert(0, json!({"role": "system", "content": text})),
     }

@@ -63,15 +63,15 @@ impl Tagged {
                     Written::Text | Written::Json => held.len() - undecided,
                 };
                 let rest = held.split_off(certain);
-                json.push_str(&said(held, written));
+                json.push_str(&json_text(held, written));
                 *held = rest;
                 return false;
             };
             let rest = held.split_off(end);
             json.push_str(&match (written, held.as_str()) {
-                (Written::Text, text) => said(text, written) + "\"",
+                (Written::Text, text) => json_text(text, written) + "\"",
                 (Written::TextOrNull, "null") => "null".to_owned(),
-                (Written::TextOrNull, text) => format!("\"{}\"", said(text, written)),
+                (Written::TextOrNull, text) => format!("\"{}\"", json_text(text, written)),
                 (Written::Json, text) => text.to_owned(),
             });
             *held = rest[END.len()..].to_owned();
@@ -82,15 +82,15 @@ impl Tagged {
     /// What there is of the arguments where the answer ends within them.
     pub(super) fn rest(&self, held: &str) -> String {
         match self.within {
-            Some(Written::TextOrNull) => format!("\"{}", said(held, Written::TextOrNull)),
-            Some(written) => said(held, written),
+            Some(Written::TextOrNull) => format!("\"{}", json_text(held, Written::TextOrNull)),
+            Some(written) => json_text(held, written),
             None => String::new(),
         }
     }
 }
 
 /// A part of an argument as it stands in JSON.
-fn said(text: &str, written: Written) -> String {
+fn json_text(text: &str, written: Written) -> String {
     match written {
         Written::Json => text.to_owned(),
         Written::Text | Written::TextOrNull => {

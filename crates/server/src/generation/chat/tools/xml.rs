@@ -156,11 +156,11 @@ pub(super) fn rules(rule: &str, function: &Function) -> Result<String, String> {
         };
         let _ = write!(call, " {part}{optional}");
         let properties = function.parameters.get("properties");
-        let own = properties.and_then(|all| all.get(&name));
-        let options = own.and_then(|own| texts(own, &function.parameters).1);
+        let schema = properties.and_then(|all| all.get(&name));
+        let options = schema.and_then(|schema| texts(schema, &function.parameters).1);
         let value = match (written, options) {
             (Written::Json, _) => {
-                let _ = writeln!(others, "{part}v: %json {}", alone(own, &function.parameters));
+                let _ = writeln!(others, "{part}v: %json {}", alone(schema, &function.parameters));
                 format!("{part}v {}", literal(&format!("{END}\n")))
             }
             (_, None) => "argument \"\\n\"".to_owned(),
