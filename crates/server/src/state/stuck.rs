@@ -1,6 +1,6 @@
 //! A step of the engine that takes longer than any model should need.
 
-use multigraft_engine::{Engine, CurrentStep};
+use multigraft_engine::{CurrentStep, Engine};
 
 use crate::contract::limits::Limits;
 
