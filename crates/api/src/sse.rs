@@ -1,4 +1,5 @@
 //! Reading server-sent events out of a body that arrives in parts.
+//! <https://html.spec.whatwg.org/multipage/server-sent-events.html>
 
 /// A line of data of an event. Every server that multigraft reads from writes an event's data in
 /// one line, because it is JSON.

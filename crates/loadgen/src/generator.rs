@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use multigraft_api::sse::Events;
 use tokio::{task::JoinSet, time::sleep_until};
 
 use crate::{
     arguments::Mode,
     client::Client,
     dialect::Dialect,
-    events::DataLines,
     record::{Failure, Record},
     traffic::{PlannedRequest, Traffic},
 };
@@ -156,13 +156,13 @@ async fn read_answer(
     let Target { client, dialect } = target;
     let body = dialect.body(&planned.prompt, planned.adapter, planned.output_tokens);
     let mut answer = client.post(dialect.path(), body).await?;
-    let mut lines = DataLines::default();
+    let mut events = Events::default();
     let (mut token_events, mut counted_by_server) = (0, None);
     while let Some((part, arrived)) = answer.next().await? {
         let arrived = arrived.saturating_duration_since(begin);
-        lines.push(&part);
-        while let Some(data) = lines.next() {
-            let event = dialect.parse_event(data)?;
+        events.push(&part);
+        while let Some(event) = events.next_event() {
+            let event = dialect.parse_event(event.data)?;
             if event.has_token {
                 token_events += 1;
                 if let Some(last) = record.last.replace(arrived) {

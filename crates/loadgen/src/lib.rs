@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! traffic (what is sent) ─ generator (when) ─ dialect (request bodies) ─ client ─ the server
-//!                              │                                           │
-//!                           record ─ report, plot                       events
+//!                              │
+//!                           record ─ report, plot
 //! ```
 //!
 //! [`run`] is the whole command. The stress tests use the parts, and all benchmarks print their
@@ -15,7 +15,6 @@
 pub mod arguments;
 pub mod client;
 pub mod dialect;
-pub mod events;
 pub mod generator;
 pub mod output;
 mod plot;

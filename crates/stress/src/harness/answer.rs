@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use multigraft_api::sse::Events;
 use multigraft_loadgen::client::Body;
-use multigraft_loadgen::events::DataLines;
 use multigraft_loadgen::record::Failure;
 
 /// A complete answer.
@@ -22,11 +22,11 @@ impl Answer {
     pub(crate) async fn read(body: &mut Body, is_stream: bool) -> Result<Self, Failure> {
         let mut answer = Self::default();
         if is_stream {
-            let mut lines = DataLines::default();
+            let mut events = Events::default();
             while let Some((part, _)) = body.next().await? {
-                lines.push(&part);
-                while let Some(data) = lines.next() {
-                    answer.add(data)?;
+                events.push(&part);
+                while let Some(event) = events.next_event() {
+                    answer.add(event.data)?;
                 }
             }
         } else {
