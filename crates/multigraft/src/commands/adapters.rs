@@ -9,15 +9,20 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Table, presets};
-use multigraft_adapters::AdapterLimits;
+use multigraft_adapters::ADAPTER_FILES;
+use multigraft_api::{
+    Adapter, AdapterEvent, AdapterLimits, Adapters, AddAdapter, AddedBy, ChangeAdapter, Effect, ErrorBody,
+    sse::Events,
+};
 use multigraft_peft::gguf_file;
 use multigraft_sources::Reference;
 use multigraft_text::TEMPLATE_FILES;
 use reqwest::{
-    Client, Method, Response, StatusCode, Url,
+    Client, Response, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderValue},
     multipart::{Form, Part},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::runtime;
 
@@ -30,18 +35,13 @@ use crate::{
 /// How long a connection may take to come about. Answers take as long as loading does.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// What answers that tell of changes as they happen are called.
+/// The media type of answers that report progress.
 const EVENTS: &str = "text/event-stream";
 
-/// What is sent of a PEFT adapter's folder, beside the files that its chat template may be in.
-const UPLOADED: [&str; 4] = [
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "README.md",
-    "reference.json",
-];
+/// The error of an answer that cannot be read.
+const UNKNOWN_FORM: &str = "the answer of the server cannot be read: is it another version of multigraft?";
 
-/// Digits of a hash that people are shown.
+/// Digits of a hash that are shown.
 const DIGITS: usize = 12;
 
 pub(crate) fn run(arguments: &AdaptersArguments) -> Result<ExitCode> {
@@ -58,13 +58,13 @@ pub(crate) fn run(arguments: &AdaptersArguments) -> Result<ExitCode> {
 
 async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
     match action {
-        AdaptersAction::Ls { json } => {
-            let listed = server.send(Method::GET, &[], None).await?;
-            match json {
-                true => say(&serde_json::to_string_pretty(&listed)?)?,
-                false => say(&table(&listed))?,
+        AdaptersAction::Ls { json } => match json {
+            true => {
+                let listed: Value = server.get(&[]).await?;
+                say(&serde_json::to_string_pretty(&listed)?)?;
             }
-        }
+            false => say(&table(&server.get(&[]).await?))?,
+        },
         AdaptersAction::Add {
             adapter,
             replace,
@@ -75,11 +75,15 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 Reference::Folder(folder) => path::absolute(folder)?.display().to_string(),
                 at => at.to_string(),
             };
-            let mut body = json!({"name": adapter.name, "source": source, "replace": replace});
-            if *pin {
-                body["pinned"] = true.into();
-            }
-            let added = server.add(&adapter.name, &body).await?;
+            let addition = AddAdapter {
+                name: adapter.name.clone(),
+                source,
+                replace: *replace,
+                pinned: pin.then_some(true),
+                defaults: None,
+                limits: None,
+            };
+            let added = server.add(&addition).await?;
             say(&format!("`{}` is served: {}", adapter.name, summary(&added)))?;
             warn(&added)?;
         }
@@ -107,9 +111,11 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
             say(&format!("`{name}` is removed; requests under way {under_way}"))?;
         }
         AdaptersAction::Pin { name, off } => {
-            server
-                .send(Method::PATCH, &[name], Some(json!({"pinned": !off})))
-                .await?;
+            let change = ChangeAdapter {
+                pinned: Some(!off),
+                ..ChangeAdapter::default()
+            };
+            server.change(name, &change).await?;
             let what = if *off {
                 "may make room for others"
             } else {
@@ -132,8 +138,11 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 concurrent_requests: *concurrent_requests,
                 shared_prefixes: *shared_prefixes,
             };
-            let body = json!({"limits": limits});
-            server.send(Method::PATCH, &[name], Some(body)).await?;
+            let change = ChangeAdapter {
+                limits: Some(limits),
+                ..ChangeAdapter::default()
+            };
+            server.change(name, &change).await?;
             say(&format!("`{name}` {}", allowed(limits)))?;
         }
         AdaptersAction::Rollback { name, to } => {
@@ -142,9 +151,11 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 "previous" => active.to_owned(),
                 start => server.hash(name, start).await?,
             };
-            let changed = server
-                .send(Method::PATCH, &[name], Some(json!({"active": hash})))
-                .await?;
+            let change = ChangeAdapter {
+                active: Some(hash),
+                ..ChangeAdapter::default()
+            };
+            let changed = server.change(name, &change).await?;
             say(&format!("`{name}` is {} from now on", summary(&changed)))?;
         }
         AdaptersAction::Verify { names } => return verify(server, names).await,
@@ -157,22 +168,18 @@ async fn verify(server: &Server, names: &[String]) -> Result<ExitCode> {
     let names = match names.is_empty() {
         false => names.to_vec(),
         true => {
-            let listed = server.send(Method::GET, &[], None).await?;
-            let all = listed["data"].as_array().into_iter().flatten();
-            all.filter_map(|adapter| adapter["name"].as_str().map(str::to_owned))
-                .collect()
+            let listed: Adapters = server.get(&[]).await?;
+            listed.data.into_iter().map(|adapter| adapter.name).collect()
         }
     };
     let mut failed = 0;
     for name in names {
         let verdict = match server.ask(&name).await {
             Ok(()) => {
-                let adapter = server.send(Method::GET, &[&name], None).await?;
-                let warnings = adapter["info"]["warnings"].as_array();
-                let warnings: Vec<String> = warnings.into_iter().flatten().filter_map(text).collect();
-                match warnings.is_empty() {
-                    true => Ok(summary(&adapter)),
-                    false => Err(warnings.join("; ")),
+                let adapter: Adapter = server.get(&[&name]).await?;
+                match warnings(&adapter) {
+                    [] => Ok(summary(&adapter)),
+                    warnings => Err(warnings.join("; ")),
                 }
             }
             Err(error) => Err(format!("{error:#}")),
@@ -194,65 +201,71 @@ struct Server {
 }
 
 impl Server {
-    /// Asks `/v1/adapters` or what `path` leads to below it.
-    async fn send(&self, method: Method, path: &[&str], body: Option<Value>) -> Result<Value> {
+    /// Reads `/v1/adapters`, or `path` below it.
+    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
         let url = self.at(&[&["v1", "adapters"], path].concat())?;
-        let mut request = self.client.request(method, url);
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        self.answer(request).await
+        self.answer(self.client.get(url)).await
+    }
+
+    /// Changes an adapter.
+    async fn change(&self, name: &str, change: &ChangeAdapter) -> Result<Adapter> {
+        let url = self.at(&["v1", "adapters", name])?;
+        self.answer(self.client.patch(url).json(change)).await
     }
 
     /// Adds an adapter, with a bar that shows how much of it the server has fetched.
-    async fn add(&self, name: &str, body: &Value) -> Result<Value> {
+    async fn add(&self, addition: &AddAdapter) -> Result<Adapter> {
         let url = self.at(&["v1", "adapters"])?;
-        let request = self.client.post(url).json(body);
+        let request = self.client.post(url).json(addition);
         let mut response = self.sent(request.header(ACCEPT, EVENTS)).await?;
         let is_stream = |value: &HeaderValue| value.as_bytes().starts_with(EVENTS.as_bytes());
         if !response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {
-            return answer(response).await;
+            return read(response).await;
         }
         let progress = Progress::new("adapter");
-        let mut arrived = Vec::new();
+        let mut events = Events::default();
         while let Some(bytes) = response.chunk().await.map_err(reqwest::Error::without_url)? {
-            arrived.extend(bytes);
-            while let Some(end) = arrived.windows(2).position(|two| two == b"\n\n") {
-                let event: Vec<u8> = arrived.drain(..end + 2).collect();
-                let (kind, data) = parts(&String::from_utf8_lossy(&event));
-                match kind.as_str() {
-                    "added" => {
+            events.push(&bytes);
+            while let Some(event) = events.next_event() {
+                match event.kind {
+                    b"added" => {
                         progress.finish();
-                        return Ok(data);
+                        return serde_json::from_slice(event.data).context(UNKNOWN_FORM);
                     }
-                    "error" => {
+                    b"error" => {
                         progress.finish();
-                        bail!(text(&data["error"]["message"]).unwrap_or_else(|| data.to_string()));
+                        bail!(message(event.data));
                     }
                     _ => {
-                        if let (Some(done), Some(total)) =
-                            (data["bytes_done"].as_u64(), data["bytes_total"].as_u64())
+                        if let Ok(AdapterEvent {
+                            bytes_done: Some(done),
+                            bytes_total: Some(total),
+                            ..
+                        }) = serde_json::from_slice(event.data)
                         {
-                            progress.file(name, done, total);
+                            progress.file(&addition.name, done, total);
                         }
                     }
                 }
             }
         }
         bail!(
-            "the server went away before `{name}` was added; `multigraft adapters ls` shows what became of it"
+            "the server went away before `{}` was added; `multigraft adapters ls` shows what became of it",
+            addition.name
         )
     }
 
     /// Sends the files of the adapter at `path`: PEFT's, or the one of llama.cpp's format.
-    async fn upload(&self, name: &str, path: &path::Path, replace: bool, pin: bool) -> Result<Value> {
+    async fn upload(&self, name: &str, path: &path::Path, replace: bool, pin: bool) -> Result<Adapter> {
         let mut files = Vec::new();
         let there = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
         match gguf_file(path)? {
-            Some(file) => files.push(file),
-            None => files.extend(UPLOADED.into_iter().filter_map(there)),
+            Some(file) => {
+                files.push(file);
+                files.extend(TEMPLATE_FILES.into_iter().filter_map(there));
+            }
+            None => files.extend(ADAPTER_FILES.files.iter().filter_map(|file| there(file.name))),
         }
-        files.extend(TEMPLATE_FILES.into_iter().filter_map(there));
         if files.is_empty() {
             bail!("`{}` holds no adapter", path.display());
         }
@@ -270,27 +283,27 @@ impl Server {
         self.answer(self.client.post(url).multipart(form)).await
     }
 
-    /// Removes an adapter, with its requests or without.
-    async fn remove(&self, name: &str, now: bool) -> Result<Value> {
+    /// Removes an adapter. `now` ends its requests too.
+    async fn remove(&self, name: &str, now: bool) -> Result<()> {
         let mut url = self.at(&["v1", "adapters", name])?;
         if now {
             url.query_pairs_mut().append_pair("now", "true");
         }
-        self.answer(self.client.delete(url)).await
+        self.finish(self.client.delete(url)).await
     }
 
     /// Has the model `name` answer with one token.
     async fn ask(&self, name: &str) -> Result<()> {
         let url = self.at(&["v1", "completions"])?;
         let body = json!({"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0});
-        self.answer(self.client.post(url).json(&body)).await.map(|_| ())
+        self.finish(self.client.post(url).json(&body)).await
     }
 
     /// The hash of a version of `name` that begins with `start`.
     async fn hash(&self, name: &str, start: &str) -> Result<String> {
-        let adapter = self.send(Method::GET, &[name], None).await?;
-        let versions = adapter["versions"].as_array().into_iter().flatten();
-        let mut hashes: Vec<String> = versions.filter_map(|version| text(&version["hash"])).collect();
+        let adapter: Adapter = self.get(&[name]).await?;
+        let versions = adapter.versions.into_iter();
+        let mut hashes: Vec<String> = versions.filter_map(|version| version.hash).collect();
         hashes.retain(|hash| hash.starts_with(start));
         match hashes.as_slice() {
             [one] => Ok(one.clone()),
@@ -317,8 +330,15 @@ impl Server {
         Ok(url)
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Value> {
-        answer(self.sent(request).await?).await
+    /// Sends a request whose answer says nothing more than that it succeeded.
+    async fn finish(&self, request: reqwest::RequestBuilder) -> Result<()> {
+        let body = succeeded(self.sent(request).await?).await?.bytes().await;
+        body.map_err(reqwest::Error::without_url)?;
+        Ok(())
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T> {
+        read(self.sent(request).await?).await
     }
 
     async fn sent(&self, request: reqwest::RequestBuilder) -> Result<Response> {
@@ -336,36 +356,36 @@ impl Server {
     }
 }
 
-/// What an answer says, or the error that it is.
-async fn answer(response: Response) -> Result<Value> {
+/// The error of an answer that is no success; the answer otherwise.
+async fn succeeded(response: Response) -> Result<Response> {
     let status = response.status();
-    if status == StatusCode::NO_CONTENT {
-        return Ok(Value::Null);
+    if status.is_success() {
+        return Ok(response);
     }
-    let body: Value = response.json().await.map_err(reqwest::Error::without_url)?;
-    match status.is_success() {
-        true => Ok(body),
-        false => Err(anyhow!(
-            text(&body["error"]["message"]).unwrap_or_else(|| format!("{status}: {body}"))
-        )),
+    let body = response.bytes().await.map_err(reqwest::Error::without_url)?;
+    match serde_json::from_slice(&body) {
+        Ok(ErrorBody { error }) => Err(anyhow!(error.message)),
+        Err(_) => Err(anyhow!("{status}: {}", String::from_utf8_lossy(&body))),
     }
 }
 
-/// The kind of a server-sent event and its data; of comments, nothing.
-fn parts(event: &str) -> (String, Value) {
-    let field = |name: &str| {
-        event
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-    };
-    let kind = field("event").unwrap_or_default().trim().to_owned();
-    let data = field("data").and_then(|data| serde_json::from_str(data).ok());
-    (kind, data.unwrap_or_default())
+/// The body of a successful answer.
+async fn read<T: DeserializeOwned>(response: Response) -> Result<T> {
+    let body = succeeded(response).await?.bytes().await;
+    let body = body.map_err(reqwest::Error::without_url)?;
+    serde_json::from_slice(&body).context(UNKNOWN_FORM)
 }
 
-fn table(listed: &Value) -> String {
-    let adapters = listed["data"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if adapters.is_empty() {
+/// The message of an event `error`.
+fn message(data: &[u8]) -> String {
+    match serde_json::from_slice(data) {
+        Ok(ErrorBody { error }) => error.message,
+        Err(_) => String::from_utf8_lossy(data).into_owned(),
+    }
+}
+
+fn table(listed: &Adapters) -> String {
+    if listed.data.is_empty() {
         return "no adapters are served".to_owned();
     }
     let mut table = Table::new();
@@ -374,46 +394,41 @@ fn table(listed: &Value) -> String {
         "name", "state", "rank", "memory", "moved", "pinned", "requests", "versions", "hash", "added by",
         "source",
     ]);
-    for adapter in adapters {
-        let state = match (adapter["state"].as_str(), adapter["replacing"].as_bool()) {
-            (Some(state), Some(true)) => format!("{state}, replacing"),
-            (state, _) => state.unwrap_or("?").to_owned(),
-        };
+    for adapter in &listed.data {
+        let state = adapter.state.as_str();
+        let bytes = |bytes| Bytes(bytes).to_string();
         table.add_row([
-            text(&adapter["name"]).unwrap_or_default(),
-            state,
-            rank(adapter),
-            adapter["bytes"]
-                .as_u64()
-                .map_or_else(String::new, |bytes| Bytes(bytes).to_string()),
-            moved(adapter).unwrap_or_default(),
-            if adapter["pinned"] == true {
-                "yes".to_owned()
-            } else {
-                String::new()
+            adapter.name.clone(),
+            match adapter.replacing {
+                true => format!("{state}, replacing"),
+                false => state.to_owned(),
             },
-            adapter["requests"].to_string(),
-            adapter["versions"].as_array().map_or(0, Vec::len).to_string(),
-            short(&adapter["hash"]),
-            text(&adapter["added_by"]).unwrap_or_default(),
-            text(&adapter["source"]).unwrap_or_default(),
+            rank(adapter),
+            adapter.bytes.map_or_else(String::new, bytes),
+            moved(adapter).unwrap_or_default(),
+            String::from(if adapter.pinned { "yes" } else { "" }),
+            adapter
+                .requests
+                .map_or_else(|| "null".to_owned(), |requests| requests.to_string()),
+            adapter.versions.len().to_string(),
+            short(adapter.hash.as_deref()),
+            adapter.added_by.map_or("", AddedBy::as_str).to_owned(),
+            adapter.source.clone().unwrap_or_default(),
         ]);
     }
-    let memory = &listed["memory"];
-    let used = Bytes(memory["bytes"].as_u64().unwrap_or(0));
-    let limit = memory["limit"]
-        .as_u64()
-        .map_or_else(String::new, |limit| format!(" of {}", Bytes(limit)));
-    let failed = adapters.iter().filter_map(|adapter| {
-        let error = text(&adapter["error"])?;
-        Some(format!("\n{}: {error}", text(&adapter["name"])?))
+    let used = Bytes(listed.memory.bytes);
+    let limit = listed.memory.limit;
+    let limit = limit.map_or_else(String::new, |limit| format!(" of {}", Bytes(limit)));
+    let failed = listed.data.iter().filter_map(|adapter| {
+        let error = adapter.error.as_ref()?;
+        Some(format!("\n{}: {error}", adapter.name))
     });
     format!("{table}\n\nmemory {used}{limit}{}", failed.collect::<String>())
 }
 
 /// An adapter in a few words.
-fn summary(adapter: &Value) -> String {
-    let mut parts = vec![format!("version {}", short(&adapter["hash"]))];
+fn summary(adapter: &Adapter) -> String {
+    let mut parts = vec![format!("version {}", short(adapter.hash.as_deref()))];
     let known = [
         ("rank", Some(rank(adapter))),
         ("moves the logits by", moved(adapter)),
@@ -425,9 +440,11 @@ fn summary(adapter: &Value) -> String {
                 .map(|value| format!("{what} {value}")),
         );
     }
-    let reference = &adapter["info"]["effect"]["reference"];
-    if let (Some(agree), Some(of)) = (reference["agree"].as_u64(), reference["of"].as_u64()) {
-        parts.push(format!("{agree} of {of} tokens of its reference"));
+    if let Some(reference) = effect(adapter).and_then(|effect| effect.reference) {
+        parts.push(format!(
+            "{} of {} tokens of its reference",
+            reference.agree, reference.of
+        ));
     }
     parts.join(", ")
 }
@@ -454,35 +471,36 @@ fn allowed(limits: AdapterLimits) -> String {
     format!("has the weight {} and may have {bounds}{shared}", limits.weight)
 }
 
-fn warn(adapter: &Value) -> Result<()> {
-    let warnings = adapter["info"]["warnings"].as_array();
-    for warning in warnings.into_iter().flatten().filter_map(text) {
+fn warn(adapter: &Adapter) -> Result<()> {
+    for warning in warnings(adapter) {
         say(&format!("warning: {warning}"))?;
     }
     Ok(())
 }
 
-fn rank(adapter: &Value) -> String {
-    let ranks = &adapter["info"]["ranks"];
-    match (ranks[0].as_u64(), ranks[1].as_u64()) {
-        (Some(least), Some(most)) if least == most => least.to_string(),
-        (Some(least), Some(most)) => format!("{least}-{most}"),
-        _ => String::new(),
+fn warnings(adapter: &Adapter) -> &[String] {
+    adapter.info.as_ref().map_or(&[], |info| &info.warnings)
+}
+
+fn rank(adapter: &Adapter) -> String {
+    match adapter.info.as_ref().and_then(|info| info.ranks) {
+        Some((least, most)) if least == most => least.to_string(),
+        Some((least, most)) => format!("{least}-{most}"),
+        None => String::new(),
     }
 }
 
-fn moved(adapter: &Value) -> Option<String> {
-    let moved = adapter["info"]["effect"]["moved"].as_f64()?;
+fn effect(adapter: &Adapter) -> Option<Effect> {
+    adapter.info.as_ref()?.effect
+}
+
+fn moved(adapter: &Adapter) -> Option<String> {
+    let moved = f64::from(effect(adapter)?.moved);
     Some(format!("{:.1} %", 100.0 * moved))
 }
 
-fn short(hash: &Value) -> String {
-    hash.as_str()
-        .map_or_else(|| "-".to_owned(), |hash| hash.chars().take(DIGITS).collect())
-}
-
-fn text(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
+fn short(hash: Option<&str>) -> String {
+    hash.map_or_else(|| "-".to_owned(), |hash| hash.chars().take(DIGITS).collect())
 }
 
 fn say(line: &str) -> Result<()> {
