@@ -90,7 +90,7 @@ impl Kernel for Softcap<'_> {
     }
 }
 
-/// A function of one float, on lanes. A trait and not a closure: see [`Isa`] on inlining.
+/// A function of one float, on lanes. A trait instead of a closure, for the reason in [`Isa`].
 trait Function: Copy {
     fn of<I: Isa>(self, isa: I, x: I::F) -> I::F;
 }

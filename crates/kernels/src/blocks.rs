@@ -1,4 +1,4 @@
-//! How numbers lie in a model file: plain floats, and GGUF's quantised blocks.
+//! The storage types of tensors in model files: plain floats, and GGUF's quantised blocks.
 //!
 //! The layouts are those of the GGUF specification and of `gguf-py/gguf/quants.py`. A *block* is a
 //! run of neighbouring weights of one matrix row that share a scale. [`BlockType::decode`] is the
@@ -119,7 +119,7 @@ impl BlockType {
         })
     }
 
-    /// GGUF's number of it.
+    /// Its number in GGUF (`ggml_type`).
     pub fn ggml(self) -> u32 {
         match self {
             Self::F32 => 0,
@@ -136,7 +136,7 @@ impl BlockType {
         }
     }
 
-    /// The name as GGUF tools print it.
+    /// Its name, as GGUF tools print it.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -187,7 +187,7 @@ impl BlockType {
         (len / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// Decodes whole blocks into floats: the value each stored weight stands for.
+    /// Decodes whole blocks into the floats that the stored weights represent.
     ///
     /// # Panics
     /// If `bytes` is not exactly the storage of `out.len()` weights.
@@ -205,8 +205,7 @@ impl BlockType {
         let decode_block: fn(&[u8], &mut [f32]) = match self {
             Self::F32 => return plain(bytes, out, f32::from_le_bytes),
             Self::F16 => return plain(bytes, out, |number| f16::from_le_bytes(number).to_f32()),
-            // Its bits are the upper half of the same number's in float32; NaN's payload stays as
-            // it is.
+            // A brain float is the upper half of the same float32, including the payload of a NaN.
             Self::Bf16 => {
                 return plain(bytes, out, |number| {
                     f32::from_bits(u32::from(u16::from_le_bytes(number)) << 16)
@@ -230,7 +229,7 @@ impl BlockType {
     }
 }
 
-/// Numbers without blocks, side by side.
+/// Decodes plain numbers, which are stored without blocks.
 fn plain<const BYTES: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; BYTES]) -> f32) {
     let (numbers, _) = bytes.as_chunks::<BYTES>();
     for (out, &number) in out.iter_mut().zip(numbers) {

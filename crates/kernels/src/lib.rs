@@ -1,12 +1,12 @@
-//! Numbers in, numbers out: the arithmetic of a decoder on a CPU.
+//! The arithmetic of a decoder on a CPU.
 //!
-//! This crate knows matrices, rows and threads. It knows nothing of files, requests, adapters'
-//! names or HTTP.
+//! This crate knows matrices, rows and threads. It knows nothing of files, requests, names of
+//! adapters or HTTP.
 //!
-//! Start at [`BlockType`] (how numbers lie in a file), [`PackedMatrix`] and [`matmul`] (how they
-//! are multiplied) and [`Pool`] (who does it). Every kernel keeps two promises: a row's result does
-//! not depend on the other rows, on the number of threads or on the instruction set, to the bit;
-//! and the portable version is the specification that the vector versions are tested against.
+//! Start at [`BlockType`] (how weights are stored in a file), [`PackedMatrix`] and [`matmul`] (how
+//! they are multiplied), and [`Pool`] (the threads). Every kernel keeps two promises. A row's
+//! result does not depend on the other rows, the number of threads or the instruction set, to the
+//! bit. And the portable version is the specification that the vector versions are tested against.
 
 mod activation;
 mod attention;

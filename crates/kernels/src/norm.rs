@@ -39,7 +39,7 @@ pub fn add_residual(
     });
 }
 
-/// Calls `task` with each row and its index, on several threads if there is enough to do.
+/// Calls `task` with each row and its index, on several threads if there is enough work.
 fn each_row(pool: &Pool, x: &mut [f32], width: usize, task: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     assert!(
         x.len().is_multiple_of(width),
@@ -58,7 +58,8 @@ fn each_row(pool: &Pool, x: &mut [f32], width: usize, task: &(dyn Fn(usize, &mut
 
 /// Whether a pass over this many floats, a few operations each, is worth a parallel region.
 pub(crate) fn worth_sharing(floats: usize) -> bool {
-    /// About two microseconds' work for one thread, as much as opening and closing a region takes.
+    /// About two microseconds of work for one thread, which is what opening and closing a region
+    /// costs.
     const LEAST: usize = 8192;
     floats >= LEAST
 }
@@ -109,7 +110,8 @@ pub(crate) fn in_place<I: Isa>(isa: I, x: &mut [f32], weight: &[f32], eps: f32) 
     }
 }
 
-/// Lane sums in order, then the tree of [`Isa::sum`], then what is left over in order.
+/// The sum of squares: lane sums in order, then the tree of [`Isa::sum`], then the remaining values
+/// in order.
 #[inline(always)]
 fn sum_of_squares<I: Isa>(isa: I, x: &[f32]) -> f32 {
     let (lanes, rest) = x.as_chunks::<LANES>();

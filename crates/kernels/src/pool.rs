@@ -1,8 +1,8 @@
-//! The thread pool: made for thousands of short parallel regions a second.
+//! A thread pool for thousands of short parallel regions per second.
 //!
-//! A region is *n* tasks of one closure. The calling thread takes part; workers spin for a while
-//! between regions, then park. Tasks are claimed one by one from a counter, so which thread runs a
-//! task depends on timing, but what a task computes does not: tasks write disjoint outputs and read
+//! A region is *n* tasks of one closure. The calling thread takes part. Workers spin for a while
+//! between regions, then park. Threads claim tasks from a counter, so timing decides which thread
+//! runs a task. It does not decide what a task computes: tasks write disjoint outputs and read
 //! nothing that another task of the region writes.
 #![expect(unsafe_code, reason = "a region lends its closure to threads that outlive it")]
 
@@ -10,22 +10,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, Thread};
 
-/// How often a worker looks for the next region before it parks: about 50 microseconds, longer than
-/// the serial gaps of a decode step and shorter than anything a person or another process notices.
+/// How often a worker polls for the next region before it parks: about 50 µs, longer than the
+/// serial gaps of a decode step and shorter than anything a person or another process notices.
 const SPIN_LIMIT: u32 = 20_000;
 
-/// The gate's flag; the bits below count workers.
+/// The flag of the gate; the lower bits count workers.
 const OPEN: usize = 1 << 31;
 
-/// The least share of a thread's part that [`Pool::run_chunked`] gives out at once: small enough
-/// that threads end together, large enough that claiming it costs little.
+/// The smallest chunk of [`Pool::run_chunked`] is this fraction of a thread's part: small enough
+/// that threads end together, large enough that claiming a chunk costs little.
 const LEAST_SHARE: usize = 16;
 
 /// Threads that run regions. Regions of one pool run one after the other.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
-    /// Held during a region: the pool has one at a time.
+    /// Held during a region, because the pool runs one at a time.
     region: Mutex<()>,
 }
 
@@ -35,13 +35,13 @@ struct Worker {
 }
 
 struct Shared {
-    /// Counts regions; a change tells workers that `job` is new.
+    /// Number of regions so far; a change tells workers that `job` is new.
     epoch: AtomicU64,
-    /// The region's closure, valid while its gate is open or somebody is inside.
+    /// The region's closure, valid while the gate is open or a worker is inside.
     job: Mutex<Option<Job>>,
     next: AtomicUsize,
-    /// [`OPEN`] while the region may be entered, plus the number of workers inside. The caller
-    /// waits for those inside alone: a worker that wakes up late does not hold up the region.
+    /// [`OPEN`] while workers may enter the region, plus the number of workers inside. The caller
+    /// waits only for workers inside, so a worker that wakes up late does not delay the region.
     gate: AtomicUsize,
     parked: Vec<AtomicBool>,
     stop: AtomicBool,
@@ -59,10 +59,10 @@ struct Job {
 unsafe impl Send for Job {}
 
 impl Pool {
-    /// A pool of `threads` threads, the caller of [`Pool::run`] being one of them.
+    /// A pool of `threads` threads, one of which is the caller of [`Pool::run`].
     ///
     /// # Panics
-    /// If `threads` is 0 or the system refuses a thread.
+    /// If `threads` is 0, or a thread cannot be started.
     pub fn new(threads: usize) -> Self {
         assert!(threads > 0, "a pool needs a thread");
         let shared = Arc::new(Shared {
@@ -94,7 +94,7 @@ impl Pool {
         }
     }
 
-    /// Threads, the caller included.
+    /// Number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
@@ -118,7 +118,7 @@ impl Pool {
         let run: *const (dyn Fn(usize) + Sync + 'static) =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), _>(task) };
         *self.shared.lock_job() = Some(Job { tasks, run });
-        // A panic of the caller's own task in the last region may have left a worker's unreported.
+        // If the caller's own task panicked in the last region, a worker's panic may be unreported.
         self.shared.panicked.store(false, Ordering::Relaxed);
         self.shared.next.store(0, Ordering::Relaxed);
         self.shared.gate.store(OPEN, Ordering::Release);
@@ -138,21 +138,22 @@ impl Pool {
         );
     }
 
-    /// As [`Pool::run`] for many small tasks: neighbours are claimed together.
+    /// As [`Pool::run`], for many small tasks, which threads claim in chunks of neighbours.
     pub fn run_chunked(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         self.run_ranges(tasks, |range| range.for_each(&task));
     }
 
-    /// As [`Pool::run_chunked`], for tasks that have something in common with their neighbours.
+    /// As [`Pool::run_chunked`], but `task` gets a whole chunk, because neighbouring tasks share
+    /// work.
     pub fn run_ranges(&self, tasks: usize, task: impl Fn(std::ops::Range<usize>) + Sync) {
         let bounds = chunks(tasks, self.threads());
         self.run(bounds.len() - 1, |c| task(bounds[c]..bounds[c + 1]));
     }
 }
 
-/// Where chunks of tasks begin, and the end of the last: large ones first, each half of what is
-/// left to a thread, so that there are few and threads end together all the same (Polychronopoulos
-/// and Kuck 1987, guided self-scheduling).
+/// The starts of chunks of tasks, and the end of the last. Large chunks come first, each half of a
+/// thread's share of the remaining tasks, so that there are few chunks and threads still end
+/// together (Polychronopoulos and Kuck 1987, guided self-scheduling).
 fn chunks(tasks: usize, threads: usize) -> smallvec::SmallVec<[usize; 64]> {
     let least = (tasks / (threads * LEAST_SHARE)).max(1);
     let mut bounds = smallvec::smallvec![0];
@@ -198,7 +199,7 @@ impl Shared {
         }
     }
 
-    /// A worker's life.
+    /// The loop of a worker: waits for a region and runs tasks of it.
     fn work(&self, worker: usize) {
         let mut seen = 0;
         loop {
@@ -224,7 +225,7 @@ impl Shared {
         }
     }
 
-    /// Counts a worker in, unless the region is over.
+    /// Counts a worker as inside, unless the region is over.
     fn enter(&self) -> bool {
         let count_in = |gate: usize| (gate & OPEN != 0).then_some(gate + 1);
         self.gate
@@ -232,7 +233,7 @@ impl Shared {
             .is_ok()
     }
 
-    /// Waits for an epoch after `seen` and returns it.
+    /// Waits for an epoch other than `seen`, and returns it.
     fn await_region(&self, worker: usize, seen: u64) -> u64 {
         for _ in 0..SPIN_LIMIT {
             let epoch = self.epoch.load(Ordering::Acquire);
@@ -262,7 +263,7 @@ impl Drop for Pool {
         for worker in &mut self.workers {
             worker.thread.unpark();
             if let Some(handle) = worker.handle.take() {
-                // A worker catches its tasks' panics, so joining cannot fail.
+                // Joining cannot fail, because a worker catches the panics of its tasks.
                 let _ = handle.join();
             }
         }

@@ -1,5 +1,6 @@
 //! Rotation of queries and keys (rotary position embedding, arXiv 2104.09864), in the half-split
-//! form: feature i of a head pairs with feature i + n, n pairs turn, the rest of the head stays.
+//! form: feature i of a head pairs with feature i + n; n pairs rotate, the rest of the head does
+//! not.
 
 use crate::isa::{Isa, LANES};
 
@@ -12,8 +13,8 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Of `position · inv_freq[i]` for each row's position, both multiplied by `scale`. `inv_freq`
-    /// is `[pairs]`.
+    /// Sine and cosine of `position · inv_freq[i]` for each row's position, multiplied by `scale`.
+    /// `inv_freq` is `[pairs]`.
     pub fn new(positions: impl ExactSizeIterator<Item = usize>, inv_freq: &[f32], scale: f32) -> Self {
         let len = positions.len() * inv_freq.len();
         let (mut cos, mut sin) = (Vec::with_capacity(len), Vec::with_capacity(len));
@@ -31,10 +32,10 @@ impl Angles {
         }
     }
 
-    /// Turns every head of a row, `[n, head_dim]`.
+    /// Rotates every head of a row, `[n, head_dim]`.
     ///
     /// # Panics
-    /// If heads are smaller than two times the pairs.
+    /// If `head_dim` is less than twice the number of pairs.
     #[inline(always)]
     pub(crate) fn rotate<I: Isa>(&self, isa: I, row: usize, heads: &mut [f32], head_dim: usize) {
         let pairs = self.pairs;

@@ -1,27 +1,27 @@
-//! Sixteen weights in eight bits under one scale: how the low-rank matrices of adapters are kept in
-//! eight bits.
+//! The eight-bit format of adapters' low-rank matrices: sixteen weights with one scale.
 //!
-//! Sixteen because that is one load, in A (sixteen inputs of a rank) as in B (sixteen outputs for a
-//! rank). One scale for a whole rank would cost nothing, but leaves the update of Gaussian A and B
-//! 1.1 to 1.2 % off (root mean square); blocks of 32 leave 0.8 %, of sixteen 0.7 %.
+//! Sixteen weights are one load, in A (sixteen inputs of a rank) as in B (sixteen outputs of a
+//! rank). One scale for a whole rank would take no memory, but the update of Gaussian A and B is
+//! then 1.1 to 1.2 % off (root mean square); with blocks of 32 it is 0.8 % off, with blocks of
+//! sixteen 0.7 %.
 
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
 use crate::isa::{Isa, LANES};
 
-/// `scale · q`, q in -127..=127: nine bits a weight.
+/// `scale · q` with q in -127..=127: nine bits per weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct ScaledInt8 {
-    /// A brain float: of its range, no scale is too small or too large for it.
+    /// A brain float, whose exponent range includes every scale.
     scale: u16,
     q: [i8; LANES],
 }
 
 impl ScaledInt8 {
-    /// Rounds to the nearest. What is no finite number makes all sixteen NaN: it must show in the
-    /// result.
+    /// Rounds to nearest. A weight that is not finite makes all sixteen NaN, so that the fault
+    /// shows in the result.
     pub(crate) fn new(weights: &[f32; LANES]) -> Self {
         if weights.iter().any(|w| !w.is_finite()) {
             return Self {
@@ -33,8 +33,8 @@ impl ScaledInt8 {
         // Rounded up, so that the largest weight stays within 127.
         let bits = (largest / 127.0).to_bits().div_ceil(1 << 16);
         let scale = f32::from_bits(bits << 16);
-        // In float64 the quotient of the smallest floats is one too. Zeros alone have the scale
-        // zero.
+        // In float64, because float32 would round the quotient of subnormal numbers. The scale is 0
+        // only if all weights are.
         let q = |w: f32| (f64::from(w) / f64::from(scale)).round_ties_even() as i8;
         Self {
             scale: bits as u16,
@@ -42,7 +42,7 @@ impl ScaledInt8 {
         }
     }
 
-    /// The weights.
+    /// The sixteen weights.
     #[inline(always)]
     pub(crate) fn load<I: Isa>(&self, isa: I) -> I::F {
         isa.mul(isa.load_i8(&self.q), isa.splat(self.scale()))

@@ -1,4 +1,4 @@
-//! A matrix that the threads of one parallel region write together, each its own part.
+//! A matrix of which each task of a parallel region writes its own part.
 #![expect(
     unsafe_code,
     reason = "disjoint writes from several threads, which slices cannot express"
@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 
 /// Rows `[rows, stride]` that tasks of a parallel region write in disjoint pieces.
 ///
-/// Disjointness is the promise of the kernels in this crate: each splits its output by columns or
-/// by rows over its tasks, and the pool runs every task once.
+/// The kernels of this crate guarantee disjointness: each splits its output by columns or by rows
+/// over its tasks, and the pool runs every task once.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedRows<'a, T = f32> {
     start: *mut T,

@@ -5,7 +5,7 @@ use crate::isa::LANES;
 use crate::reclaim;
 use crate::shared::SharedRows;
 
-/// Positions of a block of the cache.
+/// Positions per block of the cache.
 pub const BLOCK_POSITIONS: usize = LANES;
 
 /// Keys and values of one layer, for all blocks.
@@ -15,7 +15,7 @@ pub struct KvLayer {
     pub(super) store: AnyStore,
 }
 
-/// Heads of a position's keys, and of its values.
+/// Shape of a position's keys, and of its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) kv_heads: usize,
@@ -23,26 +23,26 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Sixteens of features; the last is padded.
+    /// Number of tiles of sixteen features; the last is padded.
     #[inline(always)]
     pub(super) fn tiles(self) -> usize {
         self.head_dim.div_ceil(LANES)
     }
 
-    /// Numbers of the keys of one head of one block, `[head_dim, 16]`.
+    /// Length of one head's keys in one block, `[head_dim, 16]`.
     #[inline(always)]
     pub(super) fn keys(self) -> usize {
         self.head_dim * BLOCK_POSITIONS
     }
 
-    /// Numbers of the values of one head of one block, `[tiles, 16, 16]`.
+    /// Length of one head's values in one block, `[tiles, 16, 16]`.
     #[inline(always)]
     pub(super) fn values(self) -> usize {
         self.tiles() * LANES * BLOCK_POSITIONS
     }
 }
 
-/// A store of any form.
+/// A store of any format.
 #[derive(Debug)]
 pub(super) enum AnyStore {
     Bf16(Store<Bf16>),
@@ -50,7 +50,7 @@ pub(super) enum AnyStore {
     Int8(Store<Int8>),
 }
 
-/// Runs an expression on a store whatever its form.
+/// Evaluates an expression on a store of any format.
 macro_rules! with_store {
     ($any:expr, $store:ident => $run:expr) => {
         match $any {
@@ -62,8 +62,8 @@ macro_rules! with_store {
 }
 pub(super) use with_store;
 
-/// Numbers in one form. Keys lie transposed, so that a vector is sixteen keys' values of one
-/// feature; values lie in tiles of sixteen features, so that a tile's sixteen positions are
+/// Keys and values in one format. Keys are transposed, so that a vector holds one feature of
+/// sixteen keys. Values are in tiles of sixteen features, so that a tile's sixteen positions are
 /// neighbours.
 #[derive(Debug)]
 pub(super) struct Store<F: Format> {
@@ -71,14 +71,14 @@ pub(super) struct Store<F: Format> {
     keys: Vec<F::Raw>,
     /// `[blocks, kv_heads, tiles, 16 positions, 16 features]`
     values: Vec<F::Raw>,
-    /// `[blocks, kv_heads, 16 positions]`; empty if the form is not scaled.
+    /// `[blocks, kv_heads, 16 positions]`; empty if the format has no scales.
     key_scales: Vec<f32>,
     /// As `key_scales`.
     value_scales: Vec<f32>,
 }
 
 impl KvLayer {
-    /// A cache of zeros; the system gives the memory as it is first written.
+    /// A cache of zeros, which takes memory as it is first written.
     pub fn new(blocks: usize, kv_heads: usize, head_dim: usize, dtype: KvDtype) -> Self {
         let shape = Shape { kv_heads, head_dim };
         let store = match dtype {
@@ -100,13 +100,13 @@ impl KvLayer {
         kv_heads * ((shape.keys() + shape.values()) * number + scales)
     }
 
-    /// Blocks.
+    /// Number of blocks.
     pub fn blocks(&self) -> usize {
         with_store!(&self.store, store => store.keys.len() / (self.shape.kv_heads * self.shape.keys()))
     }
 
-    /// What `count` blocks from `first` on hold is of no more use: gives their memory back where
-    /// the system can. They may be written again.
+    /// Marks the contents of `count` blocks from `first` on as disposable, and gives their memory
+    /// back to the system where possible. They may be written again.
     ///
     /// # Panics
     /// If one of them does not exist.
@@ -139,12 +139,12 @@ impl KvLayer {
     }
 }
 
-/// Forgets `count` of `data`'s pieces of `len`, from `first` on.
+/// Gives back the memory of `count` pieces of `data` of length `len`, from piece `first` on.
 fn forget<T: bytemuck::AnyBitPattern>(data: &mut [T], len: usize, first: u32, count: usize) {
     reclaim::forget(&mut data[first as usize * len..][..count * len]);
 }
 
-/// Copies one of `data`'s pieces of `len`.
+/// Copies one piece of `data` of length `len` to another.
 fn copy<T: Copy>(data: &mut [T], len: usize, from: u32, to: u32) {
     let (from, to) = (from as usize * len, to as usize * len);
     data.copy_within(from..from + len, to);
@@ -162,7 +162,7 @@ impl<F: Format> Store<F> {
         }
     }
 
-    /// One head of one block.
+    /// One head's keys and values in one block.
     #[inline(always)]
     pub(super) fn head(&self, shape: Shape, block: u32, kv_head: usize) -> HeadBlock<'_, F> {
         let index = block as usize * shape.kv_heads + kv_head;
@@ -180,7 +180,7 @@ impl<F: Format> Store<F> {
         }
     }
 
-    /// The same memory for tasks of one region that write different blocks.
+    /// The same memory, for tasks of one parallel region that write different blocks.
     pub(super) fn shared(&mut self, shape: Shape) -> SharedStore<'_, F> {
         SharedStore {
             shape,
@@ -191,7 +191,8 @@ impl<F: Format> Store<F> {
         }
     }
 
-    /// Fills everything with a number, so that tests see what is read that should not be.
+    /// Fills all memory with a number, so that tests notice reads of positions that were not
+    /// stored.
     #[cfg(test)]
     pub(super) fn poison(&mut self, x: F::Raw) {
         self.keys.fill(x);
@@ -206,13 +207,13 @@ fn scales(of: &[f32], at: usize) -> &[f32; BLOCK_POSITIONS] {
     of[at..].first_chunk().expect("a block has sixteen scales")
 }
 
-/// Sixteen positions of one head.
+/// One head's keys and values in one block.
 pub(super) struct HeadBlock<'a, F: Format> {
     /// `[head_dim][16 positions]`
     pub(super) keys: &'a [[F::Raw; LANES]],
     /// `[tiles][16 positions][16 features]`
     pub(super) values: &'a [[[F::Raw; LANES]; BLOCK_POSITIONS]],
-    /// Of keys and of values, if the form has any.
+    /// Scales of keys and of values, if the format has scales.
     pub(super) scales: Option<(&'a [f32; BLOCK_POSITIONS], &'a [f32; BLOCK_POSITIONS])>,
 }
 
@@ -225,7 +226,7 @@ impl<F: Format> Clone for HeadBlock<'_, F> {
 
 impl<F: Format> Copy for HeadBlock<'_, F> {}
 
-/// A store that tasks write together, each its own blocks.
+/// A store of which each task of a parallel region writes its own blocks.
 #[derive(Clone, Copy)]
 pub(super) struct SharedStore<'a, F: Format> {
     shape: Shape,
@@ -236,8 +237,8 @@ pub(super) struct SharedStore<'a, F: Format> {
 }
 
 impl<F: Format> SharedStore<'_, F> {
-    /// Stores one position's keys and values, `[kv_heads, head_dim]` each. The block belongs to the
-    /// calling task.
+    /// Stores one position's keys and values, `[kv_heads, head_dim]` each. The block must belong to
+    /// the calling task.
     #[inline(always)]
     pub(super) fn write(&self, block: usize, position: usize, keys: &[f32], values: &[f32]) {
         let shape = self.shape;
@@ -258,8 +259,8 @@ impl<F: Format> SharedStore<'_, F> {
                 for (to, x) in to.iter_mut().zip(features) {
                     *to = F::store(*x, inverse);
                 }
-                // Lanes beyond the head are computed with and thrown away; they must not be slow
-                // denormals.
+                // Lanes beyond the head are computed and discarded; they must not be denormals,
+                // which are slow.
                 to[features.len()..].fill(F::Raw::default());
             }
         }

@@ -1,33 +1,33 @@
-//! How the numbers of a KV cache are stored.
+//! Storage formats of the KV cache.
 
 use bytemuck::AnyBitPattern;
 use half::bf16;
 
 use crate::isa::{Isa, LANES};
 
-/// How keys and values are stored. Whatever it is, attention computes in float32.
+/// How keys and values are stored. Attention computes in float32 in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvDtype {
     /// 16-bit brain floats: half the memory of float32, at the precision that most models are
     /// published in.
     #[default]
     Bf16,
-    /// 32-bit floats: what was computed, unchanged.
+    /// 32-bit floats, as computed.
     F32,
-    /// 8-bit integers, each key's and value's head scaled by its largest magnitude.
+    /// 8-bit integers. Each head of each key and value is scaled by its largest magnitude.
     Int8,
 }
 
-/// A stored form. `SCALED` forms have one scale for each head of each position.
+/// A storage format. `SCALED` formats have one scale for each head of each position.
 pub(super) trait Format: Copy + Send + Sync + 'static {
     type Raw: AnyBitPattern + Default + Send + Sync + std::fmt::Debug;
     const SCALED: bool;
 
     /// Widens sixteen numbers; scales are applied elsewhere.
     fn load<I: Isa>(isa: I, from: &[Self::Raw; LANES]) -> I::F;
-    /// The scale that a head's values are stored by; 1 unless `SCALED`.
+    /// The scale of a head's numbers; 1 unless `SCALED`.
     fn scale(head: &[f32]) -> f32;
-    /// A number as it is stored, given the scale's inverse.
+    /// Converts a number to its stored form, given the inverse of the scale.
     fn store(x: f32, inverse_scale: f32) -> Self::Raw;
 }
 
@@ -67,8 +67,8 @@ impl Format for Bf16 {
     fn scale(_: &[f32]) -> f32 {
         1.0
     }
-    /// To nearest, ties to even. Not the `half` crate's, whose branch for NaN keeps a loop from
-    /// being vectorised.
+    /// Rounds to nearest, ties to even. The `half` crate's conversion has a branch for NaN, which
+    /// keeps loops from being vectorised.
     #[inline(always)]
     fn store(x: f32, _: f32) -> u16 {
         let bits = x.to_bits();

@@ -9,16 +9,16 @@ use super::work::Work;
 use crate::activation::tanh;
 use crate::isa::{Isa, LANES, exp};
 
-/// Bytes of a cache line, on the processors that this is made for; where it is not, prefetching
-/// helps less.
+/// Bytes of a cache line on common processors. Where lines have another size, prefetching helps
+/// less.
 const LINE: usize = 64;
 
 /// Scores, then weights, of Q queries: `[blocks][Q][16 positions]`.
 pub(super) type Weights<const Q: usize> = [[[f32; LANES]; Q]; PARTIAL_BLOCKS];
 
-/// Sums that stay in registers beside two operands: says how work is cut, never what is computed.
-/// An instruction set whose vector is one register has thirty-two of them; the others need several
-/// for a vector, and have sixteen.
+/// Number of sums that fit into registers beside two operands. It affects how work is split, never
+/// the result. Instruction sets whose vector is one register have thirty-two registers; the others
+/// need several registers per vector, and have sixteen.
 #[inline(always)]
 pub(super) const fn accumulators<I: Isa>() -> usize {
     if align_of::<I::F>() == size_of::<I::F>() {
@@ -37,7 +37,7 @@ pub(super) struct Head<'w, 'a, F: Format> {
 }
 
 impl<F: Format> Head<'_, '_, F> {
-    /// Scores of all positions of the blocks, seen or not.
+    /// Scores of all positions of the blocks, including those that the queries do not see.
     #[inline(always)]
     pub(super) fn scores<I: Isa, const Q: usize>(
         &self,
@@ -69,7 +69,10 @@ impl<F: Format> Head<'_, '_, F> {
         out: &mut Weights<Q>,
     ) {
         let Work {
-            store, shape, how, ..
+            store,
+            shape,
+            settings,
+            ..
         } = self.work;
         let mut heads = [store.head(*shape, self.table[first], self.kv_head); B];
         for (b, head) in heads.iter_mut().enumerate() {
@@ -80,8 +83,9 @@ impl<F: Format> Head<'_, '_, F> {
         for b in 1..B {
             keys[b] = &heads[b].keys[..dim];
         }
-        // Blocks lie apart, so the processor does not see them coming: the next ones' keys, and
-        // these ones' values, which are wanted after the scores.
+        // Blocks are scattered in memory, so the processor does not prefetch them itself.
+        // Prefetches the next blocks' keys, and these blocks' values, which are read after the
+        // scores.
         let next = self.table.get(first + B..).unwrap_or(&[]);
         let mut following = heads;
         for (following, &block) in following.iter_mut().zip(next) {
@@ -107,13 +111,13 @@ impl<F: Format> Head<'_, '_, F> {
             }
         }
         for b in 0..B {
-            let mut scale = isa.splat(how.scale);
+            let mut scale = isa.splat(settings.scale);
             if let Some((scales, _)) = heads[b].scales {
                 scale = isa.mul(scale, isa.load(scales));
             }
             for q in 0..Q {
                 let mut score = isa.mul(sums[b][q], scale);
-                if let Some(cap) = how.softcap {
+                if let Some(cap) = settings.softcap {
                     let cap = isa.splat(cap);
                     score = isa.mul(cap, tanh(isa, isa.div(score, cap)));
                 }
@@ -122,7 +126,7 @@ impl<F: Format> Head<'_, '_, F> {
         }
     }
 
-    /// Turns a query's scores into weights; returns the largest score and the sum of weights.
+    /// Turns a query's scores into weights, and returns the largest score and the sum of weights.
     #[inline(always)]
     pub(super) fn weigh<I: Isa, const Q: usize>(
         &self,
@@ -134,7 +138,7 @@ impl<F: Format> Head<'_, '_, F> {
     ) -> [f32; 2] {
         let mut largest = isa.splat(f32::NEG_INFINITY);
         for block in blocks.clone() {
-            // What lies outside may be another sequence's old data.
+            // Positions outside may hold old data of another sequence.
             mask(&mut weights[block][q], block, seen, f32::NEG_INFINITY);
             largest = isa.max(isa.load(&weights[block][q]), largest);
         }
@@ -164,7 +168,7 @@ impl<F: Format> Head<'_, '_, F> {
         [largest, isa.sum(total)]
     }
 
-    /// Weighted sums of T neighbouring tiles of features: each over the seen positions in order.
+    /// Weighted sums of T neighbouring tiles of features, each over the seen positions in order.
     #[inline(always)]
     pub(super) fn values<I: Isa, const Q: usize, const T: usize>(
         &self,
@@ -220,8 +224,8 @@ impl<F: Format> Head<'_, '_, F> {
     }
 }
 
-/// The positions of a block that are seen, counted from its first; `seen` counts from the partial's
-/// first.
+/// The positions of a block that are seen, relative to the block; `seen` is relative to the
+/// partial.
 #[inline(always)]
 fn within(block: usize, (from, to): (usize, usize)) -> Range<usize> {
     let start = block * BLOCK_POSITIONS;

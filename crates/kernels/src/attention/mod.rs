@@ -1,15 +1,16 @@
 //! Attention over a paged KV cache, grouped-query, with an online softmax (Milakov and Gimelshein
-//! 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135), cut over long contexts (Dao et al.
+//! 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135). Long contexts are split (Dao et al.
 //! 2023, "Flash-Decoding").
 //!
 //! A step's rows are planned once ([`AttentionPlan`]). In each layer they store their keys and
 //! values ([`store_kv`]) and then attend ([`attention`]). Query heads that share a key and value
-//! head, and rows of one sequence that stand in one block, share each load of keys and values.
+//! head, and rows of one sequence whose positions lie in one block, share each load of keys and
+//! values.
 //!
-//! A query's result depends on its own sequence alone, to the bit: scores are sums over features in
-//! order, weighted values sums over positions in order, cut into partials at fixed positions that
-//! are added in order. Which other queries share a load, and which thread computes a partial,
-//! decides nothing.
+//! A query's result depends on its own sequence alone, to the bit. Scores are sums over features in
+//! order. Weighted values are sums over positions in order, split into partials at fixed positions;
+//! the partials are added in order. Neither the queries that share a load nor the thread that
+//! computes a partial affect the result.
 
 mod cache;
 mod format;
@@ -35,37 +36,37 @@ use crate::isa::{InstructionSet, dispatch_on};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
-/// How a layer attends.
+/// Parameters of a layer's attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
-    /// Query heads; each key and value head serves as many of them as divide evenly.
+    /// Number of query heads, a multiple of the number of key and value heads.
     pub heads: usize,
-    /// Query·key is multiplied by this.
+    /// Factor of query·key.
     pub scale: f32,
     /// Scores become `cap · tanh(score / cap)`.
     pub softcap: Option<f32>,
-    /// A row sees this many positions, its own included; at least 1.
+    /// How many positions a row sees, including its own, at least 1; `None` is all.
     pub window: Option<usize>,
 }
 
 /// `out[r] = softmax(scores(q[r], keys)) · values` for each row and head.
 ///
 /// `q` is `[rows, q_stride]` with each row's heads first; `out` is `[rows, heads · head_dim]`.
-/// `scratch` is for the kernel's use and grows as needed.
+/// `scratch` is working memory, which grows as needed.
 ///
 /// # Panics
 /// If sizes do not fit or the cache lacks a block.
 pub fn attention(
     pool: &Pool,
     kv: &KvLayer,
-    how: Attention,
+    settings: Attention,
     plan: &AttentionPlan<'_>,
     q: &[f32],
     scratch: &mut Vec<f32>,
     out: &mut [f32],
 ) {
     with_store!(&kv.store, store => {
-        attend(InstructionSet::current(), pool, store, kv.shape, how, plan, q, scratch, out);
+        attend(InstructionSet::current(), pool, store, kv.shape, settings, plan, q, scratch, out);
     });
 }
 
@@ -78,7 +79,7 @@ fn attend<F: Format>(
     pool: &Pool,
     store: &Store<F>,
     shape: Shape,
-    how: Attention,
+    settings: Attention,
     plan: &AttentionPlan<'_>,
     q: &[f32],
     scratch: &mut Vec<f32>,
@@ -87,7 +88,7 @@ fn attend<F: Format>(
     if plan.rows == 0 {
         return;
     }
-    let (heads, dim) = (how.heads, shape.head_dim);
+    let (heads, dim) = (settings.heads, shape.head_dim);
     let q_stride = q.len() / plan.rows;
     assert!(
         q.len() == plan.rows * q_stride && q_stride >= heads * dim && out.len() == plan.rows * heads * dim,
@@ -98,7 +99,7 @@ fn attend<F: Format>(
         "{heads} query heads over {} key and value heads",
         shape.kv_heads
     );
-    assert!(how.window != Some(0), "a window of at least the row itself");
+    assert!(settings.window != Some(0), "a window of at least the row itself");
     let (sums, slots) = (plan.rows * heads * 2, plan.slots * heads * (dim + 2));
     if scratch.len() < sums + slots {
         scratch.resize(sums + slots, 0.0);
@@ -107,7 +108,7 @@ fn attend<F: Format>(
     let work = Work {
         store,
         shape,
-        how,
+        settings,
         q,
         q_stride,
         out: SharedRows::new(out, heads * dim),
@@ -116,8 +117,8 @@ fn attend<F: Format>(
     };
     let tasks = plan.spans.len() * shape.kv_heads;
     pool.run(tasks, |task| {
-        // The last tiles of a prompt have the longest contexts: those first, so that threads end
-        // together.
+        // The last tiles of a prompt have the longest contexts. They come first, so that threads
+        // end together.
         let task = tasks - 1 - task;
         let span = &plan.spans[task / shape.kv_heads];
         let task = SpanTask {

@@ -1,10 +1,10 @@
 //! The attention of a few queries over at most [`PARTIAL_POSITIONS`] positions, and the sum of such
 //! partials.
 //!
-//! A query's context is cut at multiples of [`PARTIAL_POSITIONS`], whoever computes it. Each
-//! partial has its own largest score, sum of weights and weighted sum of values; a query's partials
-//! are added in order of position, by the online softmax's rule, to the first. So a partial may be
-//! computed by any thread, beside any other queries.
+//! A query's context is always split at multiples of [`PARTIAL_POSITIONS`]. Each partial has its
+//! own largest score, sum of weights and weighted sum of values. A query's partials are added in
+//! order of position by the rule of the online softmax. Therefore any thread may compute a partial,
+//! together with any other queries.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ impl<'a, F: Format> Work<'a, F> {
     #[inline(always)]
     fn seen(&self, tile: &Tile<'_>, row: usize) -> Range<usize> {
         let end = tile.position + row + 1;
-        let start = match self.how.window {
+        let start = match self.settings.window {
             Some(window) => end.saturating_sub(window),
             None => 0,
         };
@@ -29,12 +29,18 @@ impl<'a, F: Format> Work<'a, F> {
 
     #[inline(always)]
     fn group(&self) -> usize {
-        self.how.heads / self.shape.kv_heads
+        self.settings.heads / self.shape.kv_heads
     }
 
-    /// Where a head's values and sums go: to the row itself, or to the partial's slot.
+    /// Where a head's values and sums are written: to the row itself, or to the partial's slot.
     #[inline(always)]
-    fn place(&self, tile: &Tile<'_>, row: usize, head: usize, partial: usize) -> (&mut [f32], &mut [f32]) {
+    fn destination(
+        &self,
+        tile: &Tile<'_>,
+        row: usize,
+        head: usize,
+        partial: usize,
+    ) -> (&mut [f32], &mut [f32]) {
         let dim = self.shape.head_dim;
         match tile.slot {
             None => (
@@ -50,7 +56,8 @@ impl<'a, F: Format> Work<'a, F> {
         }
     }
 
-    /// Adds a partial to what came before it, and returns the factors for the values of both.
+    /// Adds a partial's sums to those of the partials before it, and returns the factors for the
+    /// values of both.
     #[inline(always)]
     fn add_sums<I: Isa>(isa: I, sums: &mut [f32], partial: [f32; 2]) -> [f32; 2] {
         let largest = if sums[0] > partial[0] { sums[0] } else { partial[0] };
@@ -147,13 +154,12 @@ impl<'a, F: Format> Work<'a, F> {
             sums[q] = head.weigh(isa, blocks.clone(), q, seen[q], &mut weights);
         }
 
-        // What comes before this partial stays as it is, scaled; the first one has nothing before
-        // it.
+        // The values of earlier partials are kept, scaled; the first partial has none before it.
         let mut factors = [None; Q];
         for index in 0..Q {
             let (row, of_group) = ((first + index) / group, (first + index) % group);
             if seen[index].0 < seen[index].1 {
-                let (_, before) = self.place(tile, row, kv_head * group + of_group, partial);
+                let (_, before) = self.destination(tile, row, kv_head * group + of_group, partial);
                 let fresh = tile.slot.is_some() || partial == self.seen(tile, row).start / PARTIAL_POSITIONS;
                 if fresh {
                     before.copy_from_slice(&sums[index]);
@@ -177,7 +183,7 @@ impl<'a, F: Format> Work<'a, F> {
                     continue;
                 }
                 let (row, of_group) = ((first + index) / group, (first + index) % group);
-                let (to, _) = self.place(tile, row, kv_head * group + of_group, partial);
+                let (to, _) = self.destination(tile, row, kv_head * group + of_group, partial);
                 for (offset, values) in values.iter().enumerate().take(count) {
                     match factors[index] {
                         None => Self::set_values(isa, to, feature_tile + offset, values[index]),
@@ -232,7 +238,7 @@ impl<F: Format> Kernel for SpanTask<'_, '_, F> {
         if tile.slot.is_none() {
             for query in 0..queries {
                 let head = kv_head * work.group() + query % work.group();
-                let (values, sums) = work.place(&tile, query / work.group(), head, 0);
+                let (values, sums) = work.destination(&tile, query / work.group(), head, 0);
                 Work::<F>::finish(values, sums[1]);
             }
         }
@@ -257,10 +263,10 @@ impl<F: Format> Kernel for Gather<'_, '_, F> {
             let seen = work.seen(&tile, row);
             let first = seen.start / PARTIAL_POSITIONS;
             let out = work.out.slice(tile.first_row + row, head * dim, dim);
-            let (values, sums) = work.place(&tile, row, head, first);
+            let (values, sums) = work.destination(&tile, row, head, first);
             out.copy_from_slice(values);
             for partial in first + 1..seen.end.div_ceil(PARTIAL_POSITIONS) {
-                let (values, added) = work.place(&tile, row, head, partial);
+                let (values, added) = work.destination(&tile, row, head, partial);
                 let factors = Work::<F>::add_sums(isa, sums, [added[0], added[1]]);
                 for feature_tile in 0..work.shape.tiles() {
                     let from = &values[feature_tile * LANES..];

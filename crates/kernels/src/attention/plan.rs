@@ -1,4 +1,5 @@
-//! Which rows attend together, and how a step's attention is cut into tasks. Made once for a step.
+//! The plan of a step's attention: which rows attend together, and how the work is split into
+//! tasks. Made once per step.
 
 use std::ops::Range;
 
@@ -15,26 +16,25 @@ pub(super) const PARTIAL_POSITIONS: usize = PARTIAL_BLOCKS * BLOCK_POSITIONS;
 /// One row that attends.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
-    /// Its position; it sees positions up to and with its own.
+    /// Its position. It sees positions up to and including its own.
     pub position: usize,
     /// The block table of its sequence.
     pub blocks: &'a [u32],
 }
 
-/// Tasks per thread that a step's attention is cut into, at least, where contexts are long enough
-/// to be cut: so that a late thread does not hold up the others for long.
+/// The minimum number of tasks per thread if contexts are long enough to be split, so that a late
+/// thread does not delay the others for long.
 const TASKS_PER_THREAD: usize = 4;
 
-/// The rows of a step, and how they are cut into tasks. The cut decides who computes what when,
-/// never what is computed.
+/// The rows of a step, and how they are split into tasks. The split never affects the results.
 #[derive(Debug)]
 pub struct AttentionPlan<'a> {
     pub(super) rows: usize,
     pub(super) tiles: Vec<Tile<'a>>,
     pub(super) spans: Vec<Span>,
-    /// Tiles that are cut into several spans.
+    /// Tiles whose context is split into several spans.
     pub(super) cut: Vec<usize>,
-    /// Results of single partials that spans leave, over all tiles that are cut.
+    /// Number of slots for partials, over all tiles that are split.
     pub(super) slots: usize,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Tile<'a> {
     /// Position of the first row.
     pub(super) position: usize,
     pub(super) blocks: &'a [u32],
-    /// The first of its slots, if its context is cut: `[rows, partials]` of them.
+    /// The first of its `[rows, partials]` slots, if its context is split.
     pub(super) slot: Option<usize>,
 }
 
@@ -57,13 +57,13 @@ impl Tile<'_> {
         self.blocks[self.position / BLOCK_POSITIONS] as usize
     }
 
-    /// Partials from position 0 to the last row's.
+    /// Number of partials from position 0 to the last row's.
     pub(super) fn partials(&self) -> usize {
         (self.position + self.rows).div_ceil(PARTIAL_POSITIONS)
     }
 }
 
-/// A task for each key and value head: some or all partials of a tile.
+/// Some or all partials of a tile; a task for each key and value head.
 #[derive(Clone, Debug)]
 pub(super) struct Span {
     pub(super) tile: usize,
@@ -71,7 +71,8 @@ pub(super) struct Span {
 }
 
 impl<'a> AttentionPlan<'a> {
-    /// Plans for rows of which those of one sequence are neighbours in order of position.
+    /// Plans the attention of `rows`, in which the rows of one sequence are neighbours in order of
+    /// position.
     ///
     /// # Panics
     /// If a block table is too short, or two sequences are to store in one block.
@@ -101,7 +102,7 @@ impl<'a> AttentionPlan<'a> {
                 }),
             }
         }
-        // Tiles are stored by several threads at once: this is what makes that sound.
+        // Several threads store tiles at once, which is sound only because of this.
         let mut written: Vec<usize> = tiles.iter().map(Tile::own_block).collect();
         written.sort_unstable();
         assert!(

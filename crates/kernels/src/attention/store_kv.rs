@@ -1,4 +1,4 @@
-//! What happens to queries, keys and values before they attend: normalised, rotated, stored.
+//! Preparing attention: queries and keys are normalised and rotated, keys and values are stored.
 
 use super::cache::{AnyStore, BLOCK_POSITIONS, KvLayer, SharedStore, with_store};
 use super::format::Format;
@@ -9,7 +9,7 @@ use crate::pool::Pool;
 use crate::rope::Angles;
 use crate::shared::SharedRows;
 
-/// Norms of queries and keys; each is of one head, or of all heads of a row together.
+/// Weights of the norms of queries and keys, each of one head or of all heads of a row together.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadNorms<'a> {
     /// `[head_dim]` or `[heads · head_dim]`
@@ -59,7 +59,7 @@ pub fn store_kv(
     });
 }
 
-/// What tasks share.
+/// Arguments of [`store_kv`], shared by its tasks.
 struct Shared<'a, F: Format> {
     store: SharedStore<'a, F>,
     head_dim: usize,
@@ -70,7 +70,7 @@ struct Shared<'a, F: Format> {
     stride: usize,
 }
 
-/// The rows of one tile: their block is this task's alone.
+/// Stores the rows of one tile, whose block belongs to this task alone.
 struct StoreTile<'a, 'b, F: Format> {
     shared: &'b Shared<'a, F>,
     tile: Tile<'b>,

@@ -10,7 +10,7 @@ use crate::shared::SharedRows;
 pub(super) struct Work<'a, F: Format> {
     pub(super) store: &'a Store<F>,
     pub(super) shape: Shape,
-    pub(super) how: Attention,
+    pub(super) settings: Attention,
     /// `[rows, q_stride]`, heads first.
     pub(super) q: &'a [f32],
     pub(super) q_stride: usize,

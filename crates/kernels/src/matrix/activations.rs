@@ -1,4 +1,4 @@
-//! The input of a product, in the forms that packed weights are multiplied with.
+//! The input of a product, in the formats that packed weights are multiplied with.
 
 use super::bf16;
 use super::float::Rows;
@@ -14,8 +14,8 @@ pub struct ActivationScratch {
     pub(super) int8: int8::Rows,
 }
 
-/// Rows of activations, `[rows, width]`; made once for all matrices that share the input. Each form
-/// is made when the first matrix asks for it.
+/// Rows of activations, `[rows, width]`, for all matrices that share the input. Each format is
+/// converted when the first matrix needs it.
 #[derive(Debug)]
 pub struct Activations<'a> {
     pub(super) floats: Rows<'a>,
@@ -25,7 +25,7 @@ pub struct Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
-    /// Of `x`, `[rows, width]`, row-major.
+    /// Wraps `x`, `[rows, width]`, row-major.
     ///
     /// # Panics
     /// If `x` is not whole rows.
@@ -43,12 +43,12 @@ impl<'a> Activations<'a> {
         }
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.floats.data.len() / self.floats.width
     }
 
-    /// Makes the form that a layout wants, if it is not there yet.
+    /// Converts to the format that a layout needs, if that is not done yet.
     pub(super) fn prepare(&mut self, pool: &Pool, wanted: Wanted) {
         let Rows { data, width } = self.floats;
         match wanted {

@@ -1,9 +1,9 @@
-//! Rows × panels of brain floats, activations rounded to brain floats too: the products that
+//! Products of rows and panels of brain floats, with activations rounded to brain floats too, which
 //! AVX-512's `vdpbf16ps` sums two at a time.
 //!
-//! A panel lies two inputs at a time, the sixteen outputs side by side, each output's pair in one
-//! 32-bit lane. Each output's sum is taken pair by pair in order, in each pair the odd input first
-//! ([`Isa::dot_bf16`]).
+//! A panel is stored by pairs of inputs: the sixteen outputs are side by side, and each output's
+//! pair is in one 32-bit lane. Each output's sum is taken pair by pair in order, in each pair the
+//! odd input first ([`Isa::dot_bf16`]).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,12 +11,12 @@ use super::panels::Stretch;
 use super::{Prefetch, Target};
 use crate::isa::{Isa, Kernel, LANES};
 
-/// Sixteen outputs × two inputs. Where the number of inputs is odd, the last weight is 0.
+/// Sixteen outputs × two inputs. If the number of inputs is odd, the last weight is 0.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Pair(pub(super) [[u16; 2]; LANES]);
 
-/// Two neighbouring inputs of a row as brain floats; the one after an odd end is 0.
+/// Two neighbouring inputs of a row as brain floats; after an odd last input the second is 0.
 pub(super) type Inputs = [u16; 2];
 
 /// Rounds the row `x` to brain floats, to nearest even. `to` is `[ceil(len / 2)]`.
@@ -39,7 +39,7 @@ impl Kernel for Round<'_> {
     }
 }
 
-/// The upper half of the nearest brain float; NaN stays NaN.
+/// The bits of the nearest brain float; NaN stays NaN.
 #[inline(always)]
 fn rounded(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -47,7 +47,7 @@ fn rounded(x: f32) -> u16 {
     if x.is_nan() { 0x7fc0 } else { nearest as u16 }
 }
 
-/// Panels times rows `[rows, pairs]`.
+/// The product of panels and rows, `[rows, pairs]`.
 pub(super) struct Product<'a> {
     pub(super) panels: Stretch<'a, Pair>,
     pub(super) x: &'a [Inputs],
@@ -67,7 +67,7 @@ impl Kernel for Product<'_> {
         } = self;
         let lines = prefetch.per_step(panels.iter().count());
         for (index, panel) in panels.iter() {
-            prefetch.ask(isa, lines);
+            prefetch.issue(isa, lines);
             let rows = x.len() / panel.len();
             let mut row = 0;
             while row < rows {
@@ -83,7 +83,7 @@ impl Kernel for Product<'_> {
     }
 }
 
-/// `T` rows at once. Returns `T`.
+/// Computes `T` rows at once. Returns `T`.
 #[inline(always)]
 fn tile<I: Isa, const T: usize>(
     isa: I,

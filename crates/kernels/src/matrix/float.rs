@@ -1,8 +1,9 @@
-//! Rows × panels of floats: F32, F16, brain floats and adapters' eight bits widened in registers,
-//! activations in float32.
+//! Products of rows and panels of floats, with activations in float32. F16, brain floats and
+//! adapters' eight bits are widened in registers.
 //!
-//! A panel lies input by input, the sixteen outputs side by side. Each output is `(Σ even inputs) +
-//! (Σ odd inputs) + (the last of an odd number)`, each sum taken in order with fused multiply-adds.
+//! A panel is stored input by input, with the sixteen outputs side by side. Each output is `(Σ even
+//! inputs) + (Σ odd inputs) + (the last of an odd number)`, each sum taken in order with fused
+//! multiply-adds.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -19,7 +20,7 @@ pub(super) trait Block: Pod + Send + Sync {
     /// The weight of output `lane`.
     fn weight(&self, lane: usize) -> f32;
 
-    /// Walks a panel and shows each input's weights to `visitor`.
+    /// Passes the weights of each input of a panel to `visitor`.
     #[inline(always)]
     fn walk<I: Isa>(panel: &[Self], isa: I, visitor: &mut impl Visitor<I>) {
         let (pairs, rest) = panel.as_chunks::<2>();
@@ -32,19 +33,19 @@ pub(super) trait Block: Pod + Send + Sync {
     }
 }
 
-/// Sees the weights of a panel. A trait and not a closure, because its methods must be
-/// `inline(always)`: code that is left out of line is compiled without the instruction set.
+/// Receives the weights of a panel. It is a trait instead of a closure, because its methods must be
+/// `inline(always)`: code that is not inlined is compiled without the instruction set.
 ///
-/// Weights come in pairs, because sums alternate between two accumulators: a pair names both
+/// Weights come in pairs, because sums alternate between two accumulators. A pair addresses both
 /// without an index, so that they stay in registers.
 pub(super) trait Visitor<I: Isa> {
     /// The sixteen outputs' weights for inputs `i` and `i + 1`, i even.
     fn pair(&mut self, isa: I, i: usize, even: I::F, odd: I::F);
-    /// Those for the last input, if the number of inputs is odd.
+    /// The sixteen outputs' weights for the last input, if the number of inputs is odd.
     fn last(&mut self, isa: I, i: usize, weights: I::F);
 }
 
-/// Plain numbers, decoded by a load.
+/// Plain numbers, which a load decodes.
 macro_rules! plain_block {
     ($(#[$doc:meta])* $name:ident($lanes:ty), $load:ident, $decode:expr) => {
         $(#[$doc])*
@@ -94,7 +95,7 @@ pub(super) struct Rows<'a> {
     pub(super) width: usize,
 }
 
-/// Panels times all rows.
+/// The product of panels and all rows.
 pub(super) struct Product<'a, B> {
     pub(super) panels: Stretch<'a, B>,
     pub(super) x: Rows<'a>,
@@ -121,7 +122,7 @@ impl<B: Block> Kernel for Product<'_, B> {
     }
 }
 
-/// `T` rows at once: the weights are decoded once for all of them. Returns `T`.
+/// Computes `T` rows at once, for which the weights are decoded once. Returns `T`.
 #[inline(always)]
 fn tile<I: Isa, B: Block, const T: usize>(
     isa: I,

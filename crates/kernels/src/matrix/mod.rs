@@ -1,8 +1,8 @@
 //! Packed weight matrices and their product with rows of activations.
 //!
 //! A weight `[out, in]` is stored in *panels* of sixteen outputs, so that vector lanes are outputs
-//! and no sum ever crosses lanes. How a panel lies, and in which form it wants the activations,
-//! depends on the storage type:
+//! and no sum ever crosses lanes. The layout of a panel, and the format of the activations that it
+//! is multiplied with, depend on the storage type:
 //!
 //! | storage | activations | sums |
 //! | --- | --- | --- |
@@ -11,11 +11,11 @@
 //! | eight bits of adapters ([`crate::scaled`]) | float32 | float32 |
 //! | Q4_0 to Q6_K | eight bits, per row and 32 inputs ([`int8`]) | integers in a block, float32 over blocks |
 //!
-//! or float32 throughout, where [`Precision::Exact`] asks for it. Quantised weights keep their
-//! file's bits, re-ordered.
+//! With [`Precision::Exact`], activations and sums are float32 throughout. Quantised weights keep
+//! the bits of the file, re-ordered.
 //!
-//! Each output's sum is taken in one order, which depends on neither the number of rows nor threads
-//! nor the instruction set: a row's result is the same to the bit in any batch.
+//! Each output's sum is taken in a fixed order, which does not depend on the number of rows or
+//! threads or on the instruction set. A row's result is the same to the bit in any batch.
 
 mod activations;
 mod bf16;
@@ -50,12 +50,12 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Outputs: rows of the weight.
+    /// Number of outputs, which are rows of the weight.
     pub fn out(&self) -> usize {
         self.out
     }
 
-    /// Inputs: columns of the weight.
+    /// Number of inputs, which are columns of the weight.
     pub fn inp(&self) -> usize {
         self.inp
     }
@@ -65,7 +65,7 @@ impl PackedMatrix {
         self.panels.bytes()
     }
 
-    /// The weights as they lie in memory.
+    /// The packed weights as bytes.
     pub(crate) fn memory(&self) -> &[u8] {
         self.panels.memory()
     }
@@ -80,13 +80,13 @@ impl PackedMatrix {
         self.panels.row(row, to);
     }
 
-    /// Panels: sixteen outputs each.
+    /// Number of panels of sixteen outputs.
     pub(crate) fn panels(&self) -> usize {
         self.out.div_ceil(LANES)
     }
 
-    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix, and asks
-    /// `prefetch` meanwhile, but for layouts in float32: those do not.
+    /// Multiplies some panels with all rows of `x`, which is prepared for this matrix. Meanwhile it
+    /// issues `prefetch`, except for layouts in float32.
     pub(crate) fn multiply_panels(
         &self,
         panels: Range<usize>,

@@ -1,4 +1,4 @@
-//! From a file's blocks to panels.
+//! Packing: from the blocks of a file to panels.
 
 use super::PackedMatrix;
 use super::bf16;
@@ -13,32 +13,33 @@ use crate::scaled::ScaledInt8;
 /// Why a matrix could not be packed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
-    /// The bytes are not those of the shape.
+    /// The number of bytes does not fit the shape.
     #[error("a matrix of {out} x {inp} in {block_type} does not take {bytes} bytes")]
     Size {
-        /// Outputs.
+        /// Number of outputs.
         out: usize,
-        /// Inputs.
+        /// Number of inputs.
         inp: usize,
         /// Name of the storage type.
         block_type: &'static str,
-        /// Bytes given.
+        /// Number of bytes.
         bytes: usize,
     },
 }
 
-/// In which precision a matrix is multiplied.
+/// The precision in which a matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Activations rounded to what suits the weights' storage: brain floats, or eight bits but for
-    /// inputs too large for their neighbours, which stay in float32.
+    /// Activations are rounded to match the weights' storage: to brain floats, or to eight bits,
+    /// with more bits for inputs that are large compared to their neighbours.
     #[default]
     Native,
-    /// Activations in float32. Quantised weights are kept decoded: four times the memory and more.
+    /// Activations in float32. Quantised weights are decoded when packed, which takes at least four
+    /// times the memory.
     Exact,
 }
 
-/// Where each output's row lies in the file: files may order rows otherwise than the model does.
+/// Maps an output of the model to its row in the file, because files may order rows differently.
 pub type RowOrder<'a> = &'a (dyn Fn(usize) -> usize + Sync);
 
 impl PackedMatrix {
@@ -56,13 +57,13 @@ impl PackedMatrix {
         Self::pack_ordered(block_type, bytes, out, inp, precision, &|row| row)
     }
 
-    /// Packs weights whose output `o` is the file's row `order(o)`.
+    /// Packs weights of which output `o` is the file's row `order(o)`.
     ///
     /// # Errors
     /// As [`PackedMatrix::pack`].
     ///
     /// # Panics
-    /// If `order` leaves `0..out`.
+    /// If `order` returns a row outside `0..out`.
     pub fn pack_ordered(
         block_type: BlockType,
         bytes: &[u8],
@@ -105,7 +106,7 @@ impl PackedMatrix {
             .expect("the caller gives out x in weights")
     }
 
-    /// Memory that float weights `[out, in]` take once they are packed as `dtype`, in bytes.
+    /// Memory of float weights `[out, in]` once they are packed as `dtype`, in bytes.
     pub fn float_size(out: usize, inp: usize, dtype: LoraDtype) -> usize {
         out.div_ceil(LANES) * inp * dtype.lanes_bytes()
     }
@@ -122,8 +123,8 @@ impl PackedMatrix {
     }
 
     /// Packs float weights `[out, in]`, row-major, rounded to eight bits with a scale for every
-    /// sixteen outputs of an input; activations stay in float32. What is no finite number stays
-    /// visible: these sixteen become NaN.
+    /// sixteen outputs of an input; activations stay in float32. If a weight is not finite, its
+    /// sixteen become NaN, so that the fault stays visible.
     ///
     /// # Panics
     /// If `weights` is not `out × in` long.
@@ -148,7 +149,7 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// A matrix as it lies in a file.
+/// A matrix in its file's storage.
 struct File<'a> {
     block_type: BlockType,
     bytes: &'a [u8],
@@ -214,8 +215,8 @@ impl File<'_> {
         }
     }
 
-    /// Builds all panels; `fill(block, lane, to)` puts one file block into one lane of a packed
-    /// block.
+    /// Builds all panels; `fill(block, lane, to)` writes a block of the file to one lane of a
+    /// packed block.
     fn blocks<B: bytemuck::Pod>(&self, fill: impl Fn(&[u8], usize, &mut B)) -> Vec<B> {
         let block_bytes = self.block_type.block_bytes();
         let per_row = self.row_bytes / block_bytes;
@@ -251,8 +252,8 @@ impl File<'_> {
         })
     }
 
-    /// Builds panels of `per_panel` blocks; `fill(row, lane, panel)` puts a file's row into one
-    /// lane.
+    /// Builds panels of `per_panel` blocks; `fill(row, lane, panel)` writes a row of the file to
+    /// one lane.
     fn panels<B: bytemuck::Pod>(&self, per_panel: usize, fill: impl Fn(&[u8], usize, &mut [B])) -> Vec<B> {
         let mut packed = vec![B::zeroed(); self.out.div_ceil(LANES) * per_panel];
         for (p, panel) in packed.chunks_exact_mut(per_panel).enumerate() {
@@ -265,7 +266,7 @@ impl File<'_> {
     }
 }
 
-/// 32 nibbles that lie as two halves: weights 0..16 in the low ones, 16..32 in the high ones.
+/// 32 nibbles in 16 bytes: weights 0..16 in the low nibbles, 16..32 in the high ones.
 fn split_halves(bytes: &[u8], lane: usize, to: &mut Nibbles) {
     for (i, byte) in bytes.iter().enumerate() {
         to.set(lane, i, byte & 15);
@@ -273,7 +274,7 @@ fn split_halves(bytes: &[u8], lane: usize, to: &mut Nibbles) {
     }
 }
 
-/// Sets 32 bits; `bit(i)` has that of weight i as its lowest.
+/// Sets 32 bits; the lowest bit of `bit(i)` is that of weight i.
 fn set_bits(bit: impl Fn(usize) -> u8, lane: usize, to: &mut Bits) {
     for i in 0..32 {
         to.set(lane, i, bit(i) & 1);

@@ -1,4 +1,4 @@
-//! All panels of a matrix, in one of the layouts.
+//! The panels of a matrix, in any of the layouts.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use super::{Activations, Prefetch, Target, bf16, float};
 use crate::isa::{InstructionSet, LANES, dispatch_on};
 use crate::scaled::ScaledInt8;
 
-/// Panels of sixteen outputs, one after the other.
+/// Panels of sixteen outputs, in order.
 pub(super) enum Panels {
     F32(Vec<float::F32>),
     F16(Vec<float::F16>),
     Bf16(Vec<float::Bf16>),
-    /// Eight bits for activations in float32.
+    /// Eight bits, for activations in float32.
     ScaledInt8(Vec<ScaledInt8>),
-    /// Brain floats for activations in brain floats.
+    /// Brain floats, for activations in brain floats.
     Bf16Pairs(Vec<bf16::Pair>),
     Q8(Vec<Q8>),
     Q4(Vec<Q4>),
@@ -26,7 +26,7 @@ pub(super) enum Panels {
     Q6K(Vec<Q6K>),
 }
 
-/// What a layout wants of the activations.
+/// The format of activations that a layout needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Float,
@@ -34,7 +34,7 @@ pub(super) enum Wanted {
     Int8,
 }
 
-/// Runs one of the three bodies with `$blocks` bound to the blocks of whichever layout it is.
+/// Runs one of the three bodies with `$blocks` bound to the blocks of the layout.
 macro_rules! with_blocks {
     ($panels:expr, float $float:ident => $on_float:expr, bf16 $pairs:ident => $on_bf16:expr, int8 $int8:ident => $on_int8:expr) => {
         match $panels {
@@ -115,7 +115,7 @@ impl Panels {
 /// Some neighbouring panels of a matrix.
 #[derive(Clone, Copy)]
 pub(super) struct Stretch<'a, B> {
-    /// Those of the whole matrix.
+    /// All panels of the matrix.
     blocks: &'a [B],
     per_panel: usize,
     first: usize,
@@ -133,20 +133,20 @@ impl<'a, B> Stretch<'a, B> {
         }
     }
 
-    /// Panels.
+    /// Number of panels.
     pub(super) fn len(&self) -> usize {
         self.end - self.first
     }
 
-    /// Index and blocks of each.
+    /// Index and blocks of each panel.
     #[inline(always)]
     pub(super) fn iter(self) -> impl Iterator<Item = (usize, &'a [B])> {
         let blocks = &self.blocks[self.first * self.per_panel..self.end * self.per_panel];
         (self.first..).zip(blocks.chunks_exact(self.per_panel))
     }
 
-    /// The panel after panel `index` of the matrix, also where the stretch has ended: this thread
-    /// or another will want it next. Nothing after the last one.
+    /// The panel after panel `index` of the matrix, even if it lies outside this range, because
+    /// this thread or another reads it next. Empty after the last panel.
     #[inline(always)]
     pub(super) fn after(&self, index: usize) -> &'a [B] {
         let start = (index + 1) * self.per_panel;
@@ -160,7 +160,7 @@ impl std::fmt::Debug for Panels {
     }
 }
 
-/// Blocks of a panel of `inp` inputs.
+/// Number of blocks of a panel of `inp` inputs.
 fn int8_blocks<B: int8::Block>(_: &[B], inp: usize) -> usize {
     inp / (int8::INPUTS * B::GROUPS)
 }

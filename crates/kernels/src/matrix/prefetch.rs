@@ -1,4 +1,4 @@
-//! Asking memory for what is read next while something else is computed.
+//! Prefetching memory that is read next, during a computation.
 
 use std::ops::Range;
 
@@ -7,25 +7,25 @@ use crate::isa::Isa;
 /// Bytes of a cache line, on most processors.
 pub(super) const LINE: usize = 64;
 
-/// Cache lines of pieces of memory, yet to be asked for.
+/// The cache lines of pieces of memory that are still to be prefetched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prefetch<'a> {
     pieces: &'a [&'a [u8]],
-    /// What is left, counted over the whole lines of all pieces.
+    /// Number of whole lines that remain, over all pieces.
     left: usize,
     /// The next line of the first piece.
     next: usize,
 }
 
 impl<'a> Prefetch<'a> {
-    /// Nothing.
+    /// No memory.
     pub(crate) const NOTHING: Self = Self {
         pieces: &[],
         left: 0,
         next: 0,
     };
 
-    /// What of all pieces falls to `shares` of `of` equal shares.
+    /// The part of all pieces that corresponds to `shares` of `of` equal shares.
     pub(super) fn share(pieces: &'a [&'a [u8]], shares: Range<usize>, of: usize) -> Self {
         let lines: usize = pieces.iter().map(|piece| piece.len() / LINE).sum();
         let (mut from, to) = (lines * shares.start / of, lines * shares.end / of);
@@ -46,14 +46,14 @@ impl<'a> Prefetch<'a> {
         }
     }
 
-    /// How many lines to ask for in each of `steps` steps.
+    /// How many lines to prefetch in each of `steps` steps.
     pub(super) fn per_step(&self, steps: usize) -> usize {
         self.left.div_ceil(steps.max(1))
     }
 
-    /// Asks for the next `lines` lines.
+    /// Prefetches the next `lines` lines.
     #[inline(always)]
-    pub(super) fn ask<I: Isa>(&mut self, isa: I, lines: usize) {
+    pub(super) fn issue<I: Isa>(&mut self, isa: I, lines: usize) {
         for _ in 0..lines.min(self.left) {
             let Some((piece, others)) = self.pieces.split_first() else {
                 return;
@@ -91,7 +91,7 @@ mod tests {
         }
         let mut all = Prefetch::share(&pieces, 0..1, 1);
         let steps = (0..100).take_while(|_| {
-            all.ask(Scalar, 3);
+            all.issue(Scalar, 3);
             all.left > 0
         });
         assert!(steps.count() < 26);

@@ -1,4 +1,4 @@
-//! Rows × matrices, work split over the pool.
+//! Products of rows and matrices, split over the thread pool.
 
 use std::ops::Range;
 
@@ -7,12 +7,12 @@ use super::{Activations, PackedMatrix, Target};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
-/// A matrix and the column of the output where its outputs begin.
+/// A matrix and the column of the output where panels_of_part outputs begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
     /// `[out, in]`
     pub weight: &'a PackedMatrix,
-    /// First column.
+    /// The first column.
     pub at: usize,
 }
 
@@ -22,8 +22,8 @@ pub struct Part<'a> {
 /// `x` is `[rows, in]`; `out` is `[rows, stride]`, of which each part's columns `at..at + out` are
 /// written. The columns of the parts must not overlap.
 ///
-/// `next` is memory that is read right after, such as adapters: products of several rows compute
-/// more than they read, so it is asked for while they do.
+/// `next` is memory that is read right after the product, such as adapters. Products of several
+/// rows compute more than they read, so they prefetch it meanwhile.
 ///
 /// # Panics
 /// If the sizes do not fit.
@@ -49,9 +49,9 @@ pub fn matmul(
     pool.run_ranges(panels, |range| {
         let mut first = 0;
         for Part { weight, at } in parts {
-            let its = overlap(&range, first, weight.panels());
+            let panels_of_part = overlap(&range, first, weight.panels());
             first += weight.panels();
-            if its.is_empty() {
+            if panels_of_part.is_empty() {
                 continue;
             }
             let to = Target {
@@ -62,13 +62,17 @@ pub fn matmul(
                 adds: false,
             };
             let from = first - weight.panels();
-            let prefetch = Prefetch::share(next, from + its.start..from + its.end, panels);
-            weight.multiply_panels(its, x, to, prefetch);
+            let prefetch = Prefetch::share(
+                next,
+                from + panels_of_part.start..from + panels_of_part.end,
+                panels,
+            );
+            weight.multiply_panels(panels_of_part, x, to, prefetch);
         }
     });
 }
 
-/// What of `range` falls into `len` numbers from `first` on, counted from there.
+/// The part of `range` within the `len` numbers from `first` on, relative to `first`.
 pub(crate) fn overlap(range: &Range<usize>, first: usize, len: usize) -> Range<usize> {
     let start = range.start.saturating_sub(first);
     start..range.end.saturating_sub(first).min(len).max(start)

@@ -1,4 +1,4 @@
-//! Where a product's sums go.
+//! The destination of a product's sums.
 
 use crate::isa::{Isa, LANES};
 use crate::shared::SharedRows;
@@ -7,13 +7,13 @@ use crate::shared::SharedRows;
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) out: SharedRows<'a>,
-    /// The output's row for row 0 of the product.
+    /// The output row of the product's row 0.
     pub(crate) row: usize,
-    /// First column.
+    /// The first column.
     pub(crate) at: usize,
-    /// Columns: outputs of the matrix. The last panel may have more.
+    /// Number of columns: the outputs of the matrix. The last panel may have more.
     pub(crate) width: usize,
-    /// Whether sums are added to what is there.
+    /// Whether sums are added to the output instead of replacing it.
     pub(crate) adds: bool,
 }
 

@@ -102,7 +102,7 @@ impl<B: Block> Product<'_, B> {
                 if let Some(next) = next.get(b) {
                     ask_for(isa, next, g);
                 }
-                self.prefetch.ask(isa, self.lines);
+                self.prefetch.issue(isa, self.lines);
                 block.group(isa, g).add_to(isa, &mut sums, x);
             }
         }
