@@ -1,10 +1,9 @@
-//! What this processor can do at most: the two numbers that every figure of a benchmark is held
-//! against.
+//! The peak rates of this processor, which benchmarks are compared with.
 //!
-//! Read bandwidth says how fast weights can come, from memory and from the last-level cache; the
-//! multiply-add rates say how fast they can be used. Both are measured, not looked up: a virtual
-//! machine has neighbours, and clocks change with the instruction set. Each figure is the best of
-//! several short runs, so that a disturbed run does not lower it.
+//! Read bandwidth, of memory and of the last-level cache, bounds how fast weights arrive.
+//! Multiply-add rates bound how fast they are used. Both are measured instead of looked up, because
+//! a virtual machine has neighbours and the clock frequency depends on the instruction set. Each
+//! figure is the best of several short runs, so that a disturbed run does not lower it.
 #![cfg_attr(
     any(target_arch = "x86_64", target_arch = "aarch64"),
     expect(unsafe_code, reason = "peak rates are those of intrinsics")
@@ -21,56 +20,55 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long one run of one figure lasts: many thousand times the clock's resolution.
+/// Duration of one run of a figure: many thousand times the resolution of the clock.
 const RUN: Duration = Duration::from_millis(10);
-/// Runs per figure. The best counts.
+/// Runs per figure, of which the best counts.
 const RUNS: usize = 25;
-/// Read to measure memory, in bytes: far above any last-level cache's share of one process.
+/// Bytes that are read to measure memory: far more than any last-level cache holds for one process.
 const MEMORY_BYTES: usize = 768 << 20;
-/// Read to measure the last-level cache, in bytes: above the private caches, below what a shared
-/// one has.
+/// Bytes that are read to measure the last-level cache: more than private caches hold, less than a
+/// shared one.
 const CACHE_BYTES: usize = 12 << 20;
-/// Read between two looks at the clock.
+/// Bytes that are read between two readings of the clock.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// The peaks of this machine, measured with a number of threads together.
+/// The peak rates of this machine, measured with several threads at once.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Threads that worked at once.
+    /// Number of threads.
     pub threads: usize,
     /// Read bandwidth of memory, in bytes per second.
     pub memory: f64,
-    /// Read bandwidth of the last-level cache, in bytes per second. Every thread reads the same 12
+    /// Read bandwidth of the last-level cache, in bytes per second. All threads read the same 12
     /// MiB.
     pub cache: f64,
-    /// Products of 8-bit integers summed in 32 bits.
+    /// Products of 8-bit integers, summed in 32 bits.
     pub int8: Peak,
-    /// Products of brain floats summed in float32; `None` where the processor has no instruction
-    /// for it that kernels use. (They do not use aarch64's `bfdot`, which rounds otherwise than all
-    /// other instruction sets do.)
+    /// Products of brain floats, summed in float32; `None` if the processor has no instruction for
+    /// it that kernels use. (They do not use aarch64's `bfdot`, which rounds differently from all
+    /// other instruction sets.)
     pub bf16: Option<Peak>,
-    /// Products of float32, fused where the processor can.
+    /// Products of float32, as fused multiply-adds where the processor has them.
     pub f32: Peak,
 }
 
-/// A rate of arithmetic and what reached it.
+/// A peak rate of arithmetic, and the instruction that reached it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peak {
-    /// The instruction, or `portable` for compiled plain code, which is a lower bound only.
+    /// The instruction, or `portable` for compiled plain code, whose rate is only a lower bound.
     pub instruction: &'static str,
     /// Operations per second; a multiply-add counts as two.
     pub rate: f64,
 }
 
 impl Machine {
-    /// Measures with `threads` threads at once; takes a few seconds and, for as long, 768 MiB of
-    /// memory.
+    /// Measures with `threads` threads at once, which takes a few seconds and 768 MiB of memory.
     ///
     /// # Panics
-    /// If `threads` is 0 or the system refuses a thread.
+    /// If `threads` is 0, or a thread cannot be started.
     pub fn measure(threads: usize) -> Self {
         assert!(threads > 0, "a measurement needs a thread");
-        // Written, so that the pages are real and all different.
+        // Written, so that each page has memory of its own.
         let numbers: Vec<u64> = (0..MEMORY_BYTES as u64 / 8).collect();
         let reader = reader();
         let memory = best(
@@ -106,8 +104,7 @@ impl Machine {
         }
     }
 
-    /// The better of two measurements in each figure: of one before and one after what is held
-    /// against them.
+    /// The better of two measurements in each figure, such as one before and one after a benchmark.
     pub fn or_better(&self, other: &Self) -> Self {
         let better = |one: Peak, other: Peak| if other.rate > one.rate { other } else { one };
         Self {
@@ -121,9 +118,9 @@ impl Machine {
     }
 }
 
-/// Something that can be repeated until the time is up.
+/// Work that is repeated until the time is up.
 trait Work: Copy + Send + Sync {
-    /// Does piece `round` of thread `thread` and returns how much that was: bytes or operations.
+    /// Does piece `round` of thread `thread`, and returns its amount in bytes or operations.
     fn piece(self, thread: usize, round: usize) -> f64;
 }
 
@@ -158,7 +155,7 @@ fn run(threads: usize, work: impl Work) -> f64 {
     })
 }
 
-/// Reads numbers and returns something that depends on all of them.
+/// Reads numbers, and returns a value that depends on all of them.
 type Reader = fn(&[u64]) -> u64;
 
 fn reader() -> Reader {
@@ -169,7 +166,7 @@ fn reader() -> Reader {
     portable::read
 }
 
-/// Each thread reads its own part, from the beginning again after its end.
+/// Each thread reads its own part, over and over.
 #[derive(Clone, Copy)]
 struct Stream<'a> {
     reader: Reader,
@@ -185,7 +182,7 @@ impl Work for Stream<'_> {
     }
 }
 
-/// All threads read the same numbers, each from another place on.
+/// All threads read the same numbers, each from a different start.
 #[derive(Clone, Copy)]
 struct Shared<'a> {
     reader: Reader,
@@ -208,15 +205,15 @@ fn read_piece(reader: Reader, numbers: &[u64], round: usize) -> f64 {
     size_of_val(piece) as f64
 }
 
-/// A loop of multiply-adds on registers.
+/// A loop of multiply-adds in registers.
 #[derive(Clone, Copy)]
 struct Kind {
     instruction: &'static str,
-    /// Runs the loop body so many times and returns the operations that were done.
+    /// Runs the loop body `rounds` times, and returns the number of operations.
     run: fn(usize) -> f64,
 }
 
-/// Loop bodies between two looks at the clock: some ten microseconds.
+/// Loop bodies between two readings of the clock: about ten microseconds.
 const BODIES: usize = 4096;
 
 impl Work for Kind {

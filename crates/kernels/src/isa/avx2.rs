@@ -89,7 +89,7 @@ fn dot_half(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
 
 /// `acc + Σ w[v]·x[4·v..][..4]`, by AVX-VNNI.
 ///
-/// Assembly, because the compiler otherwise gathers the broadcasts of all rows in front of the
+/// Assembly, because the compiler otherwise moves the broadcasts of all rows in front of the
 /// products and spills them.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
@@ -159,7 +159,7 @@ fn largest_of_fours_half(v: __m256) -> __m256i {
     _mm256_max_epi32(two, _mm256_shuffle_epi32::<0b01_00_11_10>(two))
 }
 
-/// Subnormals as zeros.
+/// Replaces subnormals with zeros.
 #[target_feature(enable = "avx2")]
 fn flush(v: __m256) -> __m256 {
     let bits = _mm256_castps_si256(v);
@@ -332,14 +332,14 @@ impl<const VNNI: bool> Isa for Avx2<VNNI> {
     fn dot_one<const WIDE: bool>(self, acc: Ints, w: Ints, x: &[i8; 4]) -> Ints {
         let x = proven!(_mm256_set1_epi32(bytemuck::cast(*x)));
         if VNNI {
-            // Sums four products in 32 bits: exact for weights of eight bits as well.
+            // Sums four products in 32 bits, which is exact for weights of eight bits too.
             proven!(Ints(
                 _mm256_dpbusd_avx_epi32(acc.0, w.0, x),
                 _mm256_dpbusd_avx_epi32(acc.1, w.1, x)
             ))
         } else if WIDE {
-            // Two products of eight bits each overflow sixteen: the weights' top bits go on their
-            // own.
+            // The sum of two products with eight-bit weights overflows 16 bits, so the weights' top
+            // bits are multiplied separately.
             let (low, top) = (self.and_bytes(w, 0x7f), self.and_bytes(w, 0x80));
             let acc = proven!(Ints(dot_half(acc.0, low.0, x), dot_half(acc.1, low.1, x)));
             proven!(Ints(dot_half(acc.0, top.0, x), dot_half(acc.1, top.1, x)))

@@ -69,12 +69,12 @@ macro_rules! proven {
     };
 }
 
-/// [`Isa::dot_rows`] for so many rows: row after row within a vector of weights, so that a product
-/// does not wait for the one before it.
+/// [`Isa::dot_rows`] for a constant number of rows. The rows alternate within a vector of weights,
+/// so that a product does not wait for the previous one.
 ///
-/// Assembly, because the intrinsic's broadcast is apart from its product: the compiler then gathers
-/// the broadcasts of a whole tile in front of it, far more than there are registers, and spills
-/// them.
+/// Assembly, because the intrinsic separates the broadcast from the product. The compiler then
+/// moves the broadcasts of a whole tile in front of the products, more than there are registers,
+/// and spills them.
 macro_rules! dot_rows {
     ($name:ident, $rows:literal: $($row:literal $sum:ident),+) => {
         #[inline]
@@ -125,7 +125,7 @@ fn dot_four_bytes(mut sum: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
     sum
 }
 
-/// Subnormals as zeros.
+/// Replaces subnormals with zeros.
 #[target_feature(enable = "avx512f")]
 fn flush(v: __m512) -> __m512 {
     let magnitude = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7f80_0000));

@@ -1,12 +1,12 @@
-//! Every operation on every form of every instruction set against the specification, to the bit.
-//! The forms are more than [`InstructionSet`] names: what a processor with more instructions would
-//! not choose is tried on it too.
+//! Tests of every operation of every form of every instruction set against the specification, to
+//! the bit. There are more forms than [`InstructionSet`] names: forms that a processor would not
+//! choose are tested on it too.
 
 use proptest::prelude::*;
 
 use super::{InstructionSet, Isa, Kernel, LANES, dispatch_on};
 
-/// What each form that this processor can run makes of a kernel; the specification's comes first.
+/// The results of a kernel on each form that this processor can run; the specification comes first.
 fn on_every_form<K: Kernel + Clone>(kernel: &K) -> Vec<(&'static str, K::Output)> {
     let mut results: Vec<_> = InstructionSet::available()
         .into_iter()
@@ -28,7 +28,7 @@ fn on_every_form<K: Kernel + Clone>(kernel: &K) -> Vec<(&'static str, K::Output)
     results
 }
 
-/// All NaNs are one: which of two operands' bits go on is the processor's affair.
+/// Treats all NaNs as equal, because processors differ in which operand's NaN they propagate.
 fn bits(lanes: [f32; LANES]) -> [u32; LANES] {
     lanes.map(|x| if x.is_nan() { f32::NAN } else { x }.to_bits())
 }
@@ -50,13 +50,13 @@ fn stored<I: Isa>(isa: I, v: I::F) -> [f32; LANES] {
     lanes
 }
 
-/// 32 bits as floats that have them all.
+/// Floats of arbitrary 32 bits.
 fn seen(bits: u32) -> [f32; LANES] {
     let bytes = bits.to_le_bytes();
     std::array::from_fn(|lane| bytes.get(lane).copied().map_or(0.0, f32::from))
 }
 
-/// Floats of any kind, NaN, infinities, zeros and subnormals among them.
+/// Floats of any kind, including NaN, infinities, zeros and subnormals.
 #[derive(Clone)]
 struct Floats([f32; LANES], [f32; LANES]);
 
@@ -109,8 +109,8 @@ impl Kernel for Widened {
     }
 }
 
-/// Weights of eight bits and as many rows of activations as a tile can have; each operation on
-/// bytes is seen through a dot product.
+/// Weights of eight bits, and as many rows of activations as a tile can have. Each operation on
+/// bytes is tested through a dot product.
 #[derive(Clone)]
 struct Dots {
     start: i32,
@@ -119,7 +119,7 @@ struct Dots {
 }
 
 impl Dots {
-    /// Both halves of the first `T` rows, each row's sum begun elsewhere.
+    /// Both halves of the first `T` rows, each with a different start value.
     #[inline(always)]
     fn rows<I: Isa, const T: usize, const WIDE: bool>(
         &self,
@@ -184,7 +184,7 @@ impl Kernel for Dots {
     }
 }
 
-/// Sixteen times 32 bits, every part of them.
+/// Operations on all parts of sixteen lanes of 32 bits.
 #[derive(Clone)]
 struct Bits([u8; 4 * LANES]);
 
@@ -197,7 +197,7 @@ impl Kernel for Bits {
             for mask in [1, 3, 15, 255, u32::MAX] {
                 results.push(stored(isa, isa.to_floats(isa.bits(&self.0, by, mask))));
             }
-            // As many bits as sixteen of can be added without overflow.
+            // So few bits that sixteen values can be added without overflow.
             let sum = isa.sum_i32(isa.bits(&self.0, by, u32::MAX >> 5));
             results.push(seen(sum.cast_unsigned()));
         }

@@ -1,12 +1,12 @@
 //! Instruction sets: sixteen float lanes, one trait, one implementation per instruction set.
 //!
-//! Every kernel is written once, generic over [`Isa`], with lanes that never mix except in the
-//! reductions, whose tree is fixed. All operations are IEEE operations of single precision with
-//! fused multiply-add. So a kernel's result is **the same to the bit on every instruction set**,
-//! and [`Scalar`] is the specification that the others are tested against by equality.
+//! Every kernel is written once, generic over [`Isa`]. Lanes never mix except in reductions, whose
+//! tree is fixed. All operations are IEEE operations in single precision with fused multiply-add.
+//! Therefore a kernel's result is **the same to the bit on every instruction set**, and [`Scalar`]
+//! is the specification that the others are tested against by equality.
 //!
-//! An implementation is a token that can only be had on a processor that has the instructions; that
-//! is why its methods are safe to call.
+//! An implementation is a token that exists only on a processor that has the instructions, which is
+//! why its methods are safe to call.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -27,10 +27,10 @@ pub(crate) const LANES: usize = 16;
 
 /// Sixteen float lanes and what kernels do with them.
 ///
-/// Methods are `inline(always)`: they must end up inside a function compiled for the instruction
-/// set, which is what [`dispatch`] enters. The same goes for everything that kernels call, so they
-/// take traits with `inline(always)` methods where closures would read better: a closure may be
-/// left out of line, and is then compiled without the instruction set, many times slower.
+/// Methods are `inline(always)`, because they must end up inside a function that is compiled for
+/// the instruction set, which [`dispatch`] calls. The same holds for everything that kernels call.
+/// Kernels therefore take traits with `inline(always)` methods where closures would read better: a
+/// closure that is not inlined is compiled without the instruction set, and is many times slower.
 pub(crate) trait Isa: Copy + Send + Sync {
     /// Sixteen floats.
     type F: Copy;
@@ -39,7 +39,7 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// Sixteen times four bytes.
     type B: Copy;
 
-    /// Asks for the cache line of `at` ahead of its use. Changes nothing but time.
+    /// Prefetches the cache line of `at`. It has no effect on results.
     #[inline(always)]
     fn prefetch<T>(self, at: &T) {
         let _ = at;
@@ -59,7 +59,7 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a·b + c`, rounded once.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The larger; `b` where either is NaN.
+    /// The larger value; `b` if either is NaN.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// `2^n` for integral `n` in -126..=127.
@@ -69,10 +69,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn store_bytes(self, v: Self::B, to: &mut [u8; 4 * LANES]);
     fn and_bytes(self, a: Self::B, mask: u8) -> Self::B;
     fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
-    /// Each lane's 32 bits moved `by` bits up (to the left); what crosses into the next byte must
+    /// Each lane's 32 bits shifted up (left) by `by`. Bits that would cross into the next byte must
     /// have been masked.
     fn shift_up(self, a: Self::B, by: u32) -> Self::B;
-    /// As [`Isa::shift_up`], down.
+    /// As [`Isa::shift_up`], but shifted down.
     fn shift_down(self, a: Self::B, by: u32) -> Self::B;
     /// `acc[t] + Σ_v Σ_j w[v][4·lane + j] · x[t][16·half + 4·v + j]` for each of the `T` rows.
     /// Exact for weights up to 127, or up to 255 if `WIDE`, unless an `x` is -128.
@@ -83,13 +83,13 @@ pub(crate) trait Isa: Copy + Send + Sync {
         x: &[[i8; 2 * LANES]; T],
         half: usize,
     ) -> [Self::I; T];
-    /// `acc + Σ_j w[4·lane + j] · x[j]`, exact as [`Isa::dot_rows`] is.
+    /// `acc + Σ_j w[4·lane + j] · x[j]`, exact under the conditions of [`Isa::dot_rows`].
     fn dot_one<const WIDE: bool>(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
-    /// Each lane's 32 bits, moved `by` bits down and masked.
+    /// Each lane's 32 bits, shifted down by `by` and masked.
     fn bits(self, from: &[u8; 4 * LANES], by: u32, mask: u32) -> Self::I;
-    /// `acc + w[2·lane + 1] · x[1] + w[2·lane] · x[0]` of brain floats, added in this order,
-    /// rounded to nearest after each; subnormal inputs and results count as zero. That is what
-    /// AVX-512's `vdpbf16ps` does.
+    /// `acc + w[2·lane + 1] · x[1] + w[2·lane] · x[0]` of brain floats, added in this order and
+    /// rounded to nearest after each addition. Subnormal inputs and results count as zero, as in
+    /// AVX-512's `vdpbf16ps`.
     fn dot_bf16(self, acc: Self::F, w: Self::B, x: [u16; 2]) -> Self::F;
     fn splat_i32(self, x: i32) -> Self::I;
     fn widen_i8(self, from: &[i8; LANES]) -> Self::I;
@@ -99,9 +99,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn to_floats(self, a: Self::I) -> Self::F;
     /// The sum of the lanes.
     fn sum_i32(self, a: Self::I) -> i32;
-    /// The largest magnitude of each four neighbouring lanes, as bits: NaN is larger than infinity.
+    /// The largest magnitude of each four neighbouring lanes, as bits, where NaN is larger than
+    /// infinity.
     fn largest_of_fours(self, a: Self::F) -> [u32; 4];
-    /// Rounds to the nearest integers, of two the even one. Lanes must lie within ±127.
+    /// Rounds to the nearest integers, ties to even. Lanes must be within ±127.
     fn round_i8(self, v: Self::F, to: &mut [i8; LANES]);
 
     /// The sum of the lanes as a balanced tree: lane i + lane i+8, then +4, +2, +1.
@@ -124,12 +125,12 @@ pub(crate) trait Kernel {
     fn run<I: Isa>(self, isa: I) -> Self::Output;
 }
 
-/// `MULTIGRAFT_ISA` names an instruction set that this processor does not have, or none at all.
+/// `MULTIGRAFT_ISA` names an instruction set that this processor lacks or that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("MULTIGRAFT_ISA is `{0}`, but this processor has {list}", list = InstructionSet::available().iter().map(|set| set.name()).collect::<Vec<_>>().join(", "))]
 pub struct UnavailableSet(pub String);
 
-/// The instruction sets that this processor has, best last.
+/// The instruction sets that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstructionSet {
     /// Portable code; the specification.
@@ -145,7 +146,7 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// Every set that this processor can run, [`InstructionSet::Scalar`] first.
+    /// The sets that this processor can run, from [`InstructionSet::Scalar`] to the best.
     pub fn available() -> Vec<Self> {
         #[cfg(target_arch = "x86_64")]
         let vector = [
@@ -164,8 +165,8 @@ impl InstructionSet {
 
     /// The set that kernels use in this process: the best available, or the one that the
     /// environment variable `MULTIGRAFT_ISA` (`scalar`, `avx2`, `avxvnni`, `avx512`, `neon`) names.
-    /// Read once. A name that the processor does not have is as none here; programs refuse it at
-    /// their start by [`InstructionSet::check`].
+    /// Read once. A name that this processor lacks is ignored here; programs refuse it when they
+    /// start, by [`InstructionSet::check`].
     pub fn current() -> Self {
         static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
         *CURRENT.get_or_init(|| {
@@ -175,10 +176,10 @@ impl InstructionSet {
         })
     }
 
-    /// Whether `MULTIGRAFT_ISA`, if it is set, names a set of this processor.
+    /// Checks that `MULTIGRAFT_ISA`, if it is set, names a set of this processor.
     ///
     /// # Errors
-    /// If it does not; the error names those that it could.
+    /// If it does not; the error lists the sets of this processor.
     pub fn check() -> Result<(), UnavailableSet> {
         Self::wanted().map(|_| ())
     }
@@ -193,7 +194,7 @@ impl InstructionSet {
         named.map(Some).ok_or(UnavailableSet(name))
     }
 
-    /// The name as `MULTIGRAFT_ISA` takes it.
+    /// Its name in `MULTIGRAFT_ISA`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -247,7 +248,7 @@ pub(crate) fn dispatch_on<K: Kernel>(set: InstructionSet, kernel: K) -> K::Outpu
     }
 }
 
-/// `e^x`, to about one unit in the last place; 0 below -87, capped at `e^88`.
+/// `e^x` to about one unit in the last place; 0 below -87, capped at `e^88`.
 ///
 /// Cephes' range reduction: `x = n·ln 2 + r`, a polynomial of degree 6 in r, times `2^n`.
 #[inline(always)]

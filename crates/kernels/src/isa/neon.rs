@@ -56,8 +56,8 @@ type Ints = [int32x4_t; 4];
 /// Four registers of sixteen bytes.
 type Bytes = [uint8x16_t; 4];
 
-/// An array of four, `$q` a constant in each element: intrinsics take lanes as constants, and an
-/// array that is built in a loop may lie in memory.
+/// An array of four, with `$q` a constant in each element: intrinsics take lanes as constants, and
+/// an array that is built in a loop may be in memory.
 macro_rules! four {
     ($q:ident => $element:expr) => {
         [
@@ -107,7 +107,7 @@ fn load_s8(from: &[i8; LANES]) -> int8x16_t {
     unsafe { vld1q_s8(from.as_ptr()) }
 }
 
-/// Subnormals as zeros.
+/// Replaces subnormals with zeros.
 #[inline]
 #[target_feature(enable = "neon")]
 fn flush(v: float32x4_t) -> float32x4_t {
@@ -142,7 +142,7 @@ fn dot_pairs<const V: i32>(sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x
     vpadalq_s16(sum, pairs)
 }
 
-// The compiler's names for the two instructions below are unstable: rust-lang/rust 117224 and
+// The compiler's intrinsics for the two instructions below are unstable: rust-lang/rust 117224 and
 // 117223.
 
 /// `sum + Σ_j w[4·lane + j] · x[4·V + j]`.
@@ -182,11 +182,12 @@ fn usdot<const V: i32>(mut sum: int32x4_t, w: uint8x16_t, x: int8x16_t) -> int32
 }
 
 impl<const DOTPROD: bool, const I8MM: bool> Neon<DOTPROD, I8MM> {
-    /// Whether unsigned weights must be made signed: no instruction takes them as they are.
+    /// Whether unsigned weights must be converted to signed, because no instruction multiplies
+    /// them.
     const SHIFTS_WIDE: bool = !I8MM;
 
-    /// `acc + Σ_j w[4·lane + j] · x[4·V + j]`; of signed bytes within ±127, or -128 where no `x`
-    /// is, or of unsigned ones if `WIDE` and there is an instruction for them.
+    /// `acc + Σ_j w[4·lane + j] · x[4·V + j]`. The weights are signed bytes within ±127 (-128 if no
+    /// `x` is), or unsigned bytes if `WIDE` and there is an instruction for them.
     #[inline(always)]
     fn dot_quads<const V: i32, const WIDE: bool>(self, acc: Ints, w: Bytes, x: int8x16_t) -> Ints {
         if WIDE && !Self::SHIFTS_WIDE {
@@ -200,9 +201,9 @@ impl<const DOTPROD: bool, const I8MM: bool> Neon<DOTPROD, I8MM> {
         }
     }
 
-    /// [`Isa::dot_rows`] for the `R` rows, one or two, that fit into registers beside the weights:
-    /// sixteen registers of weights, `4·R` of sums and `R` of activations leave some of 32 for what
-    /// is between. The rows take turns, so that a product does not wait for the one before it.
+    /// [`Isa::dot_rows`] for `R` rows, one or two, which fit into registers beside the weights:
+    /// sixteen registers of weights, `4·R` of sums and `R` of activations leave some of the 32 for
+    /// temporary values. The rows alternate, so that a product does not wait for the previous one.
     #[inline(always)]
     fn dot_few<const R: usize, const WIDE: bool>(
         self,
@@ -244,10 +245,9 @@ impl<const DOTPROD: bool, const I8MM: bool> Isa for Neon<DOTPROD, I8MM> {
 
     #[inline(always)]
     fn prefetch<T>(self, at: &T) {
-        // Assembly, for the compiler's own name for the instruction is unstable: rust-lang/rust
-        // 117217.
-        // SAFETY: it asks for a line and changes neither memory nor registers; no address makes it
-        // fail.
+        // Assembly, because the compiler's intrinsic for the instruction is unstable:
+        // rust-lang/rust 117217. SAFETY: it prefetches a line and changes neither memory nor
+        // registers; no address makes it fail.
         unsafe {
             std::arch::asm!(
                 "prfm pldl1keep, [{at}]",

@@ -9,7 +9,7 @@ use super::{Isa, Kernel, LANES};
 pub(crate) struct Scalar;
 
 impl Scalar {
-    /// Runs a kernel. Where the processor has it, hardware FMA stands in for the library call: same
+    /// Runs a kernel. If the processor has FMA, it replaces the library call, with the same
     /// results.
     #[cfg_attr(
         target_arch = "x86_64",
@@ -42,7 +42,7 @@ fn four(bytes: &[u8; 4 * LANES], lane: usize) -> [u8; 4] {
     std::array::from_fn(|j| bytes[4 * lane + j])
 }
 
-/// Subnormals as zeros, the sign kept.
+/// Replaces subnormals with zeros of the same sign.
 #[inline(always)]
 fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0f32.copysign(x) } else { x }

@@ -1,9 +1,9 @@
 //! Low-rank updates for the rows of many adapters at once: shrink `h = s·A·x`, expand `y += B·h`
 //! (the SGMV of Punica, Chen et al. 2023, arXiv 2310.18547).
 //!
-//! Rows of a step are ordered so that each adapter's are neighbours, a *segment*. Work is split by
-//! segment and by columns; ranks are the adapters' own, none is padded to the largest, but A is
-//! kept in fours of ranks. A row's sums are taken in an order that depends on its adapter alone.
+//! The rows of one adapter are neighbours in a step; together they are a *segment*. Work is split
+//! by segment and by columns. Ranks are not padded to the largest of the step, but A is stored in
+//! groups of four ranks. The order of a row's sums depends on its adapter alone.
 
 mod shrink;
 
@@ -14,20 +14,21 @@ use crate::scaled::ScaledInt8;
 use crate::shared::SharedRows;
 use shrink::{RANKS, ROWS, Shrink, ShrinkTile};
 
-/// How adapter weights are kept.
+/// How adapter weights are stored in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoraDtype {
     /// 32-bit floats.
     F32,
-    /// Brain floats: half the memory, the precision most adapters are trained in.
+    /// Brain floats: half the memory of float32, at the precision that most adapters are trained
+    /// in.
     Bf16,
-    /// Eight-bit integers with a scale for every sixteen: 56 % of brain floats' memory. Updates of
-    /// Gaussian A and B are 0.7 % off, as root mean square.
+    /// Eight-bit integers with a scale for every sixteen weights: 56 % of the memory of brain
+    /// floats. Updates of Gaussian A and B are 0.7 % off (root mean square).
     Int8,
 }
 
 impl LoraDtype {
-    /// What sixteen numbers take.
+    /// Memory of sixteen weights, in bytes.
     pub(crate) fn lanes_bytes(self) -> usize {
         match self {
             Self::F32 => size_of::<[f32; LANES]>(),
@@ -58,8 +59,8 @@ impl PackedLora {
         Self::stacked(a, b, vec![scaling; rank], dtype)
     }
 
-    /// Packs a sum of updates that are stacked into one: each rank has its own of the `scalings`,
-    /// `[rank]`.
+    /// Packs a sum of updates that are stacked into one: each rank has its own scaling in
+    /// `scalings`, `[rank]`.
     ///
     /// # Panics
     /// If the lengths do not fit.
@@ -84,7 +85,7 @@ impl PackedLora {
         }
     }
 
-    /// Memory that an update takes once it is packed, in bytes.
+    /// Memory of an update once it is packed, in bytes.
     pub fn size(rank: usize, inp: usize, out: usize, dtype: LoraDtype) -> usize {
         Shrink::size(rank, inp, dtype) + PackedMatrix::float_size(out, rank, dtype)
     }
@@ -99,25 +100,24 @@ impl PackedLora {
         self.b.bytes() + self.a.bytes()
     }
 
-    /// A and B as they lie in memory: what an update reads.
+    /// The packed A and B as bytes, for prefetching.
     pub fn memory(&self) -> [&[u8]; 2] {
         [self.a.memory(), self.b.memory()]
     }
 }
 
-/// A run of rows under one adapter, and that adapter's update of the map at hand.
+/// Neighbouring rows of one adapter, and the adapter's update of a linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct LoraSegment<'a> {
-    /// First row.
+    /// The first row.
     pub start: usize,
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
     /// The update.
     pub lora: &'a PackedLora,
     /// Columns of the output where the map's outputs begin.
     pub at: usize,
-    /// What these rows multiply the update by, beside its own scaling; with 1 the bits are those of
-    /// the update as it is.
+    /// Factor of the update for these rows, besides its own scaling. 1 does not change a bit.
     pub scale: f32,
 }
 
@@ -139,7 +139,7 @@ pub fn add_lora(
     if segments.is_empty() {
         return;
     }
-    // Where each segment's shrunk rows begin, and its tasks.
+    // The start of each segment's shrunk rows, and its tasks.
     let mut starts = Vec::with_capacity(segments.len());
     let mut tasks = Vec::with_capacity(segments.len());
     let (mut len, mut count) = (0, 0);
@@ -166,7 +166,7 @@ pub fn add_lora(
             (task - tasks[s]) / row_tiles(rows),
             (task - tasks[s]) % row_tiles(rows),
         );
-        // Fours first, then the rest one by one.
+        // Rows in fours first, then the rest one by one.
         let (first, height) = match tile < rows / ROWS {
             true => (tile * ROWS, ROWS),
             false => (rows / ROWS * ROWS + tile - rows / ROWS, 1),
@@ -215,7 +215,7 @@ pub fn add_lora(
     });
 }
 
-/// Tiles of a segment's rows in shrinking.
+/// Number of row tiles of a segment when it is shrunk.
 fn row_tiles(rows: usize) -> usize {
     rows / ROWS + rows % ROWS
 }
@@ -229,7 +229,7 @@ mod tests {
 
     const DTYPES: [LoraDtype; 3] = [LoraDtype::F32, LoraDtype::Bf16, LoraDtype::Int8];
 
-    /// A `[rank, in]` as it is kept.
+    /// Stores A, `[rank, in]`, in this type.
     fn kept_a(a: &[f32], inp: usize, dtype: LoraDtype) -> Vec<f32> {
         match dtype {
             LoraDtype::F32 => a.to_vec(),
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// B `[out, rank]` as it is kept.
+    /// Stores B, `[out, rank]`, in this type.
     fn kept_b(lora: &PackedLora) -> Vec<f32> {
         let mut b = vec![0.0; lora.b.out() * lora.rank];
         for (o, row) in b.chunks_exact_mut(lora.rank).enumerate() {
@@ -299,7 +299,7 @@ mod tests {
                         prop_assert!((value - want).abs() < 1e-4 * (1.0 + want.abs()), "{value} for {want}");
                     }
                     prop_assert_eq!(&got[row * stride..row * stride + 2], &[1.0, 1.0]);
-                    // Alone, the row gives the same bits.
+                    // The row alone gives the same bits.
                     let alone = LoraSegment { start: 0, rows: 1, ..*segment };
                     let mut single = vec![1.0; stride];
                     add_lora(&Pool::new(1), &[alone], &x[row * inp..][..inp], &mut single, stride, &mut Vec::new());
@@ -323,8 +323,7 @@ mod tests {
             .collect()
     }
 
-    /// How far updates are off, as root mean square over that of the exact ones: what the
-    /// documentation promises.
+    /// The root mean square error of updates, relative to that of the exact ones, is as documented.
     #[test]
     fn eight_bits_are_within_a_hundredth_and_take_nine_sixteenths() {
         for (rank, inp, out) in [(1, 576, 192), (8, 576, 576), (16, 1536, 576), (64, 2048, 2048)] {

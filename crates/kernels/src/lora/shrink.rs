@@ -10,15 +10,14 @@ use crate::isa::{Isa, Kernel, LANES};
 use crate::scaled::ScaledInt8;
 use crate::shared::SharedRows;
 
-/// Ranks that are computed side by side: as many sums as it takes to hide a multiplication's
-/// latency.
+/// Ranks that are computed in parallel: as many sums as hide the latency of a multiplication.
 pub(super) const RANKS: usize = 4;
 
 /// Rows that share each load of A.
 pub(super) const ROWS: usize = 4;
 
-/// A `[rank, in]`, as `[ceil(rank / 4), ceil(in / 16), 4 ranks, 16 inputs]`, zeros where there is
-/// none: one stream from memory for four ranks.
+/// A `[rank, in]`, stored as `[ceil(rank / 4), ceil(in / 16), 4 ranks, 16 inputs]` and padded with
+/// zeros, so that four ranks are one stream from memory.
 #[derive(Debug)]
 pub(super) enum Shrink {
     F32(Vec<[[f32; LANES]; RANKS]>),
@@ -35,7 +34,7 @@ impl Shrink {
         }
     }
 
-    /// What [`Shrink::new`] takes, in bytes.
+    /// Memory of the matrix, in bytes.
     pub(super) fn size(rank: usize, inp: usize, dtype: LoraDtype) -> usize {
         rank.next_multiple_of(RANKS) * inp.div_ceil(LANES) * dtype.lanes_bytes()
     }
@@ -48,7 +47,7 @@ impl Shrink {
         }
     }
 
-    /// As it lies in memory.
+    /// The stored matrix as bytes.
     pub(super) fn memory(&self) -> &[u8] {
         match self {
             Self::F32(a) => bytemuck::cast_slice(a),
@@ -58,7 +57,7 @@ impl Shrink {
     }
 }
 
-/// `stored` turns sixteen inputs of a rank into what is kept of them.
+/// Arranges A; `stored` converts sixteen inputs of a rank to the stored type.
 fn packed<S: Copy>(a: &[f32], inp: usize, stored: impl Fn(&[f32; LANES]) -> S) -> Vec<[S; RANKS]> {
     let chunks = inp.div_ceil(LANES);
     let ranks = a.len() / inp;
@@ -73,22 +72,22 @@ fn packed<S: Copy>(a: &[f32], inp: usize, stored: impl Fn(&[f32; LANES]) -> S) -
     packed
 }
 
-/// Four ranks of one to four rows.
+/// Computes four ranks of one to four rows.
 pub(super) struct ShrinkTile<'a> {
     pub(super) a: &'a Shrink,
-    /// Which four ranks.
+    /// Index of the group of four ranks.
     pub(super) group: usize,
     /// `[rows, in]`, [`ROWS`] rows or one.
     pub(super) x: &'a [f32],
     pub(super) inp: usize,
     /// `[rank]`
     pub(super) scalings: &'a [f32],
-    /// What they are multiplied by.
+    /// Factor of the results.
     pub(super) scale: f32,
     pub(super) rank: usize,
-    /// All segments' results in one row.
+    /// The results of all segments, in one row.
     pub(super) to: SharedRows<'a>,
-    /// Where those of these rows begin, `[rows, rank]`.
+    /// The start of the results of these rows, `[rows, rank]`.
     pub(super) at: usize,
 }
 
@@ -162,7 +161,7 @@ fn add_products<I: Isa, S: Stored, const T: usize>(
     }
 }
 
-/// How sixteen weights of A become floats.
+/// Converts sixteen stored weights of A to floats.
 trait Stored {
     type Lanes;
     fn load<I: Isa>(isa: I, lanes: &Self::Lanes) -> I::F;

@@ -1,7 +1,7 @@
 //! Peak loops for aarch64: enough independent sums to hide the latency of the multiply-add,
 //! everything in registers.
 //!
-//! Memory is read by plain code, whose loads are as wide as there are.
+//! Plain code reads memory, because its loads are the widest that the processor has.
 
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 use super::Kind;
 
-/// Independent sums of a loop. A multiply-add takes four cycles and up to four start per cycle;
-/// with the operands, there are registers for these and more.
+/// Independent sums of a loop. A multiply-add takes four cycles, and up to four start per cycle;
+/// there are enough registers for these sums and the operands.
 const SUMS: usize = 24;
 
 pub(super) fn int8() -> Option<Kind> {
@@ -39,7 +39,8 @@ pub(super) fn f32() -> Option<Kind> {
     })
 }
 
-/// Operations of so many loop bodies, each one multiply-add of `lanes` products into every sum.
+/// Operations of `rounds` loop bodies, each of which is one multiply-add of `lanes` products per
+/// sum.
 fn operations(bodies: usize, lanes: usize) -> f64 {
     (bodies * SUMS * lanes * 2) as f64
 }

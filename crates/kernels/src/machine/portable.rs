@@ -1,11 +1,10 @@
-//! Stand-ins for instructions that a processor, or this crate, does not know: what the compiler
-//! makes of plain code.
+//! Loops of plain code, for processors whose instructions this crate does not use.
 
 use std::hint::black_box;
 
 use super::Kind;
 
-/// Numbers of an operand: both fit the first-level cache.
+/// Length of an operand: both operands fit into the first-level cache.
 const LENGTH: usize = 2048;
 /// Independent sums, enough for the compiler to fill its vectors.
 const SUMS: usize = 64;
@@ -20,7 +19,8 @@ pub(super) const F32: Kind = Kind {
     run: f32,
 };
 
-/// All numbers, exclusively or-ed: in any order, so the compiler may use its vectors.
+/// The exclusive or of all numbers, whose order does not matter, so that the compiler may
+/// vectorise.
 pub(super) fn read(numbers: &[u64]) -> u64 {
     numbers.iter().fold(0, |sum, number| sum ^ number)
 }
@@ -56,7 +56,7 @@ fn f32(bodies: usize) -> f64 {
     (bodies * SUMS * 2) as f64
 }
 
-/// Fused where that is one instruction; elsewhere it would be a call.
+/// A fused multiply-add where that is one instruction; elsewhere it would be a function call.
 #[inline(always)]
 fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {

@@ -7,11 +7,11 @@ use std::hint::black_box;
 
 use super::{Kind, Reader};
 
-/// Independent sums of a loop. A multiply-add takes four or five cycles and two start per cycle, so
-/// ten would do; with the operands, AVX2's sixteen registers have no room for more.
+/// Independent sums of a loop. A multiply-add takes four or five cycles, and two start per cycle,
+/// so ten would suffice; AVX2's sixteen registers hold no more beside the operands.
 const SUMS: usize = 12;
 
-/// The widest loads there are.
+/// Reads with the widest loads of the processor.
 pub(super) fn reader() -> Option<Reader> {
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has AVX-512 F.
@@ -74,7 +74,8 @@ pub(super) fn f32() -> Option<Kind> {
     }
 }
 
-/// Operations of so many loop bodies, each one multiply-add of `lanes` products into every sum.
+/// Operations of `rounds` loop bodies, each of which is one multiply-add of `lanes` products per
+/// sum.
 fn operations(bodies: usize, lanes: usize) -> f64 {
     (bodies * SUMS * lanes * 2) as f64
 }
@@ -220,7 +221,7 @@ mod tests {
     fn readers_read_everything() {
         let numbers: Vec<u64> = (0..100).map(|bit| 1 << (bit % 64)).collect();
         if let Some(read) = reader() {
-            // A number at any place changes the result.
+            // A change of any number changes the result.
             for place in 0..numbers.len() {
                 let mut changed = vec![0; numbers.len()];
                 changed[place] = u64::MAX;

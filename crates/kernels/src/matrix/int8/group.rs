@@ -1,5 +1,4 @@
-//! What a group of weights adds to the sums of a tile: exact integer sums, and the scales that they
-//! are worth.
+//! The products of a group of weights with a tile: exact integer sums, multiplied by their scales.
 
 use super::packed::{Packed, Room, Whole};
 use super::rows::{OVER_SHIFT, Tile};
@@ -7,12 +6,12 @@ use crate::isa::Isa;
 
 /// Sixteen outputs × 32 inputs, ready to be multiplied.
 pub(in crate::matrix) trait Group<I: Isa> {
-    /// `sums[t] += Σ_i w[i] · x[t][i]` for each row of a tile and each output. What has one scale
-    /// is summed exactly.
+    /// `sums[t] += Σ_i w[i] · x[t][i]` for each row of a tile and each output. Products with the
+    /// same scale are summed exactly.
     fn add_to<const T: usize>(&self, isa: I, sums: &mut [I::F; T], x: &Tile<T>);
 }
 
-/// `start` and the exact sums of products with what a half's inputs have over eight bits.
+/// `start` plus the exact sums of products with the parts of a half's inputs beyond eight bits.
 #[inline(always)]
 fn dot_over<I: Isa, const T: usize, const WIDE: bool>(
     isa: I,
@@ -46,7 +45,7 @@ fn dot<I: Isa, Q: Packed<I>, const T: usize, const ZERO: i32, const WIDE: bool>(
     let mut sums = dot_over::<I, T, WIDE>(isa, sums, whole, x, 1);
     each_row!(T, |T_| sums[T_] = isa.shift_up_i32(sums[T_], OVER_SHIFT));
     if T < 4 {
-        // One chain of products would be as slow as its latency.
+        // Two chains, because a single chain of products is bound by latency.
         let zeros = [isa.splat_i32(0); T];
         let low = isa.dot_rows::<T, WIDE>(zeros, q.half(isa, 0), &x.q, 0);
         let high = isa.dot_rows::<T, WIDE>(zeros, q.half(isa, 1), &x.q, 1);

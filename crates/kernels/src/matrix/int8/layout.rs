@@ -1,7 +1,8 @@
-//! The packed layouts: what one *block* of a panel holds for each storage type.
+//! The packed layouts: the contents of one *block* of a panel for each storage type.
 //!
-//! A block covers sixteen outputs × one or eight *groups* of 32 inputs. Sizes are those of the file
-//! but for Q4_K and Q5_K, whose six-bit scales and minima take a byte each (+0.125 bits a weight).
+//! A block covers sixteen outputs × one or eight *groups* of 32 inputs. Sizes equal those in the
+//! file, except for Q4_K and Q5_K, whose six-bit scales and minima take a byte each (+0.125 bits
+//! per weight).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,16 +19,16 @@ pub(in crate::matrix) type Bytes = [u8; LANES];
 pub(in crate::matrix) trait Block: Pod + Send + Sync {
     const GROUPS: usize;
 
-    /// Unpacks group `g`. `inline(always)`, as is all that kernels call: code that is left out of
-    /// line is compiled without the instruction set.
+    /// Unpacks group `g`. `inline(always)`, like everything that kernels call: code that is not
+    /// inlined is compiled without the instruction set.
     fn group<I: Isa>(&self, isa: I, g: usize) -> impl Group<I>;
 
-    /// The weights of the block's input `i`, one for each output: what [`crate::BlockType::decode`]
-    /// gives.
+    /// The weights of the block's input `i`, one for each output, as [`crate::BlockType::decode`]
+    /// gives them.
     fn input<I: Isa>(&self, isa: I, i: usize) -> I::F;
 }
 
-/// Q8_0: `d·(q - 128)`, the file's values + 128.
+/// Q8_0: `d·(q - 128)`, where q is the file's value + 128.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(in crate::matrix) struct Q8 {
@@ -153,7 +154,7 @@ impl Block for Q5Min {
     }
 }
 
-/// What Q4_K and Q5_K have for eight groups: scales `d·s` and minima `-dmin·m`.
+/// Scales `d·s` and minima `-dmin·m` of eight groups of Q4_K or Q5_K.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(in crate::matrix) struct Scales {
@@ -174,7 +175,7 @@ impl Scales {
         }
     }
 
-    /// What the bits of one input of group `g` stand for.
+    /// The weights that the bits of one input of group `g` represent.
     #[inline(always)]
     fn input<I: Isa>(&self, isa: I, g: usize, q: I::F) -> I::F {
         let scale = isa.mul(isa.load_f16(&self.d), isa.load_u8(&self.s[g]));

@@ -1,7 +1,9 @@
-//! Rows × panels of quantised weights, activations quantised to eight bits too, and those that are
-//! large for their neighbours to more: integer dot products, a scale for each 32 inputs.
+//! Products of rows and panels of quantised weights, as integer dot products with a scale for each
+//! 32 inputs. Activations are quantised to eight bits too, and those that are large compared to
+//! their neighbours to more bits.
 
-/// Does `$body` for row `$t` of a tile, a constant in each: in a loop the sums would lie in memory.
+/// Repeats `$body` for each row of a tile, with `$t` a constant: in a loop the sums would be kept
+/// in memory.
 macro_rules! each_row {
     ($tile:expr, |$t:ident| $body:expr) => {
         each_row!($tile, $t, $body, 0, 1, 2, 3, 4, 5, 6, 7)

@@ -1,7 +1,8 @@
-//! How the bits of a group's weights lie, and how they are unpacked.
+//! The packed bits of a group's weights, and unpacking them.
 //!
-//! A vector holds four neighbouring inputs of each of sixteen outputs, an output to a 32-bit lane:
-//! the form that integer dot products take. A group, 32 inputs, is two halves of four vectors.
+//! A vector holds four neighbouring inputs of each of sixteen outputs, with an output in each
+//! 32-bit lane, as integer dot products need it. A group of 32 inputs is two halves of four
+//! vectors.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,8 +11,8 @@ use crate::isa::{Isa, LANES};
 /// Four bytes per output.
 pub(super) type Vector = [u8; 4 * LANES];
 
-/// An array of four, `$v` a constant in each element: built in a loop it would lie in memory and
-/// not in registers.
+/// An array of four, with `$v` a constant in each element. Built in a loop, the array would be in
+/// memory instead of registers.
 macro_rules! four {
     ($v:ident => $element:expr) => {
         [
@@ -40,7 +41,7 @@ pub(super) trait Packed<I: Isa>: Copy {
     /// A half's four vectors.
     fn half(self, isa: I, half: usize) -> [I::B; 4];
 
-    /// All vectors in memory, where one can be chosen: where they lie, or in `room`.
+    /// All vectors in memory, so that one can be indexed: where they are stored, or in `room`.
     #[inline(always)]
     fn in_memory<'a>(self, isa: I, room: &'a mut Room) -> &'a Whole
     where
@@ -55,8 +56,8 @@ pub(super) trait Packed<I: Isa>: Copy {
     }
 }
 
-/// Room for a group's vectors. Each is a cache line: one that lay across two would take twice the
-/// time to store.
+/// Memory for a group's vectors. Each is aligned to a cache line, because a store across two lines
+/// takes twice the time.
 #[repr(align(64))]
 pub(super) struct Room(Whole);
 
@@ -73,7 +74,7 @@ impl Room {
 pub(in crate::matrix) struct Whole(pub(super) [[Vector; 4]; 2]);
 
 impl Whole {
-    /// Those of input `i` alone.
+    /// The bits of input `i` alone.
     #[inline(always)]
     pub(super) fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
         isa.to_floats(isa.bits(&self.0[i / 16][i % 16 / 4], 8 * (i as u32 % 4), 255))
@@ -105,7 +106,7 @@ impl<I: Isa> Packed<I> for &Whole {
 pub(in crate::matrix) struct Nibbles([Vector; 4]);
 
 impl Nibbles {
-    /// Those of input `i` alone.
+    /// The bits of input `i` alone.
     #[inline(always)]
     pub(super) fn input<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let at = 8 * (i % 4) + 4 * (i / 16);
@@ -133,7 +134,7 @@ impl<I: Isa> Packed<I> for &Nibbles {
 pub(in crate::matrix) struct Bits(Vector);
 
 impl Bits {
-    /// That of input `i` alone, above the low ones.
+    /// The bit of input `i` alone, shifted above the low bits.
     #[inline(always)]
     pub(super) fn input<I: Isa>(&self, isa: I, i: usize, low: I::F) -> I::F {
         let at = 8 * (i % 4) + i / 4;
@@ -146,7 +147,7 @@ impl Bits {
     }
 }
 
-/// A fifth bit above the low ones.
+/// Four low bits and a fifth bit.
 impl<I: Isa> Packed<I> for (&Nibbles, &Bits) {
     #[inline(always)]
     fn half(self, isa: I, half: usize) -> [I::B; 4] {
@@ -166,7 +167,7 @@ impl<I: Isa> Packed<I> for (&Nibbles, &Bits) {
 pub(in crate::matrix) struct Crumbs([Vector; 2]);
 
 impl Crumbs {
-    /// Those of input `i` alone, above the low ones.
+    /// The bits of input `i` alone, shifted above the low bits.
     #[inline(always)]
     pub(super) fn input<I: Isa>(&self, isa: I, i: usize, low: I::F) -> I::F {
         let at = 8 * (i % 4) + 2 * (i % 16 / 4);
@@ -179,7 +180,7 @@ impl Crumbs {
     }
 }
 
-/// A fifth and a sixth bit above the low ones.
+/// Four low bits, a fifth and a sixth bit.
 impl<I: Isa> Packed<I> for (&Nibbles, &Crumbs) {
     #[inline(always)]
     fn half(self, isa: I, half: usize) -> [I::B; 4] {

@@ -1,4 +1,4 @@
-//! Tiles of rows × one panel.
+//! Products of tiles of rows and panels.
 
 use super::group::Group;
 use super::layout::Block;
@@ -8,20 +8,20 @@ use crate::matrix::panels::Stretch;
 use crate::matrix::prefetch::LINE;
 use crate::matrix::{Prefetch, Target};
 
-/// Rows that all panels are multiplied with before the next ones: so many stay in a core's
+/// Rows that are multiplied with all panels before the next rows: as many as stay in a core's
 /// second-level cache.
 const ROWS_IN_CACHE: usize = 128;
 
-/// Panels times all rows.
+/// The product of panels and all rows.
 ///
-/// A row's sum is that of its blocks in order. What has one scale within a block is summed as
-/// integers, exactly.
+/// A row's sum is taken over its blocks in order. Products with the same scale within a block are
+/// summed exactly, as integers.
 pub(in crate::matrix) struct Product<'a, B> {
     panels: Stretch<'a, B>,
     x: &'a Rows,
     to: Target<'a>,
     prefetch: Prefetch<'a>,
-    /// Lines of it to ask for with each group of weights.
+    /// Cache lines to prefetch with each group of weights.
     lines: usize,
 }
 
@@ -54,7 +54,7 @@ impl<B: Block> Kernel for Product<'_, B> {
             for (index, panel) in self.panels.iter() {
                 let (mut row, mut next) = (start, self.panels.after(index));
                 while row < end {
-                    let place = Place {
+                    let tile = TilePosition {
                         index,
                         panel,
                         next,
@@ -62,10 +62,10 @@ impl<B: Block> Kernel for Product<'_, B> {
                     };
                     let height = tile_rows(end - row);
                     match height {
-                        1 => self.tile::<I, 1>(isa, place),
-                        2 => self.tile::<I, 2>(isa, place),
-                        4 => self.tile::<I, 4>(isa, place),
-                        _ => self.tile::<I, TILE>(isa, place),
+                        1 => self.tile::<I, 1>(isa, tile),
+                        2 => self.tile::<I, 2>(isa, tile),
+                        4 => self.tile::<I, 4>(isa, tile),
+                        _ => self.tile::<I, TILE>(isa, tile),
                     }
                     row += height;
                     next = &[];
@@ -75,26 +75,26 @@ impl<B: Block> Kernel for Product<'_, B> {
     }
 }
 
-/// Where a tile lies.
+/// A tile of the product.
 #[derive(Clone, Copy)]
-struct Place<'a, B> {
+struct TilePosition<'a, B> {
     index: usize,
     panel: &'a [B],
-    /// The panel to ask for meanwhile; empty if it was.
+    /// The panel to prefetch meanwhile; empty if that was done.
     next: &'a [B],
     row: usize,
 }
 
 impl<B: Block> Product<'_, B> {
-    /// `T` rows at once: weights are unpacked once for all of them.
+    /// Computes `T` rows at once, for which the weights are unpacked once.
     #[inline(always)]
-    fn tile<I: Isa, const T: usize>(&mut self, isa: I, place: Place<'_, B>) {
-        let Place {
+    fn tile<I: Isa, const T: usize>(&mut self, isa: I, tile: TilePosition<'_, B>) {
+        let TilePosition {
             index,
             panel,
             next,
             row,
-        } = place;
+        } = tile;
         let x: &[Tile<T>] = self.x.tile(row);
         let mut sums = [isa.splat(0.0); T];
         for (b, (block, x)) in panel.iter().zip(x.chunks_exact(B::GROUPS)).enumerate() {
@@ -110,8 +110,8 @@ impl<B: Block> Product<'_, B> {
     }
 }
 
-/// Asks for group `g`'s share of a block's cache lines. The processor sees a panel coming by
-/// itself, but not in time: each page begins with misses.
+/// Prefetches group `g`'s share of a block's cache lines. The processor's own prefetcher follows a
+/// panel too late: each page begins with misses.
 #[inline(always)]
 fn ask_for<I: Isa, B: Block>(isa: I, block: &B, g: usize) {
     let bytes: &[u8] = bytemuck::bytes_of(block);

@@ -1,38 +1,38 @@
-//! Activations in eight bits, as precise as it takes.
+//! Quantising activations to eight bits, and to more where that is needed.
 //!
-//! Each 32 neighbouring inputs of a row are a block `scale · q`. That is what GGUF runtimes do
-//! (Q8_0: q in ±127, `scale` the largest size / 127), and alone it is too coarse: the rounding
-//! error of a block is proportional to its largest value, and in language models a few inputs are
-//! many times larger than their neighbours. So in each half of a block the four neighbouring inputs
-//! with the largest value may have q up to ±1,139, in a byte of multiples of eight beside that of
-//! all others. A scale is small enough when the *second* largest fours of both halves fit into
-//! eight bits. On SmolLM2 (Q4_1) the likeliest token agrees with exact arithmetic at more than 98
-//! positions in a hundred, where plain eight bits agree at 95 to 96; figures are in
-//! `docs/performance.md`.
+//! Each 32 neighbouring inputs of a row are a block `scale · q`, as in GGUF runtimes (Q8_0: q in
+//! ±127, `scale` the largest magnitude / 127). Alone this is too coarse: the rounding error of a
+//! block is proportional to its largest value, and in language models a few inputs are many times
+//! larger than their neighbours. Therefore in each half of a block the four neighbouring inputs
+//! with the largest value may have q up to ±1,139, with a second byte of multiples of eight. The
+//! scale is such that the *second* largest group of four of both halves fits into eight bits. On
+//! SmolLM2 (Q4_1) the likeliest token agrees with exact arithmetic at more than 98 % of positions,
+//! where plain eight bits agree at 95 to 96 %; the figures are in `docs/performance.md`.
 //!
-//! Two more integer products beside eight; how a row is rounded depends on the row alone.
+//! This costs two integer products in addition to eight. The rounding of a row depends on the row
+//! alone.
 
 use super::rows::{INPUTS, OVER_SHIFT, ROW_UNITS, Rows, TILE, Tile, Unit, tile_rows};
 use crate::isa::{Isa, Kernel, LANES, dispatch};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
-/// What `over` counts in.
+/// The unit of `over`.
 const STEP: f32 = (1 << OVER_SHIFT) as f32;
 
-/// Sizes up to which nothing is over: half a step less than what a byte holds, so that what is left
-/// of anything larger holds in one too.
+/// The largest magnitude with an `over` of 0: half a step less than a byte holds, so that the
+/// remainder of a larger value fits into a byte too.
 const WITHIN: f32 = 127.0 - STEP / 2.0;
 
-/// The largest size but for each half's largest four. Less than 127, so that no error of rounding
-/// takes it over.
+/// The largest magnitude outside each half's largest four. Less than 127, so that rounding cannot
+/// exceed a byte.
 const MOST: f32 = 126.0;
 
-/// The largest size of those.
+/// The largest magnitude within each half's largest four.
 const MOST_OVER: f32 = WITHIN + 127.0 * STEP;
 
-/// Adding and subtracting 1.5 · 2²³ rounds a float of small magnitude to an integer, of two to the
-/// even one.
+/// Adding and subtracting 1.5 · 2²³ rounds a float of small magnitude to the nearest integer, ties
+/// to even.
 const ROUND: f32 = 12_582_912.0;
 
 impl Rows {
@@ -92,11 +92,11 @@ impl<const T: usize> Kernel for QuantiseRows<'_, T> {
 /// Quantises a block, two halves, into row `t` of a tile.
 #[inline(always)]
 fn put<I: Isa, const T: usize>(isa: I, tile: &mut Tile<T>, t: usize, halves: [I::F; 2]) {
-    let low = Largest::of(isa.largest_of_fours(halves[0]));
-    let high = Largest::of(isa.largest_of_fours(halves[1]));
+    let low = Largest::new(isa.largest_of_fours(halves[0]));
+    let high = Largest::new(isa.largest_of_fours(halves[1]));
     let most = f32::from_bits(low.second.max(high.second)) / MOST;
     let most_over = f32::from_bits(low.first.max(high.first)) / MOST_OVER;
-    // By their bits, so that NaN is the largest: it shows in the block's scale.
+    // Compared as bits, so that NaN is the largest and shows in the block's scale.
     let scale = f32::from_bits(most.to_bits().max(most_over.to_bits()));
     let inverse = isa.splat(if scale > f32::MIN_POSITIVE {
         1.0 / scale
@@ -132,17 +132,16 @@ fn put<I: Isa, const T: usize>(isa: I, tile: &mut Tile<T>, t: usize, halves: [I:
 struct Largest {
     first: u32,
     second: u32,
-    /// Where the first is.
+    /// Index of the largest.
     at: usize,
 }
 
 impl Largest {
-    /// Each magnitude's place takes its last two bits: then the largest says where it is, and there
-    /// is no branch, which no processor could foresee.
-    #[inline(always)]
-    fn of(magnitudes: [u32; 4]) -> Self {
-        let placed = |place: usize| magnitudes[place] & !3 | place as u32;
-        let [a, b, c, d] = [placed(0), placed(1), placed(2), placed(3)];
+    /// Stores each magnitude's index in its last two bits, so that the largest carries its index. This
+    /// needs no branches, which would be unpredictable.
+    fn new(magnitudes: [u32; 4]) -> Self {
+        let tagged = |index: usize| magnitudes[index] & !3 | index as u32;
+        let [a, b, c, d] = [tagged(0), tagged(1), tagged(2), tagged(3)];
         let (left, right) = (a.max(b), c.max(d));
         let first = left.max(right);
         Self {
@@ -159,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    /// What a quantised row stands for.
+    /// The values that a quantised row represents.
     fn values(rows: &Rows) -> Vec<f32> {
         let tiles: &[Tile<1>] = rows.tile(0);
         let mut values = Vec::new();

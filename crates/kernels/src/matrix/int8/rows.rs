@@ -1,42 +1,42 @@
-//! Where quantised activations lie: in tiles of the rows that a product takes at once.
+//! Storage of quantised activations, in tiles of the rows that a product computes at once.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Inputs of a block.
+/// Inputs per block.
 pub(in crate::matrix) const INPUTS: usize = 32;
 
 /// Rows of the largest tile.
 pub(super) const TILE: usize = 8;
 
-/// What a unit of [`Tile::over`] stands for, as a power of two of [`Tile::q`]'s.
+/// A unit of [`Tile::over`] is `2^OVER_SHIFT` units of [`Tile::q`].
 pub(super) const OVER_SHIFT: u32 = 3;
 
-/// `T` rows × 32 inputs, `scale · (q + 8 · over)`. One address and constants reach all of it, and a
-/// tile's blocks are read in order.
+/// `T` rows × 32 inputs, `scale · (q + 8 · over)`. All parts are at constant offsets from one
+/// address, and a tile's blocks are read in order.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(in crate::matrix) struct Tile<const T: usize> {
     /// In ±127.
     pub(super) q: [[i8; INPUTS]; T],
-    /// In each half, what four neighbouring inputs have beyond `q`, in units of eight; all others
-    /// have nothing.
+    /// In each half, the excess of four neighbouring inputs over `q`, in units of eight; the excess
+    /// of all others is 0.
     pub(super) over: [[[i8; 4]; T]; 2],
-    /// Which four of each half, 0 to 3.
+    /// Index, 0 to 3, of these four inputs in each half.
     pub(super) over_at: [[u32; T]; 2],
     pub(super) scale: [f32; T],
     /// `scale · Σ (q + 8 · over)`
     pub(super) sum: [f32; T],
-    /// `-Σ (q + 8 · over)`: an eighth of what a weight's zero point of 8 takes off an integer dot
-    /// product.
+    /// `-Σ (q + 8 · over)`: an eighth of the correction of an integer dot product for a zero point
+    /// of 8.
     pub(super) minus_sum: [i32; T],
     /// The same over the first sixteen inputs.
     pub(super) minus_low_sum: [i32; T],
 }
 
-/// What a tile's storage is counted in.
+/// The unit of a tile's storage.
 pub(super) type Unit = [u32; 4];
 
-/// Units of one row's share of a tile.
+/// Units of storage per row of a tile.
 pub(super) const ROW_UNITS: usize = size_of::<Tile<1>>() / size_of::<Unit>();
 
 #[expect(unsafe_code, reason = "derives take no structures with constants")]
@@ -50,14 +50,13 @@ mod plain {
     unsafe impl<const T: usize> Pod for Tile<T> {}
 }
 
-/// Quantised rows, and which tiles they are in: as many of eight as there are, then of four, two
-/// and one.
+/// Quantised rows, in tiles of eight rows as far as possible, then of four, two and one.
 #[derive(Debug, Default)]
 pub(in crate::matrix) struct Rows {
     pub(super) rows: usize,
-    /// Blocks of a row.
+    /// Number of blocks of a row.
     pub(super) blocks: usize,
-    /// Tiles one after the other, each `[blocks]` of [`Tile`].
+    /// The tiles in order, each `[blocks]` of [`Tile`].
     pub(super) tiles: Vec<Unit>,
 }
 
@@ -70,7 +69,7 @@ impl Rows {
     }
 }
 
-/// Rows of the tile that begins when `left` rows are left.
+/// Number of rows of the next tile when `left` rows remain.
 #[inline(always)]
 pub(super) fn tile_rows(left: usize) -> usize {
     match left {
