@@ -14,7 +14,7 @@ mod self_test;
 mod source;
 
 pub use error::AdapterError;
-pub use parts::{ADAPTER_FILES, files_of};
+pub use parts::{ADAPTER_FILES, adapter_files_in};
 pub use registry::{
     ActivateError, AdapterLimits, AddedBy, Adding, Catalogue, CataloguedName, CataloguedVersion, ChangeError,
     Entry, IsBusy, Listed, ListedVersion, LoadError, Lookup, MergePart, OnLoad, OpenError, Outcome, Pack,

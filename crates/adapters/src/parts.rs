@@ -56,7 +56,7 @@ const fn template(index: usize) -> WantedFile {
 }
 
 /// The files that the registry reads of a folder.
-pub fn files_of(folder: &Path) -> Vec<PathBuf> {
+pub fn adapter_files_in(folder: &Path) -> Vec<PathBuf> {
     let named = [CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE]
         .into_iter()
         .chain(TEMPLATE_FILES)

@@ -1,14 +1,14 @@
-//! The base as an adapter sees it: which modules there are, and in which shapes.
+//! What an adapter's files are checked against: the modules of the base model and their shapes.
 
 use std::collections::HashMap;
 
 use multigraft_model::{Config, LinearId, Module, ModuleKind, Target};
 
-/// What a base model is called and made of. Made once, to check any number of adapters against.
+/// Name and modules of a base model. Built once and used for any number of adapters.
 #[derive(Clone, Debug)]
 pub struct BaseShape {
     modules: Vec<Module>,
-    /// [`module_key`] → position in `modules`.
+    /// [`module_key`] → index in `modules`.
     by_key: HashMap<String, usize>,
     tied: bool,
     hidden: usize,
@@ -17,17 +17,17 @@ pub struct BaseShape {
     gguf: Option<Gguf>,
 }
 
-/// The base as GGUF describes it.
+/// What GGUF knows about the base.
 #[derive(Clone, Debug)]
 struct Gguf {
     config: Config,
     architecture: &'static str,
-    /// GGUF's name of a weight → position of its module.
+    /// GGUF's name of a weight → index of its module.
     by_name: HashMap<String, usize>,
 }
 
 impl BaseShape {
-    /// The base that `config` describes.
+    /// The shape of the base that `config` describes.
     pub fn new(config: &Config) -> Self {
         let mut shape = Self::from_modules(config.modules(), config.tied_embeddings);
         let name =
@@ -40,7 +40,7 @@ impl BaseShape {
         shape
     }
 
-    /// A base of these modules; `tied` if the lm_head is the embedding table.
+    /// The shape of a base with these modules. `tied` says that the lm_head is the embedding table.
     pub fn from_modules(modules: Vec<Module>, tied: bool) -> Self {
         let key = |(i, module): (usize, &Module)| (module_key(&module.path).1.to_owned(), i);
         let layer = |module: &Module| match module.kind {
@@ -61,7 +61,7 @@ impl BaseShape {
         }
     }
 
-    /// The same base with a name, to compare with the one that an adapter was trained on.
+    /// The same base with a name, which is compared with the name in an adapter's config.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -87,7 +87,7 @@ impl BaseShape {
         self.modules.get(position)
     }
 
-    /// Where GGUF stores output `row` of a module.
+    /// The row of GGUF's tensor that holds output `row` of a module.
     pub(crate) fn gguf_row(&self, module: &Module, row: usize) -> usize {
         let turns = matches!(
             module.kind,
@@ -120,9 +120,9 @@ impl BaseShape {
     }
 }
 
-/// A path divided into the wrappers around a decoder's layers and what names the module inside:
-/// `base_model.model.model.` and `layers.0.mlp.up_proj`. Wrappers differ: PEFT puts its own around,
-/// models that see images have a `language_model`.
+/// Splits a module path into the wrappers around the decoder's modules and the key of the module:
+/// `base_model.model.model.` and `layers.0.mlp.up_proj`. Wrappers differ between checkpoints: PEFT
+/// adds its own, and multimodal models have a `language_model`.
 pub(crate) fn module_key(path: &str) -> (&str, &str) {
     const WRAPPERS: [&str; 3] = ["base_model.", "model.", "language_model."];
     let mut key = path;
@@ -132,7 +132,7 @@ pub(crate) fn module_key(path: &str) -> (&str, &str) {
     path.split_at(path.len() - key.len())
 }
 
-/// The wrappers as PEFT saw them when it matched `target_modules`: without its own.
+/// The wrappers without PEFT's own, as PEFT saw them when it matched `target_modules`.
 pub(crate) fn without_peft(wrappers: &str) -> &str {
     wrappers
         .strip_prefix("base_model.model.")

@@ -1,5 +1,5 @@
-//! Whether an adapter was trained on the base that is served, by the names of both. Shapes decide,
-//! names only warn.
+//! Compares the name of the base that an adapter was trained on with the name of the base that is
+//! served. A difference is a warning only: shapes decide whether an adapter can be applied.
 
 use std::fs;
 use std::path::Path;
@@ -7,15 +7,15 @@ use std::path::Path;
 use crate::files::{CARD_FILE, CONFIG_FILE};
 use crate::refusal::Quoted;
 
-/// Words in the names of files and repositories that say how the weights are stored and not which
+/// Words in names of files and repositories that describe how weights are stored, not which model
 /// they are.
 const STORAGE_WORDS: [&str; 15] = [
     "gguf", "hf", "bnb", "4bit", "8bit", "awq", "gptq", "int4", "int8", "fp8", "fp16", "f16", "bf16", "f32",
     "unsloth",
 ];
 
-/// The base that the adapter in `folder` was trained on, as its files call it: its configuration,
-/// or its model card.
+/// The name of the base that the adapter in `folder` was trained on, from its config or its model
+/// card.
 pub fn trained_on(folder: &Path) -> Option<String> {
     let config = fs::read(folder.join(CONFIG_FILE)).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
@@ -25,8 +25,8 @@ pub fn trained_on(folder: &Path) -> Option<String> {
     name.filter(is_name).or_else(|| card().filter(is_name))
 }
 
-/// `base_model: org/name` of a model card's front matter, or its first item, or the tag
-/// `base_model:adapter:org/name`.
+/// The base in a model card's front matter: `base_model: org/name`, the first item of such a list,
+/// or the tag `base_model:adapter:org/name`.
 fn of_card(text: &str) -> Option<String> {
     let front = text.trim_start().strip_prefix("---")?;
     let (front, _) = front.split_once("\n---")?;
@@ -45,7 +45,7 @@ fn of_card(text: &str) -> Option<String> {
     tagged
 }
 
-/// A sentence if the names differ; nothing if they agree or if one says nothing.
+/// A warning if the names differ. `None` if they agree or if one is unknown.
 pub(crate) fn verdict(trained_on: Option<&str>, served: Option<&str>) -> Option<String> {
     let (trained_on, served) = (trained_on?, served?);
     if is_local(trained_on) || words(trained_on) == words(served) {
@@ -58,12 +58,13 @@ pub(crate) fn verdict(trained_on: Option<&str>, served: Option<&str>) -> Option<
     ))
 }
 
-/// A path of somebody's machine, which says nothing here.
+/// Whether a name is a local path, which identifies no model.
 fn is_local(name: &str) -> bool {
     name.starts_with(['/', '.', '~']) || name.contains('\\') || name.matches('/').count() > 1
 }
 
-/// The last part of a name in lower case, without what says how weights are stored, run together.
+/// The last path segment of a name in lower case, without the words that describe storage,
+/// concatenated.
 fn words(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or(name).to_lowercase();
     let words: Vec<&str> = last
@@ -73,7 +74,7 @@ fn words(name: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut quantisation = false;
     for word in words {
-        // `Q4_K_M` is three words, of which the first alone would tell.
+        // `Q4_K_M` is split into three words, of which only the first is recognisable by itself.
         quantisation = is_quantisation(word) || (quantisation && is_quantisation_rest(word));
         if !quantisation && !STORAGE_WORDS.contains(&word) {
             kept.push(word);
@@ -82,13 +83,13 @@ fn words(name: &str) -> String {
     kept.concat()
 }
 
-/// `q4`, `iq3`
+/// Whether a word starts the name of a quantisation, such as `q4` or `iq3`.
 fn is_quantisation(word: &str) -> bool {
     let digits = word.trim_start_matches('i').strip_prefix('q');
     digits.is_some_and(|digits| digits.len() == 1 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// What follows: `0`, `1`, `k`, `m`, `xs` …
+/// Whether a word continues the name of a quantisation.
 fn is_quantisation_rest(word: &str) -> bool {
     matches!(word, "0" | "1" | "k" | "s" | "m" | "l" | "xs" | "xxs" | "nl")
 }

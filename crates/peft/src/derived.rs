@@ -1,5 +1,4 @@
-//! Tensors of an adapter that is read from another format than PEFT's LoRA, under the names that
-//! PEFT would give them.
+//! Tensors that were derived from another format, under the names that PEFT would give them.
 
 use std::borrow::Cow;
 
@@ -8,20 +7,20 @@ use multigraft_weights::{BlockType, Tensor};
 
 use crate::tensors::Named;
 
-/// A tensor as PEFT would have saved it.
+/// A tensor in the form in which PEFT would have saved it.
 pub(crate) struct Made<'a> {
-    /// The name that PEFT gives such a tensor.
+    /// PEFT's name for such a tensor.
     place: String,
-    /// What messages call it: the tensor of the file that it was made from.
+    /// The name for messages: that of the tensor in the file that it was derived from.
     name: Cow<'a, str>,
-    /// Outermost first.
+    /// Dimensions, outermost first.
     pub(crate) shape: Vec<usize>,
     pub(crate) block_type: BlockType,
     pub(crate) bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> Made<'a> {
-    /// A tensor of the file as it is.
+    /// A tensor of the file, unchanged.
     pub(crate) fn borrowed(tensor: Tensor<'a>) -> Self {
         Self {
             place: tensor.name.to_owned(),
@@ -32,7 +31,7 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// A matrix that was made from the tensor `name` and others.
+    /// A matrix that was derived from the tensor `name` and others.
     pub(crate) fn of(matrix: &Matrix, place: String, name: &'a str) -> Self {
         Self {
             place,
@@ -49,13 +48,13 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// The same under another name of PEFT's.
+    /// The same tensor under another of PEFT's names.
     pub(crate) fn at(mut self, place: String) -> Self {
         self.place = place;
         self
     }
 
-    /// As those read it that read PEFT's own.
+    /// The tensor as [`crate::tensors`] takes it.
     pub(crate) fn named(&self) -> Named<'_> {
         Named {
             place: &self.place,

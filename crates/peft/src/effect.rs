@@ -1,26 +1,26 @@
-//! What an adapter was seen to do to its base, as its self test found it.
+//! The effect of an adapter on its base, as measured by the self test.
 
 use serde::{Deserialize, Serialize};
 
-/// What an adapter does to the base.
+/// The effect of an adapter on its base.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
-    /// Root mean square of what it adds to the logits of the fixed prompt, over that of the base's
+    /// Root mean square of the change of the fixed prompt's logits, relative to that of the base's
     /// logits.
     pub moved: f32,
-    /// Positions of the fixed prompt whose likeliest next token it changes.
+    /// Number of positions of the fixed prompt whose most likely next token changes.
     pub changed: usize,
-    /// Positions of the fixed prompt.
+    /// Number of positions of the fixed prompt.
     pub positions: usize,
-    /// How it agrees with its `reference.json`, if it has one.
+    /// Agreement with the adapter's `reference.json`, if it has one.
     pub reference: Option<Agreement>,
 }
 
-/// How an adapter agrees with the tokens that it should generate.
+/// How many of the expected tokens an adapter generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreement {
-    /// Tokens that are the likeliest after what should come before them.
+    /// Expected tokens that are the most likely ones after the tokens before them.
     pub agree: usize,
-    /// Tokens in all.
+    /// Expected tokens.
     pub of: usize,
 }

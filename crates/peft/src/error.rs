@@ -1,4 +1,4 @@
-//! What can go wrong when an adapter's files are read.
+//! Errors of reading an adapter's files.
 
 use std::path::PathBuf;
 
@@ -10,29 +10,29 @@ use crate::refusal::Refusal;
 /// Why an adapter could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The operating system refused.
+    /// A file or folder cannot be read.
     #[error("cannot read `{}`: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A folder, pipe or device where a file was expected.
+    /// The path is a folder, pipe or device instead of a file.
     #[error("`{}` is not a regular file", path.display())]
     NotAFile {
-        /// What was found.
+        /// The path.
         path: PathBuf,
     },
-    /// Neither `adapter_config.json` nor a `.gguf` file.
+    /// The folder has neither `adapter_config.json` nor a `.gguf` file.
     #[error("`{}` is no adapter: it holds neither adapter_config.json nor a .gguf file{hint}", folder.display())]
     NoConfig {
         /// The folder.
         folder: PathBuf,
-        /// A further clause if a sub-folder holds one, or nothing.
+        /// A clause that names a sub-folder with an adapter, or nothing.
         hint: String,
     },
-    /// Several files in llama.cpp's format, of which one would have to be chosen.
+    /// The folder has several GGUF files, so the adapter is ambiguous.
     #[error(
         "`{}` holds no adapter_config.json and more than one .gguf file (`{}`, `{}`): name one of them",
         folder.display(), first.display(), second.display()
@@ -40,18 +40,18 @@ pub enum ReadError {
     SeveralGgufs {
         /// The folder.
         folder: PathBuf,
-        /// One of them.
+        /// The first file.
         first: PathBuf,
-        /// Another.
+        /// The second file.
         second: PathBuf,
     },
-    /// A config without tensors.
+    /// The folder has a config but no tensors.
     #[error("`{}` holds adapter_config.json but no adapter_model.safetensors", folder.display())]
     NoWeights {
         /// The folder.
         folder: PathBuf,
     },
-    /// Only pickled tensors, which could run code when read.
+    /// The tensors are pickled. Reading a pickle can run code.
     #[error(
         "`{}` is a pickled file, which is never read because reading it can run code: load the adapter with PEFT and save it \
          again with `save_pretrained(…, safe_serialization=True)`",
@@ -61,33 +61,33 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
-    /// A chat template in the folder that cannot be used.
+    /// The folder's chat template cannot be used.
     #[error("`{}`: {reason}", path.display())]
     Template {
-        /// The file that it is in.
+        /// The file that holds the template.
         path: PathBuf,
         /// Why not.
         reason: TextError,
     },
-    /// A file beyond the size that is read.
+    /// A file is larger than its limit.
     #[error("`{}` has {size} bytes, the limit is {limit}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
+        /// Its size in bytes.
         size: u64,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// `adapter_model.safetensors` is not a safetensors file, or a `.gguf` no GGUF, or damaged.
+    /// `adapter_model.safetensors` or a `.gguf` file is damaged or has another format.
     #[error(transparent)]
     Weights(Box<WeightsError>),
-    /// The adapter says something that cannot be applied to this base.
+    /// The adapter cannot be applied to this base.
     #[error("`{}`: {reason}", path.display())]
     Refused {
-        /// The file that says it.
+        /// The file with the cause.
         path: PathBuf,
-        /// What it says.
+        /// The cause.
         reason: Refusal,
     },
 }

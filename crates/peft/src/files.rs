@@ -1,5 +1,5 @@
-//! An adapter's files on disk (PEFT's two, or one of llama.cpp, and a chat template if there is
-//! one), read whole and hashed before anything believes them.
+//! Reads and hashes an adapter's files (PEFT's two, or one GGUF file, and a chat template if there
+//! is one) before anything in them is parsed.
 
 use std::fmt;
 use std::fs;
@@ -14,46 +14,45 @@ use crate::disk::{PIECE, exists, read_throttled};
 use crate::error::ReadError;
 use crate::template::Template;
 
-/// What the settings are in.
+/// The file with an adapter's settings.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The model card, which may name the base.
 pub const CARD_FILE: &str = "README.md";
-/// What the tensors are in.
+/// The file with an adapter's tensors.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// The same, pickled: never read.
+/// Pickled tensors, which are never read.
 const PICKLED: [&str; 3] = ["adapter_model.bin", "adapter_model.pt", "adapter_model.pth"];
-/// The largest file of tensors that is read. An adapter that replaces embedding and lm_head of a
-/// model with 260,000 tokens and 8,192 features has 8 GB.
+/// The largest file of tensors that is read, in bytes. An adapter that replaces the embedding and
+/// the lm_head of a model with 260,000 tokens and 8,192 features has 8 GB.
 pub const WEIGHTS_LIMIT: u64 = 16 << 30;
-/// What a hash begins with, so that it never equals one made for another purpose.
+/// Prefix of the hashed data, so that a hash never equals one made for another purpose.
 const HASH_DOMAIN: &[u8] = b"multigraft adapter 1\0";
 
-/// An adapter in llama.cpp's format is hashed and kept under this name, whatever its file is
-/// called.
+/// The name under which a GGUF adapter is hashed and stored, whatever its file is called.
 const GGUF: &str = "adapter.gguf";
-/// How such files end.
+/// Extension of llama.cpp's files.
 const GGUF_END: &str = "gguf";
 
-/// The bytes of an adapter. They are read once: what is hashed is what is parsed, even if the files
-/// change meanwhile.
+/// The bytes of an adapter's files. Each file is read once, so the hash is that of the parsed bytes
+/// even if the files change meanwhile.
 pub struct AdapterFiles {
-    /// Its folder, or its file.
+    /// The adapter's folder or file.
     pub folder: PathBuf,
     pub(crate) contents: Contents,
     pub(crate) template: Option<Template>,
-    /// The hash of all of them.
+    /// The content hash of all files.
     pub hash: AdapterHash,
 }
 
-/// What was read, by format.
+/// The bytes, by format.
 pub(crate) enum Contents {
     /// `adapter_config.json` and `adapter_model.safetensors`.
     Peft { config: Vec<u8>, weights: Vec<u8> },
-    /// The one file of llama.cpp's format, and where it was.
+    /// A GGUF file, and its path.
     Gguf { path: PathBuf, bytes: Vec<u8> },
 }
 
-/// The files by the names that they are hashed and kept under.
+/// The files, by the names under which they are hashed and stored.
 fn named<'a>(contents: &'a Contents, template: Option<&'a Template>) -> Vec<(&'static str, &'a [u8])> {
     let mut files: Vec<(_, &[u8])> = match contents {
         Contents::Peft { config, weights } => vec![(CONFIG_FILE, config), (WEIGHTS_FILE, weights)],
@@ -73,11 +72,11 @@ impl fmt::Debug for AdapterFiles {
 }
 
 impl AdapterFiles {
-    /// Reads the files of the adapter at `path`: PEFT's folder, a folder with one `.gguf` file, or
-    /// such a file.
+    /// Reads the files of the adapter at `path`: a folder as PEFT saves it, a folder with one
+    /// `.gguf` file, or a `.gguf` file.
     ///
     /// # Errors
-    /// If there are none, one is missing, or one is pickled, too large or no file.
+    /// If there is no adapter, or if a file is missing, pickled, too large or not a regular file.
     pub fn read(path: &Path, throttle: &Throttle) -> Result<Self, ReadError> {
         let contents = match gguf_file(path)? {
             Some(path) => Contents::Gguf {
@@ -86,7 +85,7 @@ impl AdapterFiles {
             },
             None => peft(path, throttle)?,
         };
-        // Beside a file that was named by itself nothing belongs to it.
+        // A file that was named by itself has no chat template beside it.
         let template = match path.is_dir() {
             true => Template::find(path)?,
             false => None,
@@ -99,7 +98,7 @@ impl AdapterFiles {
         })
     }
 
-    /// The files by the names that they are hashed and kept under.
+    /// The files, by the names under which they are hashed and stored.
     pub fn files(&self) -> Vec<(&'static str, &[u8])> {
         named(&self.contents, self.template.as_ref())
     }
@@ -132,8 +131,8 @@ fn peft(folder: &Path, throttle: &Throttle) -> Result<Contents, ReadError> {
     })
 }
 
-/// The file in llama.cpp's format that `path` means: itself, or the only one in a folder without
-/// PEFT's config; `None` if there is none.
+/// The GGUF file that `path` means: the file itself, or the only one in a folder without PEFT's
+/// config. `None` if there is none.
 ///
 /// # Errors
 /// If the folder cannot be read or holds several.
@@ -155,7 +154,7 @@ pub fn gguf_file(path: &Path) -> Result<Option<PathBuf>, ReadError> {
     }
 }
 
-/// The `.gguf` files in a folder, by name.
+/// The `.gguf` files in a folder, sorted.
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -175,8 +174,8 @@ pub fn gguf_files(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
     Ok(found)
 }
 
-/// SHA-256 of the domain, then for each file the length of its name (64 bits, little-endian), its
-/// name, the length of its contents (the same), its contents.
+/// SHA-256 of the domain followed by, for each file: the length of its name (64 bits,
+/// little-endian), its name, the length of its contents (likewise), its contents.
 fn hash(files: &[(&str, &[u8])], throttle: &Throttle) -> AdapterHash {
     let mut hasher = Sha256::new();
     hasher.update(HASH_DOMAIN);
@@ -192,8 +191,8 @@ fn hash(files: &[(&str, &[u8])], throttle: &Throttle) -> AdapterHash {
     AdapterHash(hasher.finalize().into())
 }
 
-/// PEFT puts adapters that are not called `default` into sub-folders, and people name the folder
-/// above.
+/// PEFT saves adapters that are not called `default` in sub-folders. If there is one, the message
+/// names it.
 fn hint(folder: &Path) -> String {
     let below = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<_> = below

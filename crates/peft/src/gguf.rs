@@ -1,16 +1,17 @@
-//! Adapters in llama.cpp's format, as its `convert_lora_to_gguf.py` writes them.
+//! Reads adapters in llama.cpp's format, as its `convert_lora_to_gguf.py` writes them.
 //!
-//! One GGUF file with `general.type` = `adapter`, `adapter.type` = `lora` and `adapter.lora.alpha`.
-//! Each low-rank update is two tensors, the base's name of the weight with an end:
+//! An adapter is one GGUF file with `general.type` = `adapter`, `adapter.type` = `lora` and
+//! `adapter.lora.alpha`. Each low-rank update has two tensors, named after the base's weight with a
+//! suffix:
 //!
 //! | tensor | shape, outermost first |
 //! |---|---|
 //! | `….lora_a` | `[rank, in]`; of `token_embd.weight` `[vocab, rank]` |
 //! | `….lora_b` | `[out, rank]`; of `token_embd.weight` `[hidden, rank]` |
 //!
-//! The scaling is alpha over the rank of each pair. Rows of B for queries and keys lie in the order
-//! of the base's GGUF file, which is not that of transformers for every architecture; here they are
-//! put back into the latter.
+//! The scaling is alpha divided by the rank of each pair. For queries and keys, the rows of B have
+//! the order of the base's GGUF file, which differs from that of transformers for some
+//! architectures. They are reordered here to that of transformers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ const A: &str = ".lora_a";
 const B: &str = ".lora_b";
 const ALPHA: &str = "adapter.lora.alpha";
 const PROMPT_PREFIX: &str = "adapter.lora.prompt_prefix";
-/// What may be said about an adapter besides: what it is, its scaling, and words for clients.
+/// Metadata that an adapter may have: its type, its scaling, and hints for clients.
 const KNOWN: [&str; 4] = ["adapter.type", ALPHA, "adapter.lora.task_name", PROMPT_PREFIX];
 
 /// Whether a GGUF file says that it is an adapter.
@@ -36,7 +37,7 @@ pub(crate) fn is_adapter(gguf: &Gguf) -> bool {
     gguf.metadata().str("general.type") == Some("adapter")
 }
 
-/// The updates of an adapter, under PEFT's names and in transformers' order, and what they are read
+/// The low-rank updates under PEFT's names and in transformers' order, and the config to read them
 /// by.
 pub(crate) fn updates<'a>(gguf: &'a Gguf, base: &BaseShape) -> Result<(PeftConfig, Vec<Made<'a>>), Refusal> {
     let alpha = check(gguf.metadata(), base)?;
@@ -65,7 +66,7 @@ pub(crate) fn updates<'a>(gguf: &'a Gguf, base: &BaseShape) -> Result<(PeftConfi
     Ok((config, made))
 }
 
-/// Checks what the file says of itself; returns alpha.
+/// Checks the metadata and returns alpha.
 fn check(metadata: &Metadata, base: &BaseShape) -> Result<f64, Refusal> {
     for (key, wanted, what) in [
         ("general.type", "adapter", "general.type"),
@@ -106,7 +107,7 @@ fn check(metadata: &Metadata, base: &BaseShape) -> Result<f64, Refusal> {
     }
     let alpha = metadata.get(ALPHA).ok_or(Refusal::MissingField(ALPHA))?;
     match metadata.f32(ALPHA) {
-        // llama.cpp takes 0 for "no scaling" where PEFT takes it for "no effect".
+        // llama.cpp takes 0 as "no scaling", PEFT as "no effect".
         Some(alpha) if alpha.is_finite() && alpha != 0.0 => Ok(f64::from(alpha)),
         _ => Err(out_of_range(ALPHA, alpha, "a finite float other than 0")),
     }
@@ -127,7 +128,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// The rank by the shape of B.
+/// The rank, from the shape of B.
 fn rank(b: &Tensor<'_>) -> Result<usize, Refusal> {
     match *b.shape {
         [_, rank] if (1..=RANK_LIMIT).contains(&rank) => Ok(rank),
@@ -139,7 +140,7 @@ fn rank(b: &Tensor<'_>) -> Result<usize, Refusal> {
     }
 }
 
-/// A tensor where PEFT has it, as PEFT has it.
+/// The tensor under PEFT's name and in PEFT's layout.
 fn place<'a>(tensor: Tensor<'a>, end: &str, module: &Module, base: &BaseShape) -> Result<Made<'a>, Refusal> {
     let is_embedding = module.kind == ModuleKind::Embedding;
     let (part, tensor) = match (end, is_embedding) {
@@ -151,8 +152,8 @@ fn place<'a>(tensor: Tensor<'a>, end: &str, module: &Module, base: &BaseShape) -
     Ok(tensor.at(format!("base_model.model.{}.{part}", module.path)))
 }
 
-/// Rows of B in transformers' order. Blocks never cross rows, so whole rows are moved, however they
-/// are stored.
+/// Reorders the rows of B to transformers' order. Blocks never cross rows, so whole rows can be
+/// moved in any storage type.
 fn in_order<'a>(tensor: Tensor<'a>, module: &Module, base: &BaseShape) -> Made<'a> {
     let rows = tensor.rows();
     let is_moved = rows == module.out && (0..rows).any(|row| base.gguf_row(module, row) != row);

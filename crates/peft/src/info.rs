@@ -1,4 +1,4 @@
-//! What there is to know about an adapter, for people.
+//! The facts about an adapter that people see.
 
 use std::fmt;
 
@@ -11,41 +11,41 @@ use crate::effect::Effect;
 use crate::template::Template;
 use crate::tensors::Changes;
 
-/// Facts about an adapter that was read and fits.
+/// Facts about an adapter that was read and checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterInfo {
-    /// Content hash, hexadecimal.
+    /// Content hash, in hexadecimal.
     pub hash: String,
-    /// The base that it was trained on, as its config says.
+    /// The base that it was trained on, according to its config.
     pub base_model: Option<String>,
     /// The version of PEFT that saved it.
     pub peft_version: Option<String>,
-    /// Smallest and largest rank of its updates, if it has some.
+    /// Smallest and largest rank of its low-rank updates, if it has any.
     pub ranks: Option<(usize, usize)>,
     /// Names of the modules with low-rank updates, such as `q_proj`.
     pub targets: Vec<String>,
-    /// Decoder layers that it changes, counted from 0.
+    /// Decoder layers with changes, counted from 0.
     pub layers: Vec<usize>,
-    /// What it has besides plain low-rank updates: `rsLoRA`, `DoRA`, `biases`, `modules_to_save`,
+    /// Features besides plain low-rank updates: `rsLoRA`, `DoRA`, `biases`, `modules_to_save`,
     /// `token rows` …
     pub features: Vec<String>,
     /// Number of tensors in the file.
     pub tensors: usize,
     /// Number of weights in the file.
     pub parameters: usize,
-    /// Size of both files.
+    /// Size of its files in bytes, without the chat template.
     pub bytes: usize,
-    /// Sentences about what may surprise.
+    /// Warnings, as sentences.
     pub warnings: Vec<String>,
-    /// The file of its folder that its chat template is in; `None` if it has none.
+    /// The file that holds its chat template; `None` if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
-    /// What it does to the base; `None` if it was not tested.
+    /// The self test's result; `None` if it was not tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
 }
 
-/// Sizes of the files.
+/// Sizes of the adapter's files.
 pub(crate) struct Sizes {
     pub(crate) tensors: usize,
     pub(crate) parameters: usize,
@@ -167,7 +167,7 @@ impl fmt::Display for AdapterInfo {
     }
 }
 
-/// `0-3, 7`
+/// Formats numbers as `0-3, 7`.
 fn ranges(numbers: &[usize]) -> String {
     let runs = numbers.chunk_by(|a, b| a + 1 == *b);
     let shown: Vec<String> = runs
@@ -184,12 +184,12 @@ fn ranges(numbers: &[usize]) -> String {
     }
 }
 
-/// An adapter read from its folder, checked against its base.
+/// An adapter that was read and checked against its base.
 #[derive(Clone, Debug)]
 pub struct AdapterFile {
-    /// What it changes.
+    /// The changes of the base's weights.
     pub weights: AdapterWeights,
-    /// What there is to know about it.
+    /// Facts for people.
     pub info: AdapterInfo,
     /// The chat template of its folder.
     pub template: Option<Template>,

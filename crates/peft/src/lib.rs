@@ -1,17 +1,17 @@
-//! Adapters' files: PEFT's, or llama.cpp's, to what they change of a base, checked against it.
+//! Reads, checks, merges and exports adapters in PEFT's and llama.cpp's formats.
 //!
 //! ```text
 //! files (read once, hashed) ─┬─ PEFT's ─┬─ config ──┐
-//!                            │          └─ tensors ─┴─ checked against the base ─ AdapterFile
-//!                            └─ llama.cpp's GGUF ─ as PEFT would have it ┘
+//!                             │          └─ tensors ─┴─ checked against the base ─ AdapterFile
+//!                             └─ llama.cpp's GGUF ─ converted to PEFT's form ┘
 //! ```
 //!
-//! An adapter is what its files hold: its identity is their hash, names only point at it.
-//! Everything that PEFT's LoRA can say is honoured or refused in a sentence that names the field or
-//! tensor ([`FIELDS`] is the table of fields), and every tensor must find its place. Nothing is
-//! executed or unpickled, sizes are checked before memory is taken.
+//! The hash of its files identifies an adapter. Everything that a LoRA of PEFT can contain is
+//! either applied or refused with a message that names the field or tensor ([`FIELDS`] is the table
+//! of fields), and every tensor must belong to a module of the base. Nothing is executed or
+//! unpickled, and sizes are checked before memory is allocated.
 //!
-//! This crate reads and writes files of this machine. It knows no network and no database.
+//! This crate accesses files on this machine only: it has no network and no database below it.
 
 mod base;
 mod base_name;

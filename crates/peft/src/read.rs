@@ -1,4 +1,4 @@
-//! From files to a checked adapter.
+//! Turns an adapter's files into a checked adapter.
 
 use std::path::Path;
 
@@ -18,19 +18,19 @@ use crate::refusal::Refusal;
 use crate::tensors::{self, Changes, Named};
 use crate::variants;
 
-/// Reads the adapter at `path` and checks it against the base that `config` describes: a folder as
-/// PEFT saves it, a folder with one `.gguf` file as llama.cpp's converter writes it, or such a
-/// file.
+/// Reads the adapter at `path` and checks it against the base that `config` describes. `path` is a
+/// folder as PEFT saves it, a folder with one `.gguf` file as llama.cpp's converter writes it, or
+/// such a file.
 ///
 /// # Errors
-/// If files are missing, damaged or pickled, or if anything in them cannot be applied to the base;
-/// the error names the file, and the field or tensor. Nothing is ever left out in silence.
+/// If files are missing, damaged or pickled, or if anything in them cannot be applied to the base.
+/// The error names the file, and the field or tensor. Nothing is ignored silently.
 pub fn read(path: &Path, config: &Config) -> Result<AdapterFile, ReadError> {
     read_for(path, &BaseShape::new(config))
 }
 
-/// [`read`] for a base that was described before, perhaps with a name: then
-/// [`AdapterInfo::warnings`] says if the adapter was trained on one of another name.
+/// As [`read`], for a [`BaseShape`]. If the base has a name, [`AdapterInfo::warnings`] tells
+/// whether the adapter was trained on a base of another name.
 ///
 /// # Errors
 /// As [`read`].
@@ -38,8 +38,8 @@ pub fn read_for(path: &Path, base: &BaseShape) -> Result<AdapterFile, ReadError>
     AdapterFiles::read(path, &Throttle::NONE)?.parse(base, &Throttle::NONE)
 }
 
-/// Whether there is something at `path` that [`read`] would try to read: an adapter's folder or
-/// file rather than a model's.
+/// Whether `path` is an adapter's folder or file rather than a model's: whether [`read`] would try
+/// to read it.
 pub fn is_adapter(path: &Path) -> bool {
     path.join(CONFIG_FILE).is_file()
         || gguf_file(path).is_ok_and(|file| {
@@ -48,7 +48,7 @@ pub fn is_adapter(path: &Path) -> bool {
 }
 
 impl AdapterFiles {
-    /// Checks what was read against `base`, and pauses as `throttle` says.
+    /// Parses the files and checks them against `base`, with pauses by `throttle`.
     ///
     /// # Errors
     /// If a file is damaged, or if anything in it cannot be applied to the base.

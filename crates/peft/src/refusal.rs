@@ -1,31 +1,30 @@
-//! Why an adapter is not taken: what its config or a tensor says that cannot be applied to this
-//! base.
+//! Why an adapter cannot be applied to a base.
 
 use std::fmt;
 
-/// What is wrong in an adapter. Every message names the field or tensor, the value, and both sides
-/// of a disagreement.
+/// What an adapter's config or a tensor says that cannot be applied. Every message names the field
+/// or tensor, the value, and both sides of a disagreement.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
-    // The config by itself.
-    /// `adapter_config.json` does not parse.
+    // The config.
+    /// `adapter_config.json` is not JSON.
     #[error("it is not valid JSON: {0}")]
     NotJson(String),
-    /// `adapter_config.json` is JSON, but no object.
+    /// `adapter_config.json` is not a JSON object.
     #[error("it is not a JSON object")]
     NotAnObject,
-    /// `adapter_config.json` is larger than any real one.
+    /// `adapter_config.json` is larger than any real config.
     #[error("it has {size} bytes, the limit is {limit}")]
     ConfigTooLarge {
-        /// Its size.
+        /// Its size in bytes.
         size: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// No `peft_type`: not a PEFT config.
+    /// The config has no `peft_type`, so it is not a PEFT config.
     #[error("it has no peft_type, so it is not the config of a PEFT adapter")]
     NoPeftType,
-    /// A kind of adapter that is not served.
+    /// The kind of adapter is not supported.
     #[error(
         "peft_type is {}, which is not served: {reason} (PEFT's `save_as_lora` turns many kinds into LoRA)",
         Quoted(found)
@@ -36,7 +35,7 @@ pub enum Refusal {
         /// Why not.
         reason: &'static str,
     },
-    /// An adapter of another kind whose LoRA would be as large as the base's matrix, or larger.
+    /// A variant whose conversion to LoRA would be as large as the base's matrix.
     #[error(
         "{kind} on {module} is of rank {rank} as LoRA, but its matrix is {out}x{inp}, so the limit is {limit}: it would take as \
          much memory as the matrix (PEFT's `save_as_lora` approximates it with a smaller rank)"
@@ -52,24 +51,24 @@ pub enum Refusal {
         out: usize,
         /// Columns of the base's matrix.
         inp: usize,
-        /// The largest rank that is taken.
+        /// The largest rank that is supported.
         limit: usize,
     },
-    /// A relative that becomes far more than it is.
+    /// A variant whose conversion to LoRA would have too many weights.
     #[error("as a LoRA this {kind} adapter would have more than {limit} weights")]
     RelativeSize {
         /// The kind.
         kind: &'static str,
-        /// The most weights that are taken.
+        /// The largest number of weights.
         limit: usize,
     },
-    /// VeRA without its shared matrices.
+    /// VeRA's shared matrices are missing.
     #[error(
         "it holds no {0}: VeRA's shared matrices were not saved, and what PyTorch draws from projection_prng_key cannot be \
          drawn here; save the adapter with `save_projection=True`"
     )]
     NoProjection(&'static str),
-    /// IA³ on the inputs of a module for which no outputs can be scaled in their place.
+    /// IA³ scales the inputs of a module where that cannot be expressed as scaled outputs.
     #[error(
         "tensor {} scales the inputs of {module}; of inputs only those of down_proj can be scaled here",
         Quoted(tensor)
@@ -80,30 +79,30 @@ pub enum Refusal {
         /// The module.
         module: String,
     },
-    /// An adapter for a model that is no language model.
+    /// The adapter is not for a causal language model.
     #[error("task_type is {}; only adapters for CAUSAL_LM are served", Quoted(.0))]
     TaskType(String),
-    /// A field of another type than PEFT writes.
+    /// A field has the wrong type.
     #[error("{field} is {}, but should be {expected}", Quoted(found))]
     FieldType {
         /// The field.
         field: String,
         /// Its value as JSON.
         found: String,
-        /// What it should be.
+        /// The expected type.
         expected: &'static str,
     },
-    /// A number that is out of range.
+    /// A number is out of range.
     #[error("{field} is {}; it must be {range}", Quoted(found))]
     FieldRange {
-        /// The field, with the entry's key if it is a mapping.
+        /// The field, with the key if it is a mapping.
         field: String,
         /// Its value.
         found: String,
-        /// What is allowed.
+        /// The valid range.
         range: String,
     },
-    /// A setting of PEFT that is known and not applied.
+    /// A known setting is not supported.
     #[error("{field} is set ({}), which is not supported: {reason}", Quoted(found))]
     UnsupportedField {
         /// The field.
@@ -113,7 +112,7 @@ pub enum Refusal {
         /// What it would do.
         reason: &'static str,
     },
-    /// A setting that nobody here knows.
+    /// A setting is unknown.
     #[error(
         "{} is set ({}), which multigraft does not know, so it cannot promise the answers that PEFT gives",
         Quoted(field),
@@ -125,10 +124,10 @@ pub enum Refusal {
         /// Its value as JSON.
         found: String,
     },
-    /// A field that must be there.
+    /// A required field is missing.
     #[error("it has no {0}")]
     MissingField(&'static str),
-    /// A GGUF adapter for another architecture.
+    /// A GGUF adapter is for another architecture.
     #[error(
         "it is for the architecture {} but the base is {}",
         Quoted(found),
@@ -140,47 +139,47 @@ pub enum Refusal {
         /// GGUF's name of the base's architecture.
         base: String,
     },
-    /// A regular expression that does not compile or takes too long.
+    /// A regular expression does not compile or takes too long.
     #[error("{field}: the pattern {} cannot be used: {reason}", Quoted(pattern))]
     Pattern {
-        /// The field it is in.
+        /// The field.
         field: &'static str,
         /// The expression.
         pattern: String,
-        /// Why.
+        /// Why it cannot be used.
         reason: String,
     },
-    /// Settings that exclude each other, also in PEFT.
+    /// Settings contradict each other, in PEFT too.
     #[error("{0}")]
     Contradiction(&'static str),
 
     // Tensors and the base.
-    /// The file of tensors is empty.
+    /// The file holds no tensors.
     #[error("it holds no tensors")]
     NoTensors,
-    /// An adapter for another architecture.
+    /// No tensor belongs to a module of the base: the adapter is for another architecture.
     #[error(
         "none of its {count} tensors belongs to a module of the base (the first is {}): it was trained on another architecture",
         Quoted(first)
     )]
     NothingMaps {
-        /// How many there are.
+        /// Number of tensors.
         count: usize,
-        /// The first one.
+        /// The first tensor.
         first: String,
     },
-    /// Every tensor disagrees with the base about the hidden size.
+    /// All tensors have another hidden size than the base.
     #[error("it expects hidden size {found} but the base has {expected}")]
     HiddenSize {
-        /// Of the adapter.
+        /// The adapter's hidden size.
         found: usize,
-        /// Of the base.
+        /// The base's hidden size.
         expected: usize,
     },
-    /// A tensor for a module that the base does not have.
+    /// A tensor belongs to a module that the base does not have.
     #[error("tensor {} belongs to no module of the base", Quoted(.0))]
     NoModule(String),
-    /// A tensor for a layer that the base does not have.
+    /// A tensor belongs to a layer that the base does not have.
     #[error(
         "tensor {} is for layer {layer}, but the base has {layers} layers, counted from 0",
         Quoted(tensor)
@@ -188,26 +187,25 @@ pub enum Refusal {
     NoLayer {
         /// The tensor.
         tensor: String,
-        /// The layer it names.
+        /// The layer.
         layer: usize,
-        /// How many the base has.
+        /// The base's number of layers.
         layers: usize,
     },
-    /// A tensor whose last part means nothing in LoRA.
+    /// The last part of a tensor's name is not LoRA's.
     #[error("tensor {} is not of a kind that a LoRA adapter holds", Quoted(.0))]
     UnknownPart(String),
-    /// A tensor of a kind that does not go with its module: an embedding's for a linear map or the
-    /// reverse.
+    /// A tensor does not fit its module: one of an embedding for a linear map, or the reverse.
     #[error("tensor {} does not fit {module}, which is {kind}", Quoted(tensor))]
     WrongKind {
         /// The tensor.
         tensor: String,
         /// The module.
         module: String,
-        /// What it is.
+        /// The module's kind.
         kind: &'static str,
     },
-    /// A module that no adapter can change here.
+    /// A module that adapters cannot change.
     #[error(
         "tensor {} changes {module}, which cannot be changed by an adapter here",
         Quoted(tensor)
@@ -218,35 +216,35 @@ pub enum Refusal {
         /// The module.
         module: String,
     },
-    /// Two names for one thing.
+    /// Two tensors have the same role in the same module.
     #[error(
         "tensors {} and {} are both {part} of {module}",
         Quoted(first),
         Quoted(second)
     )]
     Duplicate {
-        /// The one read first.
+        /// The tensor that was read first.
         first: String,
-        /// The other.
+        /// The other tensor.
         second: String,
-        /// What both are.
+        /// Their role.
         part: &'static str,
         /// The module.
         module: String,
     },
-    /// Several adapters in one file.
+    /// The file holds several adapters.
     #[error(
         "it holds tensors of two adapters, {} and {}: save them one by one",
         Quoted(first),
         Quoted(second)
     )]
     TwoAdapters {
-        /// A name inside the tensors' names.
+        /// The first adapter's name.
         first: String,
-        /// Another.
+        /// The second adapter's name.
         second: String,
     },
-    /// Weights that are not floats.
+    /// The tensor is not of a float type.
     #[error(
         "tensor {} has dtype {}; adapters must be F32, F16 or BF16",
         Quoted(tensor),
@@ -258,7 +256,7 @@ pub enum Refusal {
         /// As in the file.
         dtype: String,
     },
-    /// A tensor of another shape than the base demands.
+    /// A tensor has another shape than the base requires.
     #[error(
         "tensor {} has shape {found:?} but the base needs {expected:?}",
         Quoted(tensor)
@@ -268,10 +266,10 @@ pub enum Refusal {
         tensor: String,
         /// As in the file.
         found: Vec<usize>,
-        /// By the base, with the rank by the config.
+        /// According to the base, and for the rank to the config.
         expected: Vec<usize>,
     },
-    /// A table for another vocabulary.
+    /// A table is for another vocabulary.
     #[error(
         "tensor {} is for a vocabulary of {found} tokens but the base has {expected}: the adapter was trained with tokens \
          added or taken away",
@@ -280,12 +278,12 @@ pub enum Refusal {
     Vocabulary {
         /// The tensor.
         tensor: String,
-        /// Its rows.
+        /// Its number of rows.
         found: usize,
         /// Size of the base's vocabulary.
         expected: usize,
     },
-    /// A tensor of another rank than the config says.
+    /// A tensor has another rank than the config says.
     #[error(
         "tensor {} has rank {found} but the config says {expected} for {module}",
         Quoted(tensor)
@@ -295,12 +293,12 @@ pub enum Refusal {
         tensor: String,
         /// By its shape.
         found: usize,
-        /// By `r` and `rank_pattern`.
+        /// According to `r` and `rank_pattern`.
         expected: usize,
         /// The module.
         module: String,
     },
-    /// A rank far beyond the size of the matrix.
+    /// The rank is far beyond the size of the matrix.
     #[error("rank {rank} for {module} is absurd: its matrix is {out}x{inp}, and the limit is {limit}")]
     AbsurdRank {
         /// The rank.
@@ -311,54 +309,54 @@ pub enum Refusal {
         out: usize,
         /// Columns of the base's matrix.
         inp: usize,
-        /// The largest rank that is taken.
+        /// The largest rank that is supported.
         limit: usize,
     },
-    /// A scaling that float32 cannot hold.
+    /// The scaling exceeds the range of float32.
     #[error(
         "the scaling of {module} is {scaling:e}, from lora_alpha {alpha:e} and rank {rank}: beyond float32"
     )]
     Scaling {
         /// The module.
         module: String,
-        /// The result.
+        /// The scaling.
         scaling: f64,
         /// Alpha.
         alpha: f64,
         /// The rank.
         rank: usize,
     },
-    /// NaN or infinity.
+    /// A tensor holds NaN or infinity.
     #[error("tensor {} holds {value} (element {index})", Quoted(tensor))]
     NotFinite {
         /// The tensor.
         tensor: String,
-        /// What it holds.
+        /// The value.
         value: f32,
-        /// Where, in row-major order.
+        /// Its position, in row-major order.
         index: usize,
     },
-    /// Half of a low-rank update.
+    /// Half of a low-rank update is missing.
     #[error("{module} has {has} but no {lacks}: the adapter was saved incompletely")]
     MissingPart {
         /// The module.
         module: String,
-        /// What is there.
+        /// The part that is there.
         has: &'static str,
-        /// What is not.
+        /// The part that is missing.
         lacks: &'static str,
     },
-    /// A module that should have tensors and has none.
+    /// A module lacks the tensors that the config requires.
     #[error("{field} names {module}, but there is no {lacks} for it: the adapter was saved incompletely")]
     MissingTensor {
-        /// The field that demands it.
+        /// The field that requires them.
         field: &'static str,
         /// The module.
         module: String,
-        /// What is missing.
+        /// The missing part.
         lacks: &'static str,
     },
-    /// A tensor that PEFT would not use by this config.
+    /// By this config, PEFT would not use the tensor.
     #[error(
         "tensor {} is there although {field} in the config does not ask for it",
         Quoted(tensor)
@@ -369,7 +367,7 @@ pub enum Refusal {
         /// The field that should name it.
         field: &'static str,
     },
-    /// A bias where the base has none.
+    /// The adapter has a bias for a module without one.
     #[error("tensor {} is a bias, but {module} has none in the base", Quoted(tensor))]
     NoBias {
         /// The tensor.
@@ -377,31 +375,31 @@ pub enum Refusal {
         /// The module.
         module: String,
     },
-    /// A module changed in two ways that exclude each other.
+    /// A module is changed in two ways that PEFT does not combine.
     #[error("{module} is changed by {first} and by {second} at once, which PEFT does not allow")]
     TwoWays {
         /// The module.
         module: String,
         /// A field of the config.
         first: &'static str,
-        /// Another.
+        /// Another field.
         second: &'static str,
     },
-    /// `modules_to_save` names something that cannot be replaced.
+    /// `modules_to_save` names a module that cannot be replaced.
     #[error(
         "modules_to_save names {}, that is {module}, which cannot be changed by an adapter here; lm_head and embed_tokens can",
         Quoted(name)
     )]
     SavedModule {
-        /// As in the config.
+        /// The name in the config.
         name: String,
-        /// A module that it means.
+        /// A module that it matches.
         module: String,
     },
-    /// `trainable_token_indices` names something that has no token rows.
+    /// `trainable_token_indices` names a module without token rows.
     #[error("trainable_token_indices names {}, which is neither the embedding nor the lm_head", Quoted(.0))]
     TokenModule(String),
-    /// A token that the base does not have.
+    /// A token is not in the base's vocabulary.
     #[error("trainable_token_indices names token {index}, but the base's vocabulary has {vocab}")]
     TokenOutOfRange {
         /// The token.
@@ -409,21 +407,21 @@ pub enum Refusal {
         /// Size of the vocabulary.
         vocab: usize,
     },
-    /// The same token twice.
+    /// A token is named twice.
     #[error("trainable_token_indices names token {0} twice")]
     TokenTwice(u32),
-    /// Embedding and lm_head are one matrix in the base and two different ones in the adapter.
+    /// The base's embeddings are tied, but the adapter holds two different tables.
     #[error(
         "it holds different matrices for embed_tokens and lm_head, but in the base they are one: it was trained on another base"
     )]
     TablesDiffer,
-    /// DoRA divides by zero.
+    /// DoRA would divide by a norm of zero.
     #[error("use_dora on {module}: a column or row of the updated table is zero, and has no direction")]
     DoraNorm {
         /// The embedding or lm_head.
         module: String,
     },
-    /// DoRA on the embedding needs the embedding.
+    /// DoRA on the embedding requires the base's table in the file.
     #[error(
         "use_dora on {module} needs the base's table in the file ({module}.base_layer.weight): save the adapter with PEFT's \
          `save_pretrained(…, save_embedding_layers=True)`"
@@ -435,7 +433,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the config alone is to blame, rather than the tensors.
+    /// Whether the config is at fault, rather than the tensors.
     pub(crate) fn blames_config(&self) -> bool {
         matches!(
             self,
@@ -450,8 +448,8 @@ impl Refusal {
     }
 }
 
-/// Text from a file as a message may show it: in backticks, control characters escaped, cut to a
-/// sane length.
+/// Text from a file, formatted for a message: in backticks, with control characters escaped, and
+/// truncated.
 #[derive(Debug)]
 pub struct Quoted<'a>(pub &'a str);
 

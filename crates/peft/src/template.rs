@@ -8,24 +8,24 @@ use multigraft_text::{ChatTemplate, TEMPLATE_FILES};
 use crate::disk::{exists, read};
 use crate::error::ReadError;
 
-/// The largest file that is searched for a template. A `tokenizer_config.json` lists added tokens,
-/// and has a megabyte for some models.
+/// The largest file that is searched for a template, in bytes. A `tokenizer_config.json` lists
+/// added tokens and has a megabyte for some models.
 pub const TEMPLATE_LIMIT: u64 = 16 << 20;
 
-/// A chat template, and the file that it is in.
+/// A chat template and its file.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// Its name, one of [`TEMPLATE_FILES`].
+    /// The file's name, one of [`TEMPLATE_FILES`].
     pub file: &'static str,
-    /// All of the file.
+    /// The file's contents.
     pub(crate) bytes: Vec<u8>,
-    /// What is run.
+    /// The compiled template.
     pub compiled: Arc<ChatTemplate>,
 }
 
 impl Template {
-    /// The template in `folder`, compiled; `None` if there is none. An adapter without its template
-    /// would answer as nobody trained it to, so one that cannot be used is an error.
+    /// Compiles the template in `folder`; `None` if there is none. A template that cannot be used
+    /// is an error, because the adapter would not answer as it was trained to without it.
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, ReadError> {
         for file in TEMPLATE_FILES {
             let path = folder.join(file);

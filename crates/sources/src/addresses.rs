@@ -1,6 +1,6 @@
-//! Which machines adapters may be fetched from: none of the local network's, unless one was named
-//! by whoever started the server. A name in a URL may lead anywhere, so what it resolves to is
-//! judged, at every redirection again.
+//! Which machines files may be fetched from: public addresses, and hosts that the operator trusts.
+//! A host name may resolve to any address, so every resolved address is checked, and checked again
+//! after each redirect.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,11 +8,10 @@ use std::sync::Arc;
 use object_store::client::{DnsError, DnsFuture, DnsResolver};
 use url::{Host, Url};
 
-/// Hosts that may be anywhere.
+/// Hosts that may have any address.
 pub(crate) type Trusted = Arc<[String]>;
 
-/// Whether an address is one of the public internet's, by the special-purpose registries of IANA
-/// (RFC 6890).
+/// Whether an address is public according to IANA's special-purpose address registries (RFC 6890).
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -38,14 +37,14 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    // Global unicast is 2000::/3; of it, 2001:db8::/32 is for documentation and 2001::/23 for
-    // protocols.
+    // Global unicast is 2000::/3. Within it, 2001:db8::/32 is reserved for documentation and
+    // 2001::/23 for protocol assignments.
     let [first, second, ..] = address.segments();
     let is_documentation = first == 0x2001 && (second == 0xdb8 || second < 0x200);
     first & 0xe000 == 0x2000 && !is_documentation
 }
 
-/// The IPv4 address that an IPv6 address stands for.
+/// The IPv4 address embedded in an IPv6 address.
 fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
@@ -58,8 +57,8 @@ fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// Whether `url` may be asked as far as its text tells; the addresses of a name are judged by
-/// [`Resolver`].
+/// Whether the text of `url` permits a request. [`Resolver`] checks the addresses that a host name
+/// resolves to.
 pub(crate) fn is_allowed(url: &Url, trusted: &[String]) -> bool {
     let is_trusted = url
         .host_str()
@@ -73,7 +72,7 @@ pub(crate) fn is_allowed(url: &Url, trusted: &[String]) -> bool {
         }
 }
 
-/// Resolves names to public addresses alone.
+/// Resolves host names to public addresses only, except trusted hosts.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {
     pub(crate) trusted: Trusted,
@@ -88,7 +87,7 @@ impl Resolver {
         }
         match addresses.is_empty() {
             true => Err(format!(
-                "`{host}` has no public address, and this server fetches from no other unless --allow-source names the host"
+                "`{host}` has no public address; this server fetches from other addresses only if --allow-source names the host"
             )
             .into()),
             false => Ok(addresses),

@@ -1,4 +1,4 @@
-//! Who may name what: the sources that adapters may be added from while the server runs.
+//! Which sources requests may name while the server runs.
 
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -6,32 +6,32 @@ use std::str::FromStr;
 use crate::error::SourceError;
 use crate::reference::{BadReference, Reference, UPLOAD};
 
-/// The files that will be read of a folder.
-pub type FilesOf = fn(&Path) -> Vec<PathBuf>;
+/// Returns the files of a folder that will be read. They must not be links that lead out of the
+/// allowed folders.
+pub type FilesRead = fn(&Path) -> Vec<PathBuf>;
 
-/// A folder, a part of the Hub, of an object store or of a web server, with all that is in it.
+/// A folder, or a part of the Hub, of an object store or of a web server, with everything below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedSource {
-    /// A folder of this machine.
+    /// A folder on this machine.
     Folder(PathBuf),
-    /// What a reference may begin with, up to the end of a part of its path: `hf://org`,
-    /// `s3://bucket/adapters`.
+    /// A prefix of references that ends at a path segment: `hf://org`, `s3://bucket/adapters`.
     Prefix(String),
-    /// What clients send. A folder of that name is written as `./upload`.
+    /// Files that clients upload. A folder of that name is written `./upload`.
     Upload,
 }
 
 impl FromStr for AllowedSource {
     type Err = BadReference;
 
-    /// `hf://` (the whole Hub), `hf://org`, `hf://org/repo`, `s3://bucket/prefix` and its like,
-    /// `upload`, or a folder.
+    /// Parses `hf://` (the whole Hub), `hf://org`, `hf://org/repo`, `s3://bucket/prefix` and other
+    /// URLs, `upload`, or a folder.
     fn from_str(text: &str) -> Result<Self, BadReference> {
         let bare = text.trim_end_matches('*').trim_end_matches('/');
         match text.split_once("://") {
             Some(("hf", "" | "*")) => Ok(Self::Prefix("hf:/".to_owned())),
             Some(("hf", rest)) if !rest.trim_end_matches(['*', '/']).contains('/') => {
-                // Checks the organisation.
+                // Validates the organisation.
                 Reference::parse(&format!("{bare}/x"))?;
                 Ok(Self::Prefix(bare.to_owned()))
             }
@@ -45,11 +45,11 @@ impl FromStr for AllowedSource {
     }
 }
 
-/// Where adapters may be added from while the server runs: these folders and what is in them, and
-/// references that begin with these prefixes.
+/// The sources that requests may name while the server runs: folders with their contents, and
+/// references that start with one of the prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedSources {
-    /// Without links.
+    /// Canonical paths, without links.
     roots: Vec<PathBuf>,
     prefixes: Vec<String>,
     uploads: bool,
@@ -59,7 +59,7 @@ impl AllowedSources {
     /// Allows `sources`.
     ///
     /// # Errors
-    /// If a folder among them cannot be read.
+    /// If one of the folders cannot be read.
     pub fn new(sources: &[AllowedSource]) -> Result<Self, SourceError> {
         let mut allowed = Self::default();
         for source in sources {
@@ -79,12 +79,13 @@ impl AllowedSources {
         Ok(allowed)
     }
 
-    /// Whether clients may send adapters' files.
+    /// Whether clients may upload files.
     pub fn uploads(&self) -> bool {
         self.uploads
     }
 
-    /// The hosts of web servers that were allowed by name: they may be in the local network.
+    /// The hosts of web servers that were allowed by name. They may have addresses in the local
+    /// network.
     pub fn hosts(&self) -> impl Iterator<Item = String> + '_ {
         let references = self
             .prefixes
@@ -93,21 +94,22 @@ impl AllowedSources {
         references.filter_map(|reference| reference.host())
     }
 
-    /// What `text` means, if that is allowed. Links are followed first, so none leads out of a
-    /// folder; neither does one of the files that will be read, which `files_of` says.
+    /// Parses `text` and returns the reference if it is allowed. Links are followed before the
+    /// check, so no link leads out of an allowed folder. The files that `files_read` returns for a
+    /// folder are checked in the same way.
     ///
     /// # Errors
-    /// If it is no reference, not allowed, or a folder that is not there. Of what is not allowed
-    /// the error does not tell whether it is there.
-    pub fn resolve(&self, text: &str, files_of: FilesOf) -> Result<Reference, SourceError> {
+    /// If `text` is not a reference, is not allowed, or names a folder that does not exist. For a
+    /// reference that is not allowed, the error does not reveal whether the folder exists.
+    pub fn resolve(&self, text: &str, files_read: FilesRead) -> Result<Reference, SourceError> {
         let reference = Reference::parse(text)?;
         if let Reference::Folder(folder) = &reference {
-            return self.folder(text, folder, files_of).map(Reference::Folder);
+            return self.folder(text, folder, files_read).map(Reference::Folder);
         }
         let written = reference.to_string();
         let is_below = |prefix: &String| {
             let rest = written.strip_prefix(prefix.as_str());
-            // Only the Hub's references have revisions.
+            // Only Hub references have revisions.
             let is_hub = prefix.starts_with("hf:");
             rest.is_some_and(|rest| {
                 rest.is_empty() || rest.starts_with('/') || (is_hub && rest.starts_with('@'))
@@ -115,20 +117,20 @@ impl AllowedSources {
         };
         match self.prefixes.iter().any(is_below) {
             true => Ok(reference),
-            false => Err(self.refused(text)),
+            false => Err(self.not_allowed(text)),
         }
     }
 
-    /// What `text` would mean, whether or not adapters may come from there and whether or not there
-    /// are any, as long as links of this machine are followed; `None` if it is no reference, or
-    /// leads upwards where nothing is.
-    pub fn would_be(text: &str) -> Option<Reference> {
+    /// The reference that `text` means, whether or not it is allowed and whether or not it exists,
+    /// with links on this machine followed. `None` if it is not a reference, or if it has `..`
+    /// below a folder that does not exist.
+    pub fn unchecked(text: &str) -> Option<Reference> {
         let reference = Reference::parse(text).ok()?;
         let Reference::Folder(path) = &reference else {
             return Some(reference);
         };
         let path = std::path::absolute(path).ok()?;
-        // What is not there is below what is there of its path.
+        // The part of the path that does not exist is appended to the part that does.
         let found = |above: &Path| Some((above.to_owned(), above.canonicalize().ok()?));
         let (above, real) = path.ancestors().find_map(found)?;
         let below = path.strip_prefix(above).ok()?;
@@ -136,7 +138,7 @@ impl AllowedSources {
         is_plain.then(|| Reference::Folder(real.components().chain(below.components()).collect()))
     }
 
-    fn refused(&self, text: &str) -> SourceError {
+    fn not_allowed(&self, text: &str) -> SourceError {
         let folders = self.roots.iter().map(|root| root.display().to_string());
         let prefixes = self.prefixes.iter().map(|prefix| match prefix.as_str() {
             "hf:/" => "hf://".to_owned(),
@@ -148,32 +150,32 @@ impl AllowedSources {
         }
     }
 
-    fn folder(&self, text: &str, path: &Path, files_of: FilesOf) -> Result<PathBuf, SourceError> {
+    fn folder(&self, text: &str, path: &Path, files_read: FilesRead) -> Result<PathBuf, SourceError> {
         let source = match path.canonicalize() {
             Ok(folder) => {
-                // Nor may its files be links that lead out.
-                let is_allowed = self.contain(&folder) && {
-                    files_of(&folder).iter().all(|file| {
-                        file.canonicalize().is_ok_and(|file| self.contain(&file)) || !file.exists()
+                // The files in the folder must not be links that lead out either.
+                let is_allowed = self.contains(&folder) && {
+                    files_read(&folder).iter().all(|file| {
+                        file.canonicalize().is_ok_and(|file| self.contains(&file)) || !file.exists()
                     })
                 };
-                return is_allowed.then_some(folder).ok_or_else(|| self.refused(text));
+                return is_allowed.then_some(folder).ok_or_else(|| self.not_allowed(text));
             }
             Err(source) => source,
         };
-        // What is not there is judged by what is there of its path.
+        // A path that does not exist is checked by its longest existing ancestor.
         let above = path.ancestors().find_map(|above| above.canonicalize().ok());
         let is_plain = path.components().all(|part| part != Component::ParentDir);
-        match above.is_some_and(|above| self.contain(&above)) && is_plain {
+        match above.is_some_and(|above| self.contains(&above)) && is_plain {
             true => Err(SourceError::Folder {
                 path: path.to_owned(),
                 source,
             }),
-            false => Err(self.refused(text)),
+            false => Err(self.not_allowed(text)),
         }
     }
 
-    fn contain(&self, real: &Path) -> bool {
+    fn contains(&self, real: &Path) -> bool {
         self.roots.iter().any(|root| real.starts_with(root))
     }
 }
@@ -215,14 +217,14 @@ mod tests {
             );
         }
         assert!(matches!(at("none").unwrap_err(), SourceError::Folder { .. }));
-        let would_be = |path: &str| AllowedSources::would_be(&root.join(path).display().to_string());
+        let unchecked = |path: &str| AllowedSources::unchecked(&root.join(path).display().to_string());
         let real = |path: &str| Some(Reference::Folder(dir.path().canonicalize().unwrap().join(path)));
-        assert_eq!(would_be("support"), real("allowed/support"));
-        assert_eq!(would_be("none/x"), real("allowed/none/x"));
-        assert_eq!(would_be("support/../none"), real("allowed/none"));
-        assert_eq!(would_be("none/../x"), None);
+        assert_eq!(unchecked("support"), real("allowed/support"));
+        assert_eq!(unchecked("none/x"), real("allowed/none/x"));
+        assert_eq!(unchecked("support/../none"), real("allowed/none"));
+        assert_eq!(unchecked("none/../x"), None);
         #[cfg(unix)]
-        assert_eq!(would_be("link/none"), real("secret/none"));
+        assert_eq!(unchecked("link/none"), real("secret/none"));
         let nothing = AllowedSources::default().resolve("/", no_files).unwrap_err();
         assert!(matches!(nothing, SourceError::NotAllowed { .. }), "{nothing}");
     }
@@ -276,7 +278,7 @@ mod tests {
         assert!(!few.uploads());
         let uploads = allowed(&["upload"]);
         assert!(uploads.uploads());
-        // It is no source that anybody could name.
+        // `upload` is not a source that a request can name.
         assert!(uploads.resolve("upload", no_files).is_err());
         assert_eq!(
             "./upload".parse(),

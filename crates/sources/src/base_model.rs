@@ -1,4 +1,4 @@
-//! Which files of a repository make up a base model.
+//! Which files of a Hub repository make up a base model.
 
 use std::path::{Component, Path};
 
@@ -17,7 +17,7 @@ pub const BASE_MODEL: WantedKinds = WantedKinds {
     limit: 1 << 40,
 };
 
-/// Whether a file of a repository is needed to serve it as a base.
+/// Whether a base model needs this file of its repository.
 fn is_of_a_base(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let is_at_the_top = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
@@ -33,8 +33,8 @@ fn is_of_a_base(name: &str) -> bool {
             | "chat_template.json"
             | "model.safetensors.index.json"
     );
-    // Not the copy of all weights in one file that Meta's and Mistral's repositories hold beside
-    // the parts.
+    // Meta's and Mistral's repositories hold a second copy of all weights in one file beside the
+    // shards.
     let is_weights = name.ends_with(".safetensors") && !name.starts_with("consolidated");
     is_at_the_top && (is_wanted || is_weights)
 }

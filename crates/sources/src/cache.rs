@@ -1,6 +1,6 @@
-//! What was fetched from object stores and web servers, kept on disk: a folder for each adapter in
-//! each of its states, whole or not there. Those that were not used for longest go when there is
-//! too much.
+//! The disk cache of files from object stores and web servers. Each state of each source has a
+//! folder, which is complete or absent. The least recently used folders are deleted when the cache
+//! exceeds its limit.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,27 +11,28 @@ use sha2::{Digest as _, Sha256};
 use crate::error::FetchError;
 use crate::save::hex;
 
-/// What an unfinished folder's name ends with.
+/// Suffix of a folder whose download is not complete.
 const UNFINISHED: &str = ".part";
-/// What its lock's name ends with.
+/// Suffix of a folder's lock file.
 const LOCK: &str = ".lock";
-/// How long a load waits for its turn at most, for what may be expected.
+/// How long a load is expected to wait for its turn at most.
 const GRACE: Duration = Duration::from_secs(600);
-/// Digits of a hash in a folder's name.
+/// Hexadecimal digits of each hash in a folder's name.
 const DIGITS: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
-    /// Bytes that it may hold.
+    /// Capacity in bytes.
     limit: u64,
-    /// What was used more recently than this ago may be waiting to be read.
+    /// Folders that were used within this time are not deleted: a load may be waiting to read them.
     grace: Duration,
 }
 
-/// A folder that is being filled by whoever holds this: other processes and threads wait.
+/// An incomplete folder, locked by its owner. Other threads and processes that want the same folder
+/// wait for the lock.
 #[derive(Debug)]
-pub(crate) struct Filling {
+pub(crate) struct PartialFolder {
     pub(crate) part: PathBuf,
     folder: PathBuf,
     _lock: File,
@@ -46,33 +47,33 @@ impl Cache {
         }
     }
 
-    /// The folder of what is at `url` in the state `tag`, if it is here.
+    /// The complete folder of `url` in the state `tag`, if it is in the cache.
     pub(crate) fn find(&self, url: &str, tag: &str) -> Option<PathBuf> {
         let folder = self.folder.join(key(url, tag));
         if !folder.is_dir() {
             return None;
         }
-        // A failure leaves it looking older than it is.
+        // If this fails, the folder only looks older than it is.
         let _ = File::open(&folder).and_then(|file| file.set_modified(SystemTime::now()));
         Some(folder)
     }
 
-    /// Begins to fill the folder of what is at `url` in the state `tag`, or goes on with it. Waits
-    /// for whoever else does.
-    pub(crate) fn fill(&self, url: &str, tag: &str) -> Result<Filling, FetchError> {
+    /// Starts or resumes the download of `url` in the state `tag`. Waits if another thread or
+    /// process is downloading it.
+    pub(crate) fn fill(&self, url: &str, tag: &str) -> Result<PartialFolder, FetchError> {
         let key = key(url, tag);
         let part = self.folder.join(format!("{key}{UNFINISHED}"));
         fs::create_dir_all(&part).map_err(|source| FetchError::file(&part, source))?;
         let lock = lock(&self.folder.join(format!("{key}{LOCK}")))?;
-        Ok(Filling {
+        Ok(PartialFolder {
             part,
             folder: self.folder.join(key),
             _lock: lock,
         })
     }
 
-    /// Deletes what was not used for longest until the rest is within the limit. `keep` stays
-    /// whatever its size.
+    /// Deletes the least recently used folders until the cache is within its limit. `keep` is never
+    /// deleted.
     pub(crate) fn prune(&self, keep: &Path) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut folders: Vec<(SystemTime, PathBuf, u64)> = entries
@@ -107,8 +108,8 @@ impl Cache {
     }
 }
 
-impl Filling {
-    /// Makes it whole.
+impl PartialFolder {
+    /// Marks the folder as complete.
     pub(crate) fn finish(self) -> Result<PathBuf, FetchError> {
         let fail = |source| FetchError::file(&self.folder, source);
         File::open(&self.part)
@@ -118,13 +119,14 @@ impl Filling {
         Ok(self.folder)
     }
 
-    /// It, if someone else has filled it meanwhile.
-    pub(crate) fn filled(&self) -> Option<PathBuf> {
+    /// The complete folder, if another thread or process has finished the download in the meantime.
+    pub(crate) fn completed(&self) -> Option<PathBuf> {
         self.folder.is_dir().then(|| self.folder.clone())
     }
 }
 
-/// Locks a file, which is created, until what is returned is dropped. Waits for whoever has it.
+/// Creates and locks a file. Waits until no other thread or process holds the lock. The lock is
+/// released when the returned file is dropped.
 pub(crate) fn lock(path: &Path) -> Result<File, FetchError> {
     let fail = |source| FetchError::file(path, source);
     if let Some(above) = path.parent() {
@@ -145,7 +147,7 @@ fn key(url: &str, tag: &str) -> String {
     format!("{}-{}", digest(url), digest(tag))
 }
 
-/// Bytes of the files in a folder.
+/// Total size of the files in a folder, in bytes.
 fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -168,7 +170,7 @@ mod tests {
             let filling = cache.fill(url, "1").unwrap();
             fs::write(filling.part.join("x"), [0; 100]).unwrap();
             let folder = filling.finish().unwrap();
-            // So that no two are used at the same moment of a coarse clock.
+            // Otherwise two folders could have the same time of use on a coarse clock.
             std::thread::sleep(std::time::Duration::from_millis(20));
             folder
         };
@@ -179,7 +181,7 @@ mod tests {
         let c = fill("c");
         cache.prune(&c);
         assert!(a.is_dir() && c.is_dir() && !b.exists());
-        // Being filled, it is not deleted.
+        // A folder that is being filled is not deleted.
         let d = cache.fill("d", "1").unwrap();
         fs::write(d.part.join("x"), [0; 100]).unwrap();
         cache.prune(&c);

@@ -1,118 +1,118 @@
-//! What can go wrong with sources, and with bringing their files to this machine.
+//! Errors of sources and of downloads.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::reference::BadReference;
 
-/// What can go wrong with a source.
+/// Why a source cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Text that names no source.
+    /// The text is not a reference.
     #[error(transparent)]
     BadReference(#[from] BadReference),
-    /// A source that may not be used.
-    #[error("`{}` is none of the sources that are allowed", reference.escape_debug())]
+    /// The source is not allowed.
+    #[error("`{}` is not an allowed source", reference.escape_debug())]
     NotAllowed {
-        /// What was asked for.
+        /// The reference as it was written.
         reference: String,
         /// The sources that are allowed.
         allowed: Vec<String>,
     },
-    /// A folder of this machine that cannot be read.
+    /// A folder on this machine cannot be read.
     #[error("cannot read `{}`: {source}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Files that could not be brought to this machine.
+    /// The files could not be downloaded.
     #[error("`{at}` cannot be fetched: {reason}")]
     Fetch {
-        /// From where.
+        /// The source.
         at: String,
-        /// Why not.
+        /// Why the download failed.
         reason: FetchError,
     },
 }
 
-/// Why files could not be brought to this machine.
+/// Why files could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// It is not there, or not for us.
-    #[error("there is no such repository or revision, or it is private and HF_TOKEN does not open it")]
+    /// The Hub does not have the repository or revision, or does not grant access to it.
+    #[error("there is no such repository or revision, or it is private and HF_TOKEN does not grant access")]
     NoRepository,
-    /// A file of it.
+    /// The source lacks a required file.
     #[error("it holds no {name}")]
     Missing {
         /// The file.
         name: String,
     },
-    /// Not for us.
+    /// The server denied access.
     #[error("access is denied: {reason}")]
     Denied {
-        /// What the server said.
+        /// The server's answer.
         reason: String,
     },
-    /// Not in the Hub's cache, and the Hub may not be asked.
-    #[error("it is not in the Hub's cache, and HF_HUB_OFFLINE forbids to ask the Hub")]
+    /// The files are not in the Hub's cache, and the Hub may not be contacted.
+    #[error("it is not in the Hub's cache, and HF_HUB_OFFLINE forbids contacting the Hub")]
     Offline,
-    /// A file beyond the size that is read.
+    /// A file is larger than its limit.
     #[error("{name} has {size} bytes, the limit is {limit}")]
     TooLarge {
         /// The file.
         name: String,
-        /// Its size.
+        /// Its size in bytes.
         size: u64,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// An address of a local network.
+    /// The host has an address in a local network.
     #[error(
-        "`{host}` is no public address, and this server fetches from no other unless --allow-source names the host"
+        "`{host}` is not a public address; this server fetches from other addresses only if --allow-source names the host"
     )]
     Private {
         /// The host.
         host: String,
     },
-    /// Less than was announced, again and again.
+    /// Fewer bytes arrived than announced, in several attempts.
     #[error("only {arrived} of {size} bytes arrived")]
     Short {
-        /// Bytes that did.
+        /// Bytes that arrived.
         arrived: u64,
-        /// Bytes that should have.
+        /// Bytes that were announced.
         size: u64,
     },
-    /// More than was announced.
+    /// More bytes arrived than announced.
     #[error("more than the announced {size} bytes arrived")]
     Long {
-        /// Bytes that should have.
+        /// Bytes that were announced.
         size: u64,
     },
-    /// Other bytes than were announced.
+    /// The content does not match its hash.
     #[error("it arrived damaged: its SHA-256 is {found} instead of {wanted}")]
     Damaged {
-        /// What was announced.
+        /// The announced SHA-256.
         wanted: String,
-        /// What arrived.
+        /// The SHA-256 of the received bytes.
         found: String,
     },
-    /// Replaced while it was fetched.
+    /// The file was replaced during the download.
     #[error("it was replaced while it was being fetched: try again")]
     ChangedMeanwhile,
-    /// Nothing arrives any more.
+    /// No data arrived for a minute.
     #[error("nothing arrived for a minute")]
     Stalled,
-    /// The network, or what the server answered.
+    /// A network error, or an unexpected answer of the server.
     #[error("{0}")]
     Transport(String),
-    /// Our own disk.
+    /// A file on this machine cannot be written.
     #[error("`{}`: {source}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -125,8 +125,8 @@ impl FetchError {
         }
     }
 
-    /// Whether it may go well a moment later.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// Whether a retry a moment later may succeed.
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Short { .. } | Self::Stalled | Self::Transport(_))
     }
 }

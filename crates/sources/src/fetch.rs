@@ -1,4 +1,4 @@
-//! Bringing files to this machine.
+//! Downloads the wanted files of a source to this machine.
 
 use std::path::PathBuf;
 
@@ -11,20 +11,20 @@ use crate::reference::Reference;
 use crate::transport::block_on;
 use crate::wanted::{Fetched, Wanted};
 
-/// How files are fetched.
+/// Options of a [`Fetcher`].
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
-    /// Where what comes from object stores and web servers is kept.
+    /// Folder of the cache for object stores and web servers.
     pub cache: PathBuf,
-    /// How much of it, in bytes: what was not used for longest goes first.
+    /// Limit of that cache in bytes. The least recently used sources are deleted first.
     pub cache_limit: u64,
-    /// Web servers that may be in the local network.
+    /// Web servers that may have addresses in the local network.
     pub trusted_hosts: Vec<String>,
-    /// The Hub.
+    /// The Hub and its cache.
     pub hub: Hub,
 }
 
-/// Brings files to this machine.
+/// Downloads files to this machine.
 #[derive(Debug)]
 pub struct Fetcher {
     cache: Cache,
@@ -33,7 +33,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// With `options`.
+    /// A fetcher with `options`.
     pub fn new(options: FetchOptions) -> Self {
         Self {
             cache: Cache::new(options.cache, options.cache_limit),
@@ -42,27 +42,27 @@ impl Fetcher {
         }
     }
 
-    /// The folder with the wanted files of what is `at`, in the state `revision` if that is
-    /// known and still to be had. Waits for the network: not for threads of an asynchronous
-    /// runtime.
+    /// Downloads the wanted files of the source `at` and returns their folder. `revision` is the
+    /// state to download, if the source still has it. Blocks on the network, so it must not be
+    /// called from a thread of an asynchronous runtime.
     ///
     /// # Errors
-    /// If they cannot be brought here.
+    /// If the files cannot be downloaded.
     pub fn fetch(
         &self,
         at: &Reference,
         revision: Option<&str>,
         wanted: &Wanted,
     ) -> Result<Fetched, SourceError> {
-        self.fetch_telling(at, revision, wanted, &|_, _, _| ())
+        self.fetch_with_progress(at, revision, wanted, &|_, _, _| ())
     }
 
-    /// The same; `progress` is told which file arrives, how many of its bytes are here, and how
-    /// many it has.
+    /// As [`Fetcher::fetch`]. `progress` is called with the name of the file that is being
+    /// downloaded, the bytes received so far, and its size.
     ///
     /// # Errors
     /// As [`Fetcher::fetch`].
-    pub fn fetch_telling(
+    pub fn fetch_with_progress(
         &self,
         at: &Reference,
         revision: Option<&str>,
@@ -98,7 +98,7 @@ impl Fetcher {
 }
 
 impl Default for Fetcher {
-    /// As this user's environment says.
+    /// A fetcher for this user's environment, with its cache in the folder for temporary files.
     fn default() -> Self {
         Self::new(FetchOptions {
             cache: std::env::temp_dir().join("multigraft-adapters"),

@@ -1,9 +1,9 @@
-//! The Hugging Face Hub: its file protocol, and the cache that Hugging Face's own libraries keep on
+//! The Hugging Face Hub: its file protocol, and the cache that Hugging Face's libraries keep on
 //! this machine.
 //!
-//! The cache's layout is that of `huggingface_hub`: a repository has `refs/` (branches, a commit in
-//! each), `blobs/` (contents, called by their ETag) and `snapshots/` (a folder for each commit,
-//! with links to blobs). What one library fetched, the others find.
+//! The cache has the layout of `huggingface_hub`. A repository has `refs/` (a file for each branch,
+//! which holds a commit), `blobs/` (file contents, named by ETag) and `snapshots/` (a folder for
+//! each commit, with links to the blobs). What one library downloads, the others find.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use serde::Deserialize;
 
 use crate::cache::lock;
 use crate::error::FetchError;
-use crate::save::{Arriving, Expected, Remote, save};
-use crate::transport::{CONNECT, REDIRECTS, STALL, block_on, described};
+use crate::save::{ByteStream, Expected, Remote, save};
+use crate::transport::{CONNECT, REDIRECTS, STALL, block_on, with_causes};
 use crate::wanted::{Fetched, Need, Wanted, WantedKinds};
 
-/// Where the Hub is if nothing else is said.
+/// The Hub's default address.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// The branch that is meant if none is named.
+/// The default branch.
 const MAIN: &str = "main";
 
-/// The Hub, as one user reaches it.
+/// The Hub, with one user's token and cache.
 #[derive(Clone, Debug)]
 pub struct Hub {
     endpoint: String,
@@ -35,7 +35,7 @@ pub struct Hub {
     offline: bool,
 }
 
-/// Not shown, wherever it is printed.
+/// A token, which debug output does not show.
 #[derive(Clone)]
 struct Token(String);
 
@@ -45,10 +45,10 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What the Hub says of a revision.
+/// What the Hub's API returns for a revision.
 #[derive(Debug, Deserialize)]
 struct Info {
-    /// The commit.
+    /// The commit of the revision.
     sha: String,
     #[serde(default)]
     siblings: Vec<Sibling>,
@@ -59,7 +59,7 @@ struct Sibling {
     rfilename: String,
 }
 
-/// A file to be fetched.
+/// A file to download.
 struct Part {
     name: String,
     limit: u64,
@@ -67,8 +67,8 @@ struct Part {
 }
 
 impl Hub {
-    /// As Hugging Face's libraries find it: `HF_ENDPOINT`, `HF_TOKEN` (or the file that `hf auth
-    /// login` writes), `HF_HUB_CACHE`, `HF_HOME` and `HF_HUB_OFFLINE`.
+    /// The Hub as Hugging Face's libraries find it: `HF_ENDPOINT`, `HF_TOKEN` (or the file that `hf
+    /// auth login` writes), `HF_HUB_CACHE`, `HF_HOME` and `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
         let variable = |name| {
             std::env::var(name)
@@ -100,7 +100,7 @@ impl Hub {
         }
     }
 
-    /// One at `endpoint`, with a cache of its own.
+    /// A Hub at `endpoint`, with its own cache folder.
     pub fn at(endpoint: &str, token: Option<&str>, cache: PathBuf) -> Self {
         Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
@@ -110,14 +110,14 @@ impl Hub {
         }
     }
 
-    /// The same, without ever asking the network.
+    /// The same Hub, restricted to its cache.
     #[must_use]
     pub fn offline(mut self) -> Self {
         self.offline = true;
         self
     }
 
-    /// The folder with the wanted files.
+    /// Downloads the wanted files and returns their folder.
     pub(crate) async fn fetch(
         &self,
         repo: &str,
@@ -151,11 +151,12 @@ impl Hub {
             .await
     }
 
-    /// The folder with the files of `repo` that are `wanted`. `progress` is told which file is
-    /// fetched, how many bytes of it are there, and how many it has. Waits for the network.
+    /// Downloads the wanted files of `repo` and returns their folder. `progress` is called with the
+    /// name of the file that is being downloaded, the bytes received so far, and its size. Blocks
+    /// on the network.
     ///
     /// # Errors
-    /// If they cannot be brought here, or if the repository lacks one that is required.
+    /// If the files cannot be downloaded, or if the repository lacks a required one.
     pub fn fetch_kinds(
         &self,
         repo: &str,
@@ -184,14 +185,14 @@ impl Hub {
         block_on(self.snapshot(repo, revision, (wanted.marker, is_usable), parts, progress))
     }
 
-    /// A snapshot of `repo`. Once all parts are there, it is marked by a file called `whole`: a
-    /// part of them may be there by somebody else. One that is here and `is_usable` is taken as it
-    /// is where the Hub cannot be asked.
+    /// Downloads a snapshot of `repo`. A complete snapshot is marked with the file `marker`,
+    /// because another program may have downloaded only some of the files. If the Hub cannot be
+    /// reached, a snapshot in the cache that `is_usable` is returned as it is.
     async fn snapshot(
         &self,
         repo: &str,
         revision: Option<&str>,
-        (whole, is_usable): (&str, impl Fn(&Path) -> bool),
+        (marker, is_usable): (&str, impl Fn(&Path) -> bool),
         parts: impl Fn(&Info) -> Result<Vec<Part>, FetchError>,
         progress: &(dyn Fn(&str, u64, u64) + Sync),
     ) -> Result<Fetched, FetchError> {
@@ -210,7 +211,7 @@ impl Hub {
         };
         if is_commit(revision)
             && let Some(fetched) = known.as_ref()
-            && fetched.folder.join(whole).exists()
+            && fetched.folder.join(marker).exists()
         {
             return Ok(fetched.clone());
         }
@@ -219,9 +220,9 @@ impl Hub {
         }
         let info = match (self.info(repo, revision).await, known) {
             (Ok(info), _) => info,
-            (Err(error), Some(fetched)) if error.may_pass() => {
+            (Err(error), Some(fetched)) if error.is_transient() => {
                 tracing::warn!(
-                    "the Hub cannot be asked for `{repo}`, so what is in its cache is used: {error}"
+                    "the Hub cannot be reached for `{repo}`, so the cached snapshot is used: {error}"
                 );
                 return Ok(fetched);
             }
@@ -233,10 +234,10 @@ impl Hub {
         for part in parts(&info)? {
             self.fetch_file(&folder, repo, &info.sha, &part, progress).await?;
         }
-        folder.point_to(&info.sha)?;
+        folder.set_branch(&info.sha)?;
         let snapshot = folder.snapshot(&info.sha);
-        // Without it the Hub is asked again, no more.
-        let _ = fs::write(snapshot.join(whole), "");
+        // Without the marker, the Hub is only asked once more.
+        let _ = fs::write(snapshot.join(marker), "");
         Ok(Fetched {
             folder: snapshot,
             revision: Some(info.sha),
@@ -252,14 +253,14 @@ impl Hub {
             .headers(self.headers())
             .send()
             .await;
-        let response = checked(response.map_err(|error| FetchError::Transport(described(&error)))?)?;
+        let response = success(response.map_err(|error| FetchError::Transport(with_causes(&error)))?)?;
         response
             .json()
             .await
-            .map_err(|error| FetchError::Transport(described(&error)))
+            .map_err(|error| FetchError::Transport(with_causes(&error)))
     }
 
-    /// Brings one file into the cache.
+    /// Downloads one file into the cache.
     async fn fetch_file(
         &self,
         folder: &Folder,
@@ -275,7 +276,7 @@ impl Hub {
         let url = format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, part.name);
         let head = self.head(&url).await?;
         if head.size > part.limit && part.need == Need::Optional {
-            tracing::warn!("`{repo}`: {} has {} bytes and is left out", part.name, head.size);
+            tracing::warn!("`{repo}`: {} has {} bytes and is skipped", part.name, head.size);
             return Ok(());
         }
         if head.size > part.limit {
@@ -292,7 +293,7 @@ impl Hub {
         if !is_here {
             let expected = Expected {
                 size: head.size,
-                // Of large files the ETag is the SHA-256, of others Git's hash.
+                // The ETag of a large file is its SHA-256; that of other files is Git's hash.
                 sha256: Some(head.etag.as_str()).filter(|etag| etag.len() == 64),
             };
             let unfinished = folder.blobs().join(format!("{}.incomplete", head.etag));
@@ -304,17 +305,17 @@ impl Hub {
             let progress = |bytes| progress(&part.name, bytes, head.size);
             save(&file, expected, &unfinished, &blob, &progress).await?;
         }
-        place(&blob, &link).map_err(|source| FetchError::file(&link, source))
+        link_blob(&blob, &link).map_err(|source| FetchError::file(&link, source))
     }
 
-    /// Size and ETag of a file. Large ones are elsewhere, but the Hub itself says what they are; so
-    /// only redirections within it are followed.
+    /// Size and ETag of a file. Large files are stored elsewhere, but the Hub itself states their
+    /// size and ETag, so only redirects within the Hub are followed.
     async fn head(&self, url: &str) -> Result<Head, FetchError> {
         let client = self.client(0)?;
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS {
             let response = client.head(&url).headers(self.headers()).send().await;
-            let response = response.map_err(|error| FetchError::Transport(described(&error)))?;
+            let response = response.map_err(|error| FetchError::Transport(with_causes(&error)))?;
             let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
             let etag = header("x-linked-etag").or_else(|| header(ETAG.as_str()));
             let size = header("x-linked-size").or_else(|| header(CONTENT_LENGTH.as_str()));
@@ -326,7 +327,7 @@ impl Hub {
                 }
             }
             if !response.status().is_redirection() {
-                checked(response)?;
+                success(response)?;
             }
             let etag = etag.unwrap_or_default();
             let etag = etag.trim_start_matches("W/").trim_matches('"');
@@ -354,7 +355,7 @@ impl Hub {
         };
         let builder = Client::builder().connect_timeout(CONNECT).read_timeout(STALL);
         let client = builder.redirect(policy).build();
-        client.map_err(|error| FetchError::Transport(described(&error)))
+        client.map_err(|error| FetchError::Transport(with_causes(&error)))
     }
 
     fn headers(&self) -> HeaderMap {
@@ -380,21 +381,21 @@ struct HubFile {
 }
 
 impl Remote for HubFile {
-    async fn read(&self, start: u64) -> Result<(Arriving, bool), FetchError> {
+    async fn read(&self, start: u64) -> Result<(ByteStream, bool), FetchError> {
         let mut request = self.client.get(&self.url).headers(self.headers.clone());
         if start > 0 {
             request = request.header(RANGE, format!("bytes={start}-"));
         }
         let response = request.send().await;
-        let response = checked(response.map_err(|error| FetchError::Transport(described(&error)))?)?;
+        let response = success(response.map_err(|error| FetchError::Transport(with_causes(&error)))?)?;
         let begins_there = start == 0 || response.status() == StatusCode::PARTIAL_CONTENT;
         let bytes = response.bytes_stream();
-        let arriving = bytes.map(|bytes| bytes.map_err(|error| FetchError::Transport(described(&error))));
+        let arriving = bytes.map(|bytes| bytes.map_err(|error| FetchError::Transport(with_causes(&error))));
         Ok((arriving.boxed(), begins_there))
     }
 }
 
-fn checked(response: Response) -> Result<Response, FetchError> {
+fn success(response: Response) -> Result<Response, FetchError> {
     match response.status() {
         status if status.is_success() => Ok(response),
         StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED => Err(FetchError::NoRepository),
@@ -408,7 +409,7 @@ fn checked(response: Response) -> Result<Response, FetchError> {
 /// A repository in the Hub's cache.
 struct Folder {
     cache: PathBuf,
-    /// The repository's folder there, and at the locks.
+    /// Name of the repository's folder, in the cache and among the locks.
     name: String,
     revision: String,
 }
@@ -430,7 +431,7 @@ impl Folder {
         self.root().join("blobs")
     }
 
-    /// Where Hugging Face's libraries lock too.
+    /// The lock file that Hugging Face's libraries use too.
     fn lock(&self, etag: &str) -> PathBuf {
         let locks = self.cache.join(".locks").join(&self.name);
         locks.join(format!("{etag}.lock"))
@@ -440,13 +441,13 @@ impl Folder {
         self.root().join("snapshots").join(commit)
     }
 
-    /// The commit that the revision was when it was fetched last.
+    /// The commit that the revision pointed to at the last download.
     fn commit(&self) -> Option<String> {
         let commit = fs::read_to_string(self.branch()).ok()?;
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    fn point_to(&self, commit: &str) -> Result<(), FetchError> {
+    fn set_branch(&self, commit: &str) -> Result<(), FetchError> {
         if is_commit(&self.revision) {
             return Ok(());
         }
@@ -458,21 +459,21 @@ impl Folder {
         write().map_err(|source| FetchError::file(&branch, source))
     }
 
-    /// Where it stands which commit the revision is.
+    /// The file that holds the revision's commit.
     fn branch(&self) -> PathBuf {
         self.root().join("refs").join(&self.revision)
     }
 }
 
-/// Puts `blob` at `link`.
-fn place(blob: &Path, link: &Path) -> std::io::Result<()> {
+/// Links `link` to `blob`.
+fn link_blob(blob: &Path, link: &Path) -> std::io::Result<()> {
     if let Some(above) = link.parent() {
         fs::create_dir_all(above)?;
     }
     let _ = fs::remove_file(link);
     #[cfg(unix)]
     {
-        // Relative, so that the cache can be moved: from snapshots/<commit>/ to blobs/.
+        // A relative link, from snapshots/<commit>/ to blobs/, so that the cache can be moved.
         let name = blob.file_name().unwrap_or_default();
         std::os::unix::fs::symlink(Path::new("../../blobs").join(name), link)
     }
@@ -480,7 +481,7 @@ fn place(blob: &Path, link: &Path) -> std::io::Result<()> {
     fs::copy(blob, link).map(|_| ())
 }
 
-/// Forty hexadecimal digits, as Git's commits have.
+/// Whether `text` is a Git commit: 40 hexadecimal digits.
 fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

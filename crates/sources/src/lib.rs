@@ -1,13 +1,13 @@
-//! Where files come from: references that people write, the places that they may name, and how files
-//! come from there to this machine: from the Hugging Face Hub, object stores and web servers.
+//! References to files, the sources that are allowed, and downloads from the Hugging Face Hub,
+//! object stores and web servers.
 //!
 //! ```text
 //! text ─ Reference ─ (AllowedSources) ─ Fetcher ─┬─ Hub, in its own cache ───────┐
-//!                                                └─ object stores, web servers ──┴─ a folder
+//!                                                └─ object stores, web servers ──┴─ folder
 //! ```
 //!
-//! Callers say which files they want ([`Wanted`]), each with the largest size that is fetched: this
-//! crate does not know what the files mean.
+//! The caller lists the files that it wants ([`Wanted`], [`WantedKinds`]) with the largest size of
+//! each. This crate does not know what the files mean.
 
 mod addresses;
 mod allowed;
@@ -22,7 +22,7 @@ mod save;
 mod transport;
 mod wanted;
 
-pub use allowed::{AllowedSource, AllowedSources, FilesOf};
+pub use allowed::{AllowedSource, AllowedSources, FilesRead};
 pub use base_model::BASE_MODEL;
 pub use error::{FetchError, SourceError};
 pub use fetch::{FetchOptions, Fetcher};

@@ -17,17 +17,17 @@ use url::Url;
 use crate::addresses::{Resolver, Trusted, is_allowed};
 use crate::cache::Cache;
 use crate::error::FetchError;
-use crate::save::{Arriving, Expected, Remote, save};
-use crate::transport::{CONNECT, REDIRECTS, STALL, described};
+use crate::save::{ByteStream, Expected, Remote, save};
+use crate::transport::{CONNECT, REDIRECTS, STALL, with_causes};
 use crate::wanted::{Fetched, Need, Wanted};
 
-/// How long a whole file may take; the stores' clients know no "for ever".
+/// Time limit of a whole file: the stores' clients require one.
 const DAY: &str = "24h";
-/// As [`STALL`].
+/// [`STALL`] in the form that the stores' clients take.
 const MINUTE: &str = "60s";
 
-/// Brings the wanted files of the folder at `url` here. Its state is what the server says of its files: if it is known
-/// and here, nothing is asked.
+/// Downloads the wanted files of the folder at `url`. The revision is made of what the server says
+/// about each file. If the `known` revision is in the cache, the server is not contacted.
 pub(crate) async fn fetch(
     url: &Url,
     known: Option<&str>,
@@ -49,7 +49,7 @@ pub(crate) async fn fetch(
         let path = prefix.clone().join(file.name);
         match store.head(&path).await {
             Ok(meta) if meta.size > file.limit && file.need == Need::Optional => {
-                tracing::warn!("`{url}`: {} has {} bytes and is left out", file.name, meta.size);
+                tracing::warn!("`{url}`: {} has {} bytes and is skipped", file.name, meta.size);
             }
             Ok(meta) if meta.size > file.limit => {
                 return Err(FetchError::TooLarge {
@@ -65,14 +65,14 @@ pub(crate) async fn fetch(
     }
     let tag = found
         .iter()
-        .map(|(name, meta)| state(name, meta))
+        .map(|(name, meta)| tag_of(name, meta))
         .collect::<Vec<_>>()
         .join(" ");
     if let Some(folder) = cache.find(url.as_str(), &tag) {
         return Ok(fetched(folder, &tag));
     }
     let filling = cache.fill(url.as_str(), &tag)?;
-    if let Some(folder) = filling.filled() {
+    if let Some(folder) = filling.completed() {
         return Ok(fetched(folder, &tag));
     }
     for (name, meta) in found {
@@ -97,12 +97,12 @@ pub(crate) async fn fetch(
     Ok(fetched(folder, &tag))
 }
 
-/// What the server says of a file's state.
-fn state(name: &str, meta: &ObjectMeta) -> String {
+/// Identifies the state of a file by what the server says about it.
+fn tag_of(name: &str, meta: &ObjectMeta) -> String {
     let tag = match &meta.e_tag {
         Some(tag) => tag.clone(),
         None if meta.last_modified.timestamp() > 0 => meta.last_modified.to_rfc3339(),
-        // Nothing tells this state from another: it is fetched each time.
+        // The server gives nothing to compare, so the file is downloaded each time.
         None => format!("{:?}", SystemTime::now()),
     };
     format!("{name}:{tag}:{}", meta.size)
@@ -115,9 +115,9 @@ struct Object {
 }
 
 impl Remote for Object {
-    async fn read(&self, start: u64) -> Result<(Arriving, bool), FetchError> {
+    async fn read(&self, start: u64) -> Result<(ByteStream, bool), FetchError> {
         let options = GetOptions {
-            // Not another file's rest.
+            // Do not append the rest of a newer file.
             if_match: self.meta.e_tag.clone().filter(|tag| !tag.starts_with("W/")),
             range: (start > 0).then_some(GetRange::Offset(start)),
             ..GetOptions::default()
@@ -141,15 +141,15 @@ fn failed(name: &'static str, error: Error) -> FetchError {
             reason: error.to_string(),
         },
         Error::Precondition { .. } => FetchError::ChangedMeanwhile,
-        error => FetchError::Transport(described(&error)),
+        error => FetchError::Transport(with_causes(&error)),
     }
 }
 
-/// The store that `url` is in, and where in it. Credentials and endpoints come from the
-/// environment, by each store's usual variables (`AWS_ACCESS_KEY_ID`,
+/// The store that `url` is in, and the path within it. Credentials and endpoints come from the
+/// environment, under each store's usual variables (`AWS_ACCESS_KEY_ID`,
 /// `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`…).
 fn open(url: &Url, trusted: &Trusted) -> Result<(Arc<dyn ObjectStore>, ObjectPath), FetchError> {
-    let fail = |error: Error| FetchError::Transport(described(&error));
+    let fail = |error: Error| FetchError::Transport(with_causes(&error));
     let path = ObjectPath::from_url_path(url.path());
     let path = path.map_err(|error| FetchError::Transport(error.to_string()))?;
     let retry = RetryConfig {
@@ -157,30 +157,30 @@ fn open(url: &Url, trusted: &Trusted) -> Result<(Arc<dyn ObjectStore>, ObjectPat
         retry_timeout: 2 * CONNECT,
         ..RetryConfig::default()
     };
-    // A whole file may take as long as it likes, as long as something arrives.
-    let (all, some) = (ClientConfigKey::Timeout, ClientConfigKey::ReadTimeout);
+    // A whole file may take long, as long as data keeps arriving.
+    let (whole, idle) = (ClientConfigKey::Timeout, ClientConfigKey::ReadTimeout);
     let store: Arc<dyn ObjectStore> = match url.scheme() {
         "s3" => {
             let builder = AmazonS3Builder::from_env()
                 .with_url(url.as_str())
                 .with_retry(retry);
-            let builder = builder.with_config(AmazonS3ConfigKey::Client(all), DAY);
-            let builder = builder.with_config(AmazonS3ConfigKey::Client(some), MINUTE);
+            let builder = builder.with_config(AmazonS3ConfigKey::Client(whole), DAY);
+            let builder = builder.with_config(AmazonS3ConfigKey::Client(idle), MINUTE);
             Arc::new(builder.build().map_err(fail)?)
         }
         "gs" => {
             let builder = GoogleCloudStorageBuilder::from_env();
             let builder = builder.with_url(url.as_str()).with_retry(retry);
-            let builder = builder.with_config(GoogleConfigKey::Client(all), DAY);
-            let builder = builder.with_config(GoogleConfigKey::Client(some), MINUTE);
+            let builder = builder.with_config(GoogleConfigKey::Client(whole), DAY);
+            let builder = builder.with_config(GoogleConfigKey::Client(idle), MINUTE);
             Arc::new(builder.build().map_err(fail)?)
         }
         "az" => {
             let builder = MicrosoftAzureBuilder::from_env()
                 .with_url(url.as_str())
                 .with_retry(retry);
-            let builder = builder.with_config(AzureConfigKey::Client(all), DAY);
-            let builder = builder.with_config(AzureConfigKey::Client(some), MINUTE);
+            let builder = builder.with_config(AzureConfigKey::Client(whole), DAY);
+            let builder = builder.with_config(AzureConfigKey::Client(idle), MINUTE);
             Arc::new(builder.build().map_err(fail)?)
         }
         scheme => {
@@ -201,7 +201,8 @@ fn open(url: &Url, trusted: &Trusted) -> Result<(Arc<dyn ObjectStore>, ObjectPat
     Ok((store, path))
 }
 
-/// Makes clients that reach public addresses and trusted hosts alone, wherever they are redirected.
+/// Creates HTTP clients that connect to public addresses and trusted hosts only, after redirects
+/// too.
 #[derive(Debug)]
 struct Connector {
     trusted: Trusted,

@@ -1,14 +1,14 @@
-//! What people type to say where an adapter is.
+//! The text that names a source, parsed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
-/// Where an adapter's files are.
+/// Where files are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {
-    /// A folder of this machine, or a `.gguf` file.
+    /// A folder or a file on this machine.
     Folder(PathBuf),
     /// A repository of the Hugging Face Hub.
     Hub {
@@ -17,43 +17,45 @@ pub enum Reference {
         /// A branch, tag or commit; `None` is `main`.
         revision: Option<String>,
     },
-    /// A folder in an object store (`s3://`, `gs://`, `az://`) or of a web server (`https://`).
+    /// A folder in an object store (`s3://`, `gs://`, `az://`) or on a web server (`https://`).
     Url(Url),
-    /// An upload. Nobody can write it, so no request can name one.
+    /// An upload. It has no text form that [`Reference::parse`] accepts, so no request can name
+    /// one.
     Upload {
-        /// Where its files are until they are stored, at most as long as they are loaded.
+        /// The folder that holds the files until they are stored. It exists at least until they are
+        /// loaded.
         folder: PathBuf,
     },
 }
 
-/// What is no [`Reference`].
+/// Text that is not a [`Reference`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no source of an adapter: {reason}")]
+#[error("`{text}` is not a valid source: {reason}")]
 pub struct BadReference {
     text: String,
     reason: &'static str,
 }
 
-/// Schemes of object stores and web servers.
+/// URL schemes of object stores and web servers.
 const SCHEMES: [&str; 5] = ["s3", "gs", "az", "https", "http"];
 
-/// What uploads are shown and stored as.
+/// How uploads are shown and stored.
 pub const UPLOAD: &str = "upload";
 
-/// What Hub references begin with.
+/// Prefix of Hub references.
 const HUB: &str = "hf://";
 
 impl Reference {
-    /// `hf://org/repo[@revision]`, `s3://…`, `gs://…`, `az://…`, `https://…`, a folder, or
-    /// `org/repo[@revision]` where there is no such folder.
+    /// Parses `hf://org/repo[@revision]`, `s3://…`, `gs://…`, `az://…`, `https://…`, a path, or
+    /// `org/repo[@revision]` if there is no such path.
     ///
     /// # Errors
-    /// If it is none of them.
+    /// If `text` is none of these.
     pub fn parse(text: &str) -> Result<Self, BadReference> {
         Self::parse_in(text, Path::new(""))
     }
 
-    /// The same where paths are relative to `base`.
+    /// As [`Reference::parse`], with paths relative to `base`.
     ///
     /// # Errors
     /// As [`Reference::parse`].
@@ -68,7 +70,7 @@ impl Reference {
             return bad("it is empty");
         }
         if let Some(rest) = text.strip_prefix(HUB) {
-            return match hub(rest) {
+            return match parse_hub(rest) {
                 Some(hub) => Ok(hub),
                 None => bad(
                     "a repository of the Hub is written as hf://organisation/name or hf://organisation/name@revision",
@@ -80,31 +82,29 @@ impl Reference {
                 return bad("it begins with none of hf://, s3://, gs://, az:// and https://");
             }
             let Ok(url) = Url::parse(text) else {
-                return bad("it is no URL");
+                return bad("it is not a valid URL");
             };
             if url.host_str().is_none_or(str::is_empty) {
                 return bad("it names no bucket or host");
             }
             if !url.username().is_empty() || url.password().is_some() {
-                return bad("it holds a user or password; credentials belong into the server's environment");
+                return bad("it holds a user or password; credentials belong in the server's environment");
             }
             if url.query().is_some() || url.fragment().is_some() {
-                return bad(
-                    "it must be the folder that holds the adapter's files, without a query or fragment",
-                );
+                return bad("it must be the folder that holds the files, without a query or fragment");
             }
             return Ok(Self::Url(url));
         }
         let path = base.join(text);
         let is_path = Path::new(text).is_absolute() || text.starts_with('.') || path.exists();
-        match hub(text).filter(|_| !is_path) {
+        match parse_hub(text).filter(|_| !is_path) {
             Some(hub) => Ok(hub),
             None => Ok(Self::Folder(path)),
         }
     }
 
-    /// What an adapter from here is called if nothing else is said: the folder's name, or the
-    /// repository's.
+    /// The default name for what is here: the name of the folder or file without `.gguf`, or the
+    /// repository.
     pub fn default_name(&self) -> Option<String> {
         match self {
             Self::Folder(folder) => {
@@ -120,7 +120,7 @@ impl Reference {
         }
     }
 
-    /// The folder, if it is one of this machine.
+    /// The path, if the files are on this machine.
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(folder) => Some(folder),
@@ -128,7 +128,7 @@ impl Reference {
         }
     }
 
-    /// The web server that it is on.
+    /// The host of a web server.
     pub fn host(&self) -> Option<String> {
         match self {
             Self::Url(url) if matches!(url.scheme(), "http" | "https") => url.host_str().map(str::to_owned),
@@ -136,13 +136,13 @@ impl Reference {
         }
     }
 
-    /// Whether its files have to be brought to this machine.
+    /// Whether the files must be downloaded.
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Hub { .. } | Self::Url(_))
     }
 }
 
-fn hub(text: &str) -> Option<Reference> {
+fn parse_hub(text: &str) -> Option<Reference> {
     let (repo, revision) = match text.split_once('@') {
         Some((repo, revision)) => (repo, Some(revision)),
         None => (text, None),

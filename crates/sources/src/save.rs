@@ -1,4 +1,4 @@
-//! Bytes of the network to a file that is whole or not there.
+//! Downloads to files that are complete or absent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,31 +14,32 @@ use tokio::time::{sleep, timeout};
 use crate::error::FetchError;
 use crate::transport::STALL;
 
-/// Attempts in a row that bring nothing.
+/// Consecutive attempts without any new data before the download fails.
 const ATTEMPTS: u32 = 4;
 
-/// Before the second attempt; twice as long before every further one.
+/// Base of the pause between attempts, which doubles with every fruitless attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Bytes as they arrive.
-pub(crate) type Arriving = BoxStream<'static, Result<Bytes, FetchError>>;
+/// A stream of received bytes.
+pub(crate) type ByteStream = BoxStream<'static, Result<Bytes, FetchError>>;
 
-/// Something that can be read from any byte on.
+/// A file on another machine.
 pub(crate) trait Remote {
-    /// Its bytes from `start` on, and whether they do begin there: some servers send all of it
-    /// whatever they are asked.
-    fn read(&self, start: u64) -> impl Future<Output = Result<(Arriving, bool), FetchError>>;
+    /// Its bytes from `start` on, and whether the stream really begins at `start`: some servers
+    /// always send the whole file.
+    fn read(&self, start: u64) -> impl Future<Output = Result<(ByteStream, bool), FetchError>>;
 }
 
-/// What is to arrive.
+/// What the server announced about a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
     pub(crate) size: u64,
-    /// Sixty-four hexadecimal digits, where it is known.
+    /// 64 hexadecimal digits, if known.
     pub(crate) sha256: Option<&'a str>,
 }
 
-/// Puts `remote` at `path`, going on with what an earlier attempt left in `part`, and checks it.
+/// Downloads `remote` to `path` and verifies it. Resumes from what an earlier attempt left in
+/// `part`.
 pub(crate) async fn save(
     remote: &impl Remote,
     expected: Expected<'_>,
@@ -56,7 +57,7 @@ pub(crate) async fn save(
         let arrived = size_of(part);
         match attempt {
             Ok(()) if arrived == expected.size => break,
-            Err(error) if !error.may_pass() => return Err(error),
+            Err(error) if !error.is_transient() => return Err(error),
             outcome => {
                 fruitless = if arrived > before { 0 } else { fruitless + 1 };
                 if fruitless >= ATTEMPTS {
@@ -72,7 +73,7 @@ pub(crate) async fn save(
     if let Some(wanted) = expected.sha256 {
         let found = sha256(part).map_err(|source| FetchError::file(part, source))?;
         if !found.eq_ignore_ascii_case(wanted) {
-            // Of no use to go on with.
+            // A resumed download would be damaged too.
             let _ = fs::remove_file(part);
             return Err(FetchError::Damaged {
                 wanted: wanted.to_owned(),
@@ -140,7 +141,7 @@ fn sha256(path: &Path) -> io::Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
-/// As hexadecimal digits.
+/// Formats `bytes` as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -1,4 +1,4 @@
-//! What all requests to other machines have in common.
+//! Time limits, redirects, TLS and errors of all requests to other machines.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tokio::runtime::Builder;
 
 use crate::error::FetchError;
 
-/// How long a connection may take to come about.
+/// Time limit for establishing a connection.
 pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
-/// The most redirections of one request.
+/// Largest number of redirects of a request.
 pub(crate) const REDIRECTS: usize = 5;
 
-/// How long nothing may arrive.
+/// A download fails if no data arrives for this long.
 pub(crate) const STALL: Duration = Duration::from_secs(60);
 
 /// Runs a download on this thread.
@@ -23,13 +23,13 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, FetchError>>) -
     runtime.block_on(future)
 }
 
-/// Says which implementation of TLS there is; a second time it changes nothing.
+/// Selects the TLS implementation. Calls after the first change nothing.
 fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// An error with its causes: many say what matters only there.
-pub(crate) fn described(error: &dyn std::error::Error) -> String {
+/// The message of an error with those of its causes: many errors say only there what matters.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

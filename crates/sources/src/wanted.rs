@@ -1,58 +1,60 @@
-//! Which files of a source are fetched, and what came of it.
+//! Which files are downloaded from a source, and the result of the download.
 
 use std::path::PathBuf;
 
-/// The files that are fetched from a source. Nothing else of it is looked at.
+/// The files that are downloaded from a source. Other files of the source are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// A file that is written into a snapshot of the Hub's cache once all the others are there:
-    /// another program may have fetched only some of them.
+    /// A file that is written into a snapshot of the Hub's cache after all wanted files have
+    /// arrived. Without it a snapshot may be incomplete: another program may have downloaded only
+    /// some of the files.
     pub marker: &'static str,
-    /// Their names, relative to the source.
+    /// The files, by name.
     pub files: &'static [WantedFile],
 }
 
-/// A file that is fetched.
+/// A file that is downloaded.
 #[derive(Clone, Copy, Debug)]
 pub struct WantedFile {
-    /// Its name.
+    /// Its name, relative to the source.
     pub name: &'static str,
-    /// The largest that is fetched, in bytes.
+    /// The largest size that is downloaded, in bytes.
     pub limit: u64,
-    /// What its absence means.
+    /// What happens if the file is absent or too large.
     pub need: Need,
 }
 
-/// What becomes of a source that lacks a file, or has one that is too large.
+/// What happens if a source lacks a file, or has one that is larger than its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Without the file, nothing is fetched.
+    /// Both are errors.
     Required,
-    /// The file may be absent; one that is too large is an error.
+    /// The file may be absent. A file that is too large is an error.
     IfPresent,
-    /// The file may be absent; one that is too large is left out.
+    /// The file may be absent. A file that is too large is skipped.
     Optional,
 }
 
-/// Files of a repository whose names are not known before it is listed.
+/// Files of a Hub repository whose names are known only after it has been listed.
 #[derive(Clone, Copy, Debug)]
 pub struct WantedKinds {
     /// As [`Wanted::marker`].
     pub marker: &'static str,
-    /// Whether a file of this name is fetched.
+    /// Selects the files to download by name.
     pub is_wanted: fn(&str) -> bool,
-    /// What must be among the files, as messages call it, and whether a file is that.
+    /// What the selected files must include: a description for messages, and whether a file name
+    /// matches it.
     pub required: &'static [(&'static str, fn(&str) -> bool)],
-    /// The largest file that is fetched, in bytes.
+    /// The largest size of a file, in bytes.
     pub limit: u64,
 }
 
-/// Files that were brought here.
+/// Files that were downloaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fetched {
-    /// Where they are now. Nobody changes them there.
+    /// Their folder. The files in it do not change.
     pub folder: PathBuf,
-    /// What brings the same files again: a commit of the Hub, or what the object store said of
-    /// their state.
+    /// What downloads the same files again: a commit of the Hub, or the state that the object store
+    /// reported.
     pub revision: Option<String>,
 }

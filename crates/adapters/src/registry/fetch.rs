@@ -53,7 +53,8 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
                 registry.fetches(&job, Some(Progress { done, total }));
             }
         };
-        let fetch = || fetcher.fetch_telling(&job.at, job.revision.as_deref(), &ADAPTER_FILES, &progress);
+        let fetch =
+            || fetcher.fetch_with_progress(&job.at, job.revision.as_deref(), &ADAPTER_FILES, &progress);
         let fetched = catch_unwind(AssertUnwindSafe(fetch));
         let Some(registry) = registry.upgrade() else {
             return;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use multigraft_adapters::{Adding, Lookup, Packer, Registry, RegistryOptions, Source, files_of};
+use multigraft_adapters::{Adding, Lookup, Packer, Registry, RegistryOptions, Source, adapter_files_in};
 use multigraft_model::{Config, ModelFiles, ReadyAdapter};
 use multigraft_peft::BaseShape;
 use multigraft_sources::{AllowedSource, AllowedSources, Reference};
@@ -57,17 +57,21 @@ fn folders_of_adapters_hold_files_too() {
     let allowed = AllowedSources::new(&[AllowedSource::Folder(dir.path().to_owned())]).unwrap();
     let file = dir.path().join("billing.gguf");
     assert_eq!(
-        allowed.resolve(file.to_str().unwrap(), files_of).unwrap(),
+        allowed.resolve(file.to_str().unwrap(), adapter_files_in).unwrap(),
         Reference::Folder(file.canonicalize().unwrap())
     );
-    assert!(allowed.resolve(adapter.to_str().unwrap(), files_of).is_err());
+    assert!(
+        allowed
+            .resolve(adapter.to_str().unwrap(), adapter_files_in)
+            .is_err()
+    );
     #[cfg(unix)]
     {
         fs::create_dir(dir.path().join("sly")).unwrap();
         std::os::unix::fs::symlink(&adapter, dir.path().join("sly/link.gguf")).unwrap();
         assert!(
             allowed
-                .resolve(dir.path().join("sly").to_str().unwrap(), files_of)
+                .resolve(dir.path().join("sly").to_str().unwrap(), adapter_files_in)
                 .is_err()
         );
     }

@@ -1,14 +1,15 @@
-//! Every field that PEFT can write into a LoRA's `adapter_config.json`, and what becomes of it: the
-//! one table.
+//! The table of all fields that PEFT can write into a LoRA's `adapter_config.json`, and how each is
+//! handled.
 
-/// What becomes of a field.
+/// How a field is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It decides what the adapter does, and it is honoured.
+    /// The field changes what the adapter computes, and it is applied.
     Applied,
-    /// It does not change what a trained adapter computes.
+    /// The field does not change what a trained adapter computes.
     Inert,
-    /// It would change the answers and is not done here: refused unless it is null, false or empty.
+    /// The field would change what the adapter computes, and it is not supported: an adapter is
+    /// refused unless the value is null, false or empty.
     Refused,
 }
 
@@ -17,9 +18,9 @@ pub enum Fate {
 pub struct Field {
     /// Its name.
     pub name: &'static str,
-    /// What becomes of it.
+    /// How it is handled.
     pub fate: Fate,
-    /// How it is honoured, why it is inert, or what it would do.
+    /// How it is applied, why it is inert, or what it would do.
     pub note: &'static str,
 }
 
@@ -47,8 +48,9 @@ pub(super) const fn refused(name: &'static str, note: &'static str) -> Field {
     }
 }
 
-/// The fields of PEFT 0.21.2's `LoraConfig`, of earlier versions, and of tools that add theirs. A
-/// field that is not in this table is refused unless it is null, false or empty.
+/// The fields of `LoraConfig` in PEFT 0.21.2 and earlier versions, and those that other tools add.
+/// An adapter with a field that is not in this table is refused unless the value is null, false or
+/// empty.
 pub const FIELDS: &[Field] = &[
     // PeftConfigMixin, PeftConfig
     applied("peft_type", "LORA, or a kind that is turned into LoRA on loading"),
@@ -61,7 +63,7 @@ pub const FIELDS: &[Field] = &[
     inert("auto_mapping", "how PEFT finds the base's class"),
     inert("revision", "which version of the base PEFT downloads"),
     inert("inference_mode", "whether PEFT freezes the adapter"),
-    // LoraConfig: what the update is
+    // LoraConfig: the update
     applied("r", "the rank; must agree with the tensors"),
     applied("lora_alpha", "scaling is alpha/r"),
     applied("use_rslora", "scaling is alpha/√r"),
@@ -77,7 +79,7 @@ pub const FIELDS: &[Field] = &[
         "alora_invocation_tokens",
         "the adapter sets in where they begin for the last time in the prompt",
     ),
-    // LoraConfig: where it is
+    // LoraConfig: the modules
     applied(
         "target_modules",
         "every module that it names must have tensors, and no other",
@@ -107,7 +109,7 @@ pub const FIELDS: &[Field] = &[
     inert("runtime_config", "where PEFT computes"),
     inert("qalora_group_size", "only means something with use_qalora"),
     inert("megatron_core", "only means something with megatron_config"),
-    // LoraConfig: not done here
+    // LoraConfig: not supported
     refused(
         "fan_in_fan_out",
         "the base's linear maps are not stored transposed",

@@ -1,8 +1,7 @@
-//! `adapter_config.json`: what an adapter says about itself.
+//! Parses `adapter_config.json`.
 //!
-//! [`parse_config`] turns the JSON into a [`PeftConfig`], every field of which is honoured; what
-//! PEFT can say and is not done here is refused by the name of its field. [`FIELDS`] is the table
-//! of all of them.
+//! [`parse_config`] turns the JSON into a [`PeftConfig`], of which every field is applied. Settings
+//! of PEFT that are not supported are refused by name. [`FIELDS`] is the table of all fields.
 
 mod fields;
 mod pattern;
@@ -25,16 +24,16 @@ use pattern::Overrides;
 use targets::Targets;
 use value::Fields;
 
-/// The largest `adapter_config.json` that is parsed, in bytes. One that lists every module of a
-/// 100-layer model by its path, with ranks, has 100 kB.
+/// The largest `adapter_config.json` that is parsed, in bytes. A config that lists every module of
+/// a 100-layer model by path, with ranks, has 100 kB.
 pub const CONFIG_LIMIT: usize = 1 << 20;
-/// The largest rank that is taken.
+/// The largest rank that is supported.
 pub const RANK_LIMIT: usize = 4096;
-/// PEFT's `r` and `lora_alpha` where the config has none.
+/// PEFT's defaults of `r` and `lora_alpha`.
 const DEFAULT_RANK: usize = 8;
 const DEFAULT_ALPHA: f64 = 8.0;
 
-/// PEFT's `bias`: which of the base's biases were trained, and so are in the file.
+/// PEFT's `bias`: which of the base's biases were trained. The file holds those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bias {
     None,
@@ -45,13 +44,13 @@ pub(crate) enum Bias {
 /// PEFT's `trainable_token_indices`: which rows of which tables were trained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenIndices {
-    /// Of the embedding.
+    /// Rows of the embedding.
     Embedding(Vec<u32>),
-    /// By name, in the file's order; a name means the modules whose path ends with it.
+    /// Rows by module name, in the file's order. A name means the modules whose path ends with it.
     ByName(Vec<(String, Vec<u32>)>),
 }
 
-/// What `adapter_config.json` says, all of it known and in range.
+/// A parsed `adapter_config.json`. Every setting is known and in range.
 #[derive(Clone, Debug)]
 pub struct PeftConfig {
     pub(crate) kind: Kind,
@@ -64,30 +63,31 @@ pub struct PeftConfig {
     pub(crate) modules_to_save: Vec<String>,
     pub(crate) token_indices: Option<TokenIndices>,
     pub(crate) ensure_weight_tying: bool,
-    /// aLoRA's invocation tokens; none if it is a plain one.
+    /// aLoRA's invocation tokens. Empty for other adapters.
     pub(crate) invocation: Vec<u32>,
-    /// Sentences about settings that are honoured as far as they can be.
+    /// Warnings about settings that are applied although they are unusual.
     pub(crate) warnings: Vec<String>,
     rank: usize,
     alpha: f64,
     ranks: Overrides<usize>,
     alphas: Overrides<f64>,
     targets: Targets,
-    /// Of updates that were not made by PEFT's LoRA: what they were, and rank and scaling by path.
+    /// For updates that were converted to LoRA: what they were, and rank and scaling by module
+    /// path.
     converted: Option<Converted>,
 }
 
-/// What stands in for the rules of rank and scaling in an adapter that was turned into LoRA.
+/// Rank and scaling of an adapter that was converted to LoRA. They replace the config's.
 #[derive(Clone, Debug)]
 pub(crate) struct Converted {
-    /// What it was, for people.
+    /// Name of the original format.
     pub(crate) from: &'static str,
-    /// Rank and scaling of each module, by its path as PEFT knew it.
+    /// Rank and scaling of each module, by the path that PEFT matched.
     pub(crate) updates: HashMap<String, (usize, f32)>,
 }
 
 impl PeftConfig {
-    /// What the tensors of an adapter in llama.cpp's format are read by.
+    /// The config of an adapter in llama.cpp's format.
     pub(crate) fn of_gguf(converted: Converted, base_model: Option<String>, warnings: Vec<String>) -> Self {
         Self {
             kind: Kind::Lora,
@@ -111,7 +111,7 @@ impl PeftConfig {
         }
     }
 
-    /// What the adapter was before it was turned into what is served.
+    /// The original format of an adapter that was converted to LoRA.
     pub(crate) fn converted_from(&self) -> Option<&'static str> {
         match (&self.converted, self.kind) {
             (Some(converted), _) => Some(converted.from),
@@ -120,13 +120,13 @@ impl PeftConfig {
         }
     }
 
-    /// Says what the updates are that take the place of those in the files.
+    /// Sets rank and scaling of the updates that replace those in the file.
     pub(crate) fn convert(&mut self, updates: HashMap<String, (usize, f32)>) {
         let from = self.kind.as_str();
         self.converted = Some(Converted { from, updates });
     }
 
-    /// Rank and scaling, where they do not follow from the config.
+    /// Rank and scaling of a converted update.
     fn update(&self, path: &str) -> Option<(usize, f32)> {
         self.converted.as_ref()?.updates.get(path).copied()
     }
@@ -139,7 +139,7 @@ impl PeftConfig {
         Ok(self.ranks.get(path)?.unwrap_or(self.rank))
     }
 
-    /// `alpha/r`, or `alpha/√r` with rsLoRA, both the module's own.
+    /// The scaling of the module at `path`: `alpha/r`, or `alpha/√r` with rsLoRA.
     pub(crate) fn scaling(&self, path: &str) -> Result<f32, Refusal> {
         if let Some((_, scaling)) = self.update(path) {
             return Ok(scaling);
@@ -163,7 +163,7 @@ impl PeftConfig {
         Ok(single)
     }
 
-    /// Whether the module that PEFT knows as `path` has a low-rank update.
+    /// Whether the module that PEFT knows by `path` has a low-rank update.
     pub(crate) fn covers(&self, path: &str, kind: ModuleKind) -> Result<bool, Refusal> {
         self.targets.cover(path, kind)
     }
@@ -173,12 +173,13 @@ impl PeftConfig {
         self.targets.are_known()
     }
 
-    /// Whether, on a base with tied embeddings, the update of the embedding is the lm_head's too.
+    /// Whether the update of the embedding also applies to the lm_head, on a base with tied
+    /// embeddings.
     pub(crate) fn ties_updates(&self) -> Result<bool, Refusal> {
         Ok(self.ensure_weight_tying && !self.saves_an_embedding() && self.targets.name_an_embedding()?)
     }
 
-    /// Whether, on a base with tied embeddings, the saved embedding is the lm_head too.
+    /// Whether the saved embedding also replaces the lm_head, on a base with tied embeddings.
     pub(crate) fn ties_saved(&self) -> bool {
         self.ensure_weight_tying && self.saves_an_embedding()
     }
@@ -193,8 +194,8 @@ impl PeftConfig {
 /// Parses the contents of `adapter_config.json`.
 ///
 /// # Errors
-/// If it is not JSON, not the config of a LoRA or of a kind that is turned into LoRA, for a causal
-/// language model, or holds a setting that is out of range, not supported or not known.
+/// If the bytes are not JSON, or not the config of a LoRA (or of a variant that is converted to
+/// LoRA) for a causal language model, or if a setting is out of range, unsupported or unknown.
 pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
     if bytes.len() > CONFIG_LIMIT {
         return Err(Refusal::ConfigTooLarge {
@@ -239,7 +240,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
             .get(kind.alpha())
             .map_or(Ok(DEFAULT_ALPHA), |value| value::number(kind.alpha(), value))?,
         ranks: match kind {
-            // There it says which ranks were kept, and not how many.
+            // AdaLoRA's `rank_pattern` says which ranks were kept, not how many.
             Kind::AdaLora => Overrides::default(),
             _ => overrides(fields, "rank_pattern", rank)?,
         },
@@ -264,7 +265,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<PeftConfig, Refusal> {
     Ok(config)
 }
 
-/// The rank of modules for which no pattern says another.
+/// The rank of modules that no pattern matches.
 fn default_rank(fields: Fields<'_>, kind: Kind) -> Result<usize, Refusal> {
     let (field, default) = match kind {
         Kind::AdaLora => ("init_r", 12),
@@ -274,11 +275,11 @@ fn default_rank(fields: Fields<'_>, kind: Kind) -> Result<usize, Refusal> {
     fields.get(field).map_or(Ok(default), |value| rank(field, value))
 }
 
-/// The most invocation tokens; they are looked for in every prompt.
+/// The largest number of invocation tokens. They are searched for in every prompt.
 const INVOCATION_LIMIT: usize = 1024;
 
-/// What sets in within a sequence can only be an update of linear maps: PEFT too switches nothing
-/// else.
+/// An adapter that starts within a sequence can only hold updates of linear maps. PEFT has the same
+/// restriction.
 pub(crate) const INVOKED_ALONE: Refusal = Refusal::Contradiction(
     "alora_invocation_tokens is set, which goes with low-rank updates of linear maps alone: not with use_dora, bias, \
      modules_to_save, trainable_token_indices or an update of the embedding",
@@ -354,8 +355,8 @@ fn token_indices(fields: Fields<'_>) -> Result<Option<TokenIndices>, Refusal> {
     Ok(Some(indices))
 }
 
-/// Refuses trainings that start from changed base weights. PEFT changes the base again when it
-/// loads such an adapter, so on the unchanged base its answers would be wrong.
+/// Refuses initialisations that change the base's weights. PEFT changes the base again when it
+/// loads such an adapter; on the unchanged base its answers would be wrong.
 fn check_init(fields: Fields<'_>) -> Result<(), Refusal> {
     let Some(Value::String(init)) = fields.get("init_lora_weights") else {
         return Ok(());
@@ -375,7 +376,7 @@ fn check_init(fields: Fields<'_>) -> Result<(), Refusal> {
     })
 }
 
-/// What is odd, and honoured all the same.
+/// Warnings about unusual settings that are applied.
 fn warnings(fields: Fields<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     if fields.get("lora_alpha").and_then(Value::as_f64) == Some(0.0) {

@@ -1,4 +1,5 @@
-//! The regular expressions of a config, matched against module paths as Python's `re` would.
+//! The regular expressions of a config, matched against module paths as Python's `re` would match
+//! them.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,14 +8,15 @@ use fancy_regex::{Regex, RegexBuilder};
 
 use crate::refusal::Refusal;
 
-/// The longest expression that is compiled; those that people write have a few hundred characters.
-const PATTERN_LIMIT: usize = 10_000;
-/// How many expressions a field may hold. Plain names are not counted: they are not compiled.
-const PATTERNS_LIMIT: usize = 64;
-/// Steps that a match may take before it is given up; on a module path, real ones take some
+/// The longest expression that is compiled, in bytes. Expressions in real configs have a few
 /// hundred.
+const PATTERN_LIMIT: usize = 10_000;
+/// The largest number of expressions in a field. Plain names do not count, because they are not
+/// compiled.
+const PATTERNS_LIMIT: usize = 64;
+/// Limit of a match's backtracking steps. On a module path, real expressions take a few hundred.
 const BACKTRACK_LIMIT: usize = 20_000;
-/// Memory of a compiled expression, in bytes.
+/// Limit of a compiled expression's memory, in bytes.
 const COMPILED_LIMIT: usize = 1 << 20;
 
 /// A compiled expression.
@@ -31,7 +33,7 @@ impl Pattern {
         Self::compile(field, source, &format!(r"\A(?:{source})\z"))
     }
 
-    /// `source`, compiled as part of `expression`.
+    /// Compiles `source` as part of `expression`.
     pub(super) fn compile(field: &'static str, source: &str, expression: &str) -> Result<Self, Refusal> {
         let refuse = |reason: String| Refusal::Pattern {
             field,
@@ -51,8 +53,8 @@ impl Pattern {
                 .build()
                 .map_err(|error| refuse(error.to_string()))
         };
-        // By itself first: what closes a group that it did not open would pass inside of another
-        // expression.
+        // Compiled by itself first: a closing parenthesis without an opening one would be valid
+        // inside `expression`.
         build(source)?;
         let regex = build(expression)?;
         Ok(Self {
@@ -66,7 +68,7 @@ impl Pattern {
         self.regex.is_match(path).map_err(|error| self.failed(&error))
     }
 
-    /// The group called `name` of the match, if there is one.
+    /// The group called `name` of the match.
     pub(super) fn capture(&self, path: &str, name: &str) -> Result<Option<String>, Refusal> {
         let captures = self.regex.captures(path).map_err(|error| self.failed(&error))?;
         Ok(captures.and_then(|c| c.name(name).map(|group| group.as_str().to_owned())))
@@ -87,7 +89,8 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// Names of modules, each meaning the paths that are it or end with `.` and it.
+/// Module names. A name matches the path that equals it and every path that ends with a dot and the
+/// name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Suffixes(HashSet<String>);
 
@@ -105,7 +108,7 @@ impl Suffixes {
         self.0.contains(path)
     }
 
-    /// Whether `path` or an end of it that begins after a dot is in the list.
+    /// Whether `path`, or a suffix of it that starts after a dot, is in the list.
     pub(super) fn covers(&self, path: &str) -> bool {
         self.contains(path)
             || path
@@ -118,15 +121,15 @@ impl Suffixes {
     }
 }
 
-/// `rank_pattern` or `alpha_pattern`: values by module, the first key that matches wins.
+/// `rank_pattern` or `alpha_pattern`: values by module. The first key that matches wins.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overrides<T>(Vec<(Key, T)>);
 
-/// A key, meaning the paths that match it or end with `.` and a match: `^(.*\.)?(KEY)$`.
+/// A key. It matches a whole path, or the end of a path after a dot: `^(.*\.)?(KEY)$`.
 #[derive(Clone, Debug)]
 enum Key {
-    /// Letters, digits, `_`, `-` and dots (which stand for any character): nearly all keys. EVA
-    /// writes one for each module.
+    /// A key of letters, digits, `_`, `-` and dots, which match any character. Nearly all keys are
+    /// plain; EVA writes one for each module.
     Plain(String),
     Pattern(Pattern),
 }
@@ -172,7 +175,7 @@ impl<T: Copy> Overrides<T> {
     }
 }
 
-/// `^(.*\.)?(key)$` for a key without any special character but the dot.
+/// Matches `^(.*\.)?(key)$` for a key whose only special character is the dot.
 fn ends_with(path: &str, key: &str) -> bool {
     let Some(start) = path.len().checked_sub(key.len()) else {
         return false;

@@ -1,5 +1,5 @@
-//! Which modules a config puts low-rank updates on: `target_modules`, `exclude_modules`,
-//! `layers_to_transform`, `layers_pattern`, with PEFT's rules.
+//! Selects the modules that have low-rank updates by `target_modules`, `exclude_modules`,
+//! `layers_to_transform` and `layers_pattern`, with PEFT's rules.
 
 use serde_json::Value;
 
@@ -9,36 +9,37 @@ use super::pattern::{Pattern, Suffixes};
 use super::value::{self, Fields};
 use crate::refusal::Refusal;
 
-/// PEFT's word for every linear map but the lm_head.
+/// PEFT's keyword for every linear map except the lm_head.
 const ALL_LINEAR: &str = "all-linear";
-/// The names of the modules that may be tied, in the words of PEFT.
+/// The modules that may be tied, by PEFT's names.
 const EMBEDDING_NAMES: [&str; 2] = ["embed_tokens", "lm_head"];
-/// How many names `modules_to_save` and `layers_pattern` may hold: each is compiled and tried on
-/// each module.
+/// The largest number of names in `modules_to_save` and `layers_pattern`: each is compiled and
+/// matched against each module.
 const NAMES_LIMIT: usize = 64;
 
-/// A choice of modules.
+/// A selection of modules.
 #[derive(Clone, Debug)]
 enum Choice {
-    /// Names or ends of paths.
+    /// Names, which match the ends of paths.
     List(Suffixes),
-    /// An expression for whole paths.
+    /// An expression that matches whole paths.
     Pattern(Pattern),
     /// [`ALL_LINEAR`].
     AllLinear,
 }
 
-/// Where the low-rank updates are. By default, wherever there are tensors.
+/// The modules with low-rank updates. By default, all modules that have tensors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Targets {
-    /// `None`: the config leaves it to PEFT's list of architectures; the tensors are believed.
+    /// `None` if the config leaves the selection to PEFT's list of architectures. Then the tensors
+    /// decide.
     targets: Option<Choice>,
     excluded: Option<Choice>,
-    /// Modules that are saved whole, and all below them.
+    /// Modules that are saved whole, with all modules below them.
     saved: Vec<Pattern>,
-    /// Layers that are chosen; `None` is all.
+    /// The selected layers; `None` selects all.
     layers: Option<Vec<u64>>,
-    /// How a layer's number is found in a path.
+    /// Expressions that find the layer's number in a path.
     layer_patterns: Vec<Pattern>,
 }
 
@@ -72,7 +73,7 @@ impl Targets {
         })
     }
 
-    /// Whether PEFT would put an update on the module that it knows as `path`.
+    /// Whether PEFT would add an update to the module that it knows by `path`.
     pub(crate) fn cover(&self, path: &str, kind: ModuleKind) -> Result<bool, Refusal> {
         match &self.excluded {
             Some(Choice::List(names)) if names.covers(path) => return Ok(false),
@@ -93,12 +94,13 @@ impl Targets {
         }
     }
 
-    /// Whether the config says which modules are targeted; if not, a missing one cannot be told.
+    /// Whether the config selects modules. If it does not, a missing update cannot be detected.
     pub(crate) fn are_known(&self) -> bool {
         self.targets.is_some()
     }
 
-    /// Whether the embedding or the lm_head is named, which is when PEFT ties the two if told to.
+    /// Whether the embedding or the lm_head is selected by name. Only then does
+    /// `ensure_weight_tying` tie them.
     pub(super) fn name_an_embedding(&self) -> Result<bool, Refusal> {
         match &self.targets {
             None | Some(Choice::AllLinear) => Ok(false),
@@ -122,7 +124,7 @@ impl Targets {
     }
 }
 
-/// Whether a name's last part is the embedding or the lm_head.
+/// Whether the last segment of a name is the embedding or the lm_head.
 pub(super) fn is_embedding(name: &str) -> bool {
     EMBEDDING_NAMES.contains(&name.rsplit('.').next().unwrap_or(name))
 }
@@ -139,7 +141,7 @@ fn choice(fields: Fields<'_>, field: &'static str) -> Result<Option<Choice>, Ref
     })
 }
 
-/// A single number or a list; an empty list is none.
+/// A single number or a list. An empty list selects all layers.
 fn layers(fields: Fields<'_>) -> Result<Option<Vec<u64>>, Refusal> {
     let field = "layers_to_transform";
     let wrong = |found: &Value| value::wrong(field, found, "an integer or a list of integers");
@@ -154,8 +156,8 @@ fn layers(fields: Fields<'_>) -> Result<Option<Vec<u64>>, Refusal> {
     }
 }
 
-/// The expressions for a layer's number: those of `layers_pattern`, or one for any list of modules.
-/// The first number counts, so that an expert's is not taken for its layer's.
+/// The expressions that find the layer's number: those of `layers_pattern`, or one that matches any
+/// list of modules. The first number in a path counts, because a later one may be an expert's.
 fn layer_patterns(fields: Fields<'_>) -> Result<Vec<Pattern>, Refusal> {
     let field = "layers_pattern";
     let names = match fields.get(field) {

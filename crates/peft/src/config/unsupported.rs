@@ -1,4 +1,4 @@
-//! Fields that are set and that nothing here honours.
+//! Refuses fields that are set but not supported.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,8 @@ use super::fields::{Fate, Field};
 use super::variants::Kind;
 use crate::refusal::Refusal;
 
-/// Refuses what is set and not applied. Which value an applied field has is not looked at.
+/// Refuses fields that are set and neither applied nor inert. The values of applied fields are not
+/// checked here.
 pub(super) fn check(config: &Map<String, Value>, kind: Kind) -> Result<(), Refusal> {
     for (name, value) in config.iter().filter(|(_, value)| is_set(value)) {
         match kind.field(name) {
@@ -32,7 +33,7 @@ pub(super) fn check(config: &Map<String, Value>, kind: Kind) -> Result<(), Refus
     Ok(())
 }
 
-/// Whether a value says anything: neither null nor false nor empty.
+/// Whether a field is set: its value is not null, false or empty.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,

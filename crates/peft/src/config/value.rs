@@ -1,4 +1,4 @@
-//! Typed access to the fields of a JSON object. A field that is null counts as absent, as in PEFT.
+//! Typed access to the fields of a JSON object. As in PEFT, null counts as absent.
 
 use serde_json::{Map, Value};
 
@@ -82,7 +82,7 @@ pub(super) fn number(field: &str, value: &Value) -> Result<f64, Refusal> {
         .ok_or_else(|| wrong(field, value, "a number"))
 }
 
-/// A value of another type than expected.
+/// The refusal of a value of the wrong type.
 pub(super) fn wrong(field: &str, found: &Value, expected: &'static str) -> Refusal {
     Refusal::FieldType {
         field: field.to_owned(),

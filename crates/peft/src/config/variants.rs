@@ -1,8 +1,8 @@
-//! The kinds of adapter that PEFT saves beside LoRA, and the fields of their configs.
+//! The kinds of adapter that are supported, and the config fields of those that are not LoRA.
 
 use super::fields::{FIELDS, Field, applied, inert, refused};
 
-/// A kind of adapter that is served, as LoRA or as what stands beside it.
+/// A supported kind of adapter. IA³ is applied as it is; the other variants are converted to LoRA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Hu et al. 2021, arXiv 2106.09685.
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// By PEFT's `peft_type`.
+    /// Parses PEFT's `peft_type`.
     pub(super) fn of(peft_type: &str) -> Option<Self> {
         Some(match peft_type {
             "LORA" => Self::Lora,
@@ -35,7 +35,7 @@ impl Kind {
         })
     }
 
-    /// What people call it.
+    /// The common name.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Lora => "LoRA",
@@ -47,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// The field of its config called `name`.
+    /// The field `name` of this kind's config.
     pub(super) fn field(self, name: &str) -> Option<&'static Field> {
         let own: &[Field] = match self {
             Self::Lora => FIELDS,
@@ -60,7 +60,7 @@ impl Kind {
         own.iter().chain(shared).find(|field| field.name == name)
     }
 
-    /// Which field holds alpha.
+    /// The name of the field that holds alpha.
     pub(super) fn alpha(self) -> &'static str {
         match self {
             Self::Loha | Self::Lokr => "alpha",
@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// Why other kinds are not served, as far as a sentence says more than that they are not.
+/// Why an unsupported kind is not supported.
 pub(super) fn why_not(peft_type: &str) -> &'static str {
     match peft_type {
         "OFT" | "BOFT" | "HRA" | "PSOFT" | "ROAD" | "GRALORA" | "HIRA" => {
@@ -87,7 +87,7 @@ pub(super) fn why_not(peft_type: &str) -> &'static str {
     }
 }
 
-/// What all kinds have in common with LoRA.
+/// The fields that all kinds share with LoRA.
 const SHARED: [&str; 12] = [
     "peft_type",
     "task_type",

@@ -1,5 +1,4 @@
-//! The base's weights with an adapter in them, row by row in float64: what both forms of merged
-//! models share.
+//! Merges an adapter into the base's weights, row by row in float64. Both merged forms use this.
 
 use std::collections::HashMap;
 
@@ -11,7 +10,7 @@ use super::plain::encode;
 use crate::base::BaseShape;
 use crate::info::AdapterFile;
 
-/// What an adapter does to linear maps, by map.
+/// The changes of linear maps, by map.
 pub(super) type Linears<'a> = HashMap<LinearId, &'a LinearDelta>;
 
 pub(super) fn linears(adapter: &AdapterFile) -> Linears<'_> {
@@ -19,7 +18,7 @@ pub(super) fn linears(adapter: &AdapterFile) -> Linears<'_> {
     linears.map(|(id, delta)| (*id, delta)).collect()
 }
 
-/// That the base has a bias, as `has` says, wherever one is changed.
+/// Checks that the base has a bias, according to `has`, wherever the adapter changes one.
 pub(super) fn biases(
     linears: &Linears<'_>,
     shape: &BaseShape,
@@ -39,7 +38,7 @@ pub(super) fn biases(
     Ok(())
 }
 
-/// That a tensor of the base has the shape that the adapter was checked against.
+/// Checks that a tensor of the base has the shape that the adapter was checked against.
 pub(super) fn check(tensor: &Tensor<'_>, module: &Module, change: &Change<'_>) -> Result<(), ExportError> {
     let expected: &[usize] = match change {
         Change::Bias(_) => &[module.out],
@@ -61,19 +60,18 @@ pub(super) fn cannot(reason: impl Into<String>) -> ExportError {
     }
 }
 
-/// What becomes of a tensor of the base.
+/// How the adapter changes a tensor of the base.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Change<'a> {
     Linear(&'a LinearDelta),
     Embedding(&'a EmbeddingDelta),
-    /// Of a linear map.
+    /// The bias of a linear map.
     Bias(&'a LinearDelta),
 }
 
 impl Change<'_> {
-    /// The bytes of a tensor of the base after this, in `block_type`, which is one of plain floats.
-    /// `row_of` says which of the model's rows lies at a row of the tensor. `None` if a number is
-    /// beyond what the type holds.
+    /// The changed tensor's bytes in `block_type`, which is a float type. `row_of` maps a row of
+    /// the tensor to the model's row. `None` if a value exceeds the range of the type.
     pub(super) fn apply(
         &self,
         tensor: &Tensor<'_>,
@@ -102,7 +100,7 @@ impl Change<'_> {
     }
 }
 
-/// An output's weights.
+/// The weights of one output.
 fn linear_row(delta: &LinearDelta, row: usize, base: &[f32]) -> Vec<f64> {
     let replaced = delta
         .replaced
@@ -133,7 +131,7 @@ fn linear_row(delta: &LinearDelta, row: usize, base: &[f32]) -> Vec<f64> {
     values
 }
 
-/// A token's embedding.
+/// The embedding of one token.
 fn embedding_row(delta: &EmbeddingDelta, row: usize, base: &[f32]) -> Vec<f64> {
     let replaced = delta
         .replaced
@@ -161,7 +159,7 @@ fn embedding_row(delta: &EmbeddingDelta, row: usize, base: &[f32]) -> Vec<f64> {
     values
 }
 
-/// An output's bias.
+/// The bias of one output.
 fn bias(delta: &LinearDelta, row: usize, base: f32) -> f32 {
     let bias = delta.base_bias.as_ref().map_or(base, |bias| bias[row]);
     let own = delta

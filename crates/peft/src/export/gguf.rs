@@ -1,4 +1,5 @@
-//! As llama.cpp's converter writes it: low-rank updates and nothing else, with one alpha for all.
+//! Exports an adapter as llama.cpp's converter writes it: low-rank updates only, with one alpha for
+//! all.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -41,7 +42,7 @@ pub(super) fn write(
             .ok_or_else(|| cannot(format!("llama.cpp has no name for {}", module.path)))?;
         let mut b = in_order(&update.b, module, base);
         if own.to_bits() != alpha.to_bits() {
-            // One alpha for all: what differs goes into B.
+            // There is one alpha for all modules; the difference is multiplied into B.
             b.values.iter_mut().for_each(|value| *value *= own / alpha);
         }
         let a = match module.kind {
@@ -91,7 +92,7 @@ fn cannot(reason: impl Into<String>) -> ExportError {
     }
 }
 
-/// All low-rank updates, if there is nothing else.
+/// All low-rank updates. Fails if the adapter holds anything else.
 fn updates<'a>(
     adapter: &'a AdapterFile,
     files: &ModelFiles,
@@ -150,7 +151,7 @@ fn module(base: &BaseShape, kind: ModuleKind) -> Option<&Module> {
     base.modules().iter().find(|module| module.kind == kind)
 }
 
-/// What a linear map's change holds beside an update.
+/// What a change of a linear map holds besides a low-rank update.
 fn beside(delta: &LinearDelta) -> Option<&'static str> {
     let bias = delta.low_rank.as_ref().and_then(|update| update.bias.as_ref());
     [
@@ -174,7 +175,7 @@ fn commonest(alphas: &[f32]) -> Option<f32> {
     alphas.max_by(|one, other| count(*one).cmp(&count(*other)).then(one.total_cmp(other)))
 }
 
-/// Rows of B in GGUF's order.
+/// Reorders the rows of B to GGUF's order.
 fn in_order(b: &Matrix, module: &Module, base: &BaseShape) -> Matrix {
     let mut ordered = b.clone();
     for (row, values) in b.values.chunks_exact(b.cols).enumerate() {

@@ -1,8 +1,9 @@
-//! Merged into its base: `W + s·B·A` and what else the adapter does, in the base's own types.
+//! Exports the base with the adapter merged into its weights: `W + s·B·A` and the adapter's other
+//! changes, in the base's types.
 //!
-//! Each weight is made while it is written, row by row in float64, so this takes the memory of one
-//! matrix. If the embedding is the lm_head in the base, and the adapter changes either, they are
-//! two matrices in what is written.
+//! Each weight is computed while it is written, row by row in float64, so an export takes the
+//! memory of one matrix. If the base's embeddings are tied and the adapter changes one of the two
+//! tables, the result has two separate tables.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,8 +25,8 @@ use crate::base::{BaseShape, module_key};
 use crate::info::AdapterFile;
 
 const CONFIG: &str = "config.json";
-/// The files of a model that are copied: tokenizer, chat template, settings, licence. Weights and
-/// adapters are not.
+/// File name extensions of the base's files that are copied: tokenizer, chat template, settings,
+/// licence. Weights and adapters are not copied.
 const COPIED: [&str; 5] = ["json", "txt", "model", "jinja", "tiktoken"];
 
 pub(super) fn write(
@@ -95,7 +96,7 @@ pub(super) fn write(
 
     fs::create_dir(folder).map_err(failed(folder))?;
     copy(base, folder)?;
-    // In place of the base's: these files come before all others that may hold one.
+    // These files take precedence over all other files that may hold the base's template.
     let sources = adapter
         .template
         .iter()
@@ -139,14 +140,14 @@ pub(super) fn write(
     }
 }
 
-/// The module that a tensor of the base belongs to, and its last word.
+/// The module of a tensor of the base, and the last segment of its name.
 fn located<'a>(name: &'a str, shape: &'a BaseShape) -> Option<(&'a Module, &'a str)> {
     let (path, last) = name.rsplit_once('.')?;
     let position = shape.find(module_key(path).1)?;
     Some((&shape.modules()[position], last))
 }
 
-/// `config.json`, which says that embedding and lm_head are two if they are now.
+/// `config.json`, with `tie_word_embeddings` off if the tables are now separate.
 fn untied(text: &str, parts: bool) -> Result<String, ExportError> {
     if !parts {
         return Ok(text.to_owned());
@@ -179,12 +180,12 @@ fn copy(base: &Path, folder: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// A tensor to write, made when it is asked for.
+/// A tensor to write. Its data is computed on demand.
 struct Weight<'a> {
     name: String,
     tensor: Tensor<'a>,
     change: Option<Change<'a>>,
-    /// The first tensor with a number that its type cannot hold.
+    /// The first tensor with a value that exceeds the range of its type.
     broken: &'a Mutex<Option<String>>,
 }
 

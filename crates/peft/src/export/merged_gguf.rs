@@ -1,8 +1,7 @@
-//! Merged into a base that is a GGUF file: the base's file with the adapter in the weights that it
-//! changes.
+//! Exports a GGUF base with the adapter merged into the weights that it changes.
 //!
-//! A weight that is changed and was quantised is stored in brain floats: it would lose the change
-//! if it was quantised a second time. The others, and the metadata, are the base's to the byte.
+//! A changed weight that was quantised is stored as bfloat16: quantising it a second time would
+//! lose the change. All other tensors and the metadata are copied unchanged.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -18,7 +17,7 @@ use super::{ExportError, failed};
 use crate::base::BaseShape;
 use crate::info::AdapterFile;
 
-/// GGUF's lm_head; without it, the embedding is.
+/// GGUF's name of the lm_head. If there is no such tensor, the embedding is the lm_head.
 const HEAD: &str = "output.weight";
 
 /// A tensor to write.
@@ -117,7 +116,7 @@ pub(super) fn write(
     }
 }
 
-/// What becomes of a linear map's weight or bias.
+/// How a linear map's weight or bias changes.
 fn change_of<'a>(
     name: &str,
     shape: &'a BaseShape,
@@ -136,7 +135,7 @@ fn change_of<'a>(
     }
 }
 
-/// Which of a module's rows lies at each row of its tensor.
+/// The module's row at each row of its tensor.
 fn rows(module: &Module, shape: &BaseShape) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..module.out).collect();
     for row in 0..module.out {

@@ -1,7 +1,7 @@
-//! An adapter written in another form: PEFT's, llama.cpp's, or merged into its base.
+//! Exports an adapter in another form: PEFT's, llama.cpp's, or merged into its base.
 //!
-//! What is written is what is served, whichever format it came from. PEFT's and llama.cpp's forms
-//! are read again before they are put in place.
+//! The exported weights are those that are served, whichever format they came from. Exports in
+//! PEFT's and llama.cpp's form are read back before they are put in place.
 
 mod changed;
 mod gguf;
@@ -21,66 +21,66 @@ use crate::base::BaseShape;
 use crate::error::ReadError;
 use crate::info::AdapterFile;
 
-/// What to write.
+/// The form of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// PEFT's folder, to the bit what is served, with the file of its chat template.
+    /// A folder as PEFT saves it, with bit-identical weights and the file of the chat template.
     Peft,
-    /// A GGUF file as llama.cpp's `convert_lora_to_gguf.py` writes it, which has no place for a
-    /// chat template.
+    /// A GGUF file as llama.cpp's `convert_lora_to_gguf.py` writes it. It cannot hold a chat
+    /// template.
     Gguf,
-    /// The base's folder, or its GGUF file, with the adapter in its weights. They are rounded to
-    /// the base's types, but to brain floats where those are quantised. In a folder the adapter's
-    /// chat template stands in for the base's; a GGUF file keeps the base's.
+    /// The base's folder or GGUF file with the adapter merged into its weights. The weights are
+    /// rounded to the base's types, or to bfloat16 where those are quantised. In a folder, the
+    /// adapter's chat template replaces the base's. A GGUF file keeps the base's template.
     Merged,
 }
 
-/// Why an adapter was not written.
+/// Why an adapter was not exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// Nothing is ever overwritten.
+    /// The output exists. Nothing is ever overwritten.
     #[error("`{}` is there already: nothing is overwritten", .0.display())]
     Exists(PathBuf),
-    /// The operating system refused.
+    /// A file or folder cannot be read or written.
     #[error("`{}`: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The form has no words for what the adapter does.
+    /// The form cannot represent the adapter.
     #[error("the adapter cannot be written as {form}: {reason}")]
     Cannot {
         /// The form.
         form: &'static str,
-        /// What is in the way.
+        /// What it cannot represent.
         reason: String,
     },
-    /// The base could not be read.
+    /// The base cannot be read.
     #[error(transparent)]
     Base(#[from] ModelError),
-    /// A file of the base could not be read.
+    /// A file of the base cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// What was written could not be read again.
+    /// The export cannot be read back.
     #[error("what was written cannot be read: {0}")]
     Written(Box<ReadError>),
-    /// The library that writes safetensors refused.
+    /// The safetensors library cannot write the file.
     #[error("`{}`: {source}", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What it said.
+        /// The library's error.
         source: safetensors::SafeTensorError,
     },
 }
 
-/// Writes `adapter`, which was read for the base at `base`, to `out`.
+/// Exports `adapter`, which was read for the base at `base`, to `out`.
 ///
 /// # Errors
-/// If there is something at `out`, the form cannot say what the adapter does, or something cannot
-/// be read or written. Then nothing is left at `out`.
+/// If `out` exists, the form cannot represent the adapter, or a file cannot be read or written.
+/// Then nothing is left at `out`.
 pub fn export(adapter: &AdapterFile, base: &Path, form: Form, out: &Path) -> Result<(), ExportError> {
     let files = ModelFiles::open(base)?;
     let config = files.config()?;
@@ -101,7 +101,7 @@ pub fn export(adapter: &AdapterFile, base: &Path, form: Form, out: &Path) -> Res
     })
 }
 
-/// Has something written under another name beside `out`, and then renames it.
+/// Lets `write` write to a temporary name beside `out`, then renames it to `out`.
 fn place(out: &Path, write: impl FnOnce(&Path) -> Result<(), ExportError>) -> Result<(), ExportError> {
     let free = || match out.symlink_metadata() {
         Ok(_) => Err(ExportError::Exists(out.to_owned())),
@@ -119,7 +119,7 @@ fn place(out: &Path, write: impl FnOnce(&Path) -> Result<(), ExportError>) -> Re
         .and_then(|()| free())
         .and_then(|()| fs::rename(&unfinished, out).map_err(failed(out)));
     if written.is_err() {
-        // What cannot be removed is under a name that says what it is.
+        // If this fails, the name says that the file is unfinished.
         let _ = match unfinished.is_dir() {
             true => fs::remove_dir_all(&unfinished),
             false => fs::remove_file(&unfinished),

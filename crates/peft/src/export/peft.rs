@@ -1,4 +1,4 @@
-//! As PEFT saves it: what a LoRA's config and tensors say, in their words.
+//! Exports an adapter as PEFT saves it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -62,13 +62,13 @@ fn cannot(reason: impl Into<String>) -> ExportError {
     }
 }
 
-/// What goes into the files.
+/// The contents of the exported files.
 #[derive(Default)]
 struct Parts<'a> {
     tensors: Vec<Plain>,
-    /// Modules with updates, their ranks and alphas.
+    /// Modules with updates, with rank and alpha.
     updates: Vec<(&'a Module, usize, f64)>,
-    /// Of the updates of linear maps, whether they have a bias, and a magnitude.
+    /// For each update of a linear map: whether it has a bias, and a DoRA magnitude.
     lora_bias: Vec<bool>,
     dora: Vec<bool>,
     /// Modules whose biases are replaced.
@@ -99,8 +99,7 @@ impl<'a> Parts<'a> {
                     .push(Plain::matrix(format!("{prefix}.lora_embedding_B"), &update.b));
                 parts.update(module, update);
             }
-            // On a base with one table for both, a copy beside the update of either is a copy for
-            // both.
+            // With tied embeddings, a copy beside the update of one table is a copy for both.
             let head_has_copy = base.tied()
                 && head.is_some_and(|head| head.low_rank.is_some() && head.replaced == delta.replaced);
             if let Some(table) = delta.replaced.as_ref().filter(|_| !head_has_copy) {
@@ -158,7 +157,7 @@ impl<'a> Parts<'a> {
                 let name = parts.whole(&prefix, "lm_head", delta.low_rank.is_some());
                 parts.tensors.push(Plain::matrix(name, table));
             }
-            // Those of the embedding are the head's too if the two are one.
+            // With tied embeddings, the rows of the embedding are the rows of the lm_head too.
             let shared = base.tied() && embedding.is_some_and(|embedding| embedding.rows == delta.rows);
             if !shared {
                 parts.rows(&prefix, "lm_head", &delta.rows);
@@ -168,12 +167,12 @@ impl<'a> Parts<'a> {
     }
 
     fn update(&mut self, module: &'a Module, update: &LowRank) {
-        // Exact: a float of 24 bits by an integer of 13.
+        // Exact: the product of a 24-bit significand and a 13-bit integer fits float64.
         let alpha = f64::from(update.scaling) * update.a.rows as f64;
         self.updates.push((module, update.a.rows, alpha));
     }
 
-    /// The name of a whole table: a copy beside an update, or one of `modules_to_save`.
+    /// The name of a whole table: a copy beside an update, or a module of `modules_to_save`.
     fn whole(&mut self, prefix: &str, module: &'static str, is_updated: bool) -> String {
         if is_updated {
             return format!("{prefix}.base_layer.weight");
@@ -229,7 +228,7 @@ impl<'a> Parts<'a> {
         Ok((config, self.tensors))
     }
 
-    /// Rank and alpha that most updates have.
+    /// The most frequent pair of rank and alpha.
     fn commonest(&self) -> Option<(usize, f64)> {
         let mut counts: HashMap<(usize, u64), usize> = HashMap::new();
         for (_, rank, alpha) in &self.updates {
@@ -239,7 +238,7 @@ impl<'a> Parts<'a> {
         best.map(|((rank, alpha), _)| (rank, f64::from_bits(alpha)))
     }
 
-    /// PEFT's word for the biases that are replaced.
+    /// PEFT's `bias` setting for the biases that are replaced.
     fn bias(&self, base: &BaseShape) -> Result<&'static str, ExportError> {
         let biased = |wanted: &dyn Fn(&Module) -> bool| {
             base.modules()
@@ -262,7 +261,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The modules with updates: by name where all of a name have one, else by path.
+    /// `target_modules`: the name if all modules of that name have an update, otherwise the paths.
     fn targets(&self, base: &BaseShape) -> Vec<String> {
         let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
         let mut targets: Vec<String> = Vec::new();
@@ -296,7 +295,7 @@ fn module(base: &BaseShape, kind: ModuleKind) -> Result<&Module, ExportError> {
     module.ok_or_else(|| cannot("it is for another base"))
 }
 
-/// Whole numbers without a point, as people write alpha.
+/// Writes whole numbers without a decimal point, as is usual for alpha.
 fn number(value: f64) -> Value {
     match value.fract() == 0.0 && value.abs() < 1e9 {
         true => json!(value as i64),

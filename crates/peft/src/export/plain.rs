@@ -1,13 +1,13 @@
-//! Tensors to write: floats, in the smallest type that loses nothing.
+//! Tensors to export, in the smallest float type that is lossless.
 
 use half::{bf16, f16};
 use multigraft_model::Matrix;
 use multigraft_weights::BlockType;
 
-/// A tensor to write.
+/// A tensor to export.
 pub(super) struct Plain {
     pub(super) name: String,
-    /// Outermost first.
+    /// Dimensions, outermost first.
     pub(super) shape: Vec<usize>,
     pub(super) values: Vec<f32>,
 }
@@ -30,7 +30,7 @@ impl Plain {
     }
 }
 
-/// The smallest type that holds all numbers of all tensors as they are.
+/// The smallest float type that represents all values of all tensors exactly.
 pub(super) fn smallest(tensors: &[Plain]) -> BlockType {
     let holds = |rounded: fn(f32) -> f32| {
         let mut values = tensors.iter().flat_map(|tensor| &tensor.values);
@@ -45,7 +45,7 @@ pub(super) fn smallest(tensors: &[Plain]) -> BlockType {
     }
 }
 
-/// Numbers as bytes, rounded to a type of plain floats.
+/// Encodes values in a float type, with rounding.
 pub(super) fn encode(values: impl Iterator<Item = f32>, block_type: BlockType) -> Vec<u8> {
     match block_type {
         BlockType::F16 => values
@@ -58,7 +58,7 @@ pub(super) fn encode(values: impl Iterator<Item = f32>, block_type: BlockType) -
     }
 }
 
-/// What the safetensors library calls a type of plain floats.
+/// The safetensors library's name of a float type.
 pub(super) fn dtype(block_type: BlockType) -> safetensors::Dtype {
     match block_type {
         BlockType::F16 => safetensors::Dtype::F16,

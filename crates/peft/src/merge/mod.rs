@@ -1,8 +1,8 @@
-//! Several adapters as one: the exact weighted sum of their updates, or what PEFT's
-//! `add_weighted_adapter` makes of them.
+//! Merges several adapters into one: the exact weighted sum of their updates, or what PEFT's
+//! `add_weighted_adapter` computes.
 //!
-//! A merged adapter is an adapter of its own. Its hash says what it was made of and how, so the
-//! same request always gets the same weights.
+//! The result is an adapter of its own. Its hash is derived from its parts and the method, so the
+//! same request always yields the same weights.
 
 mod tensors;
 
@@ -15,55 +15,56 @@ use sha2::{Digest, Sha256};
 
 use tensors::Random;
 
-/// The most adapters that are merged into one.
+/// The largest number of adapters in a merge.
 pub const MERGE_LIMIT: usize = 16;
 
-/// What a hash begins with, so that it never equals one of files.
+/// Prefix of the hashed data, so that the hash never equals that of an adapter's files.
 const HASH_DOMAIN: &[u8] = b"multigraft merge 1\0";
 
-/// How adapters become one.
+/// A merge method.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MergeMethod {
-    /// The weighted sum of what they change: their ranks are stacked, and nothing is lost. PEFT
-    /// calls it `cat`.
+    /// The weighted sum of the updates. Ranks are stacked, so the sum is exact. PEFT calls this
+    /// `cat`.
     Sum,
-    /// PEFT's `linear`: A and B are summed separately, each with the root of its weight times
-    /// scaling. Not the sum of the updates; ranks have to be equal, as for all that follow.
+    /// PEFT's `linear`: A and B are summed separately, each weighted with the square root of weight
+    /// times scaling. This is not the sum of the updates. Ranks must be equal, as for all methods
+    /// below.
     Linear,
-    /// TIES (Yadav et al. 2023, arXiv 2306.01708), of A and of B separately, as in PEFT.
+    /// TIES (Yadav et al. 2023, arXiv 2306.01708), of A and B separately, as in PEFT.
     Ties {
-        /// The fraction of each tensor's numbers that is kept, the largest; above 0, at most 1.
+        /// Fraction of each tensor's values that is kept, the largest ones; above 0, at most 1.
         density: f64,
-        /// How signs are elected.
+        /// How the sign is elected.
         majority: MajoritySign,
     },
-    /// DARE (Yu et al. 2023, arXiv 2311.03099), then as `Linear`. What is dropped is drawn from the
-    /// merge's hash.
+    /// DARE (Yu et al. 2023, arXiv 2311.03099), then `Linear`. The random numbers are derived from
+    /// the merge's hash.
     DareLinear {
-        /// The fraction that is kept, at random; above 0, at most 1.
+        /// Fraction of the values that is kept at random; above 0, at most 1.
         density: f64,
     },
-    /// DARE, then as `Ties`.
+    /// DARE, then `Ties`.
     DareTies {
-        /// The fraction that is kept, at random; above 0, at most 1.
+        /// Fraction of the values that is kept at random; above 0, at most 1.
         density: f64,
-        /// How signs are elected.
+        /// How the sign is elected.
         majority: MajoritySign,
     },
 }
 
-/// How TIES elects the sign of a number.
+/// How TIES elects the sign of a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MajoritySign {
-    /// By the sum.
+    /// The sign of the sum.
     #[default]
     Total,
-    /// By how many have it.
+    /// The sign that more values have.
     Frequency,
 }
 
 impl MergeMethod {
-    /// As LoRAX calls it; its density and majority for the hash.
+    /// LoRAX's name of the method, and its density and majority for the hash.
     fn parts(self) -> (&'static str, f64, MajoritySign) {
         match self {
             Self::Sum => ("sum", 1.0, MajoritySign::Total),
@@ -74,12 +75,12 @@ impl MergeMethod {
         }
     }
 
-    /// As LoRAX calls it.
+    /// LoRAX's name of the method.
     pub fn name(self) -> &'static str {
         self.parts().0
     }
 
-    /// What a merge of parts with these hashes and weights is called by.
+    /// The hash of a merge of parts with these hashes and weights.
     pub fn hash(self, parts: impl Iterator<Item = (AdapterHash, f64)>) -> AdapterHash {
         let (name, density, majority) = self.parts();
         let mut hasher = Sha256::new();
@@ -99,59 +100,59 @@ impl MergeMethod {
 /// Why adapters cannot be merged.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MergeError {
-    /// One is more than updates.
+    /// An adapter has changes besides low-rank updates.
     #[error("adapter `{name}` cannot be merged with others: it has {what}, and only updates are merged")]
     NotUpdates {
-        /// Its name.
+        /// The adapter.
         name: String,
-        /// What it has.
+        /// The change.
         what: &'static str,
     },
-    /// Two of different ranks.
+    /// Two adapters have different ranks.
     #[error("{method} needs equal ranks, but of {module} `{first}` has rank {rank} and `{second}` {other}")]
     Ranks {
         /// The method.
         method: &'static str,
         /// The module.
         module: String,
-        /// An adapter.
+        /// The first adapter.
         first: String,
         /// Its rank.
         rank: usize,
-        /// Another.
+        /// The second adapter.
         second: String,
         /// Its rank.
         other: usize,
     },
-    /// One was trained with `lora_bias`.
+    /// An adapter was trained with `lora_bias`.
     #[error("{method} does not merge adapters with lora_bias, which `{name}` has")]
     Bias {
         /// The method.
         method: &'static str,
-        /// Its name.
+        /// The adapter.
         name: String,
     },
 }
 
-/// An adapter to be merged.
+/// A part of a merge.
 #[derive(Debug)]
 pub struct Ingredient {
-    /// What errors call it.
+    /// Its name in errors.
     pub name: String,
-    /// The weight that its updates get.
+    /// Its weight.
     pub weight: f64,
-    /// What it changes.
+    /// Its changes.
     pub weights: AdapterWeights,
 }
 
-/// One adapter's update of a map, and whose it is.
+/// The update of one module, and the adapter that it belongs to.
 type Update<'a> = (&'a Ingredient, &'a LowRank);
 
-/// Merges adapters that are updates alone: tables that they bring along are copies of the base's.
-/// `hash` is [`MergeMethod::hash`] of the parts.
+/// Merges adapters that hold low-rank updates only; tables in them are copies of the base's. `hash`
+/// is [`MergeMethod::hash`] of the parts.
 ///
 /// # Errors
-/// If the method cannot merge them.
+/// If the method cannot merge the parts.
 pub fn merge(
     method: MergeMethod,
     hash: AdapterHash,
@@ -169,7 +170,7 @@ pub fn merge(
         let table = part.weights.embedding.as_ref();
         embedding.extend(table.and_then(|delta| Some((part, delta.low_rank.as_ref()?))));
     }
-    // PEFT merges a single adapter in this way, whatever it is asked for.
+    // PEFT merges a single adapter with this method, whichever is requested.
     let method = match (method, parts.len()) {
         (MergeMethod::Sum, _) => MergeMethod::Sum,
         (_, 1) => MergeMethod::Linear,
@@ -206,7 +207,7 @@ pub fn merge(
     })
 }
 
-/// Stacks updates into one: rows of A below each other, columns of B beside each other.
+/// Stacks updates into one: A by rows, B by columns.
 fn sum(updates: &[Update<'_>]) -> LowRank {
     let (first, rank) = (
         updates[0].1,
@@ -239,7 +240,7 @@ fn sum(updates: &[Update<'_>]) -> LowRank {
     }
 }
 
-/// Merges A and B separately, with the roots of the weights; a negative weight's sign goes to A.
+/// Merges A and B separately, weighted with square roots. The sign of a negative weight goes to A.
 fn combined(
     method: MergeMethod,
     hash: AdapterHash,

@@ -1,4 +1,4 @@
-//! One tensor of several adapters becomes one: the formulas of PEFT's `merge_utils`, in its order
+//! Merges one tensor of several adapters, with the formulas of PEFT's `merge_utils` in their order
 //! of operations.
 
 use multigraft_model::{AdapterHash, Matrix};
@@ -10,7 +10,7 @@ pub(super) fn matrix(rows: usize, cols: usize, values: Vec<f32>) -> Matrix {
     Matrix { rows, cols, values }
 }
 
-/// Merges tensors of equal length, each with its weight.
+/// Merges weighted tensors of equal length.
 pub(super) fn combine(
     method: MergeMethod,
     tensors: &[&[f32]],
@@ -48,8 +48,8 @@ fn weighted_sum(tensors: &[&[f32]], weights: &[f32]) -> Vec<f32> {
     sum
 }
 
-/// Keeps the fraction `density` of a tensor's numbers, the largest by magnitude; of equals the
-/// first. The others are 0.
+/// Keeps the fraction `density` of a tensor's values, the largest by magnitude, and sets the others
+/// to 0. Among equal values, the first are kept.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -69,8 +69,8 @@ fn largest(tensor: &[f32], density: f64) -> Vec<f32> {
     pruned
 }
 
-/// Keeps each number with the probability `density`, and divides what is kept by it, so that the
-/// mean stays.
+/// Keeps each value with probability `density` and divides the kept ones by it, which preserves the
+/// mean.
 fn dropped(tensor: &[f32], density: f64, random: &mut Random) -> Vec<f32> {
     if density >= 1.0 {
         return tensor.to_vec();
@@ -85,7 +85,7 @@ fn dropped(tensor: &[f32], density: f64, random: &mut Random) -> Vec<f32> {
     tensor.iter().map(kept).collect()
 }
 
-/// For each number the mean, weighted, of those that have the elected sign.
+/// For each position, the weighted mean of the values that have the elected sign.
 fn elect(tensors: &[Vec<f32>], weights: &[f32], majority: MajoritySign) -> Vec<f32> {
     // Rust's signum of 0 is 1.
     let sign = |value: f32| if value == 0.0 { 0.0 } else { value.signum() };
@@ -109,8 +109,7 @@ fn elect(tensors: &[Vec<f32>], weights: &[f32], majority: MajoritySign) -> Vec<f
         .collect()
 }
 
-/// A stream of numbers that belongs to one tensor of one merge: SplitMix64 (Steele, Lea and Flood
-/// 2014).
+/// Random numbers for one tensor of one merge: SplitMix64 (Steele, Lea and Flood 2014).
 pub(super) struct Random(u64);
 
 impl Random {
@@ -128,7 +127,7 @@ impl Random {
         )
     }
 
-    /// From 0 to 1, 1 excluded.
+    /// A number in [0, 1).
     fn fraction(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

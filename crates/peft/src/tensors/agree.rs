@@ -1,5 +1,5 @@
-//! Whether tensors, config and base say the same: every tensor asked for, every one that is asked
-//! for there, in the right shape.
+//! Checks that tensors, config and base agree: every tensor that the config requires is present, no
+//! other is, and all have the right shape.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,8 @@ use crate::base::BaseShape;
 use crate::config::{Bias, Kind, PeftConfig, RANK_LIMIT};
 use crate::refusal::Refusal;
 
-/// How many times larger than its matrix an update's rank may be. Beyond the matrix's size a rank
-/// adds nothing, but people use one rank for all matrices, small ones (keys and values) among them.
+/// Limit of an update's rank, as a multiple of its matrix's smaller side. Beyond that side a rank
+/// adds nothing, but adapters use one rank for all matrices, small ones (keys and values) included.
 const RANK_EXCESS: usize = 8;
 
 /// The parts of a low-rank update.
@@ -28,17 +28,16 @@ const UPDATE: [Part; 6] = [
     Part::Magnitude,
 ];
 
-/// What config and tensors agreed on.
+/// The result of the checks.
 #[derive(Debug)]
 pub(crate) struct Agreed {
     /// Rows of the embedding and of the lm_head that are replaced.
     pub(crate) tokens: TokenRows,
-    /// Names in `modules_to_save` that mean nothing in this base.
+    /// Names in `modules_to_save` that match no module of this base.
     pub(crate) unknown_saved: Vec<String>,
 }
 
-/// Checks all tensors against config and base. Weights that belong to `modules_to_save` are marked
-/// as such.
+/// Checks all tensors against config and base. Marks weights that belong to `modules_to_save`.
 pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Agreed, Refusal> {
     let unknown_saved = saved(slots, config, base)?;
     for slot in slots.iter() {
@@ -55,15 +54,15 @@ pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape
     })
 }
 
-/// `modules_to_save`: which modules it means, and that these have a weight. Returns the names that
-/// mean none.
+/// Checks `modules_to_save`: finds the modules that it means and requires a weight for each.
+/// Returns the names that match no module.
 fn saved(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Vec<String>, Refusal> {
     let mut meant = BTreeSet::new();
     let mut unknown = Vec::new();
     for name in &config.modules_to_save {
         let mut known = false;
         for (position, module) in base.modules().iter().enumerate() {
-            // PEFT's rule, which needs no dot before the name.
+            // PEFT's rule does not require a dot before the name.
             if !slots.path(position, module).ends_with(name) {
                 continue;
             }
@@ -131,7 +130,7 @@ fn is_table(module: &Module) -> bool {
     )
 }
 
-/// That nothing is there that another kind of adapter would have.
+/// Checks that a module has no tensor of another kind of adapter.
 fn kind(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     let others: &[Part] = match config.kind {
         Kind::Ia3 => &UPDATE,
@@ -143,7 +142,7 @@ fn kind(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     }
 }
 
-/// That an update is whole, of the kind that the config says.
+/// Checks that an update is complete and of the kind that the config says.
 fn update(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     let Some((has, _)) = slot.any(&UPDATE) else {
         return Ok(());
@@ -151,7 +150,7 @@ fn update(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     let (a, b) = halves(slot.module.kind);
     for lacks in [a, b] {
         if !slot.has(lacks) {
-            // If one half is there, it is the one to name.
+            // If one of the two matrices is present, the message names it.
             let has = slot.any(&[a, b]).map_or(has, |(part, _)| part).as_str();
             let (module, lacks) = (slot.module.path.clone(), lacks.as_str());
             return Err(Refusal::MissingPart { module, has, lacks });
@@ -186,7 +185,7 @@ fn not_asked_for(tensor: Tensor<'_>, field: &'static str) -> Refusal {
     }
 }
 
-/// That every tensor has the shape that base and config demand. (Rows of tokens: see [`tokens`].)
+/// Checks the shape of every tensor except rows of tokens, which [`tokens`] checks.
 fn shapes(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     let Module {
         out,
@@ -240,7 +239,7 @@ fn shapes(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A wrong shape; if it is wrong in nothing but the rank, a wrong rank.
+/// The refusal of a wrong shape. If only the rank is wrong, it names the rank.
 fn disagreement(tensor: Tensor<'_>, expected: Vec<usize>, rank_at: Option<usize>, module: &str) -> Refusal {
     if let (Some(at), &[rows, cols]) = (rank_at, tensor.shape)
         && [rows, cols][1 - at] == expected[1 - at]
@@ -259,7 +258,7 @@ fn disagreement(tensor: Tensor<'_>, expected: Vec<usize>, rank_at: Option<usize>
     }
 }
 
-/// That updates are on the modules that the config names, all of them and no others.
+/// Checks that exactly the modules that the config selects have updates.
 fn targets(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
     if !config.names_targets() {
         return Ok(());
@@ -288,7 +287,7 @@ fn targets(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(
     Ok(())
 }
 
-/// That biases are there where the base has some, and where the config says that they were trained.
+/// Checks that every bias exists in the base, and that biases that were trained are present.
 fn biases(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
     for (position, module) in base.modules().iter().enumerate() {
         let slot = slots.get(position);

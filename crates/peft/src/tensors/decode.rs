@@ -1,4 +1,4 @@
-//! The numbers of single tensors and of a module's update.
+//! Decodes single tensors and the update of a module.
 
 use multigraft_model::{LinearDelta, LowRank, Matrix};
 use multigraft_weights::Tensor;
@@ -8,7 +8,7 @@ use super::slots::Slot;
 use crate::config::PeftConfig;
 use crate::refusal::Refusal;
 
-/// What a slot does to its linear map, replaced weights and rows left aside.
+/// The change of a linear map, without replaced weights and rows.
 pub(crate) fn linear(slot: &Slot<'_>, config: &PeftConfig) -> Result<LinearDelta, Refusal> {
     Ok(LinearDelta {
         low_rank: low_rank(slot, config)?,
@@ -20,7 +20,7 @@ pub(crate) fn linear(slot: &Slot<'_>, config: &PeftConfig) -> Result<LinearDelta
     })
 }
 
-/// The low-rank update of a slot, if it has one.
+/// The low-rank update of a module, if it has one.
 pub(crate) fn low_rank(slot: &Slot<'_>, config: &PeftConfig) -> Result<Option<LowRank>, Refusal> {
     let (a, b) = halves(slot.module.kind);
     let (Some(a), Some(b)) = (slot.get(a), slot.get(b)) else {
@@ -35,7 +35,7 @@ pub(crate) fn low_rank(slot: &Slot<'_>, config: &PeftConfig) -> Result<Option<Lo
     }))
 }
 
-/// A tensor's numbers as a matrix.
+/// Decodes a tensor as a matrix.
 pub(crate) fn matrix(tensor: Tensor<'_>) -> Result<Matrix, Refusal> {
     Ok(Matrix {
         rows: tensor.rows(),
@@ -44,10 +44,10 @@ pub(crate) fn matrix(tensor: Tensor<'_>) -> Result<Matrix, Refusal> {
     })
 }
 
-/// A tensor's numbers, none of them NaN or infinite.
+/// Decodes a tensor. NaN and infinity are refused.
 pub(crate) fn finite(tensor: Tensor<'_>) -> Result<Vec<f32>, Refusal> {
     let values = tensor.to_f32();
-    // Without branches: almost always all are.
+    // Without branches, because almost always all values are finite.
     if values.iter().fold(true, |all, value| all & value.is_finite()) {
         return Ok(values);
     }

@@ -1,4 +1,4 @@
-//! From tensors that fit to numbers: decoded, finite, in the form that the base packs.
+//! Decodes checked tensors into the changes of the base's modules.
 
 use multigraft_model::{LinearDelta, LinearId, LowRank, ModuleKind, Throttle};
 
@@ -11,7 +11,7 @@ use crate::base::BaseShape;
 use crate::config::PeftConfig;
 use crate::refusal::{Quoted, Refusal};
 
-/// Decodes everything.
+/// Decodes all tensors.
 pub(crate) fn changes(
     slots: &Slots<'_>,
     agreed: &Agreed,
@@ -60,7 +60,7 @@ fn updates(slots: &Slots<'_>, config: &PeftConfig) -> Result<Vec<(String, usize)
         .collect()
 }
 
-/// An adapter as it is before training, with all of B zero, answers as the base does: worth a word.
+/// Adds a warning if all updates are zero, as they are before training.
 fn warn_if_idle(mut changes: Changes) -> Changes {
     let updates = changes.linears.iter().map(|(_, delta)| delta.low_rank.as_ref());
     let embedding = changes.embedding.as_ref().map(|delta| delta.low_rank.as_ref());

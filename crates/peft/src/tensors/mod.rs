@@ -1,10 +1,10 @@
-//! From an adapter's tensors to what they change.
+//! Turns an adapter's tensors into changes of the base.
 //!
 //! ```text
-//! names ─ slots (tensors by module) ─ agree (with config and base) ─ delta (numbers, judged)
+//! names ─ slots (tensors by module) ─ agree (with config and base) ─ delta (decoded values)
 //! ```
 //!
-//! Everything that can be told from names and shapes is checked before a weight is decoded.
+//! Everything that names and shapes can tell is checked before a weight is decoded.
 
 mod agree;
 mod decode;
@@ -25,7 +25,7 @@ use crate::config::PeftConfig;
 use crate::refusal::Refusal;
 use slots::Slots;
 
-/// What an adapter changes, and what `inspect` shows of it.
+/// The changes that an adapter makes, and the facts that `inspect` shows about them.
 #[derive(Debug)]
 pub(crate) struct Changes {
     /// Changes of linear maps, ordered by [`LinearId`].
@@ -34,15 +34,14 @@ pub(crate) struct Changes {
     pub(crate) embedding: Option<EmbeddingDelta>,
     /// Modules with a low-rank update and its rank, in the base's order.
     pub(crate) updates: Vec<(String, usize)>,
-    /// Sentences about what may surprise.
+    /// Warnings, as sentences.
     pub(crate) warnings: Vec<String>,
 }
 
-/// A tensor of an adapter, and where it belongs.
+/// A tensor of an adapter under PEFT's name.
 #[derive(Clone, Copy)]
 pub(crate) struct Named<'a> {
-    /// The name that PEFT gives such a tensor. The tensor's own is its name in the file, which
-    /// messages show.
+    /// PEFT's name for the tensor. [`Tensor::name`] is the name in the file, for messages.
     pub(crate) place: &'a str,
     /// The tensor.
     pub(crate) tensor: Tensor<'a>,
@@ -51,7 +50,7 @@ pub(crate) struct Named<'a> {
 /// Reads all tensors of an adapter.
 ///
 /// # Errors
-/// If they do not fit the base or the config, or hold numbers that are none.
+/// If the tensors do not fit the base or the config, or hold NaN or infinity.
 pub(crate) fn read<'a>(
     tensors: impl Iterator<Item = Named<'a>>,
     config: &PeftConfig,

@@ -1,10 +1,10 @@
-//! The names of an adapter's tensors, taken apart.
+//! Parses the names of an adapter's tensors.
 
 use multigraft_model::ModuleKind;
 
 use crate::base::module_key;
 
-/// What a tensor is to its module.
+/// The role of a tensor in its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Part {
     /// A of a linear map, `[rank, in]`.
@@ -19,12 +19,12 @@ pub(crate) enum Part {
     EmbeddingB,
     /// DoRA's magnitude, `[out]`; of an embedding, `[hidden]`.
     Magnitude,
-    /// A bias in the base's stead, `[out]`.
+    /// A bias that replaces the base's, `[out]`.
     Bias,
-    /// A weight in the base's stead, from `modules_to_save`, `[out, in]`.
+    /// A weight that replaces the base's, from `modules_to_save`, `[out, in]`.
     Saved,
-    /// A weight outside of the adapter: a copy of the base's, as PEFT saves beside updates of
-    /// embeddings. By its name alone it may as well be [`Part::Saved`].
+    /// A weight with the base's own name: a copy that PEFT saves beside updates of embeddings. The
+    /// name alone does not distinguish it from [`Part::Saved`].
     BaseWeight,
     /// Trained rows of a table, `[tokens, hidden]`.
     TokenRows,
@@ -33,7 +33,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// What PEFT calls it.
+    /// PEFT's name of the part.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::A => "lora_A",
@@ -51,22 +51,22 @@ impl Part {
     }
 }
 
-/// A tensor's name, taken apart.
+/// A parsed tensor name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TensorName<'a> {
-    /// What is around the module, see [`module_key`].
+    /// The prefix before the module's key, see [`module_key`].
     pub(crate) wrappers: &'a str,
-    /// The module.
+    /// The module's key.
     pub(crate) key: &'a str,
-    /// What the tensor is to it.
+    /// The tensor's role.
     pub(crate) part: Part,
-    /// The adapter's name inside PEFT. It is in names that were not saved by PEFT's own
+    /// The adapter's name inside PEFT. Names contain it if the file was not saved by
     /// `save_pretrained`.
     pub(crate) adapter: Option<&'a str>,
 }
 
 impl<'a> TensorName<'a> {
-    /// Takes a name apart; `None` if its end is none of those that PEFT writes for LoRA.
+    /// Parses a name. `None` if it does not end as PEFT's names of LoRA tensors do.
     pub(crate) fn parse(name: &'a str) -> Option<Self> {
         let (path, part, adapter) = split(name)?;
         let (wrappers, key) = module_key(path);
@@ -79,7 +79,7 @@ impl<'a> TensorName<'a> {
     }
 }
 
-/// The path of the module, the part, and the adapter's name.
+/// Splits a name into module path, part and adapter name.
 fn split(name: &str) -> Option<(&str, Part, Option<&str>)> {
     const MARKERS: [&str; 9] = [
         "lora_A",
@@ -109,7 +109,7 @@ fn split(name: &str) -> Option<(&str, Part, Option<&str>)> {
     }
 }
 
-/// From the first word that is PEFT's, and the words after it, to the part and the adapter's name.
+/// The part and the adapter's name, from PEFT's marker and the segments after it.
 fn part<'a>(marker: &str, tail: &[&'a str]) -> Option<(Part, Option<&'a str>)> {
     Some(match (marker, tail) {
         ("lora_A", ["weight"]) => (Part::A, None),

@@ -1,8 +1,8 @@
-//! IA³: trained scales of a module's outputs, or of its inputs.
+//! IA³: trained scales of a module's outputs or inputs.
 //!
-//! `l ∘ (W·x + bias)` is no low-rank update of W but what the kernels do after one. Scales of
-//! inputs have no such place, but the inputs of down_proj are `act(gate) ∘ up`, so there they are
-//! scales of up's outputs: `l ∘ (act(gate) ∘ up) = act(gate) ∘ (l ∘ up)`.
+//! `l ∘ (W·x + bias)` is not a low-rank update of W; the kernels apply such scales after the
+//! product. They cannot scale inputs, but the inputs of down_proj are `act(gate) ∘ up`, so scales
+//! of its inputs are scales of up_proj's outputs: `l ∘ (act(gate) ∘ up) = act(gate) ∘ (l ∘ up)`.
 
 use multigraft_model::{LinearDelta, LinearId, Module, ModuleKind, Target};
 
@@ -12,7 +12,7 @@ use super::slots::Slots;
 use crate::base::BaseShape;
 use crate::refusal::Refusal;
 
-/// Adds all scales to what is done to linear maps.
+/// Adds all scales to the changes of linear maps.
 pub(super) fn add(
     slots: &Slots<'_>,
     base: &BaseShape,
@@ -48,13 +48,13 @@ pub(super) fn add(
     Ok(())
 }
 
-/// Whether a tensor of this shape has a scale for each input: `[1, in]`, and not `[out, 1]`.
+/// Whether a tensor of this shape scales the inputs: `[1, in]`, and not `[out, 1]`.
 pub(super) fn scales_inputs(shape: &[usize], module: &Module) -> bool {
     shape == [1, module.inp] && shape != [module.out, 1]
 }
 
-/// The map whose outputs are factors of the inputs of `id`, and how many outputs it has before
-/// these.
+/// The linear map whose outputs are factors of the inputs of `id`, and the index of the first such
+/// output.
 fn up(id: LinearId, base: &BaseShape) -> Option<(LinearId, usize)> {
     let LinearId::Layer {
         layer,
@@ -69,7 +69,7 @@ fn up(id: LinearId, base: &BaseShape) -> Option<(LinearId, usize)> {
             .modules()
             .iter()
             .find(|module| module.kind == ModuleKind::Linear(id))?;
-        // Where the two are one matrix, gate comes first.
+        // In a fused matrix, gate comes before up.
         Some((
             id,
             if target == Target::GateUp {

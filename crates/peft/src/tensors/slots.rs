@@ -1,4 +1,4 @@
-//! The tensors of a file, put beside the modules that they are for.
+//! Groups an adapter's tensors by the modules that they belong to.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use super::name::{Part, TensorName};
 use crate::base::{BaseShape, without_peft};
 use crate::refusal::Refusal;
 
-/// What an adapter has for one module.
+/// The tensors of one module.
 #[derive(Debug)]
 pub(crate) struct Slot<'a> {
     /// The module.
     pub(crate) module: &'a Module,
-    /// Its path as PEFT knew it in training, which is what patterns of the config are for.
+    /// Its path as PEFT matched it in training. Patterns in the config refer to this path.
     pub(crate) path: String,
     parts: BTreeMap<Part, Tensor<'a>>,
 }
@@ -29,7 +29,7 @@ impl<'a> Slot<'a> {
         self.parts.contains_key(&part)
     }
 
-    /// The first of some parts that is there.
+    /// The first of these parts that is present.
     pub(crate) fn any(&self, parts: &[Part]) -> Option<(Part, Tensor<'a>)> {
         parts.iter().find_map(|&part| Some((part, self.get(part)?)))
     }
@@ -38,7 +38,7 @@ impl<'a> Slot<'a> {
         self.parts.iter().map(|(&part, &tensor)| (part, tensor))
     }
 
-    /// Counts a weight that may be either as one of `modules_to_save`.
+    /// Treats a weight that may be either as one of `modules_to_save`.
     pub(crate) fn weight_is_saved(&mut self) -> Result<(), Refusal> {
         match self.parts.remove(&Part::BaseWeight) {
             Some(tensor) => self.put(Part::Saved, tensor),
@@ -59,11 +59,11 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// All tensors of an adapter by module, in the order of the base's modules.
+/// All tensors of an adapter by module, in the base's order.
 #[derive(Debug)]
 pub(crate) struct Slots<'a> {
     slots: BTreeMap<usize, Slot<'a>>,
-    /// What PEFT had in front of the decoder's modules and of the lm_head.
+    /// PEFT's prefixes of the decoder's modules and of the lm_head.
     body: Option<&'a str>,
     head: Option<&'a str>,
 }
@@ -72,8 +72,8 @@ impl<'a> Slots<'a> {
     /// Finds the module of every tensor.
     ///
     /// # Errors
-    /// If a tensor is for no module or for one that cannot be changed, is a second one of its kind,
-    /// is of a dtype that is not read, or if all agree on another hidden size.
+    /// If a tensor belongs to no module or to one that cannot be changed, has the same role as
+    /// another, or has an unsupported dtype, or if all tensors agree on another hidden size.
     pub(crate) fn collect(
         tensors: impl Iterator<Item = Named<'a>>,
         base: &'a BaseShape,
@@ -139,7 +139,8 @@ impl<'a> Slots<'a> {
             .put(name.part, tensor)
     }
 
-    /// One verdict instead of a hundred shapes: an adapter for a base of another size.
+    /// Reports an adapter for a base of another size with one message instead of a hundred wrong
+    /// shapes.
     fn check_hidden_size(&self, expected: usize) -> Result<(), Refusal> {
         let sizes = self.slots.values().flat_map(|slot| {
             slot.parts()
@@ -158,7 +159,7 @@ impl<'a> Slots<'a> {
         self.slots.get(&position)
     }
 
-    /// What there is for a module of this kind, of which a base has one.
+    /// The slot of the module of this kind. A base has one such module.
     pub(crate) fn of_kind(&self, kind: ModuleKind) -> Option<&Slot<'a>> {
         self.slots.values().find(|slot| slot.module.kind == kind)
     }
@@ -171,8 +172,8 @@ impl<'a> Slots<'a> {
         self.slots.values()
     }
 
-    /// The path that PEFT knew a module by, guessed from its neighbours if there is no tensor for
-    /// it.
+    /// The path that PEFT knew a module by. If the module has no tensor, the path is derived from
+    /// those of other modules.
     pub(crate) fn path(&self, position: usize, module: &Module) -> String {
         if let Some(slot) = self.slots.get(&position) {
             return slot.path.clone();
@@ -187,7 +188,7 @@ fn is_head(module: &Module) -> bool {
     module.kind == ModuleKind::Linear(LinearId::LmHead)
 }
 
-/// A tensor's name and the position of its module in the base.
+/// Parses a tensor's name and finds the index of its module.
 fn located<'a>(place: &'a str, name: &str, base: &BaseShape) -> Result<(TensorName<'a>, usize), Refusal> {
     let Some(parsed) = TensorName::parse(place) else {
         return Err(Refusal::UnknownPart(name.to_owned()));
@@ -251,7 +252,7 @@ fn one_adapter<'a>(seen: &mut Option<&'a str>, name: Option<&'a str>) -> Result<
     }
 }
 
-/// The hidden size by a tensor's shape, where it has that as a dimension.
+/// The hidden size that a tensor's shape implies, if it has that dimension.
 fn hidden_size(kind: ModuleKind, part: Part, shape: &[usize]) -> Option<usize> {
     let &[rows, cols] = shape else {
         return None;

@@ -22,7 +22,7 @@ use crate::base::BaseShape;
 use crate::config::PeftConfig;
 use crate::refusal::Refusal;
 
-/// What an adapter does to the tables.
+/// The changes of the two tables.
 #[derive(Debug)]
 pub(crate) struct Tables {
     pub(crate) embedding: Option<EmbeddingDelta>,
@@ -30,7 +30,7 @@ pub(crate) struct Tables {
     pub(crate) warning: Option<String>,
 }
 
-/// Reads both.
+/// Reads the changes of both tables.
 pub(crate) fn read(
     slots: &Slots<'_>,
     tokens: &TokenRows,
@@ -61,7 +61,7 @@ pub(crate) fn read(
     })
 }
 
-/// What happens to the embedding, trained rows left aside.
+/// The change of the embedding, without trained rows.
 fn embedding_delta(
     slot: Option<&Slot<'_>>,
     copy: Option<Matrix>,
@@ -93,7 +93,7 @@ fn embedding_delta(
     Ok(delta)
 }
 
-/// What happens to the lm_head, trained rows left aside.
+/// The change of the lm_head, without trained rows.
 fn head_delta(
     slot: Option<&Slot<'_>>,
     copy: Option<Matrix>,
@@ -110,7 +110,7 @@ fn head_delta(
         Some(saved) => Some(matrix(saved)?),
         None => copy,
     };
-    // Whoever packs the delta takes the base's own weight for DoRA's norm; PEFT takes the copy.
+    // For DoRA's norm, packing would use the base's own weight; PEFT uses the copy.
     delta = match delta {
         LinearDelta {
             low_rank: Some(update),
@@ -129,7 +129,7 @@ fn head_delta(
     Ok(delta)
 }
 
-/// The copies of the base's weights for embedding and lm_head.
+/// The copies of the base's tables.
 fn copies(
     embedding: Option<&Slot<'_>>,
     head: Option<&Slot<'_>>,
@@ -157,7 +157,7 @@ fn warning(embedding: &Option<Matrix>, head: &Option<Matrix>) -> Option<String> 
     ))
 }
 
-/// The rows of `tokens` from the tensor of a slot, which has one for each.
+/// The rows of `tokens`, from the tensor that holds one row for each.
 fn rows(tokens: &[u32], slot: Option<&Slot<'_>>) -> Result<Vec<(u32, Vec<f32>)>, Refusal> {
     let Some(tensor) = slot.and_then(|slot| slot.get(Part::TokenRows)) else {
         return Ok(Vec::new());
@@ -167,8 +167,8 @@ fn rows(tokens: &[u32], slot: Option<&Slot<'_>>) -> Result<Vec<(u32, Vec<f32>)>,
     Ok(tokens.iter().copied().zip(rows).collect())
 }
 
-/// DoRA on an embedding: `m/‖W + s·(B·A)ᵀ‖ · (W + s·(B·A)ᵀ)`, `m` and the norms by column (hidden
-/// feature).
+/// DoRA on an embedding: `m/‖W + s·(B·A)ᵀ‖ · (W + s·(B·A)ᵀ)`, with `m` and the norms by column
+/// (hidden feature).
 fn dora_embedding(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
     let LowRank { a, b, scaling, .. } = update;
     let mut squares = vec![0.0f64; table.cols];
@@ -198,7 +198,7 @@ fn dora_embedding(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Mat
     table
 }
 
-/// DoRA on the lm_head: `m/‖W + s·B·A‖ · (W + s·B·A)`, `m` and the norms by row (token).
+/// DoRA on the lm_head: `m/‖W + s·B·A‖ · (W + s·B·A)`, with `m` and the norms by row (token).
 fn dora_head(mut table: Matrix, update: &LowRank, magnitude: &[f32]) -> Matrix {
     let LowRank { a, b, scaling, .. } = update;
     let rows = table
@@ -224,7 +224,7 @@ fn gain(magnitude: f32, sum_of_squares: f64) -> f32 {
     (f64::from(magnitude) / sum_of_squares.sqrt()) as f32
 }
 
-/// A norm of zero makes numbers that are none.
+/// Refuses tables with values that are not finite, which a norm of zero causes.
 fn checked(table: Matrix, slot: &Slot<'_>) -> Result<Matrix, Refusal> {
     match table.values.iter().all(|value| value.is_finite()) {
         true => Ok(table),

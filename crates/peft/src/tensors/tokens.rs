@@ -1,7 +1,7 @@
 //! `trainable_token_indices`: which rows of the embedding and of the lm_head an adapter replaces.
 //!
-//! On a base with tied embeddings the rows of the embedding are those of the lm_head too, and are
-//! in the file once; unless the lm_head is named with tokens of its own.
+//! On a base with tied embeddings, the embedding's rows are the lm_head's rows too and the file
+//! holds them once, unless the config names other tokens for the lm_head.
 
 use std::collections::HashSet;
 
@@ -16,12 +16,12 @@ use crate::refusal::Refusal;
 const FIELD: &str = "trainable_token_indices";
 const HEAD: ModuleKind = ModuleKind::Linear(LinearId::LmHead);
 
-/// The rows that are replaced, in the order of the tensor that holds them.
+/// The replaced rows, in the order of the tensor that holds them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct TokenRows {
-    /// Of the embedding.
+    /// Rows of the embedding.
     pub(crate) embedding: Option<Vec<u32>>,
-    /// Of the lm_head.
+    /// Rows of the lm_head.
     pub(crate) head: HeadRows,
 }
 
@@ -31,13 +31,13 @@ pub(crate) enum HeadRows {
     /// None.
     #[default]
     None,
-    /// Those of the embedding, with the same values.
+    /// The embedding's rows, with the same values.
     Embeddings,
-    /// These, from a tensor of its own.
+    /// These rows, from the lm_head's own tensor.
     Own(Vec<u32>),
 }
 
-/// Finds out which rows are meant, and checks that their tensors are there, one row for each token.
+/// Finds the rows that the config means, and checks that their tensors have one row for each token.
 pub(crate) fn resolve(
     slots: &Slots<'_>,
     config: &PeftConfig,
@@ -51,7 +51,7 @@ pub(crate) fn resolve(
             for (name, indices) in by_name {
                 let mut known = false;
                 for (position, module) in base.modules().iter().enumerate() {
-                    // PEFT's rule, which needs no dot before the name.
+                    // PEFT's rule does not require a dot before the name.
                     if !slots.path(position, module).ends_with(name) {
                         continue;
                     }
@@ -148,7 +148,7 @@ fn check(
     }
 }
 
-/// PEFT wraps a module for one purpose only.
+/// Checks that a table has no other change: PEFT wraps a module for one purpose only.
 fn not_otherwise_changed(slots: &Slots<'_>, kind: ModuleKind) -> Result<(), Refusal> {
     let Some(slot) = slots.of_kind(kind) else {
         return Ok(());

@@ -5,11 +5,11 @@ use crate::config::PeftConfig;
 use crate::refusal::Refusal;
 
 pub(super) const PARTS: [&str; 3] = ["lora_A", "lora_B", "lora_E"];
-/// What PEFT adds to the rank before it divides by it.
+/// PEFT adds this to the rank before it divides by it.
 const GUARD: f64 = 1e-5;
 
 pub(super) fn factors(parts: &Parts<'_>, most: usize) -> Result<Factors, Refusal> {
-    // Ranks that training gave up are not in the file, so each module has its own.
+    // The file does not hold the ranks that training removed, so each module has its own rank.
     let e = parts.tensor("lora_E", "lora_A")?;
     let rank = e.rows().clamp(1, most);
     let e = shaped(e, rank, 1)?;
@@ -23,7 +23,7 @@ pub(super) fn factors(parts: &Parts<'_>, most: usize) -> Result<Factors, Refusal
 
 pub(super) fn scaling(config: &PeftConfig, path: &str) -> Result<f32, Refusal> {
     let rank = config.rank(path)? as f64;
-    // PEFT takes an alpha that is not positive for the rank.
+    // If alpha is not positive, PEFT uses the rank instead.
     let scaling = f64::from(config.scaling(path)?);
     let alpha = if scaling > 0.0 { scaling * rank } else { rank };
     Ok((alpha / (rank + GUARD)) as f32)

@@ -1,7 +1,8 @@
 //! LoHa: `W + alpha/r · (w1a·w1b) ∘ (w2a·w2b)`.
 //!
-//! The Hadamard product of two products is one product: rows of A are the products of each row of
-//! w1b with each of w2b, columns of B likewise (the face-splitting product), r² of them.
+//! The Hadamard product of two products is one product of rank r²: the rows of A are the
+//! elementwise products of each row of w1b with each row of w2b, and likewise the columns of B (the
+//! face-splitting product).
 
 use multigraft_model::Matrix;
 
@@ -21,7 +22,7 @@ pub(super) const PARTS: [&str; 6] = [
 
 pub(super) fn factors(parts: &Parts<'_>, rank: usize) -> Result<Factors, Refusal> {
     if let Some(tensor) = parts.get("hada_t1").or(parts.get("hada_t2")) {
-        // Of convolutions.
+        // Only convolutions have these.
         return Err(Refusal::UnknownPart(tensor.name.to_owned()));
     }
     let (out, inp) = (parts.module.out, parts.module.inp);

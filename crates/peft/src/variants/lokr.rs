@@ -1,7 +1,7 @@
-//! LoKr: `W + alpha/r · w1 ⊗ w2`, where each of the two is whole or a product `a·b`.
+//! LoKr: `W + alpha/r · w1 ⊗ w2`, where each factor is a whole matrix or a product `a·b`.
 //!
-//! With `w1 = l1·r1` and `w2 = l2·r2`, `w1 ⊗ w2 = (l1 ⊗ l2)·(r1 ⊗ r2)`. A whole matrix is a product
-//! with the identity on its narrower side.
+//! With `w1 = l1·r1` and `w2 = l2·r2`, `w1 ⊗ w2 = (l1 ⊗ l2)·(r1 ⊗ r2)`. A whole matrix is its
+//! product with the identity of its narrower side.
 
 use multigraft_model::Matrix;
 
@@ -23,7 +23,7 @@ pub(super) const PARTS: [&str; 7] = [
 
 pub(super) fn factors(parts: &Parts<'_>, rank: usize) -> Result<Factors, Refusal> {
     if let Some(tensor) = parts.get("lokr_t2") {
-        // Of convolutions.
+        // Only convolutions have this.
         return Err(Refusal::UnknownPart(tensor.name.to_owned()));
     }
     let (out, inp) = (parts.module.out, parts.module.inp);
@@ -41,7 +41,7 @@ pub(super) fn factors(parts: &Parts<'_>, rank: usize) -> Result<Factors, Refusal
             expected: vec![out / first.left.rows.max(1), inp / first.right.cols.max(1)],
         });
     }
-    // At the size of the matrix nothing is gained by a product of two.
+    // At the full rank of the matrix, a product of two saves nothing.
     check_rank(
         Kind::Lokr,
         parts.module,
@@ -54,9 +54,9 @@ pub(super) fn factors(parts: &Parts<'_>, rank: usize) -> Result<Factors, Refusal
     })
 }
 
-/// One of the two matrices as a product `left · right`.
+/// One factor of the Kronecker product, as a product `left · right`.
 struct Factor {
-    /// A tensor of it.
+    /// The name of one of its tensors, for messages.
     name: String,
     left: Matrix,
     right: Matrix,
@@ -75,8 +75,8 @@ impl Factor {
                     expected: vec![tensor.rows(), tensor.cols()],
                 });
             };
-            // A side is no longer than the module's: checked before an identity of its size is
-            // made.
+            // No side may exceed the module's. This is checked before an identity of that size is
+            // allocated.
             fits(tensor, parts.module, rows, cols)?;
             let values = matrix(tensor)?;
             let (left, right) = if cols <= rows {

@@ -1,15 +1,16 @@
-//! LoRA's relatives as PEFT saves them, turned into LoRA: each is an update of the base's weights
-//! that is exactly a product `s · B·A` of matrices that its own can be put together to.
+//! Converts the variants of LoRA that PEFT saves to LoRA. Each is an update of the base's weights
+//! that is exactly a product `s · B·A` of matrices composed of its own.
 //!
-//! | kind | update | rank as LoRA |
+//! | variant | update | rank as LoRA |
 //! |---|---|---|
 //! | AdaLoRA | `B · diag(e) · A` | as saved |
 //! | LoHa | `(w1a·w1b) ∘ (w2a·w2b)` | `r²` |
 //! | LoKr | `w1 ⊗ w2`, each whole or a product | the product of both ranks |
 //! | VeRA | `diag(b) · B · diag(d) · A`, A and B shared by all modules | as saved |
 //!
-//! IA³ has no low rank; it scales outputs, see `tensors/scales.rs`. The largest matrices are made
-//! once more in float32 while an adapter is loaded; no rank is larger than the base's matrix.
+//! IA³ is not low-rank; it scales outputs, see `tensors/scales.rs`. The conversion allocates the
+//! matrices once more in float32 while an adapter is loaded. No rank exceeds the size of the base's
+//! matrix.
 
 mod adalora;
 mod loha;
@@ -29,12 +30,12 @@ use crate::derived::Made;
 use crate::refusal::Refusal;
 use parts::Parts;
 
-/// The most weights that an adapter becomes: 4 GiB in float32. A few kilobytes of LoKr can say as
-/// much as whole matrices.
+/// The largest number of weights after conversion: 4 GiB in float32. A few kilobytes of LoKr can
+/// describe whole matrices.
 const MADE_LIMIT: usize = 1 << 30;
 
-/// The adapter's tensors, those of a relative with LoRA's in their place, and in `config` the ranks
-/// and scalings of these.
+/// The adapter's tensors, with those of a variant converted to LoRA. Sets the ranks and scalings of
+/// the converted updates in `config`.
 pub(crate) fn updates<'a>(
     checkpoint: &'a Checkpoint,
     config: &mut PeftConfig,
@@ -70,7 +71,8 @@ pub(crate) fn updates<'a>(
             .map(|position| &base.modules()[position])
             .filter(|m| is_linear(m))
         else {
-            // Whoever places LoRA's tensors knows what to say of it.
+            // The tensor is passed on under LoRA's name, so that the code that places LoRA's
+            // tensors refuses it.
             made.push(Made::borrowed(tensor).at(format!("{path}.lora_A.weight")));
             continue;
         };
@@ -86,7 +88,8 @@ pub(crate) fn updates<'a>(
             (Kind::Vera, Some(shared)) => (shared.factors(&parts, rank)?, 1.0),
             _ => (lokr::factors(&parts, rank)?, config.scaling(&known_as)?),
         };
-        // No module's are larger than its matrix, so this is in time.
+        // No module's factors are larger than its matrix, so checking after each module is early
+        // enough.
         weights += factors.a.values.len() + factors.b.values.len();
         if weights > MADE_LIMIT {
             return Err(Refusal::RelativeSize {
@@ -110,7 +113,7 @@ fn is_linear(module: &Module) -> bool {
     )
 }
 
-/// Refuses a rank that makes the update as large as the matrix.
+/// Refuses a rank at which the update is as large as the matrix.
 fn check_rank(kind: Kind, module: &Module, rank: usize, limit: usize) -> Result<(), Refusal> {
     let limit = limit.min(RANK_LIMIT);
     if rank <= limit {

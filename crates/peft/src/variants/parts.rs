@@ -1,4 +1,4 @@
-//! What a file has for one module.
+//! A variant's tensors of one module.
 
 use multigraft_model::{Matrix, Module};
 use multigraft_weights::Tensor;
@@ -6,7 +6,7 @@ use multigraft_weights::Tensor;
 use crate::refusal::Refusal;
 use crate::tensors::matrix;
 
-/// LoRA's two matrices.
+/// The two matrices of a LoRA.
 pub(super) struct Factors {
     /// `[rank, in]`
     pub(super) a: Matrix,
@@ -14,15 +14,17 @@ pub(super) struct Factors {
     pub(super) b: Matrix,
 }
 
-/// A module, and its tensors by PEFT's words for them.
+/// A module, and its tensors by PEFT's names of the parts.
 pub(super) struct Parts<'a> {
     pub(super) module: &'a Module,
     found: Vec<(&'a str, Tensor<'a>)>,
 }
 
 impl<'a> Parts<'a> {
+    /// Groups the tensors of a module.
+    ///
     /// # Errors
-    /// If a word occurs twice, as in a file of two adapters.
+    /// If a part occurs twice, as in a file of two adapters.
     pub(super) fn new(module: &'a Module, found: Vec<(&'a str, Tensor<'a>)>) -> Result<Self, Refusal> {
         for (i, (part, tensor)) in found.iter().enumerate() {
             if let Some((_, first)) = found[..i].iter().find(|(other, _)| other == part) {
@@ -35,7 +37,7 @@ impl<'a> Parts<'a> {
         Ok(Self { module, found })
     }
 
-    /// The tensor that PEFT calls `part`, if it is there.
+    /// The tensor of `part`, if it is present.
     pub(super) fn get(&self, part: &str) -> Option<Tensor<'a>> {
         self.found
             .iter()
@@ -43,7 +45,10 @@ impl<'a> Parts<'a> {
             .map(|(_, tensor)| *tensor)
     }
 
-    /// The tensor that PEFT calls `part`, which must be there.
+    /// The tensor of `part`.
+    ///
+    /// # Errors
+    /// If it is missing. The message names `beside` as present.
     pub(super) fn tensor(&self, part: &'static str, beside: &'static str) -> Result<Tensor<'a>, Refusal> {
         self.get(part).ok_or_else(|| Refusal::MissingPart {
             module: self.module.path.clone(),
@@ -52,7 +57,7 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// The same as a matrix of `rows` and `cols`.
+    /// The tensor of `part` as a `[rows, cols]` matrix.
     pub(super) fn matrix(
         &self,
         part: &'static str,
@@ -64,7 +69,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// That no side of a matrix is longer than the module's.
+/// Checks that no side of a matrix exceeds the module's.
 pub(super) fn fits(tensor: Tensor<'_>, module: &Module, rows: usize, cols: usize) -> Result<(), Refusal> {
     if rows <= module.out && cols <= module.inp {
         return Ok(());
@@ -76,7 +81,7 @@ pub(super) fn fits(tensor: Tensor<'_>, module: &Module, rows: usize, cols: usize
     })
 }
 
-/// A tensor as a matrix of `rows` and `cols`.
+/// A tensor as a `[rows, cols]` matrix.
 pub(super) fn shaped(tensor: Tensor<'_>, rows: usize, cols: usize) -> Result<Matrix, Refusal> {
     if tensor.shape == [rows, cols] {
         return matrix(tensor);
@@ -88,7 +93,7 @@ pub(super) fn shaped(tensor: Tensor<'_>, rows: usize, cols: usize) -> Result<Mat
     })
 }
 
-/// Takes a name apart into the module's path and one of `parts`, which an adapter's name may
+/// Splits a tensor's name into the module's path and one of `parts`, which an adapter's name may
 /// follow.
 pub(super) fn split<'a>(name: &'a str, parts: &[&'static str]) -> Option<(&'a str, &'a str)> {
     let mut start = 0;

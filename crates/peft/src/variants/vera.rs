@@ -1,4 +1,4 @@
-//! VeRA: `W + diag(b) · B · diag(d) · A`, where A and B are the first columns and rows of two
+//! VeRA: `W + diag(b) · B · diag(d) · A`, where A is the first columns and B the first rows of two
 //! matrices that all modules share.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::tensors::{finite, matrix};
 
 pub(super) const PARTS: [&str; 4] = ["vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"];
 
-/// What all modules share.
+/// The matrices that all modules share.
 pub(super) struct Shared {
     /// `[rank, widest in]`
     a: (String, Matrix),
@@ -21,7 +21,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Takes them out of what was found by module.
+    /// Removes the shared matrices from the tensors that were grouped by module.
     pub(super) fn take<'a>(
         modules: &mut BTreeMap<&'a str, Vec<(&'a str, Tensor<'a>)>>,
     ) -> Result<Self, Refusal> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use multigraft_adapters::{
     ActivateError, AdapterError, AdapterLimits, Adding, ChangeError, Listed, LoadError, Lookup, MergePart,
-    Outcome, Registry, Source, Status, Upload, files_of,
+    Outcome, Registry, Source, Status, Upload, adapter_files_in,
 };
 use multigraft_model::AdapterHash;
 use multigraft_peft::MergeMethod;
@@ -139,7 +139,7 @@ impl VisibleAdapters<'_> {
     /// The source that `name` is, if adapters are allowed from there, with the name that it has as
     /// an adapter, if that may be used.
     pub(crate) fn source(&self, name: &str) -> Option<(String, Reference)> {
-        let at = self.all.sources.resolve(name, files_of).ok()?;
+        let at = self.all.sources.resolve(name, adapter_files_in).ok()?;
         let name = name_of(&at);
         self.may_use(&name).then_some((name, at))
     }
@@ -152,11 +152,11 @@ impl VisibleAdapters<'_> {
     /// Where `reference` leads, if adapters may come from there and grants cover that. Whether
     /// there is anything where they do not reach is not told.
     pub(crate) fn reference(&self, reference: &str) -> Result<Reference, ApiError> {
-        let found = self.all.sources.resolve(reference, files_of);
+        let found = self.all.sources.resolve(reference, adapter_files_in);
         if let Some(key) = self.caller.limited() {
             let covered = match &found {
                 Ok(at) => name_of(at),
-                Err(_) => match AllowedSources::would_be(reference) {
+                Err(_) => match AllowedSources::unchecked(reference) {
                     Some(at) => name_of(&at),
                     None => reference.to_owned(),
                 },

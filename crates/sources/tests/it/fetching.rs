@@ -1,5 +1,5 @@
-//! Adapters from the Hub and from web servers: what is fetched, what is checked, and what is found
-//! again without a network.
+//! Downloads from the Hub and from web servers: what is downloaded, what is verified, and what is
+//! found in caches without a network.
 
 use std::fs;
 use std::sync::Mutex;
@@ -31,13 +31,13 @@ const fn file(name: &'static str, limit: u64, need: Need) -> WantedFile {
     WantedFile { name, limit, need }
 }
 
-/// A web server, a user's caches, and how they are reached.
-struct Place {
+/// A web server, and a user's caches.
+struct Setup {
     web: WebServer,
     dir: tempfile::TempDir,
 }
 
-impl Place {
+impl Setup {
     fn new() -> Self {
         Self {
             web: WebServer::start(),
@@ -101,50 +101,50 @@ fn hub(text: &str) -> Reference {
 
 #[test]
 fn a_repository_is_fetched_once_and_its_revisions_are_told_apart() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    let fetcher = place.fetcher();
+    let setup = Setup::new();
+    setup.commit("org/support", FIRST, 1);
+    let fetcher = setup.fetcher();
     let first = fetcher.fetch(&hub("hf://org/support"), None, &WANTED).unwrap();
     assert_eq!(first.revision.as_deref(), Some(FIRST));
-    assert_eq!(fs::read(first.folder.join(WEIGHTS)).unwrap(), Place::files(1)[1]);
+    assert_eq!(fs::read(first.folder.join(WEIGHTS)).unwrap(), Setup::files(1)[1]);
     assert!(!first.folder.join("pickle.bin").exists());
-    place.web.requests();
+    setup.web.requests();
     assert_eq!(
         fetcher.fetch(&hub("hf://org/support"), None, &WANTED).unwrap(),
         first
     );
     assert_eq!(
-        place.web.requests(),
+        setup.web.requests(),
         ["GET /api/models/org/support/revision/main"],
         "a branch may have moved, which one question tells"
     );
     // It moves; the earlier commit stays what it was, and needs no network at all.
-    place.commit("org/support", SECOND, 2);
+    setup.commit("org/support", SECOND, 2);
     let second = fetcher.fetch(&hub("hf://org/support"), None, &WANTED).unwrap();
     assert_eq!(second.revision.as_deref(), Some(SECOND));
-    place.web.requests();
+    setup.web.requests();
     let pinned = hub(&format!("org/support@{FIRST}"));
     assert_eq!(fetcher.fetch(&pinned, None, &WANTED).unwrap(), first);
     assert_eq!(
         fetcher.fetch(&hub("org/support"), Some(FIRST), &WANTED).unwrap(),
         first
     );
-    assert_eq!(place.web.requests(), [] as [&str; 0]);
+    assert_eq!(setup.web.requests(), [] as [&str; 0]);
 }
 
 #[test]
 fn what_is_in_the_hubs_cache_is_found_without_a_network() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    let fetched = place.fetcher().fetch(&hub("org/support"), None, &WANTED).unwrap();
-    let gone = Hub::at("http://127.0.0.1:9", None, place.dir.path().join("hub"));
-    let unreachable = place
+    let setup = Setup::new();
+    setup.commit("org/support", FIRST, 1);
+    let fetched = setup.fetcher().fetch(&hub("org/support"), None, &WANTED).unwrap();
+    let gone = Hub::at("http://127.0.0.1:9", None, setup.dir.path().join("hub"));
+    let unreachable = setup
         .fetcher_of(gone)
         .fetch(&hub("org/support"), None, &WANTED)
         .unwrap();
     assert_eq!(unreachable, fetched);
-    place.web.requests();
-    let offline = place.fetcher_of(place.hub().offline());
+    setup.web.requests();
+    let offline = setup.fetcher_of(setup.hub().offline());
     assert_eq!(
         offline.fetch(&hub("org/support"), None, &WANTED).unwrap(),
         fetched
@@ -154,27 +154,27 @@ fn what_is_in_the_hubs_cache_is_found_without_a_network() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("HF_HUB_OFFLINE"), "{error}");
-    assert_eq!(place.web.requests(), [] as [&str; 0]);
+    assert_eq!(setup.web.requests(), [] as [&str; 0]);
 }
 
 #[test]
-fn a_chat_template_comes_along_from_wherever() {
-    let place = Place::new();
-    let [config, weights] = Place::files(1);
+fn a_chat_template_is_downloaded_from_every_kind_of_source() {
+    let setup = Setup::new();
+    let [config, weights] = Setup::files(1);
     let jinja = "chat_template.jinja";
     let mut files = vec![(CONFIG, &config[..]), (WEIGHTS, &weights), (jinja, b"mine")];
-    place.web.commit("org/support", FIRST, &files);
+    setup.web.commit("org/support", FIRST, &files);
     for (name, bytes) in &files {
-        place.web.put(&format!("/a/{name}"), bytes);
+        setup.web.put(&format!("/a/{name}"), bytes);
     }
-    for at in [hub("org/support"), place.at("/a")] {
-        let fetched = place.fetcher().fetch(&at, None, &WANTED).unwrap();
+    for at in [hub("org/support"), setup.at("/a")] {
+        let fetched = setup.fetcher().fetch(&at, None, &WANTED).unwrap();
         assert_eq!(fs::read(fetched.folder.join(jinja)).unwrap(), b"mine");
     }
     // A snapshot of which another program fetched the weights alone is not taken for a whole one,
     // unless nobody can be asked.
     let snapshot = |name: &str| {
-        place
+        setup
             .dir
             .path()
             .join("hub/models--org--support/snapshots")
@@ -184,22 +184,22 @@ fn a_chat_template_comes_along_from_wherever() {
     fs::remove_file(snapshot(jinja)).unwrap();
     fs::remove_file(snapshot(".multigraft-adapter")).unwrap();
     let pinned = hub(&format!("org/support@{FIRST}"));
-    place
-        .fetcher_of(place.hub().offline())
+    setup
+        .fetcher_of(setup.hub().offline())
         .fetch(&pinned, None, &WANTED)
         .unwrap();
     assert!(!snapshot(jinja).exists());
-    place.fetcher().fetch(&pinned, None, &WANTED).unwrap();
+    setup.fetcher().fetch(&pinned, None, &WANTED).unwrap();
     assert!(snapshot(jinja).exists());
     // One that is too large would be left out of the adapter, so there is none.
     let large = vec![b'x'; (16 << 20) + 1];
     files[2].1 = &large;
-    place.web.commit("org/support", SECOND, &files);
-    place.web.put("/b/adapter_config.json", &config);
-    place.web.put("/b/adapter_model.safetensors", &weights);
-    place.web.put("/b/chat_template.jinja", &large);
-    for at in [hub("org/support"), place.at("/b")] {
-        let error = place.fetcher().fetch(&at, None, &WANTED).unwrap_err().to_string();
+    setup.web.commit("org/support", SECOND, &files);
+    setup.web.put("/b/adapter_config.json", &config);
+    setup.web.put("/b/adapter_model.safetensors", &weights);
+    setup.web.put("/b/chat_template.jinja", &large);
+    for at in [hub("org/support"), setup.at("/b")] {
+        let error = setup.fetcher().fetch(&at, None, &WANTED).unwrap_err().to_string();
         assert!(
             error.contains("chat_template.jinja has 16777217 bytes"),
             "{error}"
@@ -208,21 +208,21 @@ fn a_chat_template_comes_along_from_wherever() {
 }
 
 #[test]
-fn a_download_that_is_cut_goes_on_where_it_ended() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    let [config, weights] = Place::files(1);
-    place.web.put("/plain/support/adapter_config.json", &config);
-    place
+fn an_interrupted_download_resumes_where_it_ended() {
+    let setup = Setup::new();
+    setup.commit("org/support", FIRST, 1);
+    let [config, weights] = Setup::files(1);
+    setup.web.put("/plain/support/adapter_config.json", &config);
+    setup
         .web
         .put("/plain/support/adapter_model.safetensors", &weights);
-    for at in [hub("org/support"), place.at("/plain/support")] {
+    for at in [hub("org/support"), setup.at("/plain/support")] {
         // The configuration comes first.
-        place.web.cut(10);
-        let fetched = place.fetcher().fetch(&at, None, &WANTED).unwrap();
+        setup.web.cut(10);
+        let fetched = setup.fetcher().fetch(&at, None, &WANTED).unwrap();
         assert_eq!(fs::read(fetched.folder.join(CONFIG)).unwrap(), config);
         assert_eq!(fs::read(fetched.folder.join(WEIGHTS)).unwrap(), weights);
-        let requests = place.web.requests();
+        let requests = setup.web.requests();
         assert!(
             requests.iter().any(|request| request.contains("bytes=10-")),
             "{requests:?}"
@@ -231,19 +231,19 @@ fn a_download_that_is_cut_goes_on_where_it_ended() {
 }
 
 #[test]
-fn how_far_a_download_has_come_is_told() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    let [config, weights] = Place::files(1);
-    place.web.put("/a/adapter_config.json", &config);
-    place.web.put("/a/adapter_model.safetensors", &weights);
-    for at in [hub("org/support"), place.at("/a")] {
+fn progress_is_reported_up_to_the_whole_file() {
+    let setup = Setup::new();
+    setup.commit("org/support", FIRST, 1);
+    let [config, weights] = Setup::files(1);
+    setup.web.put("/a/adapter_config.json", &config);
+    setup.web.put("/a/adapter_model.safetensors", &weights);
+    for at in [hub("org/support"), setup.at("/a")] {
         let told = Mutex::new(Vec::new());
         let progress =
             |name: &str, done: u64, total: u64| told.lock().unwrap().push((name.to_owned(), done, total));
-        place
+        setup
             .fetcher()
-            .fetch_telling(&at, None, &WANTED, &progress)
+            .fetch_with_progress(&at, None, &WANTED, &progress)
             .unwrap();
         let told = told.into_inner().unwrap();
         let size = weights.len() as u64;
@@ -254,11 +254,11 @@ fn how_far_a_download_has_come_is_told() {
 }
 
 #[test]
-fn what_arrives_damaged_is_not_served_and_not_kept() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    let fetcher = place.fetcher();
-    place.web.spoil("adapter_model.safetensors");
+fn a_damaged_download_is_neither_returned_nor_kept() {
+    let setup = Setup::new();
+    setup.commit("org/support", FIRST, 1);
+    let fetcher = setup.fetcher();
+    setup.web.spoil("adapter_model.safetensors");
     let error = fetcher
         .fetch(&hub("org/support"), None, &WANTED)
         .unwrap_err()
@@ -267,43 +267,43 @@ fn what_arrives_damaged_is_not_served_and_not_kept() {
     let fetched = fetcher.fetch(&hub("org/support"), None, &WANTED).unwrap();
     assert_eq!(
         fs::read(fetched.folder.join(WEIGHTS)).unwrap(),
-        Place::files(1)[1]
+        Setup::files(1)[1]
     );
 }
 
 #[test]
 fn a_repository_with_pickled_weights_alone_is_refused() {
-    let place = Place::new();
-    let [config, weights] = Place::files(1);
-    place.web.commit(
+    let setup = Setup::new();
+    let [config, weights] = Setup::files(1);
+    setup.web.commit(
         "org/support",
         FIRST,
         &[(CONFIG, &config), ("adapter_model.bin", &weights)],
     );
-    let error = place
+    let error = setup
         .fetcher()
         .fetch(&hub("org/support"), None, &WANTED)
         .unwrap_err()
         .to_string();
     assert!(error.contains("holds no adapter_model.safetensors"), "{error}");
-    assert_eq!(place.downloads(), [] as [&str; 0]);
+    assert_eq!(setup.downloads(), [] as [&str; 0]);
 }
 
 #[test]
-fn private_repositories_need_the_token_and_errors_do_not_tell_it() {
-    let place = Place::new();
-    place.commit("org/support", FIRST, 1);
-    place.web.require("hf_secret");
-    let error = place
+fn private_repositories_need_the_token_and_errors_do_not_reveal_it() {
+    let setup = Setup::new();
+    setup.commit("org/support", FIRST, 1);
+    setup.web.require("hf_secret");
+    let error = setup
         .fetcher()
         .fetch(&hub("org/support"), None, &WANTED)
         .unwrap_err()
         .to_string();
     assert!(error.contains("HF_TOKEN"), "{error}");
-    let hub_with = Hub::at(&place.web.url(), Some("hf_secret"), place.dir.path().join("hub"));
+    let hub_with = Hub::at(&setup.web.url(), Some("hf_secret"), setup.dir.path().join("hub"));
     assert!(!format!("{hub_with:?}").contains("secret"));
     assert!(
-        place
+        setup
             .fetcher_of(hub_with)
             .fetch(&hub("org/support"), None, &WANTED)
             .is_ok()
@@ -312,75 +312,75 @@ fn private_repositories_need_the_token_and_errors_do_not_tell_it() {
 
 #[test]
 fn a_web_folder_is_fetched_again_only_when_it_has_changed() {
-    let place = Place::new();
+    let setup = Setup::new();
     let put = |alpha| {
-        let [config, weights] = Place::files(alpha);
-        place.web.put("/a/support/adapter_config.json", &config);
-        place.web.put("/a/support/adapter_model.safetensors", &weights);
+        let [config, weights] = Setup::files(alpha);
+        setup.web.put("/a/support/adapter_config.json", &config);
+        setup.web.put("/a/support/adapter_model.safetensors", &weights);
     };
     put(1);
-    let (fetcher, at) = (place.fetcher(), place.at("/a/support/"));
+    let (fetcher, at) = (setup.fetcher(), setup.at("/a/support/"));
     let first = fetcher.fetch(&at, None, &WANTED).unwrap();
-    assert_eq!(place.downloads().len(), 2);
+    assert_eq!(setup.downloads().len(), 2);
     assert_eq!(fetcher.fetch(&at, None, &WANTED).unwrap(), first);
-    assert_eq!(place.downloads(), [] as [&str; 0]);
+    assert_eq!(setup.downloads(), [] as [&str; 0]);
     put(2);
     let second = fetcher.fetch(&at, None, &WANTED).unwrap();
     assert_ne!(second.folder, first.folder);
     // The first is still here for whoever had it.
-    place.web.requests();
+    setup.web.requests();
     assert_eq!(
         fetcher.fetch(&at, first.revision.as_deref(), &WANTED).unwrap(),
         first
     );
-    assert_eq!(place.web.requests(), [] as [&str; 0]);
+    assert_eq!(setup.web.requests(), [] as [&str; 0]);
     let error = fetcher
-        .fetch(&place.at("/none"), None, &WANTED)
+        .fetch(&setup.at("/none"), None, &WANTED)
         .unwrap_err()
         .to_string();
     assert!(error.contains("adapter_config.json"), "{error}");
 }
 
 #[test]
-fn a_server_is_not_talked_into_asking_the_local_network() {
-    let place = Place::new();
-    let [config, weights] = Place::files(1);
-    place.web.put("/a/adapter_config.json", &config);
-    place.web.put("/a/adapter_model.safetensors", &weights);
+fn no_reference_or_redirect_reaches_the_local_network() {
+    let setup = Setup::new();
+    let [config, weights] = Setup::files(1);
+    setup.web.put("/a/adapter_config.json", &config);
+    setup.web.put("/a/adapter_model.safetensors", &weights);
     let inner = WebServer::start();
     inner.put("/adapter_config.json", &config);
     let untrusting = |hosts: &[&str]| {
         Fetcher::new(FetchOptions {
-            cache: place.dir.path().join("cache"),
+            cache: setup.dir.path().join("cache"),
             cache_limit: u64::MAX,
             trusted_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-            hub: place.hub(),
+            hub: setup.hub(),
         })
     };
     // An address, a name that leads to one, and a redirection from a host that may be anywhere.
-    let port = place.web.url().rsplit(':').next().unwrap().to_owned();
+    let port = setup.web.url().rsplit(':').next().unwrap().to_owned();
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let at = Reference::parse(&format!("http://{host}:{port}/a")).unwrap();
         let error = untrusting(&[]).fetch(&at, None, &WANTED).unwrap_err().to_string();
         assert!(
-            error.contains("no public address") || error.contains("no other unless"),
+            error.contains("no public address") || error.contains("not a public address"),
             "{error}"
         );
     }
-    place.web.redirect(
+    setup.web.redirect(
         "/b/adapter_config.json",
         &inner.url().replace("127.0.0.1", "127.0.0.2"),
     );
-    place.web.requests();
+    setup.web.requests();
     let error = untrusting(&["127.0.0.1"])
-        .fetch(&place.at("/b"), None, &WANTED)
+        .fetch(&setup.at("/b"), None, &WANTED)
         .unwrap_err()
         .to_string();
     assert!(error.contains("redirect"), "{error}");
     assert_eq!(inner.requests(), [] as [&str; 0]);
     assert!(
         untrusting(&["127.0.0.1"])
-            .fetch(&place.at("/a"), None, &WANTED)
+            .fetch(&setup.at("/a"), None, &WANTED)
             .is_ok()
     );
 }
