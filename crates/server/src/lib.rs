@@ -40,10 +40,6 @@
 //! This crate knows no kernels and no files but those of batches and the file of adapters; it does not start the engine and
 //! does not read configuration.
 
-// The tests' server is also that of tests of what nobody outside sees.
-#[cfg(test)]
-extern crate self as multigraft_server;
-
 mod background;
 mod caller;
 mod contract;
@@ -53,8 +49,6 @@ mod manage;
 mod observe;
 mod openai;
 mod openapi;
-#[cfg(test)]
-mod pages;
 mod routes;
 mod serve;
 mod state;

@@ -48,9 +48,14 @@ impl Fields {
 
     /// Whether the field is there.
     pub(crate) fn has(&self, name: &str) -> bool {
-        #[cfg(test)]
-        read::note(&self.path(name));
+        self.trace(name);
         self.values.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Says in the log, if that is wanted in such detail, that the field is looked at. By it a test
+    /// knows which fields the pages have to name.
+    fn trace(&self, name: &str) {
+        tracing::trace!(target: "multigraft_server::fields", within = self.within, name, "a field is read");
     }
 
     /// Gives the field a value.
@@ -60,8 +65,7 @@ impl Fields {
 
     /// The field's value, unchecked.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
-        #[cfg(test)]
-        read::note(&self.path(name));
+        self.trace(name);
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
@@ -259,24 +263,6 @@ impl Fields {
             Some((name, _)) => Err(self.complain(name, "is not a field that this server knows")),
             None => Ok(()),
         }
-    }
-}
-
-/// The fields that were read on this thread, for the test that the pages name them.
-#[cfg(test)]
-pub(crate) mod read {
-    use std::{cell::RefCell, collections::BTreeSet};
-
-    thread_local! {
-        static READ: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
-    }
-
-    pub(super) fn note(path: &str) {
-        READ.with_borrow_mut(|read| read.insert(path.to_owned()));
-    }
-
-    pub(crate) fn all() -> BTreeSet<String> {
-        READ.take()
     }
 }
 

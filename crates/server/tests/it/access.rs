@@ -1,8 +1,6 @@
 //! Who is let in, and what managers change of what is theirs. That nobody reaches what is others'
 //! is in `isolation.rs`.
 
-mod support;
-
 use std::{sync::Arc, time::SystemTime};
 
 use axum::{
@@ -11,7 +9,8 @@ use axum::{
 };
 use multigraft_access::{Access, Admins, Grants, KeyLimits, NewKey, Role, Store};
 use serde_json::json;
-use support::{BASE, Options, guarded::guarded, server, server_with, write_adapter};
+
+use crate::support::{BASE, Options, guarded::guarded, server, server_with, write_adapter};
 
 #[tokio::test]
 async fn without_a_valid_key_every_route_but_health_and_ping_is_a_401_in_its_dialect() {

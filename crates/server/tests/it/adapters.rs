@@ -1,8 +1,6 @@
 //! Adding, replacing and removing adapters over HTTP, in our own dialect and in those of vLLM,
 //! SGLang and llama.cpp.
 
-mod support;
-
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -10,7 +8,8 @@ use axum::http::Method;
 use multigraft_server::Limits;
 use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, Server, hash, send, server, server_with, write_adapter};
+
+use crate::support::{Answer, BASE, Options, Server, hash, send, server, server_with, write_adapter};
 
 /// A server that allows one folder.
 fn allowing(dir: &tempfile::TempDir) -> Server {

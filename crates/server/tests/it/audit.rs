@@ -1,8 +1,5 @@
 //! The log of management: every change that is asked for is a line, done or refused, and nothing
 //! else is.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{
     fs,
@@ -19,8 +16,9 @@ use axum::{
 use multigraft_access::{AUDIT_FILE, Access, Grants, KeyLimits, NewKey, Role, Store};
 use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
-use support::{Answer, Options, Server, server_with, write_adapter};
 use tower::ServiceExt as _;
+
+use crate::support::{Answer, Options, Server, server_with, write_adapter};
 
 /// A server with the keys `boss`, an admin's, and `user`, which may use everything, and a folder of
 /// sources.

@@ -1,11 +1,4 @@
 //! Files and batches, as OpenAI's clients see them.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +16,9 @@ use multigraft_batches::{FileLimits, NewBatch, Purpose, Store, StoredFile};
 use multigraft_engine::EngineOptions;
 use multigraft_server::Limits;
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, Server, server, server_with};
 use tempfile::TempDir;
+
+use crate::support::{Answer, BASE, Options, Server, server, server_with};
 
 /// A client of a server, with a key or without.
 struct Client<'a> {

@@ -1,10 +1,8 @@
 //! How a request chooses its adapter, and at which scale.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, Server, hash, server, server_with, write_adapter};
+
+use crate::support::{Answer, BASE, Options, Server, hash, server, server_with, write_adapter};
 
 /// A completion of `a` in one token, with more fields.
 async fn complete(server: &Server, fields: Value) -> Answer {

@@ -1,12 +1,5 @@
 //! Clients that are slow, that send too much, and that are too many, over sockets.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
-
 use std::{
     net::SocketAddr,
     sync::mpsc,
@@ -15,7 +8,6 @@ use std::{
 
 use multigraft_server::{ConnectionLimits, Ended, serve};
 use serde_json::{Value, json};
-use support::{BASE, Options, Server, server, server_with};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -23,6 +15,8 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+
+use crate::support::{BASE, Options, Server, server, server_with};
 
 /// Longer than anything here takes, also on a machine that does much else.
 const LONG: Duration = Duration::from_secs(60);

@@ -1,13 +1,12 @@
 //! Requests whose time is over, and steps that do not end.
 
-mod support;
-
 use std::{sync::mpsc, time::Duration};
 
 use axum::http::Request;
 use multigraft_server::Limits;
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, Server, post, server, server_with};
+
+use crate::support::{Answer, BASE, Options, Server, post, server, server_with};
 
 /// A server whose steps each wait for a word.
 fn gated(limits: Limits) -> (Server, mpsc::Sender<()>) {
@@ -102,7 +101,7 @@ async fn a_stream_whose_time_is_over_ends_with_an_error_after_what_there_was() {
 #[tokio::test]
 async fn time_in_the_queue_and_for_an_adapter_counts() {
     let folder = tempfile::tempdir().unwrap();
-    let source = support::write_adapter(&folder.path().join("new"), 1);
+    let source = crate::support::write_adapter(&folder.path().join("new"), 1);
     let (load, gate) = mpsc::channel();
     let server = server_with(Options {
         allowed: vec![multigraft_sources::AllowedSource::Folder(

@@ -1,12 +1,9 @@
 //! Embeddings over HTTP: OpenAI's route and LoRAX's.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use multigraft_engine::EngineOptions;
 use serde_json::{Value, json};
 
-use support::{BASE, Options, hash, server, server_with};
+use crate::support::{BASE, Options, hash, server, server_with};
 
 /// The vector of length 1 in the direction of the one that the backend gives: the token, the
 /// adapter's step, 0.

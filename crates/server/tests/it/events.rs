@@ -1,7 +1,4 @@
 //! What becomes of adapters, as events.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,9 +8,10 @@ use axum::http::{Method, Request, header};
 use futures_util::StreamExt as _;
 use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
-use support::{Options, Server, server_with, write_adapter};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
+
+use crate::support::{Options, Server, server_with, write_adapter};
 
 /// A reader of `/v1/adapters/events`.
 struct Events {

@@ -1,12 +1,5 @@
 //! What holds for all routes: errors in the dialect's shape, limits, and clients that hang up.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
-
 use std::{future::poll_fn, time::Duration};
 
 use axum::{
@@ -15,8 +8,9 @@ use axum::{
 };
 use multigraft_server::Limits;
 use serde_json::{Value, json};
-use support::{BASE, Options, Server, post, server, server_with};
 use tower::ServiceExt as _;
+
+use crate::support::{BASE, Options, Server, post, server, server_with};
 
 #[tokio::test]
 async fn unknown_routes_and_methods_are_json_in_the_dialect_of_the_path() {

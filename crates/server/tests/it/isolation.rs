@@ -4,8 +4,6 @@
 //! What may not be used has to be answered as what is not there: bodies are compared after the one
 //! name was put in the other's place.
 
-mod support;
-
 use std::{fs, sync::mpsc, time::Duration};
 
 use axum::{
@@ -16,13 +14,14 @@ use futures_util::StreamExt as _;
 use multigraft_access::{Grants, KeyLimits, NewKey, Role};
 use multigraft_adapters::Residency;
 use serde_json::{Value, json};
-use support::{
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use crate::support::{
     Answer, BASE, Options,
     guarded::{NOBODY, guarded, guarded_with},
     write_adapter,
 };
-use tokio::time::timeout;
-use tower::ServiceExt as _;
 
 #[tokio::test]
 async fn see_lists_hold_what_a_key_may_use_and_nothing_else() {
@@ -468,7 +467,7 @@ async fn use_by_the_fields_and_spellings_of_others_is_answered_as_what_does_not_
             .await;
     }
     // An adapter's hash is no name of it.
-    let hash = support::hash(2);
+    let hash = crate::support::hash(2);
     let body = json!({"model": hash, "prompt": "a"});
     assert_eq!(guarded.post("b", "/v1/completions", body).await.status, 404);
     // Headers choose nothing.
@@ -503,7 +502,7 @@ async fn change_by_an_upload_over_it_does_not_tell_which_names_exist() {
         assert_eq!(answers[..2], answers[2..], "{key}");
     }
     let two = guarded.get("admin", "/v1/adapters/two").await.json();
-    assert_eq!(two["hash"], support::hash(2));
+    assert_eq!(two["hash"], crate::support::hash(2));
 }
 
 #[tokio::test]

@@ -1,7 +1,4 @@
 //! `/v1/keys`: what an admin does with keys over HTTP, and what nobody may.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{
     sync::Arc,
@@ -14,7 +11,8 @@ use axum::{
 };
 use multigraft_access::{Access, Grants, KeyLimits, NewKey, Role, Store};
 use serde_json::{Value, json};
-use support::{Answer, Options, Server, server, server_with};
+
+use crate::support::{Answer, Options, Server, server, server_with};
 
 /// A server with the keys `boss`, an admin's, and `worker`, a manager's.
 struct Keyed {

@@ -1,7 +1,4 @@
 //! What a key's requests may take, and what its holder is told of it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{
     num::{NonZeroU32, NonZeroU64},
@@ -12,8 +9,9 @@ use std::{
 use axum::{body::Body, http::Request};
 use multigraft_access::{Access, Grants, KeyLimits, NewKey, Role, Store};
 use serde_json::{Value, json};
-use support::{Answer, Options, Server, server_with};
 use tower::ServiceExt as _;
+
+use crate::support::{Answer, Options, Server, server_with};
 
 /// A server with the keys `acme`, which has limits, and `free`, which has none.
 struct Limited {

@@ -1,14 +1,8 @@
 //! What LoRAX adds to TGI's dialect, as its clients see it.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
-
 use serde_json::{Value, json};
-use support::{Options, Server, server, server_with};
+
+use crate::support::{Options, Server, server, server_with};
 
 async fn generate(server: &Server, inputs: &str, parameters: Value) -> Value {
     let body = json!({"inputs": inputs, "parameters": parameters});

@@ -1,11 +1,9 @@
 //! What Prometheus reads.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use axum::{body::Body, http::Request};
 use serde_json::json;
-use support::{Server, server};
+
+use crate::support::{Server, server};
 
 /// The value of a series; none if there is no such.
 async fn value(server: &Server, series: &str) -> Option<f64> {
@@ -139,7 +137,7 @@ async fn every_outcome_is_there_before_it_happens() {
 async fn what_is_refused_and_who_hangs_up_is_counted_too() {
     let server = server();
     let body = json!({"limits": {"requests_per_minute": 1}});
-    let limit = support::post("/v1/adapters/two", &body);
+    let limit = crate::support::post("/v1/adapters/two", &body);
     let (mut parts, body) = limit.into_parts();
     parts.method = axum::http::Method::PATCH;
     assert_eq!(
@@ -158,13 +156,13 @@ async fn what_is_refused_and_who_hangs_up_is_counted_too() {
     // A stream that is dropped, of a server whose first step waits until then.
     let (open, gate) = std::sync::mpsc::channel();
     let first = server;
-    let server = support::server_with(support::Options {
+    let server = crate::support::server_with(crate::support::Options {
         gate: Some(gate),
-        ..support::Options::default()
+        ..crate::support::Options::default()
     });
     let body =
         json!({"model": "team/three", "prompt": "a", "max_tokens": 500, "ignore_eos": true, "stream": true});
-    let request = support::post("/v1/completions", &body);
+    let request = crate::support::post("/v1/completions", &body);
     let response = tower::ServiceExt::oneshot(server.router.clone(), request)
         .await
         .unwrap();

@@ -1,16 +1,10 @@
 //! OpenAI's dialect, as its clients see it.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
-
 use multigraft_engine::EngineOptions;
 use multigraft_server::Limits;
 use serde_json::{Value, json};
-use support::{BASE, Options, hash, server, server_with};
+
+use crate::support::{BASE, Options, hash, server, server_with};
 
 fn completion(model: &str, prompt: &str) -> Value {
     json!({"model": model, "prompt": prompt, "temperature": 0})

@@ -1,17 +1,11 @@
 //! The OpenAPI document against the server that it describes.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
-
 use std::collections::BTreeSet;
 
 use axum::{body::Body, http::Request};
 use serde_json::{Map, Value, json};
-use support::{BASE, Server, server};
+
+use crate::support::{BASE, Server, server};
 
 async fn document(server: &Server) -> Value {
     let answer = server.get("/openapi.json").await;
@@ -30,7 +24,7 @@ async fn every_route_is_described_and_nothing_else_is() {
         .cloned()
         .collect();
     // `{*name}` is the router's way to say that a name may have slashes.
-    let routes: BTreeSet<String> = include_str!("../src/routes.rs")
+    let routes: BTreeSet<String> = include_str!("../../src/routes.rs")
         .split(".route(")
         .skip(1)
         .filter_map(|rest| rest.split('"').nth(1))
@@ -49,7 +43,7 @@ async fn the_routes_that_take_a_time_are_those_that_the_model_answers() {
         parameters.is_some_and(|all| all.iter().any(|one| one["name"] == "x-request-timeout"))
     });
     let timed: BTreeSet<&str> = timed.map(|(path, _)| path.as_str()).collect();
-    let answering = include_str!("../src/routes.rs").split("fn answering").nth(1);
+    let answering = include_str!("../../src/routes.rs").split("fn answering").nth(1);
     let answering = answering.and_then(|rest| rest.split(".route_layer").next());
     let answering: BTreeSet<&str> = answering
         .expect("the routes")

@@ -1,15 +1,89 @@
 //! The pages in `docs/` against the code: a field that is read is named in its dialect's page, and
 //! the other way round.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use serde_json::{Value, json};
+use tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+    subscriber::DefaultGuard,
+};
 
-use crate::http::fields;
-use support::{BASE, Server, server};
+use crate::support::{BASE, Server, server};
+
+/// The fields that the server reads on this thread, by what it says of them in its log.
+struct FieldsRead {
+    read: Arc<Mutex<BTreeSet<String>>>,
+    _log: DefaultGuard,
+}
+
+impl FieldsRead {
+    /// Those from now on.
+    fn record() -> Self {
+        let read = Arc::default();
+        let log = tracing::subscriber::set_default(Log(Arc::clone(&read)));
+        Self { read, _log: log }
+    }
+
+    /// Those since the last time.
+    fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.read.lock().unwrap())
+    }
+}
+
+/// A log of nothing but fields.
+struct Log(Arc<Mutex<BTreeSet<String>>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "multigraft_server::fields"
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut path = Path::default();
+        event.record(&mut path);
+        self.0.lock().unwrap().insert(path.within + &path.name);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Where a field is and what it is called.
+#[derive(Default)]
+struct Path {
+    within: String,
+    name: String,
+}
+
+impl Visit for Path {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "within" => value.clone_into(&mut self.within),
+            "name" => value.clone_into(&mut self.name),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+}
 
 fn page(name: &str) -> String {
     let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
@@ -47,6 +121,7 @@ fn last(path: &str) -> &str {
 
 /// The fields that are read of these bodies, the first of which is a request that is answered.
 async fn read(server: &Server, path: &str, bodies: &[Value]) -> BTreeSet<String> {
+    let fields = FieldsRead::record();
     for (index, body) in bodies.iter().enumerate() {
         let answer = server.post(path, body.clone()).await;
         assert!(
@@ -55,7 +130,7 @@ async fn read(server: &Server, path: &str, bodies: &[Value]) -> BTreeSet<String>
             answer.text
         );
     }
-    fields::read::all()
+    fields.take()
 }
 
 /// Every field of `read` is in one of the pages, and what the `tables` list is read.
@@ -124,6 +199,7 @@ async fn openais_and_vllms_fields_are_in_their_pages() {
         "tools.md",
         "adapters.md",
     ];
+    let fields = FieldsRead::record();
     for body in [json!({"lora_name": "x", "lora_path": "/none"}), json!({})] {
         for path in [
             "/v1/load_lora_adapter",
@@ -134,7 +210,7 @@ async fn openais_and_vllms_fields_are_in_their_pages() {
             server.post(path, body.clone()).await;
         }
     }
-    let management = fields::read::all();
+    let management = fields.take();
     agree(&management, &["vllm.md"], &[]);
     all.extend(management);
     agree(&all, &pages, &["openai.md", "vllm.md"]);
@@ -215,7 +291,7 @@ async fn what_the_pages_call_done_is_in_the_openapi_document() {
 
 #[test]
 fn every_route_is_in_some_page() {
-    let routes = include_str!("routes.rs");
+    let routes = include_str!("../../src/routes.rs");
     let paths = routes
         .split('"')
         .skip(1)

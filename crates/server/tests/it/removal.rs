@@ -1,8 +1,5 @@
 //! Removing an adapter with its requests: they hear of it, and what they held is free when the
 //! answer comes.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
@@ -11,8 +8,9 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, Server, server_with, write_adapter};
 use tokio::task::JoinHandle;
+
+use crate::support::{Answer, BASE, Options, Server, server_with, write_adapter};
 
 /// A server that has the adapters `one`, `twin` of the same files, and `other`. Its steps wait for
 /// words.
@@ -173,7 +171,7 @@ async fn requests_that_wait_for_a_load_end_too() {
 
 #[tokio::test]
 async fn what_is_no_way_to_remove_is_refused_and_removes_nothing() {
-    let server = support::server();
+    let server = crate::support::server();
     for query in ["now=perhaps", "soon=true"] {
         let path = format!("/v1/adapters/two?{query}");
         assert_eq!(delete(&server, &path).await.status, 400, "{query}");

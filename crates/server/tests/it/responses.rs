@@ -1,11 +1,10 @@
 //! OpenAI's Responses API, as its clients see it.
 
-mod support;
-
 use std::{sync::mpsc, time::Duration};
 
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, hash, server, server_with};
+
+use crate::support::{Answer, BASE, Options, hash, server, server_with};
 
 /// The types and payloads of a stream, whose numbers go up by one.
 fn events(answer: &Answer) -> Vec<Value> {

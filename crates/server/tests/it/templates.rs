@@ -1,7 +1,4 @@
 //! An adapter's own chat template, in every dialect that applies one, and which of several it is.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{fs, path::Path, time::Duration};
 
@@ -12,8 +9,9 @@ use axum::{
 use multigraft_adapters::{Residency, Source};
 use multigraft_sources::{AllowedSource, Reference};
 use serde_json::{Value, json};
-use support::{Answer, BASE, END, Options, Server, send, server_with, write_adapter};
 use tempfile::TempDir;
+
+use crate::support::{Answer, BASE, END, Options, Server, send, server_with, write_adapter};
 
 /// Ends in a special token, whose text is the base's.
 const OWN: &str = "{% for m in messages %}[{{ m.content }}]{% endfor %}{{ eos_token }}";

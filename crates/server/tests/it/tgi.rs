@@ -1,14 +1,8 @@
 //! TGI's dialect, as its clients see it.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
-
 use serde_json::{Value, json};
-use support::{BASE, END, hash, server};
+
+use crate::support::{BASE, END, hash, server};
 
 fn request(inputs: &str, parameters: Value) -> Value {
     json!({"inputs": inputs, "parameters": parameters})

@@ -1,7 +1,5 @@
 //! TLS: its certificate, another one while it runs, and clients that do not shake hands.
 
-mod support;
-
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use multigraft_server::{ConnectionLimits, Tls, serve};
@@ -10,13 +8,14 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use support::server;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::server;
 
 const LONG: Duration = Duration::from_secs(60);
 

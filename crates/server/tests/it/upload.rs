@@ -1,7 +1,4 @@
 //! Adapters whose files clients send.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +11,10 @@ use futures_util::stream;
 use multigraft_adapters::Lookup;
 use multigraft_sources::AllowedSource;
 use serde_json::{Value, json};
-use support::{Answer, Options, Server, server_with, write_adapter};
 use tempfile::TempDir;
 use tokio::time::sleep;
+
+use crate::support::{Answer, Options, Server, server_with, write_adapter};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";

@@ -1,7 +1,4 @@
 //! What is counted of requests, and who sees it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
 
 use std::{
     sync::{Arc, mpsc},
@@ -12,8 +9,9 @@ use axum::{body::Body, http::Request};
 use multigraft_access::{Access, Grants, KeyLimits, NewKey, Role, Store};
 use multigraft_engine::EngineOptions;
 use serde_json::{Value, json};
-use support::{Answer, BASE, Options, Server, server, server_with};
 use tower::ServiceExt as _;
+
+use crate::support::{Answer, BASE, Options, Server, server, server_with};
 
 /// A server with an admin's key `boss`, and `a` and `b` of the tenant `t`.
 struct Counted {

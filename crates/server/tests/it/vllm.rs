@@ -1,14 +1,8 @@
 //! The fields that vLLM adds to OpenAI's dialect, and `best_of`.
 
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
-mod support;
-
 use serde_json::{Value, json};
-use support::{BASE, END, Options, Server, server, server_with};
+
+use crate::support::{BASE, END, Options, Server, server, server_with};
 
 fn with(mut body: Value, extra: Value) -> Value {
     let fields = extra.as_object().expect("an object").clone();

@@ -5,13 +5,6 @@
 //! beyond the base's step); after z the turn ends. Anything but a letter is answered with `a`. So
 //! the base goes on from `w` with `xyz`, and an adapter of step 2 with `y`.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "bodies are written where they are sent"
-)]
-
 pub(crate) mod guarded;
 
 use std::{
@@ -197,7 +190,7 @@ pub(crate) struct Server {
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
     /// Batches stop when it is dropped.
-    pub(crate) stop: Arc<watch::Sender<bool>>,
+    _stop: Arc<watch::Sender<bool>>,
 }
 
 /// The hash of an adapter of that step, in hexadecimal.
@@ -249,7 +242,7 @@ pub(crate) fn server_with(options: Options) -> Server {
     Server {
         router,
         state,
-        stop: Arc::new(stop),
+        _stop: Arc::new(stop),
         engine,
         registry,
     }
