@@ -190,7 +190,7 @@ pub(crate) struct Server {
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
     /// Batches stop when it is dropped.
-    _stop: Arc<watch::Sender<bool>>,
+    pub(crate) _stop: Arc<watch::Sender<bool>>,
 }
 
 /// The hash of an adapter of that step, in hexadecimal.
