@@ -172,7 +172,7 @@ impl ApiError {
     }
 }
 
-/// Carries the error to [`word_errors`], which knows the dialect.
+/// Carries the error to `word_errors`, which knows the dialect.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status(Dialect::OpenAi).into_response();
