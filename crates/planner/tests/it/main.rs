@@ -1,0 +1,3 @@
+//! The planner over bases on this machine's processor.
+
+mod cost;
