@@ -1,4 +1,4 @@
-//! What can go wrong with adapters, by file and by name.
+//! Errors of adding and loading adapters.
 
 use std::path::PathBuf;
 
@@ -6,32 +6,32 @@ use multigraft_model::ModelError;
 use multigraft_peft::{Quoted, ReadError};
 use multigraft_sources::SourceError;
 
-/// Why an adapter could not be loaded, or not be put under a name.
+/// Why an adapter was not added or not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
-    /// Its files cannot be read, or say something that cannot be applied.
+    /// Its files cannot be read, or cannot be applied to the base.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Its source means nothing, or its files cannot be brought to this machine.
+    /// Its source is not valid, or its files cannot be downloaded.
     #[error(transparent)]
     Source(SourceError),
-    /// The base could not take it.
+    /// The base cannot make it ready.
     #[error("`{}`: {source}", folder.display())]
     Pack {
         /// The adapter's folder.
         folder: PathBuf,
-        /// Why.
+        /// The base's error.
         source: Box<ModelError>,
     },
-    /// It does not do what it should.
+    /// It failed the self test.
     #[error("`{}`: {reason}", folder.display())]
     SelfTest {
         /// The adapter's folder.
         folder: PathBuf,
-        /// What the test found.
+        /// The result of the test.
         reason: String,
     },
-    /// A name that cannot be served.
+    /// The name cannot be served.
     #[error("{} cannot be the name of an adapter: {reason}", Quoted(name))]
     BadName {
         /// The name.
@@ -39,7 +39,7 @@ pub enum AdapterError {
         /// Why not.
         reason: &'static str,
     },
-    /// Files that are no longer those that were registered.
+    /// The files are not those that were registered.
     #[error(
         "the files in `{}` have changed since it was added (they were {known}, and are {found} now): add it again to serve \
          them as they are",
@@ -48,29 +48,29 @@ pub enum AdapterError {
     Changed {
         /// The adapter's folder.
         folder: PathBuf,
-        /// The hash that was registered.
+        /// The hash of the registered files.
         known: String,
-        /// That of what is there.
+        /// The hash of the files that are there now.
         found: String,
     },
-    /// A name for which another adapter is just being loaded.
+    /// Another adapter is being loaded under the same name.
     #[error(
-        "{} is just being loaded from `{at}`: wait until that has ended",
+        "{} is just being loaded from `{at}`: try again when that load has ended",
         Quoted(name)
     )]
     BeingLoaded {
         /// The name.
         name: String,
-        /// From where.
+        /// The source of the other adapter.
         at: String,
     },
-    /// As many adapters arrive as may at once.
-    #[error("{most} adapters are being uploaded, and no more may be at once: come back when one has arrived")]
+    /// The limit of concurrent uploads is reached.
+    #[error("{most} adapters are being uploaded, which is the limit: try again when one has finished")]
     TooManyUploads {
-        /// How many may.
+        /// The limit.
         most: usize,
     },
-    /// A source that adapters may not come from.
+    /// The source is not allowed.
     #[error(
         "adapters may not be added from {}: {}",
         Quoted(reference),
@@ -83,27 +83,30 @@ pub enum AdapterError {
         }
     )]
     NotAllowed {
-        /// What was asked for.
+        /// The reference as it was written.
         reference: String,
         /// The sources that are allowed.
         allowed: Vec<String>,
     },
-    /// An upload that could not be kept.
+    /// The upload would not be stored.
     #[error("adapter {} cannot be uploaded: {reason}", Quoted(name))]
     NoUpload {
         /// Its name.
         name: String,
-        /// Why not, and what to do.
+        /// Why not, and the remedy.
         reason: &'static str,
     },
-    /// One name for two sources.
-    #[error("two adapters are called {}: `{first}` and `{second}`", Quoted(name))]
+    /// The name is in use.
+    #[error(
+        "adapter {} exists already, from `{first}`: replace or remove it to use `{second}`",
+        Quoted(name)
+    )]
     DuplicateName {
         /// The name.
         name: String,
-        /// The source that has it.
+        /// The source of the adapter that has the name.
         first: String,
-        /// The source that wants it too.
+        /// The source of the new adapter.
         second: String,
     },
 }

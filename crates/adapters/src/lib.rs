@@ -1,11 +1,12 @@
-//! The adapters that are served: the names that requests call them by, and which are in memory.
+//! The adapters that are served: the names that requests use, their versions, and which are in
+//! memory.
 //!
 //! ```text
-//! names and sources ─ Registry ─ files here ─ AdapterFile ─ packed by the base ─ Entry
+//! names and sources ─ Registry ─ files on this machine ─ AdapterFile ─ made ready by the base ─
+//! Entry
 //! ```
 //!
-//! What adapters' files hold is the business of `multigraft-peft`; where they come from that of
-//! `multigraft-sources`.
+//! `multigraft-peft` reads the files, `multigraft-sources` downloads them.
 
 mod error;
 mod parts;

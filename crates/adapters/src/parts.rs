@@ -1,4 +1,4 @@
-//! The files that an adapter may have.
+//! The files of an adapter.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,16 @@ use multigraft_peft::{
 use multigraft_sources::{Need, Wanted, WantedFile};
 use multigraft_text::TEMPLATE_FILES;
 
-/// The largest model card that is fetched.
+/// The largest model card that is downloaded, in bytes.
 const CARD_LIMIT: u64 = 4 << 20;
 
-/// What an adapter may bring to be tested by.
+/// The file with the answers that the self test expects.
 pub(crate) const REFERENCE_FILE: &str = "reference.json";
 
-/// The largest such file.
+/// The largest such file, in bytes.
 pub(crate) const REFERENCE_LIMIT: u64 = 1 << 20;
 
-/// What is fetched of an adapter; nothing else of its folder is looked at.
+/// The files that are downloaded. All other files of a source are ignored.
 pub const ADAPTER_FILES: Wanted = Wanted {
     marker: ".multigraft-adapter",
     files: &[
@@ -55,7 +55,7 @@ const fn template(index: usize) -> WantedFile {
     }
 }
 
-/// The files that the registry reads of a folder.
+/// The paths of the files in a folder that the registry may read, whether or not they exist.
 pub fn adapter_files_in(folder: &Path) -> Vec<PathBuf> {
     let named = [CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE]
         .into_iter()

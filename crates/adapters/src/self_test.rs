@@ -1,8 +1,8 @@
-//! Whether an adapter does anything: a fixed prompt through base and adapter, once for each hash.
+//! The self test: runs a fixed prompt through the base and the adapter, once for each hash.
 //!
-//! An adapter whose tensors all found their places can still be of no effect (PEFT begins with B =
-//! 0), or push the numbers out of what floats hold. And an adapter may bring a `reference.json`
-//! that says what it should answer.
+//! An adapter that fits its base may still have no effect (PEFT initialises B with zeros) or make
+//! the logits overflow. An adapter may also bring a `reference.json` with the answers that are
+//! expected of it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,28 +20,28 @@ use sha2::{Digest as _, Sha256};
 
 use crate::parts::{REFERENCE_FILE, REFERENCE_LIMIT};
 
-/// Tokens of the fixed prompt.
+/// Length of the fixed prompt, in tokens.
 const PROMPT: usize = 8;
 
-/// Single token rows that an adapter changes and that are put before the prompt, at most.
+/// Limit of the tokens with trained rows that are put before the prompt.
 const TOKEN_ROWS: usize = 16;
 
-/// The longest reference, prompt and answer together, in tokens.
+/// Limit of a reference, prompt and answer together, in tokens.
 const REFERENCE: usize = 128;
 
-/// What happens to an adapter that fails.
+/// What happens to an adapter that fails the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
-    /// It is served, with a warning.
+    /// The adapter is served, with a warning.
     Warn,
-    /// It is not served.
+    /// The adapter is not served.
     Refuse,
 }
 
-/// Turns text into tokens.
+/// Tokenises text.
 pub type Encode = Box<dyn Fn(&str) -> Result<Vec<u32>, String> + Send + Sync>;
 
-/// Tests adapters of one base.
+/// Tests the adapters of one base.
 pub struct SelfTest {
     computing: Mutex<Computing>,
     encode: Encode,
@@ -51,17 +51,17 @@ pub struct SelfTest {
 
 struct Computing {
     backend: Box<dyn Backend>,
-    /// The base's logits after each position of the fixed prompt.
+    /// The base's logits at each position of the fixed prompt.
     base: Option<Vec<f32>>,
-    /// By the adapter and the reference that it brought.
+    /// Results by adapter and reference.
     known: HashMap<Key, (Effect, Option<String>)>,
 }
 
-/// An adapter, and the digest of what its reference is read as.
+/// An adapter, and the digest of its reference.
 type Key = (AdapterHash, Option<[u8; 32]>);
 
-/// `reference.json`: `{"prompt": "text" or [ids], "expected": "text"}` or `"expected_tokens":
-/// [ids]`.
+/// `reference.json`: `{"prompt": "text" or [ids], "expected": "text"}`, or `"expected_tokens":
+/// [ids]` instead of `expected`.
 #[derive(Debug, Deserialize)]
 struct Reference {
     prompt: Tokens,
@@ -76,7 +76,7 @@ enum Tokens {
     Ids(Vec<u32>),
 }
 
-/// Why an adapter is not served, or a warning.
+/// The judgement on an adapter.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Fine,
@@ -85,11 +85,11 @@ pub(crate) enum Verdict {
 }
 
 impl SelfTest {
-    /// For adapters of `base`, whose tokenizer is `encode`. The test pauses as `throttle` says,
-    /// which is its own.
+    /// Tests adapters of `base`, whose tokenizer is `encode`, with pauses by `throttle`, which
+    /// nothing else uses.
     ///
     /// # Errors
-    /// If the base cannot open a backend for it.
+    /// If the base cannot open a backend for the test.
     pub fn new(
         base: Arc<dyn Base>,
         encode: Encode,
@@ -98,7 +98,7 @@ impl SelfTest {
     ) -> Result<Self, BackendError> {
         let kv_dtype = KvDtype::Bf16;
         let options = BackendOptions {
-            // Beside the threads of the step, not instead of them.
+            // The test runs beside the threads that compute steps.
             threads: 1,
             blocks: REFERENCE.div_ceil(base.kv_block(kv_dtype).tokens),
             context: REFERENCE.min(base.config().context),
@@ -118,7 +118,7 @@ impl SelfTest {
         })
     }
 
-    /// Tests an adapter whose files are in `folder`. What it did before is not computed again.
+    /// Tests the adapter whose files are in `folder`. A known result is not computed again.
     pub(crate) fn run(
         &self,
         folder: &Path,
@@ -126,7 +126,7 @@ impl SelfTest {
         packed: &Arc<ReadyAdapter>,
     ) -> Result<(Effect, Verdict), String> {
         let reference = read_reference(folder);
-        // A panic leaves nothing that the next test would not compute anew.
+        // After a panic, the next test recomputes everything that it needs.
         let mut computing = self.computing.lock().unwrap_or_else(PoisonError::into_inner);
         let digest = |read: &Result<Vec<u8>, String>| match read {
             Ok(bytes) => Sha256::digest(bytes),
@@ -151,7 +151,7 @@ impl SelfTest {
         Ok((effect, self.judge(effect, unusable)))
     }
 
-    /// The effect, and why there is none to say of the reference if there should be.
+    /// The effect, and why the reference could not be used, if so.
     fn test(
         &self,
         computing: &mut Computing,
@@ -179,7 +179,7 @@ impl SelfTest {
         if !effect.moved.is_finite() {
             return Verdict::Refused("with it the base's logits are not finite numbers".to_owned());
         }
-        let said = if effect.moved == 0.0 {
+        let message = if effect.moved == 0.0 {
             "its self test moved no logit of the base: it changes nothing, as if it had never been trained"
                 .to_owned()
         } else {
@@ -196,12 +196,12 @@ impl SelfTest {
             }
         };
         match self.on_failure {
-            OnFailure::Warn => Verdict::Warning(said),
-            OnFailure::Refuse => Verdict::Refused(said),
+            OnFailure::Warn => Verdict::Warning(message),
+            OnFailure::Refuse => Verdict::Refused(message),
         }
     }
 
-    /// How the adapter agrees with what its folder says that it should answer.
+    /// Compares the adapter's tokens with those that its reference expects.
     fn reference(&self, computing: &mut Computing, bytes: &[u8], slot: Slot) -> Result<Agreement, String> {
         let reference: Reference = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let prompt = match reference.prompt {
@@ -277,7 +277,7 @@ impl Computing {
         })
     }
 
-    /// The logits after every one of `tokens`.
+    /// The logits at every position of `tokens`.
     fn logits(&mut self, tokens: &[u32], adapter: Option<Slot>) -> Result<Vec<f32>, String> {
         let blocks = (0..).take(self.backend.limits().blocks).map(BlockId);
         let mut sequence = Sequence::new(blocks.collect(), adapter);
@@ -286,16 +286,16 @@ impl Computing {
     }
 }
 
-/// The reference that an adapter brings, as it is, or why it cannot be read.
+/// The contents of the adapter's reference, or why it cannot be read. `None` if there is none.
 fn read_reference(folder: &Path) -> Option<Result<Vec<u8>, String>> {
     let path = folder.join(REFERENCE_FILE);
     let read = || read_file(&path, REFERENCE_LIMIT).map_err(|error| error.to_string());
     path.exists().then(read)
 }
 
-/// Tokens from all over the vocabulary, always the same.
+/// Tokens from the whole vocabulary, the same in every test.
 fn fixed_prompt(vocab: usize) -> impl Iterator<Item = u32> {
-    /// A prime: its multiples come by every token of a vocabulary before they repeat.
+    /// A prime, so its multiples reach every token of a vocabulary before they repeat.
     const STRIDE: usize = 7919;
     (1..=PROMPT).filter_map(move |index| u32::try_from(index * STRIDE % vocab).ok())
 }

@@ -1,4 +1,4 @@
-//! Adapters that are to be served: a name, and where the files are.
+//! Adapters to serve: a name and a source.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,29 +7,29 @@ use std::path::Path;
 use multigraft_peft::{CONFIG_FILE, ReadError, is_adapter};
 use multigraft_sources::Reference;
 
-/// An adapter to be served.
+/// An adapter to serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The name to serve it under.
     pub name: String,
-    /// Where its files are.
+    /// The source of its files.
     pub at: Reference,
 }
 
-/// What [`Source::in_folder`] found.
+/// The result of [`Source::in_folder`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The adapters, by name.
+    /// The adapters, sorted by name.
     pub sources: Vec<Source>,
-    /// Sentences about the sub-folders and `.gguf` files that are none.
+    /// Messages about sub-folders and `.gguf` files that are not adapters.
     pub skipped: Vec<String>,
 }
 
 impl Source {
-    /// The adapters in a folder of folders: every sub-folder with an `adapter_config.json` or one
-    /// `.gguf` file, called as the sub-folder is, and every `.gguf` file that is an adapter, called
-    /// as it is without the end, unless a sub-folder has that name. Links that lead out of the
-    /// folder are not followed.
+    /// The adapters in a folder of folders. Every sub-folder with an `adapter_config.json` or one
+    /// `.gguf` file is an adapter with the sub-folder's name. Every `.gguf` file that is an adapter
+    /// has the file's name without the extension, unless a sub-folder has that name. Links that
+    /// lead out of the folder are not followed.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -48,7 +48,7 @@ impl Source {
         let mut names = HashSet::new();
         let is_gguf = |path: &Path| path.extension().is_some_and(|end| end == "gguf");
         for path in paths {
-            // Asked once: there may be many.
+            // Asked once, because there may be many.
             let is_dir = path.is_dir();
             if !is_dir && !is_gguf(&path) {
                 continue;
@@ -72,7 +72,7 @@ impl Source {
             } else if !is_inside(&path) {
                 skip("it is a link that leads out of the folder");
             } else if !is_dir && !is_adapter(&path) {
-                skip("it is no adapter: its general.type is not adapter");
+                skip("it is not an adapter: its general.type is not adapter");
             } else if is_dir && !path.join(CONFIG_FILE).exists() && !is_adapter(&path) {
                 skip("it holds neither adapter_config.json nor one .gguf file that is an adapter");
             } else {

@@ -25,7 +25,7 @@ pub enum ReadError {
         path: PathBuf,
     },
     /// The folder has neither `adapter_config.json` nor a `.gguf` file.
-    #[error("`{}` is no adapter: it holds neither adapter_config.json nor a .gguf file{hint}", folder.display())]
+    #[error("`{}` is not an adapter: it holds neither adapter_config.json nor a .gguf file{hint}", folder.display())]
     NoConfig {
         /// The folder.
         folder: PathBuf,

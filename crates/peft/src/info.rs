@@ -131,7 +131,7 @@ fn features(config: &PeftConfig, changes: &Changes) -> Vec<String> {
 
 impl fmt::Display for AdapterInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "not said".to_owned());
+        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
         let rank = match self.ranks {
             None => "no low-rank updates".to_owned(),
             Some((least, most)) if least == most => least.to_string(),
@@ -145,7 +145,11 @@ impl fmt::Display for AdapterInfo {
             }
         };
         writeln!(f, "trained on  {}", or_unknown(&self.base_model))?;
-        writeln!(f, "saved by    PEFT {}", or_unknown(&self.peft_version))?;
+        let saved_by = self
+            .peft_version
+            .as_ref()
+            .map(|version| format!("PEFT {version}"));
+        writeln!(f, "saved by    {}", or_unknown(&saved_by))?;
         writeln!(f, "rank        {rank}")?;
         writeln!(f, "targets     {}", list(&self.targets))?;
         writeln!(f, "layers      {}", ranges(&self.layers))?;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! files (read once, hashed) ─┬─ PEFT's ─┬─ config ──┐
-//!                             │          └─ tensors ─┴─ checked against the base ─ AdapterFile
-//!                             └─ llama.cpp's GGUF ─ converted to PEFT's form ┘
+//!                            │          └─ tensors ─┴─ checked against the base ─ AdapterFile
+//!                            └─ llama.cpp's GGUF ─ converted to PEFT's form ┘
 //! ```
 //!
 //! The hash of its files identifies an adapter. Everything that a LoRA of PEFT can contain is

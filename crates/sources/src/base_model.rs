@@ -2,17 +2,21 @@
 
 use std::path::{Component, Path};
 
-use crate::wanted::WantedKinds;
+use crate::wanted::{RequiredKind, WantedKinds};
 
 /// The files of a base model: configuration, tokenizer, chat template and safetensors.
 pub const BASE_MODEL: WantedKinds = WantedKinds {
     marker: ".multigraft-whole",
     is_wanted: is_of_a_base,
     required: &[
-        ("config.json", |name| name == "config.json"),
-        ("file of weights that ends with .safetensors", |name| {
-            name.ends_with(".safetensors")
-        }),
+        RequiredKind {
+            what: "config.json",
+            matches: |name| name == "config.json",
+        },
+        RequiredKind {
+            what: "file of weights that ends with .safetensors",
+            matches: |name| name.ends_with(".safetensors"),
+        },
     ],
     limit: 1 << 40,
 };

@@ -168,10 +168,10 @@ impl Hub {
         let parts = |info: &Info| {
             let names = info.siblings.iter().map(|sibling| sibling.rfilename.as_str());
             let names: Vec<&str> = names.filter(|name| (wanted.is_wanted)(name)).collect();
-            for (what, is_it) in wanted.required {
-                if !names.iter().any(|name| is_it(name)) {
+            for kind in wanted.required {
+                if !names.iter().any(|name| (kind.matches)(name)) {
                     return Err(FetchError::Missing {
-                        name: (*what).to_owned(),
+                        name: kind.what.to_owned(),
                     });
                 }
             }

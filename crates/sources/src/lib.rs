@@ -28,4 +28,4 @@ pub use error::{FetchError, SourceError};
 pub use fetch::{FetchOptions, Fetcher};
 pub use hub::Hub;
 pub use reference::{BadReference, Reference, UPLOAD};
-pub use wanted::{Fetched, Need, Wanted, WantedFile, WantedKinds};
+pub use wanted::{Fetched, Need, RequiredKind, Wanted, WantedFile, WantedKinds};

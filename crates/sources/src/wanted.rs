@@ -42,11 +42,19 @@ pub struct WantedKinds {
     pub marker: &'static str,
     /// Selects the files to download by name.
     pub is_wanted: fn(&str) -> bool,
-    /// What the selected files must include: a description for messages, and whether a file name
-    /// matches it.
-    pub required: &'static [(&'static str, fn(&str) -> bool)],
+    /// What the selected files must include.
+    pub required: &'static [RequiredKind],
     /// The largest size of a file, in bytes.
     pub limit: u64,
+}
+
+/// A kind of file that the selected files of a repository must include.
+#[derive(Clone, Copy, Debug)]
+pub struct RequiredKind {
+    /// What messages call a missing file of this kind.
+    pub what: &'static str,
+    /// Whether a file of this name is of this kind.
+    pub matches: fn(&str) -> bool,
 }
 
 /// Files that were downloaded.

@@ -1,15 +1,15 @@
-//! Who adds adapters.
+//! Who added an adapter.
 
 /// Who added a version of a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddedBy {
-    /// Whoever started the server.
+    /// An argument or setting of the server's start.
     CommandLine,
-    /// The file of adapters.
+    /// The adapters file (`--adapters-file`).
     AdaptersFile,
-    /// A request whose model nobody had added.
+    /// A request that named an adapter which nobody had added.
     Request,
-    /// A call of a management route.
+    /// A management route.
     #[default]
     Http,
 }
@@ -17,7 +17,7 @@ pub enum AddedBy {
 impl AddedBy {
     const ALL: [Self; 4] = [Self::CommandLine, Self::AdaptersFile, Self::Request, Self::Http];
 
-    /// As it is stored and shown.
+    /// The name that is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CommandLine => "command line",
@@ -27,7 +27,7 @@ impl AddedBy {
         }
     }
 
-    /// The one that is written as `text`.
+    /// Parses the result of [`AddedBy::as_str`].
     pub(super) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|by| by.as_str() == text)
     }

@@ -1,8 +1,9 @@
-//! Where names, their versions and settings are kept, so that they survive the process.
+//! Stores names, their versions and settings across restarts.
 //!
-//! What is kept here is what servers that serve the same adapters must agree on; which adapters are
-//! in memory, being loaded or failed is each server's own. The catalogue of a single server is an
-//! SQLite file ([`super::store`]); one that several servers share is another implementation.
+//! A catalogue holds what servers with the same adapters must agree on. Which adapters are in
+//! memory, being loaded or failed is each server's own state. The catalogue of a single server is
+//! an SQLite file ([`super::store`]). A catalogue that several servers share is another
+//! implementation.
 
 use std::error::Error;
 use std::fmt;
@@ -20,20 +21,20 @@ use super::added_by::AddedBy;
 use super::limits::AdapterLimits;
 use super::settings::Settings;
 
-/// Keeps names, their versions and settings. A change is whole or not made, and is kept when the
-/// method returns.
+/// Stores names, their versions and settings. Each change is atomic, and durable when the method
+/// returns.
 pub trait Catalogue: fmt::Debug + Send + Sync {
-    /// All names, in the order that they were added.
+    /// All names, in the order in which they were added.
     ///
     /// # Errors
     /// If the catalogue cannot be read.
     fn names(&self) -> Result<Vec<CataloguedName>, StoreError>;
 
-    /// Adds `version` to a name and makes it the active one; a name that is not there is added. A
-    /// version of the same number is replaced. Versions before number `oldest` are forgotten.
+    /// Adds `version` to a name and makes it the active one. Adds the name if it does not exist.
+    /// Replaces a version with the same number, and deletes versions with numbers below `oldest`.
     ///
     /// # Errors
-    /// If the change cannot be kept.
+    /// If the change cannot be stored.
     fn add(
         &self,
         name: &str,
@@ -43,85 +44,86 @@ pub trait Catalogue: fmt::Debug + Send + Sync {
         settings: &Settings,
     ) -> Result<(), StoreError>;
 
-    /// Sets what was found when a version was loaded.
+    /// Stores the facts that were found when a version was loaded.
     ///
     /// # Errors
-    /// If the change cannot be kept.
+    /// If the change cannot be stored.
     fn set_info(&self, name: &str, number: u32, info: &AdapterInfo) -> Result<(), StoreError>;
 
     /// Makes a version the active one.
     ///
     /// # Errors
-    /// If the change cannot be kept.
+    /// If the change cannot be stored.
     fn activate(&self, name: &str, number: u32) -> Result<(), StoreError>;
 
-    /// Pins a name, or no longer.
+    /// Pins or unpins a name.
     ///
     /// # Errors
-    /// If the change cannot be kept.
+    /// If the change cannot be stored.
     fn pin(&self, name: &str, pinned: bool) -> Result<(), StoreError>;
 
-    /// Sets what holds for a name.
+    /// Changes the settings of a name.
     ///
     /// # Errors
-    /// If the change cannot be kept.
+    /// If the change cannot be stored.
     fn set(&self, name: &str, settings: &Settings) -> Result<(), StoreError>;
 
-    /// Forgets a name and its versions.
+    /// Deletes a name and its versions.
     ///
     /// # Errors
-    /// If the change cannot be kept.
+    /// If the change cannot be stored.
     fn remove(&self, name: &str) -> Result<(), StoreError>;
 }
 
-/// A name of a catalogue.
+/// A name in a catalogue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CataloguedName {
     /// The name.
     pub name: String,
     /// Whether its adapter stays in memory.
     pub pinned: bool,
-    /// Values of request fields for requests that leave them out.
+    /// Default values of request fields.
     pub defaults: Option<Map<String, Value>>,
-    /// The share and the bounds of its requests; `None` are the usual ones.
+    /// Limits of its requests; `None` stands for the default.
     pub limits: Option<AdapterLimits>,
     /// Number of the active version.
     pub active: u32,
-    /// The newest last.
+    /// Its versions, the newest last.
     pub versions: Vec<CataloguedVersion>,
 }
 
-/// A version of a name of a catalogue.
+/// A version of a name in a catalogue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CataloguedVersion {
-    /// Which of the name's versions it is, counted from 0.
+    /// The version's number, counted from the name's first version, which is 0.
     pub number: u32,
     /// The hash of its files.
     pub hash: AdapterHash,
     /// Where its files come from.
     pub source: Reference,
-    /// The state of the source: a commit of the Hub, or what an object store says of its files.
+    /// The state of the source: a commit of the Hub, or what an object store reported about the
+    /// files.
     pub revision: Option<String>,
     /// When it was added.
     pub added: SystemTime,
-    /// Who added it; `None` if that was before this was written down.
+    /// Who added it; `None` if it was added before this was stored.
     pub added_by: Option<AddedBy>,
-    /// What was found when it was loaded.
+    /// The facts that were found when it was loaded.
     pub info: Option<Arc<AdapterInfo>>,
 }
 
-/// Why the registry's data could not be read or written.
+/// Why the registry's data cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A file of it.
+    /// A file or folder.
     #[error("`{}`: {source}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The catalogue.
+    /// The catalogue's own error.
     #[error(transparent)]
     Catalogue(Box<dyn Error + Send + Sync>),
 }

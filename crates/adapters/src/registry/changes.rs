@@ -1,4 +1,4 @@
-//! Changes of a name that load nothing: each is stored before it is made.
+//! Changes of a name that need no load. Each change is stored before it takes effect.
 
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use serde_json::{Map, Value};
 use super::{ActivateError, AdapterLimits, ChangeError, LoadError, Registry, Settings, load};
 
 impl Registry {
-    /// Forgets a name. Requests under way end as they would have; memory is free when the last of
-    /// them has.
+    /// Removes a name. In-flight requests run to their end, and the last of them frees the memory.
     ///
     /// # Errors
-    /// If there is no such name, or it cannot be stored that there is none; then it is as it was.
+    /// If the name does not exist, or the change cannot be stored. Then nothing has changed.
     pub fn remove(&self, name: &str) -> Result<(), ChangeError> {
         let _changing = self.0.change();
         self.0.storage_of(name)?;
-        // Also one that was stored under the name and is not served now.
+        // Also removes a stored name that a registration at the start of the server hides.
         if let Some(storage) = &self.0.storage {
             storage.catalogue.remove(name)?;
         }
@@ -26,14 +25,14 @@ impl Registry {
             state.waiting -= named.end_all(&LoadError::Removed);
         }
         state.failed.remove(name);
-        let dropped = state.drop_unnamed();
+        let dropped = state.remove_unnamed();
         drop(state);
         drop(dropped);
         self.0.changed();
         Ok(())
     }
 
-    /// Whether a name's adapter stays in memory once it is there.
+    /// Pins a name, so that its adapter is never evicted, or unpins it.
     ///
     /// # Errors
     /// As [`Registry::remove`].
@@ -48,7 +47,7 @@ impl Registry {
         Ok(())
     }
 
-    /// What requests for a name get where they say nothing; empty ones are none.
+    /// Sets the default values of request fields. An empty map removes them.
     ///
     /// # Errors
     /// As [`Registry::remove`].
@@ -58,7 +57,7 @@ impl Registry {
         self.set(name, Settings { defaults, limits })
     }
 
-    /// What requests for a name may take.
+    /// Sets the limits of a name's requests.
     ///
     /// # Errors
     /// As [`Registry::remove`].
@@ -79,11 +78,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes another version of a name the active one: the one with `hash`, or the one before the
-    /// active. Returns its hash.
+    /// Makes the version with `hash` the active one, or without `hash` the version before the
+    /// active one. Returns the hash of the version that is active now.
     ///
     /// # Errors
-    /// If there is no such name or version, or it cannot be stored; then the name is as it was.
+    /// If the name or version does not exist, or the change cannot be stored. Then nothing has
+    /// changed.
     pub fn activate(&self, name: &str, hash: Option<AdapterHash>) -> Result<AdapterHash, ActivateError> {
         let _changing = self.0.change();
         let storage = self.0.storage_of(name)?;
@@ -94,9 +94,9 @@ impl Registry {
             let (version, hash) = named.record.find(name, hash)?;
             (version, hash, state.memory.get(hash).is_some())
         };
-        // Files that are not the store's may have changed; then the active version had better stay.
+        // Files outside the store may have changed. Then the current version stays active.
         if storage.is_none() && !is_resident {
-            // Only a commit of the Hub brings the same files again.
+            // Only a commit of the Hub is certain to yield the same files again.
             let is_of_the_hub = matches!(version.source, Reference::Hub { .. });
             let folder = version.folder.filter(|_| !is_of_the_hub);
             let checked = folder.map_or(Ok(()), |folder| load::check_files(&folder, hash));
@@ -110,7 +110,7 @@ impl Registry {
         if let Some(named) = state.names.get_mut(name) {
             named.activate(version.number);
         }
-        let dropped = state.drop_unnamed();
+        let dropped = state.remove_unnamed();
         drop(state);
         drop(dropped);
         self.0.changed();

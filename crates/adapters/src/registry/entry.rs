@@ -1,4 +1,4 @@
-//! What the registry hands out, and what it is asked for.
+//! The registry's results and arguments.
 
 use std::sync::Arc;
 
@@ -10,40 +10,41 @@ use tokio::sync::oneshot;
 
 use super::{AddedBy, LoadError, Settings};
 
-/// An adapter under a name, ready to be used. It stays in memory as long as this does.
+/// An adapter under a name, ready to be used. The adapter stays in memory as long as an `Entry`
+/// exists.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The name.
     pub name: String,
-    /// What the name stood for when it was asked: the hash of files.
+    /// The hash of the version that was active at the lookup.
     pub hash: AdapterHash,
-    /// Where it came from.
+    /// Its source.
     pub at: Reference,
-    /// The adapter, shared with every other name for the same files.
+    /// The adapter, shared with all other names for the same files.
     pub packed: Arc<ReadyAdapter>,
-    /// What there is to know about it.
+    /// Facts about the adapter.
     pub info: Arc<AdapterInfo>,
-    /// The chat template of its folder; several that are merged have none.
+    /// The chat template of its folder. A merged adapter has none.
     pub template: Option<Arc<ChatTemplate>>,
 }
 
-/// What became of a load.
+/// The result of a load.
 pub type Outcome = Result<Entry, LoadError>;
 
-/// An adapter that is being loaded.
+/// A load in progress.
 #[derive(Debug)]
 pub struct Waiting(pub(super) oneshot::Receiver<Outcome>);
 
 impl Waiting {
-    /// Waits for it.
+    /// Waits for the result.
     ///
     /// # Errors
-    /// If it does not come.
+    /// If the load fails.
     pub async fn outcome(self) -> Outcome {
         self.0.await.unwrap_or(Err(LoadError::Stopped))
     }
 
-    /// What became of it, if that is known; asked no more afterwards.
+    /// The result, if there is one. Must not be called again after it has returned a result.
     pub fn poll(&mut self) -> Option<Outcome> {
         match self.0.try_recv() {
             Ok(outcome) => Some(outcome),
@@ -52,37 +53,37 @@ impl Waiting {
         }
     }
 
-    /// Waits for it on this thread, which must not be one of an asynchronous runtime.
+    /// Waits for the result on this thread, which must not belong to an asynchronous runtime.
     ///
     /// # Errors
-    /// If it does not come.
+    /// If the load fails.
     pub fn block(self) -> Outcome {
         self.0.blocking_recv().unwrap_or(Err(LoadError::Stopped))
     }
 }
 
-/// What a name stands for now.
+/// The result of looking up a name.
 #[derive(Debug)]
 pub enum Lookup {
-    /// An adapter that is in memory.
+    /// The adapter is in memory.
     Ready(Entry),
-    /// One that is being loaded.
+    /// The adapter is being loaded.
     Loading(Waiting),
-    /// One that cannot be had.
+    /// The adapter cannot be loaded now.
     Unavailable(LoadError),
-    /// Nothing.
+    /// The name does not exist.
     Unknown,
 }
 
-/// How an adapter is added.
+/// How to add an adapter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Adding {
-    /// Whether it may take the place of one that has the name.
+    /// Whether the adapter may replace one of the same name.
     pub replace: bool,
-    /// Whether it stays in memory; `None` leaves it as it was, at first not.
+    /// Whether to pin the adapter. `None` keeps the current state; a new name is not pinned.
     pub pinned: Option<bool>,
     /// Who adds it.
     pub by: AddedBy,
-    /// What holds for the name from the moment that requests get it.
+    /// Settings that take effect together with the adapter.
     pub settings: Settings,
 }

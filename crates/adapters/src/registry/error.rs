@@ -1,4 +1,4 @@
-//! What can go wrong with a registry.
+//! Errors of the registry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,66 +8,67 @@ use multigraft_peft::MergeError;
 use super::catalogue::StoreError;
 use crate::error::AdapterError;
 
-/// Why an adapter is not there.
+/// Why an adapter is not available.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It could not be loaded.
+    /// The load failed.
     #[error("{0}")]
     Failed(Arc<AdapterError>),
-    /// It could not be loaded a while ago, and is not tried again yet.
+    /// An earlier load failed, and the next attempt is delayed.
     #[error("{error} (tried {attempts} times, next in {} s)", retry_after.as_secs().max(1))]
     BackedOff {
-        /// What the last load said.
+        /// The error of the last attempt.
         error: Box<Self>,
-        /// How often it was tried.
+        /// Number of failed attempts.
         attempts: u32,
-        /// How long it is until the next.
+        /// Time until the next attempt.
         retry_after: Duration,
     },
-    /// Adapters that cannot be merged.
+    /// The adapters cannot be merged.
     #[error("{0}")]
     Merge(Arc<MergeError>),
-    /// Running and pinned adapters leave no memory for it.
+    /// Adapters in use and pinned adapters leave too little of the adapters' memory.
     #[error(
         "it needs {needed} bytes, but running and pinned adapters hold {held} of the {memory} bytes that adapters may take"
     )]
     NoRoom {
-        /// What it needs.
+        /// Bytes that the adapter needs.
         needed: usize,
-        /// What cannot be dropped.
+        /// Bytes of adapters that cannot be evicted.
         held: usize,
-        /// What all adapters may take.
+        /// Limit of all adapters' memory in bytes.
         memory: usize,
     },
-    /// Running requests and pinned adapters leave no memory for it.
+    /// The KV cache of running requests and pinned adapters leave too little of the shared memory
+    /// budget.
     #[error(
-        "it needs {needed} bytes, of which {lacking} lack: running requests' keys and values and pinned adapters hold the rest of \
-         the {memory} bytes that all may take"
+        "it needs {needed} bytes, of which {lacking} are missing: the KV cache of running requests and pinned adapters hold the \
+         rest of the {memory} bytes that all may take"
     )]
     NoBudget {
-        /// What it needs.
+        /// Bytes that the adapter needs.
         needed: usize,
-        /// What is not there.
+        /// Bytes that are missing.
         lacking: usize,
-        /// The budget.
+        /// The memory budget in bytes.
         memory: usize,
     },
-    /// Too many requests wait for adapters already.
-    #[error("{waiting} requests are waiting for adapters already, the most that may")]
+    /// Too many requests are waiting for adapters.
+    #[error("{waiting} requests are waiting for adapters already, which is the limit")]
     TooManyWait {
-        /// How many.
+        /// Number of waiting requests.
         waiting: usize,
     },
-    /// It cannot be stored, so it was not added.
+    /// The adapter cannot be stored, so it was not added.
     #[error("it cannot be stored: {0}")]
     Store(Arc<StoreError>),
-    /// A fault of ours; the log says more.
+    /// A bug: the loader panicked. The log has details.
     #[error("an internal error; the server's log says more")]
     Panicked,
-    /// The name was removed meanwhile.
+    /// The name was removed during the load.
     #[error("it was removed while it was being loaded")]
     Removed,
-    /// The registry is gone: the server is shutting down.
+    /// The registry was dropped because the server is shutting down.
     #[error("the server is shutting down")]
     Stopped,
 }
@@ -75,10 +76,10 @@ pub enum LoadError {
 /// Why a registry cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Its data.
+    /// The stored data cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The system has no threads to give.
+    /// The operating system cannot start a thread.
     #[error("cannot start the threads that load adapters: {0}")]
     Threads(#[from] std::io::Error),
 }
@@ -86,10 +87,10 @@ pub enum OpenError {
 /// Why a name cannot be changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// There is no such name.
+    /// The name does not exist.
     #[error("there is no adapter called `{0}`")]
     Unknown(String),
-    /// It cannot be stored.
+    /// The change cannot be stored.
     #[error("the change cannot be stored, so it was not made: {0}")]
     Store(Arc<StoreError>),
 }
@@ -100,16 +101,16 @@ impl From<StoreError> for ChangeError {
     }
 }
 
-/// Why a version cannot be made the active one.
+/// Why a version cannot become the active one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ActivateError {
     /// The name cannot be changed.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// Its files are not there any more.
+    /// The version's files are missing or have changed.
     #[error(transparent)]
     Files(Arc<AdapterError>),
-    /// The active version is the oldest that is known.
+    /// There is no earlier version.
     #[error("`{0}` has no version before the active one")]
     NoEarlier(String),
     /// No version has this hash.

@@ -1,5 +1,5 @@
-//! The threads that bring files from elsewhere, so that no slow server holds up what is to be
-//! loaded from the disk.
+//! The threads that download files. They are apart from the loaders, so that a slow server does not
+//! delay loads from disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Receiver;
@@ -14,42 +14,42 @@ use super::task::{Job, Task, failed};
 use super::{Inner, LoadError, Progress};
 use crate::parts::ADAPTER_FILES;
 
-/// How many downloads may be under way at once.
+/// Number of concurrent downloads.
 const FETCHERS: usize = 4;
 
-/// Between two words about how far a download has come.
+/// Time between two progress reports of a download.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Starts the threads that take jobs from `orders` and hand them on to the loaders. They end when
-/// the registry does.
-pub(super) fn start(registry: &Arc<Inner>, orders: Receiver<Job>) -> std::io::Result<()> {
-    let orders = Arc::new(Mutex::new(orders));
+/// Starts the threads that download the files of jobs from `queue` and pass the jobs on to the
+/// loaders. The threads end with the registry.
+pub(super) fn start(registry: &Arc<Inner>, queue: Receiver<Job>) -> std::io::Result<()> {
+    let queue = Arc::new(Mutex::new(queue));
     for index in 0..FETCHERS {
-        let (registry, orders) = (Arc::downgrade(registry), Arc::clone(&orders));
+        let (registry, queue) = (Arc::downgrade(registry), Arc::clone(&queue));
         let builder = thread::Builder::new().name(format!("fetcher-{index}"));
-        builder.spawn(move || serve(&registry, &orders))?;
+        builder.spawn(move || serve(&registry, &queue))?;
     }
     Ok(())
 }
 
-fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
+fn serve(registry: &Weak<Inner>, queue: &Mutex<Receiver<Job>>) {
     loop {
-        let job = orders.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut job) = job else { return };
-        // Not held while files arrive: the registry may end meanwhile, and nobody waits for them
-        // then.
+        // The registry is not held during the download. If it is dropped meanwhile, nobody waits
+        // for the files.
         let Some(fetcher) = registry.upgrade().map(|registry| registry.begin_fetch(&job)) else {
             return;
         };
-        let told = Mutex::new(Instant::now());
+        let last_report = Mutex::new(Instant::now());
         let progress = |name: &str, done: u64, total: u64| {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            // The other files are small.
+            let mut last_report = last_report.lock().unwrap_or_else(PoisonError::into_inner);
+            // All other files are small.
             if name == WEIGHTS_FILE
-                && told.elapsed() >= PAUSE
+                && last_report.elapsed() >= PAUSE
                 && let Some(registry) = registry.upgrade()
             {
-                *told = Instant::now();
+                *last_report = Instant::now();
                 registry.fetches(&job, Some(Progress { done, total }));
             }
         };
@@ -64,11 +64,11 @@ fn serve(registry: &Weak<Inner>, orders: &Mutex<Receiver<Job>>) {
                 registry.fetches(&job, None);
                 job.folder = Some(files.folder);
                 job.revision = files.revision;
-                // Loaders live as long as the registry.
+                // The loaders run as long as the registry exists.
                 let _ = registry.jobs.send(Task::Load(job));
             }
-            Ok(Err(error)) => registry.settle(job, Err(failed(error.into()))),
-            Err(_) => registry.settle(job, Err(LoadError::Panicked)),
+            Ok(Err(error)) => registry.complete(job, Err(failed(error.into()))),
+            Err(_) => registry.complete(job, Err(LoadError::Panicked)),
         }
     }
 }
@@ -82,7 +82,7 @@ impl Inner {
         Arc::clone(&self.options.fetcher)
     }
 
-    /// Writes down how far the files of a job have come; `None`: they are here.
+    /// Records the progress of a job's download; `None` means that it is complete.
     fn fetches(&self, job: &Job, progress: Option<Progress>) {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
             named.activity.fetches(job.id, progress);

@@ -1,30 +1,30 @@
-//! What a name's requests may take of the machine.
+//! Limits of a name's requests.
 
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// The share and the bounds of a name, and what its requests share. Who serves its requests
-/// enforces them; the registry keeps them.
+/// The share and the limits of a name's requests. The registry stores them; the server and the
+/// engine enforce them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterLimits {
-    /// How much it gets where there is not enough for all: twice the weight is twice the tokens.
+    /// Share of the capacity when requests compete: twice the weight yields twice the tokens.
     pub weight: f32,
-    /// Requests that are accepted in a minute; `None` is any number. So many may come at once after
-    /// a quiet minute.
+    /// Requests that are accepted per minute; `None` means no limit. After an idle minute, as many
+    /// may arrive at once.
     pub requests_per_minute: Option<NonZeroU32>,
-    /// Tokens in a minute, of prompts and answers together.
+    /// Tokens per minute, of prompts and answers together.
     pub tokens_per_minute: Option<NonZeroU32>,
-    /// Requests that wait or run at once.
+    /// Requests that may wait or run concurrently.
     pub concurrent_requests: Option<NonZeroU32>,
-    /// Whether tenants use each other's computed prefixes. Who can measure times learns by it which
-    /// prompts others sent.
+    /// Whether tenants share the prefix cache. A tenant that measures response times can then find
+    /// out which prompts others sent.
     pub shared_prefixes: bool,
 }
 
 impl Default for AdapterLimits {
-    /// An equal share, no bounds, and nothing shared.
+    /// Equal share, no limits, no shared prefix cache.
     fn default() -> Self {
         Self {
             weight: 1.0,
@@ -37,7 +37,7 @@ impl Default for AdapterLimits {
 }
 
 impl AdapterLimits {
-    /// Whether anything is bounded.
+    /// Whether any limit is set.
     pub fn is_bounded(&self) -> bool {
         self.requests_per_minute.is_some()
             || self.tokens_per_minute.is_some()

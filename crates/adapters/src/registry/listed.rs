@@ -1,4 +1,4 @@
-//! What there is to say of a name.
+//! The state of names, for listings and events.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,45 +16,45 @@ use super::{AdapterLimits, AddedBy, LoadError, Registry};
 pub enum Residency {
     /// In memory.
     Resident {
-        /// How much it takes, in bytes.
+        /// Its size in memory, in bytes.
         bytes: usize,
-        /// What there is to know about it.
+        /// Facts about the adapter.
         info: Arc<AdapterInfo>,
     },
-    /// Known, and loaded when it is asked for.
+    /// Not in memory. The next request loads it.
     Cold,
     /// Being loaded.
     Loading,
-    /// Its last load failed.
+    /// The last load failed.
     Failed {
-        /// Why.
+        /// The error.
         error: LoadError,
-        /// How long until the next is tried; zero if it is the next request's turn.
+        /// Time until the next attempt; zero if the next request starts one.
         retry_after: Duration,
     },
 }
 
-/// How much of an adapter's weights is here while they are fetched.
+/// Progress of the download of an adapter's weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes that are here.
+    /// Bytes received.
     pub done: u64,
-    /// Bytes that there are; 0 until that is known.
+    /// Total bytes; 0 until the size is known.
     pub total: u64,
 }
 
-/// What is under way for a name or, if nothing is, where its adapter is.
+/// The current activity of a name, or where its adapter is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Files are brought to this machine.
+    /// Files are being downloaded.
     Fetching(Progress),
-    /// Files are read, checked and packed, or wait for it.
+    /// Files are being read, checked and made ready, or wait for that.
     Loading,
     /// In memory.
     Resident,
-    /// Known, and loaded when it is asked for.
+    /// Not in memory. The next request loads it.
     Cold,
-    /// It could not be loaded, for this reason.
+    /// The last load failed, with this message.
     Failed(String),
 }
 
@@ -65,70 +65,71 @@ pub struct Status {
     pub name: String,
     /// The phase.
     pub phase: Phase,
-    /// The hash of what requests get, if that is known.
+    /// The hash of the active version, if known.
     pub hash: Option<AdapterHash>,
 }
 
 /// A version of a name.
 #[derive(Clone, Debug)]
 pub struct ListedVersion {
-    /// The hash of its files; `None` until they are read for the first time.
+    /// The hash of its files; `None` until they have been read once.
     pub hash: Option<AdapterHash>,
-    /// Where they come from.
+    /// Its source.
     pub source: Reference,
-    /// Which state of it they are: a commit of the Hub, or what an object store said of them.
+    /// The state of the source: a commit of the Hub, or what an object store reported about the
+    /// files.
     pub revision: Option<String>,
     /// When it was added.
     pub added: SystemTime,
-    /// Who added it; `None` if that was before this was written down.
+    /// Who added it; `None` if it was added before this was stored.
     pub added_by: Option<AddedBy>,
-    /// What was found when it was loaded last; `None` if it never was.
+    /// The facts found by the last load; `None` if it was never loaded.
     pub info: Option<Arc<AdapterInfo>>,
-    /// Whether requests get this one.
+    /// Whether this is the active version.
     pub active: bool,
 }
 
-/// A name and what there is to say of it.
+/// A name and its state.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// The name.
     pub name: String,
-    /// Its versions, the newest last; none while its first is being loaded.
+    /// Its versions, the newest last. Empty while the first one is being loaded.
     pub versions: Vec<ListedVersion>,
-    /// Where the active one is.
+    /// Where the active version is.
     pub residency: Residency,
     /// Whether a newer version is being loaded.
     pub replacing: bool,
-    /// How far its files have come, while they are brought here.
+    /// Progress of its download, if there is one.
     pub progress: Option<Progress>,
-    /// Whether it stays in memory.
+    /// Whether it is pinned.
     pub pinned: bool,
-    /// Whether it survives a restart.
+    /// Whether it is stored across restarts.
     pub stored: bool,
-    /// What its requests get where they say nothing; the server gives it its meaning.
+    /// Default values of request fields, which the server interprets.
     pub defaults: Option<Arc<Map<String, Value>>>,
-    /// What its requests may take.
+    /// Limits of its requests.
     pub limits: AdapterLimits,
-    /// How often it was asked for since the start.
+    /// Requests since the start of the server.
     pub requests: u64,
-    /// When it was asked for last, since the start.
+    /// Time of the last request since the start of the server.
     pub last_used: Option<SystemTime>,
 }
 
 impl Listed {
-    /// The version that requests get.
+    /// The active version.
     pub fn active(&self) -> Option<&ListedVersion> {
         self.versions.iter().find(|version| version.active)
     }
 }
 
 impl Registry {
-    /// All names, in the order that they were added.
+    /// All names, in the order in which they were added.
     pub fn names(&self) -> Vec<String> {
         self.0.lock().names.keys().cloned().collect()
     }
 
-    /// What there is to say of all names, in the order that they were added.
+    /// The state of all names, in the order in which they were added.
     pub fn list(&self) -> Vec<Listed> {
         let state = self.0.lock();
         let now = Instant::now();
@@ -138,15 +139,14 @@ impl Registry {
             .collect()
     }
 
-    /// What there is to say of one.
+    /// The state of one name.
     pub fn listed(&self, name: &str) -> Option<Listed> {
         let state = self.0.lock();
         let named = state.names.get(name)?;
         Some(named.listed(name, &state.memory, Instant::now()))
     }
 
-    /// The phases of all names, also of those that nobody has because they could not be loaded a
-    /// moment ago.
+    /// The phases of all names, and those of names whose first load failed a short while ago.
     pub fn statuses(&self) -> Vec<Status> {
         let state = self.0.lock();
         let names = state.names.iter().map(|(name, named)| Status {
@@ -165,7 +165,8 @@ impl Registry {
         names.chain(failed).collect()
     }
 
-    /// Says when a phase may have changed. Who is slow misses phases, never the last.
+    /// Signals that a phase may have changed. A slow receiver misses intermediate phases, but never
+    /// the last one.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
     }

@@ -1,4 +1,4 @@
-//! The threads that read, check and pack adapters.
+//! The threads that read and check adapters and make them ready.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -21,18 +21,19 @@ use super::{Inner, LoadError, State};
 use crate::error::AdapterError;
 use crate::self_test::Verdict;
 
-/// How long the failure of a name that is forgotten is remembered, in first back-offs.
-const FORGET: u32 = 10;
+/// How long the failure of a name that no longer exists is remembered, as a multiple of the first
+/// back-off.
+const FAILURES_KEPT: u32 = 10;
 
-/// After so long without a load, memory that loading took is given back to the system.
-const REST: Duration = Duration::from_secs(1);
+/// Idle time after which freed memory is returned to the operating system.
+const IDLE_BEFORE_RETURN: Duration = Duration::from_secs(1);
 
-/// How far loading steps back, from 0 to 19: with 19 it hardly gets on beside 32 streams, with 0
-/// steps notice it.
+/// Niceness of the loaders, from 0 to 19. With 19, loads make hardly any progress beside 32
+/// streams; with 0, they slow steps down.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
-/// Starts `count` threads that take jobs from `inbox`. They end when the registry does.
+/// Starts `count` threads that take tasks from `inbox`. The threads end with the registry.
 pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Task>, count: usize) -> std::io::Result<()> {
     let inbox = Arc::new(Mutex::new(inbox));
     for index in 0..count {
@@ -44,57 +45,57 @@ pub(super) fn start(registry: &Arc<Inner>, inbox: Receiver<Task>, count: usize) 
 }
 
 fn serve(registry: &Weak<Inner>, inbox: &Mutex<Receiver<Task>>) {
-    step_back();
+    lower_priority();
     let watched = Weak::clone(registry);
     let throttle = Throttle::new(move || {
         watched
             .upgrade()
             .is_some_and(|registry| registry.options.is_busy.ask())
     });
-    // Reading and packing take several times what stays.
-    let mut has_left_overs = false;
+    // Reading and packing take several times the memory that the adapter keeps.
+    let mut has_freed_memory = false;
     loop {
         let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let task = match has_left_overs {
-            true => inbox.recv_timeout(REST),
+        let task = match has_freed_memory {
+            true => inbox.recv_timeout(IDLE_BEFORE_RETURN),
             false => inbox.recv().map_err(RecvTimeoutError::from),
         };
         drop(inbox);
         if let Err(RecvTimeoutError::Timeout) = task {
             return_freed();
-            has_left_overs = false;
+            has_freed_memory = false;
             continue;
         }
         let (Ok(task), Some(registry)) = (task, registry.upgrade()) else {
             return;
         };
-        has_left_overs = true;
+        has_freed_memory = true;
         throttle.restart();
         let loaded = catch_unwind(AssertUnwindSafe(|| match &task {
             Task::Load(job) => registry.load(job, &throttle),
-            Task::Merge(recipe) => registry.make(recipe, &throttle),
+            Task::Merge(recipe) => registry.merge(recipe, &throttle),
         }));
         let loaded = loaded.unwrap_or(Err(LoadError::Panicked));
         match task {
-            Task::Load(job) => registry.settle(job, loaded),
-            Task::Merge(recipe) => registry.settle_merge(recipe, loaded),
+            Task::Load(job) => registry.complete(job, loaded),
+            Task::Merge(recipe) => registry.complete_merge(recipe, loaded),
         }
     }
 }
 
-/// Lets threads that compute steps go first: they wait for each other, so one that is interrupted
-/// holds all of them up.
-fn step_back() {
-    // Of this thread alone, which is what 0 means on Linux. Refused, loading is only less
-    // considerate.
+/// Lowers the priority of this thread. The threads that compute a step wait for each other, so
+/// interrupting one of them delays all.
+fn lower_priority() {
+    // On Linux, 0 means this thread only. If the call fails, loading only competes with steps.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "loading adapters keeps its priority");
+        tracing::debug!(%error, "the loader keeps its priority");
     }
 }
 
 impl Inner {
-    /// Reads, checks and packs an adapter. The files of one that is to be stored are kept.
+    /// Reads an adapter, checks it and makes it ready. Stores its files first if the version is to
+    /// be stored.
     fn load(&self, job: &Job, throttle: &Throttle) -> Result<Loaded, LoadError> {
         if let Some(named) = self.lock().names.get_mut(&job.name) {
             named.activity.begins(job.id);
@@ -122,7 +123,7 @@ impl Inner {
         loaded
     }
 
-    /// Checks and packs an adapter, unless it is in memory already.
+    /// Checks an adapter and makes it ready, unless it is in memory already.
     fn prepare(
         &self,
         job: &Job,
@@ -132,7 +133,7 @@ impl Inner {
     ) -> Result<Loaded, LoadError> {
         let hash = files.hash;
         let from = files.folder.clone();
-        if let Some(resident) = self.lock().memory.using(hash) {
+        if let Some(resident) = self.lock().memory.touch(hash) {
             return Ok(Loaded {
                 hash,
                 files: job.files(folder),
@@ -172,7 +173,7 @@ impl Inner {
         })
     }
 
-    /// Packs an adapter once there is memory for it and for what is kept `beside` its weights.
+    /// Makes an adapter ready after reserving memory for it and for `beside` further bytes.
     pub(super) fn pack(
         &self,
         folder: &Path,
@@ -190,8 +191,8 @@ impl Inner {
         Ok((Arc::new(packed), room))
     }
 
-    /// Puts what a job brought where it belongs, in one move, and tells those who wait for it.
-    pub(super) fn settle(&self, job: Job, loaded: Result<Loaded, LoadError>) {
+    /// Applies the result of a job in one step, and sends it to everyone who waits for it.
+    pub(super) fn complete(&self, job: Job, loaded: Result<Loaded, LoadError>) {
         match &loaded {
             Ok(loaded) => {
                 tracing::info!(adapter = job.name, hash = %loaded.hash, "an adapter was loaded");
@@ -203,7 +204,7 @@ impl Inner {
         }
         let _changing = self.change();
         let (next, loaded) = self.store_next(&job, loaded);
-        self.options.on_load.tell(job.ordered.elapsed(), loaded.is_ok());
+        self.options.on_load.report(job.ordered.elapsed(), loaded.is_ok());
         let mut state = self.lock();
         let State {
             names,
@@ -223,7 +224,7 @@ impl Inner {
             files = loaded.files;
             held.entry(job.name.clone(), loaded.hash, job.at)
         });
-        // Afterwards: sequences must not take it in between.
+        // After the insertion, so that sequences cannot take the memory in between.
         memory.unreserve(promised);
         *waiting -= match job.kind {
             Kind::Active(_) => named.end_load(job.id, files, &outcome, &self.options),
@@ -232,19 +233,19 @@ impl Inner {
         if !named.is_known() {
             names.shift_remove(&job.name);
             if let Err(error) = &outcome {
-                let until = Instant::now() + self.options.backoff * FORGET;
+                let until = Instant::now() + self.options.backoff * FAILURES_KEPT;
                 failed.insert(job.name, (error.clone(), until));
             }
         }
-        // While nobody can look: what was loaded counts as used for as long as it is held here.
+        // Dropped under the lock: as long as the outcome exists, the adapter counts as in use.
         drop(outcome);
-        let dropped = state.drop_unnamed();
+        let dropped = state.remove_unnamed();
         drop(state);
         drop(dropped);
         self.changed();
     }
 
-    /// Stores a new version, which is then as good as there. If that fails, so does the load.
+    /// Stores a new version before it takes effect. If that fails, the load fails.
     fn store_next(
         &self,
         job: &Job,
@@ -284,28 +285,31 @@ impl Inner {
 }
 
 impl Inner {
-    /// Stores what was found of a version, if that is new. It is for people alone, so a failure is
-    /// no reason not to serve it.
+    /// Stores the facts about a version if they have changed. They are only shown to people, so a
+    /// failure does not fail the load.
     fn store_info(&self, job: &Job, info: &AdapterInfo) {
         let number = {
             let state = self.lock();
             let named = state.names.get(&job.name).filter(|named| named.record.stored);
-            named.and_then(|named| named.news(job.id, info))
+            named.and_then(|named| named.changed_info(job.id, info))
         };
         if let (Some(number), Some(storage)) = (number, &self.storage)
             && let Err(error) = storage.catalogue.set_info(&job.name, number, info)
         {
-            tracing::warn!(adapter = job.name, "what is known of it was not stored: {error}");
+            tracing::warn!(
+                adapter = job.name,
+                "the facts about the adapter were not stored: {error}"
+            );
         }
     }
 }
 
-/// Whether the files in `folder` are still those of `hash`.
+/// Checks that the files in `folder` still have the hash `hash`.
 pub(super) fn check_files(folder: &Path, hash: AdapterHash) -> Result<(), AdapterError> {
     check(&AdapterFiles::read(folder, &Throttle::NONE)?, hash)
 }
 
-/// Whether `files` are those of `known`.
+/// Checks that `files` have the hash `known`.
 pub(super) fn check(files: &AdapterFiles, known: AdapterHash) -> Result<(), AdapterError> {
     match files.hash == known {
         true => Ok(()),
@@ -317,12 +321,12 @@ pub(super) fn check(files: &AdapterFiles, known: AdapterHash) -> Result<(), Adap
     }
 }
 
-/// Reads the adapter in `folder`.
+/// Reads the adapter's files in `folder`.
 pub(super) fn read(folder: &Path, throttle: &Throttle) -> Result<AdapterFiles, LoadError> {
     AdapterFiles::read(folder, throttle).map_err(|error| failed(error.into()))
 }
 
-/// Checks an adapter against the base.
+/// Parses an adapter's files and checks them against the base.
 pub(super) fn parse(
     files: AdapterFiles,
     base: &BaseShape,

@@ -1,4 +1,4 @@
-//! The adapters in memory, and which of them make room for others.
+//! The adapters in memory, and the eviction of the least recently used ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -11,23 +11,23 @@ use multigraft_text::ChatTemplate;
 
 use super::Entry;
 
-/// Adapters by the hash of their files.
+/// Resident adapters by the hash of their files.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Where keys and values take from too.
+    /// The budget that adapters share with the KV cache.
     budget: Arc<MemoryBudget>,
     adapters: HashMap<AdapterHash, Resident>,
-    /// Of all adapters together.
+    /// Bytes of all adapters in `adapters`.
     bytes: usize,
-    /// What loads under way were promised.
+    /// Bytes that are reserved for loads in progress.
     reserved: usize,
-    /// How many were dropped for room since the start.
+    /// Evictions since the start of the server.
     evictions: u64,
-    /// Adapters that were let go while somebody used them, and their bytes.
-    leaving: Vec<(Weak<ReadyAdapter>, usize)>,
+    /// Adapters that were removed while in use, with their bytes.
+    removed_in_use: Vec<(Weak<ReadyAdapter>, usize)>,
 }
 
-/// What is in memory of an adapter, shared with whoever uses it.
+/// The parts of a resident adapter, shared with its users.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) packed: Arc<ReadyAdapter>,
@@ -36,12 +36,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// What it takes in memory.
+    /// Size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.packed.bytes() + self.template.as_ref().map_or(0, |template| template.bytes())
     }
 
-    /// The same under a name.
+    /// An entry for this adapter under a name.
     pub(super) fn entry(self, name: String, hash: AdapterHash, at: Reference) -> Entry {
         let Self {
             packed,
@@ -59,73 +59,75 @@ impl Held {
     }
 }
 
-/// An adapter in memory.
+/// A resident adapter.
 #[derive(Debug)]
 pub(super) struct Resident {
     pub(super) held: Held,
     bytes: usize,
-    /// What it was merged from; nothing if it is of files.
+    /// The parts of a merged adapter; empty for an adapter that was read from files.
     parts: Vec<AdapterHash>,
-    /// When it was used last.
+    /// Time of its last use.
     used: Instant,
 }
 
-/// Adapters that were dropped for room. They take long to free, which is for whoever has locked
-/// nothing.
+/// Evicted adapters. Freeing them takes long, so the caller drops them after it has released the
+/// lock.
 pub(super) type Dropped = Vec<Arc<ReadyAdapter>>;
 
-/// Why there is no room.
+/// Why memory cannot be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// Adapters that cannot be dropped take too much of what adapters may take.
+    /// Adapters that cannot be evicted take too much of the adapters' memory.
     Adapters {
-        /// In bytes.
+        /// Their size in bytes.
         held: usize,
     },
-    /// Keys and values have it.
+    /// The KV cache has the memory.
     KeysAndValues {
-        /// What lacks, in bytes.
+        /// Missing bytes.
         lacking: usize,
-        /// When the idle adapter was used that would be dropped next.
+        /// Last use of the idle adapter that would be evicted next.
         idle_since: Option<Instant>,
     },
 }
 
-/// What may be dropped to make room in the budget.
+/// What may be evicted to make room in the shared budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dropping {
-    /// Nothing, for keys and values may be idle for longer.
+    /// Nothing: blocks of the KV cache may have been idle for longer.
     Nothing,
     /// Idle adapters.
     Idle,
 }
 
 impl Memory {
-    /// Nothing yet, in a budget.
-    pub(super) fn within(budget: Arc<MemoryBudget>) -> Self {
+    /// No adapters yet, within `budget`.
+    pub(super) fn with_budget(budget: Arc<MemoryBudget>) -> Self {
         Self {
             budget,
             ..Self::default()
         }
     }
 
-    /// An adapter, which counts as used.
-    pub(super) fn using(&mut self, hash: AdapterHash) -> Option<&Resident> {
+    /// A resident adapter, with its time of use updated.
+    pub(super) fn touch(&mut self, hash: AdapterHash) -> Option<&Resident> {
         let resident = self.adapters.get_mut(&hash)?;
         resident.used = Instant::now();
         Some(resident)
     }
 
-    /// An adapter, just looked at.
+    /// A resident adapter, without updating its time of use.
     pub(super) fn get(&self, hash: AdapterHash) -> Option<&Resident> {
         self.adapters.get(&hash)
     }
 
-    /// Takes an adapter in; if it is there already, that one stays. Returns what is there.
+    /// Inserts an adapter, or keeps the one with the same hash. Returns the resident one.
     pub(super) fn insert(&mut self, hash: AdapterHash, held: Held, parts: Vec<AdapterHash>) -> Held {
-        // It may have been let go a moment ago, and used by whoever brings it again.
+        // The same adapter may have been removed a moment ago while its user was about to insert it
+        // again.
         let same = Arc::as_ptr(&held.packed);
-        self.leaving.retain(|(leaving, _)| leaving.as_ptr() != same);
+        self.removed_in_use
+            .retain(|(removed, _)| removed.as_ptr() != same);
         let bytes = held.bytes();
         let used = Instant::now();
         let total = &mut self.bytes;
@@ -139,21 +141,21 @@ impl Memory {
             }
         });
         let inserted = resident.held.clone();
-        self.tell();
+        self.report();
         inserted
     }
 
-    /// Tells the budget what adapters take.
-    pub(super) fn tell(&self) {
+    /// Reports the adapters' memory to the budget.
+    pub(super) fn report(&self) {
         self.budget.set_adapters(self.taken());
     }
 
-    /// Of all adapters together, and of loads under way.
+    /// Bytes of all adapters and of loads in progress.
     fn taken(&self) -> usize {
         self.bytes() + self.reserved
     }
 
-    /// Adapters that nobody uses, those first that were not used for longest, and when that was.
+    /// Idle adapters with their last use, least recently used first.
     fn idle(&self, pinned: &[AdapterHash]) -> Vec<(Instant, AdapterHash)> {
         let idle = self.adapters.iter().filter(|(hash, resident)| {
             Arc::strong_count(&resident.held.packed) == 1 && !pinned.contains(hash)
@@ -169,8 +171,8 @@ impl Memory {
         Some(resident.held.packed)
     }
 
-    /// Drops idle merged adapters, those first that were not used for longest, until there are
-    /// `most`. Requests make them, so there may be many even where nothing else bounds the memory.
+    /// Evicts idle merged adapters, least recently used first, until at most `most` merged ones
+    /// remain. Requests create merged adapters, so there may be many even without a memory limit.
     #[must_use]
     pub(super) fn bound_merged(&mut self, most: usize) -> Dropped {
         let merged = self
@@ -184,19 +186,20 @@ impl Memory {
         let dropped = idle.into_iter().take(excess);
         let dropped: Dropped = dropped.filter_map(|(_, hash)| self.drop(hash)).collect();
         self.evictions += dropped.len() as u64;
-        self.tell();
+        self.report();
         dropped
     }
 
-    /// How many adapters were dropped for room.
+    /// Number of evictions.
     pub(super) fn evictions(&self) -> u64 {
         self.evictions
     }
 
-    /// Lets all others go. A merged adapter is kept if its parts are.
+    /// Removes all adapters that `keep` rejects. A merged adapter is kept if all its parts are.
     #[must_use]
     pub(super) fn retain(&mut self, keep: impl Fn(&AdapterHash) -> bool) -> Dropped {
-        self.leaving.retain(|(adapter, _)| adapter.strong_count() > 0);
+        self.removed_in_use
+            .retain(|(adapter, _)| adapter.strong_count() > 0);
         let gone = self
             .adapters
             .iter()
@@ -207,25 +210,25 @@ impl Memory {
         let gone: Vec<AdapterHash> = gone.map(|(hash, _)| *hash).collect();
         let dropped: Dropped = gone.into_iter().filter_map(|hash| self.drop(hash)).collect();
         let used = dropped.iter().filter(|adapter| Arc::strong_count(adapter) > 1);
-        self.leaving
+        self.removed_in_use
             .extend(used.map(|adapter| (Arc::downgrade(adapter), adapter.bytes())));
-        self.tell();
+        self.report();
         dropped
     }
 
-    /// Of all adapters together, those included that were let go and are still used.
+    /// Bytes of all adapters, including removed ones that are still in use.
     pub(super) fn bytes(&self) -> usize {
-        let leaving = self
-            .leaving
+        let removed = self
+            .removed_in_use
             .iter()
             .filter(|(adapter, _)| adapter.strong_count() > 0);
-        self.bytes + leaving.map(|(_, bytes)| bytes).sum::<usize>()
+        self.bytes + removed.map(|(_, bytes)| bytes).sum::<usize>()
     }
 
-    /// Promises `needed` of the `all` bytes that adapters may take and the budget has. Idle
-    /// adapters that are not `pinned` are dropped for it into `dropped`, those first that were not
-    /// used for longest; one that anybody else holds is not idle. What the budget lacks is made
-    /// room for as `dropping` says.
+    /// Reserves `needed` bytes, within the limit of `all` bytes and within the shared budget.
+    /// Evicts idle adapters that are not `pinned` into `dropped`, least recently used first; an
+    /// adapter with another holder is not idle. `dropping` says what may be evicted if the shared
+    /// budget is exhausted.
     pub(super) fn reserve(
         &mut self,
         needed: usize,
@@ -269,25 +272,25 @@ impl Memory {
         Ok(())
     }
 
-    /// Drops idle adapters that are not pinned until sequences have the memory that they lack.
+    /// Evicts idle adapters that are not pinned until sequences have the memory that they need.
     #[must_use]
     pub(super) fn make_room(&mut self, pinned: &[AdapterHash]) -> Dropped {
         let mut dropped = Vec::new();
-        self.tell();
+        self.report();
         for (_, hash) in self.idle(pinned) {
             if self.budget.wanted_of_adapters() == 0 {
                 break;
             }
             self.evictions += 1;
             dropped.extend(self.drop(hash));
-            self.tell();
+            self.report();
         }
         dropped
     }
 
-    /// Takes back a promise: the load has ended.
+    /// Releases a reservation after its load has ended.
     pub(super) fn unreserve(&mut self, promised: usize) {
         self.reserved -= promised;
-        self.tell();
+        self.report();
     }
 }

@@ -1,6 +1,6 @@
-//! Merged adapters: made on the loaders' threads when they are first asked for, kept in memory like
-//! others, but without a name. They go when a name no longer stands for one of their parts, for
-//! nobody can ask for them then.
+//! Merged adapters. The loaders make them on first use. They are kept in memory like other
+//! adapters, but without a name, and removed when a name no longer stands for one of their parts,
+//! because no request can ask for them then.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use super::task::{Loaded, Task, failed};
 use super::{Entry, Inner, LoadError, Lookup, Outcome, Registry, Waiting};
 use crate::parts::ADAPTER_FILES;
 
-/// Merged adapters that are kept, at most, unless more are in use.
+/// Limit of idle merged adapters.
 const MERGED: usize = 16;
 
 impl Registry {
-    /// The adapter that `parts`, each with its weight, become by `method`. It is made if it is not
-    /// in memory. Its name tells what it is made of.
+    /// The adapter that results from merging weighted `parts` with `method`. It is made if it is
+    /// not in memory. Its name is composed of the names of its parts.
     pub fn merged(&self, method: MergeMethod, parts: &[(MergePart, f64)]) -> Lookup {
         for (part, _) in parts {
             if let Some(what) = part.beside {
@@ -32,21 +32,21 @@ impl Registry {
             }
         }
         let hash = method.hash(parts.iter().map(|(part, weight)| (part.hash, *weight)));
-        let name = named(method, parts);
+        let name = merged_name(method, parts);
         let mut state = self.0.lock();
         let state = &mut *state;
-        if let Some(resident) = state.memory.using(hash) {
+        if let Some(resident) = state.memory.touch(hash) {
             let nowhere = Reference::Folder(PathBuf::new());
             return Lookup::Ready(resident.held.clone().entry(name, hash, nowhere));
         }
         if state.waiting >= self.0.options.max_waiting {
-            state.forget_gone();
+            state.forget_closed();
         }
         if state.waiting >= self.0.options.max_waiting {
             let waiting = state.waiting;
             return Lookup::Unavailable(LoadError::TooManyWait { waiting });
         }
-        let asked_as = name.clone();
+        let requested_name = name.clone();
         let mut recipe = Recipe {
             hash,
             name,
@@ -54,10 +54,11 @@ impl Registry {
             parts: Vec::with_capacity(parts.len()),
         };
         for (part, weight) in parts {
-            // Its own name's version: another's of the same files may be elsewhere.
-            let own = state.names.get(&part.name);
-            let own = own.and_then(|named| named.record.version_of(part.hash));
-            let version = own.or_else(|| {
+            // The version of the part's own name is preferred: the files of another name may be
+            // elsewhere.
+            let named = state.names.get(&part.name);
+            let version = named.and_then(|named| named.record.version_of(part.hash));
+            let version = version.or_else(|| {
                 state
                     .names
                     .values()
@@ -77,16 +78,16 @@ impl Registry {
         state.waiting += 1;
         let waiting = state.merging.entry(hash).or_default();
         if waiting.is_empty() {
-            // Loaders live as long as the registry.
+            // The loaders run as long as the registry exists.
             let _ = self.0.jobs.send(Task::Merge(recipe));
         }
-        waiting.push((asked_as, reply));
+        waiting.push((requested_name, reply));
         Lookup::Loading(Waiting(outcome))
     }
 }
 
-/// `a@0.5+b@1`, or `ties(a@0.5+b@1)`.
-fn named(method: MergeMethod, parts: &[(MergePart, f64)]) -> String {
+/// Formats the name: `a@0.5+b@1`, or `ties(a@0.5+b@1)`.
+fn merged_name(method: MergeMethod, parts: &[(MergePart, f64)]) -> String {
     let parts: Vec<String> = parts
         .iter()
         .map(|(part, weight)| format!("{}@{weight}", part.name))
@@ -102,8 +103,9 @@ fn unavailable(error: MergeError) -> Lookup {
 }
 
 impl Inner {
-    /// Makes a merged adapter from its parts' files: what is packed cannot be read back.
-    pub(super) fn make(&self, recipe: &Recipe, throttle: &Throttle) -> Result<Loaded, LoadError> {
+    /// Makes a merged adapter from the files of its parts, because ready adapters cannot be
+    /// converted back.
+    pub(super) fn merge(&self, recipe: &Recipe, throttle: &Throttle) -> Result<Loaded, LoadError> {
         let mut ingredients = Vec::with_capacity(recipe.parts.len());
         for part in &recipe.parts {
             let files = read(&self.folder_of(&part.version)?, throttle)?;
@@ -125,14 +127,15 @@ impl Inner {
             held: Held {
                 packed,
                 info: Arc::new(info),
-                // Of several none is meant more than the others.
+                // No template of the parts takes precedence.
                 template: None,
             },
             promised: room.keep(),
         })
     }
 
-    /// Where a version's files are: what was brought here may have been deleted since.
+    /// The folder with a version's files. Downloaded files may have been deleted since, and are
+    /// downloaded again.
     fn folder_of(&self, version: &Version) -> Result<PathBuf, LoadError> {
         if let Some(folder) = version.folder.as_ref().filter(|folder| folder.is_dir()) {
             return Ok(folder.clone());
@@ -144,8 +147,8 @@ impl Inner {
         Ok(fetched.map_err(|error| failed(error.into()))?.folder)
     }
 
-    /// Puts a merged adapter into memory and tells those who wait for it.
-    pub(super) fn settle_merge(&self, recipe: Recipe, made: Result<Loaded, LoadError>) {
+    /// Inserts a merged adapter into memory and sends it to everyone who waits for it.
+    pub(super) fn complete_merge(&self, recipe: Recipe, made: Result<Loaded, LoadError>) {
         match &made {
             Ok(_) => tracing::info!(adapter = recipe.name, hash = %recipe.hash, "adapters were merged"),
             Err(error) => {
@@ -165,13 +168,13 @@ impl Inner {
         let replies = state.merging.remove(&hash).unwrap_or_default();
         state.waiting -= replies.len();
         for (name, reply) in replies {
-            // Others may call the same files by other names.
+            // Other requests may have composed the same adapter from other names.
             let outcome = outcome.clone().map(|entry| Entry { name, ..entry });
             let _ = reply.send(outcome);
         }
-        // While nobody can look: it counts as used for as long as it is held here.
+        // Dropped under the lock: as long as the outcome exists, the adapter counts as in use.
         drop(outcome);
-        dropped.extend(state.drop_unnamed());
+        dropped.extend(state.remove_unnamed());
         drop(state);
         drop(dropped);
         self.changed();

@@ -1,16 +1,16 @@
-//! The names that are served, and the lives of the adapters that they stand for.
+//! The names that are served, their versions, and the adapters in memory.
 //!
 //! ```text
 //! source ─ register ─ cold ──── a request ───┐
-//!        └ add ───────────────── load ──────┴─ resident ─ used … idle ─ (memory is wanted) ─ cold
-//!          add under the same name ─ load ─ new version active, the old one's requests go on
+//!        └ add ───────────────── load ──────┴─ resident ─ in use … idle ─ (evicted) ─ cold
+//!          add under the same name ─ load ─ new version active, in-flight requests keep the old
 //! ```
 //!
-//! A name has *versions*, the newest last, of which one is active; a version is the hash of files.
-//! An adapter is *resident* by its hash, so names and versions with the same files share it.
-//! Loading happens on threads of its own, and nothing that a request or another adapter needs is
-//! locked meanwhile. Whoever holds an [`Entry`] keeps its adapter in memory: replacing, removing or
-//! dropping it from here changes nothing for requests under way.
+//! A name has *versions*, the newest last, of which one is active. A version is identified by the
+//! hash of its files. An adapter is *resident* under its hash, so names and versions with the same
+//! files share it. Loading happens on threads of its own and holds no lock that a request or
+//! another adapter needs. An [`Entry`] keeps its adapter in memory: replacing, removing or evicting
+//! the adapter does not affect in-flight requests.
 
 mod added_by;
 mod catalogue;
@@ -64,60 +64,59 @@ use storage::Storage;
 use task::{Job, Task, Tasks};
 pub use upload::Upload;
 
-/// Names that nobody added and that are being loaded, at most.
+/// Limit of names that requests introduced and that are being loaded.
 const FIRST_USES: usize = 64;
 
-/// The base's name and its adapters. Clones are handles to the same one.
+/// The base's name and its adapters. Clones share the same registry.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
-/// What the handles and the loaders share.
+/// The state that handles and threads share.
 pub(crate) struct Inner {
     base: String,
     packer: Packer,
     options: RegistryOptions,
     state: Mutex<State>,
     storage: Option<Storage>,
-    /// Held by whoever changes what names stand for, from the store to the state: lookups never
-    /// wait for the disk.
+    /// Held from storing a change to applying it. Lookups do not take this lock, so they never wait
+    /// for the disk.
     changes: Mutex<()>,
     jobs: Tasks,
-    /// Those whose files must be brought here first.
+    /// Jobs whose files must be downloaded first.
     fetches: Sender<Job>,
-    /// Says that a phase may have changed.
+    /// Signals that a phase may have changed.
     changed: watch::Sender<()>,
 }
 
-/// All that changes.
+/// The state behind the lock.
 #[derive(Debug, Default)]
 struct State {
-    /// In the order that they were added.
+    /// In the order in which they were added.
     names: IndexMap<String, ServedName>,
     memory: Memory,
-    /// Merged adapters that are being made, and who waits for each, and what they call it.
+    /// Merges in progress: for each, the replies and the name that each requester used.
     merging: HashMap<AdapterHash, Vec<(String, Reply)>>,
     /// Requests that wait for loads.
     waiting: usize,
-    /// Every upload that arrives holds one of these.
+    /// Each upload in progress holds a clone, so the reference count counts uploads.
     uploads: Arc<()>,
-    /// Names that requests used and that could not be loaded, why, and until when that is not tried
-    /// again.
+    /// Names whose first load failed, with the error and the time until which it is not repeated.
     failed: HashMap<String, (LoadError, Instant)>,
-    /// Names each load, so that one that was given up is not taken for a later one.
+    /// Number of the last load. Numbers distinguish a load from earlier ones of the same name.
     loads: u64,
 }
 
 impl Registry {
-    /// The base under its name, and the adapters that were stored.
+    /// Opens a registry with the base's name and the stored adapters.
     ///
     /// # Errors
-    /// If the stored data cannot be read or is in use, or the system has no threads to load on.
+    /// If the stored data cannot be read or is in use, or a thread cannot be started.
     pub fn open(base: &str, packer: Packer, options: RegistryOptions) -> Result<Self, OpenError> {
         let (jobs, inbox) = mpsc::channel();
-        let (fetches, orders) = mpsc::channel();
+        let (fetches, queue) = mpsc::channel();
         let loaders = options.loaders.max(1);
         let mut state = State {
-            memory: Memory::within(Arc::clone(&options.budget)),
+            memory: Memory::with_budget(Arc::clone(&options.budget)),
             ..State::default()
         };
         let data = options.data.as_deref();
@@ -154,7 +153,7 @@ impl Registry {
             changed: watch::Sender::default(),
         });
         load::start(&inner, inbox, loaders)?;
-        fetch::start(&inner, orders)?;
+        fetch::start(&inner, queue)?;
         room::start(&inner)?;
         Ok(Self(inner))
     }
@@ -164,12 +163,11 @@ impl Registry {
         &self.0.base
     }
 
-    /// Makes an adapter known for as long as the registry lives; it is loaded when it is asked for.
-    /// A stored adapter of that name is forgotten until the next start; returns whether there was
-    /// one.
+    /// Registers an adapter for the lifetime of the registry. The first request loads it. A stored
+    /// adapter of the same name is hidden until the next start; returns whether there was one.
     ///
     /// # Errors
-    /// If its name cannot be served or is taken.
+    /// If the name cannot be served or is in use.
     pub fn register(&self, source: Source) -> Result<bool, AdapterError> {
         name::check(&self.0.base, &source.name)?;
         let mut state = self.0.lock();
@@ -186,12 +184,12 @@ impl Registry {
         Ok(stored)
     }
 
-    /// As [`Registry::add`] for a name that a request used and nobody added. It is not stored, and
-    /// what failed a moment ago is not tried again: whoever sends requests decides neither what
-    /// survives a restart nor how often a source is asked.
+    /// As [`Registry::add`], for a name that a request introduces. The name is not stored, and a
+    /// failed load is not repeated for a while: requests decide neither what survives a restart nor
+    /// how often a source is contacted.
     ///
     /// # Errors
-    /// If its name cannot be served.
+    /// If the name cannot be served.
     pub fn first_use(&self, source: &Source) -> Result<Lookup, AdapterError> {
         {
             let mut state = self.0.lock();
@@ -215,7 +213,7 @@ impl Registry {
         };
         match self.begin(source, adding, false) {
             Ok(waiting) => Ok(Lookup::Loading(waiting)),
-            // Another request was a moment earlier.
+            // Another request introduced the name a moment earlier.
             Err(AdapterError::DuplicateName { .. } | AdapterError::BeingLoaded { .. }) => {
                 Ok(self.get(&source.name))
             }
@@ -223,17 +221,17 @@ impl Registry {
         }
     }
 
-    /// Loads an adapter and then puts it under its name, at once for all requests from then on. If
-    /// it cannot be loaded, nothing has changed.
+    /// Loads an adapter and then makes it available under its name, atomically for all later
+    /// requests. If the load fails, nothing changes.
     ///
     /// # Errors
-    /// If its name cannot be served, is taken and may not be replaced, or is just being loaded from
-    /// elsewhere.
+    /// If the name cannot be served, is in use and may not be replaced, or is being loaded from
+    /// another source.
     pub fn add(&self, source: &Source, adding: Adding) -> Result<Waiting, AdapterError> {
         self.begin(source, adding, true)
     }
 
-    /// `stored` is for a name that is new.
+    /// `stored` says whether a new name is stored.
     fn begin(&self, source: &Source, adding: Adding, stored: bool) -> Result<Waiting, AdapterError> {
         name::check(&self.0.base, &source.name)?;
         let mut state = self.0.lock();
@@ -247,7 +245,7 @@ impl Registry {
             upload::check_kept(&source.name, state.names.get(&source.name), is_stored)?;
         }
         let named = state.names.entry(source.name.clone());
-        let named = named.or_insert_with(|| ServedName::begun(is_stored));
+        let named = named.or_insert_with(|| ServedName::loading(is_stored));
         match named.activity.candidate_from(&source.at) {
             Some(Ok(())) => named.activity.join_candidate(adding, reply),
             Some(Err(at)) => {
@@ -258,24 +256,24 @@ impl Registry {
             }
             None => {
                 state.loads += 1;
-                // Requests that come before its first version is there wait for it, and are of it
-                // already.
+                // Requests that arrive before the first version is loaded wait for it, so its
+                // settings already apply to them.
                 if !named.record.has_versions() {
                     named.record.set(adding.settings.clone());
                 }
                 named
                     .activity
                     .begin_candidate(state.loads, &source.at, adding, reply);
-                self.0.order(Job::candidate(state.loads, source));
+                self.0.submit(Job::candidate(state.loads, source));
             }
         }
         Ok(Waiting(outcome))
     }
 
-    /// Puts an adapter that is in memory under its name.
+    /// Makes an adapter that is in memory available under its name.
     ///
     /// # Errors
-    /// If the name cannot be served or is taken.
+    /// If the name cannot be served or is in use.
     pub fn insert(&self, entry: Entry) -> Result<(), AdapterError> {
         name::check(&self.0.base, &entry.name)?;
         let mut state = self.0.lock();
@@ -298,8 +296,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The adapter that a request for `name` gets. One that is not in memory is loaded. The base is
-    /// none.
+    /// Looks up the adapter for a request. An adapter that is not in memory is loaded. The base's
+    /// name is unknown here.
     pub fn get(&self, name: &str) -> Lookup {
         let mut state = self.0.lock();
         let State { names, memory, .. } = &mut *state;
@@ -314,7 +312,7 @@ impl Registry {
             return Lookup::Unavailable(error);
         }
         if state.waiting >= self.0.options.max_waiting {
-            state.forget_gone();
+            state.forget_closed();
         }
         let State {
             names,
@@ -322,7 +320,7 @@ impl Registry {
             loads,
             ..
         } = &mut *state;
-        // Again, for all names were just looked through.
+        // Borrowed again, because `forget_closed` needed all names.
         let Some(named) = names.get_mut(name) else {
             return Lookup::Unknown;
         };
@@ -331,60 +329,59 @@ impl Registry {
         }
         let (reply, outcome) = oneshot::channel();
         if let Some(version) = named.wait(reply, loads) {
-            self.0.order(Job::active(*loads, name, version));
+            self.0.submit(Job::active(*loads, name, version));
         }
         *waiting += 1;
         Lookup::Loading(Waiting(outcome))
     }
 
-    /// Whether there is such a name.
+    /// Whether the name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.0.lock().names.contains_key(name)
     }
 
-    /// What [`Registry::set_limits`] set, or the usual ones.
+    /// The limits set by [`Registry::set_limits`], or the default ones.
     pub fn limits(&self, name: &str) -> AdapterLimits {
         let state = self.0.lock();
         let named = state.names.get(name);
         named.map_or_else(Default::default, |named| named.record.limits())
     }
 
-    /// What [`Registry::set_defaults`] set.
+    /// The defaults set by [`Registry::set_defaults`].
     pub fn defaults(&self, name: &str) -> Option<Arc<Map<String, Value>>> {
         self.0.lock().names.get(name)?.record.defaults.clone()
     }
 
-    /// What adapters and keys and values take from together, if they do.
+    /// The memory budget that adapters share with the KV cache, if there is one.
     pub fn budget(&self) -> Option<&MemoryBudget> {
         Some(&*self.0.options.budget).filter(|budget| budget.total() < usize::MAX)
     }
 
-    /// How many adapters were dropped from memory for room, for others or for sequences, since the
-    /// start.
+    /// Evictions since the start of the server, for other adapters or for the KV cache.
     pub fn evictions(&self) -> u64 {
         self.0.lock().memory.evictions()
     }
 
-    /// Memory that adapters take and may take, in bytes.
+    /// Memory of adapters and its limit, in bytes.
     pub fn memory(&self) -> (usize, usize) {
         (self.0.lock().memory.bytes(), self.0.most())
     }
 }
 
 impl Inner {
-    /// A panic elsewhere leaves the state whole: nothing panics between two changes that belong
-    /// together.
+    /// A poisoned lock is taken over: nothing panics between changes that belong together, so the
+    /// state is consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells who watches.
+    /// Signals a possible change of a phase.
     fn changed(&self) {
         self.changed.send_replace(());
     }
 
-    /// Has a job done. Its threads live as long as the registry.
-    fn order(&self, job: Job) {
+    /// Sends a job to its threads, which run as long as the registry exists.
+    fn submit(&self, job: Job) {
         self.changed();
         let _ = match job.is_to_be_fetched() {
             true => self.fetches.send(job).is_ok(),
@@ -392,7 +389,7 @@ impl Inner {
         };
     }
 
-    /// What all adapters may take.
+    /// Limit of all adapters' memory, in bytes.
     fn most(&self) -> usize {
         let budget = self.options.budget.most_for_adapters();
         self.options.memory.min(budget)
@@ -402,7 +399,7 @@ impl Inner {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a name is stored, if it is.
+    /// The storage of a name, if the name is stored.
     fn storage_of(&self, name: &str) -> Result<Option<&Storage>, ChangeError> {
         match self.lock().names.get(name) {
             Some(named) => Ok(self.storage.as_ref().filter(|_| named.record.stored)),
@@ -412,9 +409,9 @@ impl Inner {
 }
 
 impl State {
-    /// Lets go of adapters that no name stands for: whoever uses them still holds them.
+    /// Removes adapters that no name stands for. Their users still hold them.
     #[must_use]
-    fn drop_unnamed(&mut self) -> Dropped {
+    fn remove_unnamed(&mut self) -> Dropped {
         let named: HashSet<AdapterHash> = self
             .names
             .values()
@@ -423,16 +420,16 @@ impl State {
         self.memory.retain(|hash| named.contains(hash))
     }
 
-    /// Forgets requests that wait no more.
-    fn forget_gone(&mut self) {
+    /// Forgets requests that have stopped waiting.
+    fn forget_closed(&mut self) {
         let mut gone: usize = self
             .names
             .values_mut()
-            .map(|named| named.activity.forget_gone())
+            .map(|named| named.activity.forget_closed())
             .sum();
         for waiting in self.merging.values_mut() {
             let before = waiting.len();
-            // One of them stays, for as long as there are some, the merge is under way.
+            // One reply stays, because a merge is in progress as long as there are replies.
             let mut first = true;
             waiting.retain(|(_, reply)| std::mem::take(&mut first) || !reply.is_closed());
             gone += before - waiting.len();
@@ -440,7 +437,7 @@ impl State {
         self.waiting -= gone;
     }
 
-    /// Hashes that must stay in memory.
+    /// Hashes of pinned adapters.
     fn pinned(&self) -> Vec<AdapterHash> {
         let pinned = self.names.values().filter(|named| named.record.pinned);
         pinned.filter_map(|named| named.record.active_hash()).collect()

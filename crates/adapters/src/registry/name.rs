@@ -8,10 +8,10 @@ use crate::source::Source;
 
 /// The longest name, in bytes.
 const LIMIT: usize = 128;
-/// Names that mean the base, whatever it is called: TGI's clients call every base so.
+/// Names that always mean the base, because TGI's clients use them for every base.
 const RESERVED: [&str; 1] = ["tgi"];
 
-/// Whether `name` can be an adapter's beside a base called `base`.
+/// Checks that `name` can be an adapter's name beside a base called `base`.
 pub(super) fn check(base: &str, name: &str) -> Result<(), AdapterError> {
     let bad = |reason| {
         Err(AdapterError::BadName {
@@ -40,7 +40,7 @@ pub(super) fn check(base: &str, name: &str) -> Result<(), AdapterError> {
     Ok(())
 }
 
-/// Whether nothing has the name yet.
+/// Checks that the name is not in use.
 pub(super) fn check_free(names: &IndexMap<String, ServedName>, source: &Source) -> Result<(), AdapterError> {
     match names.get(&source.name) {
         None => Ok(()),

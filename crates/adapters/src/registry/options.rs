@@ -1,4 +1,4 @@
-//! What a registry is opened with.
+//! Options of a registry.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,40 +14,39 @@ use multigraft_sources::Fetcher;
 use super::catalogue::Catalogue;
 use crate::self_test::SelfTest;
 
-/// How a [`Registry`](super::Registry) treats its adapters.
+/// Options of a [`Registry`](super::Registry).
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
-    /// Memory for adapters, in bytes: those that were not used for longest make room for others.
-    /// One that runs or is pinned never does.
+    /// Memory for adapters, in bytes. The least recently used adapters are evicted. Adapters in use
+    /// and pinned adapters are not.
     pub memory: usize,
-    /// Where keys and values take from too.
+    /// The memory budget that adapters share with the KV cache.
     pub budget: Arc<MemoryBudget>,
-    /// How many loads may be under way at once.
+    /// Number of concurrent loads.
     pub loaders: usize,
-    /// The most requests that wait for adapters to be loaded, all together.
+    /// Limit of requests that wait for loads, over all adapters.
     pub max_waiting: usize,
-    /// How long a load waits for memory that running adapters hold.
+    /// How long a load waits for memory that adapters in use hold.
     pub room_timeout: Duration,
-    /// After a load failed, how long it is before the next is tried; twice as long after every
-    /// further failure.
+    /// Delay after a failed load. It doubles with every further failure.
     pub backoff: Duration,
-    /// At most this long.
+    /// Limit of that delay.
     pub longest_backoff: Duration,
-    /// A folder for what is to survive a restart: what was added, and its files. `None`: nothing
-    /// does.
+    /// The folder that stores added adapters and their files across restarts. `None` stores
+    /// nothing.
     pub data: Option<PathBuf>,
-    /// Where names and versions are kept; `None`: in an SQLite file in `data`. Without `data` it is
-    /// not used.
+    /// Stores names and versions. `None` uses an SQLite file in `data`. Without `data`, nothing is
+    /// stored.
     pub catalogue: Option<Arc<dyn Catalogue>>,
-    /// Whether sequences are being computed, for which loading gives way.
+    /// Whether steps are being computed. Loading is throttled while they are.
     pub is_busy: IsBusy,
-    /// Brings files to this machine.
+    /// Downloads files.
     pub fetcher: Arc<Fetcher>,
-    /// Hears of every load.
+    /// Called after every load.
     pub on_load: OnLoad,
 }
 
-/// Is told of a load: how long it took from its order, and whether it brought an adapter.
+/// Receives the duration of each load, from its order on, and whether it succeeded.
 #[derive(Clone)]
 pub struct OnLoad(Arc<dyn Fn(Duration, bool) + Send + Sync>);
 
@@ -57,13 +56,13 @@ impl OnLoad {
         Self(Arc::new(hear))
     }
 
-    pub(super) fn tell(&self, time: Duration, loaded: bool) {
+    pub(super) fn report(&self, time: Duration, loaded: bool) {
         (self.0)(time, loaded);
     }
 }
 
 impl Default for OnLoad {
-    /// Nobody hears.
+    /// Ignores all loads.
     fn default() -> Self {
         Self::new(|_, _| {})
     }
@@ -75,24 +74,24 @@ impl fmt::Debug for OnLoad {
     }
 }
 
-/// Says whether sequences are being computed.
+/// Tells whether steps are being computed.
 #[derive(Clone)]
 pub struct IsBusy(Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl IsBusy {
-    /// What `is_busy` says.
+    /// Tells what `is_busy` returns.
     pub fn new(is_busy: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(is_busy))
     }
 
-    /// Whether they are, just now.
+    /// Whether steps are being computed now.
     pub fn ask(&self) -> bool {
         (self.0)()
     }
 }
 
 impl Default for IsBusy {
-    /// Never.
+    /// Never busy.
     fn default() -> Self {
         Self::new(|| false)
     }
@@ -123,27 +122,27 @@ impl Default for RegistryOptions {
     }
 }
 
-/// Says what an adapter takes in memory.
+/// Computes an adapter's size in memory, in bytes.
 pub type Size = Box<dyn Fn(&AdapterWeights) -> usize + Send + Sync>;
 
-/// Makes an adapter ready, and pauses as the throttle says.
+/// Makes an adapter ready, with pauses by the throttle.
 pub type Pack = Box<dyn Fn(&AdapterWeights, &Throttle) -> Result<ReadyAdapter, ModelError> + Send + Sync>;
 
 /// How adapters are made ready for a base.
 pub struct Packer {
-    /// What adapters are checked against.
+    /// The base that adapters are checked against.
     pub shape: BaseShape,
-    /// What one takes in memory once it is packed, in bytes.
+    /// The size of an adapter that is ready, in bytes.
     pub size: Size,
-    /// Makes one ready.
+    /// Makes an adapter ready.
     pub pack: Pack,
-    /// Tests what each does, if it is to be tested.
+    /// Tests every adapter, if set.
     pub self_test: Option<SelfTest>,
 }
 
 impl Packer {
-    /// For adapters of `base`, which are kept as `dtype`. `shape` is the base's, under the name by
-    /// which adapters call it.
+    /// For adapters of `base`, kept as `dtype`. `shape` is the base's shape, with the name that
+    /// adapters use for the base.
     pub fn new(base: Arc<dyn Base>, shape: BaseShape, dtype: AdapterDtype) -> Self {
         let of = Arc::clone(&base);
         let size = Box::new(move |weights: &AdapterWeights| of.ready_bytes(weights, dtype));

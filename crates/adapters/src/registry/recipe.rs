@@ -1,4 +1,4 @@
-//! What a merged adapter is made of.
+//! The parts and the method of a merge.
 
 use multigraft_model::AdapterHash;
 use multigraft_peft::MergeMethod;
@@ -6,7 +6,7 @@ use multigraft_peft::MergeMethod;
 use super::entry::Entry;
 use super::state::Version;
 
-/// What a merged adapter is made of.
+/// A merged adapter to be made.
 #[derive(Debug)]
 pub(super) struct Recipe {
     pub(super) hash: AdapterHash,
@@ -29,13 +29,12 @@ impl Recipe {
     }
 }
 
-/// An adapter that is to be merged with others. It need not stay in memory for that: its files are
-/// read again.
+/// A part of a merge. It need not stay in memory, because its files are read again.
 #[derive(Clone, Debug)]
 pub struct MergePart {
     pub(super) name: String,
     pub(super) hash: AdapterHash,
-    /// What it is beside updates, which cannot be merged.
+    /// A change that cannot be merged, if the adapter has one.
     pub(super) beside: Option<&'static str>,
 }
 

@@ -1,4 +1,5 @@
-//! Room for adapters in memory, and for keys and values where both have one budget.
+//! Reserves memory for adapters, and frees adapters' memory for the KV cache if both share a
+//! budget.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -9,10 +10,11 @@ use multigraft_model::{MemoryBudget, Want};
 use super::memory::{Dropping, Full};
 use super::{Inner, LoadError};
 
-/// How often a load that waits for memory looks whether there is some.
+/// Polling interval of a load that waits for memory.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Starts the thread that drops idle adapters when sequences lack memory. It ends with the budget.
+/// Starts the thread that evicts idle adapters when sequences need memory. The thread ends with the
+/// budget.
 pub(super) fn start(registry: &Arc<Inner>) -> std::io::Result<()> {
     let (wanted, inbox) = mpsc::channel();
     let budget = &registry.options.budget;
@@ -24,7 +26,7 @@ pub(super) fn start(registry: &Arc<Inner>) -> std::io::Result<()> {
     let builder = thread::Builder::new().name("room".to_owned());
     builder.spawn(move || {
         while inbox.recv().is_ok() {
-            // Sequences ask in every step until they have what they lack.
+            // Sequences ask again in every step until they have the memory.
             while inbox.try_recv().is_ok() {}
             let Some(registry) = registry.upgrade() else {
                 return;
@@ -43,13 +45,13 @@ pub(super) fn start(registry: &Arc<Inner>) -> std::io::Result<()> {
 }
 
 impl Inner {
-    /// Waits until there is memory, and has whoever was idle for longest make room: adapters, or
-    /// what keys and values are kept for requests that may begin alike.
+    /// Reserves memory. Waits until enough is free, and evicts what has been idle for longest:
+    /// adapters, or blocks of the prefix cache.
     pub(super) fn make_room(&self, needed: usize) -> Result<Room<'_>, LoadError> {
         let deadline = Instant::now() + self.options.room_timeout;
         let most = self.most();
         let mut dropping = Dropping::Nothing;
-        // Sequences take nothing of the budget while something is wanted of it.
+        // While a request for memory is open, sequences take nothing from the budget.
         let _wanted = Wanted(&self.options.budget);
         loop {
             let mut dropped = Vec::new();
@@ -85,8 +87,9 @@ impl Inner {
             match full {
                 Full::Adapters { .. } => thread::sleep(LOOK),
                 Full::KeysAndValues { lacking, idle_since } => {
-                    // Those that are older than the adapter that would go; if none would, or they
-                    // were asked already, any.
+                    // First the blocks that have been idle for longer than the next adapter to
+                    // evict; if there is no such adapter, or this was tried before, any idle
+                    // blocks.
                     let unused_since = idle_since.filter(|_| dropping == Dropping::Nothing);
                     let want = Want {
                         bytes: lacking,
@@ -103,7 +106,7 @@ impl Inner {
     }
 }
 
-/// Ends what is wanted of the budget.
+/// Closes a request for memory when dropped.
 struct Wanted<'a>(&'a MemoryBudget);
 
 impl Drop for Wanted<'_> {
@@ -112,14 +115,14 @@ impl Drop for Wanted<'_> {
     }
 }
 
-/// Memory that a load was promised, given back if the load fails.
+/// Memory reserved for a load. Released when dropped.
 pub(super) struct Room<'a> {
     registry: &'a Inner,
     promised: usize,
 }
 
 impl Room<'_> {
-    /// Leaves it to the caller to give it back.
+    /// Passes the reservation on to the caller, who must release it.
     pub(super) fn keep(mut self) -> usize {
         std::mem::take(&mut self.promised)
     }

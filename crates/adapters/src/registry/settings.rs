@@ -1,14 +1,14 @@
-//! What holds for a name beside its versions.
+//! Settings of a name.
 
 use serde_json::{Map, Value};
 
 use super::limits::AdapterLimits;
 
-/// What holds for a name beside its versions; `None` leaves it as it was.
+/// Settings of a name. `None` keeps the current value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
-    /// What its requests get where they say nothing; empty ones are none.
+    /// Default values of request fields. An empty map removes them.
     pub defaults: Option<Map<String, Value>>,
-    /// What its requests may take.
+    /// Limits of the name's requests.
     pub limits: Option<AdapterLimits>,
 }

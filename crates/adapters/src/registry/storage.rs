@@ -1,4 +1,4 @@
-//! What survives a restart: the catalogue, and the files of every version.
+//! What is stored across restarts: the catalogue, and the files of every version.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Opens the data in `folder`, or begins it there. Without a `catalogue`, it is an SQLite file in
-    /// the folder too.
+    /// Opens or creates the data in `folder`. Without a `catalogue`, uses an SQLite file in the
+    /// folder.
     pub(super) fn open(folder: &Path, catalogue: Option<Arc<dyn Catalogue>>) -> Result<Self, StoreError> {
         let files = VersionFiles::open(folder.join("adapters"))?;
         let catalogue = match catalogue {

@@ -1,7 +1,7 @@
 //! The catalogue of a single server, in an SQLite file.
 //!
-//! A change is one transaction, so whenever the process ends, the next one finds the state before
-//! it or after it.
+//! Each change is one transaction, so if the process ends at any time, the next one finds the state
+//! before or after the change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
-/// The tables of version 1, and from each version to the next.
+/// Migrations: the tables of version 1, and the changes to each later version.
 const MIGRATIONS: [&str; 5] = [
     TABLES,
     "-- Which state of the source it is: a commit of the Hub, or what an object store says of it.
@@ -54,14 +54,14 @@ const MIGRATIONS: [&str; 5] = [
      ALTER TABLE version ADD COLUMN added_by TEXT;",
 ];
 
-/// The file, which this process alone uses.
+/// The database, which only this process may have open.
 #[derive(Debug)]
 pub(super) struct SqliteCatalogue {
     database: Database,
 }
 
-/// Sets what holds for a name, as JSON; what is empty or usual is nothing.
-fn set(transaction: &Transaction<'_>, name: &str, settings: &Settings) -> rusqlite::Result<()> {
+/// Stores the settings of a name as JSON. Empty and default values are stored as NULL.
+fn store_settings(transaction: &Transaction<'_>, name: &str, settings: &Settings) -> rusqlite::Result<()> {
     if let Some(defaults) = &settings.defaults {
         let text = Some(defaults).filter(|defaults| !defaults.is_empty());
         let text = text.map(|defaults| Value::Object(defaults.clone()).to_string());
@@ -81,23 +81,23 @@ fn set(transaction: &Transaction<'_>, name: &str, settings: &Settings) -> rusqli
     Ok(())
 }
 
-/// What a column of a name holds. What cannot be read is left out, and said: it was not written by
-/// this program.
+/// Parses a JSON column of a name. A value that cannot be parsed was not written by this program;
+/// it is ignored with a log message.
 fn stored_json<T: DeserializeOwned>(row: &Row<'_>, column: usize, what: &str) -> rusqlite::Result<Option<T>> {
     let Some(text) = row.get::<_, Option<String>>(column)? else {
         return Ok(None);
     };
     let read = serde_json::from_str(&text).inspect_err(|error| {
         let name: String = row.get(0).unwrap_or_default();
-        tracing::error!("the stored {what} of adapter `{name}` cannot be read and do not hold: {error}");
+        tracing::error!("the stored {what} of adapter `{name}` cannot be parsed and are ignored: {error}");
     });
     Ok(read.ok())
 }
 
-/// A source as it was stored. Folders are stored with their whole path.
-fn written(text: String) -> Reference {
+/// Parses a stored source. Folders are stored with their absolute path.
+fn parse_source(text: String) -> Reference {
     if text == UPLOAD {
-        // Its files are the store's since.
+        // The files of an upload are in the store.
         return Reference::Upload {
             folder: PathBuf::new(),
         };
@@ -110,7 +110,7 @@ fn json(info: &AdapterInfo) -> Option<String> {
 }
 
 impl SqliteCatalogue {
-    /// Opens the file at `path`, which is made if there is none.
+    /// Opens or creates the file at `path`.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let options = Options {
             sharing: Sharing::Exclusive,
@@ -164,10 +164,10 @@ impl Catalogue for SqliteCatalogue {
                     Ok(CataloguedVersion {
                         number: row.get(0)?,
                         hash: AdapterHash(row.get(1)?),
-                        source: written(row.get(2)?),
+                        source: parse_source(row.get(2)?),
                         added: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(3)?.unsigned_abs()),
                         revision: row.get(4)?,
-                        // What cannot be read is found out again when the adapter is loaded.
+                        // Facts that cannot be parsed are found again by the next load.
                         info: row
                             .get::<_, Option<String>>(5)?
                             .and_then(|text| serde_json::from_str(&text).ok())
@@ -216,7 +216,7 @@ impl Catalogue for SqliteCatalogue {
                 "DELETE FROM version WHERE name = ?1 AND number < ?2",
                 params![name, oldest],
             )?;
-            set(transaction, name, settings)
+            store_settings(transaction, name, settings)
         })
     }
 
@@ -251,7 +251,7 @@ impl Catalogue for SqliteCatalogue {
     }
 
     fn set(&self, name: &str, settings: &Settings) -> Result<(), StoreError> {
-        self.change(|transaction| set(transaction, name, settings))
+        self.change(|transaction| store_settings(transaction, name, settings))
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {

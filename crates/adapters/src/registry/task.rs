@@ -1,4 +1,4 @@
-//! What the loaders have to do, and what comes of it.
+//! The loaders' tasks and results.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use super::state::Version;
 use crate::error::AdapterError;
 use crate::source::Source;
 
-/// Something for a loader to do.
+/// A task for a loader.
 #[derive(Debug)]
 pub(super) enum Task {
     Load(Job),
     Merge(Recipe),
 }
 
-/// Something to load.
+/// An adapter to load.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) name: String,
-    /// Where the files come from.
+    /// Its source.
     pub(super) at: Reference,
-    /// Where they are here, and in which state.
+    /// The folder of its files, if they are on this machine.
     pub(super) folder: Option<PathBuf>,
     pub(super) revision: Option<String>,
     pub(super) kind: Kind,
@@ -38,7 +38,7 @@ pub(super) struct Job {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The version that requests wait for; its hash, if it is known.
+    /// The active version, which requests wait for, with its hash if known.
     Active(Option<AdapterHash>),
     /// A new version.
     Candidate,
@@ -72,7 +72,7 @@ impl Job {
         }
     }
 
-    /// Whether its files are elsewhere. What was brought here may have been deleted since.
+    /// Whether its files must be downloaded. Downloaded files may have been deleted since.
     pub(super) fn is_to_be_fetched(&self) -> bool {
         let is_here = |folder: &PathBuf| folder.is_dir();
         self.at.is_remote() && !self.folder.as_ref().is_some_and(is_here)
@@ -86,13 +86,13 @@ impl Job {
     }
 }
 
-/// An adapter that was loaded, not yet in the registry's memory.
+/// A loaded adapter that is not in the registry's memory yet.
 pub(super) struct Loaded {
     pub(super) hash: AdapterHash,
-    /// Where its files stay.
+    /// The folder where its files stay, and their revision.
     pub(super) files: Fetched,
     pub(super) held: Held,
-    /// Memory that was promised for it.
+    /// Bytes that are reserved for it.
     pub(super) promised: usize,
 }
 
@@ -100,5 +100,5 @@ pub(super) fn failed(error: AdapterError) -> LoadError {
     LoadError::Failed(Arc::new(error))
 }
 
-/// Where tasks are sent.
+/// Sends tasks to the loaders.
 pub(super) type Tasks = Sender<Task>;

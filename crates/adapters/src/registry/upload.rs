@@ -1,4 +1,4 @@
-//! Adapters whose files clients send: a place for them until the store has them.
+//! Folders for the files of uploads, until they are stored.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use super::{LoadError, Registry, name};
 use crate::error::AdapterError;
 use crate::source::Source;
 
-/// A folder for an adapter's files that arrive. It goes with this, so this must live until the
-/// adapter is loaded; what a crash leaves goes at the next start.
+/// A folder for the files of an upload. The folder is deleted when this is dropped, so it must be
+/// kept until the adapter is loaded. After a crash, the next start deletes the folder.
 #[derive(Debug)]
 pub struct Upload {
     name: String,
     folder: TempDir,
-    /// Counts it.
-    _place: Arc<()>,
+    /// Counts the upload.
+    _permit: Arc<()>,
 }
 
-/// Adapters that arrive at once: each may take the disk space of the largest upload, and all of the
-/// network.
+/// Limit of concurrent uploads: each may take the disk space of the largest upload and the whole
+/// network bandwidth.
 const UPLOADS: usize = 8;
 
 impl Upload {
-    /// Where the files belong.
+    /// The folder for the files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What [`Registry::add`] takes.
+    /// The source for [`Registry::add`].
     pub fn source(&self) -> Source {
         Source {
             name: self.name.clone(),
@@ -45,12 +45,12 @@ impl Upload {
 }
 
 impl Registry {
-    /// A place for the files of an adapter that is to be called `name`. What `add` would say of the
-    /// name is said here, before anything is sent.
+    /// Creates a folder for the files of an adapter that will be called `name`. Checks the name as
+    /// `add` does, before anything is sent.
     ///
     /// # Errors
-    /// If the name cannot be served, is taken and may not be replaced, nothing of it would be
-    /// stored, eight others are arriving, or the disk refuses a folder.
+    /// If the name cannot be served, is in use and may not be replaced, or would not be stored, if
+    /// the limit of concurrent uploads is reached, or if the folder cannot be created.
     pub fn upload(&self, name: &str, replace: bool) -> Result<Upload, LoadError> {
         name::check(&self.0.base, name).map_err(failed)?;
         let source = Source {
@@ -59,13 +59,13 @@ impl Registry {
                 folder: Path::new("").to_owned(),
             },
         };
-        let (storage, place) = {
+        let (storage, permit) = {
             let state = self.0.lock();
             check_kept(name, state.names.get(name), self.0.storage.is_some()).map_err(failed)?;
             if !replace {
                 name::check_free(&state.names, &source).map_err(failed)?;
             }
-            // One is the state's own, and all others are made under its lock.
+            // The state holds one reference, and all others are created under its lock.
             if Arc::strong_count(&state.uploads) > UPLOADS {
                 return Err(failed(AdapterError::TooManyUploads { most: UPLOADS }));
             }
@@ -79,15 +79,15 @@ impl Registry {
         Ok(Upload {
             name: source.name,
             folder,
-            _place: place,
+            _permit: permit,
         })
     }
 }
 
 const NO_DATA: &str = "this server keeps nothing; start it with a data folder (--data)";
 
-/// Whether the store would keep the files: nothing else does. `stores` says whether it would for a
-/// new name.
+/// Checks that the files would be stored, because an upload's files exist nowhere else. `stores`
+/// says whether a new name would be stored.
 pub(super) fn check_kept(name: &str, named: Option<&ServedName>, stores: bool) -> Result<(), AdapterError> {
     match named {
         _ if !stores => Err(refused(name, NO_DATA)),

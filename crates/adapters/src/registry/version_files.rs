@@ -1,7 +1,7 @@
-//! The files of all versions that survive a restart, by their hash.
+//! The files of all stored versions, in folders named after their hash.
 //!
-//! Files are written under another name, brought to disk and then renamed, before the catalogue
-//! names them; those that no version has are swept away at the start.
+//! Files are written to a temporary folder, synced to disk and renamed before the catalogue refers
+//! to them. Folders that no version refers to are deleted at the start.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 use super::catalogue::StoreError;
 use crate::parts::{REFERENCE_FILE, REFERENCE_LIMIT};
 
-/// A folder that holds a folder of files for each hash.
+/// The folder that holds the versions' folders.
 #[derive(Debug)]
 pub(super) struct VersionFiles {
     root: PathBuf,
 }
 
 impl VersionFiles {
-    /// Those below `root`, which is made if there is none.
+    /// Opens or creates the folder `root`.
     pub(super) fn open(root: PathBuf) -> Result<Self, StoreError> {
         match fs::create_dir_all(&root) {
             Ok(()) => Ok(Self { root }),
@@ -30,12 +30,12 @@ impl VersionFiles {
         }
     }
 
-    /// Where the files of a version are.
+    /// The folder of a version's files.
     pub(super) fn folder(&self, hash: AdapterHash) -> PathBuf {
         self.root.join(hash.to_string())
     }
 
-    /// Keeps an adapter's files; returns whether they were not kept before.
+    /// Stores an adapter's files. Returns whether they are new.
     pub(super) fn keep(&self, adapter: &AdapterFiles) -> Result<bool, StoreError> {
         let folder = self.folder(adapter.hash);
         let is_whole =
@@ -62,7 +62,7 @@ impl VersionFiles {
             keep_reference(adapter, &unfinished)?;
             File::open(&unfinished)?.sync_all()?;
             if folder.exists() {
-                // Damaged, or it would have been found whole.
+                // The files are damaged: complete ones were found above.
                 fs::remove_dir_all(&folder)?;
             }
             fs::rename(&unfinished, &folder)?;
@@ -77,7 +77,7 @@ impl VersionFiles {
         }
     }
 
-    /// A folder for files that arrive, which goes when it is dropped; after a crash, at the next
+    /// Creates a folder for an upload. It is deleted when dropped or, after a crash, at the next
     /// start.
     pub(super) fn arriving(&self) -> Result<TempDir, StoreError> {
         let folder = tempfile::Builder::new().prefix("upload-").tempdir_in(&self.root);
@@ -87,13 +87,13 @@ impl VersionFiles {
         })
     }
 
-    /// Deletes files that turned out to be of no use.
+    /// Deletes the files of a version that failed to load.
     pub(super) fn discard(&self, hash: AdapterHash) {
-        // What is left of them goes at the next start.
+        // If this fails, the next start deletes them.
         let _ = fs::remove_dir_all(self.folder(hash));
     }
 
-    /// Deletes all files but those of `hashes`.
+    /// Deletes all folders except those of `hashes`.
     pub(super) fn sweep(&self, hashes: impl Iterator<Item = AdapterHash>) -> Result<(), StoreError> {
         let kept: HashSet<PathBuf> = hashes.map(|hash| self.folder(hash)).collect();
         let sweep = || -> io::Result<()> {
@@ -115,8 +115,8 @@ impl VersionFiles {
     }
 }
 
-/// Keeps what an adapter says that it should answer, for later loads: it is no part of the hash, so
-/// it may be another by now.
+/// Stores the adapter's expected answers for later loads. They are not part of the hash, so they
+/// may have changed.
 fn keep_reference(adapter: &AdapterFiles, folder: &Path) -> io::Result<()> {
     let from = adapter.folder.join(REFERENCE_FILE);
     let is_small = from

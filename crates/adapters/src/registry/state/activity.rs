@@ -1,6 +1,5 @@
-//! What this process does with a name: which of its versions are being loaded, what failed, and how
-//! often requests used it. Nothing of it outlives the process, and servers that share a catalogue
-//! each have their own.
+//! What this process does with a name: loads in progress, failures, and use by requests. This state
+//! ends with the process, and each server that shares a catalogue has its own.
 
 use std::time::{Instant, SystemTime};
 
@@ -14,58 +13,58 @@ use crate::registry::listed::Progress;
 use crate::registry::options::RegistryOptions;
 use crate::registry::settings::Settings;
 
-/// Where a load's outcome is sent to.
+/// Receives the result of a load.
 pub(in crate::registry) type Reply = oneshot::Sender<Outcome>;
 
 /// Loads, failures and use of a name.
 #[derive(Debug, Default)]
 pub(in crate::registry) struct Activity {
-    /// Versions that are being loaded: the active one, or some that were.
+    /// Loads of known versions: the active one, or versions that were active.
     pub(super) loads: Vec<Load>,
-    /// Why the active version could not be loaded last time.
+    /// Why the last load of the active version failed.
     pub(super) failure: Option<Failure>,
-    /// A new version that is being loaded.
+    /// The load of a new version.
     pub(super) candidate: Option<Candidate>,
     /// Requests since the start of the process.
     pub(super) requests: u64,
     pub(super) last_used: Option<SystemTime>,
 }
 
-/// Loading a version that is known.
+/// The load of a known version.
 #[derive(Debug)]
 pub(super) struct Load {
     pub(super) id: u64,
-    /// Of the version.
+    /// The version's number.
     pub(super) number: u32,
-    /// How far its files have come, while they are brought here.
+    /// Progress of the download, if there is one.
     pub(super) fetching: Option<Progress>,
     pub(super) waiting: Vec<Reply>,
 }
 
-/// Loads of the active version that failed, one after the other.
+/// Consecutive failed loads of the active version.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: LoadError,
     pub(super) attempts: u32,
-    /// When the next may be tried.
+    /// Time from which the next attempt is allowed.
     pub(super) next: Instant,
 }
 
-/// Loading a new version.
+/// The load of a new version.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) id: u64,
     pub(super) at: Reference,
     /// Whether its files may have been read.
     pub(super) begun: bool,
-    /// How far they have come, while they are brought here.
+    /// Progress of the download, if there is one.
     pub(super) fetching: Option<Progress>,
     pub(super) pinned: Option<bool>,
     pub(super) by: AddedBy,
     pub(super) settings: Settings,
-    /// Who waits for it to be added.
+    /// Those who added it.
     pub(super) replies: Vec<Reply>,
-    /// Requests that have no version to go on with.
+    /// Requests that wait because the name has no version yet.
     pub(super) waiting: Vec<Reply>,
 }
 
@@ -76,7 +75,7 @@ impl Activity {
         self.last_used = Some(SystemTime::now());
     }
 
-    /// Why the active version is not tried now.
+    /// The error while the next load of the active version is delayed.
     pub(in crate::registry) fn backed_off(&self, now: Instant) -> Option<LoadError> {
         let failure = self.failure.as_ref().filter(|failure| failure.next > now)?;
         Some(LoadError::BackedOff {
@@ -86,13 +85,13 @@ impl Activity {
         })
     }
 
-    /// The load of version `number`, if it is being loaded.
+    /// The load of version `number`, if there is one.
     pub(super) fn load_of(&self, number: u32) -> Option<&Load> {
         self.loads.iter().find(|load| load.number == number)
     }
 
-    /// Whether there is a candidate: one from `at` whose files are yet to be read; otherwise where
-    /// it is from.
+    /// Whether a load from `at` can be joined: `Ok` if its files have not been read yet, otherwise
+    /// the source of the candidate. `None` if there is no candidate.
     pub(in crate::registry) fn candidate_from(&self, at: &Reference) -> Option<Result<(), Reference>> {
         let candidate = self.candidate.as_ref()?;
         Some(match candidate.at == *at && !candidate.begun {
@@ -101,14 +100,14 @@ impl Activity {
         })
     }
 
-    /// Load number `id` begins to read files.
+    /// Records that load `id` is about to read its files.
     pub(in crate::registry) fn begins(&mut self, id: u64) {
         if let Some(candidate) = self.candidate.as_mut().filter(|candidate| candidate.id == id) {
             candidate.begun = true;
         }
     }
 
-    /// The files of load number `id` are being brought here, or are here.
+    /// Records the download progress of load `id`; `None` means that it is complete.
     pub(in crate::registry) fn fetches(&mut self, id: u64, progress: Option<Progress>) {
         if let Some(candidate) = self.candidate.as_mut().filter(|candidate| candidate.id == id) {
             candidate.fetching = progress;
@@ -118,8 +117,8 @@ impl Activity {
         }
     }
 
-    /// Forgets requests that wait no more; returns how many.
-    pub(in crate::registry) fn forget_gone(&mut self) -> usize {
+    /// Forgets requests that have stopped waiting and returns their number.
+    pub(in crate::registry) fn forget_closed(&mut self) -> usize {
         let candidate = self.candidate.as_mut().map(|candidate| &mut candidate.waiting);
         let queues = self
             .loads
@@ -135,7 +134,7 @@ impl Activity {
             .sum()
     }
 
-    /// Begins to load a new version, as load number `id`.
+    /// Starts the load `id` of a new version.
     pub(in crate::registry) fn begin_candidate(
         &mut self,
         id: u64,
@@ -156,7 +155,7 @@ impl Activity {
         });
     }
 
-    /// Somebody else adds the same, while it is being loaded.
+    /// Joins the load of the new version, which someone else adds too.
     pub(in crate::registry) fn join_candidate(&mut self, adding: Adding, reply: Reply) {
         if let Some(candidate) = &mut self.candidate {
             candidate.replies.push(reply);
@@ -169,7 +168,7 @@ impl Activity {
     }
 
     pub(super) fn fail(&mut self, error: &LoadError, options: &RegistryOptions) {
-        // That there is no room says nothing of the adapter.
+        // A lack of memory does not count as the adapter's failure.
         let attempts = match error {
             LoadError::NoRoom { .. } | LoadError::NoBudget { .. } => 1,
             _ => 1 + self.failure.as_ref().map_or(0, |failure| failure.attempts),
@@ -182,7 +181,7 @@ impl Activity {
         });
     }
 
-    /// Ends everything under way. Returns how many requests waited.
+    /// Ends all loads with `error`. Returns the number of requests that were waiting.
     pub(in crate::registry) fn end_all(self, error: &LoadError) -> usize {
         let mut waiting: Vec<Reply> = self.loads.into_iter().flat_map(|load| load.waiting).collect();
         let mut replies = Vec::new();
@@ -196,7 +195,7 @@ impl Activity {
     }
 }
 
-/// Sends an outcome to all who wait for it. Those who went away do not matter.
+/// Sends a result to all receivers. Receivers that no longer exist are ignored.
 pub(super) fn send(replies: impl IntoIterator<Item = Reply>, outcome: &Outcome) {
     for reply in replies {
         let _ = reply.send(outcome.clone());

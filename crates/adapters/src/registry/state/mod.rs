@@ -1,4 +1,4 @@
-//! What a name stands for, and what this process does with it.
+//! The state of a name: what servers with the same catalogue agree on, and what this process does.
 
 mod activity;
 mod record;
@@ -32,7 +32,7 @@ pub(super) struct ServedName {
 }
 
 impl ServedName {
-    /// A name with one version, which is not in the catalogue.
+    /// A name with one version that is not stored.
     pub(super) fn of(version: Version) -> Self {
         Self {
             record: Record::of(version),
@@ -41,7 +41,7 @@ impl ServedName {
     }
 
     /// A name whose first version is about to be loaded.
-    pub(super) fn begun(stored: bool) -> Self {
+    pub(super) fn loading(stored: bool) -> Self {
         let record = Record {
             stored,
             ..Record::default()
@@ -52,8 +52,8 @@ impl ServedName {
         }
     }
 
-    /// A name of the catalogue; `folder` says where the files of a hash are. `None` if its active
-    /// version is not among its versions.
+    /// A name from the catalogue. `folder` returns the folder of a hash. `None` if the active
+    /// version is missing.
     pub(super) fn restored(stored: CataloguedName, folder: impl Fn(AdapterHash) -> PathBuf) -> Option<Self> {
         Some(Self {
             record: Record::restored(stored, folder)?,
@@ -61,7 +61,7 @@ impl ServedName {
         })
     }
 
-    /// Where its files come from. A name without versions has a candidate.
+    /// The source of the active version, or of the candidate if there is no version.
     pub(super) fn at(&self) -> Option<&Reference> {
         let candidate = self.activity.candidate.as_ref().map(|candidate| &candidate.at);
         self.record.active().map(|version| &version.source).or(candidate)
@@ -71,12 +71,12 @@ impl ServedName {
     pub(super) fn entry(&self, name: &str, memory: &mut Memory) -> Option<Entry> {
         let version = self.record.active()?;
         let hash = version.hash?;
-        let resident = memory.using(hash)?;
+        let resident = memory.touch(hash)?;
         let held = resident.held.clone();
         Some(held.entry(name.to_owned(), hash, version.source.clone()))
     }
 
-    /// Whether it has versions, or may have some.
+    /// Whether it has versions or may get one.
     pub(super) fn is_known(&self) -> bool {
         self.record.has_versions() || self.activity.candidate.is_some()
     }
@@ -88,8 +88,8 @@ impl ServedName {
         }
     }
 
-    /// Lets a request wait for what is under way. If nothing is, it returns the version to load;
-    /// that load is then number `loads`, which is counted up.
+    /// Adds a request to the load of the active version. If there is none, counts `loads` up,
+    /// starts the load with that number and returns the version to load.
     pub(super) fn wait(&mut self, request: Reply, loads: &mut u64) -> Option<Version> {
         let Some(version) = self.record.active() else {
             // A name without versions has a candidate.
@@ -112,8 +112,8 @@ impl ServedName {
         Some(version.clone())
     }
 
-    /// Load number `id` of a known version has ended; its files were brought to `files`. Returns
-    /// how many waited for it.
+    /// Ends load `id` of a known version, whose files are in `files`. Returns the number of
+    /// requests that were waiting.
     pub(super) fn end_load(
         &mut self,
         id: u64,
@@ -148,16 +148,15 @@ impl ServedName {
         waited
     }
 
-    /// The version that load number `id` is of, if what was found of it is not known yet.
-    pub(super) fn news(&self, id: u64, info: &AdapterInfo) -> Option<u32> {
+    /// The number of the version that load `id` is of, if `info` differs from the known facts.
+    pub(super) fn changed_info(&self, id: u64, info: &AdapterInfo) -> Option<u32> {
         let load = self.activity.loads.iter().find(|load| load.id == id)?;
         let mut versions = self.record.versions.iter();
         let version = versions.find(|version| version.number == load.number)?;
         (version.info.as_deref() != Some(info)).then_some(load.number)
     }
 
-    /// What becomes of the name when load number `id` has brought a version, unless that was given
-    /// up meanwhile.
+    /// The change that load `id` makes to the name. `None` if the load was given up.
     pub(super) fn next(
         &self,
         id: u64,
@@ -181,8 +180,8 @@ impl ServedName {
         })
     }
 
-    /// Load number `id` of a new version has ended; if it did well, `next` is the active version
-    /// from now on. Returns how many requests waited for it.
+    /// Ends load `id` of a new version. If the load succeeded, `next` becomes the active version.
+    /// Returns the number of requests that were waiting.
     pub(super) fn end_candidate(&mut self, id: u64, next: Option<Next>, outcome: &Outcome) -> usize {
         let candidate = &mut self.activity.candidate;
         let Some(candidate) = candidate.take_if(|candidate| candidate.id == id) else {
@@ -197,7 +196,7 @@ impl ServedName {
         waited
     }
 
-    /// What is under way or, if nothing is, where the active version is.
+    /// The current activity or, if there is none, where the active version is.
     pub(super) fn phase(&self, memory: &Memory) -> Phase {
         let candidate = self.activity.candidate.as_ref();
         let load = self
@@ -219,13 +218,13 @@ impl ServedName {
         }
     }
 
-    /// Whether what requests get is being loaded.
+    /// Whether the active version is being loaded.
     fn is_loading(&self) -> bool {
         let active = self.record.active();
         active.is_none_or(|version| self.activity.load_of(version.number).is_some())
     }
 
-    /// What there is to say of it.
+    /// The state for listings.
     pub(super) fn listed(&self, name: &str, memory: &Memory, now: Instant) -> Listed {
         let Self { record, activity } = self;
         let resident = record.active_hash().and_then(|hash| memory.get(hash));
@@ -270,7 +269,7 @@ impl ServedName {
         }
     }
 
-    /// Ends everything under way. Returns how many requests waited.
+    /// Ends all loads with `error`. Returns the number of requests that were waiting.
     pub(super) fn end_all(self, error: &LoadError) -> usize {
         self.activity.end_all(error)
     }

@@ -1,5 +1,5 @@
 //! What servers that share a catalogue must agree on about a name: its versions, which of them is
-//! active, and what holds for its requests.
+//! active, and its settings.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,41 +16,41 @@ use crate::registry::error::ActivateError;
 use crate::registry::limits::AdapterLimits;
 use crate::registry::settings::Settings;
 
-/// Versions of a name that are remembered.
+/// Number of versions that are kept.
 pub(super) const VERSIONS: usize = 16;
 
-/// A name as the catalogue has it, or would have it.
+/// A name in the form in which the catalogue stores it.
 #[derive(Debug, Default)]
 pub(in crate::registry) struct Record {
-    /// The newest last; none while the first is being loaded.
+    /// The newest last. Empty while the first one is being loaded.
     pub(super) versions: Vec<Version>,
-    /// Index of the one that requests get.
+    /// Index of the active version.
     pub(super) active: usize,
     pub(in crate::registry) pinned: bool,
     /// Whether it is in the catalogue.
     pub(in crate::registry) stored: bool,
     pub(in crate::registry) defaults: Option<Arc<Map<String, Value>>>,
-    /// `None` are the usual ones.
+    /// `None` stands for the default limits.
     pub(super) limits: Option<Box<AdapterLimits>>,
 }
 
-/// What a name stands for, or stood.
+/// A version of a name.
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct Version {
-    /// Where it came from.
+    /// Its source.
     pub(in crate::registry) source: Reference,
-    /// What brings these files from there again.
+    /// What downloads the same files again.
     pub(in crate::registry) revision: Option<String>,
-    /// Where its files are read from, if they were brought here.
+    /// The folder of its files, if they are on this machine.
     pub(in crate::registry) folder: Option<PathBuf>,
-    /// `None` until its files are read for the first time.
+    /// `None` until its files have been read once.
     pub(in crate::registry) hash: Option<AdapterHash>,
-    /// Which of the name's versions it is, counted from the first.
+    /// The version's number, counted from the name's first version, which is 0.
     pub(in crate::registry) number: u32,
     pub(super) added: SystemTime,
-    /// Who added it; `None` if that was not written down.
+    /// Who added it; `None` if it was added before this was stored.
     pub(super) added_by: Option<AddedBy>,
-    /// What was found when it was loaded last.
+    /// The facts found by the last load.
     pub(in crate::registry) info: Option<Arc<AdapterInfo>>,
 }
 
@@ -74,7 +74,7 @@ impl Version {
 }
 
 impl Version {
-    /// For the catalogue.
+    /// The version in the catalogue's form.
     pub(in crate::registry) fn catalogued(&self, hash: AdapterHash) -> CataloguedVersion {
         CataloguedVersion {
             number: self.number,
@@ -88,12 +88,12 @@ impl Version {
     }
 }
 
-/// What becomes of a name when a new version is there.
+/// The change that a new version makes to a name.
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct Next {
     pub(in crate::registry) version: Version,
     pub(in crate::registry) pinned: bool,
-    /// Number of the oldest version that is remembered beside it.
+    /// Number of the oldest version that is kept.
     pub(in crate::registry) oldest: u32,
     pub(in crate::registry) settings: Settings,
 }
@@ -107,8 +107,8 @@ impl Record {
         }
     }
 
-    /// As it was stored; `folder` says where the files of a hash are. `None` if its active version
-    /// is not among them.
+    /// A name from the catalogue. `folder` returns the folder of a hash. `None` if the active
+    /// version is missing.
     pub(super) fn restored(stored: CataloguedName, folder: impl Fn(AdapterHash) -> PathBuf) -> Option<Self> {
         let versions = stored.versions.into_iter().map(|version| Version {
             folder: Some(folder(version.hash)),
@@ -134,7 +134,7 @@ impl Record {
         })
     }
 
-    /// Sets what holds for it.
+    /// Changes the settings.
     pub(in crate::registry) fn set(&mut self, settings: Settings) {
         if let Some(defaults) = settings.defaults {
             self.defaults = Some(defaults)
@@ -148,12 +148,12 @@ impl Record {
         }
     }
 
-    /// What its requests may take.
+    /// The limits of its requests.
     pub(in crate::registry) fn limits(&self) -> AdapterLimits {
         self.limits.as_deref().copied().unwrap_or_default()
     }
 
-    /// The version that requests get.
+    /// The active version.
     pub(super) fn active(&self) -> Option<&Version> {
         self.versions.get(self.active)
     }
@@ -162,18 +162,19 @@ impl Record {
         self.active().and_then(|version| version.hash)
     }
 
-    /// The version with the files of `hash`, if there is one.
+    /// The version with the hash `hash`.
     pub(in crate::registry) fn version_of(&self, hash: AdapterHash) -> Option<&Version> {
         let mut versions = self.versions.iter();
         versions.find(|version| version.hash == Some(hash))
     }
 
-    /// Whether it stands for something, or stood.
+    /// Whether it has versions.
     pub(in crate::registry) fn has_versions(&self) -> bool {
         !self.versions.is_empty()
     }
 
-    /// The version with `hash`, or the one before the active one, and its hash.
+    /// The version with `hash`, or without `hash` the one before the active version. Returns its
+    /// hash too.
     pub(in crate::registry) fn find(
         &self,
         name: &str,
@@ -201,7 +202,7 @@ impl Record {
         Ok((version.clone(), hash))
     }
 
-    /// Makes version `number` the active one; returns whether it was not.
+    /// Makes version `number` the active one. Returns whether it was not before.
     pub(super) fn activate(&mut self, number: u32) -> bool {
         match self.versions.iter().position(|version| version.number == number) {
             Some(index) if index != self.active => {
@@ -212,8 +213,8 @@ impl Record {
         }
     }
 
-    /// Number of a new version with the files of `hash`, and of the oldest version that is
-    /// remembered beside it. The files of the active version are no new version.
+    /// The number for a new version with the hash `hash`, and the number of the oldest version to
+    /// keep. Files that equal those of the active version do not make a new version.
     pub(super) fn numbers_of(&self, hash: AdapterHash) -> (u32, u32) {
         let same = self.active().filter(|active| active.hash == Some(hash));
         let (number, first_kept) = match same {
@@ -227,7 +228,7 @@ impl Record {
         (number, oldest)
     }
 
-    /// Makes a new version the active one.
+    /// Adds a new version and makes it the active one.
     pub(super) fn take(&mut self, next: Next) {
         let Next {
             version,
