@@ -1,5 +1,5 @@
-//! What the engine's own thread takes per generated token: the sampler, text, and bookkeeping; not
-//! the backend, which here copies logits made beforehand.
+//! Time of the engine's thread per generated token: sampler, text and bookkeeping, without the
+//! backend, which copies prepared logits here.
 //!
 //!     cargo bench -p multigraft-engine --bench sampling
 #![expect(clippy::unwrap_used, reason = "a program for whoever works on the engine")]
@@ -14,21 +14,22 @@ use multigraft_engine::{Engine, EngineOptions, Event, Request, Sampling, Sink, S
 use multigraft_model::{Backend, BackendError, Limits, Outputs, ReadyAdapter, Slot, Step};
 use multigraft_text::Tokenizer;
 
-/// Sequences at once.
+/// Number of sequences that run at once.
 const SEQUENCES: usize = 32;
-/// Tokens that each generates.
+/// Number of tokens that each generates.
 const TOKENS: usize = 40;
-/// The best of so many runs counts.
+/// Number of runs, of which the best counts.
 const RUNS: usize = 3;
 
-/// Rows of logits, over and over.
+/// A backend that returns prepared rows of logits in turn.
 struct Canned {
     vocab: usize,
     rows: Vec<Vec<f32>>,
 }
 
 impl Canned {
-    /// Nearly normal logits that spread by `spread`, and twenty that stand out, the first at 12.
+    /// Nearly normal logits with standard deviation `spread`, and twenty that are larger, the first
+    /// 12.
     fn new(vocab: usize, spread: f32) -> Self {
         let mut state = 1_u64;
         let mut uniform = || {
@@ -85,7 +86,7 @@ impl Backend for Canned {
     }
 }
 
-/// Says when its request has ended.
+/// A sink that reports the end of its request.
 struct Done(Sender<()>);
 
 impl Sink for Done {
@@ -103,7 +104,7 @@ impl Sink for Done {
     }
 }
 
-/// Time per token outside the backend.
+/// Time per token, without the backend.
 fn measure(vocab: usize, spread: f32, sampling: &Sampling, logprobs: Option<usize>) -> Duration {
     let folder = multigraft_testing::fixtures().join("tokenizer/smollm");
     let tokenizer = Arc::new(Tokenizer::from_folder(&folder).unwrap());
@@ -157,8 +158,8 @@ fn main() {
         presence_penalty: 0.5,
         ..base.clone()
     };
-    // A spread of 0.5 leaves nearly all probability to those that stand out; one of 1.5 gives half
-    // to the others.
+    // With a spread of 0.5 the larger logits have nearly all probability; with 1.5 the others have
+    // half.
     let cases = [
         ("greedy", &greedy, None, 0.5),
         ("greedy, 5 logprobs", &greedy, Some(5), 0.5),

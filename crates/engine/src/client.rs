@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_client_hears_that_it_failed() {
+    fn a_dropped_client_receives_a_failure() {
         let log = Log::default();
         let heard = Arc::clone(&log.heard);
         drop(Client::new(Box::new(log)));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_follows_the_end() {
+    fn no_event_follows_the_final_one() {
         let log = Log::default();
         let heard = Arc::clone(&log.heard);
         let mut client = Client::new(Box::new(log));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_client_hears_nothing() {
+    fn a_forgotten_client_receives_nothing() {
         let log = Log::default();
         let heard = Arc::clone(&log.heard);
         Client::new(Box::new(log)).forget();

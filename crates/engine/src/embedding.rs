@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mean_counts_every_position_once_whatever_comes_again() {
+    fn the_mean_counts_every_position_once_even_if_it_is_recomputed() {
         let mut mean = Embedding::new(Pooling::Mean);
         for (position, state) in [
             (0, [1.0, 4.0]),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_is_what_came_last() {
+    fn the_last_position_is_the_embedding() {
         let mut last = Embedding::new(Pooling::Last);
         last.take(7, &[1.0, 2.0]).unwrap();
         last.take(8, &[3.0, 4.0]).unwrap();

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn idling_saves_nothing_up_and_loses_no_debt() {
+    fn unused_share_is_not_carried_over_and_debt_remains() {
         let mut shares = Shares::default();
         let (a, b, c) = (id("a"), id("b"), id("c"));
         shares.join(a, 1.0);

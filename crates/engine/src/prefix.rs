@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_finds_what_belongs_to_another_adapter_scale_or_tenant() {
+    fn blocks_of_another_adapter_scale_or_tenant_are_not_found() {
         let mut cache = fork();
         let hash = AdapterHash([1; 32]);
         let adapter = Some(Applied {
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn of_blocks_that_begin_alike_the_one_with_the_most_in_common_is_copied() {
+    fn the_block_with_the_longest_common_prefix_is_copied() {
         let mut cache = PrefixCache::new(BLOCK_TOKENS);
         for (id, first) in [[5, 6, 1, 1, 1, 1], [5, 6, 1, 1, 2, 2], [5, 6, 9, 9, 9, 9]]
             .iter()
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_goes_with_all_that_follow_it() {
+    fn evicting_a_block_evicts_its_descendants() {
         let mut cache = fork();
         let tenant = Some(Tenant::new("a"));
         let turn = Parent::Turn(BlockId(1), Namespace { tenant, ..MINE });

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_goes_on_from_its_prompt() {
+    fn an_output_continues_its_prompt() {
         for name in ["smollm", "spm-llama", "spm-gemma"] {
             let tokenizer = tokenizer(name);
             let ids = tokenizer.encode("The quick brown fox 🦊 jumps.", false).unwrap();

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_room_refuses_until_someone_leaves() {
+    fn a_full_queue_refuses_until_a_request_leaves() {
         let room = Arc::new(WaitingRoom::new(2, Clock::default()));
         let acquire = || WaitingRoom::acquire(&room, share("a"));
         let first = acquire().unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_is_told_how_long_those_that_wait_will_take() {
+    fn a_refusal_estimates_when_the_queue_will_be_empty() {
         let began = ManualClock::new().now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let mut queue = Queue {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_floods_it_leaves_room_for_others() {
+    fn a_share_that_floods_the_queue_leaves_room_for_others() {
         let room = Arc::new(WaitingRoom::new(1, Clock::default()));
         let acquire = |name: &str| WaitingRoom::acquire(&room, share(name));
         let _flood = acquire("flood").unwrap();

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_forgotten_is_as_it_was_or_zero_and_nothing_else_changes() {
+    fn reclaimed_values_are_unchanged_or_zero_and_no_others_change() {
         const LEN: usize = 1 << 16;
         let mut numbers = vec![7_u16; LEN];
         for (from, to) in [(0, 0), (5, 6), (100, 40_001), (40_001, LEN), (0, LEN)] {

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_shows() {
+    fn nan_stays_visible() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut weights = [1.0; LANES];
             weights[3] = bad;

@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_take_from_the_same_and_never_more_than_there_is() {
+    fn both_sides_take_from_one_budget_and_never_more_than_it_has() {
         let budget = MemoryBudget::new(100, 30);
         assert_eq!(budget.take_for_adapters(0, 71), Err(1));
         assert_eq!(budget.take_for_adapters(0, 50), Ok(()));

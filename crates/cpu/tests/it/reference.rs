@@ -121,10 +121,10 @@ fn chunks_and_threads_do_not_change_a_bit() {
     }
 }
 
-/// GGUF files that llama.cpp's converter made of the models in `fixtures/peft`. What a GGUF cannot
-/// say is taken out of the folder's configuration first: mistral's window, smollm3's layers without
-/// rotation other than every fourth, gemma's query scale and gemma3's sliding layers where they are
-/// not those of the published models.
+/// GGUF files that llama.cpp's converter made of the models in `fixtures/peft`. Settings that a
+/// GGUF cannot express are removed from the folder's configuration first: mistral's window,
+/// smollm3's layers without rotation other than every fourth, gemma's query scale and gemma3's
+/// sliding layers where they are not those of the published models.
 #[test]
 fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
     let (mut compared, mut worst) = (0, 0f32);
@@ -183,7 +183,7 @@ fn gguf_files_give_the_bits_of_the_folders_they_were_made_of() {
     assert!(worst == 0.0, "a GGUF file differs by {worst}");
 }
 
-/// The reference numbers are those of float32.
+/// The reference numbers are in float32.
 fn exact() -> LoadOptions<'static> {
     LoadOptions {
         precision: Precision::Exact,

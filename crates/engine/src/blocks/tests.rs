@@ -1,4 +1,4 @@
-//! Who holds what, over all ways to fill, grow, share and give back.
+//! Block tables and pool, over all sequences of filling, growing, sharing and releasing.
 
 use crate::prefix::Namespace;
 use std::collections::{HashMap, HashSet};
@@ -35,12 +35,12 @@ fn pool(blocks: usize, sharing: bool) -> BlockPool {
     BlockPool::new(&limits(blocks), sharing, Arc::default(), Clock::default())
 }
 
-/// Blocks that can be had without more memory.
+/// Number of blocks that are available without more memory.
 fn free(pool: &BlockPool) -> usize {
     pool.shared.borrow().available()
 }
 
-/// A table that holds `tokens`, which are computed.
+/// A table of `tokens`, all computed.
 fn computed(pool: &BlockPool, tokens: &[u32]) -> BlockTable {
     let mut table = pool.table(MINE);
     table.fill(tokens, tokens.len() - 1, 0).unwrap();
@@ -78,7 +78,7 @@ fn growing_beyond_the_pool_takes_nothing() {
 }
 
 #[test]
-fn what_was_computed_is_found_while_held_and_after() {
+fn computed_blocks_are_found_while_held_and_afterwards() {
     let pool = self::pool(8, true);
     let first = computed(&pool, &tokens(3));
     let mut second = pool.table(MINE);
@@ -96,7 +96,7 @@ fn what_was_computed_is_found_while_held_and_after() {
         }
     );
     assert_eq!(pool.used(), 4);
-    // Once the second has computed its last row, its third block is the first's.
+    // Once the second table has computed its last row, its third block is the first table's.
     second.share(&tokens(3));
     assert_eq!(second.blocks(), first.blocks());
     assert_eq!(pool.used(), 3);
@@ -152,10 +152,10 @@ fn want(bytes: usize, unused_since: Option<Instant>) -> Want {
     Want { bytes, unused_since }
 }
 
-/// What the pool gives back for a load that wants so much.
+/// The extents that the pool gives back for a load that wants so much.
 fn given(pool: &BlockPool, budget: &MemoryBudget, want: Want) -> Vec<(u32, usize)> {
     let mut given = Vec::new();
-    // Nobody is told, so nobody is waited for.
+    // The deadline has passed, so this does not wait.
     budget.ask_kv(want, Instant::now());
     pool.make_room(|first, count| given.push((first.0, count)));
     assert_eq!(budget.wanted_of_kv(), None, "it was answered");
@@ -163,14 +163,13 @@ fn given(pool: &BlockPool, budget: &MemoryBudget, want: Want) -> Vec<(u32, usize
     given
 }
 
-/// A budget of `total` blocks, of which 4 are keys' and values' anyway, and a pool of 32 that takes
-/// from it.
+/// A budget of `total` blocks with a floor of 4, and a pool of 32 blocks that takes from it.
 fn budgeted(total: usize) -> (Arc<MemoryBudget>, BlockPool) {
     let (budget, pool, _) = budgeted_at(total);
     (budget, pool)
 }
 
-/// The same, with the clock that it goes by.
+/// The same, with the pool's clock.
 fn budgeted_at(total: usize) -> (Arc<MemoryBudget>, BlockPool, ManualClock) {
     let clock = ManualClock::new();
     let budget = Arc::new(MemoryBudget::new(total, 4));
@@ -180,7 +179,7 @@ fn budgeted_at(total: usize) -> (Arc<MemoryBudget>, BlockPool, ManualClock) {
 }
 
 #[test]
-fn keys_and_values_take_what_adapters_leave_and_no_more() {
+fn the_kv_cache_takes_only_what_adapters_leave() {
     let (budget, pool) = budgeted(16);
     assert_eq!((budget.taken(), free(&pool)), ((4, 0), 4), "the floor is there");
     budget.take_for_adapters(0, 7).unwrap();
@@ -203,7 +202,7 @@ fn keys_and_values_take_what_adapters_leave_and_no_more() {
 }
 
 #[test]
-fn what_is_held_or_of_the_floor_makes_no_room_and_the_oldest_goes_first() {
+fn held_blocks_and_the_floor_make_no_room_and_the_least_recently_used_extent_goes_first() {
     let (budget, pool, clock) = budgeted_at(100);
     let first = computed(&pool, &tokens(5));
     let others: Vec<u32> = tokens(5).into_iter().map(|token| token + 1000).collect();
@@ -220,7 +219,7 @@ fn what_is_held_or_of_the_floor_makes_no_room_and_the_oldest_goes_first() {
     let between = clock.now();
     clock.advance(Duration::from_secs(1));
     drop(second);
-    // Blocks 4 and 5 are an extent of both.
+    // Blocks 4 and 5 are one extent, which both tables used.
     assert_eq!(given(&pool, &budget, want(100, Some(between))), [(2, 2), (0, 2)]);
     assert_eq!(budget.taken(), (6, 0));
     assert_eq!(
@@ -236,7 +235,7 @@ fn what_is_held_or_of_the_floor_makes_no_room_and_the_oldest_goes_first() {
     );
     assert_eq!(given(&pool, &budget, want(100, None)), [], "the floor stays");
     assert_eq!((pool.used(), pool.cached(), free(&pool)), (0, 3, 4));
-    // What was given back is taken again.
+    // The returned memory is taken again.
     let mut table = pool.table(MINE);
     assert!(table.grow(32 * BLOCK_TOKENS));
     assert_eq!(budget.taken(), (32, 0));
@@ -256,16 +255,15 @@ fn the_prefix_cache_leaves_a_sixteenth_for_loads_and_sequences_take_it() {
     assert_eq!(budget.taken().0, 64);
 }
 
-/// What a sequence does to its table.
+/// An operation of a sequence on its table.
 #[derive(Clone, Debug)]
 enum Act {
-    /// It is admitted with a prompt: so many tokens of a common beginning, then so many of one
-    /// kind.
+    /// It is admitted with a prompt: so many tokens of a common prefix, then so many equal tokens.
     Fill(usize, u32, usize),
-    /// It computes all its tokens, and generates so many of one kind.
+    /// It computes all its tokens, and generates so many equal tokens.
     Generate(u32, usize),
     Clear,
-    /// An adapter comes that takes so much, and keys and values make room for it, or one goes.
+    /// An adapter takes so much memory, for which the KV cache makes room, or one is dropped.
     Adapter(usize),
 }
 
@@ -278,7 +276,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Of six sequences, three are one tenant's and three another's.
+/// Of six sequences, three belong to one tenant and three to another.
 fn namespace(index: usize) -> Namespace {
     Namespace {
         tenant: (index % 2 == 1).then(|| Tenant::new("another")),
@@ -288,7 +286,7 @@ fn namespace(index: usize) -> Namespace {
 
 proptest! {
     #[test]
-    fn every_block_is_in_one_place_and_holds_what_its_finders_expect(
+    fn every_block_is_in_one_state_and_holds_what_its_tables_expect(
         total in 0_usize..24,
         bounded in any::<bool>(),
         sharing in prop::bool::weighted(0.9),
@@ -303,7 +301,7 @@ proptest! {
         let pool = BlockPool::new(&limits(total), sharing, Arc::clone(&budget), Clock::default());
         let mut tables: Vec<(BlockTable, Vec<u32>)> =
             (0..6).map(|index| (pool.table(namespace(index)), Vec::new())).collect();
-        // What each block was computed for, by whom.
+        // The tokens and the tenant that each block was computed for.
         let mut written: HashMap<BlockId, (Namespace, Vec<u32>)> = HashMap::new();
         for (index, act) in script {
             let owner = namespace(index);
@@ -363,7 +361,7 @@ proptest! {
             }
             table.share(tokens);
 
-            // What a table holds is what was computed for it or for its like.
+            // Each block of a table was computed for the table's tokens and tenant.
             for (index, (table, tokens)) in tables.iter().enumerate() {
                 prop_assert_eq!(table.blocks().len(), pool.needed(tokens.len()));
                 for (n, block) in table.blocks().iter().enumerate() {
@@ -371,7 +369,7 @@ proptest! {
                     prop_assert_eq!(&written[block], &(namespace(index), tokens[..end].to_vec()));
                 }
             }
-            // Free, idle and held are all that have memory, and each is counted.
+            // Blocks with memory are free, idle or held, and each is counted once.
             let held: Vec<BlockId> = tables.iter().flat_map(|(table, _)| table.blocks().to_vec()).collect();
             let distinct: HashSet<BlockId> = held.iter().copied().collect();
             let blocks = pool.shared.borrow();
@@ -403,7 +401,7 @@ proptest! {
         budget.set_adapters(0);
         prop_assert_eq!(pool.used(), 0);
         prop_assert!(pool.shared.borrow().holders.iter().all(|&holders| holders == 0));
-        // Everything can be had again.
+        // All blocks are available again.
         let mut all = pool.table(MINE);
         prop_assert!(all.grow(total * BLOCK_TOKENS));
         prop_assert_eq!(pool.cached(), 0);

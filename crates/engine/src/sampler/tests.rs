@@ -10,7 +10,7 @@ fn logits() -> impl Strategy<Value = Vec<f32>> {
     prop::collection::vec((-40_i32..40).prop_map(|quarter| quarter as f32 / 4.0), 1..700)
 }
 
-/// What the filters leave, by id with probabilities, computed the obvious way.
+/// The tokens that pass the filters, with their probabilities, computed in the obvious way.
 fn naive(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
     let mut kept: Vec<(u32, f64)> = (0..)
         .zip(logits)
@@ -120,7 +120,7 @@ proptest! {
         logits in logits(),
         temperature in prop::sample::select(vec![0.25_f32, 0.5, 1.0, 2.0]),
         top_k in prop::option::of(1_usize..400),
-        // Odd fractions, so that no sum of probabilities falls on the limit and rounding cannot
+        // Odd fractions, so that no sum of probabilities equals the limit, where rounding would
         // decide.
         p in (1_u32..1000).prop_map(|n| n as f32 / 1000.0 + 0.000_123),
         which in 0..4,
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn something_can_always_be_drawn(
+    fn a_token_can_always_be_drawn(
         logits in prop::collection::vec(prop_oneof![
             Just(f32::NEG_INFINITY), Just(f32::MAX), Just(f32::MIN), -100_f32..100.0,
         ], 1..100),
@@ -280,7 +280,7 @@ fn a_draw_depends_on_seed_and_position_alone() {
         .map(|n| sampler(8).choose(n, &row, &mut scratch))
         .collect();
     assert_ne!(forwards, other);
-    // Draws of one seed differ from each other.
+    // The draws of one seed differ.
     assert!(forwards.iter().collect::<std::collections::HashSet<_>>().len() > 40);
 }
 
@@ -306,7 +306,7 @@ fn logits_that_are_no_distribution_are_named() {
 }
 
 #[test]
-fn what_is_left_is_what_transformers_leaves() {
+fn the_remaining_candidates_are_those_of_transformers() {
     let cases = include_str!("../../fixtures/sampling.txt");
     for (case, line) in cases.lines().enumerate() {
         let fields: Vec<&str> = line.split(' ').collect();

@@ -26,20 +26,20 @@ struct Entry {
 /// An adapter and the bits of its scale.
 pub(crate) type Scaled = (AdapterHash, u32);
 
-/// What goes wrong, and when.
+/// The faults of a backend.
 #[derive(Default)]
 pub(crate) struct Faults {
     /// This step fails, counted from 0.
     pub(crate) error_at: Option<usize>,
     /// This step panics.
     pub(crate) panic_at: Option<usize>,
-    /// Logits of this adapter are not numbers.
+    /// Logits of this adapter are NaN.
     pub(crate) broken: Option<AdapterHash>,
     /// This adapter is for another base.
     pub(crate) refused: Option<AdapterHash>,
-    /// It does not copy blocks.
+    /// The backend cannot copy blocks.
     pub(crate) cannot_copy: bool,
-    /// Every step waits for a word from here.
+    /// Every step waits for a message of this channel.
     pub(crate) gate: Option<Mutex<Receiver<()>>>,
     /// Every step takes so long, by this clock.
     pub(crate) step_time: Option<(ManualClock, Duration)>,
@@ -72,7 +72,7 @@ impl FakeBackend {
         }
     }
 
-    /// Where it writes down the steps that it computed.
+    /// The steps that it computed.
     pub(crate) fn steps(&self) -> Arc<Mutex<Vec<Seen>>> {
         Arc::clone(&self.steps)
     }
@@ -81,7 +81,7 @@ impl FakeBackend {
         self.slots[slot.0 as usize].expect("a run's adapter is resident")
     }
 
-    /// A step that no engine should ever make panics.
+    /// Panics at a step that violates the contract of [`Backend::forward`].
     fn check(&self, step: &Step<'_>) {
         let rows: usize = step.runs.iter().map(|run| run.tokens.len()).sum();
         assert!(rows >= 1 && rows <= self.limits.step_rows, "{rows} rows");
@@ -97,8 +97,7 @@ impl FakeBackend {
                 "blocks do not cover position {end}"
             );
             assert!(run.tokens.iter().all(|&id| (id as usize) < self.limits.vocab));
-            // Blocks of positions that are there already may be several runs', others are one run's
-            // own.
+            // Runs may share blocks of computed positions; each other block belongs to one run.
             let (before, own) = run.blocks.split_at(run.start / BLOCK_TOKENS);
             read.extend(before);
             for &block in own {
@@ -160,7 +159,7 @@ impl Backend for FakeBackend {
 
     fn forward(&mut self, step: &Step<'_>, outputs: &mut Outputs) -> Result<(), BackendError> {
         if let Some(gate) = &self.faults.gate {
-            // Once nobody holds the other end, steps are free to go.
+            // Receiving fails once the sender is dropped, and steps run freely.
             let _ = gate.lock().unwrap().recv();
         }
         if let Some((clock, time)) = &self.faults.step_time {
@@ -200,7 +199,8 @@ impl Backend for FakeBackend {
                 let block = run.blocks[position / BLOCK_TOKENS].0 as usize;
                 let entry = self.cache[block][position % BLOCK_TOKENS].expect("a position that was computed");
                 assert_eq!(entry.position, position, "a block of another place");
-                // An adapter may have set in within the sequence; the logits tell where.
+                // An adapter may have begun to apply within the sequence; the logits depend on
+                // where.
                 assert!(
                     entry.adapter == adapter || entry.adapter.is_none(),
                     "a block of another adapter"
@@ -220,8 +220,8 @@ impl Backend for FakeBackend {
     }
 }
 
-/// The logits after `tokens`, the adapter having set in at `from`: what the backend gives, computed
-/// from scratch.
+/// The backend's logits after `tokens`, with an adapter that applies from `from` on, computed from
+/// scratch.
 pub(crate) fn logits_after(tokens: &[u32], adapter: Option<Scaled>, from: usize, vocab: usize) -> Vec<f32> {
     let mut prefix = Prefix::new();
     for (position, &token) in tokens.iter().enumerate() {
@@ -230,7 +230,7 @@ pub(crate) fn logits_after(tokens: &[u32], adapter: Option<Scaled>, from: usize,
     prefix.logits(vocab).collect()
 }
 
-/// The hidden states of each of `tokens`, likewise.
+/// The backend's hidden states of each of `tokens`, computed from scratch.
 pub(crate) fn states_of(tokens: &[u32], adapter: Option<Scaled>, from: usize, width: usize) -> Vec<Vec<f32>> {
     let mut prefix = Prefix::new();
     let mut state = |(position, &token): (usize, &u32)| {
@@ -240,7 +240,7 @@ pub(crate) fn states_of(tokens: &[u32], adapter: Option<Scaled>, from: usize, wi
     tokens.iter().enumerate().map(&mut state).collect()
 }
 
-/// A hash of the tokens so far and of what applied to each.
+/// A hash of the tokens so far and of the adapter of each.
 struct Prefix(u64);
 
 impl Prefix {
@@ -255,7 +255,7 @@ impl Prefix {
         self.0 = mix(self.0.rotate_left(7) ^ u64::from(token) ^ adapter);
     }
 
-    /// In steps of 1/8 between -4 and 4, so that equal ones are common.
+    /// Logits in steps of 1/8 between -4 and 4, so that equal ones are common.
     fn logits(&self, vocab: usize) -> impl Iterator<Item = f32> {
         let state = self.0;
         (0..vocab as u64).map(move |id| (mix(state ^ (id << 32)) % 65) as f32 / 8.0 - 4.0)

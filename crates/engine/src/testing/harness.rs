@@ -19,7 +19,7 @@ use crate::worker::Worker;
 /// The width of hidden states.
 pub(crate) const HIDDEN: usize = 5;
 
-/// Limits that no test's request comes near.
+/// Limits that no test's request reaches.
 pub(crate) fn generous() -> Limits {
     Limits {
         vocab: VOCAB,
@@ -41,17 +41,17 @@ pub(crate) fn adapter(n: u8) -> AdapterUse {
     Arc::new(ReadyAdapter::new(hash(n), 0, Arc::new(()))).into()
 }
 
-/// The same at a scale.
+/// The same adapter at a scale.
 pub(crate) fn scaled(n: u8, scale: f32) -> AdapterUse {
     AdapterUse { scale, ..adapter(n) }
 }
 
-/// An activated one, which sets in at these tokens.
+/// An activated adapter with these invocation tokens.
 pub(crate) fn invoked(n: u8, invocation: &[u32]) -> AdapterUse {
     Arc::new(ReadyAdapter::new(hash(n), 0, Arc::new(())).invoked_by(invocation)).into()
 }
 
-/// The same answer each time, in a given number of tokens.
+/// A request whose answer is deterministic and has exactly `output` tokens.
 pub(crate) fn exactly(prompt: Vec<u32>, output: usize) -> Request {
     Request {
         sampling: Sampling {
@@ -66,12 +66,12 @@ pub(crate) fn exactly(prompt: Vec<u32>, output: usize) -> Request {
     }
 }
 
-/// More than any test's requests take.
+/// More turns than any test takes.
 const MOST_TURNS: usize = 20_000;
 
 pub(crate) struct Harness {
     pub(crate) worker: Worker,
-    /// The time of the engine, which stands still unless a test moves it.
+    /// The engine's clock, which only the test moves.
     pub(crate) clock: ManualClock,
     turns: usize,
     shared: Arc<Shared>,
@@ -91,7 +91,7 @@ impl Harness {
         Self::at(ManualClock::new(), backend, options, budget)
     }
 
-    /// An engine that goes by `clock`.
+    /// An engine with the clock `clock`.
     pub(crate) fn at(
         clock: ManualClock,
         backend: FakeBackend,
@@ -100,7 +100,7 @@ impl Harness {
     ) -> Self {
         let shared = Arc::new(Shared::new(options.limits(&backend.limits()), clock.clock()));
         let (inbox, commands) = mpsc::channel();
-        // An engine that drains never sleeps: a turn without work says so instead.
+        // A draining engine never sleeps: a turn without work returns `false` instead.
         inbox.send(Command::Drain).unwrap();
         let worker = Worker::new(
             Box::new(backend),
@@ -146,24 +146,24 @@ impl Harness {
         recording
     }
 
-    /// An adapter wants memory, for which there is room at the next turn.
+    /// Asks for idle KV memory, which is given back at the next turn.
     pub(crate) fn make_room(&self) {
         assert!(self.inbox.send(Command::MakeRoom).is_ok());
     }
 
-    /// Orders it to end at the next turn.
+    /// Aborts the engine at the next turn.
     pub(crate) fn abort(&self) {
         assert!(self.inbox.send(Command::Abort).is_ok());
     }
 
-    /// One turn; `false` when nothing was left to do.
+    /// Runs one turn; `false` when no request is left.
     pub(crate) fn turn(&mut self) -> bool {
         self.turns += 1;
         assert!(self.turns < MOST_TURNS, "it does not end");
         self.worker.turn()
     }
 
-    /// Until nothing is left to do.
+    /// Runs turns until no request is left.
     pub(crate) fn run(&mut self) {
         while self.turn() {}
     }

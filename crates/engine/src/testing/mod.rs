@@ -1,6 +1,6 @@
-//! What the engine's tests stand on: a backend whose logits give away every mistake in a step, a
-//! vocabulary with characters that tokens cut in two, sinks that remember, and an engine driven
-//! turn by turn.
+//! Fakes for the engine's tests: a backend whose logits reveal every mistake in a step, a
+//! vocabulary with characters that are split across tokens, recording sinks, and an engine that is
+//! driven turn by turn.
 
 mod backend;
 mod harness;

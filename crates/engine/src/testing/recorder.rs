@@ -1,17 +1,17 @@
-//! Sinks that remember.
+//! Sinks that record events.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
 
 use crate::event::{Event, Finish, FinishReason, PromptToken, Sink, Timings, Token};
 
-/// The engine's end.
+/// The sink that the engine holds.
 pub(crate) struct Recorder {
     shared: Arc<Shared>,
     break_after: Option<usize>,
 }
 
-/// The test's end.
+/// The recording that the test holds.
 #[derive(Clone)]
 pub(crate) struct Recording(Arc<Shared>);
 
@@ -28,7 +28,7 @@ struct State {
     dropped: bool,
 }
 
-/// Everything that an answer says except how long it took and what it was spared.
+/// An answer without its timings and the number of cached tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) prompt: Option<Vec<PromptToken>>,
@@ -103,12 +103,12 @@ impl Recording {
         self.0.state.lock().unwrap().gone = true;
     }
 
-    /// Whether the engine let go of the sink.
+    /// Whether the engine has dropped the sink.
     pub(crate) fn is_dropped(&self) -> bool {
         self.0.state.lock().unwrap().dropped
     }
 
-    /// Waits until the engine has let go of the sink; for engines on their own thread.
+    /// Waits until the engine has dropped the sink, for engines on their own thread.
     pub(crate) fn wait(&self) -> Vec<Event> {
         let state = self.0.state.lock().unwrap();
         let state = self.0.changed.wait_while(state, |state| !state.dropped).unwrap();
@@ -133,7 +133,7 @@ impl Recording {
             .count()
     }
 
-    /// How often the request ended.
+    /// Number of final events.
     pub(crate) fn ends(&self) -> usize {
         let end = |event: &&Event| {
             matches!(
@@ -151,7 +151,7 @@ impl Recording {
         })
     }
 
-    /// The whole answer; panics if the events are not one in the promised order.
+    /// The whole answer. Panics if the events are not in the promised order.
     pub(crate) fn answer(&self) -> Answer {
         let mut events = self.events().into_iter().peekable();
         assert!(

@@ -1,5 +1,5 @@
-//! What an answer has to be, computed the obvious way: one request, everything from scratch for
-//! every token.
+//! The specification of an answer, computed in the obvious way: one request, with everything
+//! computed from scratch for every token.
 
 use super::backend::Scaled;
 use super::{EOS, HIDDEN, VOCAB, certain, decode, logits_after, states_of};
@@ -8,7 +8,7 @@ use crate::event::FinishReason;
 use crate::request::Request;
 use crate::sampler::{Row, Sampler, Scratch};
 
-/// Tokens, text and reason that `request`, which has a seed, must be answered with.
+/// The tokens, text and reason of the right answer to `request`, which has a seed.
 pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     let stop = &request.stop;
     let seed = request.sampling.seed.expect("a repeatable request");
@@ -37,7 +37,7 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
                 let Some(allowed) = grammar.allowed().unwrap() else {
                     return (output.clone(), decode(&output), FinishReason::Complete);
                 };
-                // Only an end can follow: the grammar wins.
+                // Only an end token can follow, so the grammar overrides `min_tokens`.
                 let only_ends = allowed.iter().all(ends);
                 let barred = if only_ends { &[] } else { barred };
                 let chosen =
@@ -78,7 +78,7 @@ pub(crate) fn specified(request: &Request) -> (Vec<u32>, String, FinishReason) {
     (output, text, FinishReason::Length)
 }
 
-/// The embedding that `request` must be answered with.
+/// The right embedding of `request`.
 pub(crate) fn embedded(request: &Request) -> Option<Vec<f32>> {
     let (adapter, from) = applied(request);
     let states = states_of(&request.prompt, adapter, from, HIDDEN);
@@ -90,7 +90,7 @@ pub(crate) fn embedded(request: &Request) -> Option<Vec<f32>> {
     })
 }
 
-/// The adapter and where it sets in.
+/// The adapter, and the position from which on it applies.
 fn applied(request: &Request) -> (Option<Scaled>, usize) {
     let Some(used) = &request.adapter else {
         return (None, 0);

@@ -1,4 +1,4 @@
-//! A small vocabulary in which characters can be cut in two.
+//! A small vocabulary in which characters can be split across tokens.
 
 use std::sync::LazyLock;
 
@@ -38,10 +38,10 @@ const TEXTS: [&[u8]; VOCAB] = [
 pub(crate) const VOCAB: usize = 24;
 /// Ends a turn.
 pub(crate) const EOS: u32 = 0;
-/// Special without ending anything.
+/// A special token that does not end the output.
 pub(crate) const SPECIAL: u32 = 1;
 
-/// What a token adds to a text: a special one its name, if that is to be shown.
+/// The bytes that a token adds to a text; of a special token its name, if that is to be shown.
 fn bytes(id: u32, show_special: bool) -> &'static [u8] {
     match id {
         EOS if show_special => b"<e>",
@@ -50,7 +50,7 @@ fn bytes(id: u32, show_special: bool) -> &'static [u8] {
     }
 }
 
-/// The specification of what a decoder gives in pieces.
+/// The specification of a decoder: the whole text.
 pub(crate) fn decode(ids: &[u32], show_special: bool) -> String {
     let bytes: Vec<u8> = ids
         .iter()
@@ -60,8 +60,7 @@ pub(crate) fn decode(ids: &[u32], show_special: bool) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// How much of that a decoder gives before it is told that the text ends: all but the beginning of
-/// a character.
+/// The part of the text that a decoder gives before the end: all but an incomplete character.
 pub(crate) fn certain(ids: &[u32], show_special: bool) -> usize {
     let bytes: Vec<u8> = ids
         .iter()
@@ -79,10 +78,10 @@ pub(crate) fn certain(ids: &[u32], show_special: bool) -> usize {
     String::from_utf8_lossy(&bytes).len() - rest
 }
 
-/// The grammar of texts that a regular expression matches.
+/// The grammar of a regular expression.
 pub(crate) fn matching(pattern: &str) -> Grammar {
     static GRAMMARS: LazyLock<Grammars> = LazyLock::new(|| {
-        // Special tokens have no text: a byte that is none stands before their names.
+        // Special tokens have no text, so an invalid byte precedes their names.
         let special = |id: usize| vec![0xff, b'<', b'0' + id as u8, b'>'];
         let word = |(id, text): (usize, &&[u8])| match text.is_empty() {
             true => special(id),
@@ -117,7 +116,7 @@ impl Vocabulary for FakeVocabulary {
     }
 }
 
-/// Holds back the bytes of a character that is not complete.
+/// Holds back the bytes of an incomplete character.
 #[derive(Default)]
 struct FakeDecoder {
     show_special: bool,

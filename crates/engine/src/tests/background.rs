@@ -1,4 +1,4 @@
-//! Requests that nobody waits for.
+//! Background requests.
 
 use multigraft_model::Limits;
 
@@ -21,7 +21,7 @@ fn request(which: u8, prompt: usize, output: usize) -> Request {
     }
 }
 
-/// How many turns it takes until there are so many tokens.
+/// Number of turns until the recording has so many tokens.
 fn turns_until(harness: &mut Harness, recording: &Recording, tokens: usize) -> usize {
     for turn in 1.. {
         harness.turn();
@@ -33,7 +33,7 @@ fn turns_until(harness: &mut Harness, recording: &Recording, tokens: usize) -> u
 }
 
 #[test]
-fn nobody_waits_for_the_background() {
+fn no_request_waits_for_the_background() {
     let asked = || request(9, 40, 5);
     let mut idle = Harness::over(FakeBackend::new(generous()), options(4));
     let recording = idle.submit(asked());
@@ -41,7 +41,7 @@ fn nobody_waits_for_the_background() {
         turns_until(&mut idle, &recording, 1),
         turns_until(&mut idle, &recording, 5),
     ];
-    // Some of them run, some are in the middle of their prompts, some wait.
+    // Some requests run, some are in the middle of their prompts, some wait.
     for turns in [0, 1, 3, 20] {
         let mut busy = Harness::over(FakeBackend::new(generous()), options(4));
         let background: Vec<Recording> = (0..6)
@@ -83,7 +83,7 @@ fn the_background_gives_back_the_blocks_that_others_need() {
     while harness.stats().blocks_used < 4 {
         harness.turn();
     }
-    // It needs all blocks that there are.
+    // The request needs all blocks.
     let whole = || request(4, 4 * BLOCK_TOKENS, 2 * BLOCK_TOKENS - 1);
     let all = harness.submit(whole());
     while all.ends() == 0 {
@@ -100,7 +100,7 @@ fn the_background_gives_back_the_blocks_that_others_need() {
 }
 
 #[test]
-fn what_was_done_in_the_background_counts_nothing_against_its_share() {
+fn background_work_does_not_count_against_a_share() {
     let mut harness = Harness::over(FakeBackend::new(generous()), options(1));
     let batch = harness.submit_background(request(1, 64, 64));
     turns_until(&mut harness, &batch, 32);

@@ -1,4 +1,4 @@
-//! Who is served when there is more to do than can be done.
+//! Fairness among shares under load.
 
 use crate::testing::{FakeBackend, Harness, Recording, adapter, exactly, generous};
 use crate::{EngineOptions, Request, Tenant};
@@ -20,7 +20,7 @@ fn request(which: u8, prompt: usize, output: usize) -> Request {
     }
 }
 
-/// In which turn each ended.
+/// The turn in which each recording ended.
 fn ends(harness: &mut Harness, recordings: &[Recording]) -> Vec<usize> {
     let mut ends = vec![0; recordings.len()];
     for turn in 1.. {
@@ -64,7 +64,7 @@ fn tenants_of_one_adapter_have_shares_of_their_own() {
 }
 
 #[test]
-fn who_parts_itself_into_many_tenants_has_one_share() {
+fn parts_of_one_tenant_have_one_share() {
     let mut harness = Harness::over(FakeBackend::new(generous()), options(16, 1));
     let of = |payer: &str, tenant: &str| Request {
         payer: Some(Tenant::new(payer)),
@@ -81,7 +81,7 @@ fn who_parts_itself_into_many_tenants_has_one_share() {
 
 #[test]
 fn shares_are_by_weight() {
-    // Both have always some waiting; one is to get three times as much.
+    // Both always have waiting requests; one has three times the weight.
     let mut harness = Harness::over(FakeBackend::new(generous()), options(64, 1));
     let weighted = |which, weight| Request {
         weight,
@@ -100,7 +100,7 @@ fn shares_are_by_weight() {
 
 #[test]
 fn shares_are_of_tokens_not_of_requests() {
-    // Adapter 1 sends long requests, adapter 2 short ones; both have always some waiting.
+    // Adapter 1 sends long requests, adapter 2 short ones; both always have waiting requests.
     let mut harness = Harness::over(FakeBackend::new(generous()), options(64, 1));
     let long: Vec<Recording> = (0..20).map(|_| harness.submit(request(1, 10, 15))).collect();
     let short: Vec<Recording> = (0..80).map(|_| harness.submit(request(2, 2, 4))).collect();
@@ -114,12 +114,12 @@ fn shares_are_of_tokens_not_of_requests() {
         started.map(|recording| prompt + 2 * recording.tokens()).sum()
     };
     let (long, short) = (given(&long, 10), given(&short, 2));
-    // They differ by no more than one request of the larger kind.
+    // Their counters differ by at most one request of the larger kind.
     assert!(long.abs_diff(short) <= 40, "{long} and {short}");
 }
 
 #[test]
-fn who_is_alone_gets_everything() {
+fn a_lone_share_gets_the_whole_capacity() {
     let mut harness = Harness::over(FakeBackend::new(generous()), options(64, 4));
     let recordings: Vec<Recording> = (0..8).map(|_| harness.submit(request(1, 4, 4))).collect();
     let ends = ends(&mut harness, &recordings);
@@ -127,7 +127,7 @@ fn who_is_alone_gets_everything() {
 }
 
 #[test]
-fn a_cold_one_does_not_wait_behind_hot_ones_for_ever() {
+fn a_cold_adapter_is_served_beside_hot_ones() {
     let mut harness = Harness::over(FakeBackend::new(generous()), options(16, 2));
     for _ in 0..10 {
         harness.submit(request(1, 4, 8));
@@ -160,6 +160,6 @@ fn a_priority_counts_within_its_share_alone() {
     let mut order: Vec<usize> = (0..6).collect();
     order.sort_by_key(|&index| ends[index]);
     assert_eq!(order, [4, 3, 1, 2, 0, 5], "of equals the older one: {ends:?}");
-    // However urgent the others are to their sender.
+    // Whatever priority the other requests have in their own share.
     assert!(ends[6] < ends[3], "{ends:?}");
 }

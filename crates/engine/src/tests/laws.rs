@@ -1,4 +1,4 @@
-//! What holds for all requests, arrivals, budgets and cache sizes.
+//! Laws over all requests, arrivals, budgets and cache sizes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn stop() -> impl Strategy<Value = Stop> {
         )
 }
 
-/// Half of them begin alike.
+/// Prompts, half of which have a common prefix.
 fn prompt() -> impl Strategy<Value = Vec<u32>> {
     let own = || prop::collection::vec(0..VOCAB as u32, 1..4);
     prop_oneof![
@@ -95,7 +95,7 @@ fn generation() -> impl Strategy<Value = Request> {
         prompt(),
         prop::option::of((0_u8..3, prop::sample::select(vec![1.0_f32, 0.5, 0.0]))),
         sampling(),
-        // Half of the outputs run to their full length, so that there is something to preempt.
+        // Half of the outputs run to their full length, so that sequences are preempted.
         prop_oneof![
             stop(),
             Just(Stop {
@@ -139,7 +139,7 @@ fn generation() -> impl Strategy<Value = Request> {
         )
 }
 
-/// Blocks that the longest of these requests takes.
+/// Blocks of the longest of these requests.
 const LONGEST: usize = 79_usize.div_ceil(crate::testing::BLOCK_TOKENS);
 
 /// An engine under pressure: few rows, few blocks, few sequences.
@@ -171,7 +171,7 @@ fn arrivals(cancel: impl Strategy<Value = Option<usize>>) -> impl Strategy<Value
     })
 }
 
-/// Serves them all, and checks after every turn what must hold then.
+/// Serves all requests, and checks the invariants after every turn.
 fn serve(harness: &mut Harness, arrivals: &[Arrival]) -> Result<Vec<Recording>, TestCaseError> {
     let mut recordings: Vec<Recording> = Vec::new();
     let mut turn = 0;
@@ -258,7 +258,7 @@ proptest! {
             arrivals.iter().map(|(request, ..)| harness.submit(request.clone())).collect();
         let mut sizes = adapters.iter().cycle();
         loop {
-            // One adapter after the other comes, and goes a turn later.
+            // Adapters take memory one after the other, each for one turn.
             budget.set_adapters(0);
             budget.want_no_more();
             if let Err(bytes) = budget.take_for_adapters(0, *sizes.next().unwrap()) {
@@ -300,7 +300,7 @@ proptest! {
     }
 
     #[test]
-    fn who_hangs_up_is_gone_after_one_turn_and_nobody_else_notices(
+    fn a_client_that_hangs_up_is_gone_after_one_turn_and_no_other_notices(
         (limits, options) in tight(),
         arrivals in arrivals(prop::option::of(0_usize..60)),
     ) {

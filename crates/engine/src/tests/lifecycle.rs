@@ -1,4 +1,4 @@
-//! The engine on its own thread: starting, ending, breaking.
+//! The engine on its own thread: start, end and failures.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{self, Sender};
@@ -25,7 +25,7 @@ fn start(faults: Faults, options: EngineOptions) -> Engine {
     )
 }
 
-/// An engine whose steps wait for a word each; once the sender is dropped they run freely.
+/// An engine each of whose steps waits for a message; once the sender is dropped, steps run freely.
 fn gated(options: EngineOptions) -> (Engine, Sender<()>) {
     let (gate, wait) = mpsc::channel();
     let faults = Faults {
@@ -133,7 +133,8 @@ fn shutdown_refuses_new_requests_and_serves_the_accepted_to_their_end() {
     running.wait_started();
     let other = engine.clone();
     let ending = std::thread::spawn(move || engine.shutdown());
-    // Until it is closed it may accept what its client then gives up, or be full of that.
+    // Until the engine is closed, it may accept requests whose client then gives up, or be full of
+    // these.
     while refusal_or_accept(&other) != Some(SubmitError::Stopped) {
         std::thread::yield_now();
     }
@@ -143,7 +144,7 @@ fn shutdown_refuses_new_requests_and_serves_the_accepted_to_their_end() {
     assert_eq!(waiting.answer().tokens.len(), 10);
 }
 
-/// Tries to submit a request that is gone before it is served.
+/// Tries to submit a request whose client is gone before it is served.
 fn refusal_or_accept(engine: &Engine) -> Option<SubmitError> {
     let (sink, recording) = Recorder::new();
     recording.hang_up();
@@ -151,7 +152,7 @@ fn refusal_or_accept(engine: &Engine) -> Option<SubmitError> {
 }
 
 #[test]
-fn abort_fails_the_accepted() {
+fn abort_fails_accepted_requests() {
     let mut harness = Harness::new(EngineOptions {
         max_running: 1,
         ..EngineOptions::default()
@@ -177,7 +178,7 @@ fn abort_ends_a_shutdown() {
     let other = engine.clone();
     let draining = std::thread::spawn(move || other.shutdown());
     let aborting = std::thread::spawn(move || engine.abort());
-    // The step under way has to end before the order is seen.
+    // The current step has to end before the command is seen.
     while !aborting.is_finished() {
         let _ = gate.send(());
         std::thread::yield_now();
@@ -254,7 +255,7 @@ fn a_failed_step_fails_those_in_it_and_the_rest_goes_on() {
 }
 
 #[test]
-fn who_breaks_off_is_dropped_at_once_and_hears_no_more() {
+fn a_client_that_breaks_off_is_dropped_at_once_and_receives_no_more_events() {
     let mut harness = Harness::new(EngineOptions::default());
     let (sink, recording) = Recorder::breaking(Some(2));
     harness.try_submit(lasting(100), sink).unwrap();
@@ -300,7 +301,7 @@ fn hanging_up_while_waiting_or_in_prefill_frees_everything_before_the_next_step(
 }
 
 #[test]
-fn cancelled_requests_hear_why_and_hold_nothing_when_that_is_done() {
+fn cancelled_requests_receive_the_reason_and_hold_nothing_afterwards() {
     let (engine, gate) = gated(EngineOptions {
         max_running: 2,
         ..EngineOptions::default()
@@ -314,14 +315,14 @@ fn cancelled_requests_hear_why_and_hold_nothing_when_that_is_done() {
         (engine.submit(request, sink).unwrap(), recording)
     };
     let ((running, ended), (_, other)) = (submit(with(1)), submit(with(2)));
-    // Of an adapter that has one running, so it waits behind the other.
+    // Its adapter has a running request, so it waits behind the other request.
     let (waiting, unstarted) = submit(with(1));
     gate.send(()).unwrap();
     ended.wait_started();
     other.wait_started();
     let requests = HashSet::from([running, waiting, RequestId(99)]);
     let cancelled = engine.cancel(requests, "not wanted".to_owned());
-    // The step under way is computed to its end.
+    // The current step is computed to its end.
     gate.send(()).unwrap();
     cancelled.blocking_recv().unwrap();
     let stats = engine.stats();
@@ -333,7 +334,7 @@ fn cancelled_requests_hear_why_and_hold_nothing_when_that_is_done() {
         assert_eq!(recording.ends(), 1);
         assert!(recording.is_dropped());
     }
-    // The others go on, and an engine that has nothing to do does not mind.
+    // The others continue. Cancelling in an idle engine has no effect.
     drop(gate);
     other.wait();
     assert_eq!(other.answer().tokens.len(), 20);

@@ -1,4 +1,4 @@
-//! What comes out: text, ends, log-probabilities.
+//! Outputs: text, ends and log-probabilities.
 
 use crate::sampler::Row;
 use crate::sampler::logprobs::Logprobs;
@@ -137,7 +137,7 @@ fn text_held_back_for_a_stop_string_that_does_not_come_is_in_the_finish() {
 }
 
 #[test]
-fn half_a_character_is_never_shown_but_what_is_left_of_it_is_not_lost() {
+fn incomplete_characters_are_held_back_and_never_lost() {
     // Token 12 is the first byte of "ä".
     let answer = Harness::alone(Request {
         sampling: only(12),
@@ -149,7 +149,7 @@ fn half_a_character_is_never_shown_but_what_is_left_of_it_is_not_lost() {
 }
 
 #[test]
-fn a_stop_string_in_the_text_that_the_end_completes_is_found() {
+fn a_stop_string_in_the_final_text_is_found() {
     let stop = Stop {
         strings: vec!["\u{fffd}".to_owned()],
         ..Stop::default()
@@ -171,7 +171,8 @@ fn penalties_see_the_output() {
     assert_eq!(answer.ids(), [A, A, A]);
     let mut request = forced(&[A, B, C], 3);
     request.sampling.logit_bias = vec![(A, 100.0), (B, 100.0), (C, 100.0)];
-    // Logits lie between -4 and 4, so a frequency penalty of 2 tells after at most five times.
+    // Logits are between -4 and 4, so a frequency penalty of 2 excludes a token after at most five
+    // occurrences.
     request.sampling.frequency_penalty = 2.0;
     request.max_tokens = 30;
     let ids = Harness::alone(request).answer().ids();
@@ -209,7 +210,7 @@ fn logprobs_are_the_models_own_whatever_the_sampling() {
 }
 
 #[test]
-fn prompt_logprobs_tell_how_likely_each_token_was_after_those_before_it() {
+fn prompt_logprobs_are_the_likelihood_of_each_token_given_those_before_it() {
     let prompt: Vec<u32> = (0..100).map(|i| i % VOCAB as u32).collect();
     let request = Request {
         adapter: Some(adapter(1)),
@@ -246,7 +247,7 @@ fn without_max_tokens_the_prompt_is_computed_and_nothing_else() {
 }
 
 #[test]
-fn broken_logits_fail_their_sequence_by_the_adapters_hash_and_nobody_else() {
+fn broken_logits_fail_only_their_sequence_and_name_the_adapters_hash() {
     let faults = Faults {
         broken: Some(hash(7)),
         ..Faults::default()
@@ -291,7 +292,7 @@ fn a_random_seed_is_reported_and_repeats_the_answer() {
 }
 
 #[test]
-fn an_output_under_a_grammar_is_all_of_it_and_ends_when_nothing_may_follow() {
+fn an_output_under_a_grammar_is_complete_and_ends_when_no_token_may_follow() {
     let answer = Harness::alone(Request {
         grammar: Some(matching("(ab|ba){3}\n")),
         ..Request::new(vec![A, B], 20)
@@ -343,7 +344,7 @@ fn log_probabilities_under_a_grammar_are_the_models_own() {
 }
 
 #[test]
-fn what_alone_is_allowed_is_chosen_however_unlikely() {
+fn the_only_allowed_token_is_chosen_however_unlikely() {
     let recording = Harness::alone(Request {
         grammar: Some(matching("c")),
         sampling: Sampling {
@@ -356,7 +357,7 @@ fn what_alone_is_allowed_is_chosen_however_unlikely() {
 }
 
 #[test]
-fn nothing_ends_an_output_before_its_least_length() {
+fn no_output_ends_before_min_tokens() {
     let ends = |stop: Stop, bias: u32| {
         let request = Request {
             sampling: only(bias),
@@ -378,7 +379,7 @@ fn nothing_ends_an_output_before_its_least_length() {
     let answer = ends(stop, A);
     assert_eq!(answer.reason(), &FinishReason::StopToken(A));
     assert_eq!(answer.tokens.len(), 4);
-    // A string that is complete by then does not count, one that only begins by then does.
+    // A stop string that is complete by then does not count; one that only begins by then does.
     for (string, text) in [("aa", "aa"), ("aaa", "a"), ("aaaa", "")] {
         let stop = Stop {
             strings: vec![string.to_owned()],
@@ -395,7 +396,7 @@ fn nothing_ends_an_output_before_its_least_length() {
 }
 
 #[test]
-fn a_grammar_that_is_complete_wins_over_a_least_length() {
+fn a_complete_grammar_overrides_min_tokens() {
     for pattern in ["ab", "ab?"] {
         let request = Request {
             grammar: Some(matching(pattern)),
@@ -422,7 +423,7 @@ fn special_tokens_are_shown_on_request() {
         };
         assert_eq!(Harness::alone(request).answer().text(), text);
     }
-    // The token that ends an output is no part of it, unless that is asked for too.
+    // The token that ends an output is not part of its text unless that is requested too.
     for (include_stop_string, text) in [(false, ""), (true, "<e>")] {
         let request = Request {
             sampling: only(EOS),

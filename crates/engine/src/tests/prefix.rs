@@ -1,4 +1,4 @@
-//! What was computed once is not computed again, and nobody can tell but by the time.
+//! The prefix cache: cached prefixes are not computed again, and the answers do not change.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::testing::{
 use crate::{EngineOptions, Event, Request, Sampling, Stop, Tenant};
 use multigraft_model::Limits;
 
-/// `count` tokens in which no block is like another.
+/// `count` tokens without two equal blocks.
 fn text(count: usize) -> Vec<u32> {
     (0..count).map(|i| 2 + (i * i / 7 + i / 22) as u32 % 20).collect()
 }
@@ -21,7 +21,7 @@ fn cached(recording: &Recording) -> usize {
     finish.unwrap()
 }
 
-/// Serves one after the other; says of each how many of its prompt's tokens were cached.
+/// Serves requests one after the other, and returns how many prompt tokens of each were cached.
 fn hits(harness: &mut Harness, requests: &[Request]) -> Vec<usize> {
     let serve = |request: &Request| {
         let recording = harness.submit(request.clone());
@@ -42,7 +42,7 @@ fn the_second_turn_of_a_chat_computes_what_is_new() {
     harness.run();
     let history = [first.prompt, recording.answer().ids(), text(7)].concat();
     assert_eq!(history.len(), 137);
-    // Of 100 tokens and the answer's first 29, whose successors were computed, whole blocks.
+    // The whole blocks of 100 tokens and the answer's first 29, whose successors were computed.
     let second = exactly(history, 4);
     assert_eq!(hits(&mut harness, &[second]), [8 * BLOCK_TOKENS]);
     let rows: Vec<usize> = steps.lock().unwrap().iter().map(|runs| runs[0].1).collect();
@@ -58,7 +58,7 @@ fn the_last_row_is_always_computed() {
         let prompt: Vec<u32> = text(length).iter().map(|id| (id + length as u32) % 24).collect();
         let twice = [exactly(prompt.clone(), 1), exactly(prompt, 1)];
         let full = (length - 1) / BLOCK_TOKENS * BLOCK_TOKENS;
-        // A prompt of whole blocks is all in the cache, so all but its last position is copied.
+        // A prompt of whole blocks is entirely cached, so all but its last position is copied.
         let second = if length % BLOCK_TOKENS == 0 {
             length - 1
         } else {
@@ -69,7 +69,7 @@ fn the_last_row_is_always_computed() {
 }
 
 #[test]
-fn a_prompt_that_leaves_within_a_block_copies_what_it_has_in_common() {
+fn a_prompt_that_diverges_within_a_block_copies_the_common_positions() {
     let prompts = [text(64), [&text(41)[..], &[1; 10]].concat()];
     let requests = prompts.map(|prompt| exactly(prompt, 3));
     let mut harness = Harness::new(EngineOptions::default());
@@ -84,7 +84,7 @@ fn a_prompt_that_leaves_within_a_block_copies_what_it_has_in_common() {
 }
 
 #[test]
-fn another_adapter_scale_or_tenant_has_no_use_of_it() {
+fn another_adapter_scale_or_tenant_shares_no_prefix() {
     let plain = exactly(text(40), 2);
     let with = |which: Option<u8>, tenant: Option<&str>| Request {
         adapter: which.map(adapter),
@@ -120,7 +120,7 @@ fn prompt_logprobs_are_computed_for_every_row() {
 }
 
 #[test]
-fn switched_off_it_has_nothing() {
+fn a_disabled_cache_keeps_nothing() {
     let mut harness = Harness::new(EngineOptions {
         prefix_cache: false,
         ..EngineOptions::default()
@@ -134,7 +134,7 @@ fn switched_off_it_has_nothing() {
 }
 
 #[test]
-fn those_that_run_at_once_hold_one_copy_of_what_they_have_in_common() {
+fn running_sequences_hold_one_copy_of_a_common_prefix() {
     let mut harness = Harness::new(EngineOptions {
         step_tokens: 512,
         ..EngineOptions::default()
@@ -142,7 +142,7 @@ fn those_that_run_at_once_hold_one_copy_of_what_they_have_in_common() {
     let requests: Vec<Request> = (2..6)
         .map(|last| exactly([text(64), vec![last; 3]].concat(), 8))
         .collect();
-    // All start before any has computed anything, and find out when they have.
+    // All requests start before any has computed its prefix, and share it once it is computed.
     let recordings: Vec<Recording> = requests
         .iter()
         .map(|request| harness.submit(request.clone()))
@@ -156,7 +156,7 @@ fn those_that_run_at_once_hold_one_copy_of_what_they_have_in_common() {
 }
 
 #[test]
-fn what_is_kept_does_not_stand_in_anybodys_way() {
+fn cached_blocks_do_not_block_other_requests() {
     let limits = Limits {
         blocks: 4,
         ..generous()
@@ -173,7 +173,7 @@ fn what_is_kept_does_not_stand_in_anybodys_way() {
 }
 
 #[test]
-fn who_was_preempted_resumes_where_the_cache_goes_on() {
+fn a_preempted_sequence_resumes_at_the_end_of_its_cached_prefix() {
     let limits = Limits {
         blocks: 8,
         ..generous()
@@ -203,8 +203,8 @@ fn who_was_preempted_resumes_where_the_cache_goes_on() {
 }
 
 #[test]
-fn what_comes_before_an_adapter_sets_in_is_shared_with_the_base_both_ways() {
-    // Within a block, at a block's beginning, in the first block, at the very beginning.
+fn the_base_and_an_activated_adapter_share_the_prefix_before_the_invocation() {
+    // Within a block, at the beginning of a block, in the first block, at position 0.
     for at in [41, 48, 5, 0] {
         let mut prompt = text(60);
         prompt[at..at + 2].copy_from_slice(&[21, 22]);
@@ -214,8 +214,8 @@ fn what_comes_before_an_adapter_sets_in_is_shared_with_the_base_both_ways() {
             ..base.clone()
         };
         let before = if at < 4 { 0 } else { at };
-        // The base has whole blocks; what an adapter computed of a block that it sets in within is
-        // its own.
+        // The base shares whole blocks. A block within which the adapter begins to apply is the
+        // adapter's own.
         let whole = at / BLOCK_TOKENS * BLOCK_TOKENS;
         let mut harness = Harness::new(EngineOptions::default());
         assert_eq!(
@@ -229,7 +229,7 @@ fn what_comes_before_an_adapter_sets_in_is_shared_with_the_base_both_ways() {
 }
 
 #[test]
-fn another_place_to_set_in_is_another_prefix() {
+fn another_invocation_position_is_another_prefix() {
     let mut first = text(60);
     first[10..12].copy_from_slice(&[21, 22]);
     let mut second = first.clone();
@@ -242,8 +242,8 @@ fn another_place_to_set_in_is_another_prefix() {
     assert_eq!(hits(&mut harness, &[of(&first), of(&second)]), [0, 0]);
 }
 
-/// A turn of a chat: whose, how much of the common history it takes up again, what it adds, how
-/// long the answer is.
+/// A turn of a chat: its tenant, how much of the common history it continues, what it adds, and the
+/// length of the answer.
 type Turn = (u8, usize, Vec<u32>, usize);
 
 fn turn() -> impl Strategy<Value = Turn> {

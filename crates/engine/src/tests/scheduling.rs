@@ -1,4 +1,4 @@
-//! Who computes what in which step.
+//! Which sequences compute which rows in which step.
 
 use crate::testing::{
     BLOCK_TOKENS, FakeBackend, Faults, Harness, Recorder, Recording, adapter, exactly, generous, hash,
@@ -54,7 +54,7 @@ fn short_prompts_share_a_step_and_a_prompt_fills_what_is_left() {
 }
 
 #[test]
-fn those_who_generate_get_their_row_before_any_prompt() {
+fn decoding_sequences_get_their_row_before_any_prompt() {
     let steps = rows_of_steps(generous(), options(6, 4), &[plain(2, 4), plain(20, 1)]);
     assert_eq!(steps, [vec![2, 4], vec![1, 5], vec![1, 5], vec![1, 5], vec![1]]);
 }
@@ -73,7 +73,7 @@ fn no_more_run_at_once_than_allowed() {
 }
 
 #[test]
-fn a_step_has_no_more_rows_than_the_backend_can_do() {
+fn a_step_has_at_most_the_backends_rows() {
     let steps = rows_of_steps(
         Limits {
             step_rows: 4,
@@ -120,8 +120,8 @@ fn rows_of_an_adapter_are_neighbours_with_the_base_first() {
 }
 
 #[test]
-fn when_blocks_run_out_the_youngest_gives_way_and_its_client_sees_nothing() {
-    // Each ends with three blocks; together they have four.
+fn when_blocks_run_out_the_youngest_is_preempted_and_its_client_does_not_notice() {
+    // Each ends with three blocks; the pool has four.
     let limits = Limits {
         blocks: 4,
         ..generous()
@@ -149,7 +149,7 @@ fn when_blocks_run_out_the_youngest_gives_way_and_its_client_sees_nothing() {
 
 #[test]
 fn a_preempted_sequence_keeps_its_adapter_resident_and_resumes_before_others_start() {
-    // The first grows from two blocks to three when the second holds the other four.
+    // The first sequence grows from two blocks to three while the second holds the other four.
     let limits = Limits {
         blocks: 6,
         ..generous()
@@ -160,7 +160,7 @@ fn a_preempted_sequence_keeps_its_adapter_resident_and_resumes_before_others_sta
         adapter: Some(adapter(1)),
         ..plain(3 * BLOCK_TOKENS - 4, BLOCK_TOKENS + 4)
     });
-    // It would fit beside the first while the second has to wait.
+    // The third request would fit beside the first while the second has to wait.
     let third = harness.submit(plain(2, 1));
     let mut preempted = 0;
     while harness.turn() {
@@ -178,7 +178,7 @@ fn a_preempted_sequence_keeps_its_adapter_resident_and_resumes_before_others_sta
 }
 
 #[test]
-fn a_request_waits_for_blocks_without_being_overtaken() {
+fn no_request_overtakes_one_that_waits_for_blocks() {
     let limits = Limits {
         blocks: 4,
         ..generous()
@@ -269,7 +269,7 @@ fn an_adapter_for_another_base_fails_its_requests_alone() {
 }
 
 #[test]
-fn figures_add_up() {
+fn statistics_add_up() {
     let mut harness = Harness::new(options(4, 8));
     harness.submit(plain(10, 5));
     let (sink, _recording) = Recorder::breaking(Some(2));

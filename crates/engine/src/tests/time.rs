@@ -1,4 +1,4 @@
-//! What the engine says of time, by a clock that only the test moves.
+//! Times that the engine reports, by a clock that only the test moves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn a_refusal_says_when_there_will_be_room_at_the_rate_at_which_requests_start() 
     let _recordings = [(); 2].map(|()| harness.submit(exactly(vec![2], tokens)));
     let each = STEP * tokens as u32;
     assert_eq!(refused(&harness), full(Some(3 * each)));
-    // While nobody leaves, it takes longer.
+    // While no request leaves, the estimate grows.
     harness.clock.advance(10 * each);
     assert_eq!(refused(&harness), full(Some(3 * 11 * each)));
 }

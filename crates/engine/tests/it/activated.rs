@@ -1,4 +1,4 @@
-//! An activated LoRA: PEFT's numbers, and what it shares with the base.
+//! An activated LoRA: the numbers of PEFT, and the prefix that it shares with the base.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ fn it_answers_as_in_peft_however_its_prompt_is_cut() {
 }
 
 #[test]
-fn what_the_base_computed_is_used_again_and_the_bits_are_those_of_a_cold_start() {
+fn an_activated_adapter_reuses_the_bases_prefix_with_the_bits_of_a_cold_start() {
     let served = Served::activated();
     let adapter = || Some(AdapterUse::from(Arc::clone(&served.adapters[0].1)));
     let mut prompt: Vec<u32> = (0..50).map(|i| 10 + i * 7 % 31).collect();
@@ -81,7 +81,7 @@ fn what_the_base_computed_is_used_again_and_the_bits_are_those_of_a_cold_start()
     let cold = served.engine(1, 32, EngineOptions::default());
     let (alone, cached) = answer_and_cached(&submit(&cold, greedy(prompt.clone(), adapter(), 8)));
     assert_eq!((alone, cached), (together, 0));
-    // And the other way round, in whole blocks.
+    // The base shares the adapter's whole blocks too.
     let (_, cached) = answer_and_cached(&submit(&cold, greedy(prompt, None, 4)));
     assert_eq!(cached, 32);
     cold.shutdown();

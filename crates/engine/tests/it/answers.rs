@@ -1,5 +1,5 @@
-//! The tiny models of `fixtures/peft`: the answers are those of transformers and PEFT, and nobody's
-//! depends on who else is served, to the bit.
+//! The tiny models of `fixtures/peft`: answers are those of transformers and PEFT, and do not
+//! depend on other requests, to the bit.
 
 use std::sync::{Arc, OnceLock};
 
@@ -65,7 +65,7 @@ fn served() -> &'static Served {
     SERVED.get_or_init(|| Served::fixture(&multigraft_testing::fixtures().join("peft/llama")))
 }
 
-/// Half of them begin alike.
+/// Prompts, half of which have a common prefix.
 fn prompt() -> impl Strategy<Value = Vec<u32>> {
     prop_oneof![
         prop::collection::vec(0_u32..47, 1..40),

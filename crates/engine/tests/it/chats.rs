@@ -1,5 +1,5 @@
-//! Chats: what was computed in the turns before is used again, and the answer is that of a cold
-//! start, to the bit.
+//! Chats: cached earlier turns are used again, and the answers are those of a cold start, to the
+//! bit.
 
 use std::sync::Arc;
 
@@ -48,8 +48,8 @@ fn every_turn_is_answered_as_from_a_cold_start() {
                 ..Request::new(history.clone(), 16)
             };
             let (answer, cached) = answer_and_cached(&submit(&warm, request.clone()));
-            // Everything but the last token of the last answer, in whole blocks. The next adapter
-            // or tenant starts anew.
+            // The whole blocks of all but the last token of the last answer. Another adapter or
+            // tenant has no cached prefix.
             assert!(
                 cached >= computed / BLOCK_TOKENS * BLOCK_TOKENS,
                 "{cached} of {computed}"

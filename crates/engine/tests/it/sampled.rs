@@ -1,4 +1,4 @@
-//! Least lengths and scores of prompts against transformers and PEFT.
+//! `min_tokens` and scores of prompts, compared with transformers and PEFT.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use multigraft_weights::safetensors::Checkpoint;
 
 use crate::served::{Served, answer, submit};
 
-/// How far log-probabilities may be off: twice what logits are allowed to be.
+/// Largest deviation of a log-probability: twice that of a logit.
 const TOLERANCE: f64 = 4e-4;
 
 fn numbers(list: &str) -> Vec<u32> {
@@ -15,13 +15,13 @@ fn numbers(list: &str) -> Vec<u32> {
 }
 
 #[test]
-fn answers_of_a_least_length_are_those_of_transformers_and_as_likely() {
+fn answers_with_min_tokens_are_those_of_transformers_and_as_likely() {
     let folder = multigraft_testing::fixtures().join("peft/llama");
     let reference = Checkpoint::open_file(&folder.join("reference.safetensors")).unwrap();
     let served = Served::fixture(&folder);
     let engine = served.engine(2, 60, EngineOptions::default());
     let cases = include_str!("../../fixtures/lengths.txt");
-    // All of them at once, in one mixed batch.
+    // All requests at once, in one mixed batch.
     let mut expected = Vec::new();
     for line in cases.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -101,7 +101,7 @@ fn scores_and_ranks_of_prompts_are_those_of_pefts_logits() {
                     (logprob - (its - sum.ln())).abs() < close,
                     "{model} {name}: {logprob}"
                 );
-                // Those that are too close to call may be on either side.
+                // Tokens that are nearly as likely may rank on either side.
                 let above = |limit: f64| row.iter().filter(|&&logit| f64::from(logit) > limit).count();
                 let ranks = above(its + close) + 1..=above(its - close).max(1);
                 assert!(

@@ -1,4 +1,4 @@
-//! Models with their adapters, served by an engine over the real backend.
+//! Models with their adapters, served by an engine over the CPU backend.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ impl Served {
             )
         });
         let adapters = adapters.collect();
-        // SmolLM2's. For the tiny models any will do: their tokens mean nothing.
+        // The tokenizer of SmolLM2. The tokens of the tiny models have no meaning, so any tokenizer
+        // will do.
         let tokenizer =
             Tokenizer::from_folder(&multigraft_testing::fixtures().join("tokenizer/smollm")).unwrap();
         Self {
@@ -70,7 +71,7 @@ impl Served {
             blocks,
             context: self.context,
             step_rows: options.step_tokens,
-            // The numbers of transformers and PEFT are those of float32.
+            // The reference numbers of transformers and PEFT are in float32.
             kv_dtype: KvDtype::F32,
             throttle: Throttle::NONE,
         };
@@ -108,7 +109,7 @@ pub(crate) fn submit(engine: &Engine, request: Request) -> Receiver<Event> {
     events
 }
 
-/// An answer without its timings and what it was spared.
+/// An answer without its timings and the number of cached tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) prompt: Vec<PromptToken>,

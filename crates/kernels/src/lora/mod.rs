@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_that_is_no_number_shows_in_every_type() {
+    fn a_nan_weight_shows_in_every_type() {
         for dtype in DTYPES {
             for (a, b) in [([f32::NAN, 1.0], [1.0, 1.0]), ([1.0, 1.0], [1.0, f32::NAN])] {
                 let lora = PackedLora::new(&a, &b, 1, 1.0, dtype);

@@ -203,7 +203,7 @@ fn activations(seed: u64, rows: usize, inp: usize) -> Vec<f32> {
 }
 
 #[test]
-fn what_is_no_number_shows_in_the_result() {
+fn nan_shows_in_the_result() {
     for block_type in BlockType::ALL {
         let inp = 256;
         let bytes = stored(block_type, 1, inp, 5);

@@ -1,7 +1,6 @@
 //! Which architectures are supported.
 
-/// The architectures that a [`Config`](super::Config) can describe, by their names in
-/// `config.json`.
+/// The supported architectures, by their names in `config.json`.
 pub const SUPPORTED: [&str; 13] = [
     "llama",
     "mistral",

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_of_no_model_are_refused_before_memory_is_taken() {
+    fn impossible_sizes_are_refused_before_memory_is_allocated() {
         for field in [
             "num_hidden_layers",
             "intermediate_size",
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named_with_what_is() {
+    fn an_unsupported_value_is_named_with_the_supported_ones() {
         let message = refusal("model_type", json!("mamba"));
         assert!(
             message.contains("`mamba`") && message.contains("qwen3_moe"),

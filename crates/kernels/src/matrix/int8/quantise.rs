@@ -137,8 +137,8 @@ struct Largest {
 }
 
 impl Largest {
-    /// Stores each magnitude's index in its last two bits, so that the largest carries its index. This
-    /// needs no branches, which would be unpredictable.
+    /// Stores each magnitude's index in its last two bits, so that the largest carries its index.
+    /// This needs no branches, which would be unpredictable.
     fn new(magnitudes: [u32; 4]) -> Self {
         let tagged = |index: usize| magnitudes[index] & !3 | index as u32;
         let [a, b, c, d] = [tagged(0), tagged(1), tagged(2), tagged(3)];
