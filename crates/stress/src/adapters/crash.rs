@@ -1,10 +1,11 @@
-//! Ending the server at any moment of a change.
+//! Kills the server at a random moment of a change of adapters.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use multigraft_loadgen::client::Client;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -15,20 +16,22 @@ use crate::harness::server::{ServerProcess, add, post};
 
 const NAMES: usize = 4;
 const SOURCES: usize = 4;
-/// The latest that the server is killed after a change was asked for: about as long as one takes.
-const LATEST: f64 = 0.12;
+/// The latest moment of the kill after a change was sent, in seconds: about the time that a change
+/// takes.
+const LATEST_KILL: f64 = 0.12;
 
-/// What the registry should hold: hashes of versions, and which is active.
+/// The contents of the registry. Each name has the hashes of its versions, the index of the active
+/// one, and whether it is pinned.
 type State = BTreeMap<String, (Vec<String>, usize, bool)>;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("crash");
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 8,
         targets: Targets::All,
     };
-    let sources = maker.write_all(&folder, SOURCES)?;
+    let sources = adapters.write_all(&folder, SOURCES)?;
     let data = bench.dir.join("data").display().to_string();
     let allowed = folder.display().to_string();
     let start = || {
@@ -42,20 +45,20 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let (mut before, mut after) = (0, 0);
     for crash in 0..bench.arguments.crashes {
         let server = start()?;
-        let found = read(&server).await?;
+        let found = read_state(&server).await?;
         ensure!(
             found == state,
             "before crash {crash} the registry was {found:?} instead of {state:?}"
         );
         let change = Change::random(&mut random, &state);
-        let next = change.of(&state, &hashes);
+        let next = change.apply(&state, &hashes);
         let url = server.url.clone();
-        let asked = tokio::spawn(change.ask(server.client()?, sources.clone()));
-        tokio::time::sleep(Duration::from_secs_f64(random.random_range(0.0..LATEST))).await;
+        let asked = tokio::spawn(change.send(server.client()?, sources.clone()));
+        tokio::time::sleep(Duration::from_secs_f64(random.random_range(0.0..LATEST_KILL))).await;
         server.kill()?;
         let answered = asked.await?.is_ok();
         let server = start().with_context(|| format!("after crash {crash} of {url}"))?;
-        let found = read(&server).await?;
+        let found = read_state(&server).await?;
         if found == next {
             after += 1;
         } else if found == state && !answered {
@@ -65,11 +68,11 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
                 "crash {crash}: the registry is {found:?}; it was {state:?} and was to be {next:?} (answered: {answered})"
             );
         }
-        // Whatever is there can be used.
-        let http = server.client()?;
+        // Every adapter that is there can be used.
+        let client = server.client()?;
         for name in found.keys() {
             let body = json!({"model": name, "prompt": "The", "max_tokens": 1});
-            post(&http, "/v1/completions", body)
+            post(&client, "/v1/completions", body)
                 .await
                 .with_context(|| format!("after crash {crash}"))?;
         }
@@ -86,7 +89,7 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     )])
 }
 
-/// What can be asked of the server.
+/// A change of the registry.
 enum Change {
     Add { name: String, source: usize },
     Remove { name: String },
@@ -99,7 +102,7 @@ impl Change {
         let name = format!("n{}", random.random_range(0..NAMES));
         let known = state.get(&name);
         match random.random_range(0..10) {
-            // A name must not have more versions than are remembered.
+            // A name must not have more versions than the server keeps.
             0..2 if known.is_some() => Self::Remove { name },
             _ if known.is_some_and(|(versions, ..)| versions.len() > 8) => Self::Remove { name },
             2..4 if known.is_some_and(|(_, active, _)| *active > 0) => Self::Previous { name },
@@ -114,8 +117,8 @@ impl Change {
         }
     }
 
-    /// The state that follows.
-    fn of(&self, state: &State, hashes: &[String]) -> State {
+    /// The state after the change.
+    fn apply(&self, state: &State, hashes: &[String]) -> State {
         let mut next = state.clone();
         match self {
             Self::Add { name, source } => {
@@ -143,45 +146,43 @@ impl Change {
         next
     }
 
-    async fn ask(self, http: multigraft_loadgen::client::Client, sources: Vec<PathBuf>) -> Result<()> {
+    /// Sends the change to the server.
+    async fn send(self, client: Client, sources: Vec<PathBuf>) -> Result<()> {
         match self {
             Self::Add { name, source } => {
-                add(&http, &name, &sources[source]).await?;
+                add(&client, &name, &sources[source]).await?;
             }
             Self::Remove { name } => {
-                post(&http, "/unload_lora_adapter", json!({"lora_name": name})).await?;
+                post(&client, "/unload_lora_adapter", json!({"lora_name": name})).await?;
             }
-            Self::Previous { name } => patch(&http, &name, &json!({"active": "previous"})).await?,
-            Self::Pin { name, pinned } => patch(&http, &name, &json!({"pinned": pinned})).await?,
+            Self::Previous { name } => patch(&client, &name, &json!({"active": "previous"})).await?,
+            Self::Pin { name, pinned } => patch(&client, &name, &json!({"pinned": pinned})).await?,
         }
         Ok(())
     }
 }
 
-async fn patch(http: &multigraft_loadgen::client::Client, name: &str, body: &Value) -> Result<()> {
+async fn patch(client: &Client, name: &str, body: &Value) -> Result<()> {
     let path = format!("/v1/adapters/{name}");
-    let mut parts = http
-        .patch(&path, body.to_string())
-        .await
-        .map_err(anyhow::Error::msg)?;
-    while parts.next().await.map_err(anyhow::Error::msg)?.is_some() {}
+    let answer = async { client.patch(&path, body.to_string()).await?.collect().await };
+    answer.await.map_err(anyhow::Error::msg)?;
     Ok(())
 }
 
-/// The hash of each source, and a registry that is empty again.
+/// The hash of each source. Leaves the registry empty.
 async fn hashes(server: ServerProcess, sources: &[PathBuf]) -> Result<Vec<String>> {
-    let http = server.client()?;
+    let client = server.client()?;
     let mut hashes = Vec::new();
     for source in sources {
-        let added = add(&http, "probe", source).await?;
+        let added = add(&client, "probe", source).await?;
         hashes.push(added["hash"].as_str().context("a hash")?.to_owned());
     }
-    post(&http, "/unload_lora_adapter", json!({"lora_name": "probe"})).await?;
+    post(&client, "/unload_lora_adapter", json!({"lora_name": "probe"})).await?;
     server.kill()?;
     Ok(hashes)
 }
 
-async fn read(server: &ServerProcess) -> Result<State> {
+async fn read_state(server: &ServerProcess) -> Result<State> {
     let listed = server.client()?.get("/v1/adapters").await?;
     let mut state = State::new();
     for adapter in listed["data"].as_array().context("a list of adapters")? {

@@ -1,4 +1,4 @@
-//! One adapter that floods the queue, and others that do not.
+//! Fairness: one adapter floods the queue, the others do not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,43 +14,43 @@ use multigraft_loadgen::generator::{self, Plan};
 use multigraft_loadgen::record::Record;
 use multigraft_loadgen::traffic::Traffic;
 
-/// The one that floods is the last.
+/// How many adapters there are. The last one floods the queue.
 const ADAPTERS: usize = 8;
 const PROMPT: Span = Span { least: 64, most: 64 };
 const OUTPUT: Span = Span { least: 32, most: 32 };
-/// How long each part takes.
+/// How long each load lasts.
 const TIME: Duration = Duration::from_secs(30);
-/// How long it takes until queues are as they stay.
+/// How long queues take to settle. Answers before that do not count.
 const SETTLING: Duration = Duration::from_secs(10);
-/// What each of the steady ones asks for, of its eighth of what the server can do.
-const DEMAND: f64 = 0.7;
-/// What the flood asks for, of its eighth.
-const FLOOD: f64 = 20.0;
+/// The load of each steady adapter, relative to its eighth of the server's capacity.
+const STEADY_LOAD: f64 = 0.7;
+/// The load of the flood, relative to its eighth.
+const FLOOD_LOAD: f64 = 20.0;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("fair");
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,
     };
-    maker.write_all(&folder, ADAPTERS)?;
+    adapters.write_all(&folder, ADAPTERS)?;
     let folder = folder.display().to_string();
 
     let server = bench.product.start(["--adapters", &folder])?;
-    let everyone = [Sending::Clients(4); ADAPTERS];
+    let everyone = [Load::Clients(4); ADAPTERS];
     let capacity: f64 = run(&server, &everyone)
         .await?
         .iter()
         .map(|records| rate(records))
         .sum();
     let share = capacity / ADAPTERS as f64;
-    let steady = Sending::Rate(DEMAND * share);
-    let mut senders = [steady; ADAPTERS];
-    senders[ADAPTERS - 1] = Sending::Nothing;
-    let alone = run(&server, &senders).await?;
-    senders[ADAPTERS - 1] = Sending::Rate(FLOOD * share);
-    let flooded = run(&server, &senders).await?;
+    let steady = Load::Rate(STEADY_LOAD * share);
+    let mut loads = [steady; ADAPTERS];
+    loads[ADAPTERS - 1] = Load::Nothing;
+    let alone = run(&server, &loads).await?;
+    loads[ADAPTERS - 1] = Load::Rate(FLOOD_LOAD * share);
+    let flooded = run(&server, &loads).await?;
     let kept: Vec<f64> = (0..ADAPTERS - 1)
         .map(|i| tokens(&flooded[i]) / tokens(&alone[i]))
         .collect();
@@ -62,13 +62,13 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ensure!(lost == 0, "{lost} requests of the steady adapters failed");
     drop(server);
 
-    // So few run at once that every adapter has always some that wait.
+    // So few sequences run at once that every adapter always has requests that wait.
     let server = bench
         .product
         .start(["--max-running", "8", "--adapters", &folder])?;
-    let mut senders = [Sending::Clients(4); ADAPTERS];
-    senders[ADAPTERS - 1] = Sending::Clients(4 * 20);
-    let served: Vec<f64> = run(&server, &senders)
+    let mut loads = [Load::Clients(4); ADAPTERS];
+    loads[ADAPTERS - 1] = Load::Clients(4 * 20);
+    let served: Vec<f64> = run(&server, &loads)
         .await?
         .iter()
         .map(|records| tokens(records))
@@ -90,24 +90,24 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ])
 }
 
-/// How an adapter's requests come.
+/// The load of one adapter.
 #[derive(Clone, Copy, Debug)]
-enum Sending {
+enum Load {
     Nothing,
-    /// So many clients, each with the next request when the one before is answered.
+    /// Closed loop with so many clients.
     Clients(usize),
-    /// So many a second, whatever becomes of them.
+    /// Open loop with so many requests per second.
     Rate(f64),
 }
 
-/// All adapters at once; what came of each one's requests.
-async fn run(server: &ServerProcess, senders: &[Sending]) -> Result<Vec<Vec<Record>>> {
+/// Puts all loads on the server at once. Returns the records of each adapter.
+async fn run(server: &ServerProcess, loads: &[Load]) -> Result<Vec<Vec<Record>>> {
     let mut tasks = JoinSet::new();
-    for (index, sending) in senders.iter().enumerate() {
-        let (mode, clients, per_second) = match *sending {
-            Sending::Nothing => continue,
-            Sending::Clients(clients) => (Mode::Closed, clients, 1.0),
-            Sending::Rate(per_second) => (Mode::Open, 1, per_second),
+    for (index, load) in loads.iter().enumerate() {
+        let (mode, clients, per_second) = match *load {
+            Load::Nothing => continue,
+            Load::Clients(clients) => (Mode::Closed, clients, 1.0),
+            Load::Rate(per_second) => (Mode::Open, 1, per_second),
         };
         let target = Arc::new(server.target(vec![format!("a{index}")]).await?);
         let traffic = Traffic::new(index as u64, PROMPT, OUTPUT, 1, Pick::RoundRobin, per_second);
@@ -121,27 +121,27 @@ async fn run(server: &ServerProcess, senders: &[Sending]) -> Result<Vec<Vec<Reco
             Ok::<_, anyhow::Error>((index, generator::run(&target, traffic, plan).await?.0))
         });
     }
-    let mut records: Vec<Vec<Record>> = senders.iter().map(|_| Vec::new()).collect();
+    let mut records: Vec<Vec<Record>> = loads.iter().map(|_| Vec::new()).collect();
     while let Some(done) = tasks.join_next().await {
-        let (index, its) = done??;
-        records[index] = its;
+        let (index, of_adapter) = done??;
+        records[index] = of_adapter;
     }
     Ok(records)
 }
 
-/// Whole answers within the time that counts.
+/// Complete answers after the queues have settled.
 fn answered(records: &[Record]) -> impl Iterator<Item = &Record> {
     records
         .iter()
         .filter(|record| record.failure.is_none() && record.end > SETTLING && record.end <= TIME)
 }
 
-/// Answers a second.
+/// Answers per second.
 fn rate(records: &[Record]) -> f64 {
     answered(records).count() as f64 / (TIME - SETTLING).as_secs_f64()
 }
 
-/// Tokens of those.
+/// Tokens of these answers.
 fn tokens(records: &[Record]) -> f64 {
     answered(records).map(|record| record.output_tokens as f64).sum()
 }

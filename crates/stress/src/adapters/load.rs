@@ -1,4 +1,4 @@
-//! What loading costs those who wait for it, and those who do not.
+//! What loading adapters costs: requests that wait for it, and streams that do not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,24 +15,24 @@ use multigraft_loadgen::record::Record;
 use multigraft_loadgen::statistics::percentile;
 use multigraft_loadgen::traffic::{PlannedRequest, Traffic};
 
-/// Adapters whose first requests are timed.
+/// Adapters whose first requests are measured.
 const COLD: usize = 40;
-/// Adapters that are loaded while others generate.
+/// Adapters that are loaded while streams generate.
 const STORM: usize = 100;
-/// Streams that generate meanwhile.
+/// Streams during the loads.
 const STREAMS: usize = 8;
-/// How long they do so without any load.
-const QUIET: Duration = Duration::from_secs(10);
+/// How long the streams are measured, without loads and with them.
+const MEASURED: Duration = Duration::from_secs(10);
 
-/// The first request of an adapter that is on disk, beside the second.
+/// The first request of an adapter that is on disk, compared with the second.
 pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("cold");
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,
     };
-    maker.write_all(&folder, COLD)?;
+    adapters.write_all(&folder, COLD)?;
     let server = bench
         .product
         .start(["--preload", "off", "--adapters", &folder.display().to_string()])?;
@@ -40,7 +40,7 @@ pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let target = server.target(names).await?;
     let span = Span { least: 32, most: 32 };
     let mut traffic = Traffic::new(1, span, span, COLD, Pick::RoundRobin, 1.0);
-    let mut ask = async |adapter| -> Result<f64> {
+    let mut first_token = async |adapter| -> Result<f64> {
         let planned = PlannedRequest {
             prompt: traffic.prompt(32),
             adapter,
@@ -53,57 +53,57 @@ pub(super) async fn cold(bench: &Bench<'_>) -> Result<Vec<Row>> {
             Some(failure) => bail!("a request failed: {failure}"),
         }
     };
-    ask(None).await?;
-    let mut more = Vec::new();
+    first_token(None).await?;
+    let mut extra = Vec::new();
     for adapter in 0..COLD {
-        let cold = ask(Some(adapter)).await?;
-        let warm = ask(Some(adapter)).await?;
-        more.push(cold - warm);
+        let cold = first_token(Some(adapter)).await?;
+        let warm = first_token(Some(adapter)).await?;
+        extra.push(cold - warm);
     }
-    more.sort_by(f64::total_cmp);
-    let worst = percentile(&more, 95.0);
+    extra.sort_by(f64::total_cmp);
+    let worst = percentile(&extra, 95.0);
     Ok(vec![Row::new(
         "first request of a cold local adapter of rank 16 on all linear maps, beyond a warm one: p50, p95",
-        format!("{}, {}", milliseconds(median(more)), milliseconds(worst)),
+        format!("{}, {}", milliseconds(median(extra)), milliseconds(worst)),
         "50 ms",
     )])
 }
 
-/// Inter-token latencies of some streams while many adapters are loaded.
+/// Inter-token latencies of streams while many adapters are loaded.
 pub(super) async fn storm(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("storm");
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,
     };
-    let folders = maker.write_all(&folder, STORM + STREAMS)?;
+    let folders = adapters.write_all(&folder, STORM + STREAMS)?;
     let server = bench
         .product
         .start(["--allow-source", &folder.display().to_string()])?;
-    let http = server.client()?;
+    let client = server.client()?;
     let names: Vec<String> = (0..STREAMS).map(|index| format!("a{index}")).collect();
     for (name, folder) in names.iter().zip(&folders) {
-        add(&http, name, folder).await?;
+        add(&client, name, folder).await?;
     }
     let target = Arc::new(server.target(names).await?);
-    stream(&target, Duration::from_secs(1)).await?;
-    let quiet = gaps(&stream(&target, QUIET).await?);
-    // Loads go on, over and over, for as long as the streams are watched.
+    run_streams(&target, Duration::from_secs(1)).await?;
+    let quiet = gaps(&run_streams(&target, MEASURED).await?);
+    // Loads go on without pause for as long as the streams are measured.
     let loading = tokio::spawn(async move {
         let (begin, mut loads) = (Instant::now(), 0);
-        while begin.elapsed() < QUIET {
+        while begin.elapsed() < MEASURED {
             for (index, folder) in folders[STREAMS..].iter().enumerate() {
-                add(&http, &format!("new{index}"), folder).await?;
+                add(&client, &format!("new{index}"), folder).await?;
                 loads += 1;
-                if begin.elapsed() >= QUIET && loads >= STORM {
+                if begin.elapsed() >= MEASURED && loads >= STORM {
                     break;
                 }
             }
             for index in 0..STORM {
-                // One that was not reached this time is not there.
+                // Adapters that were not loaded in this round do not exist.
                 let _ = post(
-                    &http,
+                    &client,
                     "/unload_lora_adapter",
                     json!({"lora_name": format!("new{index}")}),
                 )
@@ -112,7 +112,7 @@ pub(super) async fn storm(bench: &Bench<'_>) -> Result<Vec<Row>> {
         }
         Ok::<_, anyhow::Error>((loads, begin.elapsed()))
     });
-    let busy = gaps(&stream(&target, QUIET).await?);
+    let busy = gaps(&run_streams(&target, MEASURED).await?);
     let (loads, took) = loading.await??;
     let (quiet, busy) = (percentile(&quiet, 99.0), percentile(&busy, 99.0));
     Ok(vec![Row::new(
@@ -130,9 +130,8 @@ pub(super) async fn storm(bench: &Bench<'_>) -> Result<Vec<Row>> {
     )])
 }
 
-async fn stream(target: &Arc<Target>, duration: Duration) -> Result<Vec<Record>> {
-    // Long answers to short prompts: otherwise the longest steps are those of other streams'
-    // prompts.
+async fn run_streams(target: &Arc<Target>, duration: Duration) -> Result<Vec<Record>> {
+    // Long answers to short prompts: otherwise the prompts of other streams make the longest steps.
     let (prompt, output) = (
         Span { least: 16, most: 16 },
         Span {
@@ -154,7 +153,7 @@ async fn stream(target: &Arc<Target>, duration: Duration) -> Result<Vec<Record>>
     Ok(records)
 }
 
-/// All times between tokens, in order.
+/// All times between tokens, sorted.
 fn gaps(records: &[Record]) -> Vec<f64> {
     let mut gaps: Vec<f64> = records
         .iter()

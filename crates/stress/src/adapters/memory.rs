@@ -1,4 +1,4 @@
-//! What adapters add to the memory of their base.
+//! The memory that adapters add to that of their base.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -8,20 +8,20 @@ use crate::harness::adapters::{RandomAdapters, Targets};
 use crate::harness::server::post;
 
 const ADAPTERS: usize = 30;
-/// Tokens of every request: enough for all buffers of a step to be there.
+/// Tokens of every request: enough for the server to allocate all buffers of a step.
 const TOKENS: usize = 4;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("memory");
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 8,
         targets: Targets::QueryValue,
     };
-    maker.write_all(&folder, ADAPTERS)?;
+    adapters.write_all(&folder, ADAPTERS)?;
     let folder = folder.display().to_string();
-    // As many requests in the same order, so that keys, values and buffers are the same with
-    // adapters and without.
+    // The same number of requests in the same order, so that the KV cache and all buffers are the same
+    // with adapters and without.
     let without = run(bench, &[], |_| None).await?;
     let with = run(bench, &["--adapters", &folder], |index| Some(format!("a{index}"))).await?;
     let more = with.resident as f64 - without.resident as f64;
@@ -37,22 +37,22 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
 }
 
 struct Memory {
-    /// Of the process, in bytes.
+    /// Resident memory of the process, in bytes.
     resident: u64,
-    /// Of its adapters, as it lists them.
+    /// Memory of its adapters as the server lists it, in bytes.
     listed: u64,
 }
 
-/// A server's memory after it answered as many requests as there are adapters, each of the model
-/// that `model` says, or the base.
+/// A server's memory after as many requests as there are adapters. Each goes to the model that
+/// `model` returns, or else to the base.
 async fn run(
     bench: &Bench<'_>,
     arguments: &[&str],
     model: impl Fn(usize) -> Option<String>,
 ) -> Result<Memory> {
     let server = bench.product.start(arguments)?;
-    let http = server.client()?;
-    let models = http.get("/v1/models").await?;
+    let client = server.client()?;
+    let models = client.get("/v1/models").await?;
     let base = models["data"][0]["id"]
         .as_str()
         .context("the base's name")?
@@ -61,13 +61,13 @@ async fn run(
         let model = model(index).unwrap_or_else(|| base.clone());
         let prompt: Vec<usize> = (0..TOKENS).map(|token| token + 100 * index).collect();
         let body = json!({"model": model, "prompt": prompt, "max_tokens": 1});
-        let answer = post(&http, "/v1/completions", body).await?;
+        let answer = post(&client, "/v1/completions", body).await?;
         ensure!(
             answer["usage"]["completion_tokens"] == 1,
             "{model} does not answer: {answer}"
         );
     }
-    let listed = http.get("/v1/adapters").await?;
+    let listed = client.get("/v1/adapters").await?;
     Ok(Memory {
         resident: server.resident_when_idle().await?,
         listed: listed["memory"]["bytes"].as_u64().context("adapters' memory")?,

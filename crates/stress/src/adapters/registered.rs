@@ -1,4 +1,4 @@
-//! What it costs to know of many adapters that are not in memory.
+//! What many registered adapters cost that are not in memory.
 
 use std::fs;
 use std::time::Instant;
@@ -17,13 +17,13 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
         bench.dir.join("many"),
         bench.dir.join("few"),
     );
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 1,
         targets: Targets::QueryValue,
     };
-    maker.write(&one, 0)?;
-    // The same files under many names: only their number matters here.
+    adapters.write(&one, 0)?;
+    // The same files under many names: only the number of names matters here.
     for (folder, count) in [(&few, 1), (&many, ADAPTERS)] {
         for index in 0..count {
             let to = folder.join(format!("a{index}"));
@@ -53,16 +53,16 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
         memory.push((server.resident()? as f64 - before as f64) / ADAPTERS as f64);
     }
     let server = start(&many)?;
-    let http = server.client()?;
+    let client = server.client()?;
     let (mut list, mut route) = (Vec::new(), Vec::new());
     for _ in 0..REPEATS {
         let begin = Instant::now();
-        let models = http.get("/v1/models").await?;
+        let models = client.get("/v1/models").await?;
         list.push(begin.elapsed().as_secs_f64());
         let listed = models["data"].as_array().map_or(0, Vec::len);
         anyhow::ensure!(listed == ADAPTERS + 1, "{listed} models were listed");
         let begin = Instant::now();
-        http.get(&format!("/v1/adapters/a{}", ADAPTERS - 1)).await?;
+        client.get(&format!("/v1/adapters/a{}", ADAPTERS - 1)).await?;
         route.push(begin.elapsed().as_secs_f64());
     }
     let more = median(with) - median(without);

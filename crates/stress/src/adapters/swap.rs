@@ -1,4 +1,4 @@
-//! One name whose adapter is replaced over and over while it is used.
+//! One name whose adapter is replaced again and again while it is in use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,20 +15,19 @@ use multigraft_loadgen::client::Client;
 
 const SWAPS: usize = 200;
 const STREAMS: usize = 32;
-/// Swaps before those that count.
+/// Swaps before resident memory is first measured.
 const WARM_UP: usize = 20;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("swap");
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 16,
         targets: Targets::All,
     };
-    let folders = maker.write_all(&folder, 2)?;
+    let folders = adapters.write_all(&folder, 2)?;
     let allowed = folder.display().to_string();
-    // Little memory for keys and values, which is soon taken: it would be taken for adapters'
-    // otherwise.
+    // A small KV cache, which is soon full: its growth would look like that of adapters.
     let arguments = [
         "--allow-source",
         &allowed,
@@ -38,29 +37,29 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
         "64MiB",
     ];
     let server = bench.product.start(arguments)?;
-    let http = server.client()?;
-    // What each version answers to each prompt, alone.
+    let client = server.client()?;
+    // The answer of each version to each prompt, without other requests.
     let mut expected = Expected::new();
     for folder in &folders {
-        add(&http, "a", folder).await?;
+        add(&client, "a", folder).await?;
         for prompt in 0..STREAMS {
-            let (version, text) = ask(&http, prompt).await?;
+            let (version, text) = complete(&client, prompt).await?;
             expected.insert((version, prompt), text);
         }
     }
     let expected = Arc::new(expected);
     let swaps = async |count| {
         for swap in 0..count {
-            add(&http, "a", &folders[swap % 2]).await?;
+            add(&client, "a", &folders[swap % 2]).await?;
         }
         Ok(())
     };
-    // As much as streams and loads take by themselves.
-    streams(&http, &expected, || swaps(WARM_UP)).await?;
+    // The memory that streams and loads take by themselves.
+    streams(&client, &expected, || swaps(WARM_UP)).await?;
     let before = server.resident_when_idle().await?;
-    let (right, wrong) = streams(&http, &expected, || swaps(SWAPS)).await?;
+    let (right, wrong) = streams(&client, &expected, || swaps(SWAPS)).await?;
     let after = server.resident_when_idle().await?;
-    let listed = http.get("/v1/adapters").await?;
+    let listed = client.get("/v1/adapters").await?;
     let bytes = listed["memory"]["bytes"].as_u64().context("bytes of adapters")?;
     let one = listed["data"][0]["bytes"]
         .as_u64()
@@ -80,23 +79,23 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ])
 }
 
-/// What each version answers to each prompt.
+/// The answer of each version to each prompt.
 type Expected = HashMap<(String, usize), String>;
 
-/// Streams that ask until `meanwhile` is done; how many answers were right and how many were not.
+/// Sends requests until `meanwhile` is done. Returns how many answers were right and how many wrong.
 async fn streams<F: Future<Output = Result<()>>>(
-    http: &Client,
+    client: &Client,
     expected: &Arc<Expected>,
     meanwhile: impl FnOnce() -> F,
 ) -> Result<(usize, usize)> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut streams = JoinSet::new();
     for prompt in 0..STREAMS {
-        let (http, stop, expected) = (http.clone(), Arc::clone(&stop), Arc::clone(expected));
+        let (client, stop, expected) = (client.clone(), Arc::clone(&stop), Arc::clone(expected));
         streams.spawn(async move {
             let (mut right, mut wrong) = (0, 0);
             while !stop.load(Ordering::Relaxed) {
-                let (version, text) = ask(&http, prompt).await?;
+                let (version, text) = complete(&client, prompt).await?;
                 match expected.get(&(version, prompt)) == Some(&text) {
                     true => right += 1,
                     false => wrong += 1,
@@ -109,18 +108,18 @@ async fn streams<F: Future<Output = Result<()>>>(
     stop.store(true, Ordering::Relaxed);
     let (mut right, mut wrong) = (0, 0);
     while let Some(counts) = streams.join_next().await {
-        let (its_right, its_wrong) = counts??;
-        right += its_right;
-        wrong += its_wrong;
+        let (of_stream_right, of_stream_wrong) = counts??;
+        right += of_stream_right;
+        wrong += of_stream_wrong;
     }
     Ok((right, wrong))
 }
 
-/// Which version answered, and what.
-async fn ask(http: &Client, prompt: usize) -> Result<(String, String)> {
+/// The version that answered, and its answer.
+async fn complete(client: &Client, prompt: usize) -> Result<(String, String)> {
     let body = json!({"model": "a", "prompt": format!("Chapter {prompt}. The"), "max_tokens": 32, "temperature": 0,
         "ignore_eos": true});
-    let answer = post(http, "/v1/completions", body).await?;
+    let answer = post(client, "/v1/completions", body).await?;
     let text = answer["choices"][0]["text"].as_str().context("a text")?;
     let version = answer["system_fingerprint"].as_str().context("a fingerprint")?;
     Ok((version.to_owned(), text.to_owned()))

@@ -1,4 +1,4 @@
-//! Many more adapters than memory holds.
+//! Many more adapters than the memory holds.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use multigraft_loadgen::arguments::{Mode, Pick, Span};
 use multigraft_loadgen::generator::{self, Plan};
 
 const ADAPTERS: usize = 2000;
-/// How many of them the memory holds.
+/// How many adapters the memory holds.
 const RESIDENT: usize = 200;
 const CLIENTS: usize = 16;
 const REQUESTS: usize = 600;
@@ -21,12 +21,12 @@ const COMPARED: usize = 64;
 
 pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let folder = bench.dir.join("zipf");
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &bench.config,
         rank: 8,
         targets: Targets::QueryValue,
     };
-    maker.write_all(&folder, ADAPTERS)?;
+    adapters.write_all(&folder, ADAPTERS)?;
     let folder = folder.display().to_string();
     let (all, reference, bytes) = run(bench, &["--adapters", &folder]).await?;
     let memory = (bytes / ADAPTERS * RESIDENT).to_string();
@@ -54,8 +54,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ])
 }
 
-/// Output tokens a second, answers of some adapters with their hashes, and the bytes that all
-/// adapters in memory take.
+/// Output tokens per second, answers of some adapters with their hashes, and the bytes of all adapters
+/// in memory.
 async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>, usize)> {
     let server = bench.product.start(arguments)?;
     let target = Arc::new(
@@ -75,7 +75,7 @@ async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>,
         requests: REQUESTS / 3,
         duration: None,
     };
-    // Until the most used adapters are where they will be.
+    // Until the most used adapters are in memory.
     let (_, traffic) = generator::run(&target, traffic, plan).await?;
     let plan = Plan {
         requests: REQUESTS,
@@ -88,16 +88,16 @@ async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>,
     let end = records.iter().map(|record| record.end).max().unwrap_or_default();
     let tokens: usize = records.iter().map(|record| record.output_tokens).sum();
 
-    let http = server.client()?;
+    let client = server.client()?;
     let mut answers = Vec::new();
     for index in 0..COMPARED {
         let name = format!("a{}", index * ADAPTERS / COMPARED);
         let body = json!({"model": name, "prompt": "The old bridge", "max_tokens": 16, "temperature": 0});
-        let answer = post(&http, "/v1/completions", body).await?;
+        let answer = post(&client, "/v1/completions", body).await?;
         let text = answer["choices"][0]["text"].as_str().context("a text")?;
         answers.push(format!("{} {text}", answer["system_fingerprint"]));
     }
-    let listed = http.get("/v1/adapters").await?;
+    let listed = client.get("/v1/adapters").await?;
     let bytes = listed["memory"]["bytes"].as_u64().context("bytes of adapters")?;
     Ok((
         tokens as f64 / (end - begin).as_secs_f64(),

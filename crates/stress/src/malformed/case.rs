@@ -1,33 +1,35 @@
-//! What is sent over one connection, and what is due for it.
+//! What a client does on one connection, and the answers that are expected.
 
 use std::time::Duration;
 
 use super::routes::Route;
 
-/// One thing that a client does.
+/// One action of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// Sends bytes.
     Send(Vec<u8>),
-    /// A byte every so often.
+    /// Sends bytes one by one, with this time between two.
     Drip(Vec<u8>, Duration),
+    /// Waits.
     Pause(Duration),
-    /// Says that it sends no more.
+    /// Shuts down the sending side of the connection.
     HalfClose,
-    /// Is gone, without a word: what it sent may be lost, too.
+    /// Resets the connection. Bytes that were sent before may be lost.
     Reset,
 }
 
-/// What is due.
+/// The answers that are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
-    /// An answer: where the request ends is beyond doubt.
+pub(super) enum Expected {
+    /// An answer: the end of the request is unambiguous.
     Answer,
-    /// So many answers; apart from them an answer or the end of the connection, since nobody can
-    /// say where the request ends.
-    Either(usize),
-    /// The end of the connection within the server's limits, with an answer or without.
-    CutOff,
-    /// Nothing that the client would see.
+    /// At least so many answers. After them an answer or the end of the connection, since the end of
+    /// the request is ambiguous.
+    AtLeast(usize),
+    /// The end of the connection within the server's time limits, with an answer or without.
+    Disconnect,
+    /// Nothing: the client does not read.
     Nothing,
 }
 
@@ -35,37 +37,38 @@ pub(super) enum Due {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Case {
     pub steps: Vec<Step>,
-    pub due: Due,
+    pub expected: Expected,
 }
 
 impl Case {
-    /// A whole request that has to be answered.
+    /// A complete request, which has to be answered.
     pub(super) fn answered(bytes: Vec<u8>) -> Self {
         Self {
             steps: vec![Step::Send(bytes)],
-            due: Due::Answer,
+            expected: Expected::Answer,
         }
     }
 
-    /// Bytes that may not be a request.
-    pub(super) fn either(bytes: Vec<u8>) -> Self {
+    /// Bytes that may not be a request, or have no unambiguous end.
+    pub(super) fn ambiguous(bytes: Vec<u8>) -> Self {
         Self {
             steps: vec![Step::Send(bytes)],
-            due: Due::Either(0),
+            expected: Expected::AtLeast(0),
         }
     }
 
-    /// Whether an answer may be without the body that it announces.
-    pub(super) fn asks_for_heads(&self) -> bool {
+    /// Whether an answer may lack the body that its headers announce, as answers to HEAD do.
+    pub(super) fn may_be_head(&self) -> bool {
         self.steps.iter().any(|step| match step {
             Step::Send(bytes) | Step::Drip(bytes, _) => bytes.windows(4).any(|part| part == b"HEAD"),
             _ => false,
         })
     }
 
-    /// Whether it holds its connection for long, so that not too many of its kind may run at once.
+    /// Whether it keeps its connection open for long. The number of such cases at once is limited
+    /// separately.
     pub(super) fn is_slow(&self) -> bool {
-        self.due == Due::CutOff
+        self.expected == Expected::Disconnect
             || self
                 .steps
                 .iter()
@@ -73,27 +76,28 @@ impl Case {
     }
 }
 
-/// What cases are made of: a server, and how to ask it.
+/// Facts about the server from which requests are made.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct ServerFacts {
+    /// Its routes.
     pub routes: Vec<Route>,
-    /// The secret of a key that may do everything.
+    /// The secret of an admin's API key.
     pub key: String,
-    /// The names of the base and of an adapter; requests may use these, and nothing that changes
-    /// adapters names the latter.
+    /// The names of the base and of an adapter. Requests may use both; no request that changes
+    /// adapters names the adapter.
     pub models: [String; 2],
-    /// The folder of an adapter that may be added.
+    /// The folder of an adapter that the server allows to add.
     pub source: String,
-    /// A file of lines for batches.
+    /// The id of an input file of batches.
     pub file: String,
 }
 
-/// A request's headers beyond those that every request has.
+/// Headers in addition to those that every request has.
 pub(super) type Headers<'a> = &'a [(&'a str, &'a str)];
 
-impl Known {
-    /// A request's line and headers up to the empty line, for which `more` may be appended. It
-    /// closes its connection.
+impl ServerFacts {
+    /// The request line and the headers, without the empty line after them. The request asks to
+    /// close its connection.
     pub(super) fn head(&self, method: &str, target: &str, more: Headers<'_>) -> Vec<u8> {
         let mut head = format!(
             "{method} {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: close\r\n",
@@ -105,7 +109,7 @@ impl Known {
         head.into_bytes()
     }
 
-    /// A whole request whose length is right.
+    /// A complete request with the right content length.
     pub(super) fn request(&self, method: &str, target: &str, more: Headers<'_>, body: &[u8]) -> Vec<u8> {
         let mut request = self.head(method, target, more);
         request.extend(format!("content-length: {}\r\n\r\n", body.len()).bytes());
@@ -113,7 +117,7 @@ impl Known {
         request
     }
 
-    /// The same, of JSON.
+    /// A complete request with a JSON body.
     pub(super) fn json(&self, method: &str, target: &str, body: &[u8]) -> Vec<u8> {
         self.request(method, target, &[("content-type", "application/json")], body)
     }

@@ -1,4 +1,4 @@
-//! Counting what came of malformed requests.
+//! Counts the results of malformed requests.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use super::send::Outcome;
 use crate::arguments::Malformation;
 use multigraft_loadgen::table::Table;
 
-/// How many problems are told in full.
-const TOLD: usize = 20;
+/// How many problems are printed.
+const EXAMPLES: usize = 20;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     sent: usize,
-    done: usize,
+    succeeded: usize,
     refused: usize,
     unavailable: usize,
     closed: usize,
-    left: usize,
+    unread: usize,
     problems: usize,
 }
 
@@ -26,79 +26,81 @@ impl Counts {
     fn add(self, other: Self) -> Self {
         Self {
             sent: self.sent + other.sent,
-            done: self.done + other.done,
+            succeeded: self.succeeded + other.succeeded,
             refused: self.refused + other.refused,
             unavailable: self.unavailable + other.unavailable,
             closed: self.closed + other.closed,
-            left: self.left + other.left,
+            unread: self.unread + other.unread,
             problems: self.problems + other.problems,
         }
     }
 }
 
-/// Counts by family.
+/// Counts by family, and the problems.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Findings {
     families: BTreeMap<Malformation, Counts>,
     statuses: BTreeMap<u16, usize>,
-    /// The first problems.
-    told: Vec<String>,
-    /// Problems of other things than malformed requests.
-    others: usize,
+    /// The first problems, one line each.
+    examples: Vec<String>,
+    /// Problems that are not those of malformed requests.
+    other_problems: usize,
 }
 
-impl Tally {
-    /// Counts a case; `again` says how to send it once more.
+impl Findings {
+    /// Counts a case. `again` gives the arguments that send it again.
     pub(super) fn count(&mut self, family: Malformation, outcome: Outcome, again: impl FnOnce() -> String) {
         let counts = self.families.entry(family).or_default();
         counts.sent += 1;
         for status in &outcome.statuses {
             *self.statuses.entry(*status).or_default() += 1;
             match status {
-                ..400 => counts.done += 1,
+                ..400 => counts.succeeded += 1,
                 400..500 => counts.refused += 1,
                 _ => counts.unavailable += 1,
             }
         }
         if let Some(problem) = outcome.problem {
             counts.problems += 1;
-            if self.told.len() < TOLD {
-                self.told
+            if self.examples.len() < EXAMPLES {
+                self.examples
                     .push(format!("{} ({}): {problem}", name(family), again()));
             }
         } else if outcome.is_closed {
             counts.closed += 1;
         } else if outcome.statuses.is_empty() {
-            counts.left += 1;
+            counts.unread += 1;
         }
     }
 
-    /// Notes that something else went wrong.
+    /// Records a problem that is not one of a malformed request.
     pub(super) fn problem(&mut self, problem: String) {
-        self.others += 1;
-        if self.told.len() < TOLD {
-            self.told.push(problem);
+        self.other_problems += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(problem);
         }
     }
 
-    fn all(&self) -> Counts {
+    fn total(&self) -> Counts {
         self.families
             .values()
             .copied()
             .fold(Counts::default(), Counts::add)
     }
 
+    /// How many malformed requests were sent.
     pub(super) fn sent(&self) -> usize {
-        self.all().sent
+        self.total().sent
     }
 
-    pub(super) fn is_good(&self) -> bool {
-        (self.all().problems, self.others) == (0, 0)
+    /// Whether there are no problems.
+    pub(super) fn is_clean(&self) -> bool {
+        (self.total().problems, self.other_problems) == (0, 0)
     }
 
-    /// The first problems, a line each.
-    pub(super) fn told(&self) -> &[String] {
-        &self.told
+    /// The first problems, one line each.
+    pub(super) fn examples(&self) -> &[String] {
+        &self.examples
     }
 
     pub(super) fn table(&self) -> Table {
@@ -109,19 +111,29 @@ impl Tally {
             .families
             .iter()
             .map(|(family, counts)| (name(*family), *counts));
-        for (family, counts) in rows.chain([("all".to_owned(), self.all())]) {
+        for (family, counts) in rows.chain([("all".to_owned(), self.total())]) {
             let Counts {
                 sent,
-                done,
+                succeeded,
                 refused,
                 unavailable,
                 closed,
-                left,
+                unread,
                 problems,
             } = counts;
-            let [sent, done, refused, unavailable, closed, left, problems] =
-                [sent, done, refused, unavailable, closed, left, problems].map(|count| count.to_string());
-            table.row([family, sent, done, refused, unavailable, closed, left, problems]);
+            let [sent, succeeded, refused, unavailable, closed, unread, problems] =
+                [sent, succeeded, refused, unavailable, closed, unread, problems]
+                    .map(|count| count.to_string());
+            table.row([
+                family,
+                sent,
+                succeeded,
+                refused,
+                unavailable,
+                closed,
+                unread,
+                problems,
+            ]);
         }
         table
     }
@@ -136,7 +148,7 @@ impl Tally {
     }
 }
 
-/// What a family is called on the command line.
+/// The name of a family on the command line.
 pub(super) fn name(family: Malformation) -> String {
     let value = family.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
@@ -147,8 +159,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_closed_connections_and_problems_are_counted_apart() {
-        let mut tally = Tally::default();
+    fn answers_closed_connections_and_problems_are_counted_separately() {
+        let mut findings = Findings::default();
         let answered = Outcome {
             statuses: vec![200, 400],
             ..Outcome::default()
@@ -157,12 +169,15 @@ mod tests {
             is_closed: true,
             ..Outcome::default()
         };
-        tally.count(Malformation::HalfClosed, answered, String::new);
-        tally.count(Malformation::HalfClosed, closed, String::new);
-        tally.count(Malformation::Reset, Outcome::default(), String::new);
-        assert!(tally.is_good());
-        assert_eq!((tally.sent(), tally.statuses().as_str()), (3, "200: 1, 400: 1"));
-        let table = tally.table().to_string();
+        findings.count(Malformation::HalfClosed, answered, String::new);
+        findings.count(Malformation::HalfClosed, closed, String::new);
+        findings.count(Malformation::Reset, Outcome::default(), String::new);
+        assert!(findings.is_clean());
+        assert_eq!(
+            (findings.sent(), findings.statuses().as_str()),
+            (3, "200: 1, 400: 1")
+        );
+        let table = findings.table().to_string();
         assert!(
             table.lines().any(|line| line.split_whitespace().eq([
                 "half-closed",
@@ -180,8 +195,8 @@ mod tests {
             problem: Some("500".to_owned()),
             ..Outcome::default()
         };
-        tally.count(Malformation::Reset, bad, || "--index 7".to_owned());
-        assert!(!tally.is_good());
-        assert_eq!(tally.told(), ["reset (--index 7): 500"]);
+        findings.count(Malformation::Reset, bad, || "--index 7".to_owned());
+        assert!(!findings.is_clean());
+        assert_eq!(findings.examples(), ["reset (--index 7): 500"]);
     }
 }

@@ -1,14 +1,14 @@
-//! `multigraft bench malformed`: requests that are wrong in every way, and whether a server minds.
+//! `multigraft-stress malformed`: requests that are wrong in every way. None may disturb the server.
 //!
 //! ```text
-//! start ─ known answers ─ thousands to warm up ─ rest ─ N malformed requests ─ rest ─ the same answers? the two rests compared
-//!                                                        └ a good request every second
+//! start ─ greedy answers ─ warm-up ─ idle ─ N malformed requests ─ idle ─ same answers? same resources?
+//!                                            └ a good request every second
 //! ```
 //!
-//! - [`routes`]: what the server's own description of itself says can be asked, and good bodies for
-//!   it
-//! - [`families`]: the ways to be wrong, with what [`mutate`] makes of JSON
-//! - [`send`]: a [`case`] over a socket of its own; [`answers`] finds what came back
+//! - [`routes`]: the routes of the server's OpenAPI document, and valid bodies for them
+//! - [`families`]: the ways to be malformed; [`mutate`] changes JSON bodies
+//! - [`send`]: runs a [`case`] on a connection of its own; [`answers`] parses what comes back
+//! - [`findings`]: counts and problems
 
 mod answers;
 mod case;
@@ -43,57 +43,57 @@ use crate::harness::answer::Answer;
 use crate::harness::expected::{GreedyRequest, PROMPTS};
 use crate::harness::idle::{self, IdleState};
 use crate::harness::server::{Product, ServerProcess, post};
-use answers::shown;
-use case::{Case, Known, Step};
-use findings::Tally;
+use answers::excerpt;
+use case::{Case, ServerFacts, Step};
+use findings::Findings;
 use multigraft_loadgen::client::Client;
 use multigraft_loadgen::output::print;
 use multigraft_loadgen::record::Failure;
 use send::Outcome;
 
-/// Requests at once, apart from the slow ones.
+/// Requests that run at once, not counting the slow ones.
 const AT_ONCE: usize = 64;
-/// Clients at once that hold their connections for long.
+/// Slow requests that run at once.
 const SLOW_AT_ONCE: usize = 128;
-/// Requests before the figures that later ones are held to: a tenth of all, within these.
+/// Requests that warm up the server before its resources are measured: a tenth of all, within these
+/// limits.
 const WARM_UP: std::ops::RangeInclusive<u64> = 200..=5_000;
-/// The name of the adapter that good requests ask.
+/// The name of the adapter that good requests use.
 const STEADY: &str = "steady";
-/// The longest sequence, or the model's own if that is less: no request that happens to be good
-/// takes long.
+/// The longest sequence, unless the model's context is shorter: requests that happen to be valid must
+/// not take long.
 const CONTEXT: usize = 512;
-/// Prompts of half a context that are more than the memory for keys and values holds, and the first
-/// of their tokens.
-const FILLING: usize = 6;
+/// Prompts of half a context each that together take more than the KV cache.
+const FILLING_PROMPTS: usize = 6;
+/// The first token of these prompts.
 const FIRST_TOKEN: usize = 40;
-/// One whole context has to fit.
+/// The KV cache: one whole context has to fit.
 const KV_MEMORY: &str = "16MiB";
-const BETWEEN_GOOD: Duration = Duration::from_secs(1);
-const BETWEEN_NEWS: Duration = Duration::from_secs(30);
-/// Resident memory may always grow by this much, which is two hundredths of what a small model
-/// takes.
+const GOOD_INTERVAL: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// Growth of resident memory that is always allowed: 2 % of what a server of a small model takes.
 const SLACK: u64 = 4 << 20;
 
-/// A good request, and what is answered to it.
-struct Good {
+/// A greedy request and its answer.
+struct GoodRequest {
     path: &'static str,
     body: String,
     text: String,
 }
 
-/// What the traffic works with.
+/// The state of a run.
 struct Malformed {
-    http: Client,
+    client: Client,
     address: SocketAddr,
-    /// The longest sequence.
+    /// The longest sequence, in tokens.
     context: usize,
-    known: Known,
-    good: Vec<Good>,
-    tally: Mutex<Tally>,
+    facts: ServerFacts,
+    good: Vec<GoodRequest>,
+    findings: Mutex<Findings>,
     is_over: AtomicBool,
 }
 
-/// Which requests are sent.
+/// Which malformed requests are sent.
 #[derive(Clone, Debug)]
 struct Numbers {
     seed: u64,
@@ -102,15 +102,15 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// The family and the case of a number, which depend on nothing else.
-    fn case(&self, number: u64, known: &Known) -> (Malformation, Case) {
+    /// The family and the case of a number. They depend only on the number, the seed and `only`.
+    fn case(&self, number: u64, facts: &ServerFacts) -> (Malformation, Case) {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(number);
-        let family = families::any(&mut random, &self.only);
-        (family, families::case(family, &mut random, known))
+        let family = families::draw(&mut random, &self.only);
+        (family, families::case(family, &mut random, facts))
     }
 
-    /// What is typed to send a number again.
+    /// The arguments that send the request with this number again.
     fn again(&self, number: u64) -> String {
         let only: Vec<String> = self.only.iter().copied().map(findings::name).collect();
         let only = match only.is_empty() {
@@ -127,18 +127,18 @@ pub(crate) fn run(arguments: &MalformedArguments) -> Result<ExitCode> {
     let config = product.config()?;
     let dir = tempfile::Builder::new().prefix("multigraft-malformed-").tempdir();
     let dir = dir.context("a folder for adapters")?;
-    let maker = RandomAdapters {
+    let adapters_of_base = RandomAdapters {
         config: &config,
         rank: 8,
         targets: Targets::QueryValue,
     };
     let adapters = dir.path().join("adapters");
-    let folders = maker.write_all(&adapters, 2)?;
+    let folders = adapters_of_base.write_all(&adapters, 2)?;
     let context = CONTEXT.min(config.context);
     let (data, allowed) = (dir.path().join("data"), adapters.display().to_string());
-    // Without one, a request that makes the first would close the server to all others.
+    // Without a key, a request that adds the first one would make the server refuse all others.
     let (_, key) = Store::open(&data)?.add(&NewKey {
-        name: "bench".to_owned(),
+        name: "stress".to_owned(),
         role: Role::Admin,
         tenant: None,
         grants: Grants::all(),
@@ -190,12 +190,13 @@ async fn malformed(
         return malformed.show(&numbers, number).await;
     }
     tracing::info!(
-        "{} routes, {} answers are known",
-        malformed.known.routes.len(),
+        "{} routes, {} greedy answers",
+        malformed.facts.routes.len(),
         malformed.good.len()
     );
     let malformed = Arc::new(malformed);
-    // The numbers after those that are counted, so that these are the same whatever warmed it up.
+    // Numbers after those that are counted: the counted ones are the same whatever warms up the
+    // server.
     let warm_up = (arguments.requests / 10).clamp(*WARM_UP.start(), *WARM_UP.end());
     let counted = std::mem::replace(
         &mut numbers.numbers,
@@ -203,42 +204,42 @@ async fn malformed(
     );
     malformed.fill().await?;
     malformed.traffic(&numbers, &server).await?;
-    malformed.tidy().await?;
-    let before = IdleState::wait(&server, &malformed.http).await?;
-    let warmed = std::mem::take(&mut *malformed.tally.lock().unwrap_or_else(PoisonError::into_inner));
+    malformed.remove_guests().await?;
+    let before = IdleState::wait(&server, &malformed.client).await?;
+    let warmed = std::mem::take(&mut *malformed.findings.lock().unwrap_or_else(PoisonError::into_inner));
 
     numbers.numbers = counted;
     let begin = Instant::now();
     malformed.traffic(&numbers, &server).await?;
     let time = begin.elapsed();
-    malformed.tidy().await?;
-    let after = IdleState::wait(&server, &malformed.http).await?;
+    malformed.remove_guests().await?;
+    let after = IdleState::wait(&server, &malformed.client).await?;
     for good in 0..malformed.good.len() {
-        malformed.ask(good).await;
+        malformed.check_good(good).await;
     }
     if !server.is_running()? {
-        malformed.with_tally(|tally| tally.problem("the server has ended".to_owned()));
+        malformed.with_findings(|findings| findings.problem("the server has ended".to_owned()));
     }
 
     let (table, kept) = idle::compare(before, after, "after the warm-up", SLACK);
-    let tally = malformed.tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let findings = malformed.findings.lock().unwrap_or_else(PoisonError::into_inner);
     print(&format!(
         "seed {}, {:.0} s\n{}\nstatuses: {}\n\n{table}",
         numbers.seed,
         time.as_secs_f64(),
-        tally.table(),
-        tally.statuses()
+        findings.table(),
+        findings.statuses()
     ))?;
-    for line in warmed.told().iter().chain(tally.told()) {
+    for line in warmed.examples().iter().chain(findings.examples()) {
         print(&format!("{line}\n"))?;
     }
-    let is_good = warmed.is_good() && tally.is_good() && kept;
-    print(if is_good {
-        "the server does not mind\n"
+    let is_clean = warmed.is_clean() && findings.is_clean() && kept;
+    print(if is_clean {
+        "everything holds\n"
     } else {
-        "THE SERVER MINDS\n"
+        "SOMETHING DOES NOT HOLD\n"
     })?;
-    Ok(if is_good {
+    Ok(if is_clean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -246,41 +247,41 @@ async fn malformed(
 }
 
 impl Malformed {
-    /// Adds the adapter, reads the routes, sends a file, and asks everything that is good once.
+    /// Adds the adapter, reads the routes, uploads a file of batches, and sends every good request once.
     async fn new(server: &ServerProcess, key: String, folders: &[PathBuf], context: usize) -> Result<Self> {
-        let http = server.client()?.with_key(&key)?;
+        let client = server.client()?.with_key(&key)?;
         let adapter = json!({"name": STEADY, "source": folders[0], "pinned": true});
-        post(&http, "/v1/adapters", adapter).await?;
-        let models = http.get("/v1/models").await?;
+        post(&client, "/v1/adapters", adapter).await?;
+        let models = client.get("/v1/models").await?;
         let base = models["data"][0]["id"]
             .as_str()
             .context("the base's name")?
             .to_owned();
-        let routes = routes::all(&http.get("/openapi.json").await?)?;
+        let routes = routes::all(&client.get("/openapi.json").await?)?;
         let mut malformed = Self {
             address: server.address()?,
             context,
-            known: Known {
+            facts: ServerFacts {
                 routes,
                 key,
                 models: [base, STEADY.to_owned()],
                 source: folders[1].display().to_string(),
                 file: String::new(),
             },
-            http,
+            client,
             good: Vec::new(),
-            tally: Mutex::default(),
+            findings: Mutex::default(),
             is_over: AtomicBool::new(false),
         };
-        malformed.known.file = malformed.send_file().await?;
-        for model in &malformed.known.models {
+        malformed.facts.file = malformed.upload_file().await?;
+        for model in &malformed.facts.models {
             for family in GreedyRequest::ALL {
                 for prompt in 0..PROMPTS.len() {
                     let (path, body) = (family.path(false), family.body(model, prompt, false).to_string());
-                    let answer = answer(&malformed.http, path, &body)
+                    let answer = answer(&malformed.client, path, &body)
                         .await
                         .map_err(anyhow::Error::msg)?;
-                    malformed.good.push(Good {
+                    malformed.good.push(GoodRequest {
                         path,
                         body,
                         text: answer.text,
@@ -298,10 +299,10 @@ impl Malformed {
         Ok(malformed)
     }
 
-    /// Sends a file of lines for batches. Its id.
-    async fn send_file(&self) -> Result<String> {
+    /// Uploads an input file of batches. Returns its id.
+    async fn upload_file(&self) -> Result<String> {
         let line = json!({"custom_id": "a", "method": "POST", "url": "/v1/completions",
-            "body": {"model": self.known.models[0], "prompt": "x", "max_tokens": 1}});
+            "body": {"model": self.facts.models[0], "prompt": "x", "max_tokens": 1}});
         let part = |name: &str, content: &str| {
             format!(
                 "--b\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"x\"\r\n\r\n{content}\r\n"
@@ -309,7 +310,7 @@ impl Malformed {
         };
         let body = part("purpose", "batch") + &part("file", &line.to_string()) + "--b--\r\n";
         let kind = [("content-type", "multipart/form-data; boundary=b")];
-        let request = self.known.request("POST", "/v1/files", &kind, body.as_bytes());
+        let request = self.facts.request("POST", "/v1/files", &kind, body.as_bytes());
         let mut stream = TcpStream::connect(self.address).await?;
         stream.write_all(&request).await?;
         let mut answer = String::new();
@@ -323,35 +324,35 @@ impl Malformed {
             .to_owned())
     }
 
-    /// Sends all of them, many at once, until the last has ended; asks what is good meanwhile.
+    /// Sends all malformed requests, many at once, until the last has ended, and good ones meanwhile.
     async fn traffic(self: &Arc<Self>, numbers: &Numbers, server: &ServerProcess) -> Result<()> {
         self.is_over.store(false, Ordering::Relaxed);
         let good = tokio::spawn(Arc::clone(self).good_requests());
-        let (places, slow_places) = (
+        let (permits, slow_permits) = (
             Arc::new(Semaphore::new(AT_ONCE)),
             Arc::new(Semaphore::new(SLOW_AT_ONCE)),
         );
         let mut tasks = JoinSet::new();
-        let mut news = Instant::now();
+        let mut last_progress = Instant::now();
         for number in numbers.numbers.clone() {
-            let (family, case) = numbers.case(number, &self.known);
-            let places = if case.is_slow() { &slow_places } else { &places };
-            let place = Arc::clone(places).acquire_owned().await?;
+            let (family, case) = numbers.case(number, &self.facts);
+            let permits = if case.is_slow() { &slow_permits } else { &permits };
+            let permit = Arc::clone(permits).acquire_owned().await?;
             let (malformed, again) = (Arc::clone(self), numbers.again(number));
             tasks.spawn(async move {
-                let outcome = send::play(&case, malformed.address).await;
+                let outcome = send::run(&case, malformed.address).await;
                 if let Some(problem) = &outcome.problem {
                     tracing::warn!("{again}: {problem}");
                 }
-                malformed.with_tally(|tally| tally.count(family, outcome, || again));
-                drop(place);
+                malformed.with_findings(|findings| findings.count(family, outcome, || again));
+                drop(permit);
             });
             while let Some(task) = tasks.try_join_next() {
                 task?;
             }
-            if news.elapsed() >= BETWEEN_NEWS {
-                news = Instant::now();
-                let sent = self.with_tally(|tally| tally.sent());
+            if last_progress.elapsed() >= PROGRESS_INTERVAL {
+                last_progress = Instant::now();
+                let sent = self.with_findings(|findings| findings.sent());
                 tracing::info!(
                     "{sent} requests have ended, {} MiB resident",
                     server.resident()? >> 20
@@ -370,48 +371,48 @@ impl Malformed {
             if self.is_over.load(Ordering::Relaxed) {
                 return;
             }
-            self.ask(good).await;
-            sleep(BETWEEN_GOOD).await;
+            self.check_good(good).await;
+            sleep(GOOD_INTERVAL).await;
         }
     }
 
-    /// Asks a good request and holds the answer to that of the start.
-    async fn ask(&self, good: usize) {
-        let Good { path, body, text } = &self.good[good];
-        let problem = match answer(&self.http, path, body).await {
+    /// Sends a good request and compares its answer with the first one.
+    async fn check_good(&self, good: usize) {
+        let GoodRequest { path, body, text } = &self.good[good];
+        let problem = match answer(&self.client, path, body).await {
             Ok(answer) if answer.text == *text => return,
             Ok(answer) => format!("{:?} instead of {text:?}", answer.text),
             Err(failure) => failure.to_string(),
         };
-        self.with_tally(|tally| tally.problem(format!("a good request to {path} ({body}): {problem}")));
+        self.with_findings(|findings| {
+            findings.problem(format!("a good request to {path} ({body}): {problem}"))
+        });
     }
 
-    /// Asks for more different long prompts than there is memory for, and how likely the tokens of
-    /// one were, so that keys and values and what a step computes take all that they may from the
-    /// start.
+    /// Sends more different long prompts than the KV cache holds, and asks for the log-probabilities of
+    /// one, so that the KV cache and the buffers of a step have their full size from the start.
     async fn fill(&self) -> Result<()> {
         let long = |first_token| {
             let prompt = vec![first_token; self.context / 2];
-            json!({"model": self.known.models[0], "prompt": prompt, "max_tokens": 1})
+            json!({"model": self.facts.models[0], "prompt": prompt, "max_tokens": 1})
         };
         let mut scored = long(FIRST_TOKEN);
         scored["echo"] = json!(true);
         scored["logprobs"] = json!(1);
-        let plain = (1..=FILLING).map(|prompt| long(FIRST_TOKEN + prompt));
+        let plain = (1..=FILLING_PROMPTS).map(|prompt| long(FIRST_TOKEN + prompt));
         for body in plain.chain([scored]) {
-            post(&self.http, "/v1/completions", body).await?;
+            post(&self.client, "/v1/completions", body).await?;
         }
         Ok(())
     }
 
-    /// Removes what requests that happened to be good have added, so that it is not taken for what
-    /// was lost.
-    async fn tidy(&self) -> Result<()> {
-        let adapters = self.http.get("/v1/adapters").await?;
+    /// Removes the adapters that valid requests have added: they must not count as lost memory.
+    async fn remove_guests(&self) -> Result<()> {
+        let adapters = self.client.get("/v1/adapters").await?;
         for adapter in adapters["data"].as_array().context("a list of adapters")? {
             if adapter["name"] != STEADY {
                 post(
-                    &self.http,
+                    &self.client,
                     "/unload_lora_adapter",
                     json!({"lora_name": adapter["name"]}),
                 )
@@ -421,17 +422,21 @@ impl Malformed {
         Ok(())
     }
 
-    /// Sends one request and shows it, and what comes of it.
+    /// Sends one request, and shows it and its result.
     async fn show(&self, numbers: &Numbers, number: u64) -> Result<ExitCode> {
-        let (family, case) = numbers.case(number, &self.known);
-        print(&format!("{}, {:?} is due\n", findings::name(family), case.due))?;
+        let (family, case) = numbers.case(number, &self.facts);
+        print(&format!(
+            "{}, expected: {:?}\n",
+            findings::name(family),
+            case.expected
+        ))?;
         for step in &case.steps {
             let step = match step {
-                Step::Send(bytes) => format!("sends {} bytes: {}", bytes.len(), shown(bytes)),
+                Step::Send(bytes) => format!("sends {} bytes: {}", bytes.len(), excerpt(bytes)),
                 Step::Drip(bytes, every) => format!(
                     "sends {} bytes, one every {every:?}: {}",
                     bytes.len(),
-                    shown(bytes)
+                    excerpt(bytes)
                 ),
                 other => format!("{other:?}"),
             };
@@ -441,7 +446,7 @@ impl Malformed {
             statuses,
             is_closed,
             problem,
-        } = send::play(&case, self.address).await;
+        } = send::run(&case, self.address).await;
         let closed = if is_closed {
             ", closed without an answer"
         } else {
@@ -457,12 +462,12 @@ impl Malformed {
         })
     }
 
-    fn with_tally<T>(&self, f: impl FnOnce(&mut Tally) -> T) -> T {
-        f(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_findings<T>(&self, f: impl FnOnce(&mut Findings) -> T) -> T {
+        f(&mut self.findings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-async fn answer(http: &Client, path: &str, body: &str) -> Result<Answer, Failure> {
-    let mut parts = http.post(path, body.to_owned()).await?;
-    Answer::read(&mut parts, false).await
+async fn answer(client: &Client, path: &str, body: &str) -> Result<Answer, Failure> {
+    let mut answer = client.post(path, body.to_owned()).await?;
+    Answer::read(&mut answer, false).await
 }

@@ -1,15 +1,17 @@
-//! Making good JSON bad: in its values, which leaves it JSON mostly, and in its bytes.
+//! Makes valid JSON bodies invalid: by changes of values, after which most are still JSON, and by
+//! changes of bytes.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-/// What stands in a tree for text that no tree can hold, until it is written.
+/// A placeholder in a JSON tree for text that no tree can hold. It is replaced when the tree is
+/// written.
 const RAW: &str = "@raw@";
-/// The same of a key that is there a second time.
+/// A prefix of a key that occurs twice in its object. It is removed when the tree is written.
 const TWICE: &str = "@twice@";
 
-/// What may stand where a value stands, as it is written.
+/// Texts in the place of a value.
 const VALUES: [&str; 50] = [
     "1e400",
     "-1e400",
@@ -63,7 +65,7 @@ const VALUES: [&str; 50] = [
     "\"../../etc/passwd\"",
 ];
 
-/// Any of these, or something large.
+/// One of [`VALUES`], or a large value.
 fn raw(random: &mut ChaCha8Rng) -> String {
     let large = random.random_range(1..4) * 10_000;
     match random.random_range(0..80) {
@@ -94,13 +96,14 @@ fn small(random: &mut ChaCha8Rng) -> &'static str {
     VALUES[random.random_range(0..VALUES.len())]
 }
 
-/// `body` with one to three changes of its values, as it is written.
+/// The text of `body` with one to three changes of its values.
 pub(super) fn values(random: &mut ChaCha8Rng, mut body: Value) -> Vec<u8> {
     for _ in 0..random.random_range(1..4) {
         change(random, &mut body);
     }
     let mut text = body.to_string();
-    // A list may have become hundreds of them; bodies stay below what a server takes.
+    // A list may hold hundreds of placeholders. Few of them become large, so that bodies stay below
+    // the server's limit.
     let mut written = 0;
     while let Some(at) = text.find(RAW) {
         let raw = if written < 3 {
@@ -109,21 +112,21 @@ pub(super) fn values(random: &mut ChaCha8Rng, mut body: Value) -> Vec<u8> {
             small(random).to_owned()
         };
         written += 1;
-        // With its quotes.
+        // The placeholder with its quotes.
         text.replace_range(at - 1..at + RAW.len() + 1, &raw);
     }
     text.replace(TWICE, "").into_bytes()
 }
 
-/// One change.
+/// Changes one value.
 fn change(random: &mut ChaCha8Rng, body: &mut Value) {
-    let mut places = Vec::new();
-    visit(body, String::new(), &mut places);
-    let place = places[random.random_range(0..places.len())].clone();
-    let other = places[random.random_range(0..places.len())].clone();
+    let mut pointers = Vec::new();
+    visit(body, String::new(), &mut pointers);
+    let pointer = pointers[random.random_range(0..pointers.len())].clone();
+    let other = pointers[random.random_range(0..pointers.len())].clone();
     let other = body.pointer(&other).cloned().unwrap_or_default();
     let what = random.random_range(0..9);
-    let Some(node) = body.pointer_mut(&place) else {
+    let Some(node) = body.pointer_mut(&pointer) else {
         return;
     };
     match (what, &mut *node) {
@@ -145,7 +148,7 @@ fn change(random: &mut ChaCha8Rng, body: &mut Value) {
             let name = names[random.random_range(0..names.len())];
             fields.insert(name.to_owned(), json!(RAW));
         }
-        (2, Value::Object(fields)) if !fields.is_empty() => *fields = doubled(random, fields),
+        (2, Value::Object(fields)) if !fields.is_empty() => *fields = with_repeated_key(random, fields),
         (3, Value::Array(items)) if !items.is_empty() => {
             let item = items[random.random_range(0..items.len())].clone();
             items.extend(vec![item; random.random_range(1..200)]);
@@ -158,35 +161,35 @@ fn change(random: &mut ChaCha8Rng, body: &mut Value) {
     }
 }
 
-/// The same fields, one of them twice. Trees have no such thing: the second gets its key as it is
-/// written.
-fn doubled(random: &mut ChaCha8Rng, fields: &Map<String, Value>) -> Map<String, Value> {
-    let mut doubled = fields.clone();
+/// The same fields, one of them twice. A tree cannot hold a key twice: the second one gets its real
+/// key when the tree is written.
+fn with_repeated_key(random: &mut ChaCha8Rng, fields: &Map<String, Value>) -> Map<String, Value> {
+    let mut repeated = fields.clone();
     let name = fields.keys().nth(random.random_range(0..fields.len())).cloned();
-    doubled.insert(format!("{TWICE}{}", name.unwrap_or_default()), json!(RAW));
-    doubled
+    repeated.insert(format!("{TWICE}{}", name.unwrap_or_default()), json!(RAW));
+    repeated
 }
 
-/// The places of all values within `value`.
-fn visit(value: &Value, at: String, places: &mut Vec<String>) {
+/// Collects the JSON pointers of `value` and all values in it.
+fn visit(value: &Value, at: String, pointers: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
                 let name = name.replace('~', "~0").replace('/', "~1");
-                visit(value, format!("{at}/{name}"), places);
+                visit(value, format!("{at}/{name}"), pointers);
             }
         }
         Value::Array(items) => {
             for (index, value) in items.iter().enumerate() {
-                visit(value, format!("{at}/{index}"), places);
+                visit(value, format!("{at}/{index}"), pointers);
             }
         }
         _ => {}
     }
-    places.push(at);
+    pointers.push(at);
 }
 
-/// `text` as bytes that are no JSON any more, or not in UTF-8.
+/// The bytes of `text`, changed so that most are not JSON or not UTF-8.
 pub(super) fn bytes(random: &mut ChaCha8Rng, text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     let at = random.random_range(0..=bytes.len());
@@ -195,7 +198,7 @@ pub(super) fn bytes(random: &mut ChaCha8Rng, text: &str) -> Vec<u8> {
         0..3 => bytes.truncate(at),
         3..6 => {
             for _ in 0..random.random_range(1..9) {
-                if let Some(byte) = random_of(random, &mut bytes) {
+                if let Some(byte) = random_byte(random, &mut bytes) {
                     *byte ^= 1 << random.random_range(0..8);
                 }
             }
@@ -233,7 +236,7 @@ pub(super) fn bytes(random: &mut ChaCha8Rng, text: &str) -> Vec<u8> {
     bytes
 }
 
-fn random_of<'a>(random: &mut ChaCha8Rng, bytes: &'a mut [u8]) -> Option<&'a mut u8> {
+fn random_byte<'a>(random: &mut ChaCha8Rng, bytes: &'a mut [u8]) -> Option<&'a mut u8> {
     match bytes.len() {
         0 => None,
         length => bytes.get_mut(random.random_range(0..length)),
@@ -247,22 +250,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_doubled_and_no_mark_is_left() {
+    fn keys_are_repeated_and_no_placeholder_is_left() {
         let body =
             json!({"messages": [{"role": "user", "content": "a"}], "stop": ["a/b", "c~d"], "x/y": {"z": 1}});
-        let (mut doubled, mut broken) = (0, 0);
+        let (mut repeated, mut broken) = (0, 0);
         for seed in 0..2000 {
             let text = values(&mut ChaCha8Rng::seed_from_u64(seed), body.clone());
             let text = String::from_utf8(text).expect("UTF-8");
             assert!(!text.contains(RAW) && !text.contains(TWICE), "{text}");
-            doubled += usize::from(text.matches("\"stop\":").count() > 1);
+            repeated += usize::from(text.matches("\"stop\":").count() > 1);
             broken += usize::from(serde_json::from_str::<Value>(&text).is_err());
         }
-        assert!(doubled > 20 && broken > 100, "{doubled} {broken}");
+        assert!(repeated > 20 && broken > 100, "{repeated} {broken}");
     }
 
     #[test]
-    fn a_seed_is_a_body() {
+    fn a_seed_determines_the_body() {
         let of = |seed| {
             let random = &mut ChaCha8Rng::seed_from_u64(seed);
             (values(random, json!({"a": [1]})), bytes(random, "{\"a\":1}"))

@@ -1,20 +1,20 @@
-//! The server's routes, by its own word, and good bodies for them.
+//! The server's routes, from its OpenAPI document, and valid bodies for them.
 
 use anyhow::{Context as _, Result};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-use super::case::Known;
+use super::case::ServerFacts;
 
-/// How often a field is there that need not be.
+/// The probability that an optional field is present.
 const OPTIONAL: f64 = 0.15;
-/// Deeper schemas than this are not followed.
-const DEPTH: usize = 4;
-/// Names of adapters that may come and go.
+/// How deep references in schemas are followed.
+const MAX_DEPTH: usize = 4;
+/// How many names of adapters requests may add and remove.
 const GUESTS: usize = 6;
 
-/// A method of a path, and the schema of its body if it takes JSON.
+/// A method of a path, and the schema of its JSON body if it has one.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     pub method: String,
@@ -22,7 +22,8 @@ pub(super) struct Route {
     pub schema: Option<Value>,
 }
 
-/// All routes of an OpenAPI document; references in their schemas are replaced by what they name.
+/// All routes of an OpenAPI document. References in schemas are replaced by the schemas that they
+/// name.
 pub(super) fn all(document: &Value) -> Result<Vec<Route>> {
     let paths = document["paths"].as_object().context("paths in /openapi.json")?;
     let mut routes = Vec::new();
@@ -32,7 +33,7 @@ pub(super) fn all(document: &Value) -> Result<Vec<Route>> {
             routes.push(Route {
                 method: method.to_uppercase(),
                 path: path.clone(),
-                schema: (!schema.is_null()).then(|| resolved(document, schema, DEPTH)),
+                schema: (!schema.is_null()).then(|| resolved(document, schema, MAX_DEPTH)),
             });
         }
     }
@@ -61,7 +62,7 @@ fn resolved(document: &Value, schema: &Value, depth: usize) -> Value {
 }
 
 impl Route {
-    /// Its path, with something in place of names and ids.
+    /// Its path with values for the names and ids in it.
     pub(super) fn target(&self, random: &mut ChaCha8Rng) -> String {
         let ids = [
             "x",
@@ -78,12 +79,12 @@ impl Route {
         self.path.replace("{name}", id).replace("{id}", id)
     }
 
-    /// A body as it should be, mostly, for whoever answers fast.
-    pub(super) fn body(&self, random: &mut ChaCha8Rng, known: &Known) -> Value {
+    /// A body that is valid in most cases, and quick to answer.
+    pub(super) fn body(&self, random: &mut ChaCha8Rng, facts: &ServerFacts) -> Value {
         let Some(schema) = &self.schema else {
             return json!({});
         };
-        let mut body = object(random, known, schema);
+        let mut body = object(random, facts, schema);
         let fields = &schema["properties"];
         for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
             if fields.get(name).is_some() {
@@ -100,7 +101,7 @@ impl Route {
     }
 }
 
-fn object(random: &mut ChaCha8Rng, known: &Known, schema: &Value) -> Map<String, Value> {
+fn object(random: &mut ChaCha8Rng, facts: &ServerFacts, schema: &Value) -> Map<String, Value> {
     let required: Vec<&str> = schema["required"]
         .as_array()
         .into_iter()
@@ -110,21 +111,21 @@ fn object(random: &mut ChaCha8Rng, known: &Known, schema: &Value) -> Map<String,
     let mut object = Map::new();
     for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
         if required.contains(&name.as_str()) || random.random_bool(OPTIONAL) {
-            object.insert(name.clone(), value(random, known, name, schema));
+            object.insert(name.clone(), value(random, facts, name, schema));
         }
     }
     object
 }
 
-/// A value for a field: by its name where that says more than its schema does.
-fn value(random: &mut ChaCha8Rng, known: &Known, name: &str, schema: &Value) -> Value {
+/// A value for a field: by the field's name where that tells more than the schema.
+fn value(random: &mut ChaCha8Rng, facts: &ServerFacts, name: &str, schema: &Value) -> Value {
     let guest = format!("guest{}", random.random_range(0..GUESTS));
     match name {
-        "model" | "adapter_id" => json!(known.models[random.random_range(0..known.models.len())]),
+        "model" | "adapter_id" => json!(facts.models[random.random_range(0..facts.models.len())]),
         "name" | "lora_name" => json!(guest),
         "source" | "lora_path" => match random.random_bool(0.3) {
-            true => json!(known.source),
-            false => json!(one(
+            true => json!(facts.source),
+            false => json!(pick(
                 random,
                 &[
                     "/etc",
@@ -138,7 +139,7 @@ fn value(random: &mut ChaCha8Rng, known: &Known, name: &str, schema: &Value) -> 
         },
         "messages" => messages(random),
         "prompt" | "inputs" | "input" | "instructions" | "content" => {
-            json!(one(
+            json!(pick(
                 random,
                 &[
                     "river copper",
@@ -153,10 +154,10 @@ fn value(random: &mut ChaCha8Rng, known: &Known, name: &str, schema: &Value) -> 
         "n" | "best_of" | "top_n_tokens" | "top_logprobs" => json!(random.random_range(1..3)),
         "stop" => json!(["x", "\n\n"]),
         "endpoint" => json!("/v1/completions"),
-        "input_file_id" => json!(known.file),
+        "input_file_id" => json!(facts.file),
         "completion_window" => json!("24h"),
         "tools" => json!([tool()]),
-        "tool_choice" => one(
+        "tool_choice" => pick(
             random,
             &[
                 json!("required"),
@@ -173,11 +174,11 @@ fn value(random: &mut ChaCha8Rng, known: &Known, name: &str, schema: &Value) -> 
         "guided_regex" | "regex" => json!(pattern(random)),
         "guided_choice" => json!(["yes", "no"]),
         "guided_grammar" | "grammar" | "ebnf" => json!(grammar(random)),
-        _ => by_schema(random, known, name, schema),
+        _ => by_schema(random, facts, name, schema),
     }
 }
 
-fn by_schema(random: &mut ChaCha8Rng, known: &Known, name: &str, schema: &Value) -> Value {
+fn by_schema(random: &mut ChaCha8Rng, facts: &ServerFacts, name: &str, schema: &Value) -> Value {
     if let Some(values) = schema["enum"].as_array().filter(|values| !values.is_empty()) {
         return values[random.random_range(0..values.len())].clone();
     }
@@ -187,11 +188,11 @@ fn by_schema(random: &mut ChaCha8Rng, known: &Known, name: &str, schema: &Value)
         _ => vec!["string"],
     };
     match kinds[random.random_range(0..kinds.len())] {
-        "object" => Value::Object(object(random, known, schema)),
+        "object" => Value::Object(object(random, facts, schema)),
         "array" => {
             let count = random.random_range(0..3);
             (0..count)
-                .map(|_| value(random, known, name, &schema["items"]))
+                .map(|_| value(random, facts, name, &schema["items"]))
                 .collect()
         }
         "integer" => {
@@ -205,15 +206,15 @@ fn by_schema(random: &mut ChaCha8Rng, known: &Known, name: &str, schema: &Value)
     }
 }
 
-fn one<T: Clone>(random: &mut ChaCha8Rng, of: &[T]) -> T {
+fn pick<T: Clone>(random: &mut ChaCha8Rng, of: &[T]) -> T {
     of[random.random_range(0..of.len())].clone()
 }
 
 fn messages(random: &mut ChaCha8Rng) -> Value {
-    let user = json!({"role": "user", "content": one(random, &["river", "seven copper windows", ""])});
+    let user = json!({"role": "user", "content": pick(random, &["river", "seven copper windows", ""])});
     let parts = json!({"role": "user", "content": [{"type": "text", "text": "winter"}]});
     let call = json!({"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{\"k\": [1, {}]}"}});
-    one(
+    pick(
         random,
         &[
             json!([user]),
@@ -233,7 +234,7 @@ fn tool() -> Value {
 
 fn format(random: &mut ChaCha8Rng) -> Value {
     let schema = schema_of(random);
-    one(
+    pick(
         random,
         &[
             json!({"type": "json_object"}),
@@ -245,14 +246,14 @@ fn format(random: &mut ChaCha8Rng) -> Value {
     )
 }
 
-/// Schemas that are small, and such that are small and amount to much.
+/// Small schemas. Some of them expand to huge ones.
 fn schema_of(random: &mut ChaCha8Rng) -> Value {
     let pattern = pattern(random);
     let nested = (0..60).fold(
         json!({"type": "integer"}),
         |inner, _| json!({"type": "array", "items": inner}),
     );
-    one(
+    pick(
         random,
         &[
             json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}),
@@ -267,9 +268,9 @@ fn schema_of(random: &mut ChaCha8Rng) -> Value {
     )
 }
 
-/// Expressions that are small, and such that are small and amount to much.
+/// Small regular expressions. Some of them expand to huge ones.
 fn pattern(random: &mut ChaCha8Rng) -> &'static str {
-    one(
+    pick(
         random,
         &[
             "[ab]{1,3}",
@@ -288,7 +289,7 @@ fn pattern(random: &mut ChaCha8Rng) -> &'static str {
 }
 
 fn grammar(random: &mut ChaCha8Rng) -> &'static str {
-    one(
+    pick(
         random,
         &[
             "root ::= \"a\" | \"b\" root",

@@ -1,4 +1,4 @@
-//! Playing one case against a server.
+//! Runs one case against a server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,28 +10,28 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{sleep, timeout};
 
-use super::answers::{Found, find};
-use super::case::{Case, Due, Step};
+use super::answers::{Parsed, parse_answer};
+use super::case::{Case, Expected, Step};
 
-/// How long an answer may take, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take, on a busy machine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Longer than any of the server's limits on connections.
-const CUT_OFF: Duration = Duration::from_secs(180);
-/// How long it is waited for more of a request that nobody knows the end of, before the client says
-/// that there is no more.
-const GRACE: Duration = Duration::from_millis(300);
-/// How often a connection is tried: the machine may be short of ports for a moment.
-const TRIES: usize = 20;
-const BETWEEN_TRIES: Duration = Duration::from_millis(250);
+const DISCONNECT_WITHIN: Duration = Duration::from_secs(180);
+/// How long the client waits for an answer to an ambiguous request before it shuts down its sending
+/// side.
+const HALF_CLOSE_AFTER: Duration = Duration::from_millis(300);
+/// How often a connection is retried when the machine has no free port.
+const RETRIES: usize = 20;
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
-/// What came of a case.
+/// The result of a case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     /// The statuses of the answers.
     pub statuses: Vec<u16>,
     /// Whether the server closed the connection without an answer.
     pub is_closed: bool,
-    /// What should not have been.
+    /// What was wrong with it.
     pub problem: Option<String>,
 }
 
@@ -42,47 +42,47 @@ impl Outcome {
     }
 }
 
-/// How a client's part ended.
-enum Sent {
-    /// It may say that there is no more, by dropping this.
-    All(OwnedWriteHalf),
-    /// It said so, or the server takes no more.
+/// How the client's actions ended.
+enum SendEnd {
+    /// The connection is open. Dropping the writer shuts down the sending side.
+    Open(OwnedWriteHalf),
+    /// The sending side is shut down, or the server reads no more.
     Closed,
-    /// It is gone.
-    Left,
+    /// The client has reset the connection.
+    Reset,
 }
 
-/// Plays `case` and judges what comes back.
-pub(super) async fn play(case: &Case, address: SocketAddr) -> Outcome {
+/// Runs `case` and checks the answers.
+pub(super) async fn run(case: &Case, address: SocketAddr) -> Outcome {
     let stream = match connect(address).await {
         Ok(stream) => stream,
         Err(error) => return Outcome::default().problem(format!("no connection: {error}")),
     };
     let (reader, writer) = stream.into_split();
-    if case.due == Due::Nothing {
-        // Nobody reads.
-        let _ = send(writer, &case.steps).await;
+    if case.expected == Expected::Nothing {
+        // Nobody reads, so errors do not matter.
+        let _ = perform(writer, &case.steps).await;
         return Outcome::default();
     }
     let mut conversation = Conversation {
         bytes: Vec::new(),
         at: 0,
-        is_head: case.asks_for_heads(),
+        is_head: case.may_be_head(),
         outcome: Outcome::default(),
     };
-    match conversation.hold(reader, writer, case).await {
+    match conversation.run(reader, writer, case).await {
         Ok(()) => conversation.outcome,
         Err(problem) => conversation.outcome.problem(problem),
     }
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let mut tried = 0;
+    let mut retries = 0;
     loop {
         match TcpStream::connect(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && tried < TRIES => {
-                tried += 1;
-                sleep(BETWEEN_TRIES).await;
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && retries < RETRIES => {
+                retries += 1;
+                sleep(RETRY_AFTER).await;
             }
             connected => {
                 let stream = connected?;
@@ -93,8 +93,8 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Does what the client does. That the server takes no more is for its answer to explain.
-async fn send(mut writer: OwnedWriteHalf, steps: &[Step]) -> Sent {
+/// Performs the client's actions. If the server reads no more, its answer has to explain that.
+async fn perform(mut writer: OwnedWriteHalf, steps: &[Step]) -> SendEnd {
     for step in steps {
         let sent = match step {
             Step::Send(bytes) => writer.write_all(bytes).await,
@@ -103,20 +103,20 @@ async fn send(mut writer: OwnedWriteHalf, steps: &[Step]) -> Sent {
                 sleep(*time).await;
                 Ok(())
             }
-            Step::HalfClose => return Sent::Closed,
+            Step::HalfClose => return SendEnd::Closed,
             Step::Reset => {
-                // If that fails the connection is gone already.
+                // This fails only if the connection has ended.
                 let _ = writer.as_ref().set_zero_linger();
-                // Dropped, it would say that there is no more.
+                // Dropping it would shut down the sending side first.
                 writer.forget();
-                return Sent::Left;
+                return SendEnd::Reset;
             }
         };
         if sent.is_err() {
-            return Sent::Closed;
+            return SendEnd::Closed;
         }
     }
-    Sent::All(writer)
+    SendEnd::Open(writer)
 }
 
 async fn drip(writer: &mut OwnedWriteHalf, bytes: &[u8], every: Duration) -> io::Result<()> {
@@ -127,47 +127,49 @@ async fn drip(writer: &mut OwnedWriteHalf, bytes: &[u8], every: Duration) -> io:
     Ok(())
 }
 
-/// What has come over a connection.
+/// The answers on a connection.
 struct Conversation {
+    /// All bytes that have arrived.
     bytes: Vec<u8>,
-    /// The begin of what was not understood yet.
+    /// Where the bytes begin that are not parsed yet.
     at: usize,
     is_head: bool,
     outcome: Outcome,
 }
 
 impl Conversation {
-    /// Sends and reads until what is due is there. An error is a problem.
-    async fn hold(
+    /// Sends and reads until the expected answers have arrived. An error is a problem.
+    async fn run(
         &mut self,
         mut reader: tokio::net::tcp::OwnedReadHalf,
         writer: OwnedWriteHalf,
         case: &Case,
     ) -> Result<(), String> {
-        let (least, patience) = match case.due {
-            Due::Answer => (1, PATIENCE),
-            Due::Either(least) => (least, PATIENCE),
-            Due::CutOff => (0, CUT_OFF),
-            Due::Nothing => return Ok(()),
+        let (least, limit) = match case.expected {
+            Expected::Answer => (1, ANSWER_WITHIN),
+            Expected::AtLeast(least) => (least, ANSWER_WITHIN),
+            Expected::Disconnect => (0, DISCONNECT_WITHIN),
+            Expected::Nothing => return Ok(()),
         };
-        let mut sending = pin!(send(writer, &case.steps));
-        // Whether the client did its part, and by what it may still say that there is no more.
+        let mut sending = pin!(perform(writer, &case.steps));
+        // Whether the client has performed its actions, and the writer with which it may still shut
+        // down its sending side.
         let (mut has_sent, mut open) = (false, None);
         loop {
             let enough = self.outcome.statuses.len() >= least;
-            if enough && case.due == Due::Answer {
+            if enough && case.expected == Expected::Answer {
                 return Ok(());
             }
-            // Who does not know what the server waits for tells it that there is no more.
-            let may_close = matches!(case.due, Due::Either(_)) && enough && open.is_some();
-            let wait = if may_close { GRACE } else { patience };
+            // The server may wait for more of an ambiguous request: tell it that there is no more.
+            let may_close = matches!(case.expected, Expected::AtLeast(_)) && enough && open.is_some();
+            let wait = if may_close { HALF_CLOSE_AFTER } else { limit };
             let read = tokio::select! {
                 ended = &mut sending, if !has_sent => {
                     has_sent = true;
                     open = match ended {
-                        Sent::All(writer) => Some(writer),
-                        Sent::Closed => None,
-                        Sent::Left => return Ok(()),
+                        SendEnd::Open(writer) => Some(writer),
+                        SendEnd::Closed => None,
+                        SendEnd::Reset => return Ok(()),
                     };
                     continue;
                 }
@@ -182,48 +184,51 @@ impl Conversation {
                         self.outcome.statuses
                     ));
                 }
-                Ok(Ok(1..)) => self.understand(false)?,
-                // A reset is an end as well: what the server did not read it resets.
-                Ok(Ok(0) | Err(_)) => return self.end(case.due, has_sent && open.is_none()),
+                Ok(Ok(1..)) => self.parse(false)?,
+                // A reset is an end as well: the server resets connections that it did not read to the
+                // end.
+                Ok(Ok(0) | Err(_)) => return self.end(case.expected, has_sent && open.is_none()),
             }
         }
     }
 
-    /// Takes the answers that have come.
-    fn understand(&mut self, is_all: bool) -> Result<(), String> {
+    /// Parses the answers that have arrived. `is_all` if no more bytes will arrive.
+    fn parse(&mut self, is_all: bool) -> Result<(), String> {
         while self.at < self.bytes.len() {
-            match find(&self.bytes[self.at..], is_all, self.is_head) {
-                Found::Whole { status, length } => {
+            match parse_answer(&self.bytes[self.at..], is_all, self.is_head) {
+                Parsed::Answer { status, length } => {
                     self.at += length;
-                    // Others follow these.
+                    // Interim answers (1xx) are followed by the final one.
                     if status >= 200 {
                         self.outcome.statuses.push(status);
                     }
                 }
-                Found::Part => break,
-                Found::Wrong(what) => return Err(what),
+                Parsed::Incomplete => break,
+                Parsed::Invalid(what) => return Err(what),
             }
         }
         Ok(())
     }
 
-    /// The server has ended the connection; `has_left` if the client said before that it sends no
-    /// more.
-    fn end(&mut self, due: Due, has_left: bool) -> Result<(), String> {
-        self.understand(true)?;
+    /// The server has closed the connection. `is_half_closed`: the client had shut down its sending
+    /// side before.
+    fn end(&mut self, expected: Expected, is_half_closed: bool) -> Result<(), String> {
+        self.parse(true)?;
         let answers = self.outcome.statuses.len();
         self.outcome.is_closed = answers == 0;
-        let least = match due {
-            Due::Answer => 1,
-            Due::Either(least) => least,
-            Due::CutOff | Due::Nothing => 0,
+        let least = match expected {
+            Expected::Answer => 1,
+            Expected::AtLeast(least) => least,
+            Expected::Disconnect | Expected::Nothing => 0,
         };
         if answers < least {
-            return Err(format!("closed after {answers} answers, where {least} were due"));
+            return Err(format!(
+                "closed after {answers} answers, but {least} were expected"
+            ));
         }
-        // An answer ends early only for those who said that they would send no more, which is how
-        // most clients leave.
-        if self.at < self.bytes.len() && !has_left && due != Due::CutOff {
+        // An answer may end early only for a client that has shut down its sending side, which is how
+        // most clients disconnect.
+        if self.at < self.bytes.len() && !is_half_closed && expected != Expected::Disconnect {
             return Err("an answer was cut off".to_owned());
         }
         Ok(())

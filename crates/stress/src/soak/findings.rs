@@ -1,24 +1,25 @@
-//! Counting what came of requests.
+//! Counts the outcomes of requests.
 
 use std::collections::BTreeMap;
 
 use multigraft_loadgen::table::Table;
 
-/// How many failures are told in full.
-const TOLD: usize = 20;
+/// How many failures are printed.
+const EXAMPLES: usize = 20;
 
-/// What came of one request.
+/// The outcome of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The answer that was due, or an answer where any will do.
+    /// The expected answer, or any answer if none is expected.
     Answered,
-    /// An error that was due, or that the server may give: it is full, the adapter is just gone.
+    /// An error that is right: the expected one, or the server is full, or the adapter is removed just
+    /// then.
     Refused(u16),
-    /// The client did not wait.
+    /// The client disconnected.
     HungUp,
-    /// An answer, but not the right one.
+    /// A wrong answer.
     Wrong(String),
-    /// An error that is none of those.
+    /// An unexpected error.
     Failed(String),
     /// Neither an answer nor an error.
     Lost(String),
@@ -44,8 +45,8 @@ impl Counts {
             failed,
             lost,
         } = self;
-        let asked = answered + refused + hung_up + wrong + failed + lost;
-        [asked, answered, refused, hung_up, wrong, failed, lost]
+        let sent = answered + refused + hung_up + wrong + failed + lost;
+        [sent, answered, refused, hung_up, wrong, failed, lost]
     }
 
     fn add(self, other: Self) -> Self {
@@ -60,16 +61,16 @@ impl Counts {
     }
 }
 
-/// Counts by kind of request.
+/// Counts by kind of request, and the failures.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Findings {
     kinds: BTreeMap<&'static str, Counts>,
     statuses: BTreeMap<u16, usize>,
-    /// What went wrong, the first of it.
-    told: Vec<String>,
+    /// The first failures, one line each.
+    examples: Vec<String>,
 }
 
-impl Tally {
+impl Findings {
     pub(super) fn count(&mut self, kind: &'static str, outcome: Outcome) {
         let counts = self.kinds.entry(kind).or_default();
         let wrong = match outcome {
@@ -100,41 +101,42 @@ impl Tally {
                 what
             }
         };
-        if self.told.len() < TOLD {
-            self.told.push(format!("{kind}: {wrong}"));
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(format!("{kind}: {wrong}"));
         }
     }
 
-    fn all(&self) -> Counts {
+    fn total(&self) -> Counts {
         self.kinds.values().copied().fold(Counts::default(), Counts::add)
     }
 
-    pub(super) fn asked(&self) -> usize {
-        self.all().cells()[0]
+    /// How many requests were sent.
+    pub(super) fn sent(&self) -> usize {
+        self.total().cells()[0]
     }
 
-    /// Whether every request had what was due.
-    pub(super) fn is_good(&self) -> bool {
-        let all = self.all();
-        (all.wrong, all.failed, all.lost) == (0, 0, 0)
+    /// Whether every request had an expected outcome.
+    pub(super) fn is_clean(&self) -> bool {
+        let total = self.total();
+        (total.wrong, total.failed, total.lost) == (0, 0, 0)
     }
 
-    /// The first of what went wrong, a line each.
-    pub(super) fn told(&self) -> &[String] {
-        &self.told
+    /// The first failures, one line each.
+    pub(super) fn examples(&self) -> &[String] {
+        &self.examples
     }
 
     pub(super) fn table(&self) -> Table {
         let mut table = Table::new([
-            "requests", "asked", "answered", "refused", "hung up", "wrong", "failed", "lost",
+            "requests", "sent", "answered", "refused", "hung up", "wrong", "failed", "lost",
         ]);
         let rows = self.kinds.iter().map(|(kind, counts)| (*kind, *counts));
-        for (kind, counts) in rows.chain([("all", self.all())]) {
-            let [asked, answered, refused, hung_up, wrong, failed, lost] =
+        for (kind, counts) in rows.chain([("all", self.total())]) {
+            let [sent, answered, refused, hung_up, wrong, failed, lost] =
                 counts.cells().map(|count| count.to_string());
             table.row([
                 kind.to_owned(),
-                asked,
+                sent,
                 answered,
                 refused,
                 hung_up,
@@ -161,19 +163,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_due_is_good_and_nothing_else_is() {
-        let mut tally = Tally::default();
-        tally.count("a", Outcome::Answered);
-        tally.count("a", Outcome::Refused(429));
-        tally.count("b", Outcome::HungUp);
-        assert!(tally.is_good() && tally.told().is_empty());
-        assert_eq!((tally.asked(), tally.statuses().as_str()), (3, "200: 1, 429: 1"));
+    fn only_expected_outcomes_are_clean() {
+        let mut findings = Findings::default();
+        findings.count("a", Outcome::Answered);
+        findings.count("a", Outcome::Refused(429));
+        findings.count("b", Outcome::HungUp);
+        assert!(findings.is_clean() && findings.examples().is_empty());
+        assert_eq!(
+            (findings.sent(), findings.statuses().as_str()),
+            (3, "200: 1, 429: 1")
+        );
         for bad in [Outcome::Wrong, Outcome::Failed, Outcome::Lost] {
-            let mut tally = Tally::default();
-            tally.count("a", Outcome::Answered);
-            tally.count("a", bad("x".to_owned()));
-            assert!(!tally.is_good());
-            assert_eq!(tally.told(), ["a: x"]);
+            let mut findings = Findings::default();
+            findings.count("a", Outcome::Answered);
+            findings.count("a", bad("x".to_owned()));
+            assert!(!findings.is_clean());
+            assert_eq!(findings.examples(), ["a: x"]);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! `multigraft bench soak`: mixed traffic for a long time, and whether anything is lost by it.
+//! `multigraft-stress soak`: mixed traffic for a long time. Nothing may be lost by it.
 //!
 //! ```text
-//! start ─ known answers ─ traffic: five minutes ─ rest ─ traffic: N minutes ─ rest ─ the two compared
+//! start ─ greedy answers ─ traffic: five minutes ─ idle ─ traffic: N minutes ─ idle ─ same resources?
 //!
-//! traffic: clients that ask one thing after the other ┐
-//!          bursts of four times what can run at once  ├ ask ─ answer ─ tally
-//!          adapters replaced, added and removed       ┘
+//! traffic: clients that send one request after the other  ┐
+//!          bursts of four times what can run at once      ├ request ─ answer ─ findings
+//!          adapters that are replaced, added and removed  ┘
 //! ```
 
-mod ask;
 mod findings;
+mod request;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -32,46 +32,46 @@ use crate::harness::answer::Answer;
 use crate::harness::expected::GreedyRequest;
 use crate::harness::idle::{self, IdleState};
 use crate::harness::server::{Product, ServerProcess};
-use ask::{Ask, Due, HangUp, Names};
-use findings::{Outcome, Tally};
+use findings::{Findings, Outcome};
 use multigraft_loadgen::client::Client;
 use multigraft_loadgen::output::print;
 use multigraft_loadgen::record::Failure;
+use request::{Expected, HangUp, Names, Request};
 
-/// Sequences that run at once.
+/// The server's `--max-running`.
 const RUNNING: usize = 16;
-/// A burst is so many times that.
+/// A burst has so many times as many requests.
 const BURST: usize = 4;
-/// Requests of one adapter that may wait: fewer than a burst has, so that some are refused.
+/// The server's `--max-waiting` per adapter: fewer than a burst has, so that some are refused.
 const WAITING: usize = 8;
-/// Little memory for keys and values, so that it is full after the warm-up, and sequences have to
-/// give way. A whole context has to fit.
+/// A small KV cache: it is full after the warm-up, and sequences are preempted. One whole context has
+/// to fit.
 const KV_MEMORY: &str = "24MiB";
 const CONTEXT: &str = "1024";
-/// Clients that ask all the time.
+/// Clients that send requests all the time.
 const CLIENTS: usize = 12;
-/// Adapters that stay as they are.
+/// Adapters that do not change.
 const STABLE: usize = 4;
-/// All that are made: two for the name that is swapped, one for the name that comes and goes.
-const MADE: usize = STABLE + 3;
-/// Before the figures that later ones are held to: until what the allocator keeps of each kind of
-/// request has come to its most.
+/// All adapters: two more for the name that is replaced, one for the name that is added and removed.
+const ADAPTERS: usize = STABLE + 3;
+/// The traffic before resources are first measured: after it, the memory that the allocator keeps for
+/// each kind of request has reached its maximum.
 const WARM_UP: Duration = Duration::from_secs(300);
-const BETWEEN_BURSTS: Duration = Duration::from_secs(10);
-const BETWEEN_CHANGES: Duration = Duration::from_millis(250);
-/// How long a client that was refused stays away.
-const STAYING_AWAY: Duration = Duration::from_millis(50);
-const BETWEEN_NEWS: Duration = Duration::from_secs(60);
+const BURST_INTERVAL: Duration = Duration::from_secs(10);
+const CHANGE_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a client waits after a refusal.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the traffic works with.
+/// The state of a run.
 struct Soak {
-    http: Client,
+    client: Client,
     names: Names,
-    /// What may have made an answer under a name.
-    makers: HashMap<String, Vec<String>>,
-    /// Who answered what to which prompt, alone and at the start.
-    known: HashMap<(GreedyRequest, usize, String), String>,
-    tally: Mutex<Tally>,
+    /// The fingerprints that answers under a name may have.
+    fingerprints: HashMap<String, Vec<String>>,
+    /// The first answer to each prompt, by the kind of request, the prompt and the fingerprint.
+    answers: HashMap<(GreedyRequest, usize, String), String>,
+    findings: Mutex<Findings>,
     stop: AtomicBool,
 }
 
@@ -85,12 +85,12 @@ pub(crate) fn run(arguments: &SoakArguments) -> Result<ExitCode> {
     let config = product.config()?;
     let dir = tempfile::Builder::new().prefix("multigraft-soak-").tempdir();
     let dir = dir.context("a folder for adapters")?;
-    let maker = RandomAdapters {
+    let adapters = RandomAdapters {
         config: &config,
         rank: 8,
         targets: Targets::QueryValue,
     };
-    let folders = maker.write_all(dir.path(), MADE)?;
+    let folders = adapters.write_all(dir.path(), ADAPTERS)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let time = Duration::from_secs_f64(60.0 * minutes);
     runtime.block_on(soak(&product, dir.path(), &folders, time))
@@ -108,36 +108,40 @@ async fn soak(product: &Product, dir: &Path, folders: &[PathBuf], time: Duration
     ];
     let server = product.start(arguments.into_iter().flatten())?;
     let mut soak = Soak::new(server.client()?, folders).await?;
-    tracing::info!("{} answers are known", soak.known.len());
+    tracing::info!("{} greedy answers", soak.answers.len());
 
-    let mut rests = Vec::new();
+    let mut idle_states = Vec::new();
     for time in [WARM_UP, time] {
-        soak.tally = Mutex::default();
+        soak.findings = Mutex::default();
         soak.stop = AtomicBool::new(false);
         soak = soak.traffic(folders, time, &server).await?;
-        rests.push(IdleState::wait(&server, &soak.http).await?);
+        idle_states.push(IdleState::wait(&server, &soak.client).await?);
     }
-    let [before, after] = rests[..] else {
-        return Err(anyhow!("two looks at the server"));
+    let [before, after] = idle_states[..] else {
+        return Err(anyhow!("resources were not measured twice"));
     };
-    let stats = soak.http.get("/stats").await?;
-    let tally = soak.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let stats = soak.client.get("/stats").await?;
+    let findings = soak.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (table, kept) = idle::compare(before, after, "after five minutes", 0);
-    print(&format!("{}\nstatuses: {}\n", tally.table(), tally.statuses()))?;
     print(&format!(
-        "the engine: finished {}, cancelled {}, failed {}, gave way {} times\n\n{table}",
+        "{}\nstatuses: {}\n",
+        findings.table(),
+        findings.statuses()
+    ))?;
+    print(&format!(
+        "sequences of the engine: {} finished, {} cancelled, {} failed; {} preemptions\n\n{table}",
         stats["finished"], stats["cancelled"], stats["failed"], stats["preemptions"]
     ))?;
-    for line in tally.told() {
+    for line in findings.examples() {
         print(&format!("{line}\n"))?;
     }
-    let good = tally.is_good() && kept;
-    print(if good {
+    let is_clean = findings.is_clean() && kept;
+    print(if is_clean {
         "nothing was lost\n"
     } else {
         "SOMETHING WAS LOST\n"
     })?;
-    Ok(if good {
+    Ok(if is_clean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -145,8 +149,8 @@ async fn soak(product: &Product, dir: &Path, folders: &[PathBuf], time: Duration
 }
 
 impl Soak {
-    /// Adds the adapters and asks everything once.
-    async fn new(http: Client, folders: &[PathBuf]) -> Result<Self> {
+    /// Adds the adapters and sends every greedy request once.
+    async fn new(client: Client, folders: &[PathBuf]) -> Result<Self> {
         let mut names = Names {
             stable: vec![String::new()],
             swapped: "swapped".to_owned(),
@@ -154,22 +158,22 @@ impl Soak {
         };
         for (index, folder) in folders[..STABLE].iter().enumerate() {
             let name = format!("a{index}");
-            change(&http, Change::Put(&name, folder))
+            change(&client, Change::Put(&name, folder))
                 .await
                 .map_err(anyhow::Error::msg)?;
             names.stable.push(name);
         }
-        let models = http.get("/v1/models").await?;
+        let models = client.get("/v1/models").await?;
         models["data"][0]["id"]
             .as_str()
             .context("the base's name")?
             .clone_into(&mut names.stable[0]);
         let mut soak = Self {
-            http,
+            client,
             names: names.clone(),
-            makers: HashMap::new(),
-            known: HashMap::new(),
-            tally: Mutex::default(),
+            fingerprints: HashMap::new(),
+            answers: HashMap::new(),
+            findings: Mutex::default(),
             stop: AtomicBool::new(false),
         };
         for name in &names.stable {
@@ -180,45 +184,51 @@ impl Soak {
             (&names.swapped, &folders[STABLE + 1]),
             (&names.swapped, &folders[STABLE + 2]),
         ] {
-            change(&soak.http, Change::Put(name, folder))
+            change(&soak.client, Change::Put(name, folder))
                 .await
                 .map_err(anyhow::Error::msg)?;
             soak.learn(name, &[GreedyRequest::Completion]).await?;
         }
-        let mut makers: Vec<&String> = soak.makers.values().flatten().collect();
-        makers.sort_unstable();
-        makers.dedup();
+        let mut fingerprints: Vec<&String> = soak.fingerprints.values().flatten().collect();
+        fingerprints.sort_unstable();
+        fingerprints.dedup();
         ensure!(
-            makers.len() == MADE + 1,
-            "{MADE} adapters and the base are only {makers:?}"
+            fingerprints.len() == ADAPTERS + 1,
+            "{ADAPTERS} adapters and the base have only the fingerprints {fingerprints:?}"
         );
         Ok(soak)
     }
 
-    /// Asks `name` everything, alone, and remembers the answers.
+    /// Sends the greedy requests to `name`, one by one, and remembers the answers.
     async fn learn(&mut self, name: &str, families: &[GreedyRequest]) -> Result<()> {
-        for ask in Ask::all(name, families) {
-            let Due::Known(family, prompt) = ask.due else {
+        for request in Request::all(name, families) {
+            let Expected::Greedy(family, prompt) = request.expected else {
                 continue;
             };
             let answer = async {
-                let mut parts = self.http.post(ask.path, ask.body.clone()).await?;
-                Answer::read(&mut parts, ask.stream).await
+                let mut answer = self.client.post(request.path, request.body.clone()).await?;
+                Answer::read(&mut answer, request.is_stream).await
             };
             let answer = answer
                 .await
-                .map_err(|failure| anyhow!("{name}, {}: {failure}", ask.kind))?;
-            let makers = self.makers.entry(name.to_owned()).or_default();
-            if let Some(maker) = answer.fingerprint.filter(|maker| !makers.contains(maker)) {
-                makers.push(maker);
+                .map_err(|failure| anyhow!("{name}, {}: {failure}", request.kind))?;
+            let fingerprints = self.fingerprints.entry(name.to_owned()).or_default();
+            if let Some(fingerprint) = answer
+                .fingerprint
+                .filter(|fingerprint| !fingerprints.contains(fingerprint))
+            {
+                fingerprints.push(fingerprint);
             }
-            let maker = makers.last().context("no answer says what made it")?.clone();
-            self.known.insert((family, prompt, maker), answer.text);
+            let fingerprint = fingerprints
+                .last()
+                .context("no answer has a fingerprint")?
+                .clone();
+            self.answers.insert((family, prompt, fingerprint), answer.text);
         }
         Ok(())
     }
 
-    /// Traffic for a while, until the last request has ended.
+    /// Traffic for a time, and until its last request has ended.
     async fn traffic(self, folders: &[PathBuf], time: Duration, server: &ServerProcess) -> Result<Self> {
         let soak = Arc::new(self);
         let mut tasks = JoinSet::new();
@@ -229,11 +239,11 @@ impl Soak {
         tasks.spawn(Arc::clone(&soak).changes(folders.to_vec()));
         let begin = Instant::now();
         while begin.elapsed() < time {
-            sleep(BETWEEN_NEWS.min(time.saturating_sub(begin.elapsed()))).await;
+            sleep(PROGRESS_INTERVAL.min(time.saturating_sub(begin.elapsed()))).await;
             tracing::info!(
                 "{:.1} minutes: {} requests, {} MiB resident",
                 begin.elapsed().as_secs_f64() / 60.0,
-                soak.with_tally(|tally| tally.asked()),
+                soak.with_findings(|findings| findings.sent()),
                 server.resident()? >> 20,
             );
         }
@@ -241,15 +251,15 @@ impl Soak {
         while let Some(task) = tasks.join_next().await {
             task?;
         }
-        Arc::into_inner(soak).context("all clients have ended")
+        Arc::into_inner(soak).context("a client has not ended")
     }
 
     async fn client(self: Arc<Self>, seed: u64) {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         while !self.is_over() {
-            let ask = Ask::random(&mut random, &self.names);
-            if self.ask(&ask).await == Some(429) {
-                sleep(STAYING_AWAY).await;
+            let request = Request::random(&mut random, &self.names);
+            if self.send(&request).await == Some(429) {
+                sleep(RETRY_AFTER).await;
             }
         }
     }
@@ -259,31 +269,31 @@ impl Soak {
         while !self.is_over() {
             let mut burst = JoinSet::new();
             for _ in 0..BURST * RUNNING {
-                let (soak, ask) = (Arc::clone(&self), Ask::random(&mut random, &self.names));
-                burst.spawn(async move { soak.ask(&ask).await });
+                let (soak, request) = (Arc::clone(&self), Request::random(&mut random, &self.names));
+                burst.spawn(async move { soak.send(&request).await });
             }
             burst.join_all().await;
-            sleep(BETWEEN_BURSTS).await;
+            sleep(BURST_INTERVAL).await;
         }
     }
 
-    /// Replaces one adapter over and over, removes another and adds it again. It ends with both as
+    /// Replaces one adapter again and again, removes another and adds it again. At the end both are as
     /// they were.
     async fn changes(self: Arc<Self>, folders: Vec<PathBuf>) {
         let Names { swapped, guest, .. } = &self.names;
         while !self.is_over() {
-            for step in [
+            for next in [
                 Change::Put(swapped, &folders[STABLE + 1]),
                 Change::Remove(guest),
                 Change::Put(swapped, &folders[STABLE + 2]),
                 Change::Put(guest, &folders[STABLE]),
             ] {
-                let outcome = match change(&self.http, step).await {
+                let outcome = match change(&self.client, next).await {
                     Ok(()) => Outcome::Answered,
                     Err(failure) => failed(&failure),
                 };
-                self.with_tally(|tally| tally.count("changes of adapters", outcome));
-                sleep(BETWEEN_CHANGES).await;
+                self.with_findings(|findings| findings.count("changes of adapters", outcome));
+                sleep(CHANGE_INTERVAL).await;
             }
         }
     }
@@ -292,95 +302,103 @@ impl Soak {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn with_tally<T>(&self, f: impl FnOnce(&mut Tally) -> T) -> T {
-        f(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_findings<T>(&self, f: impl FnOnce(&mut Findings) -> T) -> T {
+        f(&mut self.findings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks, counts what comes of it, and returns the status of a refusal.
-    async fn ask(&self, ask: &Ask) -> Option<u16> {
-        let outcome = match ask.due {
-            Due::HungUp(hang_up) => self.hang_up(ask, hang_up).await,
-            _ => self.outcome(ask).await,
+    /// Sends a request and counts its outcome. Returns the status if it was refused.
+    async fn send(&self, request: &Request) -> Option<u16> {
+        let outcome = match request.expected {
+            Expected::HungUp(hang_up) => self.hang_up(request, hang_up).await,
+            _ => self.outcome(request).await,
         };
         let status = match outcome {
             Outcome::Refused(status) => Some(status),
             _ => None,
         };
-        self.with_tally(|tally| tally.count(ask.kind, outcome));
+        self.with_findings(|findings| findings.count(request.kind, outcome));
         status
     }
 
-    async fn outcome(&self, ask: &Ask) -> Outcome {
+    async fn outcome(&self, request: &Request) -> Outcome {
         let answer = async {
-            let mut parts = self.http.post(ask.path, ask.body.clone()).await?;
-            Answer::read(&mut parts, ask.stream).await
+            let mut answer = self.client.post(request.path, request.body.clone()).await?;
+            Answer::read(&mut answer, request.is_stream).await
         };
-        match (answer.await, ask.due) {
-            (Err(Failure::Status(status, _)), Due::Error(due)) if status == due => Outcome::Refused(status),
-            (Ok(_), Due::Error(due)) => Outcome::Wrong(format!("answered instead of {due}: {}", ask.body)),
-            (Err(failure), _) => self.refused(ask, failure),
-            (Ok(answer), Due::Known(family, prompt)) => self.judge(ask, family, prompt, &answer),
+        match (answer.await, request.expected) {
+            (Err(Failure::Status(status, _)), Expected::Error(expected)) if status == expected => {
+                Outcome::Refused(status)
+            }
+            (Ok(_), Expected::Error(expected)) => {
+                Outcome::Wrong(format!("answered instead of {expected}: {}", request.body))
+            }
+            (Err(failure), _) => self.refused(request, failure),
+            (Ok(answer), Expected::Greedy(family, prompt)) => self.judge(request, family, prompt, &answer),
             (Ok(_), _) => Outcome::Answered,
         }
     }
 
-    /// An error is fine where the server is full, or where the adapter is away just now.
-    fn refused(&self, ask: &Ask, failure: Failure) -> Outcome {
+    /// An error is right if the server is full, or if the adapter is removed just then.
+    fn refused(&self, request: &Request, failure: Failure) -> Outcome {
         match failure {
             Failure::Status(429, _) => Outcome::Refused(429),
-            Failure::Status(status @ (404 | 410), _) if ask.model == self.names.guest => {
+            Failure::Status(status @ (404 | 410), _) if request.model == self.names.guest => {
                 Outcome::Refused(status)
             }
             other => failed(&other),
         }
     }
 
-    /// Whether it is what the same maker answered at the start, and the maker one that the name
-    /// stands for.
-    fn judge(&self, ask: &Ask, family: GreedyRequest, prompt: usize, answer: &Answer) -> Outcome {
-        let makers = self.makers.get(&ask.model).map_or(&[][..], Vec::as_slice);
-        let maker = match &answer.fingerprint {
-            Some(maker) => makers.contains(maker).then_some(maker),
-            // TGI's answers do not say; only names that stay the same are asked in that dialect.
-            None => makers.first(),
+    /// Compares a greedy answer with the first answer of the same fingerprint, which has to be one of
+    /// the model's.
+    fn judge(&self, request: &Request, family: GreedyRequest, prompt: usize, answer: &Answer) -> Outcome {
+        let fingerprints = self
+            .fingerprints
+            .get(&request.model)
+            .map_or(&[][..], Vec::as_slice);
+        let fingerprint = match &answer.fingerprint {
+            Some(fingerprint) => fingerprints.contains(fingerprint).then_some(fingerprint),
+            // TGI's answers have no fingerprint. Only models that do not change are asked for in that
+            // dialect.
+            None => fingerprints.first(),
         };
-        let Some(maker) = maker else {
+        let Some(fingerprint) = fingerprint else {
             return Outcome::Wrong(format!(
                 "{:?} answers under the name {}",
-                answer.fingerprint, ask.model
+                answer.fingerprint, request.model
             ));
         };
-        match self.known.get(&(family, prompt, maker.clone())) {
-            Some(known) if *known == answer.text => Outcome::Answered,
-            known => Outcome::Wrong(format!(
-                "{} says {:?} instead of {known:?}",
-                ask.model, answer.text
+        match self.answers.get(&(family, prompt, fingerprint.clone())) {
+            Some(answers) if *answers == answer.text => Outcome::Answered,
+            answers => Outcome::Wrong(format!(
+                "{} says {:?} instead of {answers:?}",
+                request.model, answer.text
             )),
         }
     }
 
-    async fn hang_up(&self, ask: &Ask, hang_up: HangUp) -> Outcome {
+    async fn hang_up(&self, request: &Request, hang_up: HangUp) -> Outcome {
         let (patience, most) = match hang_up {
             HangUp::Early(milliseconds) => (Duration::from_millis(milliseconds), usize::MAX),
             HangUp::After(parts) => (Duration::MAX, parts),
         };
         let read = async {
-            let mut parts = self.http.post(ask.path, ask.body.clone()).await?;
+            let mut answer = self.client.post(request.path, request.body.clone()).await?;
             for _ in 0..most {
-                if parts.next().await?.is_none() {
+                if answer.next().await?.is_none() {
                     break;
                 }
             }
             Ok(())
         };
         match timeout(patience, read).await {
-            Ok(Err(failure)) => self.refused(ask, failure),
+            Ok(Err(failure)) => self.refused(request, failure),
             Ok(Ok(())) | Err(_) => Outcome::HungUp,
         }
     }
 }
 
-/// Why something failed: by an error, or without one.
+/// A failure with an error from the server, or a lost request.
 fn failed(failure: &Failure) -> Outcome {
     let what = failure.to_string();
     match failure {
@@ -397,7 +415,7 @@ enum Change<'a> {
     Remove(&'a str),
 }
 
-async fn change(http: &Client, change: Change<'_>) -> Result<(), Failure> {
+async fn change(client: &Client, change: Change<'_>) -> Result<(), Failure> {
     let (path, body) = match change {
         Change::Put(name, source) => (
             "/v1/adapters",
@@ -405,7 +423,7 @@ async fn change(http: &Client, change: Change<'_>) -> Result<(), Failure> {
         ),
         Change::Remove(name) => ("/unload_lora_adapter", json!({"lora_name": name})),
     };
-    let mut parts = http.post(path, body.to_string()).await?;
-    while parts.next().await?.is_some() {}
+    let mut answer = client.post(path, body.to_string()).await?;
+    while answer.next().await?.is_some() {}
     Ok(())
 }

@@ -32,7 +32,7 @@ const QUICK: &str =
     "values,text,encoding,headers,lengths,lines,targets,chunks,pipelines,forms,half-closed,reset";
 
 #[test]
-fn a_server_minds_none_of_them() {
+fn none_of_them_disturbs_the_server() {
     let folder = tempfile::tempdir().expect("a folder");
     tiny::write_base(folder.path());
     let base = folder.path().to_str().expect("UTF-8");
@@ -73,7 +73,7 @@ fn a_server_minds_none_of_them() {
 }
 
 #[test]
-fn one_of_them_can_be_sent_again() {
+fn a_request_can_be_sent_again() {
     let folder = tempfile::tempdir().expect("a folder");
     tiny::write_base(folder.path());
     let base = folder.path().to_str().expect("UTF-8");
@@ -90,7 +90,7 @@ fn one_of_them_can_be_sent_again() {
     ]);
     assert_eq!(output.status, 0, "{}{}", output.stdout, output.stderr);
     assert!(
-        output.stdout.starts_with("text, Answer is due\nsends "),
+        output.stdout.starts_with("text, expected: Answer\nsends "),
         "{}",
         output.stdout
     );
@@ -98,7 +98,7 @@ fn one_of_them_can_be_sent_again() {
 }
 
 #[test]
-fn nothing_to_send_is_refused() {
+fn zero_requests_are_refused() {
     let output = run(&["malformed", "--base", "x", "--requests", "0"]);
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("--requests is 0"), "{}", output.stderr);

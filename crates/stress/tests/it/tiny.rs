@@ -1,4 +1,4 @@
-//! A base that is a base in all but size: every step of it takes a fraction of a millisecond.
+//! A tiny base model: a step of it takes a fraction of a millisecond.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ const LAYERS: usize = 2;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD: usize = HIDDEN / HEADS;
-/// The bytes, then the begin and the end.
+/// 256 bytes, the begin token and the end token.
 const VOCAB: usize = 258;
 
 /// Writes a Llama of random weights whose tokens are bytes, with a chat template, to `folder`.
@@ -50,7 +50,7 @@ pub(crate) fn write_base(folder: &Path) {
 
 fn safetensors(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
-    // Numerical Recipes' generator: any numbers do, the same every time.
+    // The generator of Numerical Recipes: the weights may be any numbers, the same every time.
     let mut state = 1_u32;
     for (name, shape) in tensors {
         let begin = data.len();
@@ -71,7 +71,7 @@ fn safetensors(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
     [&length[..], header.as_bytes(), &data].concat()
 }
 
-/// Bytes as byte-level BPE writes them, without merges; and what belongs to chats.
+/// A byte-level BPE tokenizer without merges, and its configuration with a chat template.
 fn tokenizer() -> (Value, Value) {
     let is_printable =
         |byte: u32| (33..=126).contains(&byte) || (161..=172).contains(&byte) || (174..=255).contains(&byte);

@@ -1,16 +1,16 @@
-//! Bodies that are wrong, in requests that are none the less whole.
+//! Invalid bodies in complete requests.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, Known};
+use super::super::case::{Case, ServerFacts};
 use super::super::mutate;
 use super::super::routes::Route;
-use super::{one, parts};
+use super::{pick, request_parts};
 
-/// Any route that takes JSON.
-fn route<'a>(random: &mut ChaCha8Rng, known: &'a Known) -> Option<&'a Route> {
-    let routes: Vec<&Route> = known
+/// A random route with a JSON body.
+fn route<'a>(random: &mut ChaCha8Rng, facts: &'a ServerFacts) -> Option<&'a Route> {
+    let routes: Vec<&Route> = facts
         .routes
         .iter()
         .filter(|route| route.schema.is_some())
@@ -21,26 +21,26 @@ fn route<'a>(random: &mut ChaCha8Rng, known: &'a Known) -> Option<&'a Route> {
     }
 }
 
-pub(super) fn values(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let Some(route) = route(random, known) else {
-        return Case::answered(super::good(random, known));
+pub(super) fn values(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let Some(route) = route(random, facts) else {
+        return Case::answered(super::valid_request(random, facts));
     };
-    let body = route.body(random, known);
+    let body = route.body(random, facts);
     let body = mutate::values(random, body);
-    Case::answered(known.json(&route.method, &route.target(random), &body))
+    Case::answered(facts.json(&route.method, &route.target(random), &body))
 }
 
-pub(super) fn text(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let Some(route) = route(random, known) else {
-        return Case::answered(super::good(random, known));
+pub(super) fn text(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let Some(route) = route(random, facts) else {
+        return Case::answered(super::valid_request(random, facts));
     };
-    let body = route.body(random, known).to_string();
+    let body = route.body(random, facts).to_string();
     let body = mutate::bytes(random, &body);
-    Case::answered(known.json(&route.method, &route.target(random), &body))
+    Case::answered(facts.json(&route.method, &route.target(random), &body))
 }
 
-pub(super) fn encoding(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let (method, target, body) = parts(random, known);
+pub(super) fn encoding(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let (method, target, body) = request_parts(random, facts);
     let kinds = [
         "text/plain",
         "application/xml",
@@ -58,11 +58,11 @@ pub(super) fn encoding(random: &mut ChaCha8Rng, known: &Known) -> Case {
         "application/octet-stream",
         "application/json;;;;",
     ];
-    let mut headers = vec![("content-type", one(random, &kinds))];
+    let mut headers = vec![("content-type", pick(random, &kinds))];
     if random.random() {
         let codings = ["gzip", "br", "deflate", "zstd", "identity", "x", "gzip, gzip", ""];
         headers[0].1 = "application/json";
-        headers.push(("content-encoding", one(random, &codings)));
+        headers.push(("content-encoding", pick(random, &codings)));
     }
     if random.random_bool(0.3) {
         let accepted = [
@@ -73,12 +73,12 @@ pub(super) fn encoding(random: &mut ChaCha8Rng, known: &Known) -> Case {
             ";",
             "application/openmetrics-text",
         ];
-        headers.push(("accept", one(random, &accepted)));
+        headers.push(("accept", pick(random, &accepted)));
     }
-    let bytes = known.request(&method, &target, &headers, &body);
-    // The same type twice is another way to be unclear.
+    let bytes = facts.request(&method, &target, &headers, &body);
+    // A repeated content type is ambiguous, too.
     match random.random_bool(0.1) {
-        true => Case::answered(known.request(&method, &target, &[headers[0], headers[0]], &body)),
+        true => Case::answered(facts.request(&method, &target, &[headers[0], headers[0]], &body)),
         false => Case::answered(bytes),
     }
 }

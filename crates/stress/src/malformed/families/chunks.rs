@@ -1,13 +1,13 @@
-//! Bodies in chunks, and several requests on one connection.
+//! Chunked bodies, and several requests on one connection.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, Due, Known, Step};
-use super::{good, one, parts};
+use super::super::case::{Case, Expected, ServerFacts, Step};
+use super::{pick, request_parts, valid_request};
 
-pub(super) fn chunks(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let (method, target, body) = parts(random, known);
+pub(super) fn chunks(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let (method, target, body) = request_parts(random, facts);
     let codings = [
         "chunked",
         "chunked",
@@ -20,8 +20,8 @@ pub(super) fn chunks(random: &mut ChaCha8Rng, known: &Known) -> Case {
         "CHUNKED",
         "",
     ];
-    let coding = one(random, &codings);
-    let mut bytes = known.head(
+    let coding = pick(random, &codings);
+    let mut bytes = facts.head(
         &method,
         &target,
         &[
@@ -50,9 +50,9 @@ pub(super) fn chunks(random: &mut ChaCha8Rng, known: &Known) -> Case {
         };
         let ends = ["\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n", "", "\r"];
         bytes.extend(size.bytes());
-        bytes.extend(one(random, &ends).bytes());
+        bytes.extend(pick(random, &ends).bytes());
         bytes.extend(part);
-        bytes.extend(one(random, &ends).bytes());
+        bytes.extend(pick(random, &ends).bytes());
     }
     let last: Vec<u8> = match random.random_range(0..8) {
         0 => Vec::new(),
@@ -69,13 +69,13 @@ pub(super) fn chunks(random: &mut ChaCha8Rng, known: &Known) -> Case {
         _ => b"0\r\n\r\n".to_vec(),
     };
     bytes.extend(last);
-    Case::either(bytes)
+    Case::ambiguous(bytes)
 }
 
-pub(super) fn pipelines(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let one_more = format!(
+pub(super) fn pipelines(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let health = format!(
         "GET /health HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
-        known.key
+        facts.key
     )
     .into_bytes();
     let count = random.random_range(1..8);
@@ -84,7 +84,7 @@ pub(super) fn pipelines(random: &mut ChaCha8Rng, known: &Known) -> Case {
             .map(|_| random.random())
             .collect(),
         1 => {
-            let mut request = good(random, known);
+            let mut request = valid_request(random, facts);
             let at = random.random_range(0..request.len());
             request[at] ^= 1 << random.random_range(0..8);
             request
@@ -92,19 +92,19 @@ pub(super) fn pipelines(random: &mut ChaCha8Rng, known: &Known) -> Case {
         2 => b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n{".to_vec(),
         3 => b"GET /no/such/route HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
         _ => {
-            let mut request = good(random, known);
+            let mut request = valid_request(random, facts);
             request.truncate(random.random_range(0..request.len()));
             request
         }
     };
-    // What follows what is bad may be taken for a part of it.
-    let (least, order) = match random.random_range(0..3) {
-        0 => (count, [one_more.repeat(count), bad].concat()),
-        1 => (0, [bad, one_more.repeat(count)].concat()),
-        _ => (count, [one_more.repeat(count), bad, one_more].concat()),
+    // The server may read requests after the bad one as a part of it.
+    let (least, bytes) = match random.random_range(0..3) {
+        0 => (count, [health.repeat(count), bad].concat()),
+        1 => (0, [bad, health.repeat(count)].concat()),
+        _ => (count, [health.repeat(count), bad, health].concat()),
     };
     Case {
-        steps: vec![Step::Send(order)],
-        due: Due::Either(least),
+        steps: vec![Step::Send(bytes)],
+        expected: Expected::AtLeast(least),
     }
 }

@@ -1,27 +1,28 @@
-//! Uploads of adapters and files that are broken. Nothing is sent as an archive, since the server
-//! takes none.
+//! Broken uploads of adapters and files. There are no archives among them, since the server does
+//! not accept any.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, Known};
-use super::one;
+use super::super::case::{Case, ServerFacts};
+use super::pick;
 
 const BOUNDARY: &str = "b0undary";
 const CONFIG: &str = r#"{"peft_type":"LORA","task_type":"CAUSAL_LM","r":4,"lora_alpha":8,"target_modules":["q_proj"],"bias":"none"}"#;
 const LINE: &str =
     r#"{"custom_id":"a","method":"POST","url":"/v1/completions","body":{"prompt":"x","max_tokens":1}}"#;
 
+/// A part of a multipart form.
 struct Part {
     name: String,
     file: Option<String>,
     content: Vec<u8>,
 }
 
-pub(super) fn forms(random: &mut ChaCha8Rng, known: &Known) -> Case {
+pub(super) fn forms(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
     let is_adapter = random.random_bool(0.6);
     let (target, mut parts) = if is_adapter {
-        let name = one(
+        let name = pick(
             random,
             &[
                 "guest1",
@@ -33,7 +34,7 @@ pub(super) fn forms(random: &mut ChaCha8Rng, known: &Known) -> Case {
                 "x%ff",
             ],
         );
-        let query = one(
+        let query = pick(
             random,
             &[
                 "",
@@ -61,7 +62,7 @@ pub(super) fn forms(random: &mut ChaCha8Rng, known: &Known) -> Case {
                     "x.gguf",
                     "x.zip",
                 ];
-                part.file = Some(one(random, &names).to_owned());
+                part.file = Some(pick(random, &names).to_owned());
             }
             1 => part.file = None,
             2 => part.name = "\"".repeat(random.random_range(0..100)),
@@ -89,7 +90,7 @@ pub(super) fn forms(random: &mut ChaCha8Rng, known: &Known) -> Case {
         }
         _ => {}
     }
-    let mut body = written(&parts);
+    let mut body = encode(&parts);
     match random.random_range(0..6) {
         0 => body.truncate(random.random_range(0..=body.len())),
         1 => {
@@ -111,12 +112,12 @@ pub(super) fn forms(random: &mut ChaCha8Rng, known: &Known) -> Case {
     let kind = if random.random_bool(0.8) {
         kinds[0]
     } else {
-        one(random, &kinds)
+        pick(random, &kinds)
     };
-    Case::answered(known.request("POST", &target, &[("content-type", kind)], &body))
+    Case::answered(facts.request("POST", &target, &[("content-type", kind)], &body))
 }
 
-fn written(parts: &[Part]) -> Vec<u8> {
+fn encode(parts: &[Part]) -> Vec<u8> {
     let mut body = Vec::new();
     for part in parts {
         let file = part
@@ -159,7 +160,7 @@ fn adapter(random: &mut ChaCha8Rng) -> Vec<Part> {
         "[",
         "",
     ];
-    let header = one(random, &headers);
+    let header = pick(random, &headers);
     let lengths = [
         header.len() as u64,
         header.len() as u64,
@@ -169,7 +170,7 @@ fn adapter(random: &mut ChaCha8Rng) -> Vec<Part> {
         1 << 40,
         header.len() as u64 + 1,
     ];
-    let mut weights = one(random, &lengths).to_le_bytes().to_vec();
+    let mut weights = pick(random, &lengths).to_le_bytes().to_vec();
     weights.extend(header.bytes());
     weights.extend(vec![0; random.random_range(0..512)]);
     let configs = [
@@ -186,14 +187,14 @@ fn adapter(random: &mut ChaCha8Rng) -> Vec<Part> {
         r#"{"peft_type":"LORA","r":4294967295,"lora_alpha":1,"target_modules":"((a{1,1000}){1,1000}){1,1000}"}"#,
     ];
     vec![
-        part("adapter_config.json", one(random, &configs).as_bytes().to_vec()),
+        part("adapter_config.json", pick(random, &configs).as_bytes().to_vec()),
         part("adapter_model.safetensors", weights),
     ]
 }
 
 fn file(random: &mut ChaCha8Rng) -> Vec<Part> {
     let contents = [LINE, "{", "", "\n\n\n", "\u{0}", "[]", "{\"custom_id\":1}"];
-    let content = one(random, &contents).repeat(random.random_range(1..20));
+    let content = pick(random, &contents).repeat(random.random_range(1..20));
     let text = |name: &str, content: &str| Part {
         name: name.to_owned(),
         file: None,
@@ -202,7 +203,7 @@ fn file(random: &mut ChaCha8Rng) -> Vec<Part> {
     let mut parts = vec![
         text(
             "purpose",
-            one(random, &["batch", "batch", "batch", "assistants", "", "\u{0}"]),
+            pick(random, &["batch", "batch", "batch", "assistants", "", "\u{0}"]),
         ),
         Part {
             name: "file".to_owned(),
@@ -211,10 +212,10 @@ fn file(random: &mut ChaCha8Rng) -> Vec<Part> {
         },
     ];
     if random.random_bool(0.3) {
-        parts.push(text("expires_after[anchor]", one(random, &["created_at", "x"])));
+        parts.push(text("expires_after[anchor]", pick(random, &["created_at", "x"])));
         parts.push(text(
             "expires_after[seconds]",
-            one(random, &["3600", "-1", "1e9", "99999999999999999999"]),
+            pick(random, &["3600", "-1", "1e9", "99999999999999999999"]),
         ));
     }
     parts

@@ -1,15 +1,15 @@
-//! What stands before a body: request lines, targets, headers, lengths.
+//! Malformed request lines, targets, headers and content lengths.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, Due, Known, Step};
-use super::{good, one, parts};
+use super::super::case::{Case, Expected, ServerFacts, Step};
+use super::{pick, request_parts, valid_request};
 
-pub(super) fn headers(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let (method, target, body) = parts(random, known);
-    let mut head = known.head(&method, &target, &[("content-type", "application/json")]);
-    let junk =
+pub(super) fn headers(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let (method, target, body) = request_parts(random, facts);
+    let mut head = facts.head(&method, &target, &[("content-type", "application/json")]);
+    let random_bytes =
         |random: &mut ChaCha8Rng, length| -> Vec<u8> { (0..length).map(|_| random.random()).collect() };
     for _ in 0..random.random_range(1..4) {
         let line: Vec<u8> = match random.random_range(0..16) {
@@ -26,8 +26,8 @@ pub(super) fn headers(random: &mut ChaCha8Rng, known: &Known) -> Case {
             3 => b"no colon\r\n".to_vec(),
             4 => b": no name\r\n".to_vec(),
             5 => b"x-folded: a\r\n  b\r\n\tc\r\n".to_vec(),
-            6 => [b"x-bytes: ".to_vec(), junk(random, 20), b"\r\n".to_vec()].concat(),
-            7 => [junk(random, 8), b": x\r\n".to_vec()].concat(),
+            6 => [b"x-bytes: ".to_vec(), random_bytes(random, 20), b"\r\n".to_vec()].concat(),
+            7 => [random_bytes(random, 8), b": x\r\n".to_vec()].concat(),
             8 => b"x space : x\r\n".to_vec(),
             9 => b"host: \r\nhost: other\r\nhost: a b\r\n".to_vec(),
             10 => {
@@ -40,7 +40,7 @@ pub(super) fn headers(random: &mut ChaCha8Rng, known: &Known) -> Case {
                     "expect: 200-ok",
                     "connection: keep-alive, close",
                 ];
-                format!("{}\r\n", one(random, &names)).into_bytes()
+                format!("{}\r\n", pick(random, &names)).into_bytes()
             }
             11 => {
                 let keys = [
@@ -55,8 +55,8 @@ pub(super) fn headers(random: &mut ChaCha8Rng, known: &Known) -> Case {
                 ];
                 format!(
                     "authorization: {}\r\nx-api-key: {}\r\n",
-                    one(random, &keys),
-                    one(random, &keys)
+                    pick(random, &keys),
+                    pick(random, &keys)
                 )
                 .into_bytes()
             }
@@ -69,7 +69,7 @@ pub(super) fn headers(random: &mut ChaCha8Rng, known: &Known) -> Case {
                     "00-é-1-1",
                     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
                 ];
-                let context = one(random, &contexts);
+                let context = pick(random, &contexts);
                 format!(
                     "traceparent: {context}\r\ntracestate: {},=,x\r\n",
                     "a=b,".repeat(random.random_range(0..200))
@@ -94,8 +94,8 @@ pub(super) fn headers(random: &mut ChaCha8Rng, known: &Known) -> Case {
                 ];
                 format!(
                     "{}: {}\r\n",
-                    one(random, &names),
-                    one(random, &["\u{fffd}", "-1", "\"", "a\tb", ";;;", "bytes=5-1"])
+                    pick(random, &names),
+                    pick(random, &["\u{fffd}", "-1", "\"", "a\tb", ";;;", "bytes=5-1"])
                 )
                 .into_bytes()
             }
@@ -106,26 +106,26 @@ pub(super) fn headers(random: &mut ChaCha8Rng, known: &Known) -> Case {
     head.extend(format!("content-length: {}\r\n\r\n", body.len()).bytes());
     head.extend(body);
     if random.random_bool(0.2) {
-        flip(random, &mut head);
+        flip_bits(random, &mut head);
     }
-    Case::either(head)
+    Case::ambiguous(head)
 }
 
-/// Some bits of the first line and headers, mostly.
-fn flip(random: &mut ChaCha8Rng, bytes: &mut [u8]) {
+/// Flips some bits, most of them in the request line and the headers.
+fn flip_bits(random: &mut ChaCha8Rng, bytes: &mut [u8]) {
     let end = bytes.len().min(300);
     for _ in 0..random.random_range(1..6) {
         bytes[random.random_range(0..end)] ^= 1 << random.random_range(0..8);
     }
 }
 
-pub(super) fn lengths(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let (method, target, mut body) = parts(random, known);
+pub(super) fn lengths(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let (method, target, mut body) = request_parts(random, facts);
     if body.is_empty() {
         body = b"{}".to_vec();
     }
     let length = body.len();
-    let mut head = known.head(&method, &target, &[("content-type", "application/json")]);
+    let mut head = facts.head(&method, &target, &[("content-type", "application/json")]);
     let lines = match random.random_range(0..12) {
         0 => format!("content-length: {}\r\n", random.random_range(0..length)),
         1 => format!("content-length: {}\r\n", length + random.random_range(1..1000)),
@@ -146,18 +146,18 @@ pub(super) fn lengths(random: &mut ChaCha8Rng, known: &Known) -> Case {
     }
     head.extend(b"\r\n");
     head.extend(body);
-    Case::either(head)
+    Case::ambiguous(head)
 }
 
-pub(super) fn lines(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let request = good(random, known);
+pub(super) fn lines(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let request = valid_request(random, facts);
     let (_, rest) = split_line(&request);
     let line: Vec<u8> = match random.random_range(0..14) {
         0 => b"GET /health".to_vec(),
         1 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(),
         2 => format!(
             "{} /v1/models HTTP/1.1",
-            one(
+            pick(
                 random,
                 &[
                     "HEAD", "OPTIONS", "TRACE", "PUT", "CONNECT", "PROPFIND", "get", "G"
@@ -168,7 +168,7 @@ pub(super) fn lines(random: &mut ChaCha8Rng, known: &Known) -> Case {
         3 => format!("{} / HTTP/1.1", "A".repeat(random.random_range(1..70_000))).into_bytes(),
         4 => format!(
             "GET /health HTTP/{}",
-            one(random, &["0.9", "1.2", "2", "3.0", "9.9", "", "x", "1.1.1"])
+            pick(random, &["0.9", "1.2", "2", "3.0", "9.9", "", "x", "1.1.1"])
         )
         .into_bytes(),
         5 => b"GET /health HTTP/1.0".to_vec(),
@@ -178,7 +178,7 @@ pub(super) fn lines(random: &mut ChaCha8Rng, known: &Known) -> Case {
         9 => b"\r\n\r\n\r\nGET /health HTTP/1.1".to_vec(),
         10 => format!(
             "GET {} HTTP/1.1",
-            one(
+            pick(
                 random,
                 &[
                     "*",
@@ -197,22 +197,22 @@ pub(super) fn lines(random: &mut ChaCha8Rng, known: &Known) -> Case {
             .collect(),
         12 => format!(
             "CONNECT {} HTTP/1.1",
-            one(random, &["127.0.0.1:22", "x", "*", "a:b:c"])
+            pick(random, &["127.0.0.1:22", "x", "*", "a:b:c"])
         )
         .into_bytes(),
         _ => b"{\"model\": 1}".to_vec(),
     };
-    Case::either([line, b"\r\n".to_vec(), rest.to_vec()].concat())
+    Case::ambiguous([line, b"\r\n".to_vec(), rest.to_vec()].concat())
 }
 
-/// A request's first line, and what follows.
+/// The request line, and what follows it.
 fn split_line(request: &[u8]) -> (&[u8], &[u8]) {
     let at = request.windows(2).position(|part| part == b"\r\n");
     at.map_or((request, &[]), |at| (&request[..at], &request[at + 2..]))
 }
 
-pub(super) fn targets(random: &mut ChaCha8Rng, known: &Known) -> Case {
-    let (method, _, body) = parts(random, known);
+pub(super) fn targets(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
+    let (method, _, body) = request_parts(random, facts);
     let ids = [
         "%",
         "%zz",
@@ -267,9 +267,9 @@ pub(super) fn targets(random: &mut ChaCha8Rng, known: &Known) -> Case {
         "?from=0000-00-00",
         "?from=9999999999999999&to=2027-13-99",
     ];
-    let route = one(random, &known.routes);
-    let id = one(random, &ids);
-    let mut target = route.path.replace("{name}", id).replace("{id}", id) + one(random, &queries);
+    let route = pick(random, &facts.routes);
+    let id = pick(random, &ids);
+    let mut target = route.path.replace("{name}", id).replace("{id}", id) + pick(random, &queries);
     match random.random_range(0..8) {
         0 => target += &"/x".repeat(random.random_range(1..6_000)),
         1 => target = target.repeat(random.random_range(2..20)),
@@ -282,21 +282,22 @@ pub(super) fn targets(random: &mut ChaCha8Rng, known: &Known) -> Case {
     } else {
         method
     };
-    let mut request = known.json(&method, &target, &body);
+    let mut request = facts.json(&method, &target, &body);
     if random.random_bool(0.15) {
-        // Bytes that no target may hold.
+        // Bytes that are not allowed in a target.
         let odd: [&[u8]; 6] = [b"\xff\xfe", b"\0", b" ", b"\x7f", "é".as_bytes(), b"\x0b"];
         let at = method.len() + 2;
-        request.splice(at..at, one(random, &odd).iter().copied());
-        return Case::either(request);
+        request.splice(at..at, pick(random, &odd).iter().copied());
+        return Case::ambiguous(request);
     }
     Case {
         steps: vec![Step::Send(request)],
-        // Lines that are longer than all headers may be are not read to their end.
-        due: if target.len() < 30_000 {
-            Due::Answer
+        // The server does not read request lines to their end that are longer than the limit of all
+        // headers.
+        expected: if target.len() < 30_000 {
+            Expected::Answer
         } else {
-            Due::Either(0)
+            Expected::AtLeast(0)
         },
     }
 }

@@ -1,4 +1,4 @@
-//! The ways in which a request is malformed, each a function from random numbers to a case.
+//! The ways in which requests are malformed. Each is a function from random numbers to a case.
 
 mod bodies;
 mod chunks;
@@ -9,10 +9,10 @@ mod heads;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::case::{Case, Known};
+use super::case::{Case, ServerFacts};
 use crate::arguments::Malformation;
 
-/// All of them, and how many of a thousand requests each is.
+/// All families, and how many of a thousand requests each has.
 const SHARES: [(Malformation, u32); 14] = [
     (Malformation::Values, 270),
     (Malformation::Text, 150),
@@ -30,56 +30,56 @@ const SHARES: [(Malformation, u32); 14] = [
     (Malformation::Unread, 6),
 ];
 
-/// Any family, or any of `only`.
-pub(super) fn any(random: &mut ChaCha8Rng, only: &[Malformation]) -> Malformation {
-    let among = |family: &Malformation| only.is_empty() || only.contains(family);
-    let shares = || SHARES.iter().filter(|(family, _)| among(family));
+/// A random family; one of `only` if that is not empty.
+pub(super) fn draw(random: &mut ChaCha8Rng, only: &[Malformation]) -> Malformation {
+    let is_allowed = |family: &Malformation| only.is_empty() || only.contains(family);
+    let shares = || SHARES.iter().filter(|(family, _)| is_allowed(family));
     let all: u32 = shares().map(|(_, share)| share).sum();
-    let mut place = random.random_range(0..all);
+    let mut position = random.random_range(0..all);
     for (family, share) in shares() {
-        if place < *share {
+        if position < *share {
             return *family;
         }
-        place -= share;
+        position -= share;
     }
     Malformation::Values
 }
 
-/// A case of a family.
-pub(super) fn case(family: Malformation, random: &mut ChaCha8Rng, known: &Known) -> Case {
+/// A random case of a family.
+pub(super) fn case(family: Malformation, random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {
     match family {
-        Malformation::Values => bodies::values(random, known),
-        Malformation::Text => bodies::text(random, known),
-        Malformation::Encoding => bodies::encoding(random, known),
-        Malformation::Headers => heads::headers(random, known),
-        Malformation::Lengths => heads::lengths(random, known),
-        Malformation::Lines => heads::lines(random, known),
-        Malformation::Targets => heads::targets(random, known),
-        Malformation::Chunks => chunks::chunks(random, known),
-        Malformation::Pipelines => chunks::pipelines(random, known),
-        Malformation::Forms => forms::forms(random, known),
-        Malformation::HalfClosed => clients::half_closed(random, known),
-        Malformation::Reset => clients::reset(random, known),
-        Malformation::Slow => clients::slow(random, known),
-        Malformation::Unread => clients::unread(random, known),
+        Malformation::Values => bodies::values(random, facts),
+        Malformation::Text => bodies::text(random, facts),
+        Malformation::Encoding => bodies::encoding(random, facts),
+        Malformation::Headers => heads::headers(random, facts),
+        Malformation::Lengths => heads::lengths(random, facts),
+        Malformation::Lines => heads::lines(random, facts),
+        Malformation::Targets => heads::targets(random, facts),
+        Malformation::Chunks => chunks::chunks(random, facts),
+        Malformation::Pipelines => chunks::pipelines(random, facts),
+        Malformation::Forms => forms::forms(random, facts),
+        Malformation::HalfClosed => clients::half_closed(random, facts),
+        Malformation::Reset => clients::reset(random, facts),
+        Malformation::Slow => clients::slow(random, facts),
+        Malformation::Unread => clients::unread(random, facts),
     }
 }
 
-fn one<T: Clone>(random: &mut ChaCha8Rng, of: &[T]) -> T {
+fn pick<T: Clone>(random: &mut ChaCha8Rng, of: &[T]) -> T {
     of[random.random_range(0..of.len())].clone()
 }
 
-/// A request of any route as it should be, by which other families begin.
-fn good(random: &mut ChaCha8Rng, known: &Known) -> Vec<u8> {
-    let (method, target, body) = parts(random, known);
-    known.json(&method, &target, &body)
+/// A valid request to any route, from which other families start.
+fn valid_request(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Vec<u8> {
+    let (method, target, body) = request_parts(random, facts);
+    facts.json(&method, &target, &body)
 }
 
-/// Method, target and body of any route.
-fn parts(random: &mut ChaCha8Rng, known: &Known) -> (String, String, Vec<u8>) {
-    let route = one(random, &known.routes);
+/// Method, target and body of a request to any route.
+fn request_parts(random: &mut ChaCha8Rng, facts: &ServerFacts) -> (String, String, Vec<u8>) {
+    let route = pick(random, &facts.routes);
     let body = match route.schema {
-        Some(_) => route.body(random, known).to_string().into_bytes(),
+        Some(_) => route.body(random, facts).to_string().into_bytes(),
         None => Vec::new(),
     };
     (route.method.clone(), route.target(random), body)
@@ -93,13 +93,13 @@ mod tests {
     use super::super::routes;
     use super::*;
 
-    fn known() -> Known {
+    fn facts() -> ServerFacts {
         let document = json!({"paths": {
             "/v1/chat/completions": {"post": {"requestBody": {"content": {"application/json": {"schema":
                 {"type": "object", "required": ["messages"], "properties": {"model": {}, "messages": {}, "max_tokens": {}}}}}}}},
             "/v1/adapters/{name}": {"get": {}, "delete": {}},
         }});
-        Known {
+        ServerFacts {
             routes: routes::all(&document).expect("routes"),
             key: "mg-key".to_owned(),
             models: ["base".to_owned(), "steady".to_owned()],
@@ -109,10 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_a_case_and_every_family_has_many() {
-        let known = known();
+    fn a_seed_determines_the_case_and_every_family_has_many_cases() {
+        let facts = facts();
         for (family, _) in SHARES {
-            let of = |seed| case(family, &mut ChaCha8Rng::seed_from_u64(seed), &known);
+            let of = |seed| case(family, &mut ChaCha8Rng::seed_from_u64(seed), &facts);
             let mut different = 0;
             for seed in 0..60 {
                 assert_eq!(of(seed), of(seed));
@@ -123,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_adapters_never_names_the_one_that_is_asked() {
-        let known = known();
+    fn no_change_names_the_adapter_of_good_requests() {
+        let facts = facts();
         for seed in 0..3000 {
             let random = &mut ChaCha8Rng::seed_from_u64(seed);
-            let family = any(random, &[]);
-            for step in case(family, random, &known).steps {
+            let family = draw(random, &[]);
+            for step in case(family, random, &facts).steps {
                 let super::super::case::Step::Send(bytes) = step else {
                     continue;
                 };
@@ -140,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_asked_for_is_drawn() {
+    fn only_the_selected_families_are_drawn() {
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let only = [Malformation::Slow, Malformation::Forms];
-        let drawn: Vec<Malformation> = (0..100).map(|_| any(&mut random, &only)).collect();
+        let drawn: Vec<Malformation> = (0..100).map(|_| draw(&mut random, &only)).collect();
         assert!(drawn.iter().all(|family| only.contains(family)));
         assert!(only.iter().all(|family| drawn.contains(family)));
     }

@@ -1,4 +1,4 @@
-//! What is asked: requests in every dialect, good ones and bad ones.
+//! The requests of the traffic: good and bad ones, in every dialect.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -6,97 +6,97 @@ use serde_json::{Value, json};
 
 use crate::harness::expected::{GreedyRequest, PROMPTS};
 
-/// A seed of theirs makes no two random prompts alike.
+/// Words of random prompts.
 const WORDS: [&str; 8] = [
     "river", "copper", "seven", "slowly", "window", "winter", "under", "orange",
 ];
-/// When a client hangs up.
+/// When a client disconnects.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HangUp {
-    /// So many milliseconds after it asked, whatever has come.
+    /// So many milliseconds after it sent the request.
     Early(u64),
     /// After so many parts of the answer.
     After(usize),
 }
 
-/// What may come of a request.
+/// The outcome that is expected of a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Due {
-    /// What the same adapter answered at the start.
-    Known(GreedyRequest, usize),
-    /// An answer, whatever it says.
+pub(super) enum Expected {
+    /// The first answer of the same adapter to this prompt.
+    Greedy(GreedyRequest, usize),
+    /// Any answer.
     Any,
-    /// An error of this status.
+    /// An error with this status.
     Error(u16),
-    /// Nothing: the client does not wait.
+    /// Nothing: the client disconnects.
     HungUp(HangUp),
 }
 
 /// One request.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
-    /// What the table calls it.
+pub(super) struct Request {
+    /// Its row in the table.
     pub kind: &'static str,
     pub path: &'static str,
     pub body: String,
-    pub stream: bool,
+    pub is_stream: bool,
     pub model: String,
-    pub due: Due,
+    pub expected: Expected,
 }
 
-/// Whom to ask.
+/// The names of models that requests use.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    /// The base and adapters that stay as they are.
+    /// The base and the adapters that do not change.
     pub stable: Vec<String>,
-    /// A name whose adapter is replaced all the time.
+    /// An adapter that is replaced all the time.
     pub swapped: String,
-    /// A name that is added and removed all the time.
+    /// An adapter that is added and removed all the time.
     pub guest: String,
 }
 
-impl Ask {
-    /// A request of a family for one of its prompts.
-    pub(super) fn known(family: GreedyRequest, model: &str, prompt: usize, stream: bool) -> Self {
+impl Request {
+    /// A greedy request with one of the prompts.
+    pub(super) fn greedy(family: GreedyRequest, model: &str, prompt: usize, is_stream: bool) -> Self {
         Self {
-            kind: family.name(stream),
-            path: family.path(stream),
-            body: family.body(model, prompt, stream).to_string(),
-            stream,
+            kind: family.name(is_stream),
+            path: family.path(is_stream),
+            body: family.body(model, prompt, is_stream).to_string(),
+            is_stream,
             model: model.to_owned(),
-            due: Due::Known(family, prompt),
+            expected: Expected::Greedy(family, prompt),
         }
     }
 
-    /// Any request, good ones more often.
+    /// A random request; most are good.
     pub(super) fn random(random: &mut ChaCha8Rng, names: &Names) -> Self {
         let prompt = random.random_range(0..PROMPTS.len());
         let stable = &names.stable[random.random_range(0..names.stable.len())];
-        let stream = random.random();
+        let is_stream = random.random();
         match random.random_range(0..100) {
             0..60 => {
                 let family = GreedyRequest::ALL[random.random_range(0..GreedyRequest::ALL.len())];
-                Self::known(family, stable, prompt, stream)
+                Self::greedy(family, stable, prompt, is_stream)
             }
             60..68 => Self {
-                kind: "of an adapter that is swapped",
-                ..Self::known(GreedyRequest::Completion, &names.swapped, prompt, stream)
+                kind: "to an adapter that is replaced",
+                ..Self::greedy(GreedyRequest::Completion, &names.swapped, prompt, is_stream)
             },
             68..76 => Self {
-                kind: "of an adapter that comes and goes",
-                ..Self::known(GreedyRequest::Completion, &names.guest, prompt, stream)
+                kind: "to an adapter that is added and removed",
+                ..Self::greedy(GreedyRequest::Completion, &names.guest, prompt, is_stream)
             },
             76..84 => Self::hung_up(random, stable),
             84..92 => Self::bad(random, stable),
-            _ => Self::sampled(random, stable, stream),
+            _ => Self::sampled(random, stable, is_stream),
         }
     }
 
-    /// Every prompt, whole and alone: what these answer is what all later ones are held to.
+    /// All greedy requests of some kinds, not streamed. Later answers are compared with theirs.
     pub(super) fn all(model: &str, families: &[GreedyRequest]) -> Vec<Self> {
         let of = |family: &GreedyRequest| {
             let family = *family;
-            (0..PROMPTS.len()).map(move |prompt| Self::known(family, model, prompt, false))
+            (0..PROMPTS.len()).map(move |prompt| Self::greedy(family, model, prompt, false))
         };
         families.iter().flat_map(of).collect()
     }
@@ -106,27 +106,27 @@ impl Ask {
             true => HangUp::Early(random.random_range(0..200)),
             false => HangUp::After(random.random_range(0..8)),
         };
-        let body = json!({"model": model, "prompt": words(random), "max_tokens": 400, "ignore_eos": true, "stream": true});
+        let body = json!({"model": model, "prompt": new_prompt(random), "max_tokens": 400, "ignore_eos": true, "stream": true});
         Self {
             kind: "clients that hang up",
             path: "/v1/completions",
             body: body.to_string(),
-            stream: true,
+            is_stream: true,
             model: model.to_owned(),
-            due: Due::HungUp(hang_up),
+            expected: Expected::HungUp(hang_up),
         }
     }
 
-    fn sampled(random: &mut ChaCha8Rng, model: &str, stream: bool) -> Self {
-        let body = json!({"model": model, "prompt": words(random), "max_tokens": random.random_range(1..64),
-            "n": random.random_range(1..4), "temperature": 1, "stream": stream});
+    fn sampled(random: &mut ChaCha8Rng, model: &str, is_stream: bool) -> Self {
+        let body = json!({"model": model, "prompt": new_prompt(random), "max_tokens": random.random_range(1..64),
+            "n": random.random_range(1..4), "temperature": 1, "stream": is_stream});
         Self {
             kind: "sampled, of new prompts",
             path: "/v1/completions",
             body: body.to_string(),
-            stream,
+            is_stream,
             model: model.to_owned(),
-            due: Due::Any,
+            expected: Expected::Any,
         }
     }
 
@@ -170,15 +170,15 @@ impl Ask {
             kind: "bad requests",
             path,
             body,
-            stream: false,
+            is_stream: false,
             model: model.to_owned(),
-            due: Due::Error(status),
+            expected: Expected::Error(status),
         }
     }
 }
 
-/// A prompt that was most likely never asked before.
-fn words(random: &mut ChaCha8Rng) -> String {
+/// A prompt that most likely was not used before.
+fn new_prompt(random: &mut ChaCha8Rng) -> String {
     let count = random.random_range(4..100);
     let words = (0..count).map(|_| WORDS[random.random_range(0..WORDS.len())]);
     words.collect::<Vec<_>>().join(" ")
