@@ -53,8 +53,8 @@ pub struct LoadArguments {
     #[arg(long, value_name = "PREFIX", requires = "adapters")]
     pub adapter_prefix: Option<String>,
 
-    /// How a request's adapter is chosen: `round-robin`, or `zipf[:S]`, where the k-th adapter has a
-    /// probability proportional to 1/k^S. S is 1 if it is not given.
+    /// How a request's adapter is chosen: `round-robin`, or `zipf[:S]`, where the k-th adapter has
+    /// a probability proportional to 1/k^S. S is 1 if it is not given.
     #[arg(long, value_name = "HOW", default_value = "round-robin")]
     pub pick: Pick,
 

@@ -58,8 +58,8 @@ impl Remaining {
     }
 }
 
-/// Runs a plan. Returns the records in the order in which the requests ended, and the traffic, which
-/// continues after the requests that were sent.
+/// Runs a plan. Returns the records in the order in which the requests ended, and the traffic,
+/// which continues after the requests that were sent.
 ///
 /// # Errors
 /// If a task of the generator itself fails; failed requests are records.

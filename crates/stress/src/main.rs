@@ -4,7 +4,8 @@
 //!
 //! - [`soak`]: mixed traffic for a long time: no request, memory or file handle may be lost
 //! - [`malformed`]: requests that are wrong in every way: none may disturb the server
-//! - [`adapters`]: adapters that are loaded, replaced, evicted, and servers that are killed meanwhile
+//! - [`adapters`]: adapters that are loaded, replaced, evicted, and servers that are killed
+//!   meanwhile
 //! - [`harness`]: what these share: servers, adapters, requests with known answers, idle checks
 
 mod adapters;

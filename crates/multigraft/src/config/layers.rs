@@ -1,5 +1,5 @@
-//! The macro that makes a table of settings from one list, and how the layers of settings (flags and
-//! environment, file, defaults) are put on top of each other.
+//! The macro that makes a table of settings from one list, and how the layers of settings (flags
+//! and environment, file, defaults) are put on top of each other.
 
 use std::{
     net::IpAddr,
@@ -11,13 +11,13 @@ use multigraft_sources::{AllowedSource, Reference};
 use super::values::{AdapterDtype, BaseAlias, KvDtype, NamedSource, SelfTestMode, Switch};
 use crate::{device::Device, memory::Bytes};
 
-/// Makes two structs from a list of settings: the options as they are given, for clap and serde, and
-/// the settings that follow from them.
+/// Makes two structs from a list of settings: the options as they are given, for clap and serde,
+/// and the settings that follow from them.
 ///
 /// An entry is `name: Type = default,` or `name: Type,`. With a default, the option has the type
-/// `Option<Type>` and the setting has the type `Type`. Without one, both have the type `Type`, which
-/// says itself what nothing given means: an `Option`, a `Vec` or a `bool`. An entry's doc comment is
-/// the help text; its attributes go to the options.
+/// `Option<Type>` and the setting has the type `Type`. Without one, both have the type `Type`,
+/// which says itself what nothing given means: an `Option`, a `Vec` or a `bool`. An entry's doc
+/// comment is the help text; its attributes go to the options.
 macro_rules! settings {
     (
         $(#[$($options_attribute:tt)*])* struct $options:ident;

@@ -1,8 +1,8 @@
 //! Settings: flags win over environment variables, these over the file, and the file over the
 //! defaults.
 //!
-//! - [`options`]: the list of all settings, from which flags, environment variables, keys of the file
-//!   and defaults follow ([`layers`] is the macro that reads it)
+//! - [`options`]: the list of all settings, from which flags, environment variables, keys of the
+//!   file and defaults follow ([`layers`] is the macro that reads it)
 //! - [`values`]: the types of settings
 //! - [`file`]: the TOML file
 //! - [`settings`]: checks, and values that follow from several settings

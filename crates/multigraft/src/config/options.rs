@@ -2,8 +2,8 @@
 //! nowhere else.
 //!
 //! An entry `kv_memory` is the flag `--kv-memory`, the line `kv-memory = "2GiB"` of the file, the
-//! field `kv_memory` of the settings, and a section of `docs/configuration.md`, which a test writes.
-//! The doc comments are the help texts; `[default: …]` at their end names the default.
+//! field `kv_memory` of the settings, and a section of `docs/configuration.md`, which a test
+//! writes. The doc comments are the help texts; `[default: …]` at their end names the default.
 
 use std::{
     net::{IpAddr, Ipv4Addr},

@@ -20,8 +20,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     };
     adapters.write_all(&folder, ADAPTERS)?;
     let folder = folder.display().to_string();
-    // The same number of requests in the same order, so that the KV cache and all buffers are the same
-    // with adapters and without.
+    // The same number of requests in the same order, so that the KV cache and all buffers are the
+    // same with adapters and without.
     let without = run(bench, &[], |_| None).await?;
     let with = run(bench, &["--adapters", &folder], |index| Some(format!("a{index}"))).await?;
     let more = with.resident as f64 - without.resident as f64;

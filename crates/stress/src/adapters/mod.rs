@@ -1,6 +1,7 @@
 //! Adapters that come and go: loads, swaps, evictions, crashes.
 //!
-//! Each measurement writes its adapters, starts `multigraft serve`, and sends it requests over HTTP.
+//! Each measurement writes its adapters, starts `multigraft serve`, and sends it requests over
+//! HTTP.
 
 mod crash;
 mod fair;

@@ -82,7 +82,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
 /// The answer of each version to each prompt.
 type Expected = HashMap<(String, usize), String>;
 
-/// Sends requests until `meanwhile` is done. Returns how many answers were right and how many wrong.
+/// Sends requests until `meanwhile` is done. Returns how many answers were right and how many
+/// wrong.
 async fn streams<F: Future<Output = Result<()>>>(
     client: &Client,
     expected: &Arc<Expected>,

@@ -54,8 +54,8 @@ pub(super) async fn measure(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ])
 }
 
-/// Output tokens per second, answers of some adapters with their hashes, and the bytes of all adapters
-/// in memory.
+/// Output tokens per second, answers of some adapters with their hashes, and the bytes of all
+/// adapters in memory.
 async fn run(bench: &Bench<'_>, arguments: &[&str]) -> Result<(f64, Vec<String>, usize)> {
     let server = bench.product.start(arguments)?;
     let target = Arc::new(

@@ -153,8 +153,8 @@ impl ServerProcess {
         Path::new("/proc").join(self.process.id().to_string())
     }
 
-    /// [`Self::resident`] after a few idle seconds: the server returns freed memory to the system one
-    /// second after the last work.
+    /// [`Self::resident`] after a few idle seconds: the server returns freed memory to the system
+    /// one second after the last work.
     pub(crate) async fn resident_when_idle(&self) -> Result<u64> {
         sleep(SETTLING).await;
         self.resident()

@@ -24,8 +24,8 @@ pub(super) enum Step {
 pub(super) enum Expected {
     /// An answer: the end of the request is unambiguous.
     Answer,
-    /// At least so many answers. After them an answer or the end of the connection, since the end of
-    /// the request is ambiguous.
+    /// At least so many answers. After them an answer or the end of the connection, since the end
+    /// of the request is ambiguous.
     AtLeast(usize),
     /// The end of the connection within the server's time limits, with an answer or without.
     Disconnect,

@@ -1,7 +1,8 @@
-//! `multigraft-stress malformed`: requests that are wrong in every way. None may disturb the server.
+//! `multigraft-stress malformed`: requests that are wrong in every way. None may disturb the
+//! server.
 //!
 //! ```text
-//! start ─ greedy answers ─ warm-up ─ idle ─ N malformed requests ─ idle ─ same answers? same resources?
+//! start ─ greedy answers ─ warm-up ─ idle ─ N malformed requests ─ idle, compared ─ same answers
 //!                                            └ a good request every second
 //! ```
 //!
@@ -60,8 +61,8 @@ const SLOW_AT_ONCE: usize = 128;
 const WARM_UP: std::ops::RangeInclusive<u64> = 200..=5_000;
 /// The name of the adapter that good requests use.
 const STEADY: &str = "steady";
-/// The longest sequence, unless the model's context is shorter: requests that happen to be valid must
-/// not take long.
+/// The longest sequence, unless the model's context is shorter: requests that happen to be valid
+/// must not take long.
 const CONTEXT: usize = 512;
 /// Prompts of half a context each that together take more than the KV cache.
 const FILLING_PROMPTS: usize = 6;
@@ -247,7 +248,8 @@ async fn malformed(
 }
 
 impl Malformed {
-    /// Adds the adapter, reads the routes, uploads a file of batches, and sends every good request once.
+    /// Adds the adapter, reads the routes, uploads a file of batches, and sends every good request
+    /// once.
     async fn new(server: &ServerProcess, key: String, folders: &[PathBuf], context: usize) -> Result<Self> {
         let client = server.client()?.with_key(&key)?;
         let adapter = json!({"name": STEADY, "source": folders[0], "pinned": true});
@@ -324,7 +326,8 @@ impl Malformed {
             .to_owned())
     }
 
-    /// Sends all malformed requests, many at once, until the last has ended, and good ones meanwhile.
+    /// Sends all malformed requests, many at once, until the last has ended, and good ones
+    /// meanwhile.
     async fn traffic(self: &Arc<Self>, numbers: &Numbers, server: &ServerProcess) -> Result<()> {
         self.is_over.store(false, Ordering::Relaxed);
         let good = tokio::spawn(Arc::clone(self).good_requests());
@@ -389,8 +392,9 @@ impl Malformed {
         });
     }
 
-    /// Sends more different long prompts than the KV cache holds, and asks for the log-probabilities of
-    /// one, so that the KV cache and the buffers of a step have their full size from the start.
+    /// Sends more different long prompts than the KV cache holds, and asks for the
+    /// log-probabilities of one, so that the KV cache and the buffers of a step have their full
+    /// size from the start.
     async fn fill(&self) -> Result<()> {
         let long = |first_token| {
             let prompt = vec![first_token; self.context / 2];

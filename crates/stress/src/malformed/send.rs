@@ -185,8 +185,8 @@ impl Conversation {
                     ));
                 }
                 Ok(Ok(1..)) => self.parse(false)?,
-                // A reset is an end as well: the server resets connections that it did not read to the
-                // end.
+                // A reset is an end as well: the server resets connections that it did not read to
+                // the end.
                 Ok(Ok(0) | Err(_)) => return self.end(case.expected, has_sent && open.is_none()),
             }
         }
@@ -226,8 +226,8 @@ impl Conversation {
                 "closed after {answers} answers, but {least} were expected"
             ));
         }
-        // An answer may end early only for a client that has shut down its sending side, which is how
-        // most clients disconnect.
+        // An answer may end early only for a client that has shut down its sending side, which is
+        // how most clients disconnect.
         if self.at < self.bytes.len() && !is_half_closed && expected != Expected::Disconnect {
             return Err("an answer was cut off".to_owned());
         }

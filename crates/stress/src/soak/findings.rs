@@ -12,8 +12,8 @@ const EXAMPLES: usize = 20;
 pub(super) enum Outcome {
     /// The expected answer, or any answer if none is expected.
     Answered,
-    /// An error that is right: the expected one, or the server is full, or the adapter is removed just
-    /// then.
+    /// An error that is right: the expected one, or the server is full, or the adapter is removed
+    /// just then.
     Refused(u16),
     /// The client disconnected.
     HungUp,

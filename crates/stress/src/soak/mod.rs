@@ -1,7 +1,7 @@
 //! `multigraft-stress soak`: mixed traffic for a long time. Nothing may be lost by it.
 //!
 //! ```text
-//! start ─ greedy answers ─ traffic: five minutes ─ idle ─ traffic: N minutes ─ idle ─ same resources?
+//! start ─ greedy answers ─ traffic (five minutes) ─ idle ─ traffic (N minutes) ─ idle, compared
 //!
 //! traffic: clients that send one request after the other  ┐
 //!          bursts of four times what can run at once      ├ request ─ answer ─ findings
@@ -44,18 +44,19 @@ const RUNNING: usize = 16;
 const BURST: usize = 4;
 /// The server's `--max-waiting` per adapter: fewer than a burst has, so that some are refused.
 const WAITING: usize = 8;
-/// A small KV cache: it is full after the warm-up, and sequences are preempted. One whole context has
-/// to fit.
+/// A small KV cache: it is full after the warm-up, and sequences are preempted. One whole context
+/// has to fit.
 const KV_MEMORY: &str = "24MiB";
 const CONTEXT: &str = "1024";
 /// Clients that send requests all the time.
 const CLIENTS: usize = 12;
 /// Adapters that do not change.
 const STABLE: usize = 4;
-/// All adapters: two more for the name that is replaced, one for the name that is added and removed.
+/// All adapters: two more for the name that is replaced, one for the name that is added and
+/// removed.
 const ADAPTERS: usize = STABLE + 3;
-/// The traffic before resources are first measured: after it, the memory that the allocator keeps for
-/// each kind of request has reached its maximum.
+/// The traffic before resources are first measured: after it, the memory that the allocator keeps
+/// for each kind of request has reached its maximum.
 const WARM_UP: Duration = Duration::from_secs(300);
 const BURST_INTERVAL: Duration = Duration::from_secs(10);
 const CHANGE_INTERVAL: Duration = Duration::from_millis(250);
@@ -277,8 +278,8 @@ impl Soak {
         }
     }
 
-    /// Replaces one adapter again and again, removes another and adds it again. At the end both are as
-    /// they were.
+    /// Replaces one adapter again and again, removes another and adds it again. At the end both are
+    /// as they were.
     async fn changes(self: Arc<Self>, folders: Vec<PathBuf>) {
         let Names { swapped, guest, .. } = &self.names;
         while !self.is_over() {
@@ -349,8 +350,8 @@ impl Soak {
         }
     }
 
-    /// Compares a greedy answer with the first answer of the same fingerprint, which has to be one of
-    /// the model's.
+    /// Compares a greedy answer with the first answer of the same fingerprint, which has to be one
+    /// of the model's.
     fn judge(&self, request: &Request, family: GreedyRequest, prompt: usize, answer: &Answer) -> Outcome {
         let fingerprints = self
             .fingerprints
@@ -358,8 +359,8 @@ impl Soak {
             .map_or(&[][..], Vec::as_slice);
         let fingerprint = match &answer.fingerprint {
             Some(fingerprint) => fingerprints.contains(fingerprint).then_some(fingerprint),
-            // TGI's answers have no fingerprint. Only models that do not change are asked for in that
-            // dialect.
+            // TGI's answers have no fingerprint. Only models that do not change are asked for in
+            // that dialect.
             None => fingerprints.first(),
         };
         let Some(fingerprint) = fingerprint else {

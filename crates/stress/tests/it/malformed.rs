@@ -37,8 +37,8 @@ fn none_of_them_disturbs_the_server() {
     tiny::write_base(folder.path());
     let base = folder.path().to_str().expect("UTF-8");
     let output = run(&["malformed", "--base", base, "--requests", "3000", "--only", QUICK]);
-    // Memory that the allocator keeps takes tens of thousands of requests to settle. Everything else
-    // has to hold.
+    // Memory that the allocator keeps takes tens of thousands of requests to settle. Everything
+    // else has to hold.
     let lost: Vec<&str> = output
         .stdout
         .lines()
