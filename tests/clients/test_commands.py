@@ -16,13 +16,13 @@ def test_an_adapters_life_on_the_command_line(server):
     status, text = run(server, "add", f"mine={folder / 'address'}")
     assert status == 2 and "mine" in text, text
     status, text = run(server, "add", f"mine={folder / 'address'}", "--replace")
-    assert status == 0 and "moves the logits by" in text, text
+    assert status == 0 and "changes the logits by" in text, text
     status, text = run(server, "ls")
     line = next(line for line in text.splitlines() if line.split()[:1] == ["mine"])
     assert "resident" in line and "yes" in line and " 2 " in line, text
     assert run(server, "pin", "mine", "--off")[0] == 0
     status, text = run(server, "limit", "mine", "--weight", "2", "--requests-per-minute", "1")
-    assert status == 0 and "weight 2" in text and "1 requests a minute" in text, text
+    assert status == 0 and "weight 2" in text and "1 requests per minute" in text, text
     assert run(server, "rollback", "mine")[0] == 0
     assert server.get("/v1/adapters/mine")["hash"] == server.get("/v1/adapters/topic")["hash"]
     assert run(server, "verify", "mine")[0] == 0

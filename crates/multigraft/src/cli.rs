@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line.
 
 use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, time::SystemTime};
 
@@ -15,8 +15,8 @@ use crate::{
 
 /// One base model, any number of LoRA adapters, one process.
 ///
-/// Every request names the adapter it wants; requests for different adapters share every step of
-/// the same batch.
+/// Every request names its adapter. Requests for different adapters share every step of the same
+/// batch.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -26,15 +26,15 @@ Start here:
   multigraft serve --base model.gguf --adapters ./adapters
   multigraft generate --base model.gguf --adapter support=./adapters/support \"Where is my parcel?\"
 
-Every flag of `serve` can also be an environment variable (shown beside it) or a line of a TOML file; see
+Every flag of `serve` can also be given as an environment variable (shown beside it) or as a key of a TOML file; see
 `multigraft serve --help`."
 )]
 pub(crate) struct Cli {
-    /// A TOML file with settings. Flags and environment variables win over it.
+    /// A TOML file with settings. Flags and environment variables take precedence over it.
     #[arg(long, global = true, value_name = "FILE", env = "MULTIGRAFT_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// What is logged to stderr: error, warn, info, debug or trace; also per module, as in
+    /// The level of the log on stderr: error, warn, info, debug or trace; also per module, as in
     /// `info,multigraft_engine=debug`.
     #[arg(
         long,
@@ -45,7 +45,7 @@ pub(crate) struct Cli {
     )]
     pub log: String,
 
-    /// How it is logged: as lines for people, or one JSON object a line.
+    /// The format of the log: readable lines, or one JSON object per line.
     #[arg(
         long,
         global = true,
@@ -63,25 +63,27 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve a base model and its adapters over HTTP (OpenAI's and TGI's APIs).
     Serve(Box<ServeArguments>),
-    /// Check whether `serve` with these settings would do well on this machine.
+    /// Check this machine and the settings before serving.
     Doctor(Box<DoctorArguments>),
-    /// Ask whether a server answers: for containers' health checks.
+    /// Check whether a server answers, for health checks of containers.
     Health(HealthArguments),
     /// Answer one prompt on the terminal, token by token.
     Generate(Box<GenerateArguments>),
-    /// Show what is in a model or an adapter, and whether the adapter fits a base.
+    /// Show the contents of a model or an adapter, and whether the adapter fits a base.
     Inspect(InspectArguments),
-    /// Check that adapters answer as they do in PEFT, alone and mixed in one batch.
+    /// Check that adapters give the same logits and tokens as in PEFT, alone and mixed in one
+    /// batch.
     Verify(VerifyArguments),
     /// List, add, replace, remove, pin, roll back and verify the adapters of a running server.
     Adapters(AdaptersArguments),
     /// Add, list, change, rotate and revoke API keys, whether or not a server runs.
     Keys(KeysArguments),
-    /// Show what keys and adapters used: requests and tokens, by the hour or more.
+    /// Show the usage of keys and adapters: requests and tokens per hour, day or month.
     Usage(UsageArguments),
-    /// Write an adapter in another form: PEFT's folder, llama.cpp's GGUF, or merged into its base.
+    /// Write an adapter in another format: a PEFT folder, llama.cpp's GGUF, or merged into its
+    /// base.
     Export(ExportArguments),
-    /// Measure this machine, the model on it, the adapters' kernels, or a running server.
+    /// Measure this machine, a model on it, the low-rank kernel, or a running server.
     Bench(BenchArguments),
 }
 
@@ -111,7 +113,7 @@ pub(crate) struct ServeArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is changed, fetched or served. Exit status: 0 it would serve, 1 something fails, 2 the command was wrong.
+Nothing is changed, fetched or served. Exit status: 0 the server would start, 1 a check fails, 2 bad arguments.
 
 Example:
   multigraft doctor --base model.gguf --adapters ./adapters --memory 8GiB --host 0.0.0.0 --data ./data")]
@@ -128,9 +130,9 @@ pub(crate) struct DoctorArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 it answers, 1 it does not.")]
+Exit status: 0 the server answers, 1 it does not.")]
 pub(crate) struct HealthArguments {
-    /// What to ask. [default: /health of the server with the settings below]
+    /// The URL to request. [default: /health of the server with the settings below]
     #[arg(long, value_name = "URL")]
     pub url: Option<Url>,
 
@@ -138,7 +140,7 @@ pub(crate) struct HealthArguments {
     #[arg(long, value_name = "ADDRESS", env = "MULTIGRAFT_HOST")]
     pub host: Option<IpAddr>,
 
-    /// Its port, as for `serve`.
+    /// The port that the server listens on, as for `serve`.
     #[arg(long, value_name = "PORT", env = "MULTIGRAFT_PORT")]
     pub port: Option<u16>,
 }
@@ -153,32 +155,33 @@ pub(crate) struct GenerateArguments {
     #[command(flatten)]
     pub model: ModelOptions,
 
-    /// The name of the adapter that answers. Without it: the only adapter if there is one, the base
-    /// if there is none.
+    /// The name of the adapter that answers. [default: the only adapter, or the base if there is
+    /// none]
     #[arg(long = "use", value_name = "NAME")]
     pub with: Option<String>,
 
-    /// What the system message says.
+    /// The system message.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
 
-    /// Continue the prompt as it is, without the model's chat template.
+    /// Continue the prompt as it is, without a chat template.
     #[arg(long)]
     pub raw: bool,
 
-    /// The most tokens to generate; less if the model ends its answer or the context is full.
+    /// The most tokens to generate. There are fewer if the model ends its answer or the context is
+    /// full.
     #[arg(long, value_name = "TOKENS", default_value_t = 512)]
     pub max_tokens: usize,
 
-    /// How freely tokens are drawn: 0 always takes the likeliest.
+    /// The sampling temperature; 0 always takes the most likely token.
     #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
     pub temperature: f32,
 
-    /// Draw only from the likeliest tokens that together have this probability.
+    /// Sample only from the most likely tokens that together have this probability.
     #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
     pub top_p: f32,
 
-    /// Makes the draws repeatable.
+    /// The seed of sampling. [default: random]
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 
@@ -199,7 +202,7 @@ pub(crate) struct InspectArguments {
     /// A model (a GGUF file or a folder) or an adapter (a folder, or llama.cpp's GGUF file).
     pub path: PathBuf,
 
-    /// The base that the adapter should fit: a file, a folder, or a name as for `serve`.
+    /// The base to check the adapter against: a file, a folder, or a name as for `serve`.
     #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
     pub base: Option<String>,
 
@@ -210,12 +213,12 @@ pub(crate) struct InspectArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The reference file holds, as safetensors, for every prompt p from 0 on and for `base` and every adapter a:
+The reference is a safetensors file. For every prompt p from 0 on, and for `base` and every adapter a, it has the tensors
   prompt.<p>       int64 [n]            token ids
   <a>.<p>.logits   float32 [n, vocab]   the logits of every position
   <a>.<p>.greedy   int64 [k]            the greedy continuation
 
-Exit status: 0 everything agrees, 1 something deviates, 2 the input was bad.
+Exit status: 0 everything agrees, 1 something deviates, 2 bad input.
 
 Example:
   multigraft verify --base llama/model --adapters llama/adapters --reference llama/reference.safetensors")]
@@ -228,19 +231,19 @@ pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "FOLDER")]
     pub adapters: PathBuf,
 
-    /// The numbers to compare with.
+    /// The file of reference numbers.
     #[arg(long, value_name = "FILE")]
     pub reference: PathBuf,
 
-    /// The largest deviation of a logit that passes, as a fraction of the largest logit.
+    /// The largest allowed deviation of a logit, as a fraction of the largest logit.
     #[arg(long, value_name = "FRACTION", default_value_t = 2e-4)]
     pub tolerance: f32,
 
-    /// What computes. `cpu` is this machine's processor.
+    /// The device that computes. `cpu` is this machine's processor.
     #[arg(long, value_name = "DEVICE", env = "MULTIGRAFT_DEVICE", default_value = "cpu")]
     pub device: Device,
 
-    /// Threads; without it, one per core.
+    /// Compute threads. [default: one per core]
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<usize>,
 
@@ -259,10 +262,10 @@ Examples:
   multigraft adapters rollback support
   multigraft adapters --server http://10.0.0.5:8080 verify
 
-Sources are resolved by the server, which must allow them (`serve --allow-source`).
-Exit status: 0 done, 1 `verify` found a failing adapter, 2 it could not be done.")]
+The server resolves sources, and must allow them (`serve --allow-source`).
+Exit status: 0 done, 1 `verify` found a failing adapter, 2 the command failed.")]
 pub(crate) struct AdaptersArguments {
-    /// The server's address.
+    /// The server's URL.
     #[arg(
         long,
         global = true,
@@ -272,7 +275,7 @@ pub(crate) struct AdaptersArguments {
     )]
     pub server: Url,
 
-    /// An API key, if the server wants one.
+    /// An API key, if the server requires one.
     #[arg(
         long,
         global = true,
@@ -288,7 +291,7 @@ pub(crate) struct AdaptersArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A secret is shown once, when it is made. A server that uses the data folder sees changes within seconds.
+A secret is shown only once, when it is created. A server that uses the data folder notices changes within seconds.
 
 Examples:
   multigraft keys add boss --role admin --data ./data
@@ -312,18 +315,19 @@ Examples:
   multigraft usage --by key,month --from 2027-01-01 --data ./data
   multigraft usage --by key,adapter,hour --json --data ./data
 
-Counted are requests that have ended, a second or so after that. Times are in UTC; hours are kept for 400 days.")]
+Requests are counted about a second after they have ended. Times are in UTC. Hours are kept for 400 days.")]
 pub(crate) struct UsageArguments {
     /// The server's data folder.
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
     pub data: Option<PathBuf>,
-    /// The first day (such as 2027-01-31), or seconds since 1970. [default: 30 days before the end]
+    /// The start: a day (such as 2027-01-31), or seconds since 1970. [default: 30 days before the
+    /// end]
     #[arg(long, value_name = "TIME", value_parser = UsageQuery::time)]
     pub from: Option<SystemTime>,
-    /// The end, which is not counted any more. [default: now]
+    /// The end, which is excluded: a day, or seconds since 1970. [default: now]
     #[arg(long, value_name = "TIME", value_parser = UsageQuery::time)]
     pub to: Option<SystemTime>,
-    /// What is shown apart: key, tenant, adapter, and one of hour, day, month.
+    /// The columns to group by: key, tenant, adapter, and one of hour, day, month.
     #[arg(long, value_name = "LIST", default_value = "key,adapter")]
     pub by: By,
     /// Print JSON.
@@ -331,24 +335,24 @@ pub(crate) struct UsageArguments {
     pub json: bool,
 }
 
-/// What is done to keys.
+/// Actions on keys.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysAction {
-    /// Make a key, and show its secret.
+    /// Create a key, and show its secret.
     Add {
-        /// What to call it.
+        /// The key's name.
         name: String,
-        /// `use`: use adapters; `manage`: also add some, and change those; `admin`: everything.
+        /// `use`: use adapters; `manage`: also add adapters and change those; `admin`: everything.
         #[arg(long, default_value = "use")]
         role: Role,
-        /// Whose prefixes and fair share it has. [default: its name]
+        /// The tenant, which has its own prefix cache and fair share. [default: the key's name]
         #[arg(long)]
         tenant: Option<String>,
-        /// An adapter that it may use, or a pattern such as acme/*; `base` for the base.
+        /// An adapter that the key may use, or a pattern such as acme/*; `base` for the base.
         /// Repeatable. [default: everything]
         #[arg(long)]
         grant: Vec<String>,
-        /// Days until it ends. [default: never]
+        /// Days until the key expires. [default: never]
         #[arg(long)]
         days: Option<u32>,
         #[command(flatten)]
@@ -356,33 +360,33 @@ pub(crate) enum KeysAction {
     },
     /// List the keys, without secrets.
     Ls,
-    /// End a key, for good.
+    /// Revoke a key. It cannot be restored.
     Revoke {
-        /// Its name or id.
+        /// The key's name or id.
         key: String,
     },
-    /// Give a key another secret, and show it; the old one goes on for a while.
+    /// Give a key a new secret, and show it. The old secret remains valid for some hours.
     Rotate {
-        /// Its name or id.
+        /// The key's name or id.
         key: String,
-        /// Hours that the old secret goes on.
+        /// Hours until the old secret expires.
         #[arg(long, default_value_t = 24)]
         hours: u32,
     },
-    /// Change a key; what is not named stays.
+    /// Change a key. What is not given does not change.
     Set {
-        /// Its name or id.
+        /// The key's name or id.
         key: String,
         /// `use`, `manage` or `admin`.
         #[arg(long)]
         role: Option<Role>,
-        /// Whose prefixes and fair share it has.
+        /// The tenant, which has its own prefix cache and fair share.
         #[arg(long)]
         tenant: Option<String>,
-        /// What it may use, in place of what it could. Repeatable.
+        /// An adapter or pattern that the key may use; replaces all earlier ones. Repeatable.
         #[arg(long)]
         grant: Vec<String>,
-        /// Days from now until it ends.
+        /// Days from now until the key expires.
         #[arg(long)]
         days: Option<u32>,
         #[command(flatten)]
@@ -390,144 +394,145 @@ pub(crate) enum KeysAction {
     },
 }
 
-/// How much a key's requests may take; 0 lifts a limit.
+/// Limits of a key; 0 removes a limit.
 #[derive(Debug, Args)]
 pub(crate) struct KeyLimitArguments {
-    /// Requests in a minute; 0: any number.
+    /// Requests per minute; 0: no limit.
     #[arg(long, value_name = "COUNT")]
     pub requests_per_minute: Option<u32>,
-    /// Tokens in a minute, of prompts and answers together; 0: any number.
+    /// Tokens per minute, of prompts and answers together; 0: no limit.
     #[arg(long, value_name = "COUNT")]
     pub tokens_per_minute: Option<u32>,
-    /// Requests that wait or run at once; 0: any number.
+    /// Requests that wait or run at once; 0: no limit.
     #[arg(long, value_name = "COUNT")]
     pub concurrent_requests: Option<u32>,
-    /// Tokens in a month of the calendar, in UTC; 0: any number.
+    /// Tokens per calendar month, in UTC; 0: no limit.
     #[arg(long, value_name = "COUNT")]
     pub tokens_per_month: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdaptersAction {
-    /// Show all adapters: state, memory, effect, versions.
+    /// List all adapters: state, memory, effect, versions.
     Ls {
-        /// Print what the server answers.
+        /// Print the server's JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Load an adapter and serve it once it is checked.
+    /// Load and check an adapter, then serve it.
     Add {
-        /// What requests call it, and where it is.
+        /// The adapter's name in requests, and its source.
         #[arg(value_name = "[NAME=]SOURCE")]
         adapter: NamedSource,
-        /// Take the place of the adapter that has the name; requests under way end on that one.
+        /// Replace the adapter of that name. Running requests are completed with the old one.
         #[arg(long)]
         replace: bool,
-        /// Keep it in memory.
+        /// Keep the adapter in memory.
         #[arg(long)]
         pin: bool,
     },
-    /// Send an adapter's files to the server, which must allow it (`serve --data … --allow-source
-    /// upload`), and serve it.
+    /// Upload an adapter to the server, and serve it. The server must allow uploads (`serve --data
+    /// … --allow-source upload`).
     Upload {
-        /// What requests call it, and its folder or `.gguf` file on this machine.
+        /// The adapter's name in requests, and its folder or `.gguf` file on this machine.
         #[arg(value_name = "[NAME=]PATH")]
         adapter: NamedSource,
-        /// Take the place of the adapter that has the name; requests under way end on that one.
+        /// Replace the adapter of that name. Running requests are completed with the old one.
         #[arg(long)]
         replace: bool,
-        /// Keep it in memory.
+        /// Keep the adapter in memory.
         #[arg(long)]
         pin: bool,
     },
-    /// Remove an adapter; requests under way end as they would have.
+    /// Remove an adapter. Running requests are completed.
     Rm {
-        /// Its name.
+        /// The adapter's name.
         name: String,
-        /// End its requests, those that run and those that wait, with an error.
+        /// End its running and waiting requests with an error.
         #[arg(long)]
         now: bool,
     },
     /// Keep an adapter in memory.
     Pin {
-        /// Its name.
+        /// The adapter's name.
         name: String,
-        /// Keep it no longer.
+        /// Allow the adapter to be evicted again.
         #[arg(long)]
         off: bool,
     },
-    /// Say what an adapter's requests may take; what is left out is not limited.
+    /// Set the limits of an adapter's requests. What is not given is not limited.
     Limit {
-        /// Its name.
+        /// The adapter's name.
         name: String,
-        /// Its share where there is not enough for all: twice the weight is twice the tokens. 0.01
-        /// to 100.
+        /// The adapter's share when the server is saturated: twice the weight gives twice the
+        /// tokens. 0.01 to 100.
         #[arg(long, value_name = "WEIGHT", default_value_t = 1.0)]
         weight: f32,
-        /// Requests that are accepted in a minute.
+        /// Requests per minute.
         #[arg(long, value_name = "COUNT")]
         requests_per_minute: Option<NonZeroU32>,
-        /// Tokens in a minute, of prompts and answers together.
+        /// Tokens per minute, of prompts and answers together.
         #[arg(long, value_name = "COUNT")]
         tokens_per_minute: Option<NonZeroU32>,
         /// Requests that wait or run at once.
         #[arg(long, value_name = "COUNT")]
         concurrent_requests: Option<NonZeroU32>,
-        /// Lets tenants use each other's computed prefixes: a common system prompt is computed once
-        /// for all. Who can measure times learns by it which prompts others sent.
+        /// Share the prefix cache between tenants: a common system prompt is computed once for all.
+        /// A tenant that measures response times can find out which prompts other tenants sent.
         #[arg(long)]
         shared_prefixes: bool,
     },
     /// Serve an earlier version of an adapter.
     Rollback {
-        /// Its name.
+        /// The adapter's name.
         name: String,
         /// The first digits of the version's hash. [default: the version before the active one]
         #[arg(long, value_name = "HASH")]
         to: Option<String>,
     },
-    /// Have adapters answer a request each, and show what their self tests found.
+    /// Send each adapter a request, and show the results of the self tests.
     Verify {
-        /// Their names; without any, all.
+        /// The names of the adapters. [default: all]
         names: Vec<String>,
     },
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is overwritten, and what is written appears whole or not at all.
+Nothing is overwritten. The output appears complete or not at all.
 
 Examples:
   multigraft export --base ./llama --adapter ./support.gguf --to peft --out ./support
   multigraft export --base model.gguf --adapter ./support --to gguf --out support.gguf
   multigraft export --base ./llama --adapter ./support --to merged --out ./llama-support")]
 pub(crate) struct ExportArguments {
-    /// The base that the adapter is for: a file, a folder, or a name as for `serve`.
+    /// The base of the adapter: a file, a folder, or a name as for `serve`.
     #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
     pub base: String,
 
-    /// The adapter: a folder, or llama.cpp's GGUF file; any that can be served.
+    /// The adapter: a folder, or llama.cpp's GGUF file.
     #[arg(long, value_name = "PATH")]
     pub adapter: PathBuf,
 
-    /// The form to write.
+    /// The format to write.
     #[arg(long, value_name = "FORM")]
     pub to: ExportForm,
 
-    /// Where to write it: a folder; a file for `gguf`, and for `merged` if the base is one. It must
-    /// not exist.
+    /// The path to write to: a folder; a file for `gguf`, and for `merged` if the base is a file.
+    /// It must not exist.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
 }
 
-/// What `export` writes.
+/// The formats of `export`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ExportForm {
     /// A folder with adapter_config.json and adapter_model.safetensors.
     Peft,
-    /// A file as llama.cpp's convert_lora_to_gguf.py writes it: low-rank updates and nothing else.
+    /// A GGUF file like those of llama.cpp's convert_lora_to_gguf.py, which hold low-rank updates
+    /// only.
     Gguf,
-    /// A model folder, or a GGUF file if the base is one: the base's with the adapter in its
+    /// A model folder, or a GGUF file if the base is one: the base with the adapter merged into its
     /// weights, in the base's types (bfloat16 where those are quantised).
     Merged,
 }

@@ -1,4 +1,4 @@
-//! The devices that there are: the one place that names their crates.
+//! The devices that compute. No other module names their crates.
 
 use std::{path::Path, sync::Arc};
 
@@ -7,7 +7,7 @@ use multigraft_cpu::{CpuBase, LoadOptions};
 use multigraft_model::{Base, Config, KvBlock, KvDtype, ModelError, Precision};
 use serde::Deserialize;
 
-/// What computes.
+/// A device that computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Device {
@@ -17,8 +17,8 @@ pub(crate) enum Device {
 }
 
 impl Device {
-    /// Opens the base at `path` and makes its weights ready. `progress` hears of the parts that are
-    /// done and of how many there are, from any thread.
+    /// Opens the base at `path` and makes its weights ready. `progress` is called with the number
+    /// of finished parts and of all parts, from any thread.
     pub(crate) fn open(
         self,
         path: &Path,
@@ -38,7 +38,7 @@ impl Device {
         }
     }
 
-    /// The KV block of a model that is not open.
+    /// The KV block of a model that is not opened.
     pub(crate) fn kv_block(self, config: &Config, dtype: KvDtype) -> KvBlock {
         match self {
             Self::Cpu => multigraft_cpu::kv_block(config, dtype),

@@ -1,4 +1,4 @@
-//! Opening what the settings name: the base with its tokenizer, the adapters, the backend.
+//! Opens what the settings name: the base with its tokenizer, the adapters, the backend.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,23 +21,22 @@ use multigraft_text::{ChatTemplate, Tokenizer};
 use crate::{
     config::{AdapterDtype, ModelSettings, NamedSource, SelfTestMode},
     device::Device,
-    locate::{Located, Places},
+    locate::{Located, SearchPath},
     memory::{self, Bytes},
     progress::Progress,
 };
 
-/// Memory for keys and values where nothing is said. Taken as it is used, so idle servers do not
-/// pay for it.
+/// The default size of the KV cache. It is allocated as it is used, so idle servers do not pay for
+/// it.
 pub(crate) const DEFAULT_KV_MEMORY: Bytes = Bytes(1 << 30);
 
 /// A base model, ready to run.
 pub(crate) struct Base {
     /// Its file or folder.
     pub path: PathBuf,
-    /// The name that requests call it by.
+    /// Its name in requests.
     pub name: String,
-    /// What its files are called, whatever requests call it: adapters say on what they were
-    /// trained.
+    /// The name of its files, which adapters refer to as their base.
     title: String,
     /// Weights and configuration.
     pub model: Arc<dyn BaseModel>,
@@ -50,20 +49,20 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Finds and opens the base, which may have to be fetched.
+    /// Finds the base, fetches it if it is not on this machine, and opens it.
     pub(crate) fn open(settings: &ModelSettings, fetcher: &Fetcher) -> Result<Self> {
         let wanted = match &settings.base {
             Some(base) => base.clone(),
             None => base_of_the_adapter(settings, fetcher)?,
         };
         let located = match settings.alias(&wanted) {
-            Some(path) => Places::of_this_user().find(&path.to_string_lossy())?,
+            Some(path) => SearchPath::of_this_user().find(&path.to_string_lossy())?,
             None => find_or_fetch(&wanted)?,
         };
         let Located { path, name, title } = located;
         let files = ModelFiles::open(&path)?;
         let parameters = files.tensors().map(|tensor| tensor.len() as u64).sum();
-        // The tokenizer first: it is quick, and a model without one is of no use here.
+        // The tokenizer first: it is quick, and a model without one cannot be served.
         let (tokenizer, template) = match &files {
             ModelFiles::Gguf(gguf) => (
                 Tokenizer::from_gguf(gguf.metadata()),
@@ -87,8 +86,7 @@ impl Base {
         })
     }
 
-    /// The base and its adapters, none of which is loaded yet. The settings say how much memory
-    /// they have.
+    /// The registry of the base and its adapters, of which none is loaded yet.
     pub(crate) fn registry(&self, settings: &ModelSettings, options: RegistryOptions) -> Result<Registry> {
         let shape = BaseShape::new(self.model.config()).named(&self.title);
         let dtype = match settings.adapter_dtype {
@@ -109,8 +107,8 @@ impl Base {
             let name = source.name.clone();
             if registry.register(source)? {
                 tracing::warn!(
-                    "adapter `{name}` was added while an earlier server ran, and is given at the start of this one, which \
-                     goes first"
+                    "adapter `{name}` was added while an earlier server ran, and is also given at this start; the one of this \
+                     start is served"
                 );
             }
         }
@@ -147,8 +145,7 @@ impl Base {
             (Some(memory), kv) => (memory.min(kv.unwrap_or(memory)).0 / block.0).min(all),
             (None, Some(memory)) => memory.0 / block.0,
             (None, None) => {
-                // A single context fits, if the machine has the memory: a model that cannot use its
-                // own is of little use.
+                // One whole context fits, if the machine has the memory.
                 let least = context.div_ceil(kv_block.tokens) as u64;
                 let most = memory::available()
                     .map_or(u64::MAX, |free| free.0 / 2 / block.0)
@@ -158,7 +155,7 @@ impl Base {
         };
         ensure!(
             blocks > 0,
-            "kv-memory is {}, but the keys and values of {} tokens take {block}",
+            "kv-memory is {}, but one KV block of {} tokens takes {block}",
             settings.kv_memory.unwrap_or(DEFAULT_KV_MEMORY),
             kv_block.tokens,
         );
@@ -173,7 +170,7 @@ impl Base {
         Ok(Arc::clone(&self.model).backend(options)?)
     }
 
-    /// What adapters and keys and values take together.
+    /// The memory budget of adapters and KV cache together.
     pub(crate) fn budget(&self, settings: &ModelSettings) -> Result<Arc<MemoryBudget>> {
         let Some(memory) = settings.memory else {
             return Ok(Arc::default());
@@ -184,7 +181,7 @@ impl Base {
         let floor = blocks * block.bytes;
         ensure!(
             floor as u64 <= memory.min(settings.kv_memory.unwrap_or(memory)).0,
-            "memory is {memory}{}, but the keys and values of one context of {context} tokens take {}: give more, or lower \
+            "memory is {memory}{}, but the KV cache of one context of {context} tokens takes {}: give more memory, or lower \
              --context",
             settings
                 .kv_memory
@@ -202,7 +199,7 @@ impl Base {
             Some(context) => {
                 ensure!(
                     context <= most,
-                    "context is {context}, but {} was made for {most} tokens at most",
+                    "context is {context}, but {} supports at most {most} tokens",
                     self.name
                 );
                 Ok(context)
@@ -223,26 +220,26 @@ impl Base {
     }
 }
 
-/// Brings adapters' files to this machine. Web servers in the local network are reached only if
-/// adapters were given from there, or if they are among `hosts`.
+/// Fetches the files of adapters. Web servers in the local network are reached only if adapters are
+/// given from there, or if they are among `hosts`.
 pub(crate) fn fetcher(settings: &ModelSettings, hosts: impl Iterator<Item = String>) -> Arc<Fetcher> {
     let given = settings.adapter.iter().filter_map(|adapter| adapter.at.host());
     Arc::new(Fetcher::new(FetchOptions {
-        cache: Places::of_this_user().adapters(),
+        cache: SearchPath::of_this_user().adapters(),
         cache_limit: settings.disk_cache.0,
         trusted_hosts: hosts.chain(given).collect(),
         hub: Hub::from_env(),
     }))
 }
 
-/// What the first adapter calls its base.
+/// The name of the base in the files of the first adapter.
 fn base_of_the_adapter(settings: &ModelSettings, fetcher: &Fetcher) -> Result<String> {
     let sources = sources(&settings.adapter, settings.adapters.as_deref())?;
     let source = sources.first().context("no base model: give one with --base")?;
     let fetched = fetcher.fetch(&source.at, None, &ADAPTER_FILES)?;
     let base = trained_on(&fetched.folder).with_context(|| {
         format!(
-            "adapter `{}` does not say what base it was made for (neither adapter_config.json nor its model card): give one with \
+            "adapter `{}` does not name its base model (neither in adapter_config.json nor in its model card): give one with \
              --base",
             source.name
         )
@@ -251,9 +248,9 @@ fn base_of_the_adapter(settings: &ModelSettings, fetcher: &Fetcher) -> Result<St
     Ok(base)
 }
 
-/// A base of this machine, or one of the Hub.
+/// A base on this machine, or else on the Hub.
 fn find_or_fetch(base: &str) -> Result<Located> {
-    let missing = match Places::of_this_user().find(base) {
+    let missing = match SearchPath::of_this_user().find(base) {
         Ok(located) => return Ok(located),
         Err(missing) => missing,
     };
@@ -273,21 +270,21 @@ fn find_or_fetch(base: &str) -> Result<Located> {
     })
 }
 
-/// Loads the adapter that is called `name`.
+/// Loads the adapter `name`.
 pub(crate) fn load(registry: &Registry, name: &str) -> Result<Entry> {
     let outcome = match registry.get(name) {
         Lookup::Ready(entry) => Ok(entry),
         Lookup::Loading(waiting) => waiting.block(),
         Lookup::Unavailable(error) => Err(error),
         Lookup::Unknown => bail!(
-            "there is no adapter `{name}`; there are: {}",
+            "there is no adapter `{name}`; the adapters are: {}",
             registry.names().join(", ")
         ),
     };
     outcome.with_context(|| format!("adapter `{name}`"))
 }
 
-/// Loads all adapters, or as many as their memory holds, with a progress bar if it takes long.
+/// Loads all adapters, or as many as fit into their memory, with a progress bar if it takes long.
 pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
     let names = registry.names();
     let progress = Progress::new("adapters");
@@ -302,7 +299,7 @@ pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
             .unwrap_or(0);
         if bytes.saturating_add(largest) > limit {
             tracing::info!(
-                "{done} of {} adapters fill the memory for adapters; the others are loaded when they are used",
+                "{done} of {} adapters fill the memory for adapters; the others are loaded for their first requests",
                 names.len()
             );
             break;
@@ -315,10 +312,10 @@ pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
                     Some(LoadError::NoRoom { .. } | LoadError::NoBudget { .. })
                 ) =>
             {
-                tracing::info!("{error:#}; the others are loaded when they are used");
+                tracing::info!("{error:#}; the others are loaded for their first requests");
                 break;
             }
-            // It was not given at this start, so it need not be right for it.
+            // It was added while an earlier server ran, so it must not prevent this start.
             Err(error) if registry.listed(name).is_some_and(|listed| listed.stored) => {
                 tracing::warn!("{error:#}");
             }
@@ -329,7 +326,7 @@ pub(crate) fn load_all(registry: &Registry) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Opens and packs a model, with a progress bar if it takes long.
+/// Opens a model and makes its weights ready, with a progress bar if it takes long.
 pub(crate) fn open_model(
     device: Device,
     path: &Path,
@@ -343,7 +340,7 @@ pub(crate) fn open_model(
     Ok(model)
 }
 
-/// The adapters of a folder and single ones; where both have a name, the single one.
+/// The adapters of a folder and single ones. If both have the same name, the single one counts.
 pub(crate) fn sources(single: &[NamedSource], folder: Option<&Path>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     if let Some(folder) = folder {
@@ -353,7 +350,7 @@ pub(crate) fn sources(single: &[NamedSource], folder: Option<&Path>) -> Result<V
         }
         ensure!(
             !found.sources.is_empty(),
-            "there are no adapters in {}: it should have a sub-folder with an adapter_config.json or a .gguf file for each",
+            "there are no adapters in {}: it must contain a folder with an adapter_config.json, or a .gguf file, for each",
             folder.display()
         );
         sources = found.sources;

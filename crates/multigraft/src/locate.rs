@@ -1,4 +1,4 @@
-//! From what was typed after `--base` to a file or folder.
+//! Finds the file or folder that a name of a model means.
 
 use std::{
     env, fs,
@@ -8,17 +8,17 @@ use std::{
 use anyhow::{Result, bail};
 
 /// Short names of models that `cargo xtask model` and the demo put into the cache.
-const KNOWN: [(&str, &str); 1] = [("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")];
+const SHORT_NAMES: [(&str, &str); 1] = [("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")];
 
-/// Where models are looked for.
+/// The folders in which models are searched.
 #[derive(Debug)]
-pub(crate) struct Places {
-    /// What is fetched of adapters: `adapters` beside `own`.
+pub(crate) struct SearchPath {
+    /// The cache of fetched adapters: `adapters` beside `models`.
     adapters: PathBuf,
-    /// Our own cache: `models` in `$MULTIGRAFT_CACHE`, `$XDG_CACHE_HOME/multigraft` or
-    /// `~/.cache/multigraft`.
-    own: PathBuf,
-    /// Hugging Face's: `$HF_HUB_CACHE`, `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
+    /// multigraft's cache of models: `models` in `$MULTIGRAFT_CACHE`, `$XDG_CACHE_HOME/multigraft`
+    /// or `~/.cache/multigraft`.
+    models: PathBuf,
+    /// Hugging Face's cache: `$HF_HUB_CACHE`, `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
     hub: PathBuf,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct Places {
 pub(crate) struct Located {
     /// Its file or folder.
     pub path: PathBuf,
-    /// What to call it: as it was typed if that was a name, else its title.
+    /// Its name in requests: the given name, or its title if a path was given.
     pub name: String,
-    /// What its file or folder is called, the repository's name in the Hub's cache.
+    /// The name of its file or folder; in the Hub's cache, the name of the repository.
     pub title: String,
 }
 
-impl Places {
-    /// The places of this user.
+impl SearchPath {
+    /// The search path of this user.
     pub(crate) fn of_this_user() -> Self {
         Self::from_variables(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -43,22 +43,23 @@ impl Places {
         let path = |name: &str| variable(name).map(PathBuf::from);
         let caches =
             path("XDG_CACHE_HOME").unwrap_or_else(|| path("HOME").unwrap_or_default().join(".cache"));
-        let ours = path("MULTIGRAFT_CACHE").unwrap_or_else(|| caches.join("multigraft"));
+        let cache = path("MULTIGRAFT_CACHE").unwrap_or_else(|| caches.join("multigraft"));
         Self {
-            adapters: ours.join("adapters"),
-            own: ours.join("models"),
+            adapters: cache.join("adapters"),
+            models: cache.join("models"),
             hub: path("HF_HUB_CACHE")
                 .or_else(|| Some(path("HF_HOME")?.join("hub")))
                 .unwrap_or_else(|| caches.join("huggingface").join("hub")),
         }
     }
 
-    /// Where adapters are kept that come from object stores and web servers.
+    /// The cache of adapters from object stores and web servers.
     pub(crate) fn adapters(&self) -> PathBuf {
         self.adapters.clone()
     }
 
-    /// The file or folder that `base` means: a path that exists, else a name in one of the places.
+    /// The file or folder that `base` means: a path that exists, or else a name in one of the
+    /// folders.
     pub(crate) fn find(&self, base: &str) -> Result<Located> {
         let path = PathBuf::from(base);
         if path.exists() {
@@ -84,33 +85,40 @@ impl Places {
             .iter()
             .map(|path| format!("\n  {}", path.display()))
             .collect();
-        let known = KNOWN.iter().any(|(name, _)| base.eq_ignore_ascii_case(name));
+        let known = SHORT_NAMES
+            .iter()
+            .any(|(name, _)| base.eq_ignore_ascii_case(name));
         let hint = if known {
             "\n`cargo xtask model` fetches it."
         } else {
             ""
         };
-        bail!("there is no model `{base}`; looked for{}{hint}", looked.concat())
+        bail!(
+            "there is no model `{base}`; searched for{}{hint}",
+            looked.concat()
+        )
     }
 
     fn candidates(&self, name: &str) -> Vec<PathBuf> {
         let mut candidates = Vec::new();
-        if let Some((_, file)) = KNOWN.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)) {
-            candidates.push(self.own.join(file));
+        if let Some((_, file)) = SHORT_NAMES
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known))
+        {
+            candidates.push(self.models.join(file));
         }
-        candidates.push(self.own.join(name));
-        candidates.push(self.own.join(format!("{name}.gguf")));
+        candidates.push(self.models.join(name));
+        candidates.push(self.models.join(format!("{name}.gguf")));
         let repository = self.hub.join(format!("models--{}", name.replace('/', "--")));
         candidates.extend(snapshot(&repository).or(Some(repository.join("snapshots").join("main"))));
         candidates
     }
 }
 
-/// What the file or folder is called; `org/name` for a snapshot in the Hub's cache, whose folder is
-/// a hash.
+/// The name of a file or folder; `org/name` for a snapshot in the Hub's cache, whose folder is
+/// named by a hash.
 fn title(path: &Path) -> String {
-    // Links stay as they are: in the Hub's cache they lead to files that are called by their
-    // hashes.
+    // Links are not resolved: in the Hub's cache they lead to files that are named by their hashes.
     let absolute = match path.file_name() {
         Some(_) => std::path::absolute(path),
         None => path.canonicalize(),
@@ -130,14 +138,14 @@ fn title(path: &Path) -> String {
     {
         return repository.replacen("--", "/", 1);
     }
-    let called = name(&path);
-    match called.strip_suffix(".gguf") {
+    let file = name(&path);
+    match file.strip_suffix(".gguf") {
         Some(stem) => stem.to_owned(),
-        None => called,
+        None => file,
     }
 }
 
-/// `name` or `org/name`: nothing that could lead out of a cache folder.
+/// Whether it is `name` or `org/name`, so that it cannot lead out of a cache folder.
 fn is_name(base: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
@@ -153,7 +161,7 @@ fn is_model(path: &Path) -> bool {
     path.is_file() || path.join("config.json").is_file()
 }
 
-/// The snapshot of a repository in the Hub's cache that `main` points at, else the latest.
+/// The snapshot of a repository in the Hub's cache that `main` points at, or else the latest.
 fn snapshot(repository: &Path) -> Option<PathBuf> {
     let snapshots = repository.join("snapshots");
     if let Ok(commit) = fs::read_to_string(repository.join("refs").join("main")) {
@@ -173,9 +181,9 @@ fn snapshot(repository: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn places(root: &Path) -> Places {
+    fn search_path(root: &Path) -> SearchPath {
         let root = root.to_string_lossy().into_owned();
-        Places::from_variables(|name| (name == "HOME").then(|| root.clone()))
+        SearchPath::from_variables(|name| (name == "HOME").then(|| root.clone()))
     }
 
     fn touch(path: &Path) {
@@ -188,17 +196,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("m.gguf");
         touch(&file);
-        let found = places(folder.path()).find(&file.to_string_lossy());
+        let found = search_path(folder.path()).find(&file.to_string_lossy());
         let found = found.expect("found");
         assert_eq!((found.path, found.name.as_str()), (file, "m"));
     }
 
     #[test]
-    fn known_names_are_in_our_cache() {
+    fn short_names_are_in_the_cache() {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join(".cache/multigraft/models").join(KNOWN[0].1);
+        let file = folder
+            .path()
+            .join(".cache/multigraft/models")
+            .join(SHORT_NAMES[0].1);
         touch(&file);
-        let found = places(folder.path()).find("SmolLM2").expect("found");
+        let found = search_path(folder.path()).find("SmolLM2").expect("found");
         assert_eq!((found.path, found.name.as_str()), (file, "SmolLM2"));
         assert_eq!(found.title, "SmolLM2-135M-Instruct.Q4_1");
     }
@@ -211,9 +222,9 @@ mod tests {
         touch(&repository.join("snapshots/def/config.json"));
         fs::create_dir_all(repository.join("refs")).expect("a folder");
         fs::write(repository.join("refs/main"), "abc\n").expect("a file");
-        let found = places(folder.path()).find("org/name").expect("found");
+        let found = search_path(folder.path()).find("org/name").expect("found");
         assert_eq!(found.path, repository.join("snapshots/abc"));
-        let by_path = places(folder.path())
+        let by_path = search_path(folder.path())
             .find(&found.path.to_string_lossy())
             .expect("found");
         assert_eq!(
@@ -223,16 +234,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nowhere_is_an_error_that_says_where_it_was_looked_for() {
+    fn a_missing_model_is_an_error_that_lists_the_searched_paths() {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = places(folder.path())
+        let error = search_path(folder.path())
             .find("smollm2")
             .expect_err("nowhere")
             .to_string();
         assert!(error.contains(".cache/multigraft/models"), "{error}");
         assert!(error.contains("models--smollm2"), "{error}");
         assert!(error.contains("cargo xtask model"), "{error}");
-        let error = places(folder.path())
+        let error = search_path(folder.path())
             .find("../../etc/x")
             .expect_err("no name")
             .to_string();

@@ -1,4 +1,4 @@
-//! Logs go to stderr; stdout is for answers.
+//! Logging to stderr. Stdout is for answers.
 
 use std::io::{self, IsTerminal as _};
 
@@ -17,7 +17,7 @@ pub(crate) enum LogFormat {
 
 /// Starts logging at `level`, in the syntax of [`EnvFilter`].
 pub(crate) fn start(level: &str, format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::try_new(level).with_context(|| format!("--log: `{level}` is not understood"))?;
+    let filter = EnvFilter::try_new(level).with_context(|| format!("--log: `{level}` is no log level"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);

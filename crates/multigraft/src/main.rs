@@ -1,8 +1,8 @@
 //! `multigraft`: one base model, any number of LoRA adapters, one process.
 //!
-//! This crate is the command line and nothing else: [`cli`] says what can be typed, [`config`]
-//! makes typed settings of flags, environment and file, [`load`] opens what they name, and each
-//! module of [`commands`] is one subcommand.
+//! This crate is the command line and the assembly of the server, and nothing else: [`cli`] defines
+//! the arguments, [`config`] turns flags, environment and file into typed settings, [`load`] opens
+//! the models and adapters that they name, and each module of [`commands`] is one subcommand.
 
 mod cli;
 mod commands;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     if let Err(error) = logging::start(&cli.log, cli.log_format) {
         return fail(&error);
     }
-    // The doctor says so among other things.
+    // The doctor reports an unavailable instruction set among its findings.
     if !matches!(cli.command, Command::Doctor(_))
         && let Err(error) = InstructionSet::check()
     {
@@ -53,26 +53,26 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| fail(&error))
 }
 
-/// Status 2, as clap gives for flags that it cannot read: the input was bad, nothing was done.
+/// Status 2, as clap gives for flags that it cannot parse: the input was bad, nothing was done.
 #[expect(
     clippy::print_stderr,
-    reason = "the program's last words go to the terminal, log or no log"
+    reason = "the error goes to the terminal, whatever the log level is"
 )]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {}", sentence(error));
     ExitCode::from(2)
 }
 
-/// An error and its causes, without those that it has said already.
+/// An error and its causes, without causes that an earlier message contains.
 fn sentence(error: &anyhow::Error) -> String {
     error
         .chain()
         .map(ToString::to_string)
-        .fold(String::new(), |said, cause| {
-            match (said.is_empty(), said.contains(&cause)) {
+        .fold(String::new(), |message, cause| {
+            match (message.is_empty(), message.contains(&cause)) {
                 (true, _) => cause,
-                (false, true) => said,
-                (false, false) => format!("{said}: {cause}"),
+                (false, true) => message,
+                (false, false) => format!("{message}: {cause}"),
             }
         })
 }
@@ -82,7 +82,7 @@ mod tests {
     use anyhow::{Context as _, anyhow};
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_shown_once() {
         let error = anyhow!("no such file")
             .context("`x`: no such file")
             .context("cannot load");

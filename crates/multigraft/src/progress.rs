@@ -1,13 +1,13 @@
-//! A progress bar that only shows itself if the work takes longer than a moment.
+//! A progress bar that appears only if the work takes longer than a second.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Work that is done sooner goes without a bar: it would only flicker.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Work that takes less time shows no bar, which would only flicker.
+const SHOW_AFTER: Duration = Duration::from_secs(1);
 
-/// A bar on stderr; nothing if that is no terminal.
+/// A progress bar on stderr; nothing is shown if stderr is not a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -30,7 +30,7 @@ impl Progress {
 
     /// `done` parts of `total` are done.
     pub(crate) fn set(&self, done: usize, total: usize) {
-        if self.began.elapsed() >= PATIENCE && self.bar.is_hidden() {
+        if self.began.elapsed() >= SHOW_AFTER && self.bar.is_hidden() {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.bar.set_length(total as u64);

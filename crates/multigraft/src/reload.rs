@@ -1,4 +1,4 @@
-//! SIGHUP: what a running server can read again is read, and what takes a restart is named.
+//! SIGHUP: reads the TLS certificate again, and names the settings whose changes need a restart.
 
 use std::{
     collections::BTreeSet,
@@ -12,9 +12,9 @@ use toml::Table;
 
 use crate::config::ConfigFile;
 
-/// What is looked at again.
+/// The files that are read again.
 pub(crate) struct Reload {
-    /// The configuration file and what was in it.
+    /// The configuration file and its contents at the start.
     config: Option<(PathBuf, Table)>,
     tls: Option<Tls>,
 }
@@ -30,13 +30,13 @@ impl Reload {
         })
     }
 
-    /// Acts on every SIGHUP, for as long as it is polled.
+    /// Handles every SIGHUP, for as long as it is polled.
     #[cfg(unix)]
     pub(crate) async fn on_hangup(self) {
         use tokio::signal::unix::{SignalKind, signal};
         let mut hangups = match signal(SignalKind::hangup()) {
             Ok(hangups) => hangups,
-            Err(error) => return tracing::error!(%error, "SIGHUP cannot be waited for"),
+            Err(error) => return tracing::error!(%error, "cannot wait for SIGHUP"),
         };
         while hangups.recv().await.is_some() {
             self.reload();
@@ -48,30 +48,30 @@ impl Reload {
 
     fn reload(&self) {
         tracing::info!(
-            "SIGHUP: keys and the file of adapters are followed as they change, without being told"
+            "SIGHUP received; keys and the file of adapters need none, changes of them are noticed anyway"
         );
         if let Some(tls) = &self.tls {
             match tls.reload() {
                 Ok(()) => tracing::info!("the TLS certificate was read again"),
-                Err(error) => tracing::error!("{error}; the certificate of before goes on to be served"),
+                Err(error) => tracing::error!("{error}; the previous certificate remains in use"),
             }
         }
         match self.changed() {
             Ok(changed) if changed.is_empty() => {}
             Ok(changed) => tracing::warn!(
-                "takes a restart, being other than at the start: {}",
+                "these settings have changed in the configuration file and take effect after a restart: {}",
                 changed.join(", ")
             ),
-            Err(error) => tracing::error!("{error:#}; nothing of it was taken over"),
+            Err(error) => tracing::error!("{error:#}; the settings remain as they are"),
         }
     }
 
-    /// The keys of the configuration file that are other than they were.
+    /// The keys of the configuration file that have changed.
     fn changed(&self) -> Result<Vec<String>> {
         let Some((path, before)) = &self.config else {
             return Ok(Vec::new());
         };
-        // Whether the next start would succeed is worth knowing now.
+        // An invalid file would prevent the next start: report that now.
         ConfigFile::read(Some(path))?;
         Ok(differences(before, &table(path)?))
     }
@@ -85,7 +85,7 @@ fn table(path: &Path) -> Result<Table> {
         .with_context(of)
 }
 
-/// `table.key` of what differs.
+/// The keys that differ, as `table.key`.
 fn differences(before: &Table, after: &Table) -> Vec<String> {
     let mut differences = Vec::new();
     for section in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_named_with_its_table() {
+    fn changed_keys_are_named_with_their_table() {
         let table = |text: &str| text.parse::<Table>().unwrap();
         let before = table("[server]\nport = 1\nhost = 'a'\n[model]\nthreads = 2\n");
         let after = table("[server]\nport = 2\nhost = 'a'\ngrace = 3\n");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_is_not_right_any_more_is_an_error() {
+    fn a_configuration_that_has_become_invalid_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("multigraft.toml");
         fs::write(&path, "[server]\nport = 1\n").unwrap();

@@ -1,10 +1,9 @@
-//! Traces: spans, in batches, to a collector by OTLP over HTTP (protobuf), from a thread of their
-//! own.
+//! Traces: a thread sends spans in batches to a collector, by OTLP over HTTP (protobuf).
 //!
-//! A collector that cannot be reached costs spans and nothing else: what is not sent waits in a
-//! queue of bounded length, and what finds it full is dropped. How large batches are, how often
-//! they are sent, what is sampled and which headers go with it is said by OpenTelemetry's own
-//! variables (`OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, …).
+//! If the collector cannot be reached, spans are lost and nothing else happens: spans wait in a
+//! queue of bounded length, and are dropped when it is full. OpenTelemetry's variables set the size
+//! and interval of batches, the sampling and the headers (`OTEL_BSP_*`, `OTEL_TRACES_SAMPLER`,
+//! `OTEL_EXPORTER_OTLP_HEADERS`, …).
 
 use std::{
     env,
@@ -22,19 +21,19 @@ use opentelemetry_sdk::{
 };
 use reqwest::Url;
 
-/// How often it is logged that spans cannot be sent.
-const COMPLAIN: Duration = Duration::from_secs(60);
-/// How long the end of the program waits for the last spans to be sent.
+/// The least time between two log lines about spans that cannot be sent.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the end of the program waits until the last spans are sent.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Where spans go.
+/// The exporter of spans.
 #[derive(Debug)]
 pub(crate) struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Starts the thread that sends them to `endpoint`.
+    /// Starts the thread that sends spans to `endpoint`.
     pub(crate) fn start(endpoint: &Url) -> Result<Self> {
-        // What TLS is made of; a second time it changes nothing.
+        // The cryptography of TLS. A second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let protocol = [
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
@@ -52,12 +51,12 @@ impl Traces {
             .with_context(|| format!("traces cannot be sent to {endpoint}"))?;
         let provider = SdkTracerProvider::builder()
             .with_resource(resource())
-            .with_batch_exporter(Complaining {
+            .with_batch_exporter(LoggingExporter {
                 exporter,
-                complained: Mutex::default(),
+                last_logged: Mutex::default(),
             })
             .build();
-        // A password may be in the URL.
+        // The whole URL may contain a password.
         tracing::info!("traces go to {}", endpoint.host_str().unwrap_or_default());
         Ok(Self(provider))
     }
@@ -66,7 +65,7 @@ impl Traces {
         self.0.tracer("multigraft")
     }
 
-    /// Sends what there still is, and ends the thread.
+    /// Sends the remaining spans and ends the thread.
     pub(crate) fn flush(self) {
         if let Err(error) = self.0.shutdown_with_timeout(FLUSH) {
             tracing::warn!(%error, "the last traces were not sent");
@@ -74,11 +73,12 @@ impl Traces {
     }
 }
 
-/// Who sends: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` if they say so.
+/// The service that sends: as `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` names it, or else
+/// `multigraft`.
 fn resource() -> Resource {
-    let said = |name: &str| env::var(name).unwrap_or_default();
-    let is_named =
-        !said("OTEL_SERVICE_NAME").is_empty() || said("OTEL_RESOURCE_ATTRIBUTES").contains("service.name=");
+    let variable = |name: &str| env::var(name).unwrap_or_default();
+    let is_named = !variable("OTEL_SERVICE_NAME").is_empty()
+        || variable("OTEL_RESOURCE_ATTRIBUTES").contains("service.name=");
     let resource =
         Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
     match is_named {
@@ -87,31 +87,31 @@ fn resource() -> Resource {
     }
 }
 
-/// An exporter whose faults are logged, now and then.
+/// An exporter that logs its errors, not more often than [`LOG_INTERVAL`].
 #[derive(Debug)]
-struct Complaining {
+struct LoggingExporter {
     exporter: opentelemetry_otlp::SpanExporter,
-    complained: Mutex<Option<Instant>>,
+    last_logged: Mutex<Option<Instant>>,
 }
 
-impl Complaining {
-    /// Whether it is time to complain.
-    fn is_time(&self) -> bool {
-        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = complained.is_none_or(|last| last.elapsed() >= COMPLAIN);
-        if is_time {
-            *complained = Some(Instant::now());
+impl LoggingExporter {
+    /// Whether an error may be logged now.
+    fn may_log(&self) -> bool {
+        let mut last_logged = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_log = last_logged.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if may_log {
+            *last_logged = Some(Instant::now());
         }
-        is_time
+        may_log
     }
 }
 
-impl SpanExporter for Complaining {
+impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let outcome = self.exporter.export(batch).await;
         if let Err(error) = &outcome
-            && self.is_time()
+            && self.may_log()
         {
             tracing::warn!(%error, spans, "traces cannot be sent");
         }

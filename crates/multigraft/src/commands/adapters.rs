@@ -32,8 +32,8 @@ use crate::{
     progress::Progress,
 };
 
-/// How long a connection may take to come about. Answers take as long as loading does.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long connecting may take. Answers have no time limit, because loading takes long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The media type of answers that report progress.
 const EVENTS: &str = "text/event-stream";
@@ -45,10 +45,10 @@ const UNKNOWN_FORM: &str = "the answer of the server cannot be read: is it anoth
 const DIGITS: usize = 12;
 
 pub(crate) fn run(arguments: &AdaptersArguments) -> Result<ExitCode> {
-    // What TLS is made of; a second time it changes nothing.
+    // The cryptography of TLS. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = Server {
-        client: Client::builder().connect_timeout(CONNECT).build()?,
+        client: Client::builder().connect_timeout(CONNECT_TIMEOUT).build()?,
         key: arguments.api_key.clone(),
         url: arguments.server.clone(),
     };
@@ -70,7 +70,7 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
             replace,
             pin,
         } => {
-            // The server was started elsewhere.
+            // The server has another working directory.
             let source = match &adapter.at {
                 Reference::Folder(folder) => path::absolute(folder)?.display().to_string(),
                 at => at.to_string(),
@@ -94,7 +94,7 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
         } => {
             let Reference::Folder(path) = &adapter.at else {
                 bail!(
-                    "`{}` is not on this machine; `multigraft adapters add` has the server fetch it",
+                    "`{}` is not on this machine; let the server fetch it with `multigraft adapters add`",
                     adapter.at
                 );
             };
@@ -104,11 +104,11 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
         }
         AdaptersAction::Rm { name, now } => {
             server.remove(name, *now).await?;
-            let under_way = match now {
-                true => "were ended",
-                false => "end as they would have",
+            let requests = match now {
+                true => "running requests were ended",
+                false => "running requests are completed",
             };
-            say(&format!("`{name}` is removed; requests under way {under_way}"))?;
+            say(&format!("`{name}` is removed; {requests}"))?;
         }
         AdaptersAction::Pin { name, off } => {
             let change = ChangeAdapter {
@@ -117,9 +117,9 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
             };
             server.change(name, &change).await?;
             let what = if *off {
-                "may make room for others"
+                "is no longer pinned and may be evicted"
             } else {
-                "stays in memory once it is there"
+                "is pinned and stays in memory once it is loaded"
             };
             say(&format!("`{name}` {what}"))?;
         }
@@ -156,14 +156,14 @@ async fn act(server: &Server, action: &AdaptersAction) -> Result<ExitCode> {
                 ..ChangeAdapter::default()
             };
             let changed = server.change(name, &change).await?;
-            say(&format!("`{name}` is {} from now on", summary(&changed)))?;
+            say(&format!("`{name}` is now {}", summary(&changed)))?;
         }
         AdaptersAction::Verify { names } => return verify(server, names).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has each adapter answer a request, and shows what its self test found. Status 1 if one fails.
+/// Sends each adapter a request, and shows the result of its self test. Status 1 if one fails.
 async fn verify(server: &Server, names: &[String]) -> Result<ExitCode> {
     let names = match names.is_empty() {
         false => names.to_vec(),
@@ -174,7 +174,7 @@ async fn verify(server: &Server, names: &[String]) -> Result<ExitCode> {
     };
     let mut failed = 0;
     for name in names {
-        let verdict = match server.ask(&name).await {
+        let verdict = match server.complete(&name).await {
             Ok(()) => {
                 let adapter: Adapter = server.get(&[&name]).await?;
                 match warnings(&adapter) {
@@ -213,7 +213,7 @@ impl Server {
         self.answer(self.client.patch(url).json(change)).await
     }
 
-    /// Adds an adapter, with a bar that shows how much of it the server has fetched.
+    /// Adds an adapter. A progress bar shows how much of it the server has fetched.
     async fn add(&self, addition: &AddAdapter) -> Result<Adapter> {
         let url = self.at(&["v1", "adapters"])?;
         let request = self.client.post(url).json(addition);
@@ -255,19 +255,19 @@ impl Server {
         )
     }
 
-    /// Sends the files of the adapter at `path`: PEFT's, or the one of llama.cpp's format.
+    /// Uploads the adapter at `path`: the files of a PEFT folder, or llama.cpp's file.
     async fn upload(&self, name: &str, path: &path::Path, replace: bool, pin: bool) -> Result<Adapter> {
         let mut files = Vec::new();
-        let there = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
+        let existing = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
         match gguf_file(path)? {
             Some(file) => {
                 files.push(file);
-                files.extend(TEMPLATE_FILES.into_iter().filter_map(there));
+                files.extend(TEMPLATE_FILES.into_iter().filter_map(existing));
             }
-            None => files.extend(ADAPTER_FILES.files.iter().filter_map(|file| there(file.name))),
+            None => files.extend(ADAPTER_FILES.files.iter().filter_map(|file| existing(file.name))),
         }
         if files.is_empty() {
-            bail!("`{}` holds no adapter", path.display());
+            bail!("`{}` contains no adapter", path.display());
         }
         let mut form = Form::new();
         for file in files {
@@ -292,8 +292,8 @@ impl Server {
         self.finish(self.client.delete(url)).await
     }
 
-    /// Has the model `name` answer with one token.
-    async fn ask(&self, name: &str) -> Result<()> {
+    /// Has the model `name` generate one token.
+    async fn complete(&self, name: &str) -> Result<()> {
         let url = self.at(&["v1", "completions"])?;
         let body = json!({"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0});
         self.finish(self.client.post(url).json(&body)).await
@@ -306,7 +306,7 @@ impl Server {
         let mut hashes: Vec<String> = versions.filter_map(|version| version.hash).collect();
         hashes.retain(|hash| hash.starts_with(start));
         match hashes.as_slice() {
-            [one] => Ok(one.clone()),
+            [hash] => Ok(hash.clone()),
             [] => bail!(
                 "`{name}` has no version whose hash begins with {start}; `multigraft adapters ls --json` shows them"
             ),
@@ -321,7 +321,7 @@ impl Server {
         let mut url = self.url.clone();
         let Ok(mut segments) = url.path_segments_mut() else {
             bail!(
-                "`{}` is no address of a server, such as http://127.0.0.1:8080",
+                "`{}` is no server address; write it like http://127.0.0.1:8080",
                 self.url
             );
         };
@@ -426,14 +426,14 @@ fn table(listed: &Adapters) -> String {
     format!("{table}\n\nmemory {used}{limit}{}", failed.collect::<String>())
 }
 
-/// An adapter in a few words.
+/// An adapter's version, rank and effect in one line.
 fn summary(adapter: &Adapter) -> String {
     let mut parts = vec![format!("version {}", short(adapter.hash.as_deref()))];
-    let known = [
+    let facts = [
         ("rank", Some(rank(adapter))),
-        ("moves the logits by", moved(adapter)),
+        ("changes the logits by", moved(adapter)),
     ];
-    for (what, value) in known {
+    for (what, value) in facts {
         parts.extend(
             value
                 .filter(|value| !value.is_empty())
@@ -449,11 +449,11 @@ fn summary(adapter: &Adapter) -> String {
     parts.join(", ")
 }
 
-/// What limits allow, as the rest of a sentence.
+/// The limits as text.
 fn allowed(limits: AdapterLimits) -> String {
     let bounds = [
-        ("requests a minute", limits.requests_per_minute),
-        ("tokens a minute", limits.tokens_per_minute),
+        ("requests per minute", limits.requests_per_minute),
+        ("tokens per minute", limits.tokens_per_minute),
         ("requests at once", limits.concurrent_requests),
     ];
     let bounds: Vec<String> = bounds
@@ -461,14 +461,14 @@ fn allowed(limits: AdapterLimits) -> String {
         .filter_map(|(what, most)| most.map(|most| format!("{most} {what}")))
         .collect();
     let bounds = match bounds.is_empty() {
-        true => "any number of requests".to_owned(),
+        true => "no limits".to_owned(),
         false => bounds.join(", "),
     };
     let shared = match limits.shared_prefixes {
-        true => "; tenants share its prefixes",
+        true => "; tenants share its prefix cache",
         false => "",
     };
-    format!("has the weight {} and may have {bounds}{shared}", limits.weight)
+    format!("now has the weight {} and {bounds}{shared}", limits.weight)
 }
 
 fn warn(adapter: &Adapter) -> Result<()> {

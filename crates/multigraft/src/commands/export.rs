@@ -1,4 +1,4 @@
-//! `multigraft export`.
+//! `multigraft export`: writes an adapter in another format.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,10 @@ use multigraft_model::ModelFiles;
 use multigraft_peft::{BaseShape, Form, export, read_for};
 
 use crate::cli::{ExportArguments, ExportForm};
-use crate::locate::Places;
+use crate::locate::SearchPath;
 
 pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode> {
-    let base = Places::of_this_user().find(&arguments.base)?;
+    let base = SearchPath::of_this_user().find(&arguments.base)?;
     let config = ModelFiles::open(&base.path)?.config()?;
     let adapter = read_for(&arguments.adapter, &BaseShape::new(&config).named(&base.title))?;
     for warning in &adapter.info.warnings {
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode> {
     export(&adapter, &base.path, form, &arguments.out)?;
     if let (Some(template), true) = (&adapter.template, arguments.out.is_file()) {
         tracing::warn!(
-            "the adapter's chat template, in its {}, is not in what was written: whoever serves that needs it too",
+            "the adapter's chat template (in {}) is not part of the written file: serve it together with that file",
             template.file
         );
     }

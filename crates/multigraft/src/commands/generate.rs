@@ -1,4 +1,4 @@
-//! `multigraft generate`.
+//! `multigraft generate`: one answer on the terminal.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -28,7 +28,7 @@ use crate::{
 pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result<ExitCode> {
     let file = ConfigFile::read(config)?;
     let mut settings = ModelSettings::resolve(arguments.model.clone(), file.model)?;
-    // One sequence: more room than one context is of no use.
+    // There is one sequence, so the KV cache needs no more than one context.
     settings.max_running = 1;
     let fetcher = fetcher(&settings, iter::empty());
     let base = Base::open(&settings, &fetcher)?;
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
             Event::Token(token) => {
                 let written = out.write_all(token.text.as_bytes()).and_then(|()| out.flush());
                 if written.is_err() {
-                    // Whoever read us has enough.
+                    // The reader of our output has closed it.
                     gone.store(true, Ordering::Relaxed);
                     break;
                 }
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: GenerateArguments, config: Option<&Path>) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// Hands events to the main thread.
+/// Sends events to the main thread.
 struct Terminal {
     events: Sender<Event>,
     gone: Arc<AtomicBool>,
@@ -115,7 +115,7 @@ impl Sink for Terminal {
     }
 }
 
-/// The adapter that was asked for, or the only one there is; `None` is the base.
+/// The named adapter, or the only one there is; `None` is the base.
 fn choose(registry: &Registry, name: Option<&str>) -> Result<Option<Entry>> {
     let names = registry.names();
     let name = match (name, names.as_slice()) {
@@ -124,7 +124,7 @@ fn choose(registry: &Registry, name: Option<&str>) -> Result<Option<Entry>> {
         (None, []) => return Ok(None),
         (None, [only]) => only,
         (None, _) => bail!(
-            "which adapter should answer? Say --use NAME; there are: {}",
+            "there are several adapters: choose one with --use NAME out of {}",
             names.join(", ")
         ),
     };
@@ -143,9 +143,9 @@ fn read_prompt(prompt: &str) -> Result<String> {
 }
 
 fn templated(base: &Base, adapter: Option<&Entry>, system: Option<&str>, prompt: &str) -> Result<String> {
-    let own = adapter.and_then(|adapter| adapter.template.as_deref());
-    let template = own.or(base.template.as_ref()).context(
-        "neither model nor adapter has a chat template; use --raw to continue the prompt as it is",
+    let of_adapter = adapter.and_then(|adapter| adapter.template.as_deref());
+    let template = of_adapter.or(base.template.as_ref()).context(
+        "neither the model nor the adapter has a chat template; use --raw to continue the prompt as it is",
     )?;
     let mut messages: Vec<Value> = Vec::new();
     messages.extend(system.map(|text| json!({"role": "system", "content": text})));
@@ -161,7 +161,7 @@ fn templated(base: &Base, adapter: Option<&Entry>, system: Option<&str>, prompt:
     })?)
 }
 
-/// How fast it went, in the log.
+/// Logs the speed of prompt and answer.
 fn report(finish: &Finish) {
     let timings = finish.timings;
     let rate = |tokens: usize, seconds: f64| {

@@ -1,4 +1,4 @@
-//! `multigraft health`: whether a server answers, for images without a shell or another client.
+//! `multigraft health`: checks whether a server answers, for container images without a shell.
 
 use std::{
     env,
@@ -19,32 +19,32 @@ use crate::{
 };
 
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(arguments: &HealthArguments, config: Option<&Path>) -> Result<ExitCode> {
-    let (url, is_own) = match &arguments.url {
+    let (url, is_local) = match &arguments.url {
         Some(url) => (url.clone(), false),
         None => {
             let file = ConfigFile::read(config)?;
             let flags = ServerOptions {
                 host: arguments.host,
                 port: arguments.port,
-                // As `serve` takes them.
+                // As for `serve`.
                 tls_cert: env::var_os("MULTIGRAFT_TLS_CERT").map(PathBuf::from),
                 tls_key: env::var_os("MULTIGRAFT_TLS_KEY").map(PathBuf::from),
                 ..ServerOptions::default()
             };
             let settings = ServerSettings::resolve(flags, file.server)?;
-            (own(settings.address(), settings.tls().is_some())?, true)
+            (local_url(settings.address(), settings.tls().is_some())?, true)
         }
     };
-    // What TLS is made of; a second time it changes nothing.
+    // The cryptography of TLS. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .no_proxy()
-        // Its certificate is for the name that others know it by, and nothing is told to it.
-        .tls_danger_accept_invalid_certs(is_own)
+        // The certificate is for the server's public name, and the request has no secrets.
+        .tls_danger_accept_invalid_certs(is_local)
         .build()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async { client.get(url.clone()).send().await });
@@ -69,8 +69,8 @@ pub(crate) fn run(arguments: &HealthArguments, config: Option<&Path>) -> Result<
     }
 }
 
-/// The server with these settings, as it is reached from this machine.
-fn own(address: SocketAddr, is_tls: bool) -> Result<Url> {
+/// The URL of the server that listens on this address, from this machine.
+fn local_url(address: SocketAddr, is_tls: bool) -> Result<Url> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -86,16 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_for_everybody_is_asked_on_this_machine() {
+    fn a_server_that_listens_on_all_addresses_is_reached_on_localhost() {
         for (address, url) in [
             ("0.0.0.0:8080", "http://127.0.0.1:8080/health"),
             ("[::]:81", "http://[::1]:81/health"),
             ("10.0.0.1:9", "http://10.0.0.1:9/health"),
         ] {
             let address = address.parse().expect("an address");
-            assert_eq!(own(address, false).expect("a URL").as_str(), url);
+            assert_eq!(local_url(address, false).expect("a URL").as_str(), url);
             let url = url.replace("http:", "https:");
-            assert_eq!(own(address, true).expect("a URL").as_str(), url);
+            assert_eq!(local_url(address, true).expect("a URL").as_str(), url);
         }
     }
 }

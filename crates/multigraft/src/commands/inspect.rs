@@ -1,4 +1,4 @@
-//! `multigraft inspect`.
+//! `multigraft inspect`: the contents of a model or an adapter.
 
 mod adapter;
 mod base;
@@ -11,16 +11,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use multigraft_model::ModelFiles;
 
-use crate::{cli::InspectArguments, locate::Places};
+use crate::{cli::InspectArguments, locate::SearchPath};
 
 pub(crate) fn run(arguments: &InspectArguments) -> Result<ExitCode> {
-    let places = Places::of_this_user();
-    let path = places.find(&arguments.path.to_string_lossy())?.path;
+    let search_path = SearchPath::of_this_user();
+    let path = search_path.find(&arguments.path.to_string_lossy())?.path;
     let (text, status) = if multigraft_peft::is_adapter(&path) {
         let base = arguments
             .base
             .as_deref()
-            .map(|base| places.find(base))
+            .map(|base| search_path.find(base))
             .transpose()?;
         let report = adapter::report(&path, base.as_ref())?;
         let status = u8::from(report.refusal.is_some());

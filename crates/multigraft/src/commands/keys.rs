@@ -22,29 +22,29 @@ pub(crate) fn run(arguments: &KeysArguments) -> Result<ExitCode> {
     let folder = arguments.data.as_ref();
     let folder = folder.context("no data folder: give the server's with --data FOLDER")?;
     let store = Store::open(folder)?;
-    let said = act(&store, &arguments.action);
-    if let Some((action, what)) = changes_what(&arguments.action) {
+    let outcome = act(&store, &arguments.action);
+    if let Some((action, what)) = audited(&arguments.action) {
         let action = Action {
             actor: Actor::Local,
             remote: None,
             action,
             what: Some(what.to_owned()),
             details: details(&arguments.action),
-            outcome: match &said {
+            outcome: match &outcome {
                 Ok(_) => Outcome::Done,
                 Err(_) => Outcome::Refused,
             },
-            error: said.as_ref().err().map(|error| format!("{error:#}")),
+            error: outcome.as_ref().err().map(|error| format!("{error:#}")),
             request_id: None,
         };
         store.audit().write(&action, SystemTime::now());
     }
-    writeln!(io::stdout().lock(), "{}", said?)?;
+    writeln!(io::stdout().lock(), "{}", outcome?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the log calls an action that changes something, and the key.
-fn changes_what(action: &KeysAction) -> Option<(&'static str, &str)> {
+/// The audit log's name of a change, and the key; `None` if nothing changes.
+fn audited(action: &KeysAction) -> Option<(&'static str, &str)> {
     match action {
         KeysAction::Add { name, .. } => Some(("key.add", name)),
         KeysAction::Ls => None,
@@ -54,7 +54,7 @@ fn changes_what(action: &KeysAction) -> Option<(&'static str, &str)> {
     }
 }
 
-/// The rest of it, in the words of `/v1/keys`.
+/// The details of a change, with the field names of `/v1/keys`.
 fn details(action: &KeysAction) -> Map<String, Value> {
     let (role, tenant, grants, days, limits) = match action {
         KeysAction::Add {
@@ -91,7 +91,7 @@ fn details(action: &KeysAction) -> Map<String, Value> {
     given.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// What to say once it is done.
+/// Performs the action. Returns the text to print.
 fn act(store: &Store, action: &KeysAction) -> Result<String> {
     Ok(match action {
         KeysAction::Add {
@@ -110,17 +110,17 @@ fn act(store: &Store, action: &KeysAction) -> Result<String> {
                 limits: changes(limits).apply_to(KeyLimits::default()),
                 expires: days.map(in_days).transpose()?,
             })?;
-            shown(&key, &secret)
+            with_secret(&key, &secret)
         }
         KeysAction::Ls => table(&store.keys()?),
         KeysAction::Revoke { key } => {
-            // Whoever has the folder can make another admin.
+            // A user of the data folder can make another admin key at any time.
             let key = store.revoke(key, Admins::MayEnd)?;
             format!("key `{}` is revoked", key.name)
         }
         KeysAction::Rotate { key, hours } => {
             let (key, secret) = store.rotate(key, after(u64::from(*hours) * HOUR)?)?;
-            shown(&key, &secret)
+            with_secret(&key, &secret)
         }
         KeysAction::Set {
             key,
@@ -162,7 +162,7 @@ fn changes(given: &KeyLimitArguments) -> LimitChanges {
     }
 }
 
-/// A key's limits in a cell of the table.
+/// A key's limits as the text of a table cell.
 fn limits(limits: &KeyLimits) -> String {
     let all = [
         (limits.requests_per_minute.map(NonZeroU64::from), "requests/min"),
@@ -182,11 +182,11 @@ fn in_days(days: u32) -> Result<SystemTime> {
 
 fn after(seconds: u64) -> Result<SystemTime> {
     let time = SystemTime::now().checked_add(Duration::from_secs(seconds));
-    time.context("that is longer than time is counted")
+    time.context("the time is too far in the future")
 }
 
-/// The secret alone is on the last line, for scripts.
-fn shown(key: &Key, secret: &Secret) -> String {
+/// The text with a new secret. The secret is alone on the last line, for scripts.
+fn with_secret(key: &Key, secret: &Secret) -> String {
     format!(
         "key `{}` ({}); its secret, which is not shown again:\n{}",
         key.name,
@@ -206,9 +206,9 @@ fn table(keys: &[Key]) -> String {
     for key in keys {
         let state = match key.expires {
             _ if key.revoked.is_some() => "revoked".to_owned(),
-            None => "good".to_owned(),
+            None => "active".to_owned(),
             Some(end) => match end.duration_since(now) {
-                Ok(left) => format!("ends in {} h", left.as_secs() / HOUR),
+                Ok(left) => format!("expires in {} h", left.as_secs() / HOUR),
                 Err(_) => "expired".to_owned(),
             },
         };

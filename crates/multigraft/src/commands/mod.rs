@@ -1,4 +1,4 @@
-//! One module for each subcommand. Each returns the exit status; an error is bad input, status 2.
+//! One module for each subcommand. Each returns the exit status. An error is bad input: status 2.
 
 pub(crate) mod adapters;
 pub(crate) mod bench;

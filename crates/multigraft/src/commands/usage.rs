@@ -1,4 +1,4 @@
-//! `multigraft usage`: what was used, of a data folder.
+//! `multigraft usage`: a report of the usage in a data folder.
 
 use std::{
     io::{self, Write as _},
@@ -12,8 +12,8 @@ use multigraft_access::{Access, Period, Row, Store, UsageQuery};
 
 use crate::cli::UsageArguments;
 
-/// From when on, where the command does not say.
-const LATELY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The reported time if the command does not set its start.
+const DEFAULT_PERIOD: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(crate) fn run(arguments: &UsageArguments) -> Result<ExitCode> {
     let folder = arguments.data.as_ref();
@@ -25,25 +25,25 @@ pub(crate) fn run(arguments: &UsageArguments) -> Result<ExitCode> {
     );
     let access = Access::new(Store::open(folder)?)?;
     let to = arguments.to.unwrap_or_else(SystemTime::now);
-    let lately = to.checked_sub(LATELY).unwrap_or(SystemTime::UNIX_EPOCH);
+    let default_start = to.checked_sub(DEFAULT_PERIOD).unwrap_or(SystemTime::UNIX_EPOCH);
     let query = UsageQuery {
-        from: arguments.from.unwrap_or(lately),
+        from: arguments.from.unwrap_or(default_start),
         to,
         by: arguments.by,
         key: None,
     };
     let rows = access.report(&query, usize::MAX - 1)?;
-    let said = match arguments.json {
+    let text = match arguments.json {
         true => serde_json::to_string_pretty(&rows)?,
         false => table(&rows, &query),
     };
-    writeln!(io::stdout().lock(), "{said}")?;
+    writeln!(io::stdout().lock(), "{text}")?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn table(rows: &[Row], query: &UsageQuery) -> String {
     if rows.is_empty() {
-        return "nothing was used in this time".to_owned();
+        return "no usage in this period".to_owned();
     }
     let by = query.by;
     let mut table = Table::new();
@@ -56,7 +56,7 @@ fn table(rows: &[Row], query: &UsageQuery) -> String {
     ];
     let named: Vec<&str> = columns
         .iter()
-        .filter_map(|(is_apart, name)| is_apart.then_some(*name))
+        .filter_map(|(is_shown, name)| is_shown.then_some(*name))
         .collect();
     let counted = ["REQUESTS", "PROMPT", "CACHED", "GENERATED", "ERRORS", "REFUSED"];
     table.set_header(named.iter().chain(&counted));
@@ -67,14 +67,14 @@ fn table(rows: &[Row], query: &UsageQuery) -> String {
         let start = row
             .start
             .zip(by.period)
-            .map(|(start, period)| written(start, period));
-        let nobody = || "-".to_owned();
-        // A key that was removed from the database by hand has its id still.
+            .map(|(start, period)| period_name(start, period));
+        let unknown = || "-".to_owned();
+        // A key that was deleted from the database by hand has no name, but its id is known.
         let key = row
             .key
             .clone()
-            .map(|id| row.key_name.clone().flatten().or(id).unwrap_or_else(nobody));
-        let tenant = row.tenant.clone().map(|tenant| tenant.unwrap_or_else(nobody));
+            .map(|id| row.key_name.clone().flatten().or(id).unwrap_or_else(unknown));
+        let tenant = row.tenant.clone().map(|tenant| tenant.unwrap_or_else(unknown));
         let names = [start, key, tenant, row.adapter.clone()];
         let counts = &row.counts;
         let counts = [
@@ -95,8 +95,8 @@ fn table(rows: &[Row], query: &UsageQuery) -> String {
     table.to_string()
 }
 
-/// When an hour, a day or a month begins, in as many letters as it takes.
-fn written(start: u64, period: Period) -> String {
+/// The start of an hour, a day or a month.
+fn period_name(start: u64, period: Period) -> String {
     let (day, hour) = (UsageQuery::day(start), start / 3600 % 24);
     match period {
         Period::Hour => format!("{day} {hour:02}:00"),

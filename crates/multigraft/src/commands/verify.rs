@@ -1,4 +1,4 @@
-//! `multigraft verify`.
+//! `multigraft verify`: compares adapters with the reference numbers of PEFT.
 
 use std::{
     collections::BTreeMap,
@@ -24,11 +24,11 @@ use crate::{
     verify::{BASE, Reference, Verdict, judge},
 };
 
-/// The most rows of a step. Prompts that are longer together are cut, so that prefill and decode
-/// mix.
+/// The most rows of a step. Prompts that have more rows together are split, so that steps mix
+/// prefill and decode.
 const STEP_ROWS: usize = 256;
 
-/// What came of one adapter.
+/// The result of one adapter.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
@@ -39,17 +39,17 @@ struct Row {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "status")]
 enum Outcomes {
-    /// It was compared and agrees.
+    /// The adapter agrees with the reference.
     Agrees(Verdict),
-    /// It was compared and does not.
+    /// The adapter deviates from the reference.
     Deviates {
         #[serde(flatten)]
         verdict: Verdict,
         fault: &'static str,
     },
-    /// There are numbers for it, but it could not be applied.
+    /// There are reference numbers, but the adapter could not be applied.
     Refused { reason: String },
-    /// It has no numbers, or numbers have no adapter: nothing to compare.
+    /// The adapter has no reference numbers, or the numbers have no adapter.
     NotCompared { reason: String },
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-/// The adapters to compare: ready, or why not.
+/// The adapters to compare: ready, or the reason why not.
 type Adapters = BTreeMap<String, Result<Arc<ReadyAdapter>, String>>;
 
 fn adapters(model: &dyn Base, folder: &Path) -> Result<(Adapters, Vec<String>)> {
@@ -122,7 +122,7 @@ fn compare(
     let mut rows = Vec::new();
     let mut compared: Vec<(&str, Option<Arc<ReadyAdapter>>)> = Vec::new();
     for name in reference.expected.keys() {
-        let not = |result| Row {
+        let row = |result| Row {
             name: name.clone(),
             result,
         };
@@ -132,10 +132,10 @@ fn compare(
         }
         match adapters.get(name) {
             Some(Ok(ready)) => compared.push((name, Some(Arc::clone(ready)))),
-            Some(Err(reason)) => rows.push(not(Outcomes::Refused {
+            Some(Err(reason)) => rows.push(row(Outcomes::Refused {
                 reason: reason.clone(),
             })),
-            None => rows.push(not(Outcomes::NotCompared {
+            None => rows.push(row(Outcomes::NotCompared {
                 reason: "the reference has numbers for it, but there is no such folder".to_owned(),
             })),
         }
@@ -170,7 +170,7 @@ fn compare(
     Ok(judged.chain(rows).collect())
 }
 
-/// Runs every prompt of every adapter alone and then all of them together.
+/// Runs every prompt of every adapter alone, and then all of them together.
 fn verdicts(
     model: &Arc<dyn Base>,
     reference: &Reference,
@@ -213,7 +213,7 @@ fn verdicts(
                 prompt,
                 generate: expected.greedy.len(),
                 adapter,
-                // One that is not invoked has no effect, in PEFT too.
+                // An adapter that is not invoked has no effect, as in PEFT.
                 sets_in: ready
                     .as_ref()
                     .map_or(0, |ready| ready.sets_in(prompt).unwrap_or(usize::MAX)),
@@ -240,7 +240,7 @@ fn verdicts(
 fn run_alone(backend: &mut dyn Backend, case: Case<'_>) -> Result<Outcome> {
     match drive::run(backend, &[case])?.pop() {
         Some(outcome) => Ok(outcome),
-        None => bail!("the backend gave no answer"),
+        None => bail!("the backend returned no outcome"),
     }
 }
 
@@ -257,7 +257,7 @@ fn table(rows: &[Row], tolerance: f32) -> String {
         "adapter"
     );
     let mut notes = String::new();
-    let (mut good, mut bad) = (0, 0);
+    let (mut agreeing, mut failing) = (0, 0);
     for Row { name, result } in rows {
         match result {
             Outcomes::Agrees(verdict) | Outcomes::Deviates { verdict, .. } => {
@@ -273,20 +273,20 @@ fn table(rows: &[Row], tolerance: f32) -> String {
             Outcomes::NotCompared { reason } => notes += &format!("{name}: not compared: {reason}\n"),
         }
         match result {
-            Outcomes::Agrees(_) => good += 1,
+            Outcomes::Agrees(_) => agreeing += 1,
             Outcomes::Deviates { fault, .. } => {
-                bad += 1;
+                failing += 1;
                 notes += &format!("{name}: {fault}\n");
             }
-            Outcomes::Refused { .. } => bad += 1,
+            Outcomes::Refused { .. } => failing += 1,
             Outcomes::NotCompared { .. } => {}
         }
     }
-    let verdict = match bad {
-        0 => format!("all {good} agree with the reference within {tolerance:e}"),
+    let verdict = match failing {
+        0 => format!("all {agreeing} agree with the reference within {tolerance:e}"),
         _ => format!(
-            "{bad} of {} do not agree with the reference within {tolerance:e}",
-            good + bad
+            "{failing} of {} do not agree with the reference within {tolerance:e}",
+            agreeing + failing
         ),
     };
     text + &notes + &verdict + "\n"

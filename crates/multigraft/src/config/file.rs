@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::options::{ModelOptions, ServerOptions};
 
-/// A configuration file: two tables, with the long flags' names as keys. A key that no flag has is
-/// an error.
+/// A configuration file: two tables whose keys are the names of the flags. An unknown key is an
+/// error.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ConfigFile {
@@ -26,8 +26,8 @@ impl ConfigFile {
         };
         let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        let mut file = Self::parse(&text)
-            .with_context(|| format!("the configuration file {} is not right", path.display()))?;
+        let mut file =
+            Self::parse(&text).with_context(|| format!("configuration file {}", path.display()))?;
         file.resolve_paths(path.parent().unwrap_or(Path::new("")));
         Ok(file)
     }

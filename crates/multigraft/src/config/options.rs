@@ -31,13 +31,13 @@ settings! {
 
     /// The base model: a GGUF file, a Hugging Face folder, the name of a model in a local cache
     /// (`smollm2`, `org/name`), or a repository of the Hugging Face Hub (`org/name`,
-    /// `hf://org/name@revision`). [default: the base that the first adapter was made for, by its
-    /// files]
+    /// `hf://org/name@revision`). [default: the base model that the first adapter's files name]
     #[arg(long, value_name = "MODEL", env = "MULTIGRAFT_BASE")]
     base: Option<String>,
 
-    /// Where a base is that adapters call by this name, in place of the Hub. Repeatable; commas
-    /// separate several in the environment variable; in a file, `base-alias."org/name" = "PATH"`.
+    /// The local path of a base model that adapters name, used instead of fetching that name from
+    /// the Hub. Repeatable; commas separate several in the environment variable; in a file,
+    /// `base-alias."org/name" = "PATH"`.
     #[arg(
         long,
         value_name = "NAME=PATH",
@@ -47,16 +47,15 @@ settings! {
     #[serde(deserialize_with = "base_aliases")]
     base_alias: Vec<BaseAlias>,
 
-    /// The name that requests call the base by. [default: the model's own name]
+    /// The name of the base model in requests. [default: the model's own name]
     #[arg(long, value_name = "NAME", env = "MULTIGRAFT_BASE_NAME")]
     base_name: Option<String>,
 
-    /// An adapter and the name that requests call it by; without a name, its folder's, file's or
-    /// repository's. It is a folder, a .gguf file, a repository of the Hugging Face Hub
-    /// (`org/repo`, `hf://org/repo@revision`), or a folder in an object store or on a web server
-    /// (`s3://`, `gs://`, `az://`, `https://`). Repeatable; commas separate several in the
-    /// environment variable; in a file, `adapter.NAME = "SOURCE"`. TGI's `LORA_ADAPTERS` is
-    /// understood too.
+    /// An adapter and its name in requests. Without a name, that of its folder, file or repository.
+    /// The source is a folder, a .gguf file, a repository of the Hugging Face Hub (`org/repo`,
+    /// `hf://org/repo@revision`), or a folder in an object store or on a web server (`s3://`,
+    /// `gs://`, `az://`, `https://`). Repeatable; commas separate several in the environment
+    /// variable; in a file, `adapter.NAME = "SOURCE"`. TGI's variable `LORA_ADAPTERS` is read, too.
     #[arg(
         long,
         alias = "lora-adapters",
@@ -67,83 +66,84 @@ settings! {
     #[serde(deserialize_with = "named_sources")]
     adapter: Vec<NamedSource>,
 
-    /// A folder of adapters: folders and .gguf files, each called by its name.
+    /// A folder of adapters: folders and .gguf files. Their names are those of the adapters.
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_ADAPTERS")]
     adapters: Option<PathBuf>,
 
-    /// How adapters are kept in memory: bf16 takes half of f32, at the precision that nearly all
-    /// are saved in; int8 takes little more than half of bf16, its updates less than 1 % off.
-    /// [default: bf16]
+    /// The type of adapter weights in memory. bf16 takes half the memory of f32 and is the
+    /// precision in which nearly all adapters are saved. int8 takes little more than half of bf16;
+    /// its updates deviate by less than 1 %. [default: bf16]
     #[arg(long, value_name = "TYPE", env = "MULTIGRAFT_ADAPTER_DTYPE")]
     adapter_dtype: AdapterDtype = AdapterDtype::Bf16,
 
-    /// Memory for adapters. When it is full, those that were not used for longest are dropped, and
-    /// loaded again when they are asked for. [default: as much as they take]
+    /// Memory for adapters. When it is full, the least recently used adapters are evicted, and
+    /// loaded again when a request needs them. [default: no limit]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_ADAPTER_MEMORY")]
     adapter_memory: Option<Bytes>,
 
-    /// Memory for adapters and for keys and values together: what one of them does not use is the
-    /// other's, and whoever was idle for longest makes room. What one whole context takes is always
-    /// there for keys and values. `--adapter-memory` and `--kv-memory` bound each of them further.
-    /// [default: none, each has its own]
+    /// One memory budget for adapters and the KV cache: each may use what the other does not, and
+    /// the least recently used blocks and adapters are evicted first. The KV cache always has room
+    /// for one whole context. `--adapter-memory` and `--kv-memory` limit each of them further.
+    /// [default: none, each has its own limit]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_MEMORY")]
     memory: Option<Bytes>,
 
-    /// What becomes of an adapter that fails its self test when it is first loaded: one that moves
-    /// no logit of a fixed prompt, or does not generate what its `reference.json` expects. `off`
-    /// tests none. [default: warn]
+    /// What happens if an adapter fails its self test when it is first loaded. An adapter fails if
+    /// it changes no logit of a fixed prompt, or does not generate what its `reference.json`
+    /// expects. `off` tests no adapter, `warn` serves it with a warning, `refuse` does not serve
+    /// it. [default: warn]
     #[arg(long, value_name = "OFF|WARN|REFUSE", env = "MULTIGRAFT_SELF_TEST")]
     self_test: SelfTestMode = SelfTestMode::Warn,
 
-    /// Disk space for adapters that come from object stores and web servers; those that were not
-    /// used for longest are deleted. (What comes from the Hub is kept in the Hub's own cache.)
-    /// [default: 16GiB]
+    /// Disk cache for adapters from object stores and web servers. When it is full, the least
+    /// recently used ones are deleted. (Files from the Hub are in the Hub's own cache.) [default:
+    /// 16GiB]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_DISK_CACHE")]
     disk_cache: Bytes = Bytes(16 << 30),
 
-    /// What computes. `cpu` is this machine's processor. [default: cpu]
+    /// The device that computes. `cpu` is this machine's processor. [default: cpu]
     #[arg(long, value_name = "DEVICE", env = "MULTIGRAFT_DEVICE")]
     device: Device = Device::Cpu,
 
-    /// Threads that compute. [default: one per core]
+    /// Compute threads. [default: one per core]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_THREADS")]
     threads: usize = default_threads(),
 
-    /// The longest sequence, prompt and answer together, in tokens; less than the model's own saves
-    /// nothing by itself, but bounds what one request can take. [default: the model's own]
+    /// The longest sequence, prompt and answer together, in tokens. A smaller value than the
+    /// model's own saves no memory by itself, but limits how much KV cache one request can take.
+    /// [default: the model's own]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_CONTEXT")]
     context: Option<usize>,
 
-    /// Memory for the keys and values of all running sequences together. Taken as it is used.
-    /// [default: `--memory`, or else 1GiB; less if all running sequences can take no more; at least
-    /// one whole context, at most half of the free memory]
+    /// Memory for the KV cache of all sequences together. It is allocated as it is used. [default:
+    /// `--memory`, or else 1GiB; less if all running sequences cannot use as much; at least one
+    /// whole context, at most half of the free memory]
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_KV_MEMORY")]
     kv_memory: Option<Bytes>,
 
-    /// How keys and values are kept in memory: bf16 takes half of f32, int8 a quarter, at a cost in
+    /// The type of the KV cache: bf16 takes half the memory of f32, int8 a quarter, with less
     /// precision. [default: bf16]
     #[arg(long, value_name = "TYPE", env = "MULTIGRAFT_KV_DTYPE")]
     kv_dtype: KvDtype = KvDtype::Bf16,
 
-    /// Tokens that one step computes, prompts and answers together. More makes long prompts faster
-    /// and running answers slower. [default: 128]
+    /// The most tokens that one step computes, prompts and answers together. A larger value makes
+    /// long prompts faster and running answers slower. [default: 128]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_MAX_BATCH_TOKENS")]
     max_batch_tokens: usize = EngineOptions::default().step_tokens,
 
-    /// Sequences that run at once; the rest wait. [default: 64]
+    /// The most sequences that run at once; the others wait. [default: 64]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_MAX_RUNNING")]
     max_running: usize = EngineOptions::default().max_running,
 
-    /// Requests of one adapter (and one `cache_salt`) that may wait, and an eighth of all that may;
-    /// more are answered with
-    /// 429. [default: 1024]
+    /// The most requests of one adapter (and one `cache_salt`) that may wait; eight times as many
+    /// may wait in all. Further requests get 429. [default: 1024]
     #[arg(long, value_name = "COUNT", env = "MULTIGRAFT_MAX_WAITING")]
     max_waiting: usize = EngineOptions::default().max_waiting,
 
-    /// Whether what was computed for a request is kept, as far as kv-memory allows, and used by
-    /// later requests of the same adapter that begin alike: turns of a chat, common system prompts.
-    /// Their answers are the same either way. A request's `cache_salt` bounds who shares with whom.
-    /// [default: on]
+    /// Whether the KV cache keeps the blocks of earlier requests, as far as kv-memory allows, for
+    /// later requests of the same adapter with the same beginning: turns of a chat, common system
+    /// prompts. Answers are the same with and without it. A request's `cache_salt` limits which
+    /// requests share blocks. [default: on]
     #[arg(long, value_name = "ON|OFF", env = "MULTIGRAFT_PREFIX_CACHE")]
     prefix_cache: Switch = Switch::On,
 }
@@ -155,17 +155,19 @@ settings! {
     /// The HTTP server.
     struct ServerSettings;
 
-    /// The address to listen on. 127.0.0.1 is this machine only; 0.0.0.0 is everybody who can reach
-    /// it, and wants API keys (`multigraft keys add`) or --no-auth. [default: 127.0.0.1]
+    /// The address to listen on. 127.0.0.1 can be reached from this machine only, 0.0.0.0 from
+    /// other machines, which requires API keys (`multigraft keys add`) or --no-auth. [default:
+    /// 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", env = "MULTIGRAFT_HOST")]
     host: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
 
-    /// Listens where others can reach it although there are no API keys: everybody may do
-    /// everything. Keys that there are, or that are added later, are asked for all the same.
+    /// Allow --host to be an address that other machines can reach although there are no API keys:
+    /// everybody may do everything. If there are keys, or keys are added later, requests need one
+    /// all the same.
     #[arg(long, env = "MULTIGRAFT_NO_AUTH")]
     no_auth: bool,
 
-    /// The port to listen on; 0 takes a free one. [default: 8080]
+    /// The port to listen on; 0 chooses a free one. [default: 8080]
     #[arg(long, value_name = "PORT", env = "MULTIGRAFT_PORT")]
     port: u16 = 8080,
 
@@ -177,20 +179,20 @@ settings! {
     #[arg(long, value_name = "BYTES", env = "MULTIGRAFT_MAX_UPLOAD")]
     max_upload: Bytes = Bytes::from(Limits::default().upload_bytes),
 
-    /// Tokens to generate where an OpenAI request does not say how many. [default: 1024]
+    /// The most tokens to generate if an OpenAI request sets no limit. [default: 1024]
     #[arg(long, value_name = "TOKENS", env = "MULTIGRAFT_DEFAULT_MAX_TOKENS")]
     default_max_tokens: usize = Limits::default().default_max_tokens,
 
-    /// Whether adapters are loaded, and so checked, before the first request: as many as
-    /// adapter-memory holds. Off, each is loaded when it is first asked for. [default: on]
+    /// Whether adapters are loaded, and so checked, before the first request, as many as
+    /// adapter-memory holds. If off, each is loaded for its first request. [default: on]
     #[arg(long, value_name = "ON|OFF", env = "MULTIGRAFT_PRELOAD")]
     preload: Switch = Switch::On,
 
-    /// Where adapters may be added from while the server runs: a folder with all that is in it, or
-    /// what a reference begins with (`hf://`, `hf://org`, `s3://bucket/prefix`,
-    /// `https://host/path`). A request whose `model` is such a reference adds it. The word `upload`
-    /// lets clients send adapters' files (with --data). Repeatable; commas separate several in the
-    /// environment variable. [default: the folder of --adapters, if there is one]
+    /// A source from which clients may add adapters while the server runs: a folder with everything
+    /// in it, or the beginning of references (`hf://`, `hf://org`, `s3://bucket/prefix`,
+    /// `https://host/path`). A request whose `model` is such a reference adds that adapter. The
+    /// word `upload` lets clients upload adapters (with --data). Repeatable; commas separate
+    /// several in the environment variable. [default: the folder of --adapters, if there is one]
     #[arg(
         long,
         value_name = "SOURCE",
@@ -200,51 +202,52 @@ settings! {
     #[serde(deserialize_with = "allowed_sources")]
     allow_source: Vec<AllowedSource>,
 
-    /// A TOML file that says which adapters are served, read again whenever it changes: tables
-    /// `[adapters.NAME]` with `source` and `pinned`. See docs/adapters.md.
+    /// A TOML file that lists the adapters to serve: tables `[adapters.NAME]` with `source` and
+    /// `pinned`. The server reads it again when it changes. See docs/adapters.md.
     #[arg(long, value_name = "FILE", env = "MULTIGRAFT_ADAPTERS_FILE")]
     adapters_file: Option<PathBuf>,
 
-    /// A folder for what is to survive a restart: adapters that were added while the server ran,
-    /// and their files. Every server needs one of its own. [default: nothing survives]
+    /// A folder for state that survives a restart: API keys, usage, batches, and adapters that were
+    /// added while the server ran. Every server needs a folder of its own. [default: none, state is
+    /// lost on restart]
     #[arg(long, value_name = "FOLDER", env = "MULTIGRAFT_DATA")]
     data: Option<PathBuf>,
 
-    /// A collector of traces that takes OTLP over HTTP (`http://host:4318`): every request sends it
-    /// spans of its phases. [default: OpenTelemetry's variables OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
-    /// and OTEL_EXPORTER_OTLP_ENDPOINT, or else none]
+    /// The URL of a trace collector that accepts OTLP over HTTP (`http://host:4318`). Every request
+    /// sends spans of its phases. [default: OpenTelemetry's variables
+    /// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT, or else none]
     #[arg(long, value_name = "URL", env = "MULTIGRAFT_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
 
-    /// Writes prompts and answers to the log. Without it, neither these nor keys are ever logged,
-    /// at any level.
+    /// Write prompts and answers to the log. Without this flag they are never logged, at any level.
+    /// Keys are never logged.
     #[arg(long, env = "MULTIGRAFT_LOG_PROMPTS")]
     log_prompts: bool,
 
-    /// How long a request waits for its adapter to be loaded, in seconds. [default: 30]
+    /// How long a request waits until its adapter is loaded, in seconds. [default: 30]
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_LOAD_WAIT")]
     load_wait: u64 = Limits::default().load_wait.as_secs(),
 
-    /// How long a request may take, from its head to its answer's last token, in seconds; the
-    /// header `x-request-timeout` asks for less. Later it is 504, or an error as a stream's last
-    /// event. [default: as long as it takes]
+    /// How long a request may take, from its headers to the last token of its answer, in seconds.
+    /// The header `x-request-timeout` can lower it. A request that takes longer gets 504; a stream
+    /// ends with an error event. [default: no limit]
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_REQUEST_TIMEOUT")]
     request_timeout: Option<u64>,
 
-    /// A PEM file with the certificate for TLS and its chain, read again when it changes. Needs
-    /// --tls-key. [default: plain HTTP]
+    /// A PEM file with the TLS certificate and its chain. The server reads it again when it
+    /// changes. Requires --tls-key. [default: plain HTTP]
     #[arg(long, value_name = "FILE", env = "MULTIGRAFT_TLS_CERT")]
     tls_cert: Option<PathBuf>,
 
-    /// A PEM file with the key of --tls-cert.
+    /// A PEM file with the private key of --tls-cert.
     #[arg(long, value_name = "FILE", env = "MULTIGRAFT_TLS_KEY")]
     tls_key: Option<PathBuf>,
 
-    /// The most connections at once; the next gets 503 and is closed. [default: 4096]
+    /// The most connections at once; further ones get 503 and are closed. [default: 4096]
     #[arg(long, value_name = "N", env = "MULTIGRAFT_MAX_CONNECTIONS")]
     max_connections: usize = ConnectionLimits::default().most,
 
-    /// How long requests under way may go on after Ctrl-C, in seconds. [default: 30]
+    /// How long running requests may continue after Ctrl-C, in seconds. [default: 30]
     #[arg(long, value_name = "SECONDS", env = "MULTIGRAFT_GRACE")]
     grace: u64 = 30,
 }

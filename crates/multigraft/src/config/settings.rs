@@ -159,12 +159,12 @@ fn traces(given: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Res
     Ok(Some(url))
 }
 
-/// One thread per core that this process may use.
+/// One thread for each core that this process may use.
 pub(crate) fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// TGI's variable: `id[@revision]` or `name=path`, separated by commas.
+/// The adapters in TGI's variable: `id[@revision]` or `name=path`, separated by commas.
 fn lora_adapters(variable: Option<String>) -> Result<Vec<NamedSource>> {
     let text = variable.unwrap_or_default();
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
+    fn invalid_settings_are_refused_by_name() {
         let base = || ModelOptions {
             base: Some("x".into()),
             ..ModelOptions::default()

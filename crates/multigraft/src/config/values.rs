@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use multigraft_sources::{AllowedSource, Reference};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// How adapters are kept in memory.
+/// The type of adapter weights in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum AdapterDtype {
@@ -14,11 +14,12 @@ pub(crate) enum AdapterDtype {
     Bf16,
     /// 32-bit floats.
     F32,
-    /// 8-bit integers with a scale for every sixteen; what is in the base's stead in bf16.
+    /// 8-bit integers with a scale for every sixteen. Modules that replace those of the base stay
+    /// in bf16.
     Int8,
 }
 
-/// What becomes of adapters that fail their self test.
+/// What happens to adapters that fail their self test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SelfTestMode {
@@ -30,17 +31,17 @@ pub(crate) enum SelfTestMode {
     Refuse,
 }
 
-/// Whether something is done.
+/// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Switch {
-    /// It is.
+    /// On.
     On,
-    /// It is not.
+    /// Off.
     Off,
 }
 
-/// How keys and values are kept in memory.
+/// The type of keys and values in the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum KvDtype {
@@ -62,12 +63,12 @@ impl From<KvDtype> for multigraft_model::KvDtype {
     }
 }
 
-/// `name=source`, or a source whose own name it is.
+/// An adapter: `NAME=SOURCE`, or a source that has a name itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedSource {
-    /// What requests call it.
+    /// Its name in requests.
     pub name: String,
-    /// Where it is.
+    /// Its source.
     pub at: Reference,
 }
 
@@ -96,10 +97,10 @@ impl FromStr for NamedSource {
     }
 }
 
-/// A name of a base, and where that is.
+/// The local path of a base model: `NAME=PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BaseAlias {
-    /// What adapters call it.
+    /// The name that adapters have for it.
     pub name: String,
     /// Its file or folder.
     pub path: PathBuf,

@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// A number of bytes. Written as `512MiB`, `2GiB`, `1.5G` or plain bytes; units are powers of 1024.
+/// A number of bytes. It is written as `512MiB`, `2GiB`, `1.5G` or plain bytes; units are powers of
+/// 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bytes(pub u64);
 

@@ -1,4 +1,4 @@
-//! Judging what came out against what should have.
+//! Compares results with the reference numbers.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use multigraft_model::drive::Outcome;
 
 use super::reference::Expected;
 
-/// How one adapter (or the base) fared over all prompts.
+/// The result of comparing one adapter (or the base) over all prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Verdict {
     /// The largest deviation of a logit when each prompt ran alone, as a fraction of the largest
@@ -21,9 +21,9 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// What is wrong with it, if anything is.
+    /// What deviates, if anything does.
     pub(crate) fn fault(&self, tolerance: f32) -> Option<&'static str> {
-        // Written so that NaN is a fault.
+        // Written so that NaN is a deviation.
         let within = |deviation: f32| deviation <= tolerance;
         if !within(self.alone) || !within(self.mixed) {
             Some("logits deviate")
@@ -37,7 +37,7 @@ impl Verdict {
     }
 }
 
-/// Compares what came out for every prompt, alone and mixed, with what was expected.
+/// Compares the outcomes of all prompts, alone and mixed, with the expected ones.
 pub(crate) fn judge(expected: &[Expected], alone: &[Outcome], mixed: &[Outcome]) -> Verdict {
     let worst = |outcomes: &[Outcome]| {
         let deviations = expected
@@ -60,8 +60,8 @@ pub(crate) fn judge(expected: &[Expected], alone: &[Outcome], mixed: &[Outcome])
     }
 }
 
-/// The largest difference over the largest expected value. `outcome` may go on after the expected
-/// rows.
+/// The largest difference over the largest expected value. `outcome` may have more rows than
+/// expected.
 fn deviation(expected: &[f32], outcome: &[f32]) -> f32 {
     if outcome.len() < expected.len() {
         return f32::NAN;
@@ -82,7 +82,7 @@ fn deviation(expected: &[f32], outcome: &[f32]) -> f32 {
     }
 }
 
-/// The larger of two; NaN wins, so that it cannot hide.
+/// The larger of two values; NaN if one of them is, so that NaN is not lost.
 fn larger(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }

@@ -1,10 +1,8 @@
-//! Does an adapter answer as it does in PEFT? Three parts: the numbers to compare with
-//! ([`Reference`]), running the backend over the same prompts
-//! ([`drive`](multigraft_model::drive)), and judging the difference
-//! ([`judge`]).
+//! Compares the logits and tokens of adapters with those of PEFT. Three parts: the reference
+//! numbers ([`Reference`]), running the backend over the same prompts
+//! ([`drive`](multigraft_model::drive)), and comparing the results ([`judge`]).
 //!
-//! None of it needs a tokenizer, nor the engine: the prompts are tokens, and greedy decoding is one
-//! line.
+//! No tokenizer and no engine are needed: the prompts are tokens, and decoding is greedy.
 
 mod compare;
 mod reference;

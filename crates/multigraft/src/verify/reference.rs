@@ -1,30 +1,30 @@
-//! The file of numbers to compare with.
+//! The file of reference numbers.
 
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use multigraft_weights::safetensors::Checkpoint;
 
-/// What the base is called in the file.
+/// The name of the base in the file.
 pub(crate) const BASE: &str = "base";
 
-/// What PEFT answers to every prompt, for the base and for adapters.
+/// PEFT's answers to every prompt, for the base and for adapters.
 #[derive(Debug)]
 pub(crate) struct Reference {
     /// The prompts, in tokens.
     pub prompts: Vec<Vec<u32>>,
-    /// By adapter (or [`BASE`]): the answers to the prompts, in their order.
+    /// By adapter (or [`BASE`]), the answers to the prompts in their order.
     pub expected: BTreeMap<String, Vec<Expected>>,
 }
 
-/// What PEFT answers to one prompt.
+/// PEFT's answer to one prompt.
 #[derive(Debug)]
 pub(crate) struct Expected {
-    /// `[prompt, vocab]`.
+    /// Shape `[prompt, vocab]`, row-major.
     pub logits: Vec<f32>,
     /// Size of the vocabulary.
     pub vocab: usize,
-    /// The greedy continuation.
+    /// The tokens of the greedy continuation.
     pub greedy: Vec<u32>,
 }
 
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_by_its_names() {
+    fn a_file_is_read_by_tensor_names() {
         let reference = Reference::from_tensors(&file(&[
             ("prompt.0", "I64", &[2], ids(&[5, 6])),
             ("a.b.0.logits", "F32", &[2, 3], vec![0; 24]),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_misshapen_is_named() {
+    fn missing_and_misshapen_tensors_are_named() {
         let prompt = ("prompt.0", "I64", &[2_usize][..], ids(&[5, 6]));
         let greedy = ("base.0.greedy", "I64", &[1_usize][..], ids(&[2]));
         let logits = |rows: usize| ("base.0.logits", "F32", vec![rows, 3], vec![0; rows * 12]);

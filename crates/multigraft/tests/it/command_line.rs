@@ -36,7 +36,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("settings.toml");
     fs::write(&file, "[model]\nbase = \"from-file\"\n").expect("written");
-    // None of them exists: the error says which one was looked for.
+    // None of these models exists: the error names the one that was searched.
     let looked_for = |flags: &[&str], variables: &[(&str, &str)]| {
         let mut arguments = vec!["--config", text(&file), "serve"];
         arguments.extend(flags);
@@ -252,7 +252,7 @@ fn what_is_done_to_keys_is_written_down_and_usage_is_a_table_or_json() {
     let used = run(&["usage", "--data", data]);
     assert_eq!(
         (used.status, used.stdout.as_str()),
-        (0, "nothing was used in this time\n")
+        (0, "no usage in this period\n")
     );
     assert_eq!(
         run(&["usage", "--json", "--by", "key,month", "--data", data]).stdout,

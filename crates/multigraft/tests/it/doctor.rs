@@ -69,8 +69,8 @@ fn a_good_start_is_all_ok_and_text_says_the_same() {
         ("memory", "weights"),
         ("adapters", "can be read"),
         ("port", "free"),
-        ("data", "will be made"),
-        ("access", "this machine alone"),
+        ("data", "will be created"),
+        ("access", "this machine only"),
         ("disk", "are free"),
     ] {
         let (level, text) = worst(&output, check);

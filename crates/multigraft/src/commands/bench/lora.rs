@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::{arguments::LoraArguments, machine, roofline};
 use crate::config::{AdapterDtype, default_threads};
 
-/// Adapters are taken in turn from so many bytes, far more than caches hold: in a model, thousands
-/// of other weights pass between two uses of one.
+/// Bytes of the adapters that are used in turn, far more than caches hold: in a model, much other
+/// data is read between two uses of an adapter.
 const POOL_BYTES: usize = 256 << 20;
-/// Calls per figure at least, and at least so long.
+/// The least number of calls per figure, and their least total time.
 const CALLS: usize = 15;
 const TIME: Duration = Duration::from_millis(150);
 
-/// One figure.
+/// One measurement.
 struct Figure {
     rank: usize,
     segments: usize,
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &LoraArguments) -> Result<()> {
     print(&text(arguments, &machine, &figures))
 }
 
-/// Enough adapters of a rank that caches do not hold them.
+/// So many adapters of a rank that caches do not hold them.
 fn adapters(arguments: &LoraArguments, rank: usize) -> Vec<PackedLora> {
     let dtype = match arguments.adapter_dtype {
         AdapterDtype::Bf16 => LoraDtype::Bf16,
@@ -125,8 +125,8 @@ fn measure(
     }
 }
 
-/// Every segment's A and B are read once; shrinking and expanding are a multiply-add for each of
-/// their weights and rows.
+/// Every segment's A and B are read once. Shrinking and expanding take one multiply-add per weight
+/// and row.
 fn work(arguments: &LoraArguments, rank: usize, bytes: usize, segments: usize, rows: usize) -> Work {
     let weights = rank * (arguments.inputs + arguments.outputs);
     let operations = (2 * weights * segments * rows) as f64;

@@ -1,4 +1,4 @@
-//! `multigraft bench machine`.
+//! `multigraft bench machine`: read bandwidth and peak rates.
 
 use anyhow::{Result, ensure};
 use multigraft_kernels::machine::{Machine, Peak};
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &MachineArguments) -> Result<()> {
     print(&table(&machines))
 }
 
-/// As all benchmarks report the machine that they were held against.
+/// The machine's limits as all benchmarks report them.
 pub(super) fn json_of(machine: &Machine) -> Value {
     let peak = |peak: &Peak| json!({"instruction": peak.instruction, "operations_per_second": peak.rate});
     json!({
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_processor_does_not_have_is_a_dash_and_null() {
+    fn missing_instructions_are_a_dash_and_null() {
         let machine = machine(None);
         let text = table(std::slice::from_ref(&machine));
         assert!(text.contains("bf16                          3     -"), "{text}");

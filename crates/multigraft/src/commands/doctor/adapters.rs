@@ -1,4 +1,4 @@
-//! The adapters that the server starts with.
+//! Checks of the adapters that are given at the start.
 
 use multigraft_server::check_adapters_file;
 use multigraft_sources::Reference;
@@ -9,17 +9,24 @@ use crate::{
     load::sources,
 };
 
-/// Whether those of this machine fit the base. What has to be fetched is not looked at.
+/// Checks whether the adapters on this machine fit the base. Those that have to be fetched are not
+/// checked.
 pub(super) fn given(settings: &ModelSettings, base: Option<&Base>, findings: &mut Findings) {
     const CHECK: &str = "adapters";
     let sources = match sources(&settings.adapter, settings.adapters.as_deref()) {
         Ok(sources) => sources,
-        Err(error) => return findings.fail(CHECK, format!("{error:#}"), "give adapters that there are"),
+        Err(error) => {
+            return findings.fail(
+                CHECK,
+                format!("{error:#}"),
+                "check the paths of --adapters and --adapter",
+            );
+        }
     };
-    let (mut read, mut elsewhere) = (0, 0);
+    let (mut readable, mut remote) = (0, 0);
     for source in &sources {
         let Reference::Folder(folder) = &source.at else {
-            elsewhere += 1;
+            remote += 1;
             continue;
         };
         let problem = match base {
@@ -27,29 +34,29 @@ pub(super) fn given(settings: &ModelSettings, base: Option<&Base>, findings: &mu
                 .err()
                 .map(|error| error.to_string()),
             None if folder.exists() => None,
-            None => Some("there is no such folder".to_owned()),
+            None => Some("the folder does not exist".to_owned()),
         };
         match problem {
-            None => read += 1,
+            None => readable += 1,
             Some(problem) => findings.fail(
                 CHECK,
                 format!("`{}`: {problem}", source.name),
-                format!("`multigraft inspect {}` says more", folder.display()),
+                format!("see `multigraft inspect {}`", folder.display()),
             ),
         }
     }
-    let found = match (read, elsewhere) {
-        (0, 0) => "none at the start".to_owned(),
-        (read, 0) => format!("{read} can be read"),
-        (0, elsewhere) => format!("{elsewhere} to be fetched"),
-        (read, elsewhere) => format!("{read} can be read, {elsewhere} to be fetched"),
+    let found = match (readable, remote) {
+        (0, 0) => "none are given".to_owned(),
+        (readable, 0) => format!("{readable} can be read"),
+        (0, remote) => format!("{remote} to be fetched"),
+        (readable, remote) => format!("{readable} can be read, {remote} to be fetched"),
     };
-    if read + elsewhere == sources.len() {
+    if readable + remote == sources.len() {
         findings.ok(CHECK, found);
     }
 }
 
-/// Whether the file of adapters is right.
+/// Checks the file of adapters.
 pub(super) fn file(settings: &ServerSettings, findings: &mut Findings) {
     const CHECK: &str = "adapters file";
     let Some(path) = &settings.adapters_file else {

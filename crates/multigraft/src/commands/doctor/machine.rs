@@ -1,4 +1,4 @@
-//! The processor, memory and disk.
+//! Checks of processor, memory and disk.
 
 use std::{fs, path::Path};
 
@@ -7,11 +7,11 @@ use multigraft_kernels::InstructionSet;
 use super::{Findings, model::Base};
 use crate::{
     config::{ModelSettings, default_threads},
-    locate::Places,
+    locate::SearchPath,
     memory::{self, Bytes},
 };
 
-/// Which vector instructions compute, and what better ones there could be. The figures are those of
+/// The instruction set that is used, and whether others would be faster. The figures are those of
 /// docs/performance.md.
 pub(super) fn instruction_set(findings: &mut Findings) {
     const CHECK: &str = "processor";
@@ -20,14 +20,18 @@ pub(super) fn instruction_set(findings: &mut Findings) {
     }
     let (used, best) = (InstructionSet::current(), InstructionSet::available().pop());
     if let Some(best) = best.filter(|best| *best != used) {
-        let found = format!("{} is used, though {} is there", used.name(), best.name());
-        return findings.warn(CHECK, found, "unset MULTIGRAFT_ISA, unless you test");
+        let found = format!(
+            "{} is used, although the processor has {}",
+            used.name(),
+            best.name()
+        );
+        return findings.warn(CHECK, found, "unset MULTIGRAFT_ISA, unless this is a test");
     }
     match used {
         InstructionSet::Scalar => findings.warn(
             CHECK,
-            "no vector instructions that are known (AVX2, AVX-VNNI, AVX-512, NEON): many times slower",
-            "run on another processor; in a virtual machine, pass the host's through",
+            "none of AVX2, AVX-VNNI, AVX-512 and NEON: many times slower",
+            "run on another processor; in a virtual machine, pass the host's processor through",
         ),
         InstructionSet::Avx2 => findings.ok(
             CHECK,
@@ -41,22 +45,24 @@ pub(super) fn instruction_set(findings: &mut Findings) {
     }
 }
 
-/// Threads that compute, against the cores that this process may use (affinity and control groups
-/// count).
+/// Compares the compute threads with the cores that this process may use (by affinity and control
+/// groups).
 pub(super) fn threads(settings: &ModelSettings, findings: &mut Findings) {
     const CHECK: &str = "threads";
     let (threads, cores) = (settings.threads, default_threads());
     match threads > cores {
         true => findings.warn(
             CHECK,
-            format!("{threads}, but this process may use {cores} cores: every step waits for threads that wait for a core"),
+            format!(
+                "{threads}, but this process may use only {cores} cores: threads wait for cores in every step"
+            ),
             format!("--threads {cores}"),
         ),
         false => findings.ok(CHECK, format!("{threads} of {cores} cores")),
     }
 }
 
-/// What everything takes, against what there is.
+/// Compares the memory that is needed with the memory that is free.
 pub(super) fn memory(settings: &ModelSettings, base: Option<&Base>, findings: &mut Findings) {
     const CHECK: &str = "memory";
     for (name, part) in [
@@ -68,8 +74,8 @@ pub(super) fn memory(settings: &ModelSettings, base: Option<&Base>, findings: &m
         {
             findings.warn(
                 CHECK,
-                format!("{name} is {part}, but memory, which holds it, {whole}"),
-                format!("give --memory more, or leave --{name} out"),
+                format!("{name} is {part}, but memory, of which it is a part, is {whole}"),
+                format!("raise --memory, or leave out --{name}"),
             );
         }
     }
@@ -81,37 +87,37 @@ pub(super) fn memory(settings: &ModelSettings, base: Option<&Base>, findings: &m
     });
     let (weights, all) = (Bytes(base.bytes), Bytes(base.bytes.saturating_add(caches.0)));
     let unbounded = settings.memory.is_none() && settings.adapter_memory.is_none();
-    let besides = if unbounded { ", and adapters" } else { "" };
-    let found = format!("{weights} of weights and up to {caches} of caches{besides}; {free} are free");
+    let and_adapters = if unbounded { ", and adapters" } else { "" };
+    let found = format!("{weights} of weights and up to {caches} of caches{and_adapters}; {free} are free");
     if weights > free {
-        findings.fail(CHECK, found, "a smaller model, or one that is quantised further");
+        findings.fail(CHECK, found, "use a smaller model, or a quantised one");
     } else if all > free {
         findings.warn(
             CHECK,
             found,
-            "less --memory (or --kv-memory and --adapter-memory), --kv-dtype int8, or less --context",
+            "lower --memory (or --kv-memory and --adapter-memory), use --kv-dtype int8, or lower --context",
         );
     } else {
         findings.ok(CHECK, found);
     }
 }
 
-/// Room for what is fetched.
+/// Disk space for fetched adapters.
 pub(super) fn disk(settings: &ModelSettings, findings: &mut Findings) {
     const CHECK: &str = "disk";
-    let cache = Places::of_this_user().adapters();
-    // It is made when something is fetched.
-    let Some(there) = cache.ancestors().find(|folder| folder.exists()) else {
+    let cache = SearchPath::of_this_user().adapters();
+    // The cache is created when something is fetched.
+    let Some(existing) = cache.ancestors().find(|folder| folder.exists()) else {
         return;
     };
-    if let Err(error) = writable(there) {
+    if let Err(error) = writable(existing) {
         return findings.warn(
             CHECK,
-            format!("nothing can be written to {}: {error}", there.display()),
-            "MULTIGRAFT_CACHE, HF_HOME: a folder that can be written to. Adapters of this machine need none",
+            format!("cannot write to {}: {error}", existing.display()),
+            "set MULTIGRAFT_CACHE and HF_HOME to a writable folder; adapters on this machine need none",
         );
     }
-    let Ok(system) = rustix::fs::statvfs(there) else {
+    let Ok(system) = rustix::fs::statvfs(existing) else {
         return;
     };
     let free = Bytes(system.f_bavail.saturating_mul(system.f_frsize));
@@ -125,19 +131,19 @@ pub(super) fn disk(settings: &ModelSettings, findings: &mut Findings) {
         true => findings.warn(
             CHECK,
             found,
-            "less --disk-cache, or MULTIGRAFT_CACHE on a larger disk",
+            "lower --disk-cache, or set MULTIGRAFT_CACHE to a folder on a larger disk",
         ),
         false => findings.ok(CHECK, found),
     }
 }
 
-/// Whether files can be made there.
+/// Whether files can be created in a folder.
 pub(super) fn writable(folder: &Path) -> std::io::Result<()> {
-    // It has no name, so nothing is left behind.
+    // The file has no name, so nothing is left behind.
     tempfile::tempfile_in(folder).map(drop)
 }
 
-/// What a folder's files take, as far as it can be read.
+/// The size of all files in a folder, as far as it can be read.
 fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {

@@ -1,5 +1,5 @@
-//! `multigraft doctor`: would `serve` with these settings do well on this machine? Nothing is
-//! changed, fetched or served.
+//! `multigraft doctor`: checks this machine and the settings before serving. Nothing is changed,
+//! fetched or served.
 
 mod adapters;
 mod machine;
@@ -20,32 +20,32 @@ use crate::{
     config::{ConfigFile, ModelSettings, ServerSettings},
 };
 
-/// How something is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
-    /// As it should be.
+    /// Nothing to do.
     Ok,
-    /// It works, but not as well as it could, or not for long.
+    /// The server works, but slower than it could, or not for long.
     Warn,
-    /// The server would not start, or would not be safe.
+    /// The server would not start, or would not be secure.
     Fail,
 }
 
-/// What was found of one thing.
+/// The result of one check.
 #[derive(Debug, PartialEq, Serialize)]
 struct Finding {
-    /// What was looked at.
+    /// The name of the check.
     check: &'static str,
     level: Level,
-    /// How it is.
+    /// What was found.
     found: String,
     /// What to do, if anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }
 
-/// What was found so far.
+/// The results so far.
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 
@@ -110,7 +110,7 @@ fn examine(arguments: &DoctorArguments, config: Option<&Path>, findings: &mut Fi
         Err(error) => findings.fail(
             "settings",
             format!("{error:#}"),
-            "give it by flag, variable or file",
+            "correct it as a flag, environment variable or in the file",
         ),
     }
     match ServerSettings::resolve(arguments.server.clone(), file.server) {
@@ -123,7 +123,7 @@ fn examine(arguments: &DoctorArguments, config: Option<&Path>, findings: &mut Fi
         Err(error) => findings.fail(
             "settings",
             format!("{error:#}"),
-            "give it by flag, variable or file",
+            "correct it as a flag, environment variable or in the file",
         ),
     }
 }

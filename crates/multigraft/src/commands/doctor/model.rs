@@ -1,4 +1,4 @@
-//! The base model.
+//! Checks of the base model.
 
 use anyhow::{Context as _, Result};
 use multigraft_model::{Config, ModelFiles};
@@ -11,19 +11,19 @@ use crate::{
     commands::serve::count,
     config::ModelSettings,
     load::{DEFAULT_KV_MEMORY, sources},
-    locate::{Located, Places},
+    locate::{Located, SearchPath},
     memory::Bytes,
 };
 
-/// What is known of the base without its weights.
+/// Facts about the base that need no loaded weights.
 pub(super) struct Base {
     pub config: Config,
-    /// Of its weights as they are stored; packed they take about as much.
+    /// Size of its weights in the file. In memory they take about as much.
     pub bytes: u64,
 }
 
 impl Base {
-    /// What keys and values may take where there is no budget, with so much memory free.
+    /// Size of the KV cache if there is no memory budget and so much memory is free.
     pub(super) fn kv_bytes(&self, settings: &ModelSettings, free: Bytes) -> Bytes {
         let block = settings.device.kv_block(&self.config, settings.kv_dtype.into());
         let context = settings.context.unwrap_or(self.config.context);
@@ -34,7 +34,7 @@ impl Base {
     }
 }
 
-/// Whether the base can be read and served.
+/// Checks whether the base can be read and served.
 pub(super) fn base(settings: &ModelSettings, findings: &mut Findings) -> Option<Base> {
     const CHECK: &str = "model";
     let wanted = match wanted(settings) {
@@ -42,7 +42,7 @@ pub(super) fn base(settings: &ModelSettings, findings: &mut Findings) -> Option<
         Ok(None) => {
             findings.ok(
                 CHECK,
-                "the base that the first adapter was made for, once its files are fetched",
+                "the base that the first adapter names, known once its files are fetched",
             );
             return None;
         }
@@ -51,15 +51,15 @@ pub(super) fn base(settings: &ModelSettings, findings: &mut Findings) -> Option<
             return None;
         }
     };
-    let place = settings.alias(&wanted);
-    let place = place.map_or_else(|| wanted.clone(), |path| path.to_string_lossy().into_owned());
-    let located = match Places::of_this_user().find(&place) {
+    let path = settings.alias(&wanted);
+    let path = path.map_or_else(|| wanted.clone(), |path| path.to_string_lossy().into_owned());
+    let located = match SearchPath::of_this_user().find(&path) {
         Ok(located) => located,
         Err(_) if matches!(Reference::parse(&wanted), Ok(Reference::Hub { .. })) => {
             findings.warn(
                 CHECK,
-                format!("{wanted} is not on this machine: it is fetched from the Hub when the server starts"),
-                "let the first start take its time, or fetch it before",
+                format!("{wanted} is not on this machine: the server fetches it from the Hub when it starts"),
+                "allow time for the first start, or fetch it before",
             );
             return None;
         }
@@ -85,11 +85,11 @@ pub(super) fn base(settings: &ModelSettings, findings: &mut Findings) -> Option<
                     located.path.display()
                 ),
             );
-            if let Some(asked) = settings.context.filter(|asked| *asked > context) {
+            if let Some(wanted) = settings.context.filter(|wanted| *wanted > context) {
                 findings.fail(
                     CHECK,
-                    format!("context is {asked}, but the model was made for {context} tokens at most"),
-                    format!("--context {context} or less"),
+                    format!("context is {wanted}, but the model supports at most {context} tokens"),
+                    format!("set --context to {context} or less"),
                 );
             }
             Some(base)
@@ -102,7 +102,7 @@ pub(super) fn base(settings: &ModelSettings, findings: &mut Findings) -> Option<
     }
 }
 
-/// What is to be served; `None` if that is only known when the first adapter was fetched.
+/// The base to serve; `None` if that is known only when the first adapter is fetched.
 fn wanted(settings: &ModelSettings) -> Result<Option<String>> {
     if let Some(base) = &settings.base {
         return Ok(Some(base.clone()));
@@ -110,13 +110,13 @@ fn wanted(settings: &ModelSettings) -> Result<Option<String>> {
     let sources = sources(&settings.adapter, settings.adapters.as_deref())?;
     let source = sources
         .first()
-        .context("no base model, and no adapter that says one")?;
+        .context("no base model, and no adapter that names one")?;
     let Reference::Folder(folder) = &source.at else {
         return Ok(None);
     };
     let base = trained_on(folder);
     base.map(Some)
-        .with_context(|| format!("adapter `{}` does not say what base it was made for", source.name))
+        .with_context(|| format!("adapter `{}` does not name its base model", source.name))
 }
 
 fn read(located: &Located) -> Result<(Base, u64)> {

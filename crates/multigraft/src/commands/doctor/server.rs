@@ -1,4 +1,4 @@
-//! Where the server listens, who may ask it, and what it keeps.
+//! Checks of the server's address, access and data folder.
 
 use std::{io::ErrorKind, net::TcpListener, path::Path};
 
@@ -9,7 +9,7 @@ use multigraft_sources::AllowedSource;
 use super::{Findings, machine::writable};
 use crate::config::ServerSettings;
 
-/// Whether its port is free.
+/// Checks whether the port is free.
 pub(super) fn address(settings: &ServerSettings, findings: &mut Findings) {
     const CHECK: &str = "port";
     let address = settings.address();
@@ -17,56 +17,56 @@ pub(super) fn address(settings: &ServerSettings, findings: &mut Findings) {
         Ok(_) => findings.ok(CHECK, format!("{address} is free")),
         Err(error) => {
             let advice = match error.kind() {
-                ErrorKind::AddrInUse => "another program listens there: end it, or take another --port",
-                ErrorKind::PermissionDenied => "ports below 1024 want rights: --port 8080",
+                ErrorKind::AddrInUse => "another program uses this port: stop it, or choose another --port",
+                ErrorKind::PermissionDenied => "ports below 1024 need privileges: use --port 8080",
                 ErrorKind::AddrNotAvailable => {
-                    "this machine has no such address: --host 127.0.0.1 or 0.0.0.0"
+                    "this machine has no such address: use --host 127.0.0.1 or 0.0.0.0"
                 }
-                _ => "take another --host or --port",
+                _ => "choose another --host or --port",
             };
             findings.fail(CHECK, format!("cannot listen on {address}: {error}"), advice);
         }
     }
 }
 
-/// Whether what is to survive can be kept.
+/// Checks the data folder.
 pub(super) fn data(settings: &ServerSettings, findings: &mut Findings) {
     const CHECK: &str = "data";
     let Some(folder) = &settings.data else {
         if settings.allow_source.contains(&AllowedSource::Upload) {
             findings.fail(
                 CHECK,
-                "clients may upload adapters, but there is no folder for them",
-                "--data FOLDER",
+                "clients may upload adapters, but there is no data folder for them",
+                "give one with --data FOLDER",
             );
         }
         return;
     };
-    let there = folder
+    let existing = folder
         .ancestors()
         .find(|folder| folder.exists() || folder.as_os_str().is_empty());
-    let there = match there {
-        Some(there) if there.as_os_str().is_empty() => Path::new("."),
-        Some(there) => there,
+    let existing = match existing {
+        Some(path) if path.as_os_str().is_empty() => Path::new("."),
+        Some(path) => path,
         None => Path::new("/"),
     };
-    if let Err(error) = writable(there) {
-        let found = format!("nothing can be written to {}: {error}", there.display());
-        return findings.fail(CHECK, found, "let the user that serves own it");
+    if let Err(error) = writable(existing) {
+        let found = format!("cannot write to {}: {error}", existing.display());
+        return findings.fail(CHECK, found, "make the user of the server its owner");
     }
-    if there != folder {
-        return findings.ok(CHECK, format!("{} will be made", folder.display()));
+    if existing != folder {
+        return findings.ok(CHECK, format!("{} will be created", folder.display()));
     }
     match others_may_write(folder) {
         true => findings.warn(
             CHECK,
             format!(
-                "everybody on this machine may write to {}, where keys and adapters are",
+                "every user of this machine may write to {}, which holds keys and adapters",
                 folder.display()
             ),
             format!("chmod o-w {}", folder.display()),
         ),
-        false => findings.ok(CHECK, format!("{} can be written to", folder.display())),
+        false => findings.ok(CHECK, format!("{} is writable", folder.display())),
     }
 }
 
@@ -81,7 +81,7 @@ fn others_may_write(_: &Path) -> bool {
     false
 }
 
-/// Whether those who reach it are those who should.
+/// Checks which machines can reach the server, and whether requests need a key.
 pub(super) fn access(settings: &ServerSettings, findings: &mut Findings) {
     const CHECK: &str = "access";
     let keys = match settings.data.as_deref().map_or(Ok(0), keys) {
@@ -90,32 +90,32 @@ pub(super) fn access(settings: &ServerSettings, findings: &mut Findings) {
     };
     let ip = settings.address().ip();
     match (ip.is_loopback(), keys, settings.no_auth) {
-        (true, 0, _) => findings.ok(CHECK, "this machine alone, without keys"),
-        (true, keys, _) => findings.ok(CHECK, format!("this machine alone, with {keys} keys")),
+        (true, 0, _) => findings.ok(CHECK, "this machine only, without keys"),
+        (true, keys, _) => findings.ok(CHECK, format!("this machine only, with {keys} keys")),
         (false, 0, false) => findings.fail(
             CHECK,
             format!("{ip} can be reached from other machines, and there are no API keys"),
-            "multigraft keys add NAME --data FOLDER, and serve with --data FOLDER",
+            "add one with `multigraft keys add NAME --data FOLDER`, and serve with --data FOLDER",
         ),
         (false, 0, true) => findings.warn(
             CHECK,
             format!("{ip} can be reached from other machines, and everybody may do everything (--no-auth)"),
-            "multigraft keys add NAME --data FOLDER, unless something before the server decides who may ask",
+            "add a key with `multigraft keys add NAME --data FOLDER`, unless a proxy before the server controls access",
         ),
         (false, keys, _) if settings.tls().is_some() => {
             findings.ok(CHECK, format!("{ip} with {keys} keys, over TLS"));
         }
         (false, keys, _) => findings.warn(
             CHECK,
-            format!("{keys} keys, which pass the network in the clear: the server speaks plain HTTP on {ip}"),
-            "--tls-cert and --tls-key; or a proxy with TLS before it, and --host 127.0.0.1 if it runs on this machine",
+            format!("{keys} keys, which the network can read: the server speaks plain HTTP on {ip}"),
+            "use --tls-cert and --tls-key, or a proxy with TLS (with --host 127.0.0.1 if it runs on this machine)",
         ),
     }
 }
 
-/// How many keys a data folder has.
+/// The number of keys in a data folder.
 fn keys(folder: &Path) -> Result<usize> {
-    // Opening a store would begin one.
+    // Opening a store would create one.
     match folder.join(multigraft_access::FILE).exists() {
         true => Ok(Store::open(folder)?.keys()?.len()),
         false => Ok(0),

@@ -1,4 +1,4 @@
-//! What is in an adapter, and whether it fits a base.
+//! The contents of an adapter, and whether it fits a base.
 
 use std::{fmt, fs, path::Path};
 
@@ -15,15 +15,15 @@ use crate::{locate::Located, memory::Bytes};
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     path: String,
-    /// The base that it was compared with.
+    /// The base that it was checked against.
     base: Option<String>,
-    /// What it is on that base.
+    /// Facts about it on that base.
     info: Option<AdapterInfo>,
-    /// What its config says, if there is no base to read it for.
+    /// Its configuration, if no base is given.
     config: Option<Value>,
     tensors: usize,
     parameters: usize,
-    /// A sentence, if it cannot be served (on that base).
+    /// The reason, if it cannot be served (on that base).
     pub refusal: Option<String>,
 }
 
@@ -58,28 +58,28 @@ pub(super) fn report(path: &Path, base: Option<&Located>) -> Result<Report> {
     Ok(report)
 }
 
-/// What an adapter in llama.cpp's format says of itself.
+/// Reads the metadata of an adapter in llama.cpp's format.
 fn llama_cpp(report: &mut Report, gguf: &Gguf) {
     let metadata = gguf.metadata();
-    let mut said = Map::new();
+    let mut config = Map::new();
     for key in [
         "general.name",
         "general.architecture",
         "general.base_model.0.name",
     ] {
         if let Some(text) = metadata.str(key) {
-            said.insert(key.to_owned(), text.into());
+            config.insert(key.to_owned(), text.into());
         }
     }
     if let Some(alpha) = metadata.f32("adapter.lora.alpha") {
-        said.insert("adapter.lora.alpha".to_owned(), alpha.into());
+        config.insert("adapter.lora.alpha".to_owned(), alpha.into());
     }
-    report.config = Some(said.into());
+    report.config = Some(config.into());
     report.tensors = gguf.tensors().count();
     report.parameters = gguf.tensors().map(|tensor| tensor.len()).sum();
 }
 
-/// What PEFT's files say of themselves.
+/// Reads the files of a PEFT adapter.
 fn peft(report: &mut Report, path: &Path) -> Result<()> {
     let config = path.join("adapter_config.json");
     let text = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
@@ -94,9 +94,9 @@ fn peft(report: &mut Report, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The fields of the config that say what kind of adapter it is.
-const TELLING: [(&str, &str); 12] = [
-    ("general.name", "called"),
+/// The fields of the configuration that are shown, and their names.
+const SHOWN_FIELDS: [(&str, &str); 12] = [
+    ("general.name", "name"),
     ("general.architecture", "architecture"),
     ("general.base_model.0.name", "trained on"),
     ("adapter.lora.alpha", "alpha"),
@@ -117,7 +117,7 @@ impl fmt::Display for Report {
             writeln!(f, "{info}")?;
         }
         if let Some(config) = &self.config {
-            for (field, name) in TELLING {
+            for (field, name) in SHOWN_FIELDS {
                 match config.get(field) {
                     None | Some(Value::Null | Value::Bool(false)) => {}
                     Some(Value::String(text)) => writeln!(f, "{name:<14}{text}")?,
@@ -133,7 +133,10 @@ impl fmt::Display for Report {
             (Some(base), None) => write!(f, "fits        {base}"),
             (Some(base), Some(reason)) => write!(f, "does not fit {base}:\n  {reason}"),
             (None, Some(reason)) => write!(f, "cannot be served:\n  {reason}"),
-            (None, None) => write!(f, "fits        say --base MODEL to find out whether it fits one"),
+            (None, None) => write!(
+                f,
+                "fits        unknown; check it against a base with --base MODEL"
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is in a base model.
+//! The contents of a base model.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
@@ -16,7 +16,7 @@ pub(super) struct Report {
     name: Option<String>,
     architecture: String,
     parameters: u64,
-    /// Bytes in the file by how the weights are stored.
+    /// Bytes of the weights in the file, by their type.
     storage: BTreeMap<String, u64>,
     layers: usize,
     hidden: usize,
@@ -26,13 +26,13 @@ pub(super) struct Report {
     vocab: usize,
     context: usize,
     experts: Option<usize>,
-    /// Of keys and values, for each token of a sequence.
+    /// Bytes of keys and values for each token of a sequence, as float32.
     kv_bytes_per_token: u64,
     tokenizer: Part,
     chat_template: Part,
 }
 
-/// Whether a part is there and can be used.
+/// Whether a part exists and can be used.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Part {
@@ -104,7 +104,7 @@ fn experts(config: &Config) -> Option<usize> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "base model     {}", self.path)?;
-        writeln!(f, "name           {}", self.name.as_deref().unwrap_or("not said"))?;
+        writeln!(f, "name           {}", self.name.as_deref().unwrap_or("unknown"))?;
         writeln!(f, "architecture   {}", self.architecture)?;
         writeln!(f, "parameters     {}", count(self.parameters))?;
         for (storage, bytes) in &self.storage {

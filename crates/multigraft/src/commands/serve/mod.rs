@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: ServeArguments, config: Option<&Path>) -> Result<Ex
     let file = ConfigFile::read(config)?;
     let settings = ServerSettings::resolve(arguments.server, file.server)?;
     let model = ModelSettings::resolve(arguments.model, file.model)?;
-    // First what fails early: loading the model takes long.
+    // First what may fail: loading the model takes long.
     let access = access(&settings)?;
     let tls = settings
         .tls()

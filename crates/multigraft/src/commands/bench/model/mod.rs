@@ -1,4 +1,4 @@
-//! `multigraft bench model`: prefill and decode through the seam, without engine, sampling and
+//! `multigraft bench model`: prefill and decode through the step seam, without engine, sampling and
 //! HTTP.
 
 use std::{iter, path::Path, sync::Arc, time::Instant};
@@ -28,22 +28,22 @@ use crate::{
     memory::Bytes,
 };
 
-/// One figure: a phase at some sizes.
+/// One measurement: a phase at certain sizes.
 struct Figure {
     phase: Phase,
     threads: usize,
-    /// Sequences, each with its own adapter as far as there are that many.
+    /// Sequences, each with its own adapter if there are enough.
     batch: usize,
-    /// Tokens of the prompt, or tokens before the one that is decoded.
+    /// Tokens of the prompt, or tokens before the decoded one.
     tokens: usize,
     adapters: usize,
-    /// Of a whole prompt or of one step, each time.
+    /// Times of a whole prompt or of one decode step.
     seconds: Vec<f64>,
     work: Work,
 }
 
 impl Figure {
-    /// Seconds, in the middle.
+    /// The median of the times, in seconds.
     fn seconds(&self) -> f64 {
         median(self.seconds.clone())
     }
@@ -57,7 +57,7 @@ impl Figure {
     }
 }
 
-/// What is measured with, whatever the number of threads.
+/// What all measurements share.
 struct Bench<'a> {
     arguments: &'a ModelArguments,
     settings: ModelSettings,
@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     };
     let mut measured = Vec::new();
     for threads in thread_counts(bench.settings.threads, arguments.scaling) {
-        // Before and after: neighbours on the same machine come and go.
+        // Before and after: other virtual machines may load the same hardware at times.
         let before = Machine::measure(threads);
         let figures = bench.figures(threads)?;
         measured.push((before.or_better(&Machine::measure(threads)), figures));
@@ -120,7 +120,7 @@ pub(super) fn run(arguments: &ModelArguments, config: Option<&Path>) -> Result<(
     print(&bench.text(&measured))
 }
 
-/// 1, 2, 4, … and the number itself, or the number alone.
+/// 1, 2, 4, … and `threads`, or `threads` alone.
 fn thread_counts(threads: usize, scaling: bool) -> Vec<usize> {
     if !scaling {
         return vec![threads];
@@ -133,8 +133,8 @@ fn thread_counts(threads: usize, scaling: bool) -> Vec<usize> {
 }
 
 impl Bench<'_> {
-    /// The batch sizes and contexts to decode: every batch at the shortest context, every context
-    /// at the smallest batch.
+    /// The batch sizes and contexts of decoding: every batch size at the shortest context, every
+    /// context at the smallest batch size.
     fn decodes(&self) -> Vec<(usize, usize)> {
         let fits = |context: &&usize| **context + self.arguments.steps <= self.context;
         let contexts: Vec<usize> = self
@@ -165,11 +165,11 @@ impl Bench<'_> {
             .collect()
     }
 
-    fn does(&self, phase: Phase) -> bool {
+    fn includes(&self, phase: Phase) -> bool {
         self.arguments.only.is_none_or(|only| only == phase)
     }
 
-    /// Everything with one number of threads: the base, then with adapters if there are any.
+    /// All figures with one number of threads: the base, then with adapters if there are any.
     fn figures(&self, threads: usize) -> Result<Vec<Figure>> {
         let mut settings = self.settings.clone();
         settings.threads = threads;
@@ -199,7 +199,11 @@ impl Bench<'_> {
             if adapters.is_empty() {
                 continue;
             }
-            for length in self.prefills().into_iter().filter(|_| self.does(Phase::Prefill)) {
+            for length in self
+                .prefills()
+                .into_iter()
+                .filter(|_| self.includes(Phase::Prefill))
+            {
                 // Once without a clock: memory that is touched for the first time, a cold cache.
                 timer.prefill(length, adapters[0])?;
                 let times = (0..self.arguments.repetitions).map(|_| timer.prefill(length, adapters[0]));
@@ -213,7 +217,7 @@ impl Bench<'_> {
                     work: self.prefill_work(length, settings.max_batch_tokens, adapters[0].is_some()),
                 });
             }
-            for &(batch, context) in decodes.iter().filter(|_| self.does(Phase::Decode)) {
+            for &(batch, context) in decodes.iter().filter(|_| self.includes(Phase::Decode)) {
                 let distinct = slots.len().min(batch) * usize::from(adapters[0].is_some());
                 figures.push(Figure {
                     phase: Phase::Decode,
@@ -243,7 +247,7 @@ impl Bench<'_> {
     }
 
     fn decode_work(&self, batch: usize, context: usize, distinct: usize) -> Work {
-        // In the middle of the steps.
+        // The position in the middle of the steps.
         let start = context + self.arguments.steps / 2;
         let mut work = self.cost.step(&vec![
             Rows {
@@ -260,7 +264,7 @@ impl Bench<'_> {
         work
     }
 
-    /// What an adapter adds to a step that has so many of its rows.
+    /// The work that an adapter adds to a step with so many of its rows.
     fn adapter_work(&self, adapter: usize, rows: usize) -> Work {
         let bytes = self.adapters[adapter].bytes() as f64;
         let mut work = Work {
@@ -270,7 +274,7 @@ impl Bench<'_> {
         match self.settings.adapter_dtype {
             AdapterDtype::Bf16 => work.bf16 = bytes / 2.0 * 2.0 * rows as f64,
             AdapterDtype::F32 => work.f32 = bytes / 4.0 * 2.0 * rows as f64,
-            // Nine bits a weight, widened to float32.
+            // Nine bits per weight, widened to float32.
             AdapterDtype::Int8 => work.f32 = bytes / 9.0 * 8.0 * 2.0 * rows as f64,
         }
         work
@@ -334,7 +338,7 @@ impl Bench<'_> {
         let longest = longest.max(self.arguments.prefill_lengths.iter().copied().max().unwrap_or(0));
         if longest > self.context {
             text += &format!(
-                "left out what does not fit the context of {} tokens\n",
+                "longer sequences than the context of {} tokens are left out\n",
                 self.context
             );
         }
