@@ -7,8 +7,8 @@ use std::fs;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use multigraft_peft::{BaseShape, parse_config, read_for};
 use multigraft_model::Config;
+use multigraft_peft::{BaseShape, parse_config, read_for};
 use tempfile::TempDir;
 
 const BASE: &str = include_str!("../../fixtures/peft/llama/model/config.json");

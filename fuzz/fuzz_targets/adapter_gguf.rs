@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use multigraft_peft::{BaseShape, read_for};
 use multigraft_model::Config;
+use multigraft_peft::{BaseShape, read_for};
 use tempfile::TempDir;
 
 const BASE: &str = include_str!("../../fixtures/peft/llama/model/config.json");

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use multigraft_model::Matrix;
 use multigraft_weights::{BlockType, Tensor};
 
-use crate::tensors::Named;
+use crate::tensors::NamedTensor;
 
 /// A tensor in the form in which PEFT would have saved it.
-pub(crate) struct Made<'a> {
+pub(crate) struct Derived<'a> {
     /// PEFT's name for such a tensor.
-    place: String,
+    peft_name: String,
     /// The name for messages: that of the tensor in the file that it was derived from.
     name: Cow<'a, str>,
     /// Dimensions, outermost first.
@@ -19,11 +19,11 @@ pub(crate) struct Made<'a> {
     pub(crate) bytes: Cow<'a, [u8]>,
 }
 
-impl<'a> Made<'a> {
+impl<'a> Derived<'a> {
     /// A tensor of the file, unchanged.
     pub(crate) fn borrowed(tensor: Tensor<'a>) -> Self {
         Self {
-            place: tensor.name.to_owned(),
+            peft_name: tensor.name.to_owned(),
             name: Cow::Borrowed(tensor.name),
             shape: tensor.shape.to_vec(),
             block_type: tensor.block_type,
@@ -32,9 +32,9 @@ impl<'a> Made<'a> {
     }
 
     /// A matrix that was derived from the tensor `name` and others.
-    pub(crate) fn of(matrix: &Matrix, place: String, name: &'a str) -> Self {
+    pub(crate) fn from_matrix(matrix: &Matrix, peft_name: String, name: &'a str) -> Self {
         Self {
-            place,
+            peft_name,
             name: Cow::Borrowed(name),
             shape: vec![matrix.rows, matrix.cols],
             block_type: BlockType::F32,
@@ -49,15 +49,15 @@ impl<'a> Made<'a> {
     }
 
     /// The same tensor under another of PEFT's names.
-    pub(crate) fn at(mut self, place: String) -> Self {
-        self.place = place;
+    pub(crate) fn renamed(mut self, peft_name: String) -> Self {
+        self.peft_name = peft_name;
         self
     }
 
     /// The tensor as [`crate::tensors`] takes it.
-    pub(crate) fn named(&self) -> Named<'_> {
-        Named {
-            place: &self.place,
+    pub(crate) fn named(&self) -> NamedTensor<'_> {
+        NamedTensor {
+            peft_name: &self.peft_name,
             tensor: Tensor {
                 name: &self.name,
                 shape: &self.shape,

@@ -22,7 +22,7 @@ use multigraft_weights::{BlockType, Tensor};
 
 use crate::base::BaseShape;
 use crate::config::{Converted, PeftConfig, RANK_LIMIT};
-use crate::derived::Made;
+use crate::derived::Derived;
 use crate::refusal::Refusal;
 
 const A: &str = ".lora_a";
@@ -39,9 +39,12 @@ pub(crate) fn is_adapter(gguf: &Gguf) -> bool {
 
 /// The low-rank updates under PEFT's names and in transformers' order, and the config to read them
 /// by.
-pub(crate) fn updates<'a>(gguf: &'a Gguf, base: &BaseShape) -> Result<(PeftConfig, Vec<Made<'a>>), Refusal> {
+pub(crate) fn updates<'a>(
+    gguf: &'a Gguf,
+    base: &BaseShape,
+) -> Result<(PeftConfig, Vec<Derived<'a>>), Refusal> {
     let alpha = check(gguf.metadata(), base)?;
-    let mut made = Vec::new();
+    let mut derived = Vec::new();
     let mut updates = HashMap::new();
     for tensor in gguf.tensors() {
         let (weight, end) = match (tensor.name.strip_suffix(A), tensor.name.strip_suffix(B)) {
@@ -56,14 +59,14 @@ pub(crate) fn updates<'a>(gguf: &'a Gguf, base: &BaseShape) -> Result<(PeftConfi
             let rank = rank(&tensor)?;
             updates.insert(module.path.clone(), (rank, (alpha / rank as f64) as f32));
         }
-        made.push(place(tensor, end, module, base)?);
+        derived.push(as_peft(tensor, end, module, base)?);
     }
     let converted = Converted {
         from: "GGUF",
         updates,
     };
     let config = PeftConfig::of_gguf(converted, base_model(gguf.metadata()), warnings(gguf.metadata()));
-    Ok((config, made))
+    Ok((config, derived))
 }
 
 /// Checks the metadata and returns alpha.
@@ -141,40 +144,45 @@ fn rank(b: &Tensor<'_>) -> Result<usize, Refusal> {
 }
 
 /// The tensor under PEFT's name and in PEFT's layout.
-fn place<'a>(tensor: Tensor<'a>, end: &str, module: &Module, base: &BaseShape) -> Result<Made<'a>, Refusal> {
+fn as_peft<'a>(
+    tensor: Tensor<'a>,
+    end: &str,
+    module: &Module,
+    base: &BaseShape,
+) -> Result<Derived<'a>, Refusal> {
     let is_embedding = module.kind == ModuleKind::Embedding;
     let (part, tensor) = match (end, is_embedding) {
-        (A, false) => ("lora_A.weight", Made::borrowed(tensor)),
+        (A, false) => ("lora_A.weight", Derived::borrowed(tensor)),
         (A, true) => ("lora_embedding_A", transposed(tensor)),
         (_, false) => ("lora_B.weight", in_order(tensor, module, base)),
-        (_, true) => ("lora_embedding_B", Made::borrowed(tensor)),
+        (_, true) => ("lora_embedding_B", Derived::borrowed(tensor)),
     };
-    Ok(tensor.at(format!("base_model.model.{}.{part}", module.path)))
+    Ok(tensor.renamed(format!("base_model.model.{}.{part}", module.path)))
 }
 
 /// Reorders the rows of B to transformers' order. Blocks never cross rows, so whole rows can be
 /// moved in any storage type.
-fn in_order<'a>(tensor: Tensor<'a>, module: &Module, base: &BaseShape) -> Made<'a> {
+fn in_order<'a>(tensor: Tensor<'a>, module: &Module, base: &BaseShape) -> Derived<'a> {
     let rows = tensor.rows();
     let is_moved = rows == module.out && (0..rows).any(|row| base.gguf_row(module, row) != row);
-    let mut made = Made::borrowed(tensor);
+    let mut derived = Derived::borrowed(tensor);
     if is_moved {
         let size = tensor.bytes.len() / rows;
         let row = |row| &tensor.bytes[base.gguf_row(module, row) * size..][..size];
-        made.bytes = Cow::Owned((0..rows).flat_map(row).copied().collect());
+        derived.bytes = Cow::Owned((0..rows).flat_map(row).copied().collect());
     }
-    made
+    derived
 }
 
-fn transposed(tensor: Tensor<'_>) -> Made<'_> {
+fn transposed(tensor: Tensor<'_>) -> Derived<'_> {
     let (rows, cols) = (tensor.rows(), tensor.cols());
     let values = tensor.to_f32();
     let values = (0..cols).flat_map(|col| values[col..].iter().step_by(cols.max(1)).take(rows));
-    let mut made = Made::borrowed(tensor);
-    made.shape = vec![cols, rows];
-    made.block_type = BlockType::F32;
-    made.bytes = Cow::Owned(values.flat_map(|value| value.to_le_bytes()).collect());
-    made
+    let mut derived = Derived::borrowed(tensor);
+    derived.shape = vec![cols, rows];
+    derived.block_type = BlockType::F32;
+    derived.bytes = Cow::Owned(values.flat_map(|value| value.to_le_bytes()).collect());
+    derived
 }
 
 fn base_model(metadata: &Metadata) -> Option<String> {

@@ -40,7 +40,7 @@ pub use error::ReadError;
 pub use export::{ExportError, Form, export};
 pub use files::{AdapterFiles, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_LIMIT, gguf_file, gguf_files};
 pub use info::{AdapterFile, AdapterInfo};
-pub use merge::{Ingredient, MERGE_LIMIT, MajoritySign, MergeError, MergeMethod, merge};
+pub use merge::{MERGE_LIMIT, MajoritySign, MergeError, MergeInput, MergeMethod, merge};
 pub use read::{is_adapter, read, read_for};
 pub use refusal::{Quoted, Refusal};
 pub use template::{TEMPLATE_LIMIT, Template};

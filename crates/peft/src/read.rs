@@ -9,13 +9,13 @@ use multigraft_weights::safetensors::Checkpoint;
 use crate::base::BaseShape;
 use crate::base_name;
 use crate::config::{INVOKED_ALONE, PeftConfig, parse_config};
-use crate::derived::Made;
+use crate::derived::Derived;
 use crate::error::ReadError;
 use crate::files::{AdapterFiles, CONFIG_FILE, Contents, WEIGHTS_FILE, gguf_file};
 use crate::gguf;
 use crate::info::{AdapterFile, AdapterInfo, Sizes};
 use crate::refusal::Refusal;
-use crate::tensors::{self, Changes, Named};
+use crate::tensors::{self, Changes, NamedTensor};
 use crate::variants;
 
 /// Reads the adapter at `path` and checks it against the base that `config` describes. `path` is a
@@ -93,8 +93,8 @@ fn peft(
             dtype: dtype.to_owned(),
         }));
     }
-    let made = variants::updates(&checkpoint, &mut config, base, throttle).map_err(refused)?;
-    let named = || made.iter().map(Made::named);
+    let derived = variants::updates(&checkpoint, &mut config, base, throttle).map_err(refused)?;
+    let named = || derived.iter().map(Derived::named);
     let changes = tensors::read(named(), &config, base, throttle).map_err(refused)?;
     if !config.invocation.is_empty() && changes.embedding.is_some() {
         return Err(refused(INVOKED_ALONE));
@@ -116,8 +116,8 @@ fn llama_cpp(
         path: path.to_owned(),
         reason,
     };
-    let (config, made) = gguf::updates(&file, base).map_err(refused)?;
-    let named = || made.iter().map(Made::named);
+    let (config, derived) = gguf::updates(&file, base).map_err(refused)?;
+    let named = || derived.iter().map(Derived::named);
     let changes = tensors::read(named(), &config, base, throttle).map_err(refused)?;
     Ok(adapter(hash, &config, changes, named(), size, base))
 }
@@ -126,7 +126,7 @@ fn adapter<'a>(
     hash: AdapterHash,
     config: &PeftConfig,
     mut changes: Changes,
-    tensors: impl Iterator<Item = Named<'a>>,
+    tensors: impl Iterator<Item = NamedTensor<'a>>,
     bytes: usize,
     base: &BaseShape,
 ) -> AdapterFile {
@@ -138,7 +138,7 @@ fn adapter<'a>(
         parameters: 0,
         bytes,
     };
-    for Named { tensor, .. } in tensors {
+    for NamedTensor { tensor, .. } in tensors {
         sizes.tensors += 1;
         sizes.parameters += tensor.len();
     }

@@ -40,7 +40,7 @@ pub enum Refusal {
         "{kind} on {module} is of rank {rank} as LoRA, but its matrix is {out}x{inp}, so the limit is {limit}: it would take as \
          much memory as the matrix (PEFT's `save_as_lora` approximates it with a smaller rank)"
     )]
-    RelativeRank {
+    VariantRank {
         /// The kind.
         kind: &'static str,
         /// The module.
@@ -56,7 +56,7 @@ pub enum Refusal {
     },
     /// A variant whose conversion to LoRA would have too many weights.
     #[error("as a LoRA this {kind} adapter would have more than {limit} weights")]
-    RelativeSize {
+    VariantSize {
         /// The kind.
         kind: &'static str,
         /// The largest number of weights.

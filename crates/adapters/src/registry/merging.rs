@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use multigraft_model::{AdapterWeights, LinearDelta, LowRank, Throttle};
-use multigraft_peft::{AdapterInfo, Ingredient, MergeError, MergeMethod, merge};
+use multigraft_peft::{AdapterInfo, MergeError, MergeInput, MergeMethod, merge};
 use multigraft_sources::{Fetched, Reference};
 use tokio::sync::oneshot;
 
@@ -106,19 +106,19 @@ impl Inner {
     /// Makes a merged adapter from the files of its parts, because ready adapters cannot be
     /// converted back.
     pub(super) fn merge(&self, recipe: &Recipe, throttle: &Throttle) -> Result<Loaded, LoadError> {
-        let mut ingredients = Vec::with_capacity(recipe.parts.len());
+        let mut inputs = Vec::with_capacity(recipe.parts.len());
         for part in &recipe.parts {
             let files = read(&self.folder_of(&part.version)?, throttle)?;
             check(&files, part.hash).map_err(failed)?;
-            ingredients.push(Ingredient {
+            inputs.push(MergeInput {
                 name: part.name.clone(),
                 weight: part.weight,
                 weights: parse(files, &self.packer.shape, throttle)?.weights,
             });
         }
-        let weights = merge(recipe.method, recipe.hash, &ingredients, throttle);
+        let weights = merge(recipe.method, recipe.hash, &inputs, throttle);
         let weights = weights.map_err(|error| LoadError::Merge(Arc::new(error)))?;
-        drop(ingredients);
+        drop(inputs);
         let info = info(recipe, &weights);
         let (packed, room) = self.pack(&PathBuf::from(&recipe.name), &weights, 0, throttle)?;
         Ok(Loaded {

@@ -303,7 +303,7 @@ fn invocation(fields: Fields<'_>) -> Result<Vec<u32>, Refusal> {
 fn rank(field: &str, value: &Value) -> Result<usize, Refusal> {
     let number = value
         .as_i64()
-        .ok_or_else(|| value::wrong(field, value, "an integer"))?;
+        .ok_or_else(|| value::wrong_type(field, value, "an integer"))?;
     usize::try_from(number)
         .ok()
         .filter(|rank| (1..=RANK_LIMIT).contains(rank))
@@ -333,7 +333,7 @@ fn bias(fields: Fields<'_>) -> Result<Bias, Refusal> {
         None | Some("none" | "") => Ok(Bias::None),
         Some("all") => Ok(Bias::All),
         Some("lora_only" | "vera_only") => Ok(Bias::LoraOnly),
-        Some(other) => Err(value::wrong(
+        Some(other) => Err(value::wrong_type(
             "bias",
             &Value::from(other),
             "none, all or lora_only",

@@ -144,7 +144,7 @@ fn choice(fields: Fields<'_>, field: &'static str) -> Result<Option<Choice>, Ref
 /// A single number or a list. An empty list selects all layers.
 fn layers(fields: Fields<'_>) -> Result<Option<Vec<u64>>, Refusal> {
     let field = "layers_to_transform";
-    let wrong = |found: &Value| value::wrong(field, found, "an integer or a list of integers");
+    let wrong = |found: &Value| value::wrong_type(field, found, "an integer or a list of integers");
     match fields.get(field) {
         None => Ok(None),
         Some(Value::Array(items)) if items.is_empty() => Ok(None),

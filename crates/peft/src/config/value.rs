@@ -18,7 +18,7 @@ impl<'a> Fields<'a> {
         match self.get(field) {
             None => Ok(false),
             Some(Value::Bool(value)) => Ok(*value),
-            Some(other) => Err(wrong(field, other, "true or false")),
+            Some(other) => Err(wrong_type(field, other, "true or false")),
         }
     }
 
@@ -27,7 +27,7 @@ impl<'a> Fields<'a> {
         match self.get(field) {
             None => Ok(None),
             Some(Value::String(value)) => Ok(Some(value)),
-            Some(other) => Err(wrong(field, other, "a string")),
+            Some(other) => Err(wrong_type(field, other, "a string")),
         }
     }
 
@@ -44,7 +44,7 @@ impl<'a> Fields<'a> {
         match self.get(field) {
             None => Ok(Vec::new()),
             Some(Value::Object(map)) => Ok(map.iter().map(|(key, value)| (key.as_str(), value)).collect()),
-            Some(other) => Err(wrong(field, other, "a mapping")),
+            Some(other) => Err(wrong_type(field, other, "a mapping")),
         }
     }
 }
@@ -52,13 +52,15 @@ impl<'a> Fields<'a> {
 /// A list of strings.
 pub(super) fn strings(field: &str, value: &Value) -> Result<Vec<String>, Refusal> {
     let expected = "a list of strings";
-    let items = value.as_array().ok_or_else(|| wrong(field, value, expected))?;
+    let items = value
+        .as_array()
+        .ok_or_else(|| wrong_type(field, value, expected))?;
     items
         .iter()
         .map(|item| {
             item.as_str()
                 .map(str::to_owned)
-                .ok_or_else(|| wrong(field, item, expected))
+                .ok_or_else(|| wrong_type(field, item, expected))
         })
         .collect()
 }
@@ -66,11 +68,13 @@ pub(super) fn strings(field: &str, value: &Value) -> Result<Vec<String>, Refusal
 /// A list of non-negative integers that fit 32 bits.
 pub(super) fn indices(field: &str, value: &Value) -> Result<Vec<u32>, Refusal> {
     let expected = "a list of non-negative integers";
-    let items = value.as_array().ok_or_else(|| wrong(field, value, expected))?;
+    let items = value
+        .as_array()
+        .ok_or_else(|| wrong_type(field, value, expected))?;
     let index = |item: &Value| u32::try_from(item.as_u64()?).ok();
     items
         .iter()
-        .map(|item| index(item).ok_or_else(|| wrong(field, item, expected)))
+        .map(|item| index(item).ok_or_else(|| wrong_type(field, item, expected)))
         .collect()
 }
 
@@ -79,11 +83,11 @@ pub(super) fn number(field: &str, value: &Value) -> Result<f64, Refusal> {
     value
         .as_f64()
         .filter(|value| value.is_finite())
-        .ok_or_else(|| wrong(field, value, "a number"))
+        .ok_or_else(|| wrong_type(field, value, "a number"))
 }
 
 /// The refusal of a value of the wrong type.
-pub(super) fn wrong(field: &str, found: &Value, expected: &'static str) -> Refusal {
+pub(super) fn wrong_type(field: &str, found: &Value, expected: &'static str) -> Refusal {
     Refusal::FieldType {
         field: field.to_owned(),
         found: found.to_string(),

@@ -32,7 +32,7 @@ pub(super) fn write(
         .iter()
         .map(|(_, update)| update.scaling * update.a.rows as f32)
         .collect();
-    let alpha = commonest(&alphas)
+    let alpha = most_frequent(&alphas)
         .ok_or_else(|| cannot("it has no low-rank updates, or only such without effect"))?;
     let mut tensors = Vec::new();
     for ((module, update), own) in updates.iter().zip(&alphas) {
@@ -164,7 +164,7 @@ fn beside(delta: &LinearDelta) -> Option<&'static str> {
     .find_map(|(is_there, what)| is_there.then_some(what))
 }
 
-fn commonest(alphas: &[f32]) -> Option<f32> {
+fn most_frequent(alphas: &[f32]) -> Option<f32> {
     let count = |alpha: f32| {
         alphas
             .iter()

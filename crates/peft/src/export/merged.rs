@@ -44,14 +44,14 @@ pub(super) fn write(
     }
     let linears = linears(adapter);
     let embedding = adapter.weights.embedding.as_ref();
-    let parts = config.tied_embeddings && (embedding.is_some() || linears.contains_key(&LinearId::LmHead));
-    let broken = Mutex::new(None);
+    let separate = config.tied_embeddings && (embedding.is_some() || linears.contains_key(&LinearId::LmHead));
+    let overflowed = Mutex::new(None);
     let mut weights = Vec::new();
     for tensor in checkpoint.tensors() {
         let found = located(tensor.name, shape);
         let change = match found {
             Some((module, "weight")) => match module.kind {
-                ModuleKind::Linear(LinearId::LmHead) if parts => continue,
+                ModuleKind::Linear(LinearId::LmHead) if separate => continue,
                 ModuleKind::Linear(id) => linears.get(&id).map(|delta| Change::Linear(delta)),
                 ModuleKind::Embedding => embedding.map(Change::Embedding),
                 ModuleKind::Fixed => None,
@@ -65,7 +65,9 @@ pub(super) fn write(
         if let (Some((module, _)), Some(change)) = (found, &change) {
             check(&tensor, module, change)?;
         }
-        if let Some((module, _)) = found.filter(|(module, _)| parts && module.kind == ModuleKind::Embedding) {
+        if let Some((module, _)) =
+            found.filter(|(module, _)| separate && module.kind == ModuleKind::Embedding)
+        {
             let change = linears.get(&LinearId::LmHead).map(|delta| Change::Linear(delta));
             let wrapper = tensor.name.starts_with("language_model.");
             let name = if wrapper {
@@ -78,14 +80,14 @@ pub(super) fn write(
                 name: name.to_owned(),
                 tensor,
                 change,
-                broken: &broken,
+                overflowed: &overflowed,
             });
         }
         weights.push(Weight {
             name: tensor.name.to_owned(),
             tensor,
             change,
-            broken: &broken,
+            overflowed: &overflowed,
         });
     }
     biases(&linears, shape, |module| {
@@ -109,7 +111,7 @@ pub(super) fn write(
         fs::write(&path, source).map_err(failed(&path))?;
     }
     let path = folder.join(CONFIG);
-    fs::write(&path, untied(text, parts)?).map_err(failed(&path))?;
+    fs::write(&path, untied(text, separate)?).map_err(failed(&path))?;
     let path = folder.join("model.safetensors");
     let views: Vec<(String, &Weight<'_>)> = weights
         .iter()
@@ -122,7 +124,7 @@ pub(super) fn write(
             source,
         }
     })?;
-    if let Some(name) = broken
+    if let Some(name) = overflowed
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
     {
@@ -131,7 +133,7 @@ pub(super) fn write(
         )));
     }
     let mut expected = config.clone();
-    expected.tied_embeddings &= !parts;
+    expected.tied_embeddings &= !separate;
     match ModelFiles::open(folder)?.config()? == expected {
         true => Ok(()),
         false => Err(cannot(
@@ -148,8 +150,8 @@ fn located<'a>(name: &'a str, shape: &'a BaseShape) -> Option<(&'a Module, &'a s
 }
 
 /// `config.json`, with `tie_word_embeddings` off if the tables are now separate.
-fn untied(text: &str, parts: bool) -> Result<String, ExportError> {
-    if !parts {
+fn untied(text: &str, separate: bool) -> Result<String, ExportError> {
+    if !separate {
         return Ok(text.to_owned());
     }
     let mut config: Value = serde_json::from_str(text)
@@ -186,7 +188,7 @@ struct Weight<'a> {
     tensor: Tensor<'a>,
     change: Option<Change<'a>>,
     /// The first tensor with a value that exceeds the range of its type.
-    broken: &'a Mutex<Option<String>>,
+    overflowed: &'a Mutex<Option<String>>,
 }
 
 impl View for &Weight<'_> {
@@ -204,11 +206,11 @@ impl View for &Weight<'_> {
         };
         let changed = change.apply(&self.tensor, self.tensor.block_type, |row| row);
         Cow::Owned(changed.unwrap_or_else(|| {
-            let mut broken = self
-                .broken
+            let mut overflowed = self
+                .overflowed
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            broken.get_or_insert_with(|| self.name.clone());
+            overflowed.get_or_insert_with(|| self.name.clone());
             vec![0; self.tensor.bytes.len()]
         }))
     }

@@ -85,7 +85,7 @@ pub fn export(adapter: &AdapterFile, base: &Path, form: Form, out: &Path) -> Res
     let files = ModelFiles::open(base)?;
     let config = files.config()?;
     let shape = BaseShape::new(&config);
-    place(out, |unfinished| match form {
+    write_then_rename(out, |unfinished| match form {
         Form::Peft => peft::write(adapter, &shape, unfinished),
         Form::Gguf => gguf::write(adapter, &files, &config, &shape, unfinished),
         Form::Merged if !adapter.weights.invocation.is_empty() => Err(changed::cannot(
@@ -102,7 +102,10 @@ pub fn export(adapter: &AdapterFile, base: &Path, form: Form, out: &Path) -> Res
 }
 
 /// Lets `write` write to a temporary name beside `out`, then renames it to `out`.
-fn place(out: &Path, write: impl FnOnce(&Path) -> Result<(), ExportError>) -> Result<(), ExportError> {
+fn write_then_rename(
+    out: &Path,
+    write: impl FnOnce(&Path) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
     let free = || match out.symlink_metadata() {
         Ok(_) => Err(ExportError::Exists(out.to_owned())),
         Err(_) => Ok(()),

@@ -195,7 +195,7 @@ impl<'a> Parts<'a> {
     }
 
     fn files(self, adapter: &AdapterFile, base: &BaseShape) -> Result<(Value, Vec<Plain>), ExportError> {
-        let Some((rank, alpha)) = self.commonest() else {
+        let Some((rank, alpha)) = self.most_frequent() else {
             return Err(cannot("it has no low-rank updates"));
         };
         let patterns = |value: &dyn Fn(usize, f64) -> Option<Value>| -> Map<String, Value> {
@@ -229,7 +229,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The most frequent pair of rank and alpha.
-    fn commonest(&self) -> Option<(usize, f64)> {
+    fn most_frequent(&self) -> Option<(usize, f64)> {
         let mut counts: HashMap<(usize, u64), usize> = HashMap::new();
         for (_, rank, alpha) in &self.updates {
             *counts.entry((*rank, alpha.to_bits())).or_default() += 1;

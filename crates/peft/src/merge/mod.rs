@@ -136,7 +136,7 @@ pub enum MergeError {
 
 /// A part of a merge.
 #[derive(Debug)]
-pub struct Ingredient {
+pub struct MergeInput {
     /// Its name in errors.
     pub name: String,
     /// Its weight.
@@ -146,7 +146,7 @@ pub struct Ingredient {
 }
 
 /// The update of one module, and the adapter that it belongs to.
-type Update<'a> = (&'a Ingredient, &'a LowRank);
+type Update<'a> = (&'a MergeInput, &'a LowRank);
 
 /// Merges adapters that hold low-rank updates only; tables in them are copies of the base's. `hash`
 /// is [`MergeMethod::hash`] of the parts.
@@ -156,7 +156,7 @@ type Update<'a> = (&'a Ingredient, &'a LowRank);
 pub fn merge(
     method: MergeMethod,
     hash: AdapterHash,
-    parts: &[Ingredient],
+    parts: &[MergeInput],
     throttle: &Throttle,
 ) -> Result<AdapterWeights, MergeError> {
     let mut linears: BTreeMap<LinearId, Vec<Update<'_>>> = BTreeMap::new();
@@ -176,7 +176,7 @@ pub fn merge(
         (_, 1) => MergeMethod::Linear,
         (method, _) => method,
     };
-    let one = |module: &str, updates: &[Update<'_>]| {
+    let merge_module = |module: &str, updates: &[Update<'_>]| {
         throttle.pause();
         match method {
             MergeMethod::Sum => Ok(sum(updates)),
@@ -184,7 +184,7 @@ pub fn merge(
         }
     };
     let merged_linears = linears.iter().map(|(id, updates)| {
-        let low_rank = Some(one(&format!("{id:?}"), updates)?);
+        let low_rank = Some(merge_module(&format!("{id:?}"), updates)?);
         let delta = LinearDelta {
             low_rank,
             ..LinearDelta::default()
@@ -195,7 +195,7 @@ pub fn merge(
     let embedding = match embedding.is_empty() {
         true => None,
         false => Some(EmbeddingDelta {
-            low_rank: Some(one("embed_tokens", &embedding)?),
+            low_rank: Some(merge_module("embed_tokens", &embedding)?),
             ..EmbeddingDelta::default()
         }),
     };
@@ -221,14 +221,16 @@ fn sum(updates: &[Update<'_>]) -> LowRank {
         let scaling = update.scaling * part.weight as f32;
         a.extend(&update.a.values);
         scalings.extend(std::iter::repeat_n(scaling, update.a.rows));
-        if let Some(its) = &update.bias {
-            let bias = bias.get_or_insert_with(|| vec![0.0; its.len()]);
-            bias.iter_mut().zip(its).for_each(|(sum, b)| *sum += scaling * b);
+        if let Some(update_bias) = &update.bias {
+            let bias = bias.get_or_insert_with(|| vec![0.0; update_bias.len()]);
+            bias.iter_mut()
+                .zip(update_bias)
+                .for_each(|(sum, b)| *sum += scaling * b);
         }
     }
     for out in 0..first.b.rows {
-        for (_, LowRank { b: its, .. }) in updates {
-            b.extend(&its.values[out * its.cols..][..its.cols]);
+        for (_, LowRank { b: part_b, .. }) in updates {
+            b.extend(&part_b.values[out * part_b.cols..][..part_b.cols]);
         }
     }
     LowRank {

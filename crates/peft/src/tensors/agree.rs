@@ -39,14 +39,14 @@ pub(crate) struct Agreed {
 
 /// Checks all tensors against config and base. Marks weights that belong to `modules_to_save`.
 pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Agreed, Refusal> {
-    let unknown_saved = saved(slots, config, base)?;
+    let unknown_saved = check_saved(slots, config, base)?;
     for slot in slots.iter() {
-        kind(slot, config)?;
-        update(slot, config)?;
-        shapes(slot, config)?;
+        check_kind(slot, config)?;
+        check_update(slot, config)?;
+        check_shapes(slot, config)?;
     }
-    targets(slots, config, base)?;
-    biases(slots, config, base)?;
+    check_targets(slots, config, base)?;
+    check_biases(slots, config, base)?;
     let tokens = tokens::resolve(slots, config, base)?;
     Ok(Agreed {
         tokens,
@@ -56,7 +56,7 @@ pub(crate) fn agree(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape
 
 /// Checks `modules_to_save`: finds the modules that it means and requires a weight for each.
 /// Returns the names that match no module.
-fn saved(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Vec<String>, Refusal> {
+fn check_saved(slots: &mut Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<Vec<String>, Refusal> {
     let mut meant = BTreeSet::new();
     let mut unknown = Vec::new();
     for name in &config.modules_to_save {
@@ -131,7 +131,7 @@ fn is_table(module: &Module) -> bool {
 }
 
 /// Checks that a module has no tensor of another kind of adapter.
-fn kind(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
+fn check_kind(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     let others: &[Part] = match config.kind {
         Kind::Ia3 => &UPDATE,
         _ => &[Part::Scale],
@@ -143,7 +143,7 @@ fn kind(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
 }
 
 /// Checks that an update is complete and of the kind that the config says.
-fn update(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
+fn check_update(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     let Some((has, _)) = slot.any(&UPDATE) else {
         return Ok(());
     };
@@ -186,7 +186,7 @@ fn not_asked_for(tensor: Tensor<'_>, field: &'static str) -> Refusal {
 }
 
 /// Checks the shape of every tensor except rows of tokens, which [`tokens`] checks.
-fn shapes(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
+fn check_shapes(slot: &Slot<'_>, config: &PeftConfig) -> Result<(), Refusal> {
     let Module {
         out,
         inp,
@@ -259,7 +259,7 @@ fn disagreement(tensor: Tensor<'_>, expected: Vec<usize>, rank_at: Option<usize>
 }
 
 /// Checks that exactly the modules that the config selects have updates.
-fn targets(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
+fn check_targets(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
     if !config.names_targets() {
         return Ok(());
     }
@@ -288,7 +288,7 @@ fn targets(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(
 }
 
 /// Checks that every bias exists in the base, and that biases that were trained are present.
-fn biases(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
+fn check_biases(slots: &Slots<'_>, config: &PeftConfig, base: &BaseShape) -> Result<(), Refusal> {
     for (position, module) in base.modules().iter().enumerate() {
         let slot = slots.get(position);
         let bias = slot.and_then(|slot| slot.get(Part::Bias));

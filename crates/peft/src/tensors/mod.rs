@@ -40,9 +40,9 @@ pub(crate) struct Changes {
 
 /// A tensor of an adapter under PEFT's name.
 #[derive(Clone, Copy)]
-pub(crate) struct Named<'a> {
+pub(crate) struct NamedTensor<'a> {
     /// PEFT's name for the tensor. [`Tensor::name`] is the name in the file, for messages.
-    pub(crate) place: &'a str,
+    pub(crate) peft_name: &'a str,
     /// The tensor.
     pub(crate) tensor: Tensor<'a>,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Named<'a> {
 /// # Errors
 /// If the tensors do not fit the base or the config, or hold NaN or infinity.
 pub(crate) fn read<'a>(
-    tensors: impl Iterator<Item = Named<'a>>,
+    tensors: impl Iterator<Item = NamedTensor<'a>>,
     config: &PeftConfig,
     base: &'a BaseShape,
     throttle: &Throttle,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use multigraft_model::{LinearId, Module, ModuleKind, Target};
 use multigraft_weights::Tensor;
 
-use super::Named;
+use super::NamedTensor;
 use super::name::{Part, TensorName};
 use crate::base::{BaseShape, without_peft};
 use crate::refusal::Refusal;
@@ -75,7 +75,7 @@ impl<'a> Slots<'a> {
     /// If a tensor belongs to no module or to one that cannot be changed, has the same role as
     /// another, or has an unsupported dtype, or if all tensors agree on another hidden size.
     pub(crate) fn collect(
-        tensors: impl Iterator<Item = Named<'a>>,
+        tensors: impl Iterator<Item = NamedTensor<'a>>,
         base: &'a BaseShape,
     ) -> Result<Self, Refusal> {
         let mut found = Self {
@@ -84,12 +84,12 @@ impl<'a> Slots<'a> {
             head: None,
         };
         let (mut count, mut first, mut adapter, mut stray) = (0, "", None, None);
-        for Named { place, tensor } in tensors {
+        for NamedTensor { peft_name, tensor } in tensors {
             if count == 0 {
                 first = tensor.name;
             }
             count += 1;
-            match located(place, tensor.name, base) {
+            match located(peft_name, tensor.name, base) {
                 Ok((name, position)) => {
                     one_adapter(&mut adapter, name.adapter)?;
                     found.put(&name, position, tensor, base)?;
@@ -189,8 +189,8 @@ fn is_head(module: &Module) -> bool {
 }
 
 /// Parses a tensor's name and finds the index of its module.
-fn located<'a>(place: &'a str, name: &str, base: &BaseShape) -> Result<(TensorName<'a>, usize), Refusal> {
-    let Some(parsed) = TensorName::parse(place) else {
+fn located<'a>(peft_name: &'a str, name: &str, base: &BaseShape) -> Result<(TensorName<'a>, usize), Refusal> {
+    let Some(parsed) = TensorName::parse(peft_name) else {
         return Err(Refusal::UnknownPart(name.to_owned()));
     };
     let Some(position) = base.find(parsed.key) else {

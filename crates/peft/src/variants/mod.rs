@@ -26,13 +26,13 @@ use multigraft_weights::safetensors::Checkpoint;
 
 use crate::base::{BaseShape, module_key, without_peft};
 use crate::config::{Kind, PeftConfig, RANK_LIMIT};
-use crate::derived::Made;
+use crate::derived::Derived;
 use crate::refusal::Refusal;
 use parts::Parts;
 
 /// The largest number of weights after conversion: 4 GiB in float32. A few kilobytes of LoKr can
 /// describe whole matrices.
-const MADE_LIMIT: usize = 1 << 30;
+const CONVERTED_LIMIT: usize = 1 << 30;
 
 /// The adapter's tensors, with those of a variant converted to LoRA. Sets the ranks and scalings of
 /// the converted updates in `config`.
@@ -41,20 +41,20 @@ pub(crate) fn updates<'a>(
     config: &mut PeftConfig,
     base: &BaseShape,
     throttle: &Throttle,
-) -> Result<Vec<Made<'a>>, Refusal> {
+) -> Result<Vec<Derived<'a>>, Refusal> {
     let names: &[&'static str] = match config.kind {
-        Kind::Lora | Kind::Ia3 => return Ok(checkpoint.tensors().map(Made::borrowed).collect()),
+        Kind::Lora | Kind::Ia3 => return Ok(checkpoint.tensors().map(Derived::borrowed).collect()),
         Kind::AdaLora => &adalora::PARTS,
         Kind::Loha => &loha::PARTS,
         Kind::Lokr => &lokr::PARTS,
         Kind::Vera => &vera::PARTS,
     };
-    let mut made = Vec::new();
+    let mut derived = Vec::new();
     let mut modules: BTreeMap<&str, Vec<(&str, Tensor<'a>)>> = BTreeMap::new();
     for tensor in checkpoint.tensors() {
         match parts::split(tensor.name, names) {
             Some((path, part)) => modules.entry(path).or_default().push((part, tensor)),
-            None => made.push(Made::borrowed(tensor)),
+            None => derived.push(Derived::borrowed(tensor)),
         }
     }
     let shared = match config.kind {
@@ -73,7 +73,7 @@ pub(crate) fn updates<'a>(
         else {
             // The tensor is passed on under LoRA's name, so that the code that places LoRA's
             // tensors refuses it.
-            made.push(Made::borrowed(tensor).at(format!("{path}.lora_A.weight")));
+            derived.push(Derived::borrowed(tensor).renamed(format!("{path}.lora_A.weight")));
             continue;
         };
         let parts = Parts::new(module, found)?;
@@ -91,19 +91,27 @@ pub(crate) fn updates<'a>(
         // No module's factors are larger than its matrix, so checking after each module is early
         // enough.
         weights += factors.a.values.len() + factors.b.values.len();
-        if weights > MADE_LIMIT {
-            return Err(Refusal::RelativeSize {
+        if weights > CONVERTED_LIMIT {
+            return Err(Refusal::VariantSize {
                 kind: config.kind.as_str(),
-                limit: MADE_LIMIT,
+                limit: CONVERTED_LIMIT,
             });
         }
         updates.insert(known_as, (factors.a.rows, scaling));
-        made.push(Made::of(&factors.a, format!("{path}.lora_A.weight"), tensor.name));
-        made.push(Made::of(&factors.b, format!("{path}.lora_B.weight"), tensor.name));
+        derived.push(Derived::from_matrix(
+            &factors.a,
+            format!("{path}.lora_A.weight"),
+            tensor.name,
+        ));
+        derived.push(Derived::from_matrix(
+            &factors.b,
+            format!("{path}.lora_B.weight"),
+            tensor.name,
+        ));
         throttle.pause();
     }
     config.convert(updates);
-    Ok(made)
+    Ok(derived)
 }
 
 fn is_linear(module: &Module) -> bool {
@@ -119,7 +127,7 @@ fn check_rank(kind: Kind, module: &Module, rank: usize, limit: usize) -> Result<
     if rank <= limit {
         return Ok(());
     }
-    Err(Refusal::RelativeRank {
+    Err(Refusal::VariantRank {
         kind: kind.as_str(),
         module: module.path.clone(),
         rank,

@@ -238,7 +238,7 @@ fn what_the_twelve_kinds_leave_out_answers_as_in_peft() {
 }
 
 #[test]
-fn relatives_of_lora_answer_as_in_peft() {
+fn variants_of_lora_answer_as_in_peft() {
     check("relatives", 3);
 }
 

@@ -511,7 +511,7 @@ fn vera(adapter: &mut Adapter) {
 }
 
 #[test]
-fn relatives_of_lora() {
+fn variants_of_lora() {
     for make in [|a: &mut Adapter| loha(a, 2), vera] {
         let mut adapter = Adapter::empty();
         make(&mut adapter);

@@ -1,4 +1,4 @@
-//! Any bytes as the tensors of one of LoRA's relatives (the first byte says which) for a real base:
+//! Any bytes as the tensors of one of LoRA's variants (the first byte says which) for a real base:
 //! refused, or an adapter that changes something.
 #![no_main]
 
@@ -6,8 +6,8 @@ use std::fs;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use multigraft_peft::{BaseShape, read_for};
 use multigraft_model::Config;
+use multigraft_peft::{BaseShape, read_for};
 use tempfile::TempDir;
 
 const BASE: &str = include_str!("../../fixtures/relatives/llama/model/config.json");
