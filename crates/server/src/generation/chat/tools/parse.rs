@@ -1,10 +1,5 @@
 //! Calls of tools in a model's output, told from its text as it comes.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
-};
-
 use multigraft_text::CallFormat;
 
 use super::{
@@ -12,6 +7,7 @@ use super::{
     tagged::Tagged,
     xml::{self, Written},
 };
+use crate::http::id::call_id;
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +193,7 @@ impl CallParser {
                 };
                 pieces.push(Piece::Call {
                     index: self.calls,
-                    id: call_id(self.format),
+                    id: new_call_id(self.format),
                     name,
                 });
                 self.calls += 1;
@@ -275,23 +271,12 @@ impl CallParser {
     }
 }
 
-/// Nine letters and digits, all that Mistral's template accepts when a call comes back; others have
+/// The id of a new call: for Mistral's template in the one form that it accepts, for others with
 /// OpenAI's prefix.
-fn call_id(format: CallFormat) -> String {
-    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let mut number =
-        since.map_or(0, |since| since.as_micros() as u64) ^ COUNT.fetch_add(1, Ordering::Relaxed) << 40;
-    let digit = |_| {
-        let digit = DIGITS[(number % 36) as usize];
-        number /= 36;
-        char::from(digit)
-    };
-    let id: String = (0..9).map(digit).collect();
+fn new_call_id(format: CallFormat) -> String {
     match format {
-        CallFormat::List => id,
-        CallFormat::Tags | CallFormat::Bare | CallFormat::Xml => format!("call_{id}"),
+        CallFormat::List => call_id(),
+        CallFormat::Tags | CallFormat::Bare | CallFormat::Xml => format!("call_{}", call_id()),
     }
 }
 
