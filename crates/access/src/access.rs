@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use multigraft_api::UsageRow;
 use subtle::ConstantTimeEq as _;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     month::{Exhausted, Months},
     secret::Secret,
     store::{Store, StoredSecret},
-    usage::{Query, Row, Usage},
+    usage::{Query, Usage},
 };
 
 /// How often the database is checked for changes by other processes: a revoked key stays valid for
@@ -112,7 +113,7 @@ impl Access {
     ///
     /// # Errors
     /// If a database cannot be read, or there are more than `most` rows.
-    pub fn report(&self, query: &Query, most: usize) -> Result<Vec<Row>, AccessError> {
+    pub fn report(&self, query: &Query, most: usize) -> Result<Vec<UsageRow>, AccessError> {
         let mut rows = self.usage.report(query, most)?;
         if query.by.key {
             let keys = self.store.keys()?.into_iter();

@@ -34,4 +34,4 @@ pub use limits::{KeyLimits, LimitChanges};
 pub use month::Exhausted;
 pub use secret::Secret;
 pub use store::{FILE, Store};
-pub use usage::{By, Counts, Period, Query as UsageQuery, Row, USAGE_FILE, Usage, Used};
+pub use usage::{By, Period, Query as UsageQuery, USAGE_FILE, Usage, Used};

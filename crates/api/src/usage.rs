@@ -68,6 +68,22 @@ pub struct UsageCounts {
     pub refused: u64,
 }
 
+impl UsageCounts {
+    /// Adds `more` to each sum.
+    pub fn add(&mut self, more: &Self) {
+        for (sum, more) in [
+            (&mut self.requests, more.requests),
+            (&mut self.prompt_tokens, more.prompt_tokens),
+            (&mut self.cached_prompt_tokens, more.cached_prompt_tokens),
+            (&mut self.generated_tokens, more.generated_tokens),
+            (&mut self.errors, more.errors),
+            (&mut self.refused, more.refused),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// A field that is there, be it null.
 fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(field).map(Some)

@@ -11,8 +11,8 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
+use multigraft_api::{Readiness, Ready};
 use multigraft_engine::Engine;
-use serde_json::json;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     trace::{DefaultOnResponse, TraceLayer},
@@ -209,10 +209,17 @@ async fn ready(
     } else if stuck(&engine, &limits).is_some() {
         "a step of the engine does not end"
     } else {
-        return Json(json!({"status": "ready"})).into_response();
+        let ready = Ready {
+            status: Readiness::Ready,
+            reason: None,
+        };
+        return Json(ready).into_response();
     };
-    let answer = json!({"status": "not ready", "reason": reason});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response()
+    let not_ready = Ready {
+        status: Readiness::NotReady,
+        reason: Some(reason.to_owned()),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(not_ready)).into_response()
 }
 
 /// What is answered to the last: whether the server lives, whether it takes requests, and what it

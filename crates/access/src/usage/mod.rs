@@ -17,9 +17,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::Serialize;
+use multigraft_api::{UsageCounts, UsageRow};
 
-pub use report::{By, Period, Query, Row};
+pub use report::{By, Period, Query};
 use store::Store;
 pub use store::USAGE_FILE;
 
@@ -42,38 +42,6 @@ pub struct Used {
     pub adapter: String,
 }
 
-/// Sums of usage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Accepted requests.
-    pub requests: u64,
-    /// Prompt tokens, once for each choice.
-    pub prompt_tokens: u64,
-    /// Prompt tokens that were found in the prefix cache.
-    pub cached_prompt_tokens: u64,
-    /// Generated tokens, also for clients that disconnected.
-    pub generated_tokens: u64,
-    /// Accepted requests that ended in an error.
-    pub errors: u64,
-    /// Requests that were refused because of a limit or a full queue.
-    pub refused: u64,
-}
-
-impl Counts {
-    fn add(&mut self, more: &Self) {
-        for (sum, more) in [
-            (&mut self.requests, more.requests),
-            (&mut self.prompt_tokens, more.prompt_tokens),
-            (&mut self.cached_prompt_tokens, more.cached_prompt_tokens),
-            (&mut self.generated_tokens, more.generated_tokens),
-            (&mut self.errors, more.errors),
-            (&mut self.refused, more.refused),
-        ] {
-            *sum = sum.saturating_add(more);
-        }
-    }
-}
-
 /// Hours since 1970.
 type Hour = u64;
 
@@ -81,7 +49,7 @@ fn hour(time: SystemTime) -> Hour {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / HOUR
 }
 
-type Waiting = HashMap<(Hour, Used), Counts>;
+type Waiting = HashMap<(Hour, Used), UsageCounts>;
 
 /// Counts usage and stores it.
 #[derive(Debug)]
@@ -106,7 +74,7 @@ impl Usage {
     }
 
     /// Adds `counts` to the row of `used` in the hour of `now`.
-    pub fn count(&self, used: Used, counts: &Counts, now: SystemTime) {
+    pub fn count(&self, used: Used, counts: &UsageCounts, now: SystemTime) {
         let mut waiting = self.waiting();
         let row = (hour(now), used);
         if waiting.len() < MOST_WAITING || waiting.contains_key(&row) {
@@ -142,7 +110,7 @@ impl Usage {
     ///
     /// # Errors
     /// If the database cannot be read, or there are more than `most` rows.
-    pub(crate) fn report(&self, query: &Query, most: usize) -> Result<Vec<Row>, AccessError> {
+    pub(crate) fn report(&self, query: &Query, most: usize) -> Result<Vec<UsageRow>, AccessError> {
         self.store.report(query, most)
     }
 

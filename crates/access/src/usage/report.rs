@@ -5,10 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::Serialize;
 use time::{Date, Time, UtcDateTime, format_description::BorrowedFormatItem, macros::format_description};
-
-use super::Counts;
 
 /// The last second of the year 9999, in seconds since 1970.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -89,29 +86,6 @@ pub struct Query {
     pub by: By,
     /// The id of the only key to report; `None` is all keys.
     pub key: Option<String>,
-}
-
-/// A row of a report. What the report does not group by is `None`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// When the row's hour, day or month begins, in seconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start: Option<u64>,
-    /// The id of the key; `Some(None)` is a server without keys.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<Option<String>>,
-    /// The name of the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_name: Option<Option<String>>,
-    /// The tenant; `Some(None)` is a server without keys.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<Option<String>>,
-    /// The name of the adapter, or of the base.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub adapter: Option<String>,
-    /// The sums.
-    #[serde(flatten)]
-    pub counts: Counts,
 }
 
 impl Query {

@@ -3,12 +3,13 @@
 
 use std::{path::Path, time::UNIX_EPOCH};
 
+use multigraft_api::{UsageCounts, UsageRow};
 use multigraft_database::{Database, Durability, Options, Sharing};
 use rusqlite::params;
 
 use super::{
-    Counts, HOUR, Hour, Waiting,
-    report::{Period, Query, Row},
+    HOUR, Hour, Waiting,
+    report::{Period, Query},
 };
 use crate::error::AccessError;
 
@@ -93,7 +94,7 @@ impl Store {
     }
 
     /// Sums, in order of time, key, tenant and adapter.
-    pub(super) fn report(&self, query: &Query, most: usize) -> Result<Vec<Row>, AccessError> {
+    pub(super) fn report(&self, query: &Query, most: usize) -> Result<Vec<UsageRow>, AccessError> {
         let by = query.by;
         let start = match by.period {
             None => "NULL",
@@ -126,13 +127,13 @@ impl Store {
                 let start: Option<i64> = row.get(0)?;
                 let known =
                     |text: Option<String>| text.map(|text| Some(text).filter(|text| !text.is_empty()));
-                Ok(Row {
+                Ok(UsageRow {
                     start: start.map(|start| u64::try_from(start).unwrap_or(0)),
                     key: known(row.get(1)?),
                     key_name: None,
                     tenant: known(row.get(2)?),
                     adapter: row.get(3)?,
-                    counts: Counts {
+                    counts: UsageCounts {
                         requests: count(4)?,
                         prompt_tokens: count(5)?,
                         cached_prompt_tokens: count(6)?,

@@ -18,11 +18,11 @@ fn used(key: &str, adapter: &str) -> Used {
     }
 }
 
-fn counts(generated_tokens: u64) -> Counts {
-    Counts {
+fn counts(generated_tokens: u64) -> UsageCounts {
+    UsageCounts {
         requests: 1,
         generated_tokens,
-        ..Counts::default()
+        ..UsageCounts::default()
     }
 }
 

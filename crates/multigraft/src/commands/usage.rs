@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
-use multigraft_access::{Access, Period, Row, Store, UsageQuery};
+use multigraft_access::{Access, Period, Store, UsageQuery};
+use multigraft_api::UsageRow;
 
 use crate::cli::UsageArguments;
 
@@ -41,7 +42,7 @@ pub(crate) fn run(arguments: &UsageArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(rows: &[Row], query: &UsageQuery) -> String {
+fn table(rows: &[UsageRow], query: &UsageQuery) -> String {
     if rows.is_empty() {
         return "no usage in this period".to_owned();
     }

@@ -8,7 +8,8 @@ use std::{
     time::SystemTime,
 };
 
-use multigraft_access::{Access, Counts, Used};
+use multigraft_access::{Access, Used};
+use multigraft_api::UsageCounts;
 use multigraft_engine::Event;
 
 /// A request as it goes, all of its choices together. Dropped by the last of them, it is counted
@@ -58,11 +59,11 @@ impl RequestUsage {
 impl Drop for RequestUsage {
     fn drop(&mut self) {
         let counts = match self.accepted.load(Relaxed) {
-            false => Counts {
+            false => UsageCounts {
                 refused: 1,
-                ..Counts::default()
+                ..UsageCounts::default()
             },
-            true => Counts {
+            true => UsageCounts {
                 requests: 1,
                 prompt_tokens: self.prompt,
                 cached_prompt_tokens: self.cached.load(Relaxed),

@@ -7,6 +7,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use multigraft_api::{Error, ErrorBody};
 use serde_json::{Value, json};
 
 use crate::{contract::headers::RATE_LIMIT_PREFIX, http::error::ApiError};
@@ -42,12 +43,14 @@ impl Dialect {
     pub fn error_body(self, error: &ApiError) -> Value {
         let message = shortened(error.to_string());
         match self {
-            Self::OpenAi => json!({"error": {
-                "message": message,
-                "type": error.openai_type(),
-                "param": error.field(),
-                "code": error.status(self).as_u16(),
-            }}),
+            Self::OpenAi => json!(ErrorBody {
+                error: Error {
+                    message,
+                    kind: error.openai_type().to_owned(),
+                    param: error.field().map(str::to_owned),
+                    code: error.status(self).as_u16(),
+                },
+            }),
             Self::Tgi => json!({"error": message, "error_type": error.tgi_type()}),
         }
     }

@@ -15,8 +15,7 @@ use axum::{
 use multigraft_access::{
     AccessError, Admins, Changes, Grants, Key, KeyLimits, LimitChanges, NewKey, Role, Secret, Store,
 };
-use schemars::JsonSchema;
-use serde::Serialize;
+use multigraft_api as api;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -37,62 +36,43 @@ const LONGEST_GRACE: u64 = 366 * 24;
 /// The end of time for keys, in seconds since 1970: that of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A key, without its secrets. Times are in seconds since 1970.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Shown {
-    object: &'static str,
-    id: String,
-    name: String,
-    role: String,
-    tenant: String,
-    grants: Vec<String>,
-    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
-    limits: KeyLimits,
-    created: u64,
-    expires: Option<u64>,
-    revoked: Option<u64>,
-    /// In the one answer to whoever made it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
-}
-
-impl From<Key> for Shown {
-    fn from(key: Key) -> Self {
-        Self {
-            object: "key",
-            role: key.role.to_string(),
-            grants: key.grants.texts(),
-            limits: key.limits,
-            created: seconds(key.created),
-            expires: key.expires.map(seconds),
-            revoked: key.revoked.map(seconds),
-            secret: None,
-            id: key.id,
-            name: key.name,
-            tenant: key.tenant,
-        }
+/// A key in the form of the API, without a secret.
+fn convert(key: Key) -> api::Key {
+    api::Key {
+        role: match key.role {
+            Role::Use => api::Role::Use,
+            Role::Manage => api::Role::Manage,
+            Role::Admin => api::Role::Admin,
+        },
+        grants: key.grants.texts(),
+        limits: api::KeyLimits {
+            requests_per_minute: key.limits.requests_per_minute,
+            tokens_per_minute: key.limits.tokens_per_minute,
+            concurrent_requests: key.limits.concurrent_requests,
+            tokens_per_month: key.limits.tokens_per_month,
+        },
+        created: seconds(key.created),
+        expires: key.expires.map(seconds),
+        revoked: key.revoked.map(seconds),
+        secret: None,
+        id: key.id,
+        name: key.name,
+        tenant: key.tenant,
     }
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct List {
-    object: &'static str,
-    data: Vec<Shown>,
-}
-
 /// `GET /v1/keys`: all of them, the oldest first, revoked ones too.
-pub(crate) async fn list(state: Session) -> Result<Json<List>, ApiError> {
+pub(crate) async fn list(state: Session) -> Result<Json<api::Keys>, ApiError> {
     let keys = state.keys(Store::keys).await?;
-    Ok(Json(List {
-        object: "list",
-        data: keys.into_iter().map(Shown::from).collect(),
+    Ok(Json(api::Keys {
+        data: keys.into_iter().map(convert).collect(),
     }))
 }
 
 /// `GET /v1/keys/{id}`, as all others by id or name.
-pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<Shown>, ApiError> {
+pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<api::Key>, ApiError> {
     let key = state.keys(move |store| store.key(&id)).await?;
-    Ok(Json(key.into()))
+    Ok(Json(convert(key)))
 }
 
 /// `POST /v1/keys`: `{"name", "role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. The answer
@@ -120,12 +100,12 @@ pub(crate) async fn change(
     state: Session,
     Path(id): Path<String>,
     mut fields: Fields,
-) -> Result<Json<Shown>, ApiError> {
+) -> Result<Json<api::Key>, ApiError> {
     state.may_manage_keys()?;
     let changes = changes(&mut fields)?;
     fields.finish()?;
     let key = state.keys(move |store| store.set(&id, &changes, Admins::OneStays));
-    Ok(Json(key.await?.into()))
+    Ok(Json(convert(key.await?)))
 }
 
 /// `DELETE /v1/keys/{id}`: the key opens nothing any more, for good. It stays in the list, for
@@ -157,9 +137,9 @@ pub(crate) async fn rotate(
 }
 
 fn with_secret(status: StatusCode, key: Key, secret: &Secret) -> Response {
-    let shown = Shown {
+    let shown = api::Key {
         secret: Some(secret.reveal().to_owned()),
-        ..Shown::from(key)
+        ..convert(key)
     };
     let mut response = (status, Json(shown)).into_response();
     let never = HeaderValue::from_static("no-store");

@@ -6,9 +6,9 @@ use axum::{
     Json,
     extract::{Query, rejection::QueryRejection},
 };
-use multigraft_access::{AccessError, By, Row, UsageQuery};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use multigraft_access::{AccessError, By, UsageQuery};
+use multigraft_api::UsageReport;
+use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -30,21 +30,11 @@ pub(crate) struct Period {
     by: Option<String>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct List {
-    object: &'static str,
-    /// In seconds since 1970, as all times.
-    from: u64,
-    to: u64,
-    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
-    data: Vec<Row>,
-}
-
 /// `GET /v1/usage?from=&to=&by=`: everybody's for admins, for others their key's.
 pub(crate) async fn report(
     state: Session,
     period: Result<Query<Period>, QueryRejection>,
-) -> Result<Json<List>, ApiError> {
+) -> Result<Json<UsageReport>, ApiError> {
     let Query(period) = period.map_err(|error| ApiError::malformed(error.body_text()))?;
     let time = |field, text: Option<String>, default| match text {
         None => Ok(default),
@@ -84,8 +74,7 @@ pub(crate) async fn report(
         AccessError::Invalid(message) => ApiError::malformed(message),
         error => ApiError::Failed(error.to_string()),
     })?;
-    Ok(Json(List {
-        object: "list",
+    Ok(Json(UsageReport {
         from: seconds(from),
         to: seconds(to),
         data,

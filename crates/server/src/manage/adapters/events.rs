@@ -15,12 +15,14 @@ use axum::response::{
 };
 use futures_util::stream;
 use multigraft_adapters::{Phase, Status};
+use multigraft_api::AdapterEvent;
 use serde::Serialize;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
+use super::convert;
 use crate::{
     caller::session::Session,
     http::{dialect::Dialect, error::ApiError},
@@ -35,59 +37,6 @@ const TICK: Duration = Duration::from_secs(5);
 /// Says when the server stops; streams that have no end of their own end then.
 pub(crate) type Stopping = watch::Receiver<bool>;
 
-/// What became of an adapter.
-#[derive(Debug, Serialize)]
-struct Change {
-    name: String,
-    /// `fetching`, `loading`, `resident`, `cold`, `failed` or `removed`.
-    state: &'static str,
-    /// Content hash of what requests get, if that is known.
-    hash: Option<String>,
-    /// Bytes of the weights that are here; null unless they are fetched.
-    bytes_done: Option<u64>,
-    /// Bytes that there are; null until that is known.
-    bytes_total: Option<u64>,
-    /// Why it could not be loaded.
-    error: Option<String>,
-}
-
-impl Change {
-    fn removed(name: String) -> Self {
-        Self {
-            name,
-            state: "removed",
-            hash: None,
-            bytes_done: None,
-            bytes_total: None,
-            error: None,
-        }
-    }
-}
-
-impl From<Status> for Change {
-    fn from(status: Status) -> Self {
-        let mut change = Self {
-            hash: status.hash.map(|hash| hash.to_string()),
-            ..Self::removed(status.name)
-        };
-        change.state = match status.phase {
-            Phase::Fetching(progress) => {
-                change.bytes_done = Some(progress.done);
-                change.bytes_total = Some(progress.total).filter(|total| *total > 0);
-                "fetching"
-            }
-            Phase::Loading => "loading",
-            Phase::Resident => "resident",
-            Phase::Cold => "cold",
-            Phase::Failed(error) => {
-                change.error = Some(error);
-                "failed"
-            }
-        };
-        change
-    }
-}
-
 /// One reader.
 struct Watching {
     /// Says which adapters it may see.
@@ -96,7 +45,7 @@ struct Watching {
     stopping: Option<Stopping>,
     /// What was said last.
     known: HashMap<String, Status>,
-    ready: VecDeque<Change>,
+    ready: VecDeque<AdapterEvent>,
     /// When all were looked at.
     looked: Instant,
 }
@@ -107,7 +56,7 @@ impl Watching {
         let changes = session.adapters().changes();
         let statuses = session.adapters().statuses();
         let is_under_way = |status: &&Status| matches!(status.phase, Phase::Fetching(_) | Phase::Loading);
-        let ready = statuses.iter().filter(is_under_way).cloned().map(Change::from);
+        let ready = statuses.iter().filter(is_under_way).cloned().map(convert::event);
         Self {
             ready: ready.collect(),
             known: statuses
@@ -122,7 +71,7 @@ impl Watching {
     }
 
     /// The next change; `None` when the server stops.
-    async fn next(&mut self) -> Option<Change> {
+    async fn next(&mut self) -> Option<AdapterEvent> {
         loop {
             if let Some(change) = self.ready.pop_front() {
                 return Some(change);
@@ -151,11 +100,11 @@ impl Watching {
         let mut known = std::mem::take(&mut self.known);
         for status in self.session.adapters().statuses() {
             if known.remove(&status.name).as_ref() != Some(&status) {
-                self.ready.push_back(status.clone().into());
+                self.ready.push_back(convert::event(status.clone()));
             }
             self.known.insert(status.name.clone(), status);
         }
-        self.ready.extend(known.into_keys().map(Change::removed));
+        self.ready.extend(known.into_keys().map(convert::removed));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Adding, replacing and removing adapters while requests are served: our own routes, and those of
 //! vLLM, SGLang and llama.cpp for tools that were made for them.
 
+mod convert;
 mod defaults;
 pub(crate) mod events;
 pub(crate) mod llama_cpp;

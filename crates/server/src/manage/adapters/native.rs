@@ -9,168 +9,23 @@ use axum::{
 use multigraft_adapters::{
     ActivateError, AdapterLimits, AddedBy, Adding, ChangeError, Listed, Residency, Settings,
 };
+use multigraft_api::{Adapter, AdapterMemory, Adapters, MemoryBudget};
 use multigraft_engine::WEIGHTS;
 use multigraft_model::AdapterHash;
-use multigraft_peft::AdapterInfo;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    defaults,
+    convert, defaults,
     events::{self, Stopping},
 };
 use crate::{
     caller::session::Session,
-    http::{error::ApiError, fields::Fields, id::seconds},
+    http::{error::ApiError, fields::Fields},
 };
 
 /// Where events are, below the adapters.
 const EVENTS: &str = "events";
-
-/// An adapter.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Adapter {
-    object: &'static str,
-    name: String,
-    /// `resident`, `cold`, `loading` or `failed`.
-    state: &'static str,
-    /// Content hash of the version that requests get; null until its files are read for the first
-    /// time.
-    hash: Option<String>,
-    /// Where its files come from.
-    source: Option<String>,
-    /// Who added the version that requests get; as in `versions`.
-    added_by: Option<&'static str>,
-    /// Which state of the source it is: a commit of the Hub, or what an object store said of it.
-    revision: Option<String>,
-    /// Whether it stays in memory.
-    pinned: bool,
-    /// Whether a newer version is being loaded.
-    replacing: bool,
-    /// Requests since the start; null if the key may not know.
-    requests: Option<u64>,
-    /// When it was asked for last, in seconds since 1970.
-    last_used: Option<u64>,
-    /// What it takes in memory; null if it is not there.
-    bytes: Option<usize>,
-    /// What its files hold; null if they were never read.
-    #[schemars(with = "Option<Map<String, Value>>")]
-    info: Option<AdapterInfo>,
-    /// How much of its weights is here, while they are fetched.
-    progress: Option<Progress>,
-    /// Why its last load failed.
-    error: Option<String>,
-    /// Seconds until the next load is tried.
-    retry_after: Option<f64>,
-    /// What its requests get where they say nothing.
-    defaults: Option<Value>,
-    /// What its requests may take.
-    #[schemars(with = "Map<String, Value>")]
-    limits: AdapterLimits,
-    /// The newest last.
-    versions: Vec<Version>,
-}
-
-/// How far a download has come, in bytes.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Progress {
-    done: u64,
-    /// Null until that is known.
-    total: Option<u64>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Version {
-    hash: Option<String>,
-    source: String,
-    revision: Option<String>,
-    added: u64,
-    /// `command line`, `adapters file`, `request` or `http`; null if it was added before this was
-    /// written down.
-    added_by: Option<&'static str>,
-    active: bool,
-}
-
-impl From<Listed> for Adapter {
-    fn from(listed: Listed) -> Self {
-        let active = listed.active();
-        let versions = listed.versions.iter().map(|version| Version {
-            hash: version.hash.map(|hash| hash.to_string()),
-            source: version.source.to_string(),
-            revision: version.revision.clone(),
-            added: seconds(version.added),
-            added_by: version.added_by.map(AddedBy::as_str),
-            active: version.active,
-        });
-        let mut adapter = Self {
-            object: "adapter",
-            state: "",
-            hash: active
-                .and_then(|version| version.hash)
-                .map(|hash| hash.to_string()),
-            source: active.map(|version| version.source.to_string()),
-            added_by: active.and_then(|version| version.added_by).map(AddedBy::as_str),
-            revision: active.and_then(|version| version.revision.clone()),
-            pinned: listed.pinned,
-            replacing: listed.replacing,
-            requests: Some(listed.requests),
-            last_used: listed.last_used.map(seconds),
-            bytes: None,
-            info: active.and_then(|version| version.info.as_deref()).cloned(),
-            progress: listed.progress.map(|progress| Progress {
-                done: progress.done,
-                total: Some(progress.total).filter(|total| *total > 0),
-            }),
-            error: None,
-            retry_after: None,
-            defaults: listed.defaults.map(|defaults| Value::Object((*defaults).clone())),
-            limits: listed.limits,
-            versions: versions.collect(),
-            name: listed.name,
-        };
-        adapter.state = match listed.residency {
-            Residency::Resident { bytes, info } => {
-                adapter.bytes = Some(bytes);
-                adapter.info = Some((*info).clone());
-                "resident"
-            }
-            Residency::Cold => "cold",
-            Residency::Loading => "loading",
-            Residency::Failed { error, retry_after } => {
-                adapter.error = Some(error.to_string());
-                adapter.retry_after = Some(retry_after.as_secs_f64());
-                "failed"
-            }
-        };
-        adapter
-    }
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Adapters {
-    object: &'static str,
-    data: Vec<Adapter>,
-    memory: Memory,
-}
-
-/// Memory of all adapters together.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Memory {
-    bytes: usize,
-    /// What they may take; null if it is not bounded.
-    limit: Option<usize>,
-    /// What they share with keys and values; null if each has its own.
-    budget: Option<Budget>,
-}
-
-/// Memory of adapters and of keys and values together.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Budget {
-    limit: usize,
-    keys_and_values: usize,
-    adapters: usize,
-}
 
 /// `GET /v1/adapters`.
 pub(crate) async fn list(state: Session) -> Json<Adapters> {
@@ -182,17 +37,16 @@ pub(crate) async fn list(state: Session) -> Json<Adapters> {
         None => (listed.iter().map(bytes_of).sum(), usize::MAX),
     };
     Json(Adapters {
-        object: "list",
         data: listed.into_iter().map(|listed| visible(&state, listed)).collect(),
-        memory: Memory {
-            bytes,
-            limit: (limit < usize::MAX).then_some(limit),
+        memory: AdapterMemory {
+            bytes: bytes as u64,
+            limit: (limit < usize::MAX).then_some(limit as u64),
             budget: all.and_then(|all| all.registry().budget()).map(|budget| {
                 let (keys_and_values, adapters) = budget.taken();
-                Budget {
-                    limit: budget.total(),
-                    keys_and_values,
-                    adapters,
+                MemoryBudget {
+                    limit: budget.total() as u64,
+                    keys_and_values: keys_and_values as u64,
+                    adapters: adapters as u64,
                 }
             }),
         },
@@ -408,7 +262,7 @@ fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>,
 
 /// An adapter as the caller may see it: how often others use it is theirs to know.
 fn visible(state: &Session, listed: Listed) -> Adapter {
-    let mut adapter = Adapter::from(listed);
+    let mut adapter = convert::adapter(listed);
     if !state.is_admin() {
         (adapter.requests, adapter.last_used) = (None, None);
     }

@@ -17,8 +17,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::{StreamExt as _, stream};
-use multigraft_adapters::{AdapterError, AddedBy, Adding, LoadError, Upload};
-use multigraft_text::TEMPLATE_FILES;
+use multigraft_adapters::{ADAPTER_FILES, AdapterError, AddedBy, Adding, LoadError, Upload};
+use multigraft_peft::{CONFIG_FILE as CONFIG, WEIGHTS_FILE as WEIGHTS};
 use serde::Deserialize;
 use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 
@@ -29,10 +29,6 @@ use crate::{
     http::{connections::is_too_slow, error::ApiError},
 };
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
-/// The model card and the self test's reference.
-const OTHERS: [&str; 2] = ["README.md", "reference.json"];
 /// What a file in llama.cpp's format is written as, whatever it is called.
 const GGUF: &str = "adapter.gguf";
 
@@ -213,15 +209,17 @@ fn file_name(part: &Field<'_>) -> Result<&'static str, ApiError> {
             part.name().unwrap_or_default()
         )));
     };
-    let known = [CONFIG, WEIGHTS].into_iter().chain(OTHERS).chain(TEMPLATE_FILES);
-    match known.into_iter().find(|name| *name == given) {
+    let known = ADAPTER_FILES.files.iter().map(|file| file.name);
+    match known.clone().find(|name| *name == given) {
         Some(name) => Ok(name),
         None if given.ends_with(".gguf") => Ok(GGUF),
-        None => Err(ApiError::malformed(format!(
-            "`{given}` is no file of an adapter: `{CONFIG}`, `{WEIGHTS}`, `{}`, `{}` or one `.gguf` file are",
-            OTHERS.join("`, `"),
-            TEMPLATE_FILES.join("`, `")
-        ))),
+        None => {
+            let names: Vec<&str> = known.collect();
+            Err(ApiError::malformed(format!(
+                "`{given}` is no file of an adapter: `{}` or one `.gguf` file are",
+                names.join("`, `")
+            )))
+        }
     }
 }
 

@@ -1,13 +1,11 @@
 //! What is answered to them: schemas of the types that are answered with.
 
+use multigraft_api as api;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    manage::{
-        adapters::{llama_cpp, native, sglang},
-        keys, usage,
-    },
+    manage::adapters::{llama_cpp, sglang},
     openai::{batches, chat, completions, embeddings, files, models, responses, types::Body},
     tgi::{embed, info, tokenize, types},
 };
@@ -16,7 +14,7 @@ use crate::{
 pub(super) fn answers() -> Vec<(&'static str, Value)> {
     let mut of = Generator::new();
     vec![
-        ("Error", openai_error()),
+        ("Error", of.schema::<api::ErrorBody>()),
         (
             "TgiError",
             json!({"type": "object", "required": ["error", "error_type"], "properties": {
@@ -47,28 +45,15 @@ pub(super) fn answers() -> Vec<(&'static str, Value)> {
         ("Info", of.schema::<info::Info>()),
         ("Version", of.schema::<info::Version>()),
         ("Stats", of.schema::<info::Figures>()),
-        (
-            "Ready",
-            json!({"type": "object", "required": ["status"], "properties": {
-                "status": {"enum": ["ready", "not ready"]}, "reason": {"type": "string"},
-            }}),
-        ),
-        ("Usages", of.schema::<usage::List>()),
-        ("Adapter", of.schema::<native::Adapter>()),
-        ("Adapters", of.schema::<native::Adapters>()),
+        ("Ready", of.schema::<api::Ready>()),
+        ("Usages", of.schema::<api::UsageReport>()),
+        ("Adapter", of.schema::<api::Adapter>()),
+        ("Adapters", of.schema::<api::Adapters>()),
         ("SglangDone", of.schema::<sglang::Done>()),
         ("LlamaCppAdapter", of.schema::<llama_cpp::Adapter>()),
-        ("Key", of.schema::<keys::Shown>()),
-        ("Keys", of.schema::<keys::List>()),
+        ("Key", of.schema::<api::Key>()),
+        ("Keys", of.schema::<api::Keys>()),
     ]
-}
-
-fn openai_error() -> Value {
-    let error = json!({"type": "object", "required": ["message", "type", "param", "code"], "properties": {
-        "message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]},
-        "code": {"type": "integer"},
-    }});
-    json!({"type": "object", "required": ["error"], "properties": {"error": error}})
 }
 
 struct Generator(SchemaGenerator);
