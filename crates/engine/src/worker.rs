@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use multigraft_model::{AdapterHash, Backend, MemoryBudget, Outputs, Step};
+use multigraft_model::{AdapterHash, Backend, BackendError, MemoryBudget, Outputs, Step};
 
 use crate::clock::Clock;
 use crate::constraint::Workers;
@@ -33,6 +33,8 @@ pub(crate) struct Worker {
     scheduler: Scheduler,
     residents: Residents,
     draining: bool,
+    /// Why the device was lost, once it was: nothing more can be computed.
+    lost: Option<String>,
     /// The threads for grammars, started with the first grammar.
     grammars: Option<Workers>,
     outputs: Outputs,
@@ -58,6 +60,7 @@ impl Worker {
             scheduler,
             residents: Residents::default(),
             draining: false,
+            lost: None,
             grammars: None,
             outputs: Outputs::default(),
             scratch: Scratch::default(),
@@ -74,10 +77,16 @@ impl Worker {
         self.shared.closed.store(true, Ordering::Release);
         *self.shared.current_step() = None;
         if let Err(panic) = outcome {
-            let what = message(panic.as_ref());
-            tracing::error!("the engine stopped: {what}");
-            self.fail_all(&format!("the engine stopped: {what}"));
+            self.stop(&message(panic.as_ref()));
         }
+    }
+
+    /// Accepts no more requests, and fails every live one.
+    fn stop(&mut self, reason: &str) {
+        self.shared.closed.store(true, Ordering::Release);
+        *self.shared.current_step() = None;
+        tracing::error!("the engine stopped: {reason}");
+        self.fail_all(&format!("the engine stopped: {reason}"));
     }
 
     /// One turn: takes commands and computes at most one step. `false` when no turn is to follow.
@@ -104,6 +113,10 @@ impl Worker {
         step.adapters = self.residents.hashes().count();
         *self.shared.current_step() = Some(step);
         self.compute(&planned);
+        if let Some(reason) = self.lost.take() {
+            self.stop(&reason);
+            return false;
+        }
         self.reap();
         self.release_adapters();
         self.publish();
@@ -213,6 +226,7 @@ impl Worker {
                 self.deliver(planned, now);
                 self.stats.sampling_time += self.clock.now() - now;
             }
+            Err(error @ BackendError::Lost(_)) => self.lost = Some(error.to_string()),
             Err(error) => {
                 tracing::error!(%error, "a step failed");
                 let reason = error.to_string();

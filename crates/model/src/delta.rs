@@ -133,8 +133,8 @@ pub struct LinearDelta {
 impl LinearDelta {
     /// Whether applying it requires a bias.
     pub fn adds_bias(&self) -> bool {
-        let own = self.low_rank.as_ref().is_some_and(|update| update.bias.is_some());
-        self.base_bias.is_some() || own
+        let has_update_bias = self.low_rank.as_ref().is_some_and(|update| update.bias.is_some());
+        self.base_bias.is_some() || has_update_bias
     }
 }
 

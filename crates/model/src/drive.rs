@@ -291,7 +291,7 @@ pub fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<Outcome>
         order.sort_by_key(|&index| running[index].adapter());
         let mut room = limits.step_rows;
         let mut runs = Vec::new();
-        let mut of = Vec::new();
+        let mut computed = Vec::new();
         for &index in &order {
             let case = &running[index];
             let tokens = case.next(room);
@@ -299,7 +299,7 @@ pub fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<Outcome>
                 continue;
             }
             room -= tokens.len();
-            of.push((index, tokens.len()));
+            computed.push((index, tokens.len()));
             runs.push(Run {
                 adapter: case.adapter(),
                 ..case.sequence.run(tokens, Wanted::All)
@@ -310,7 +310,7 @@ pub fn run(backend: &mut dyn Backend, cases: &[Case<'_>]) -> Result<Vec<Outcome>
         }
         backend.forward(&Step { runs: &runs }, &mut outputs)?;
         let mut rest = &outputs.logits[..];
-        for (index, rows) in of {
+        for (index, rows) in computed {
             let (logits, others) = rest.split_at(rows * limits.vocab);
             running[index].advance(rows, logits, limits.vocab);
             rest = others;

@@ -115,10 +115,10 @@ impl ModelFiles {
     /// If there is no such tensor, or it has another shape.
     pub fn require(&self, name: &str, shape: &[usize], config: &Config) -> Result<Tensor<'_>, ModelError> {
         let tensor = self.tensor(name, config).ok_or_else(|| {
-            let theirs = matches!(self, Self::Gguf(_))
+            let gguf_name = matches!(self, Self::Gguf(_))
                 .then(|| config.gguf_name(name))
                 .flatten();
-            ModelError::MissingTensor(theirs.unwrap_or_else(|| name.to_owned()))
+            ModelError::MissingTensor(gguf_name.unwrap_or_else(|| name.to_owned()))
         })?;
         if tensor.shape != shape {
             return Err(ModelError::Shape {

@@ -140,9 +140,9 @@ fn reaching(keys: &[f32], weights: &[f32], target: f64) -> (f32, usize) {
     let mut inside: Vec<(f32, usize)> = inside.collect();
     inside.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut end = (0.0, 0);
-    for (key, place) in inside {
-        end = (key, place);
-        reached += f64::from(weights[place]);
+    for (key, index) in inside {
+        end = (key, index);
+        reached += f64::from(weights[index]);
         if reached >= target {
             break;
         }

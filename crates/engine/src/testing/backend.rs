@@ -31,6 +31,8 @@ pub(crate) type Scaled = (AdapterHash, u32);
 pub(crate) struct Faults {
     /// This step fails, counted from 0.
     pub(crate) error_at: Option<usize>,
+    /// The device is lost in this step.
+    pub(crate) lost_at: Option<usize>,
     /// This step panics.
     pub(crate) panic_at: Option<usize>,
     /// Logits of this adapter are NaN.
@@ -177,6 +179,9 @@ impl Backend for FakeBackend {
         self.check(step);
         if self.faults.error_at == Some(nth) {
             return Err(BackendError::WrongBase);
+        }
+        if self.faults.lost_at == Some(nth) {
+            return Err(BackendError::Lost("unplugged".to_owned()));
         }
         let Outputs { logits, hidden, .. } = outputs;
         logits.clear();

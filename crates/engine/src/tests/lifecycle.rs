@@ -230,6 +230,31 @@ fn a_panic_fails_every_live_request_and_refuses_later_ones() {
 }
 
 #[test]
+fn a_lost_device_fails_every_live_request_and_stops_the_engine() {
+    let (gate, wait) = mpsc::channel();
+    let faults = Faults {
+        lost_at: Some(3),
+        gate: Some(Mutex::new(wait)),
+        ..Faults::default()
+    };
+    let options = EngineOptions {
+        max_running: 1,
+        ..EngineOptions::default()
+    };
+    let engine = start(faults, options);
+    let recordings = [submit(&engine, lasting(100)), submit(&engine, lasting(100))];
+    drop(gate);
+    for recording in &recordings {
+        recording.wait();
+        let failure = recording.failure().unwrap();
+        assert_eq!(failure, "the engine stopped: the device was lost: unplugged");
+        assert_eq!(recording.ends(), 1);
+    }
+    assert_eq!(refusal(&engine), SubmitError::Stopped);
+    assert!(engine.is_stopped());
+}
+
+#[test]
 fn a_failed_step_fails_those_in_it_and_the_rest_goes_on() {
     let faults = Faults {
         error_at: Some(1),

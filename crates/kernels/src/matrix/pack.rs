@@ -30,8 +30,9 @@ pub enum PackError {
 /// The precision in which a matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Activations are rounded to match the weights' storage: to brain floats, or to eight bits,
-    /// with more bits for inputs that are large compared to their neighbours.
+    /// Activations are rounded to match the weights' storage: to brain floats for BF16, to eight
+    /// bits (more for inputs that are large compared to their neighbours) for quantised weights,
+    /// and not at all for F32 and F16.
     #[default]
     Native,
     /// Activations in float32. Quantised weights are decoded when packed, which takes at least four
