@@ -3,9 +3,10 @@
 //! What [`AppState`] holds stands below it, what takes it above; no module imports in a circle:
 //!
 //! ```text
-//!  routes       one table of paths and handlers; serve: listening, and ending gracefully
+//!  routes       the handlers of the table of routes, and the middleware around them;
+//!               serve: listening, and shutting down
 //!  background   batches, the file of adapters, the watch over steps that do not end
-//!  openapi      what the routes take and give, as a document
+//!  openapi      the table of routes as an OpenAPI document
 //!  openai, tgi  a dialect's parameters and shapes
 //!  manage       adapters: adding, replacing and removing them; API keys; usage by the hour; metrics
 //!  generation   from fields to the engine and back
@@ -21,7 +22,8 @@
 //!  state        AppState, and what it holds: adapters, batches, meters, requests in flight
 //!  observe      counters for Prometheus, traces, prompts in the log
 //!  http         connections, fields of bodies, errors and how each dialect words them, ids
-//!  contract     limits of requests, headers of answers, which model answers
+//!  contract     the table of routes; dialects; limits of requests, headers of answers, which model
+//!               answers
 //! ```
 //!
 //! Invariants:

@@ -1,11 +1,10 @@
-//! Every route, in one table.
+//! The router: the handlers of the routes in [`ROUTES`], and the middleware around them.
 
 use std::any::Any;
 
 use axum::{
     Extension, Json, Router,
     extract::{DefaultBodyLimit, Request, State},
-    handler::Handler,
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -21,7 +20,11 @@ use tracing::{Level, Span};
 
 use crate::{
     caller::{audit, authenticate::authenticate, time_limit},
-    contract::limits::Limits,
+    contract::{
+        limits::Limits,
+        route::{AtShutdown, Endpoint, Handler, Method, Route, TimeLimit},
+        routes::{self, ROUTES},
+    },
     http::{dialect, error::ApiError, request_id},
     manage::{
         adapters::{events::Stopping, llama_cpp, native, sglang, upload, vllm},
@@ -36,96 +39,11 @@ use crate::{
 
 /// The whole of the HTTP interface over `state`.
 pub fn router(state: AppState) -> Router {
-    Router::new()
-        .merge(answering(&state))
-        // OpenAI
-        .route(
-            "/v1/files",
-            on(MethodFilter::GET, files::list)
-                .post(files::upload.layer(DefaultBodyLimit::max(
-                    // The form around the file is small.
-                    state.limits().file_bytes.saturating_add(64 << 10),
-                )))
-                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
-        )
-        .route(
-            "/v1/files/{id}",
-            on(MethodFilter::GET, files::get)
-                .delete(files::remove)
-                .fallback(|request| not_allowed(request, "GET,HEAD,DELETE")),
-        )
-        .route("/v1/files/{id}/content", get(files::content))
-        .route(
-            "/v1/batches",
-            on(MethodFilter::GET, batches::list)
-                .post(batches::create)
-                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
-        )
-        .route("/v1/batches/{id}", get(batches::get))
-        .route("/v1/batches/{id}/cancel", post(batches::cancel))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*name}", get(models::get))
-        // TGI
-        .route("/tokenize", post(tokenize::tokenize))
-        .route("/chat_tokenize", post(tokenize::chat_tokenize))
-        .route("/info", get(info::info))
-        // Adapters: our own, vLLM's, SGLang's and llama.cpp's
-        .route(
-            "/v1/adapters",
-            on(MethodFilter::GET, native::list)
-                .post(native::add)
-                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
-        )
-        .route(
-            "/v1/adapters/{*name}",
-            on(MethodFilter::GET, native::get)
-                .post(upload::upload.layer(DefaultBodyLimit::max(state.limits().upload_bytes)))
-                .patch(native::change)
-                .delete(native::remove)
-                .fallback(|request| not_allowed(request, "GET,HEAD,PATCH,DELETE")),
-        )
-        .route("/v1/load_lora_adapter", post(vllm::load))
-        .route("/v1/unload_lora_adapter", post(vllm::unload))
-        .route("/load_lora_adapter", post(sglang::load))
-        .route("/unload_lora_adapter", post(sglang::unload))
-        .route(
-            "/lora-adapters",
-            on(MethodFilter::GET, llama_cpp::list)
-                .post(llama_cpp::set)
-                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
-        )
-        // API keys
-        .route(
-            "/v1/keys",
-            on(MethodFilter::GET, keys::list)
-                .post(keys::add)
-                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
-        )
-        .route(
-            "/v1/keys/{id}",
-            on(MethodFilter::GET, keys::get)
-                .patch(keys::change)
-                .delete(keys::revoke)
-                .fallback(|request| not_allowed(request, "GET,HEAD,PATCH,DELETE")),
-        )
-        .route("/v1/keys/{id}/rotate", post(keys::rotate))
-        // For those who run it
-        .route("/v1/usage", get(usage::report))
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route(
-            "/ping",
-            on(MethodFilter::GET, health)
-                .post(health)
-                .fallback(|request| not_allowed(request, "GET,HEAD,POST")),
-        )
-        .route("/version", get(info::version))
-        .route("/stats", get(info::stats))
-        .route("/metrics", get(scrape::metrics))
-        .route("/openapi.json", get(openapi::openapi))
-        .route("/docs", get(openapi::docs))
+    let routes = ROUTES.iter().fold(Router::new(), |router, route| {
+        router.route(route.path, answered(route, state.limits()))
+    });
+    routes
         .fallback(unknown)
-        .layer(DefaultBodyLimit::max(state.limits().body_bytes))
         .layer(middleware::from_fn_with_state(
             state.access().cloned(),
             audit::record,
@@ -152,33 +70,82 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// The routes that the model answers, each within its time.
-fn answering(state: &AppState) -> Router<AppState> {
-    Router::new()
-        // OpenAI
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/responses", post(responses::responses))
-        .route("/v1/embeddings", post(embeddings::embeddings))
-        // TGI
-        .route("/", post(generate::compatible))
-        // What SageMaker calls of a container.
-        .route("/invocations", post(generate::compatible))
-        .route("/generate", post(generate::generate))
-        .route("/generate_stream", post(generate::generate_stream))
-        .route("/embed", post(embed::embed))
-        .route_layer(middleware::from_fn_with_state(
-            state.limits().clone(),
-            time_limit::limit,
-        ))
+/// The handlers of `route`, within what the table says of it: limits of bodies, the time limit, and
+/// the refusal of other methods.
+fn answered(route: &'static Route, limits: &Limits) -> MethodRouter<AppState> {
+    let endpoints = route.endpoints.iter().map(|endpoint| {
+        let largest = DefaultBodyLimit::max(endpoint.body_limit.bytes(limits));
+        handled(endpoint).layer(largest)
+    });
+    let methods = endpoints
+        .fold(MethodRouter::new(), MethodRouter::merge)
+        .fallback(async move |request: Request| ApiError::method_not_allowed(&request, route));
+    match route.time_limit {
+        TimeLimit::Unlimited => methods,
+        TimeLimit::Request => {
+            methods.layer(middleware::from_fn_with_state(limits.clone(), time_limit::limit))
+        }
+    }
 }
 
-fn get<H: Handler<T, AppState>, T: 'static>(handler: H) -> MethodRouter<AppState> {
-    on(MethodFilter::GET, handler).fallback(|request| not_allowed(request, "GET,HEAD"))
-}
-
-fn post<H: Handler<T, AppState>, T: 'static>(handler: H) -> MethodRouter<AppState> {
-    on(MethodFilter::POST, handler).fallback(|request| not_allowed(request, "POST"))
+/// The handler of `endpoint`, for its method.
+fn handled(endpoint: &Endpoint) -> MethodRouter<AppState> {
+    let filter = match endpoint.method {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Patch => MethodFilter::PATCH,
+        Method::Delete => MethodFilter::DELETE,
+    };
+    match endpoint.handler {
+        Handler::ChatCompletions => on(filter, chat::chat),
+        Handler::Completions => on(filter, completions::completions),
+        Handler::Embeddings => on(filter, embeddings::embeddings),
+        Handler::Responses => on(filter, responses::responses),
+        Handler::ListModels => on(filter, models::list),
+        Handler::GetModel => on(filter, models::get),
+        Handler::ListFiles => on(filter, files::list),
+        Handler::AddFile => on(filter, files::upload),
+        Handler::GetFile => on(filter, files::get),
+        Handler::RemoveFile => on(filter, files::remove),
+        Handler::GetFileContent => on(filter, files::content),
+        Handler::ListBatches => on(filter, batches::list),
+        Handler::AddBatch => on(filter, batches::create),
+        Handler::GetBatch => on(filter, batches::get),
+        Handler::CancelBatch => on(filter, batches::cancel),
+        Handler::TgiCompatible => on(filter, generate::compatible),
+        Handler::TgiGenerate => on(filter, generate::generate),
+        Handler::TgiGenerateStream => on(filter, generate::generate_stream),
+        Handler::TgiEmbed => on(filter, embed::embed),
+        Handler::TgiTokenize => on(filter, tokenize::tokenize),
+        Handler::TgiChatTokenize => on(filter, tokenize::chat_tokenize),
+        Handler::TgiInfo => on(filter, info::info),
+        Handler::ListAdapters => on(filter, native::list),
+        Handler::AddAdapter => on(filter, native::add),
+        Handler::GetAdapter => on(filter, native::get),
+        Handler::UploadAdapter => on(filter, upload::upload),
+        Handler::ChangeAdapter => on(filter, native::change),
+        Handler::RemoveAdapter => on(filter, native::remove),
+        Handler::VllmLoad => on(filter, vllm::load),
+        Handler::VllmUnload => on(filter, vllm::unload),
+        Handler::SglangLoad => on(filter, sglang::load),
+        Handler::SglangUnload => on(filter, sglang::unload),
+        Handler::LlamaCppList => on(filter, llama_cpp::list),
+        Handler::LlamaCppSet => on(filter, llama_cpp::set),
+        Handler::ListKeys => on(filter, keys::list),
+        Handler::AddKey => on(filter, keys::add),
+        Handler::GetKey => on(filter, keys::get),
+        Handler::ChangeKey => on(filter, keys::change),
+        Handler::RevokeKey => on(filter, keys::revoke),
+        Handler::RotateKey => on(filter, keys::rotate),
+        Handler::Usage => on(filter, usage::report),
+        Handler::Health => on(filter, health),
+        Handler::Ready => on(filter, ready),
+        Handler::Version => on(filter, info::version),
+        Handler::Stats => on(filter, info::stats),
+        Handler::Metrics => on(filter, scrape::metrics),
+        Handler::OpenApi => on(filter, openapi::openapi),
+        Handler::Docs => on(filter, openapi::docs),
+    }
 }
 
 /// What the log's lines of a request have before them.
@@ -222,17 +189,15 @@ async fn ready(
     (StatusCode::SERVICE_UNAVAILABLE, Json(not_ready)).into_response()
 }
 
-/// What is answered to the last: whether the server lives, whether it takes requests, and what it
-/// did.
-const TO_THE_LAST: [&str; 4] = ["/health", "/ping", "/ready", "/metrics"];
-
 fn is_stopping(stopping: Option<&Extension<Stopping>>) -> bool {
     stopping.is_some_and(|stopping| *stopping.borrow())
 }
 
 /// Middleware: once the server stops, refuses requests that come on connections of before.
 async fn refuse_at_the_end(stopping: Option<Extension<Stopping>>, request: Request, next: Next) -> Response {
-    if is_stopping(stopping.as_ref()) && !TO_THE_LAST.contains(&request.uri().path()) {
+    let route = routes::of(request.extensions());
+    let is_refused = route.is_none_or(|route| route.at_shutdown == AtShutdown::Refused);
+    if is_stopping(stopping.as_ref()) && is_refused {
         return ApiError::ShuttingDown.into_response();
     }
     next.run(request).await
@@ -253,17 +218,7 @@ async fn check_length(request: Request, next: Next) -> Response {
 }
 
 async fn unknown(request: Request) -> ApiError {
-    ApiError::UnknownRoute {
-        path: request.uri().path().to_owned(),
-    }
-}
-
-async fn not_allowed(request: Request, allowed: &str) -> ApiError {
-    ApiError::MethodNotAllowed {
-        path: request.uri().path().to_owned(),
-        method: request.method().to_string(),
-        allowed: allowed.to_owned(),
-    }
+    ApiError::unknown_route(&request)
 }
 
 /// A bug of ours costs its request, not the server; the panic itself is in the log.

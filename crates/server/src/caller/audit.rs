@@ -4,8 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts as _, MatchedPath, Path, Request, State},
-    http::Method,
+    extract::{ConnectInfo, FromRequestParts as _, Path, Request, State},
     middleware::Next,
     response::Response,
 };
@@ -13,26 +12,9 @@ use multigraft_access::{Access, Action, Outcome};
 use serde_json::Map;
 
 use crate::{
-    contract::routes::UPLOAD_SUFFIX,
+    contract::routes,
     http::{audit_entry::AuditEntry, caller, request_id},
 };
-
-/// What a route does, if it changes anything.
-fn action(method: &Method, route: &str) -> Option<&'static str> {
-    Some(match (method.as_str(), route) {
-        ("POST", "/v1/adapters" | "/v1/load_lora_adapter" | "/load_lora_adapter") => "adapter.add",
-        ("POST", "/v1/adapters/{*name}") => "adapter.upload",
-        ("PATCH", "/v1/adapters/{*name}") => "adapter.change",
-        ("DELETE", "/v1/adapters/{*name}") | ("POST", "/v1/unload_lora_adapter" | "/unload_lora_adapter") => {
-            "adapter.remove"
-        }
-        ("POST", "/v1/keys") => "key.add",
-        ("PATCH", "/v1/keys/{id}") => "key.change",
-        ("DELETE", "/v1/keys/{id}") => "key.revoke",
-        ("POST", "/v1/keys/{id}/rotate") => "key.rotate",
-        _ => return None,
-    })
-}
 
 /// Middleware, below that which looks for the key: notes changes, where there is a data folder.
 pub(crate) async fn record(
@@ -40,16 +22,17 @@ pub(crate) async fn record(
     request: Request,
     next: Next,
 ) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let action = route.and_then(|route| action(request.method(), route.as_str()));
-    let (Some(action), Some(access)) = (action, &access) else {
+    let route = routes::of(request.extensions());
+    let endpoint = route.and_then(|route| route.endpoint(request.method()));
+    let audited = endpoint.and_then(|endpoint| Some((endpoint, endpoint.audit_action?)));
+    let (Some((endpoint, action)), Some(access)) = (audited, &access) else {
         return next.run(request).await;
     };
     let (mut parts, body) = request.into_parts();
     let path = Path::<String>::from_request_parts(&mut parts, &()).await;
-    let what = path.ok().map(|Path(path)| match action {
-        "adapter.upload" => path.strip_suffix(UPLOAD_SUFFIX).unwrap_or(&path).to_owned(),
-        _ => path,
+    let what = path.ok().map(|Path(path)| {
+        let name = endpoint.suffix.and_then(|suffix| path.strip_suffix(suffix));
+        name.map(str::to_owned).unwrap_or(path)
     });
     let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     let request_id = parts.headers.get(request_id::HEADER);

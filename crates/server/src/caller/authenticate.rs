@@ -8,11 +8,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use crate::{http::caller::Caller, state::AppState};
-
-/// What answers to anybody: whether the server lives and takes requests, and what any server of
-/// this kind understands.
-const OPEN: [&str; 5] = ["/health", "/ping", "/ready", "/openapi.json", "/docs"];
+use crate::{
+    contract::{route::Access, routes},
+    http::caller::Caller,
+    state::AppState,
+};
 
 /// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every
 /// request anew.
@@ -23,7 +23,8 @@ pub(crate) async fn authenticate(
 ) -> Response {
     // A line of a batch, which nobody sends over the network, comes with whose it is.
     let is_ours = request.extensions().get::<Caller>().is_some();
-    if is_ours || OPEN.contains(&request.uri().path()) {
+    let is_open = routes::of(request.extensions()).is_some_and(|route| route.access == Access::Open);
+    if is_ours || is_open {
         return next.run(request).await;
     }
     match Caller::of_request(state.access(), request.headers()) {

@@ -1,4 +1,4 @@
-//! The two ways of speaking: which one a route speaks, and how each words an error.
+//! How each dialect words an error.
 
 use axum::{
     Json,
@@ -10,7 +10,11 @@ use axum::{
 use multigraft_api::{Error, ErrorBody};
 use serde_json::{Value, json};
 
-use crate::{contract::headers::RATE_LIMIT_PREFIX, http::error::ApiError};
+pub use crate::contract::dialect::Dialect;
+use crate::{
+    contract::{headers::RATE_LIMIT_PREFIX, routes},
+    http::error::ApiError,
+};
 
 /// By which OpenAI's clients are told whether to send a request again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -19,26 +23,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// a body.
 const MESSAGE: usize = 4096;
 
-/// How requests, answers and errors are shaped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAI's API, with the error shape and extra parameters of vLLM: everything under `/v1/`.
-    OpenAi,
-    /// The API of Hugging Face's text-generation-inference, with LoRAX's additions: everything
-    /// else.
-    Tgi,
-}
-
 impl Dialect {
-    /// The dialect that is spoken at `path`.
-    pub fn of(path: &str) -> Self {
-        if path == "/v1" || path.starts_with("/v1/") {
-            Self::OpenAi
-        } else {
-            Self::Tgi
-        }
-    }
-
     /// The body that words `error` in this dialect; it is also what a broken stream ends with.
     pub fn error_body(self, error: &ApiError) -> Value {
         let message = shortened(error.to_string());
@@ -194,9 +179,9 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// Middleware: words every [`ApiError`] that a handler returned in the dialect of the path.
+/// Middleware: words every [`ApiError`] that a handler returned in the dialect of the route.
 pub(crate) async fn word_errors(request: Request, next: Next) -> Response {
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = routes::dialect(&request);
     let response = next.run(request).await;
     match response.extensions().get::<ApiError>() {
         Some(error) => {
@@ -215,16 +200,6 @@ pub(crate) async fn word_errors(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_under_v1_speak_openai_and_the_rest_tgi() {
-        for path in ["/v1", "/v1/models", "/v1/no/such"] {
-            assert_eq!(Dialect::of(path), Dialect::OpenAi, "{path}");
-        }
-        for path in ["/", "/generate", "/v10", "/info"] {
-            assert_eq!(Dialect::of(path), Dialect::Tgi, "{path}");
-        }
-    }
 
     #[test]
     fn each_dialect_words_an_unknown_model_its_own_way() {

@@ -2,9 +2,12 @@
 
 use std::{fmt::Write as _, io::ErrorKind, time::Duration};
 
+use axum::extract::Request;
 use multigraft_adapters::{AdapterError, LoadError};
 use multigraft_peft::ReadError;
 use multigraft_sources::{FetchError, SourceError};
+
+use crate::contract::route::Route;
 
 /// How many names an error lists before it says how many more there are.
 const LISTED_NAMES: usize = 20;
@@ -167,6 +170,22 @@ impl ApiError {
         let field = field.into();
         let message = format!("`{field}`: {what} is not supported yet");
         Self::invalid(field, message)
+    }
+
+    /// No route has the path of `request`.
+    pub(crate) fn unknown_route(request: &Request) -> Self {
+        Self::UnknownRoute {
+            path: request.uri().path().to_owned(),
+        }
+    }
+
+    /// `route` does not answer the method of `request`.
+    pub(crate) fn method_not_allowed(request: &Request, route: &Route) -> Self {
+        Self::MethodNotAllowed {
+            path: request.uri().path().to_owned(),
+            method: request.method().to_string(),
+            allowed: route.allowed(),
+        }
     }
 
     /// Adapter `name` could not be loaded.

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     caller::session::Session,
+    contract::routes,
     http::{
         error::ApiError,
         fields::Fields,
@@ -23,13 +24,6 @@ use crate::{
     },
 };
 
-/// What lines may be for.
-const ENDPOINTS: [&str; 4] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-];
 /// The one window that there is, as OpenAI has it, and its seconds.
 const WINDOW: (&str, u64) = ("24h", 24 * 60 * 60);
 
@@ -38,8 +32,9 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Sh
     let batches = state.batches()?;
     let input = fields.required("input_file_id")?;
     let endpoint = fields.required("endpoint")?;
-    if !ENDPOINTS.contains(&endpoint.as_str()) {
-        let problem = format!("is {endpoint:?}, but must be one of {}", ENDPOINTS.join(", "));
+    if !routes::batch_paths().any(|path| path == endpoint) {
+        let paths: Vec<_> = routes::batch_paths().collect();
+        let problem = format!("is {endpoint:?}, but must be one of {}", paths.join(", "));
         return Err(fields.complain("endpoint", &problem));
     }
     let window = fields.required("completion_window")?;

@@ -37,7 +37,7 @@ fn document() -> Value {
     for operation in operations::all() {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         if let Some(path) = path.as_object_mut() {
-            path.insert(operation.method.to_owned(), operation.value);
+            path.insert(operation.method, operation.value);
         }
     }
     json!({
@@ -66,6 +66,38 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::{
+        contract::{route::TimeLimit, routes::ROUTES},
+        http::deadline,
+    };
+
+    #[test]
+    fn every_route_is_described_and_nothing_else_is() {
+        let document = document();
+        let described: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
+        // `{*name}` is the router's way to write that a name may hold slashes.
+        let routes: Vec<String> = ROUTES.iter().map(|route| route.path.replace("{*", "{")).collect();
+        assert_eq!(described, routes.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_routes_that_take_a_time_are_those_that_have_a_limit() {
+        let document = document();
+        for route in ROUTES {
+            let methods = &document["paths"][route.path.replace("{*", "{")];
+            let parameters = methods["post"]["parameters"].as_array();
+            let takes_a_time = parameters.is_some_and(|all| {
+                all.iter()
+                    .any(|parameter| parameter["name"] == deadline::HEADER.as_str())
+            });
+            assert_eq!(
+                takes_a_time,
+                route.time_limit == TimeLimit::Request,
+                "{}",
+                route.path
+            );
+        }
+    }
 
     #[test]
     fn every_reference_leads_somewhere_and_every_schema_is_used() {

@@ -288,26 +288,3 @@ async fn what_the_pages_call_done_is_in_the_openapi_document() {
         assert!(missing.is_empty(), "{name}: the document lacks {missing:?}");
     }
 }
-
-#[test]
-fn every_route_is_in_some_page() {
-    let routes = include_str!("../../src/routes.rs");
-    let paths = routes
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .filter(|text| text.starts_with('/'));
-    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-    let pages: String = fs::read_dir(docs)
-        .expect("the pages")
-        .map(|entry| fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default())
-        .collect();
-    for path in paths {
-        // Wildcards are written as names there.
-        let known = path.split("/{").next().unwrap_or(path);
-        assert!(
-            pages.contains(&format!("{known}`")) || pages.contains(&format!("{known}/")),
-            "no page names the route {path}"
-        );
-    }
-}

@@ -25,7 +25,7 @@ use tokio::{io::AsyncWriteExt as _, sync::Mutex, time::timeout};
 use super::{native, not_loaded};
 use crate::{
     caller::session::Session,
-    contract::routes::UPLOAD_SUFFIX,
+    contract::routes::{self, UPLOAD_SUFFIX},
     http::{connections::is_too_slow, error::ApiError},
 };
 
@@ -81,10 +81,9 @@ async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     let Some(name) = path.strip_suffix(UPLOAD_SUFFIX) else {
-        return Err(ApiError::MethodNotAllowed {
-            path: request.uri().path().to_owned(),
-            method: request.method().to_string(),
-            allowed: "GET,HEAD,PATCH,DELETE".to_owned(),
+        return Err(match routes::of(request.extensions()) {
+            Some(route) => ApiError::method_not_allowed(&request, route),
+            None => ApiError::unknown_route(&request),
         });
     };
     if !state.adapters().takes_uploads() {

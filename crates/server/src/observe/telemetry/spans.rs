@@ -17,7 +17,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -29,7 +29,10 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::Telemetry;
-use crate::{contract::model::ResolvedModel, http::error::ApiError};
+use crate::{
+    contract::{model::ResolvedModel, routes},
+    http::error::ApiError,
+};
 
 /// The headers of a request, as the propagator reads them.
 struct Headers<'a>(&'a HeaderMap);
@@ -55,22 +58,23 @@ pub(crate) async fn trace(State(telemetry): State<Telemetry>, request: Request, 
     }
     let parent =
         TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(request.headers()));
-    let path = request.extensions().get::<MatchedPath>();
+    let route = routes::of(request.extensions());
     let method = request.method().as_str().to_owned();
-    let (name, route) = match path {
+    let (name, path) = match route {
         Some(route) => (
-            format!("{method} {}", route.as_str()),
-            Some(KeyValue::new("http.route", route.as_str().to_owned())),
+            format!("{method} {}", route.path),
+            Some(KeyValue::new("http.route", route.path)),
         ),
         // Paths that clients make up are no names.
         None => (method.clone(), None),
     };
-    let operation =
-        path.and_then(|path| Some(KeyValue::new("gen_ai.operation.name", operation(path.as_str())?)));
+    let operation = route
+        .and_then(|route| route.operation_name)
+        .map(|name| KeyValue::new("gen_ai.operation.name", name));
     let attributes = [KeyValue::new("http.request.method", method)];
     let span = SpanBuilder::from_name(name)
         .with_kind(SpanKind::Server)
-        .with_attributes(attributes.into_iter().chain(route).chain(operation))
+        .with_attributes(attributes.into_iter().chain(path).chain(operation))
         .start_with_context(tracer, &parent);
     let context = parent.with_span(span);
     let response = next.run(request).with_context(context.clone()).await;
@@ -96,18 +100,6 @@ pub(crate) async fn trace(State(telemetry): State<Telemetry>, request: Request, 
         )));
     }
     response
-}
-
-/// The convention's word for what a route does.
-fn operation(route: &str) -> Option<&'static str> {
-    match route {
-        "/v1/chat/completions" => Some("chat"),
-        "/v1/completions" | "/" | "/invocations" | "/generate" | "/generate_stream" => {
-            Some("text_completion")
-        }
-        "/v1/embeddings" | "/embed" => Some("embeddings"),
-        _ => None,
-    }
 }
 
 /// The request that is handled asks for what is called `model`.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{at_least, count, join, maybe, request, schema, some, within};
+use crate::contract::routes;
 
 /// What chat and text completions share.
 fn sampling() -> Value {
@@ -152,7 +153,7 @@ pub(super) fn requests() -> Vec<(&'static str, Value)> {
                 &["input_file_id", "endpoint", "completion_window"],
                 json!({
                     "input_file_id": some(),
-                    "endpoint": {"enum": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]},
+                    "endpoint": {"enum": routes::batch_paths().collect::<Vec<_>>()},
                     "completion_window": {"enum": ["24h"]},
                     "metadata": maybe("object"),
                     "output_expires_after": maybe("object"),
