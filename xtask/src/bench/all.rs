@@ -1,4 +1,4 @@
-//! All figures in one go.
+//! All figures in one run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,26 +17,26 @@ use super::subjects::{NotGiven, Subject, Subjects};
 use super::{Arguments, footprint, machine, peft, serving, speed, threads, turns};
 use crate::server;
 
-/// Figures that are measured together.
+/// Groups of figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Group {
-    /// What the machine can do at most.
+    /// The limits of the machine.
     Machine,
-    /// Low-rank updates by themselves.
+    /// The low-rank kernel.
     Lora,
-    /// One stream without a server, at a short and at a long context.
+    /// Decoding of one sequence without a server, at a short and at a long context.
     Decode,
     /// Prompts of 512 tokens in every type, one thread and two.
     Prefill,
     /// Q4_0 over HTTP: 1, 16 and 32 clients, base and adapters.
     Serve,
-    /// BF16 over HTTP beside vLLM.
+    /// BF16 over HTTP, compared with vLLM.
     Vllm,
-    /// Eight clients with eight adapters beside PEFT.
+    /// Eight clients with eight adapters, compared with PEFT.
     Peft,
     /// Qwen2.5-Coder 0.5B and 1.5B.
     Qwen,
-    /// Mistral-7B's shapes.
+    /// A model with the shapes of Mistral-7B.
     Mistral,
     /// The second turn of a chat.
     Turns,
@@ -44,7 +44,7 @@ pub(super) enum Group {
     Footprint,
 }
 
-/// What is measured, and with what.
+/// The programs, models and options of a run.
 pub(super) struct Tools {
     pub(super) program: PathBuf,
     pub(super) subjects: Subjects,
@@ -52,22 +52,22 @@ pub(super) struct Tools {
     pub(super) python: Option<Python>,
     pub(super) threads: usize,
     pub(super) rounds: usize,
-    /// Where results and logs go.
+    /// The folder of results and logs.
     pub(super) out: PathBuf,
 }
 
-/// What came out.
+/// The results of a run.
 pub(super) struct Results {
     threads: usize,
     rounds: usize,
-    /// Where results.md and results.json are.
+    /// The folder of results.md and results.json.
     out: PathBuf,
-    /// Tables of their own.
+    /// Tables other than that of the rows.
     pub(super) sections: String,
     pub(super) rows: Rows,
-    /// Everything that was measured, as the benchmarks reported it.
+    /// All reports of the benchmarks.
     pub(super) reports: Vec<Value>,
-    /// Something failed, other than for what was not given.
+    /// Whether a measurement failed, other than for a missing model, adapter or rival.
     failed: bool,
 }
 
@@ -140,12 +140,12 @@ impl Tools {
         command
     }
 
-    /// Where a server's own output goes.
+    /// The file for the output of a server.
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.out.join(format!("{name}.log"))
     }
 
-    /// llama.cpp's server, if its programs are there.
+    /// llama.cpp's server, if its programs are given.
     pub(super) fn llama_server(
         &self,
         model: &Path,
@@ -172,9 +172,9 @@ impl Results {
         }
     }
 
-    /// Measures something and writes all there is by then: what was measured for half an hour must
-    /// not be lost to what comes after. If it fails, the rows that it announced and did not fill
-    /// say why, and the rest goes on.
+    /// Runs a measurement and writes all results so far, so that a later failure does not lose
+    /// them. If the measurement fails, the rows that it announced and did not fill get the reason,
+    /// and the run continues.
     pub(super) fn attempt(&mut self, measure: impl FnOnce(&mut Self) -> Result<()>) {
         let first = self.rows.len();
         if let Err(error) = measure(self) {

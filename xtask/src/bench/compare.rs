@@ -112,7 +112,7 @@ impl Change {
     fn of(rounds: &[(f64, f64)]) -> Self {
         let ratios: Vec<f64> = rounds.iter().map(|(before, now)| now / before).collect();
         let ratio = median(ratios.clone());
-        let deviation = median(ratios.iter().map(|one| (one - ratio).abs()).collect());
+        let deviation = median(ratios.iter().map(|each| (each - ratio).abs()).collect());
         // 1.4826 makes it a standard deviation, 1.2533 that of a median, where errors are normal.
         let noise = 2.0 * 1.2533 * 1.4826 * deviation / (rounds.len() as f64).sqrt();
         Self {
@@ -172,8 +172,8 @@ impl Worktree {
         self.folder.path().join("tree")
     }
 
-    /// Builds it; what was built stays in the target folder, so that the next comparison is
-    /// quicker.
+    /// Builds the checkout. The build stays in the target folder, which makes the next comparison
+    /// faster.
     fn build(&self) -> Result<PathBuf> {
         let target = target_folder().join("compare");
         let mut build = Command::new("cargo");
@@ -186,7 +186,7 @@ impl Worktree {
             "multigraft",
         ]);
         execute_aside(build.arg("--target-dir").arg(&target).current_dir(self.path()))?;
-        // A copy: the next comparison may build another revision there.
+        // A copy, because the next comparison may build another revision there.
         let program = self.folder.path().join("multigraft");
         std::fs::copy(target.join("release").join("multigraft"), &program)?;
         Ok(program)
@@ -195,7 +195,7 @@ impl Worktree {
 
 impl Drop for Worktree {
     fn drop(&mut self) {
-        // If it fails, `git worktree prune` cleans up after us.
+        // If it fails, `git worktree prune` removes the rest later.
         _ = Command::new("git")
             .args(["worktree", "remove", "--force"])
             .arg(self.path())
@@ -204,7 +204,7 @@ impl Drop for Worktree {
     }
 }
 
-/// Where cargo builds.
+/// Cargo's target folder.
 pub(super) fn target_folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
     root().join(target.map_or_else(|| PathBuf::from("target"), PathBuf::from))

@@ -1,4 +1,4 @@
-//! Running `multigraft bench` and reading what it says.
+//! Runs `multigraft bench` and reads its reports.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -36,8 +36,8 @@ pub(super) fn bench(program: &Path, what: &str) -> Command {
     command
 }
 
-/// A command of [`bench()`] as the table shows it: without what depends on the machine or says how
-/// results are handed over.
+/// A command of [`bench()`] for the table, without arguments that depend on the machine or set the
+/// form of the results.
 pub(super) fn shown(command: &Command) -> String {
     const LEFT_OUT: [&str; 5] = ["--log", "--json", "--url", "--dialect", "--threads"];
     let mut words = Vec::new();
@@ -100,7 +100,7 @@ pub(super) fn of_model(report: &Value) -> Result<Vec<Figure>> {
         .collect()
 }
 
-/// The middle one; of an even number the mean of the two in the middle.
+/// The middle value; of an even number, the mean of the two in the middle.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     if values.is_empty() {
         return f64::NAN;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_shown_without_what_is_this_machines() {
+    fn a_command_is_shown_without_arguments_of_this_machine() {
         let mut command = bench(Path::new("multigraft"), "serve");
         command.args([
             "--url",

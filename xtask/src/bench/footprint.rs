@@ -1,4 +1,4 @@
-//! What a server takes: memory beyond keys and values, and time until it answers.
+//! The footprint of a server: memory beyond the KV cache, and time until it answers.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,8 +12,7 @@ use super::rows::{Figure, Rival, Unit};
 use super::running::Running;
 use super::subjects::Subject;
 
-/// Memory for keys and values: 2,912 tokens of SmolLM2, less than the load has, so that all of it
-/// is touched.
+/// The KV cache: 2,912 tokens of SmolLM2, fewer than the load has, so that all of it is used.
 const KV_MIB: f64 = 64.0;
 /// 24 requests of 192 tokens.
 const LOAD: Load = Load {
@@ -34,11 +33,11 @@ pub(super) fn measure(tools: &Tools, results: &mut Results) {
     }
 }
 
-/// Resident memory less that of keys and values: ours after a load that fills them, the rival's at
-/// its start, where it takes and clears them.
+/// Resident memory minus the KV cache: for multigraft after a load that fills the cache, for the
+/// rival at its start, when it allocates and clears the cache.
 fn memory(tools: &Tools, results: &mut Results) -> Result<()> {
     let row = results.rows.announce(
-        "Q4_0, no adapters: resident memory beyond keys and values",
+        "Q4_0, no adapters: resident memory beyond the KV cache",
         Unit::Mebibytes,
         Rival::LLAMA_SERVER,
         "file + 60 MiB",
@@ -65,7 +64,7 @@ fn memory(tools: &Tools, results: &mut Results) -> Result<()> {
         drop(ours);
         if let Some(rival) = &tools.llama_cpp {
             let mut command = rival.server(&model, &[], SLOTS);
-            // Enough that it says how large its buffers are.
+            // At this level it logs the sizes of its buffers.
             command.args(["--verbosity", "4"]);
             let log = tools.log("memory-llama-server");
             let theirs = Running::start(command, &log)?;
@@ -91,7 +90,7 @@ fn start(tools: &Tools, results: &mut Results, subject: Subject, title: &str, to
         to_reach,
     );
     let model = tools.subjects.model(subject)?;
-    // Once without a clock, so that both find the file in memory.
+    // Read the file once, so that both find it in the page cache.
     io::copy(&mut File::open(&model)?, &mut io::sink())?;
     let mut figure = Figure {
         command: "serve".to_owned(),
@@ -123,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rivals_log_says_how_large_its_kv_is() {
+    fn the_rivals_log_has_the_size_of_its_kv_cache() {
         let log = "x\nllama_kv_cache:        CPU KV buffer size =   360.00 MiB\ny\n";
         assert_eq!(kv_mib(log), Some(360.0));
         assert_eq!(kv_mib("nothing"), None);

@@ -1,4 +1,4 @@
-//! Loads on servers: ours and a rival's in turn, round by round, and what the machine would allow.
+//! Loads on the servers of multigraft and of a rival, in turn, and the roofline of a load.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,14 +14,14 @@ use super::rows::Figure;
 use super::running::Running;
 use super::subjects::NotGiven;
 
-/// Every load's prompts and answers, in tokens.
+/// The lengths of prompts and answers of every load, in tokens.
 const PROMPT: usize = 128;
 const ANSWER: usize = 64;
-/// How long a rival is left alone before ours is measured: vLLM's workers spin for a second after
-/// their last request.
+/// How long a rival is left alone before multigraft is measured: vLLM's workers spin for a second
+/// after their last request.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// Clients, the adapters that they take in turn, and how often they ask all together.
+/// The clients, the adapters that they use in turn, and the number of requests of all clients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Load {
     pub(super) clients: usize,
@@ -30,7 +30,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Every client asks three times; a single one as often as it takes for a figure.
+    /// Every client sends three requests; a single client sends enough for a figure.
     pub(super) fn new(clients: usize, adapters: usize) -> Self {
         Self {
             clients,
@@ -39,7 +39,7 @@ impl Load {
         }
     }
 
-    /// Every client asks so many times.
+    /// Every client sends so many requests.
     pub(super) fn each(self, times: usize) -> Self {
         Self {
             requests: times * self.clients,
@@ -48,20 +48,20 @@ impl Load {
     }
 }
 
-/// A rival's server and the dialect it is spoken to in.
+/// The server of a rival, and its dialect.
 #[derive(Clone, Copy)]
 pub(super) struct Other<'a> {
     pub(super) server: &'a Running,
     pub(super) dialect: &'static str,
 }
 
-/// What one load came to, round by round.
+/// The results of one load, round by round.
 pub(super) struct Outcome {
     load: Load,
     ours: Vec<Value>,
     theirs: Vec<Value>,
     command: String,
-    /// The time that no program can go below, in seconds.
+    /// The least time of the load on this machine, in seconds.
     least: Option<f64>,
 }
 
@@ -92,7 +92,7 @@ impl Outcome {
         }
     }
 
-    /// One round of the load on our server.
+    /// Runs one round of the load on multigraft's server.
     pub(super) fn add(&mut self, tools: &Tools, results: &mut Results, ours: &Running) -> Result<()> {
         let mut command = command(tools, ours, "openai", self.load);
         self.command = shown(&command);
@@ -100,8 +100,8 @@ impl Outcome {
         Ok(())
     }
 
-    /// Says what the machine would have allowed: the load's prompts one by one, and its other
-    /// tokens in steps of one row for each client.
+    /// Adds the roofline: that of the load's prompts one by one, and of its other tokens in steps
+    /// with one row per client.
     pub(super) fn add_roofline(
         &mut self,
         tools: &Tools,
@@ -112,7 +112,7 @@ impl Outcome {
         Ok(())
     }
 
-    /// The number at a JSON pointer of a load's report, here and there.
+    /// The figure at a JSON pointer of the reports, for multigraft and for the rival.
     pub(super) fn figure(&self, pointer: &str) -> Figure {
         let reached = |least: f64| {
             samples(&self.ours, "/seconds")
@@ -132,7 +132,7 @@ impl Outcome {
         self.figure("/output_tokens_per_second")
     }
 
-    /// Speed beside that of another load on our own server.
+    /// The speed compared with that of another load on multigraft's server.
     pub(super) fn speed_over(&self, base: &Self) -> Figure {
         Figure {
             theirs: base.speed().ours,
@@ -141,7 +141,7 @@ impl Outcome {
     }
 }
 
-/// The command of our server.
+/// The command of multigraft's server.
 pub(super) fn serve(tools: &Tools, model: &Path, adapters: Option<&Path>) -> Command {
     let mut command = Command::new(&tools.program);
     command
@@ -155,7 +155,7 @@ pub(super) fn serve(tools: &Tools, model: &Path, adapters: Option<&Path>) -> Com
     command
 }
 
-/// The first `count` adapters of a folder, in llama.cpp's form.
+/// The first `count` adapters of a folder, in llama.cpp's format.
 pub(super) fn converted(adapters: &Path, count: usize) -> Result<Vec<PathBuf>> {
     let file = |index| {
         let name = format!("a{index:02}.gguf");
@@ -172,8 +172,8 @@ pub(super) fn converted(adapters: &Path, count: usize) -> Result<Vec<PathBuf>> {
     (0..count).map(file).collect()
 }
 
-/// All loads in every round, one after the other, each on our server and then on its rival's if it
-/// has one.
+/// Runs all loads in every round, one after the other, each on multigraft's server and then on its
+/// rival's if there is one.
 pub(super) fn in_turn(
     tools: &Tools,
     results: &mut Results,
@@ -207,7 +207,7 @@ fn command(tools: &Tools, server: &Running, dialect: &str, load: Load) -> Comman
     command
 }
 
-/// What the load generator reports, without its requests one by one.
+/// The report of the load generator, without the single requests.
 fn report(command: &mut Command, results: &mut Results) -> Result<Value> {
     let mut report = json_of(command)?;
     if let Some(report) = report.as_object_mut() {
@@ -220,7 +220,7 @@ fn report(command: &mut Command, results: &mut Results) -> Result<Value> {
     Ok(figures)
 }
 
-/// The least seconds for a load, of what `bench model` counts.
+/// The least time of a load in seconds, from the rooflines of `bench model`.
 fn least(tools: &Tools, model: &Path, adapters: Option<&Path>, load: Load) -> Result<f64> {
     let mut command = tools.bench("model");
     command.arg("--base").arg(model);
@@ -238,7 +238,7 @@ fn least(tools: &Tools, model: &Path, adapters: Option<&Path>, load: Load) -> Re
         "--decode-contexts",
         &context,
     ]);
-    // What is measured does not matter here, only what is counted.
+    // Only the rooflines are used here, not the measured times.
     command.args(["--repetitions", "1", "--steps", "1"]);
     let report = json_of(&mut command)?;
     let figures = report.pointer("/runs/0/figures").and_then(Value::as_array);
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_client_asks_a_few_times() {
+    fn every_client_sends_a_few_requests() {
         assert_eq!(Load::new(32, 1).requests, 96);
         assert_eq!(Load::new(1, 0).requests, 16);
         assert_eq!(Load::new(8, 8).each(1).requests, 8);

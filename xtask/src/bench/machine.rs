@@ -1,4 +1,4 @@
-//! Tables of their own: what the machine can do, and the low-rank kernel by itself.
+//! Two separate tables: the limits of the machine, and the low-rank kernel.
 
 use anyhow::Result;
 use serde_json::{Value, json};

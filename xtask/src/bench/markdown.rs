@@ -1,8 +1,8 @@
-//! Tables that read well both as text and as Markdown.
+//! Markdown tables that are readable as text.
 
 use std::fmt;
 
-/// Rows of cells under a header; the first column is aligned left, the others right.
+/// Rows of cells under a header. The first column is aligned left, the others right.
 #[derive(Debug)]
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -45,7 +45,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A figure with three significant digits, or whole where it is larger than that; a dash for none.
+/// A number with three significant digits, whole from 100 on; a dash if it is not finite.
 pub(super) fn figure(value: f64) -> String {
     match value.abs() {
         v if !v.is_finite() => "-".to_owned(),

@@ -1,4 +1,4 @@
-//! Eight clients with eight adapters, beside transformers with PEFT.
+//! Eight clients with eight adapters, compared with transformers and PEFT.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -9,7 +9,7 @@ use super::rows::{Figure, Rival, Unit};
 use super::running::Running;
 use super::subjects::Subject;
 
-/// Clients of ours, rows of PEFT's batch, and adapters.
+/// The number of clients, of rows in PEFT's batch, and of adapters.
 const COUNT: usize = 8;
 
 /// BF16, as PEFT computes, and Q4_0.

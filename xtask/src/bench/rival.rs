@@ -1,4 +1,4 @@
-//! Rivals: llama.cpp's programs, and what runs in a Python environment (vLLM on CPUs, PEFT).
+//! Rivals: llama.cpp's programs, and Python packages (vLLM on CPUs, PEFT).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::figures::json_of;
 use super::subjects::NotGiven;
 use crate::shell::{root, works};
 
-/// The context of each of llama.cpp's sequences and of vLLM's, in tokens: more than any load has.
+/// The context of a sequence in llama.cpp and vLLM, in tokens: longer than any of the loads.
 const CONTEXT: usize = 512;
 
 /// llama.cpp's programs.
@@ -60,11 +60,10 @@ impl LlamaCpp {
         json_of(&mut command)?
             .pointer("/0/avg_ts")
             .and_then(Value::as_f64)
-            .context("llama-bench did not say how many tokens/s")
+            .context("llama-bench reported no tokens/s")
     }
 
-    /// The command of a server for so many requests at once, with the adapters loaded and none
-    /// applied.
+    /// The command of a server with so many slots, with the adapters loaded and none applied.
     pub(super) fn server(&self, model: &Path, adapters: &[PathBuf], slots: usize) -> Command {
         let mut command = Command::new(self.folder.join("llama-server"));
         command.arg("--model").arg(model).args([
@@ -79,7 +78,7 @@ impl LlamaCpp {
             "--ctx-size",
             &(slots * CONTEXT).to_string(),
         ]);
-        // The load's prompts share nothing: keeping them only costs time.
+        // The prompts of a load share no prefix: caching them only costs time.
         command.args(["--no-kv-unified", "--cache-ram", "0"]);
         for adapter in adapters {
             command.arg("--lora").arg(adapter);
@@ -100,7 +99,7 @@ pub(super) struct Python {
 
 impl Python {
     pub(super) fn new(program: &Path, threads: usize) -> Result<Self> {
-        // Not made canonical: a virtual environment is known by the link in its folder.
+        // Links are not resolved: Python finds its virtual environment by the link in its folder.
         let program = std::path::absolute(program)?;
         ensure!(
             works(&program, &["--version"]),

@@ -1,5 +1,5 @@
-//! The rows of the table of figures: announced first, filled by what measures them, said to be
-//! missing if nothing did.
+//! The rows of the table of figures. A row is announced first and filled when it is measured;
+//! otherwise it shows why it is missing.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::figures::median;
 use super::markdown::{Table, figure};
 
-/// What a figure is measured beside.
+/// The rival that a figure is compared with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rival {
     pub(super) name: &'static str,
-    /// The option that gives it, if it takes one.
+    /// The option that provides it, if it needs one.
     pub(super) needs: Option<&'static str>,
 }
 
@@ -23,7 +23,7 @@ impl Rival {
     pub(super) const PEFT_MIXED: Self = Self::given("PEFT, mixed batch", "--python");
     pub(super) const PEFT_SWITCHING: Self = Self::given("PEFT, switching", "--python");
 
-    /// Multigraft itself, under other circumstances.
+    /// Multigraft itself, under other conditions.
     pub(super) const fn itself(name: &'static str) -> Self {
         Self { name, needs: None }
     }
@@ -36,7 +36,7 @@ impl Rival {
     }
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     TokensPerSecond,
@@ -59,7 +59,7 @@ impl Unit {
         }
     }
 
-    /// How many times better one is than another: faster, or less.
+    /// How many times better `ours` is: faster, or less.
     fn ratio(self, ours: f64, theirs: f64) -> f64 {
         match self {
             Self::TokensPerSecond => ours / theirs,
@@ -68,7 +68,7 @@ impl Unit {
     }
 }
 
-/// What a row is of, before anything is measured.
+/// An announced row.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) what: String,
@@ -85,33 +85,33 @@ enum State {
     Missing(String),
 }
 
-/// What was measured, round by round.
+/// The measured values, round by round.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figure {
     pub(super) ours: Vec<f64>,
-    /// Empty where the rival was not given.
+    /// Empty if the rival is not given.
     pub(super) theirs: Vec<f64>,
-    /// Parts of the roofline; empty where there is none.
+    /// Least time over measured time; empty if there is no roofline.
     pub(super) reached: Vec<f64>,
     pub(super) command: String,
 }
 
-/// A row that was announced.
+/// The index of an announced row.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(usize);
+pub(super) struct RowIndex(usize);
 
 #[derive(Debug, Default)]
 pub(super) struct Rows(Vec<Row>);
 
 impl Rows {
-    /// Announces a row: it will be in the table whatever happens.
+    /// Announces a row. It is in the table whether or not it is measured.
     pub(super) fn announce(
         &mut self,
         what: impl Into<String>,
         unit: Unit,
         rival: Rival,
         to_reach: impl Into<String>,
-    ) -> Place {
+    ) -> RowIndex {
         self.0.push(Row {
             what: what.into(),
             unit,
@@ -119,23 +119,23 @@ impl Rows {
             to_reach: to_reach.into(),
             state: State::Missing(String::new()),
         });
-        Place(self.0.len() - 1)
+        RowIndex(self.0.len() - 1)
     }
 
-    pub(super) fn fill(&mut self, place: Place, figure: Figure) {
-        self.0[place.0].state = State::Measured(figure);
+    pub(super) fn fill(&mut self, row: RowIndex, figure: Figure) {
+        self.0[row.0].state = State::Measured(figure);
     }
 
-    /// Replaces the figure to reach, where it depends on what is measured.
-    pub(super) fn set_to_reach(&mut self, place: Place, to_reach: String) {
-        self.0[place.0].to_reach = to_reach;
+    /// Replaces the target, if it depends on a measurement.
+    pub(super) fn set_to_reach(&mut self, row: RowIndex, to_reach: String) {
+        self.0[row.0].to_reach = to_reach;
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Says of the rows from `first` on that were not filled why they were not.
+    /// Gives the rows from `first` on that were not filled the reason for it.
     pub(super) fn explain(&mut self, first: usize, why: &str) {
         for row in &mut self.0[first..] {
             if let State::Missing(text) = &mut row.state {
@@ -216,7 +216,7 @@ impl Row {
 }
 
 impl Figure {
-    /// The median over rounds: both sides of one round saw the same machine.
+    /// The median of the ratios of all rounds: both sides of a round ran under the same conditions.
     fn ratio(&self, unit: Unit) -> f64 {
         let rounds = self.ours.iter().zip(&self.theirs);
         median(rounds.map(|(ours, theirs)| unit.ratio(*ours, *theirs)).collect())
@@ -230,7 +230,7 @@ impl fmt::Display for Rows {
             "multigraft",
             "rival",
             "ratio",
-            "to reach",
+            "target",
             "roofline reached",
             "command",
         ]);
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_is_how_many_times_better_we_are() {
+    fn a_ratio_is_how_many_times_better_multigraft_is() {
         let figure = Figure {
             ours: vec![10.0, 20.0, 30.0],
             theirs: vec![5.0, 5.0, 30.0],
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_nothing_filled_say_why() {
+    fn unfilled_rows_show_why() {
         let mut rows = Rows::default();
         let first = rows.announce("decode", Unit::TokensPerSecond, Rival::LLAMA_BENCH, "1.4");
         rows.announce("start", Unit::Seconds, Rival::LLAMA_SERVER, "0.5 s");

@@ -1,4 +1,4 @@
-//! A server under measurement: started, waited for, stopped.
+//! Starts a server for measurements, waits for it and stops it.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,9 +14,9 @@ use crate::shell::root;
 
 /// Loading a large model from a cold disk takes minutes, and so does vLLM's compiling.
 const START_LIMIT: Duration = Duration::from_secs(900);
-/// Between two looks at a starting server: short, because the time is a figure.
+/// The interval of polling a starting server: short, because its start is measured.
 const POLL: Duration = Duration::from_millis(20);
-/// How long a server may take to stop by itself.
+/// How long a server may take to stop after a signal.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running server, stopped when this is dropped.
@@ -24,13 +24,13 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Running {
     child: Child,
     pub(super) url: String,
-    /// From its start until it answered.
+    /// The time from its start until it answered.
     pub(super) started_in: Duration,
 }
 
 impl Running {
-    /// Starts a server that takes `--host` and `--port` and answers at `/health`; what it prints
-    /// goes to `log`.
+    /// Starts a server that accepts `--host` and `--port` and answers at `/health`. Its output goes
+    /// to `log`.
     pub(super) fn start(mut command: Command, log: &Path) -> Result<Self> {
         let port = free_port()?;
         let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -50,7 +50,7 @@ impl Running {
             started_in: Duration::ZERO,
         };
         let health = format!("{}/health", running.url);
-        // By its name alone: these messages end up in tables that leave this machine.
+        // Only the name: these messages are shown in tables that leave this machine.
         let name = log.file_name().unwrap_or_default().display();
         let agent = chat::agent(Duration::from_secs(5));
         while agent.get(&health).call().is_err() {
@@ -66,7 +66,7 @@ impl Running {
         Ok(running)
     }
 
-    /// Memory that it holds now, in MiB, where the system says so.
+    /// Its resident memory in MiB, if the system reports it.
     pub(super) fn resident_mib(&self) -> Option<f64> {
         let status = fs::read_to_string(PathBuf::from(format!("/proc/{}/status", self.child.id()))).ok()?;
         resident(&status)
@@ -76,7 +76,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let runs = |child: &mut Child| matches!(child.try_wait(), Ok(None));
-        // Asked first: a script that started a server has to stop it.
+        // A signal first: a script that started a server has to stop that, too.
         if runs(&mut self.child) {
             _ = Command::new("kill").arg(self.child.id().to_string()).status();
         }
@@ -84,13 +84,13 @@ impl Drop for Running {
         while begin.elapsed() < STOP_LIMIT && runs(&mut self.child) {
             thread::sleep(POLL);
         }
-        // Both fail if it has ended already, which is as good.
+        // Both fail only if the process has ended.
         _ = self.child.kill();
         _ = self.child.wait();
     }
 }
 
-/// The resident memory of a `/proc/<pid>/status`, in MiB.
+/// The resident memory in MiB, from the text of `/proc/<pid>/status`.
 fn resident(status: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: f64 = line.split_whitespace().next()?.parse().ok()?;

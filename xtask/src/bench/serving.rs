@@ -60,7 +60,7 @@ pub(super) fn small(tools: &Tools, results: &mut Results) -> Result<()> {
         (Load::new(32, 32).each(1), rival),
     ];
     let mut outcomes = in_turn(tools, results, &ours, &loads)?;
-    // Not while something is measured beside.
+    // Stop it before the next measurement.
     drop((ours, theirs));
     for outcome in &mut outcomes {
         outcome.add_roofline(tools, &model, Some(&adapters))?;
@@ -94,8 +94,8 @@ pub(super) fn small(tools: &Tools, results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// SmolLM2 in BF16 beside vLLM: the base without adapters loaded, so that it is compiled, then with
-/// eight.
+/// SmolLM2 in BF16, compared with vLLM: first the base without adapters, which vLLM compiles, then
+/// eight adapters.
 pub(super) fn vllm(tools: &Tools, results: &mut Results) {
     for (what, adapters, times, to_reach) in [
         ("16 clients, base", 0, 3, "1.3"),
@@ -153,7 +153,7 @@ pub(super) fn qwen(tools: &Tools, results: &mut Results, subject: Subject) -> Re
         &tools.log("qwen-multigraft"),
     )?;
     let theirs = tools.llama_server(&model, &converted(&adapters, ADAPTERS)?, CLIENTS)?;
-    // Two turns of each client: the rival takes minutes for them.
+    // Two requests per client, which take the rival minutes.
     let loads = [(
         Load::new(CLIENTS, ADAPTERS).each(2),
         theirs.as_ref().map(Other::llama_cpp),
@@ -186,7 +186,7 @@ pub(super) fn mistral(tools: &Tools, results: &mut Results) -> Result<()> {
         &tools.log("mistral-multigraft"),
     )?;
     let theirs = tools.llama_server(&model, &converted(&adapters, CLIENTS)?, CLIENTS)?;
-    // One turn of each client: a token takes the rival a fifth of a second.
+    // One request per client: a token takes the rival a fifth of a second.
     let loads = [
         (
             Load::new(CLIENTS, CLIENTS).each(1),

@@ -13,14 +13,14 @@ use super::subjects::Subject;
 
 /// The prompt of the prefill figures, in tokens.
 const PROMPT: usize = 512;
-/// What stands before decoded tokens where nothing else is said, in tokens.
+/// The default context of decoded tokens, in tokens.
 pub(super) const DEPTH: usize = 64;
 /// A long context; SmolLM2's own is 8,192.
 const LONG: usize = 8000;
 /// Tokens that are decoded.
 const STEPS: usize = 32;
 
-/// One stream, at a short and at a long context.
+/// Decoding of one sequence, at a short and at a long context.
 pub(super) fn decode(tools: &Tools, results: &mut Results) {
     for (what, depth, to_reach) in [
         ("Q4_0, one stream, decode", DEPTH, "1.4; 75 % of bandwidth"),
@@ -30,7 +30,7 @@ pub(super) fn decode(tools: &Tools, results: &mut Results) {
     }
 }
 
-/// Prompts in every type, and what a second thread brings.
+/// Prompts in every weight type, and the speed-up of a second thread.
 pub(super) fn prefill(tools: &Tools, results: &mut Results) {
     for (subject, to_reach) in [
         (Subject::Q4_0, "2.2; 55 % of int8"),
@@ -128,7 +128,7 @@ fn scaling(tools: &Tools, results: &mut Results) {
     });
 }
 
-/// One figure of ours in every round, in turn with the rival's.
+/// Measures one figure in every round, in turn with the rival.
 fn in_turn(
     tools: &Tools,
     results: &mut Results,
@@ -139,7 +139,7 @@ fn in_turn(
 ) -> Result<Figure> {
     let mut figure = Figure::default();
     for _ in 0..tools.rounds {
-        let speed = one(tools, results, subject, model, sizes, &mut figure.command)?;
+        let speed = measure_figure(tools, results, subject, model, sizes, &mut figure.command)?;
         figure.ours.push(speed.tokens_per_second);
         figure.reached.push(speed.reached);
         if let Some(rival) = &tools.llama_cpp {
@@ -149,8 +149,8 @@ fn in_turn(
     Ok(figure)
 }
 
-/// One figure of ours.
-fn one(
+/// Measures one figure of multigraft.
+fn measure_figure(
     tools: &Tools,
     results: &mut Results,
     subject: Subject,
@@ -166,5 +166,5 @@ fn one(
     results
         .reports
         .push(json!({"what": "model", "model": subject.title, "report": report}));
-    speed.context("`bench model` gave no figure: is the model's context too short?")
+    speed.context("`bench model` reported no figure: is the model's context too short?")
 }

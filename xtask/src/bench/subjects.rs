@@ -1,5 +1,5 @@
-//! What is measured: models and adapters of agreed names in one folder, as
-//! `tools/rivals/make_subjects.py` makes them.
+//! The measured models and adapters: a folder with fixed names, as made by
+//! `tools/rivals/make_subjects.py`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::model;
 
-/// Something that the command line did not give: no failure, but rows without figures.
+/// A missing model, adapter or rival: not a failure, but a row without a figure.
 #[derive(Debug)]
 pub(super) struct NotGiven(pub(super) String);
 
@@ -20,14 +20,14 @@ impl fmt::Display for NotGiven {
 
 impl std::error::Error for NotGiven {}
 
-/// A model that the table names.
+/// A measured model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
-    /// As the table calls it.
+    /// Its name in the table.
     pub(super) title: &'static str,
-    /// Its file, without `.gguf`.
+    /// The name of its file, without `.gguf`.
     file: &'static str,
-    /// Its folder of adapters.
+    /// The name of its folder of adapters.
     adapters: &'static str,
 }
 
@@ -81,7 +81,7 @@ impl Subjects {
         })
     }
 
-    /// The model's file. SmolLM2's Q4_1 is what the demo uses: fetched if need be.
+    /// The model's file. SmolLM2 in Q4_1 is the model of the demo, and is fetched if it is missing.
     pub(super) fn model(&self, subject: Subject) -> Result<PathBuf> {
         if subject == Subject::Q4_1 {
             return model::fetch();
@@ -94,7 +94,7 @@ impl Subjects {
         self.part("smollm2.transformers")
     }
 
-    /// The folder of the model's adapters a00, a01, …: at least `count`.
+    /// The folder with the model's adapters a00, a01, …, which has at least `count` of them.
     pub(super) fn adapters(&self, subject: Subject, count: usize) -> Result<PathBuf> {
         self.part(&format!("{}/a{:02}", subject.adapters, count.saturating_sub(1)))?;
         self.part(subject.adapters)
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn missing_files_are_named() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir_all(folder.path().join("smollm2.adapters/a07")).expect("a folder");
         let subjects = Subjects::new(Some(folder.path())).expect("good");

@@ -1,4 +1,4 @@
-//! The second turn of a chat: what the prefix cache saves.
+//! The second turn of a chat: the effect of the prefix cache.
 
 use std::time::{Duration, Instant};
 
@@ -13,27 +13,26 @@ use super::running::Running;
 use super::subjects::Subject;
 use crate::chat;
 
-/// The first turn, question and answer, in tokens.
+/// The length of the first turn, question and answer, in tokens.
 const HISTORY: usize = 512;
-/// Of these, the answer.
+/// The length of the answer, in tokens.
 const ANSWER: usize = 32;
-/// The second question, in words.
+/// The length of the second question, in words.
 const QUESTION: usize = 16;
-/// Conversations of each round and server.
+/// Conversations per round and server.
 const CONVERSATIONS: usize = 5;
-/// Words of a question that finds out what a server adds to it.
+/// The length, in words, of the question that measures how many tokens the server adds.
 const PROBE: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// One token each in nearly all vocabularies.
+/// Words that are one token each in nearly all vocabularies.
 const WORDS: [&str; 32] = [
     "time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school",
     "state", "family", "student", "group", "country", "problem", "hand", "part", "place", "case", "week",
     "company", "system", "program", "question", "work", "number", "night", "point", "home",
 ];
 
-/// The same conversations with a server that keeps what it has computed, and with one that does
-/// not.
+/// Runs the same conversations on a server with prefix cache and on one without.
 pub(super) fn measure(tools: &Tools, results: &mut Results) -> Result<()> {
     let row = results.rows.announce(
         format!("second turn of a chat, {HISTORY} tokens of history: TTFT"),
@@ -70,11 +69,11 @@ pub(super) fn measure(tools: &Tools, results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// A server and what is to be known about it.
+/// A server, its base, and the tokens that it adds to questions.
 struct Client {
     server: Running,
     base: String,
-    /// Words of a first question that make the history as long as it should be.
+    /// The words of a first question that give the history its length.
     words: usize,
 }
 
@@ -87,19 +86,19 @@ impl Client {
             server,
             words: 0,
         };
-        let probe = client.ask(&json!([{"role": "user", "content": words(PROBE, 0)}]), 1)?;
+        let probe = client.chat(&json!([{"role": "user", "content": words(PROBE, 0)}]), 1)?;
         let added = probe["usage"]["prompt_tokens"].as_u64();
-        let added =
-            usize::try_from(added.context("the server does not count prompts")?)?.saturating_sub(PROBE);
+        let added = usize::try_from(added.context("the server does not report the tokens of prompts")?)?
+            .saturating_sub(PROBE);
         client.words = HISTORY - ANSWER - added;
         Ok(client)
     }
 
-    /// Milliseconds until the answer to a second question begins. Its first token is all of it, so
-    /// that it need not be streamed.
+    /// Milliseconds until the answer to a second question begins. The answer has one token, so that
+    /// it need not be streamed.
     fn second_turn(&self, seed: usize) -> Result<f64> {
         let mut messages = json!([{"role": "user", "content": words(self.words, 2 * seed)}]);
-        let first = self.ask(&messages, ANSWER)?;
+        let first = self.chat(&messages, ANSWER)?;
         let said = first["choices"][0]["message"].clone();
         let question = json!({"role": "user", "content": words(QUESTION, 2 * seed + 1)});
         messages
@@ -107,24 +106,24 @@ impl Client {
             .expect("a list of messages")
             .extend([said, question]);
         let begin = Instant::now();
-        self.ask(&messages, 1)?;
+        self.chat(&messages, 1)?;
         Ok(begin.elapsed().as_secs_f64() * 1e3)
     }
 
-    fn ask(&self, messages: &Value, tokens: usize) -> Result<Value> {
+    fn chat(&self, messages: &Value, tokens: usize) -> Result<Value> {
         let body = json!({"model": self.base, "messages": messages, "max_tokens": tokens, "temperature": 0});
         let mut response = chat::agent(TIMEOUT)
             .post(format!("{}/v1/chat/completions", self.server.url))
             .send_json(body)
-            .context("the server does not chat")?;
+            .context("the server does not answer a chat")?;
         response
             .body_mut()
             .read_json()
-            .context("cannot understand the answer")
+            .context("the answer cannot be read")
     }
 }
 
-/// So many words; others for every seed.
+/// So many random words; every seed gives others.
 fn words(count: usize, seed: usize) -> String {
     let mut random = seed as u32;
     let word = |_| {
