@@ -19,8 +19,8 @@ const ADDED: usize = 3;
 /// Between tokens.
 const GAP: Duration = Duration::from_millis(3);
 
-/// A server in OpenAI's dialect that says nothing of use, and refuses every `refuse`th request (0:
-/// none).
+/// A server in OpenAI's dialect that answers with meaningless text, and refuses every `refuse`th
+/// request (0: none).
 fn server(refuse: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -28,7 +28,7 @@ fn server(refuse: usize) -> String {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let count = Arc::clone(&count);
-            // A client that hangs up is none of the test's concern.
+            // Clients that disconnect do not matter here.
             thread::spawn(move || _ = answer(stream, &count, refuse));
         }
     });
@@ -173,7 +173,7 @@ fn failures_are_counted_by_kind_and_make_the_status_1() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn bad_arguments_are_errors_with_the_reason() {
     let url = server(0);
     for (more, words) in [
         (
@@ -198,7 +198,7 @@ fn what_cannot_be_done_is_said() {
 }
 
 #[test]
-fn help_says_what_is_measured() {
+fn the_help_explains_what_is_measured() {
     let output = run(&["bench", "serve", "--help"]);
     for word in ["TTFT", "Poisson", "--adapter-prefix", "zipf", "closed loop"] {
         assert!(output.stdout.contains(word), "{word}");

@@ -1,4 +1,4 @@
-//! The program as it is typed: help, settings, `inspect`, `generate`.
+//! The command line: help, settings, `inspect`, `generate`, `export`, `keys`, `usage`.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ fn help_shows_commands_and_examples() {
 }
 
 #[test]
-fn an_instruction_set_that_is_not_there_is_an_error_that_lists_those_that_are() {
+fn an_unavailable_instruction_set_is_an_error_that_lists_the_available_ones() {
     let output = run_with(&["inspect", "nothing"], &[("MULTIGRAFT_ISA", "avx1024")]);
     assert_eq!(output.status, 2);
     let words = "MULTIGRAFT_ISA is `avx1024`, but this processor has scalar";
@@ -32,7 +32,7 @@ fn an_instruction_set_that_is_not_there_is_an_error_that_lists_those_that_are() 
 }
 
 #[test]
-fn flags_win_over_the_environment_and_that_over_the_file() {
+fn flags_take_precedence_over_the_environment_and_that_over_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("settings.toml");
     fs::write(&file, "[model]\nbase = \"from-file\"\n").expect("written");
@@ -51,7 +51,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
-fn what_is_wrong_with_settings_is_named() {
+fn invalid_settings_are_errors_that_name_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("settings.toml");
     fs::write(&file, "[server]\nprot = 1\n").expect("written");
@@ -94,7 +94,7 @@ fn inspect_shows_a_model() {
 }
 
 #[test]
-fn inspect_says_whether_an_adapter_fits_and_why_not() {
+fn inspect_shows_whether_an_adapter_fits_and_why_not() {
     let peft = fixtures().join("peft");
     let adapter = peft.join("llama/adapters/all_r8");
     let fits = run(&[
@@ -129,7 +129,7 @@ fn inspect_says_whether_an_adapter_fits_and_why_not() {
 }
 
 #[test]
-fn export_writes_an_adapter_in_another_form_and_overwrites_nothing() {
+fn export_writes_an_adapter_in_another_format_and_overwrites_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let base = fixtures().join("peft/llama/model");
     let (gguf, peft) = (
@@ -165,7 +165,7 @@ fn export_writes_an_adapter_in_another_form_and_overwrites_nothing() {
 }
 
 #[test]
-fn generate_answers_on_stdout_alone() {
+fn generate_writes_only_the_answer_to_stdout() {
     let model = smollm2();
     let arguments = [
         "generate",
@@ -188,7 +188,7 @@ fn generate_answers_on_stdout_alone() {
 }
 
 #[test]
-fn generate_asks_which_adapter_if_there_are_several() {
+fn generate_needs_a_choice_if_there_are_several_adapters() {
     let model = smollm2();
     let demo = fixtures().join("../demo/adapters");
     let output = run(&[
@@ -208,7 +208,7 @@ fn generate_asks_which_adapter_if_there_are_several() {
 }
 
 #[test]
-fn what_is_done_to_keys_is_written_down_and_usage_is_a_table_or_json() {
+fn changes_of_keys_are_audited_and_usage_is_a_table_or_json() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = text(folder.path());
     let made = run(&[
@@ -258,13 +258,13 @@ fn what_is_done_to_keys_is_written_down_and_usage_is_a_table_or_json() {
         run(&["usage", "--json", "--by", "key,month", "--data", data]).stdout,
         "[]\n"
     );
-    for (wrong, says) in [
+    for (wrong, message) in [
         ("--by=week", "week"),
         ("--from=2027-02-30", "2027-02-30"),
         ("--data=/none", "/none"),
     ] {
         let output = run(&["usage", wrong]);
         assert_eq!(output.status, 2, "{wrong}");
-        assert!(output.stderr.contains(says), "{}", output.stderr);
+        assert!(output.stderr.contains(message), "{}", output.stderr);
     }
 }

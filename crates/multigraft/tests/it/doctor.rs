@@ -6,13 +6,13 @@ use crate::program::{Output, run, run_with, serving::Serving};
 use multigraft_testing::{fixtures, smollm2};
 use serde_json::Value;
 
-/// What it says of `check`, worst first: level and text.
-fn said(output: &Output, check: &str) -> Vec<(String, String)> {
+/// The findings of `check`, worst first: level and text.
+fn found(output: &Output, check: &str) -> Vec<(String, String)> {
     let findings: Vec<Value> = serde_json::from_str(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}{}", output.stdout, output.stderr));
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let of = findings.iter().filter(|finding| finding["check"] == check);
-    let mut said: Vec<(String, String)> = of
+    let mut found: Vec<(String, String)> = of
         .map(|finding| {
             (
                 text(finding, "level"),
@@ -20,24 +20,25 @@ fn said(output: &Output, check: &str) -> Vec<(String, String)> {
             )
         })
         .collect();
-    said.sort_by_key(|(level, _)| ["fail", "warn", "ok"].iter().position(|known| known == level));
-    said
+    found.sort_by_key(|(level, _)| ["fail", "warn", "ok"].iter().position(|known| known == level));
+    found
 }
 
 fn doctor(arguments: &[&str]) -> Output {
     run(&[&["doctor", "--json"], arguments].concat())
 }
 
-/// The level and the text of its worst about `check`.
+/// The level and the text of the worst finding of `check`.
 fn worst(output: &Output, check: &str) -> (String, String) {
-    let said = said(output, check);
-    said.first()
+    let found = found(output, check);
+    found
+        .first()
         .cloned()
-        .unwrap_or_else(|| panic!("nothing of {check}: {}", output.stdout))
+        .unwrap_or_else(|| panic!("no finding of {check}: {}", output.stdout))
 }
 
 #[test]
-fn a_good_start_is_all_ok_and_text_says_the_same() {
+fn good_settings_are_all_ok_also_as_text() {
     let model = smollm2();
     let base = model.to_str().expect("UTF-8");
     let adapters = fixtures().join("../demo/adapters");
@@ -76,13 +77,13 @@ fn a_good_start_is_all_ok_and_text_says_the_same() {
         let (level, text) = worst(&output, check);
         assert!(level == "ok" && text.contains(word), "{check}: {level} {text}");
     }
-    assert!(!data.exists(), "nothing is made");
+    assert!(!data.exists(), "nothing is created");
     let text = run(&[&["doctor"], &given[..]].concat());
     assert!(text.stdout.contains("ok    model"), "{}", text.stdout);
 }
 
 #[test]
-fn what_would_not_do_is_named_with_what_to_do() {
+fn problems_are_named_with_advice() {
     let model = smollm2();
     let base = model.to_str().expect("UTF-8");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -178,9 +179,9 @@ fn what_would_not_do_is_named_with_what_to_do() {
             ]
             .concat(),
         );
-        let found = said(&output, check);
-        let is_said = found.iter().any(|(of, text)| of == level && text.contains(word));
-        assert!(is_said, "{arguments:?}: {found:?}");
+        let found = found(&output, check);
+        let is_found = found.iter().any(|(of, text)| of == level && text.contains(word));
+        assert!(is_found, "{arguments:?}: {found:?}");
         if level == "fail" {
             assert_eq!(output.status, 1, "{arguments:?}");
         }
@@ -193,7 +194,7 @@ fn what_would_not_do_is_named_with_what_to_do() {
 }
 
 #[test]
-fn health_is_whether_a_server_answers() {
+fn health_checks_whether_a_server_answers() {
     let server = Serving::start(&["serve", "--threads", "1"], &[]);
     let (host, port) = server.address.rsplit_once(':').expect("a port");
     let output = run_with(

@@ -1,14 +1,15 @@
-//! What a server writes to its log, and what it never does.
+//! What a server logs, and what it never logs.
 
 use crate::program::{run, serving::Serving};
 use serde_json::{Value, json};
 
-/// What only the client says, and what only the answer holds.
+/// A word of the prompt, and a word of the answer.
 const PROMPT: &str = "xylophonist";
-const KEPT: &str = "quetzalcoatl";
+const ANSWER: &str = "quetzalcoatl";
 
-/// A server with a key, asked by every dialect. Its log, and the key's secret.
-fn talk(more: &[&str]) -> (String, String) {
+/// Sends requests in every dialect to a server with a key. Returns its log and the secret of the
+/// key.
+fn log_of_requests(more: &[&str]) -> (String, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().to_str().expect("UTF-8");
     let added = run(&["keys", "add", "boss", "--role", "admin", "--data", data]);
@@ -23,7 +24,7 @@ fn talk(more: &[&str]) -> (String, String) {
     let key = format!("authorization: Bearer {secret}");
     let wrong = format!("x-api-key: {secret}x");
     let messages = json!([{"role": "user", "content": format!("Say {PROMPT}")}]);
-    let grammar = json!({"choice": [KEPT]});
+    let grammar = json!({"choice": [ANSWER]});
     for (path, body) in [
         (
             "/v1/chat/completions",
@@ -52,20 +53,20 @@ fn talk(more: &[&str]) -> (String, String) {
 
 #[test]
 fn neither_prompts_nor_answers_nor_keys_are_logged() {
-    let (log, secret) = talk(&[]);
+    let (log, secret) = log_of_requests(&[]);
     assert!(
         log.contains("/v1/chat/completions"),
         "requests are logged:\n{log}"
     );
-    for hidden in [PROMPT, KEPT, &secret] {
+    for hidden in [PROMPT, ANSWER, &secret] {
         let line = log.lines().find(|line| line.contains(hidden));
         assert_eq!(line, None, "`{hidden}` is logged");
     }
 }
 
 #[test]
-fn who_asks_for_them_gets_prompts_and_answers_but_no_keys() {
-    let (log, secret) = talk(&["--log-prompts", "--log-format", "json"]);
+fn with_the_flag_prompts_and_answers_are_logged_but_no_keys() {
+    let (log, secret) = log_of_requests(&["--log-prompts", "--log-format", "json"]);
     let lines: Vec<Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
@@ -79,7 +80,7 @@ fn who_asks_for_them_gets_prompts_and_answers_but_no_keys() {
     assert!(prompts.iter().all(|text| text.contains(PROMPT)), "{prompts:?}");
     let answers = texts("answer");
     assert_eq!(
-        answers.iter().filter(|text| text.contains(KEPT)).count(),
+        answers.iter().filter(|text| text.contains(ANSWER)).count(),
         2,
         "{answers:?}"
     );

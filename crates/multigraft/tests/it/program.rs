@@ -1,10 +1,10 @@
-//! Running the program.
+//! Runs the program.
 
 pub(crate) mod serving;
 
 use std::process::Command;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) status: i32,
@@ -33,7 +33,7 @@ pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Output
     }
 }
 
-/// Takes the environment's settings from a run.
+/// Removes the settings in the environment from a run.
 fn without_settings(command: &mut Command) {
     for (name, _) in
         std::env::vars().filter(|(name, _)| name.starts_with("MULTIGRAFT_") || name.starts_with("OTEL_"))

@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them.
+//! Traces, as a collector receives them.
 
 use std::{
     collections::HashMap,
@@ -18,12 +18,12 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use serde_json::json;
 
-/// A collector, which keeps what it gets.
+/// A collector that keeps what it receives.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
 
 impl Collector {
-    /// One at a free port of this machine.
+    /// Starts one on a free port of this machine.
     fn start() -> (Self, SocketAddr) {
         let collector = Self::default();
         let kept = collector.clone();
@@ -33,14 +33,15 @@ impl Collector {
             async {}
         };
         let routes = Router::new().route("/v1/traces", post(keep));
-        let (told, address) = std::sync::mpsc::channel();
+        let (sender, address) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
                     .await
                     .expect("a port");
-                told.send(listener.local_addr().expect("an address"))
+                sender
+                    .send(listener.local_addr().expect("an address"))
                     .expect("the test waits");
                 axum::serve(listener, routes).await
             })
@@ -208,7 +209,7 @@ fn requests_are_spans_with_their_phases_below_them() {
 }
 
 #[test]
-fn a_collector_that_is_not_there_costs_one_line_of_the_log() {
+fn an_unreachable_collector_causes_one_log_line() {
     // A port that was free a moment ago: connections to it are refused.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://{}", free.local_addr().expect("an address"));

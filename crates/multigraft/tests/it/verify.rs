@@ -15,7 +15,7 @@ fn verify(base: &Path, adapters: &Path, reference: &Path, flags: &[&str]) -> Out
     run(&arguments)
 }
 
-/// What `--json` says of each adapter: its status.
+/// The status of each adapter in the JSON report.
 fn statuses(output: &Output) -> BTreeMap<String, String> {
     let report: Value = serde_json::from_str(&output.stdout).expect("JSON");
     let results = report["results"].as_array().expect("results");
@@ -108,14 +108,14 @@ fn a_deviation_is_status_1_and_names_the_adapter() {
 }
 
 #[test]
-fn the_tolerance_is_the_users() {
+fn the_tolerance_can_be_set() {
     let reference = fixtures().join("peft/llama/reference.safetensors");
     assert_eq!(verify_llama(&reference, &["--tolerance", "1e-9"]).status, 1);
     assert_eq!(verify_llama(&reference, &["--tolerance", "1e-3"]).status, 0);
 }
 
 #[test]
-fn what_was_not_compared_is_said() {
+fn adapters_that_are_not_compared_are_listed() {
     let llama = fixtures().join("peft/llama");
     let folder = tempfile::tempdir().expect("a folder");
     let copy = |from: &str, to: &str| {

@@ -1,4 +1,4 @@
-//! A `multigraft serve` that runs.
+//! A running `multigraft serve`.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -10,7 +10,7 @@ use std::{
 use multigraft_testing::smollm2;
 use serde_json::Value;
 
-/// A server on the real model, at a free port of this machine. Dropped, it is killed.
+/// A server with the real model, on a free port of this machine. It is killed when this is dropped.
 pub(crate) struct Serving {
     child: Child,
     /// Its host and port.
@@ -35,17 +35,17 @@ impl Serving {
         let mut stderr = child.stderr.take().expect("piped");
         let log = thread::spawn(move || {
             let mut log = Vec::new();
-            // What was read before a fault is a log too.
+            // The log up to an error is a log, too.
             let _ = stderr.read_to_end(&mut log);
             String::from_utf8_lossy(&log).into_owned()
         });
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let said = "listening on http://";
+        let prefix = "listening on http://";
         let address = lines.find_map(|line| {
             let line = line.expect("UTF-8");
-            Some(line.strip_prefix(said)?.split(' ').next()?.to_owned())
+            Some(line.strip_prefix(prefix)?.split(' ').next()?.to_owned())
         });
-        // Nobody reads the rest; the pipe holds it.
+        // The server must never block on a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self {
             child,
@@ -78,7 +78,7 @@ impl Serving {
         (status.expect("a status"), body.to_owned())
     }
 
-    /// Ends it as an operator does. Its log.
+    /// Stops it as an operator does, with SIGTERM. Returns its log.
     pub(crate) fn stop(mut self) -> String {
         let process = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("it runs");
@@ -90,7 +90,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
