@@ -298,27 +298,33 @@ fn alignment_is_the_files_and_must_make_sense() {
 
 #[test]
 fn a_bad_tensor_is_named() {
-    let one = |dims: &[u64], type_id, offset| {
+    let fault_of = |dims: &[u64], type_id, offset| {
         fault(
             &GgufBuilder::default()
                 .tensor("blk.0.w", dims, type_id, offset)
                 .data(&[0; 256]),
         )
     };
-    assert!(matches!(one(&[1; 5], 0, 0), Fault::BadDimensions { dims: 5, .. }));
-    assert!(matches!(one(&[], 0, 0), Fault::BadDimensions { dims: 0, .. }));
-    assert!(matches!(one(&[4, 0], 0, 0), Fault::ZeroDimension { .. }));
     assert!(matches!(
-        one(&[1 << 40, 1 << 40], 0, 0),
-        Fault::ShapeOverflow { .. }
-    ));
-    assert!(matches!(one(&[1 << 62], 0, 0), Fault::ShapeOverflow { .. }));
-    assert!(matches!(
-        one(&[u64::MAX, 1, 1, 1], 0, 0),
-        Fault::ShapeOverflow { .. }
+        fault_of(&[1; 5], 0, 0),
+        Fault::BadDimensions { dims: 5, .. }
     ));
     assert!(matches!(
-        one(&[48], 2, 0),
+        fault_of(&[], 0, 0),
+        Fault::BadDimensions { dims: 0, .. }
+    ));
+    assert!(matches!(fault_of(&[4, 0], 0, 0), Fault::ZeroDimension { .. }));
+    assert!(matches!(
+        fault_of(&[1 << 40, 1 << 40], 0, 0),
+        Fault::ShapeOverflow { .. }
+    ));
+    assert!(matches!(fault_of(&[1 << 62], 0, 0), Fault::ShapeOverflow { .. }));
+    assert!(matches!(
+        fault_of(&[u64::MAX, 1, 1, 1], 0, 0),
+        Fault::ShapeOverflow { .. }
+    ));
+    assert!(matches!(
+        fault_of(&[48], 2, 0),
         Fault::PartialBlock {
             cols: 48,
             block: 32,
@@ -328,17 +334,26 @@ fn a_bad_tensor_is_named() {
     ));
     // 4 × 64 weights are whole blocks, but each row must be.
     assert!(matches!(
-        one(&[4, 64], 12, 0),
+        fault_of(&[4, 64], 12, 0),
         Fault::PartialBlock {
             cols: 4,
             block: 256,
             ..
         }
     ));
-    assert!(matches!(one(&[65], 0, 0), Fault::Truncated { needed: 260, .. }));
-    assert!(matches!(one(&[4], 0, 256), Fault::Truncated { needed: 16, .. }));
-    assert!(matches!(one(&[4], 0, u64::MAX - 31), Fault::Truncated { .. }));
-    let iq = one(&[256], 16, 0).to_string();
+    assert!(matches!(
+        fault_of(&[65], 0, 0),
+        Fault::Truncated { needed: 260, .. }
+    ));
+    assert!(matches!(
+        fault_of(&[4], 0, 256),
+        Fault::Truncated { needed: 16, .. }
+    ));
+    assert!(matches!(
+        fault_of(&[4], 0, u64::MAX - 31),
+        Fault::Truncated { .. }
+    ));
+    let iq = fault_of(&[256], 16, 0).to_string();
     assert!(
         iq.contains("blk.0.w") && iq.contains("IQ2_XXS") && iq.contains("Q4_K"),
         "{iq}"

@@ -170,7 +170,7 @@ fn tensors_fill_the_data_without_holes_and_overlaps() {
 
 #[test]
 fn shape_and_dtype_must_match_the_bytes() {
-    let one = |dtype: &str, shape: &str| {
+    let fault_of = |dtype: &str, shape: &str| {
         fault(safetensors(
             &format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,8]}}}}"#),
             &[0; 8],
@@ -183,26 +183,26 @@ fn shape_and_dtype_must_match_the_bytes() {
         ("F4", "[17]", 9),
         ("F32", "[0,2]", 0),
     ] {
-        let fault = one(dtype, shape);
+        let fault = fault_of(dtype, shape);
         assert!(
             matches!(fault, Fault::SizeMismatch { expected: e, actual: 8, .. } if e == expected),
             "{dtype} {shape}: {fault}"
         );
     }
     assert!(matches!(
-        one("F32", "[4294967296,4294967296]"),
+        fault_of("F32", "[4294967296,4294967296]"),
         Fault::ShapeOverflow { .. }
     ));
     assert!(matches!(
-        one("F32", "[18446744073709551615]"),
+        fault_of("F32", "[18446744073709551615]"),
         Fault::ShapeOverflow { .. }
     ));
     // No product of some of the dimensions may overflow either.
     assert!(matches!(
-        one("F32", "[0,4294967296,4294967296]"),
+        fault_of("F32", "[0,4294967296,4294967296]"),
         Fault::ShapeOverflow { .. }
     ));
-    let message = one("F32", "[3]").to_string();
+    let message = fault_of("F32", "[3]").to_string();
     assert_eq!(
         message,
         "tensor `w` has shape [3] and dtype F32, which take 12 bytes, but its data_offsets span 8"
