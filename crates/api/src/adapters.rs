@@ -6,9 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::tag::object;
+
 /// An adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "object", rename = "adapter")]
+#[schemars(transform = object("adapter"))]
 pub struct Adapter {
     /// The name that requests give as `model`.
     pub name: String,
@@ -218,6 +221,7 @@ pub struct AdapterVersion {
 /// `GET /v1/adapters`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "object", rename = "list")]
+#[schemars(transform = object("list"))]
 pub struct Adapters {
     /// The adapters that the key may see.
     pub data: Vec<Adapter>,

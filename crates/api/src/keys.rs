@@ -5,9 +5,12 @@ use std::num::{NonZeroU32, NonZeroU64};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::tag::object;
+
 /// An API key. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "object", rename = "key")]
+#[schemars(transform = object("key"))]
 pub struct Key {
     /// Public, part of its secrets.
     pub id: String,
@@ -65,6 +68,7 @@ pub struct KeyLimits {
 /// `GET /v1/keys`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "object", rename = "list")]
+#[schemars(transform = object("list"))]
 pub struct Keys {
     /// All of them, the oldest first.
     pub data: Vec<Key>,

@@ -7,6 +7,7 @@
 //!     usage   requests and tokens by key, tenant, adapter and time
 //!    health   whether the server takes requests
 //!     error   the body of an answer that is not a success
+//!       tag   the field `object` in schemas
 //!       sse   reading server-sent events
 //! ```
 //!
@@ -21,6 +22,7 @@ mod error;
 mod health;
 mod keys;
 pub mod sse;
+mod tag;
 mod usage;
 
 pub use adapters::{

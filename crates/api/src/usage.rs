@@ -3,9 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::tag::object;
+
 /// `GET /v1/usage`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "object", rename = "list")]
+#[schemars(transform = object("list"))]
 pub struct UsageReport {
     /// The first hour is that of this time, in seconds since 1970.
     pub from: u64,
@@ -64,7 +67,7 @@ pub struct UsageCounts {
     pub generated_tokens: u64,
     /// Accepted requests that ended in an error.
     pub errors: u64,
-    /// Requests that were not accepted because of a limit.
+    /// Requests that were refused because of a limit or a full queue.
     pub refused: u64,
 }
 
