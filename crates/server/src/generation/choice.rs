@@ -6,20 +6,20 @@ use multigraft_peft::{MERGE_LIMIT, MajoritySign, MergeMethod};
 
 use crate::{
     caller::session::Session,
+    contract::{
+        fields::{
+            Field, openai as row,
+            openai::{ADAPTER_SCALE, ADAPTERS, LORA},
+            tgi,
+            tgi::MERGED_ADAPTERS,
+        },
+        limits::Limits,
+    },
     http::{
         error::{ApiError, served},
         fields::Fields,
     },
 };
-
-/// What an adapter's updates are multiplied by.
-const SCALE: &str = "adapter_scale";
-/// Several adapters, each with its weight.
-const SEVERAL: &str = "adapters";
-/// llama.cpp's field: adapters by number, each with its scale.
-const BY_NUMBER: &str = "lora";
-/// LoRAX's field: adapters that are merged as PEFT does it.
-const MERGED: &str = "merged_adapters";
 
 /// What is wrong with a number that is no finite 32-bit float.
 const TOO_LARGE: &str = "is larger than a 32-bit float can be";
@@ -72,13 +72,13 @@ impl ModelChoice {
     /// `model` and what else chooses adapters in OpenAI's dialect. `model` has to be served. Where
     /// another field chooses, it names the base or is left out, as llama.cpp's clients do.
     pub(crate) fn openai(state: &Session, fields: &mut Fields) -> Result<Self, ApiError> {
-        let model = with_source(fields.string("model")?, fields)?;
-        let numbered = fields.objects(BY_NUMBER)?;
-        let several = fields.objects(SEVERAL)?;
+        let model = with_source(fields.string(row::MODEL)?, fields)?;
+        let numbered = fields.objects(LORA)?;
+        let several = fields.objects(ADAPTERS)?;
         let field = match (&numbered, &several) {
-            (Some(_), Some(_)) => return Err(both(fields, SEVERAL, BY_NUMBER)),
-            (Some(_), None) => BY_NUMBER,
-            (None, Some(_)) => SEVERAL,
+            (Some(_), Some(_)) => return Err(both(fields, &ADAPTERS, &LORA)),
+            (Some(_), None) => LORA,
+            (None, Some(_)) => ADAPTERS,
             (None, None) => {
                 let Some(name) = model else {
                     let message = format!("`model` is missing. {}", served(&state.names()));
@@ -99,7 +99,7 @@ impl ModelChoice {
                 format!("chooses adapters, but `model` asks for `{name}` already; leave one of them out");
             return Err(fields.complain(field, &problem));
         }
-        refuse_scale(fields, field)?;
+        refuse_scale(fields, &field)?;
         let choice = match (numbered, several) {
             (Some(entries), _) => Self::numbered(state, fields, entries)?,
             (None, entries) => Self::several(fields, entries.unwrap_or_default())?,
@@ -109,40 +109,40 @@ impl ModelChoice {
     }
 
     /// `adapter_id` and what else chooses adapters in TGI's dialect; without any, the base.
-    pub(crate) fn tgi(parameters: &mut Fields) -> Result<Self, ApiError> {
-        let name = with_source(parameters.string("adapter_id")?, parameters)?.unwrap_or_default();
-        let several = parameters.objects(SEVERAL)?;
-        let merged = parameters.object(MERGED)?;
+    pub(crate) fn tgi(parameters: &mut Fields, limits: &Limits) -> Result<Self, ApiError> {
+        let name = with_source(parameters.string(tgi::ADAPTER_ID)?, parameters)?.unwrap_or_default();
+        let several = parameters.objects(ADAPTERS)?;
+        let merged = parameters.object(MERGED_ADAPTERS)?;
         let field = match (&several, &merged) {
-            (Some(_), Some(_)) => return Err(both(parameters, SEVERAL, MERGED)),
-            (Some(_), None) => SEVERAL,
-            (None, Some(_)) => MERGED,
+            (Some(_), Some(_)) => return Err(both(parameters, &ADAPTERS, &MERGED_ADAPTERS)),
+            (Some(_), None) => ADAPTERS,
+            (None, Some(_)) => MERGED_ADAPTERS,
             (None, None) => return Self::scaled(name, parameters),
         };
         if !name.is_empty() {
-            return Err(both(parameters, field, "adapter_id"));
+            return Err(both(parameters, &field, &tgi::ADAPTER_ID));
         }
-        refuse_scale(parameters, field)?;
+        refuse_scale(parameters, &field)?;
         match merged {
-            Some(merged) => Self::merged(parameters, merged),
+            Some(merged) => Self::merged(parameters, merged, limits),
             None => Self::several(parameters, several.unwrap_or_default()),
         }
     }
 
     fn scaled(name: String, fields: &mut Fields) -> Result<Self, ApiError> {
-        let scale = fields.number(SCALE)?.unwrap_or(1.0);
+        let scale = fields.number(&ADAPTER_SCALE)?.unwrap_or(1.0);
         if !scale.is_finite() {
-            return Err(fields.complain(SCALE, TOO_LARGE));
+            return Err(fields.complain(ADAPTER_SCALE, TOO_LARGE));
         }
         Ok(Self::One {
             name,
             scale,
-            field: fields.path(SCALE),
+            field: fields.path(ADAPTER_SCALE),
         })
     }
 
     /// The exact weighted sum of what adapters change.
-    fn sum(fields: &Fields, field: &str, mut parts: Vec<(String, f64)>) -> Result<Self, ApiError> {
+    fn sum(fields: &Fields, field: &Field, mut parts: Vec<(String, f64)>) -> Result<Self, ApiError> {
         check_count(fields, field, parts.len())?;
         let field = fields.path(field);
         match (parts.pop(), parts.is_empty()) {
@@ -166,15 +166,15 @@ impl ModelChoice {
     fn several(fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
         let mut parts = Vec::with_capacity(entries.len());
         for mut entry in entries {
-            let name = entry.required("id")?;
-            let weight = entry.precise("weight")?.unwrap_or(1.0);
+            let name = entry.required(row::WEIGHTED_ID)?;
+            let weight = entry.precise(row::WEIGHT)?.unwrap_or(1.0);
             if !fits(weight) {
-                return Err(entry.complain("weight", TOO_LARGE));
+                return Err(entry.complain(row::WEIGHT, TOO_LARGE));
             }
             entry.finish()?;
             parts.push((name, weight));
         }
-        Self::sum(fields, SEVERAL, parts)
+        Self::sum(fields, &ADAPTERS, parts)
     }
 
     /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed
@@ -183,24 +183,24 @@ impl ModelChoice {
         let names = state.adapters().names();
         let mut scales = BTreeMap::new();
         for mut entry in entries {
-            let Some(id) = entry.count("id")? else {
-                return Err(entry.complain("id", "is missing"));
+            let Some(id) = entry.unsigned(row::NUMBERED_ID)? else {
+                return Err(entry.complain(row::NUMBERED_ID, "is missing"));
             };
-            let Some(scale) = entry.precise("scale")? else {
-                return Err(entry.complain("scale", "is missing"));
+            let Some(scale) = entry.precise(row::SCALE)? else {
+                return Err(entry.complain(row::SCALE, "is missing"));
             };
             if !fits(scale) {
-                return Err(entry.complain("scale", TOO_LARGE));
+                return Err(entry.complain(row::SCALE, TOO_LARGE));
             }
             let index = usize::try_from(id).ok().filter(|&index| index < names.len());
             let Some(index) = index else {
                 let count = names.len();
                 let problem =
                     format!("is {id}, but GET /lora-adapters lists {count} adapters, counted from 0");
-                return Err(entry.complain("id", &problem));
+                return Err(entry.complain(row::NUMBERED_ID, &problem));
             };
             if scales.insert(index, scale).is_some() {
-                return Err(entry.complain("id", &format!("is {id}, as in an entry before it")));
+                return Err(entry.complain(row::NUMBERED_ID, &format!("is {id}, as in an entry before it")));
             }
             entry.finish()?;
         }
@@ -208,52 +208,47 @@ impl ModelChoice {
         let parts: Vec<(String, f64)> = used.map(|(index, scale)| (names[index].clone(), scale)).collect();
         match parts.is_empty() {
             true => Ok(Self::base()),
-            false => Self::sum(fields, BY_NUMBER, parts),
+            false => Self::sum(fields, &LORA, parts),
         }
     }
 
     /// LoRAX's way: the numbers that PEFT's `add_weighted_adapter` gives. Without weights, all are
     /// 1.
-    fn merged(parameters: &Fields, mut merged: Fields) -> Result<Self, ApiError> {
-        let names = merged.strings("ids", MERGE_LIMIT)?;
-        check_count(parameters, MERGED, names.len())?;
-        let weights = match merged.list("weights")? {
+    fn merged(parameters: &Fields, mut merged: Fields, limits: &Limits) -> Result<Self, ApiError> {
+        let names = merged.strings(&tgi::MERGED_IDS, limits)?;
+        check_count(parameters, &MERGED_ADAPTERS, names.len())?;
+        let weights = match merged.list(tgi::MERGED_WEIGHTS)? {
             None => vec![1.0; names.len()],
             Some(weights) => {
                 let weights = weights
                     .iter()
                     .map(|weight| weight.as_f64().filter(|&weight| fits(weight)));
                 let weights: Option<Vec<f64>> = weights.collect();
-                weights.ok_or_else(|| merged.complain("weights", "must be a list of numbers"))?
+                weights.ok_or_else(|| merged.complain(tgi::MERGED_WEIGHTS, "must be a list of numbers"))?
             }
         };
         if weights.len() != names.len() {
             let problem = format!("has {} entries, but `ids` has {}", weights.len(), names.len());
-            return Err(merged.complain("weights", &problem));
+            return Err(merged.complain(tgi::MERGED_WEIGHTS, &problem));
         }
-        let density = merged.precise("density")?;
-        let majority = match merged.string("majority_sign_method")?.as_deref() {
-            None | Some("total") => MajoritySign::Total,
+        let density = merged.precise(tgi::MERGED_DENSITY)?;
+        let majority = match merged.one_of(&tgi::MAJORITY_SIGN_METHOD)? {
             Some("frequency") => MajoritySign::Frequency,
-            Some(other) => {
-                let problem = format!("is `{other}`, but must be total or frequency");
-                return Err(merged.complain("majority_sign_method", &problem));
-            }
+            _ => MajoritySign::Total,
         };
-        let strategy = merged.string("merge_strategy")?;
+        let strategy = merged.one_of(&tgi::MERGE_STRATEGY)?;
         let dense = || match density {
             Some(density) if density > 0.0 && density <= 1.0 => Ok(density),
             Some(density) => {
                 let problem = format!("is {density}, but must be above 0, at most 1");
-                Err(merged.complain("density", &problem))
+                Err(merged.complain(tgi::MERGED_DENSITY, &problem))
             }
             None => Err(merged.complain(
-                "density",
+                tgi::MERGED_DENSITY,
                 "is missing: the fraction that is kept, above 0, at most 1",
             )),
         };
-        let method = match strategy.as_deref() {
-            None | Some("linear") => MergeMethod::Linear,
+        let method = match strategy {
             Some("ties") => MergeMethod::Ties {
                 density: dense()?,
                 majority,
@@ -263,16 +258,13 @@ impl ModelChoice {
                 density: dense()?,
                 majority,
             },
-            Some(other) => {
-                let problem = format!("is `{other}`, but must be linear, ties, dare_linear or dare_ties");
-                return Err(merged.complain("merge_strategy", &problem));
-            }
+            _ => MergeMethod::Linear,
         };
         merged.finish()?;
         Ok(Self::Merged {
             method,
             parts: names.into_iter().zip(weights).collect(),
-            field: parameters.path(MERGED),
+            field: parameters.path(MERGED_ADAPTERS),
         })
     }
 
@@ -311,21 +303,21 @@ fn fits(number: f64) -> bool {
     (number as f32).is_finite()
 }
 
-fn both(fields: &Fields, one: &str, other: &str) -> ApiError {
+fn both(fields: &Fields, one: &Field, other: &Field) -> ApiError {
     fields.complain(one, &format!("is not allowed with `{}`", fields.path(other)))
 }
 
-fn refuse_scale(fields: &mut Fields, field: &str) -> Result<(), ApiError> {
-    match fields.take(SCALE) {
+fn refuse_scale(fields: &mut Fields, field: &Field) -> Result<(), ApiError> {
+    match fields.take(ADAPTER_SCALE) {
         None => Ok(()),
         Some(_) => {
             let problem = format!("is not allowed with `{}`, which has its own", fields.path(field));
-            Err(fields.complain(SCALE, &problem))
+            Err(fields.complain(ADAPTER_SCALE, &problem))
         }
     }
 }
 
-fn check_count(fields: &Fields, field: &str, count: usize) -> Result<(), ApiError> {
+fn check_count(fields: &Fields, field: &Field, count: usize) -> Result<(), ApiError> {
     match count {
         0 => Err(fields.complain(field, "names no adapter")),
         1..=MERGE_LIMIT => Ok(()),
@@ -339,17 +331,17 @@ fn check_count(fields: &Fields, field: &str, count: usize) -> Result<(), ApiErro
 /// The name of an adapter, or of its source if LoRAX's `adapter_source` says what kind of source it
 /// is.
 fn with_source(name: Option<String>, fields: &mut Fields) -> Result<Option<String>, ApiError> {
+    // An empty one is none.
     let source = fields
-        .string("adapter_source")?
+        .string(row::ADAPTER_SOURCE)?
         .filter(|source| !source.is_empty());
     let (Some(name), Some(source)) = (&name, source) else {
         return Ok(name);
     };
-    let scheme = match source.as_str() {
-        "local" => return Ok(Some(name.clone())),
+    let scheme = match fields.among(&row::ADAPTER_SOURCE, &source)? {
         "hub" => "hf",
         "s3" => "s3",
-        _ => return Err(fields.complain("adapter_source", "must be `hub`, `local` or `s3`")),
+        _ => return Ok(Some(name.clone())),
     };
     Ok(Some(match name.contains("://") || name.is_empty() {
         true => name.clone(),

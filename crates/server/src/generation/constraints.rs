@@ -13,12 +13,13 @@ use multigraft_grammar::Constraint;
 use serde_json::Value;
 
 use crate::{
+    contract::{
+        fields::{Body, Field, openai as row, tgi},
+        limits::Limits,
+    },
     http::{error::ApiError, fields::Fields},
     state::grammars::Constrained,
 };
-
-/// The most texts to choose from.
-const CHOICES: usize = 1000;
 
 /// What was found so far.
 #[derive(Default)]
@@ -39,59 +40,72 @@ impl Found {
 }
 
 /// The constraint of a request in OpenAI's dialect.
-pub(crate) fn of_openai(fields: &mut Fields) -> Result<Option<Constrained>, ApiError> {
+pub(crate) fn of_openai(fields: &mut Fields, limits: &Limits) -> Result<Option<Constrained>, ApiError> {
     let mut found = Found::default();
     response_format(fields, &mut found)?;
-    put_known(fields, "guided_", &mut found)?;
-    if let Some(mut structured) = fields.object("structured_outputs")? {
-        put_known(&mut structured, "", &mut found)?;
-        // Blanks are fixed here, and what else may be in an object is the schema's to say.
-        structured.ignore(&["disable_fallback", "disable_any_whitespace"]);
-        structured.refuse(
-            "disable_additional_properties",
-            "other properties than the schema's",
-            |value| value == false,
-        )?;
-        structured.refuse("whitespace_pattern", "choosing the blanks", |_| false)?;
-        structured.refuse("structural_tag", "constraints within tags", |_| false)?;
+    put_vllm(fields, &GUIDED, limits, &mut found)?;
+    if let Some(mut structured) = fields.object(row::STRUCTURED_OUTPUTS)? {
+        put_vllm(&mut structured, &STRUCTURED, limits, &mut found)?;
+        structured.drop_unsupported(Body::StructuredOutputs)?;
         structured.finish()?;
     }
-    fields.ignore(&["guided_decoding_backend"]);
-    fields.refuse("guided_whitespace_pattern", "choosing the blanks", |_| false)?;
-    for name in ["grammar", "ebnf"] {
-        if let Some(grammar) = fields.string(name)?.filter(|grammar| !grammar.is_empty()) {
-            found.put(fields.path(name), Constraint::Grammar(grammar))?;
+    for field in [&row::GRAMMAR, &row::EBNF] {
+        if let Some(grammar) = fields.string(field)?.filter(|grammar| !grammar.is_empty()) {
+            found.put(fields.path(field), Constraint::Grammar(grammar))?;
         }
     }
-    if let Some(pattern) = fields.string("regex")? {
-        found.put(fields.path("regex"), Constraint::Regex(pattern))?;
+    if let Some(pattern) = fields.string(row::REGEX)? {
+        found.put(fields.path(row::REGEX), Constraint::Regex(pattern))?;
     }
-    if let Some(schema) = fields.take("json_schema") {
-        let schema = schema_of(fields, "json_schema", schema)?;
-        found.put(fields.path("json_schema"), Constraint::Json(schema))?;
+    if let Some(schema) = fields.take(row::JSON_SCHEMA) {
+        let schema = schema_of(fields, row::JSON_SCHEMA.name, schema)?;
+        found.put(fields.path(row::JSON_SCHEMA), Constraint::Json(schema))?;
     }
     Ok(found.0)
 }
 
-/// vLLM's fields, which have a prefix beside OpenAI's and none in an object of their own.
-fn put_known(fields: &mut Fields, prefix: &str, found: &mut Found) -> Result<(), ApiError> {
-    let name = |kind: &str| format!("{prefix}{kind}");
-    if let Some(schema) = fields.take(&name("json")) {
-        let schema = schema_of(fields, &name("json"), schema)?;
-        found.put(fields.path(&name("json")), Constraint::Json(schema))?;
+/// vLLM's fields: a JSON schema, a regular expression, texts to choose from, a grammar, any object.
+type VllmFields = [Field; 5];
+
+/// Those beside OpenAI's.
+const GUIDED: VllmFields = [
+    row::GUIDED_JSON,
+    row::GUIDED_REGEX,
+    row::GUIDED_CHOICE,
+    row::GUIDED_GRAMMAR,
+    row::GUIDED_JSON_OBJECT,
+];
+/// Those of `structured_outputs`.
+const STRUCTURED: VllmFields = [
+    row::STRUCTURED_JSON,
+    row::STRUCTURED_REGEX,
+    row::STRUCTURED_CHOICE,
+    row::STRUCTURED_GRAMMAR,
+    row::STRUCTURED_JSON_OBJECT,
+];
+
+fn put_vllm(
+    fields: &mut Fields,
+    [json, regex, choice, grammar, json_object]: &VllmFields,
+    limits: &Limits,
+    found: &mut Found,
+) -> Result<(), ApiError> {
+    if let Some(schema) = fields.take(json) {
+        let schema = schema_of(fields, json.name, schema)?;
+        found.put(fields.path(json), Constraint::Json(schema))?;
     }
-    if let Some(pattern) = fields.string(&name("regex"))? {
-        found.put(fields.path(&name("regex")), Constraint::Regex(pattern))?;
+    if let Some(pattern) = fields.string(regex)? {
+        found.put(fields.path(regex), Constraint::Regex(pattern))?;
     }
-    if fields.has(&name("choice")) {
-        let choices = fields.strings(&name("choice"), CHOICES)?;
-        found.put(fields.path(&name("choice")), Constraint::Choice(choices))?;
+    if fields.has(choice) {
+        let choices = fields.strings(choice, limits)?;
+        found.put(fields.path(choice), Constraint::Choice(choices))?;
     }
-    if let Some(grammar) = fields.string(&name("grammar"))? {
-        found.put(fields.path(&name("grammar")), Constraint::Grammar(grammar))?;
+    if let Some(text) = fields.string(grammar)? {
+        found.put(fields.path(grammar), Constraint::Grammar(text))?;
     }
-    if fields.flag(&name("json_object"))? == Some(true) {
-        found.put(fields.path(&name("json_object")), Constraint::json_object())?;
+    if fields.flag(json_object)? == Some(true) {
+        found.put(fields.path(json_object), Constraint::json_object())?;
     }
     Ok(())
 }
@@ -100,7 +114,7 @@ fn put_known(fields: &mut Fields, prefix: &str, found: &mut Found) -> Result<(),
 pub(crate) fn of_tgi(parameters: &mut Fields) -> Result<Option<Constrained>, ApiError> {
     let mut found = Found::default();
     response_format(parameters, &mut found)?;
-    if let Some(mut grammar) = parameters.object("grammar")? {
+    if let Some(mut grammar) = parameters.object(tgi::GRAMMAR)? {
         let kind = grammar.required("type")?;
         let Some(value) = grammar.take("value") else {
             return Err(grammar.complain("value", "is missing"));
@@ -122,15 +136,15 @@ pub(crate) fn of_tgi(parameters: &mut Fields) -> Result<Option<Constrained>, Api
             }
         };
         grammar.finish()?;
-        found.put(parameters.path("grammar"), constraint)?;
+        found.put(parameters.path(tgi::GRAMMAR), constraint)?;
     }
     Ok(found.0)
 }
 
 /// `response_format`, as OpenAI has it and as LoRAX has it.
 fn response_format(fields: &mut Fields, found: &mut Found) -> Result<(), ApiError> {
-    let path = fields.path("response_format");
-    let Some(mut format) = fields.object("response_format")? else {
+    let path = fields.path(row::RESPONSE_FORMAT);
+    let Some(mut format) = fields.object(row::RESPONSE_FORMAT)? else {
         return Ok(());
     };
     let kind = format.required("type")?;
@@ -186,7 +200,7 @@ mod tests {
 
     fn openai(body: &Value) -> Result<Option<Constrained>, ApiError> {
         let mut fields = Fields::from_json(body.to_string().as_bytes())?;
-        let found = of_openai(&mut fields)?;
+        let found = of_openai(&mut fields, &Limits::default())?;
         fields.finish().map(|()| found)
     }
 

@@ -9,20 +9,16 @@ use serde_json::{Map, Value};
 use super::choice::ModelChoice;
 use crate::{
     caller::session::Session,
+    contract::{
+        self,
+        fields::{
+            Body,
+            openai::{MAX_COMPLETION_TOKENS, MAX_TOKENS, TEMPERATURE},
+        },
+    },
     http::{error::ApiError, fields::Fields},
 };
 
-/// Fields of requests, as OpenAI calls them.
-pub(crate) const REQUEST: [&str; 8] = [
-    "temperature",
-    "top_p",
-    "top_k",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "max_tokens",
-    "stop",
-];
 /// The system message of chats that have none.
 pub(crate) const SYSTEM: &str = "system";
 /// The chat template in place of that of the adapter's folder or the base.
@@ -57,41 +53,23 @@ impl Defaults {
         Ok(Some(Arc::new(set)))
     }
 
-    /// Fills in what an OpenAI request leaves out.
-    pub(crate) fn fill(&self, fields: &mut Fields) {
-        for (name, value) in self.request() {
-            let is_given = fields.has(name) || (name == "max_tokens" && fields.has("max_completion_tokens"));
-            if !is_given {
-                fields.set(name, value.clone());
-            }
-        }
-    }
-
-    /// The same for TGI's `parameters`, which has names of its own, and in which a temperature of 0
-    /// is left out.
-    pub(crate) fn fill_tgi(&self, parameters: &mut Fields) {
-        for (name, value) in self.request() {
-            let name = match name {
-                "max_tokens" => "max_new_tokens",
-                "temperature" if value.as_f64() == Some(0.0) => continue,
-                name => name,
+    /// Fills in what the fields of `body` leave out. In TGI's `parameters` a temperature of 0 is left
+    /// out: there any temperature asks for sampling.
+    pub(crate) fn fill(&self, fields: &mut Fields, body: Body) {
+        let Some(set) = &self.0 else { return };
+        for field in contract::fields::of(body) {
+            let Some(value) = field.default.and_then(|name| set.get(name)) else {
+                continue;
             };
-            if !parameters.has(name) {
-                let is_one = name == "stop" && value.is_string();
-                let value = if is_one {
-                    Value::from(vec![value.clone()])
-                } else {
-                    value.clone()
-                };
-                parameters.set(name, value);
+            let is_given = fields.has(field)
+                || (field.name == MAX_TOKENS.name && fields.has(MAX_COMPLETION_TOKENS))
+                || (body == Body::Parameters
+                    && field.name == TEMPERATURE.name
+                    && value.as_f64() == Some(0.0));
+            if !is_given {
+                fields.set(field, value.clone());
             }
         }
-    }
-
-    fn request(&self) -> impl Iterator<Item = (&'static str, &Value)> {
-        REQUEST
-            .into_iter()
-            .filter_map(|name| Some((name, self.0.as_ref()?.get(name)?)))
     }
 }
 

@@ -6,7 +6,7 @@ use multigraft_engine::{Pooling, Request, Tenant};
 use super::choice::ModelChoice;
 use crate::{
     caller::session::Session,
-    contract::model::ResolvedModel,
+    contract::{fields::openai::POOLING, model::ResolvedModel},
     http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
 
@@ -101,16 +101,10 @@ pub(crate) fn most_inputs(state: &Session) -> usize {
 
 /// `pooling`: `mean`, unless it says `last`.
 pub(crate) fn pooling(fields: &mut Fields) -> Result<Pooling, ApiError> {
-    match fields.string("pooling")?.as_deref() {
-        None | Some("mean") => Ok(Pooling::Mean),
-        Some("last") => Ok(Pooling::Last),
-        Some(other) => {
-            let problem = format!(
-                "is {other:?}, but must be \"mean\" (of all positions) or \"last\" (the last position)"
-            );
-            Err(fields.complain("pooling", &problem))
-        }
-    }
+    Ok(match fields.one_of(&POOLING)? {
+        Some("last") => Pooling::Last,
+        _ => Pooling::Mean,
+    })
 }
 
 /// The vector divided by its length; the zero vector, which has none, as it is.

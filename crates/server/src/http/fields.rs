@@ -11,7 +11,10 @@ use axum::{
 use serde_json::{Map, Value};
 
 use super::{audit_entry::AuditEntry, connections::is_too_slow, error::ApiError};
-use crate::contract::limits::Limits;
+use crate::contract::{
+    fields::{Body, Field, Handling, Kind, either, of},
+    limits::Limits,
+};
 
 /// The fields of a JSON object that were not read yet. Null counts as absent.
 #[derive(Clone, Debug)]
@@ -47,9 +50,11 @@ impl Fields {
     }
 
     /// Whether the field is there.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.trace(name);
-        self.values.get(name).is_some_and(|value| !value.is_null())
+    pub(crate) fn has(&self, name: impl AsRef<str>) -> bool {
+        self.trace(name.as_ref());
+        self.values
+            .get(name.as_ref())
+            .is_some_and(|value| !value.is_null())
     }
 
     /// Says in the log, if that is wanted in such detail, that the field is looked at. By it a test
@@ -59,14 +64,14 @@ impl Fields {
     }
 
     /// Gives the field a value.
-    pub(crate) fn set(&mut self, name: &str, value: Value) {
-        self.values.insert(name.to_owned(), value);
+    pub(crate) fn set(&mut self, name: impl AsRef<str>, value: Value) {
+        self.values.insert(name.as_ref().to_owned(), value);
     }
 
     /// The field's value, unchecked.
-    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
-        self.trace(name);
-        self.values.remove(name).filter(|value| !value.is_null())
+    pub(crate) fn take(&mut self, name: impl AsRef<str>) -> Option<Value> {
+        self.trace(name.as_ref());
+        self.values.remove(name.as_ref()).filter(|value| !value.is_null())
     }
 
     /// The field's value, unchecked, where null says something else than its absence.
@@ -75,25 +80,25 @@ impl Fields {
     }
 
     /// The field's name as messages spell it.
-    pub(crate) fn path(&self, name: &str) -> String {
-        format!("{}{name}", self.within)
+    pub(crate) fn path(&self, name: impl AsRef<str>) -> String {
+        format!("{}{}", self.within, name.as_ref())
     }
 
     /// A complaint about the field: `` `name` problem ``.
-    pub(crate) fn complain(&self, name: &str, problem: &str) -> ApiError {
+    pub(crate) fn complain(&self, name: impl AsRef<str>, problem: &str) -> ApiError {
         let path = self.path(name);
         let message = format!("`{path}` {problem}");
         ApiError::invalid(path, message)
     }
 
     /// A complaint about what the field is.
-    pub(crate) fn mismatch(&self, name: &str, value: &Value, expected: &str) -> ApiError {
+    pub(crate) fn mismatch(&self, name: impl AsRef<str>, value: &Value, expected: &str) -> ApiError {
         self.complain(name, &format!("is {}, but must be {expected}", shown(value)))
     }
 
     /// A string.
-    pub(crate) fn string(&mut self, name: &str) -> Result<Option<String>, ApiError> {
-        match self.take(name) {
+    pub(crate) fn string(&mut self, name: impl AsRef<str>) -> Result<Option<String>, ApiError> {
+        match self.take(&name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(self.mismatch(name, &other, "a string")),
@@ -101,34 +106,41 @@ impl Fields {
     }
 
     /// A string that has to be there.
-    pub(crate) fn required(&mut self, name: &str) -> Result<String, ApiError> {
-        match self.string(name)?.filter(|text| !text.is_empty()) {
+    pub(crate) fn required(&mut self, name: impl AsRef<str>) -> Result<String, ApiError> {
+        match self.string(&name)?.filter(|text| !text.is_empty()) {
             Some(text) => Ok(text),
             None => Err(self.complain(name, "is missing")),
         }
     }
 
     /// True or false.
-    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.take(name) {
+    pub(crate) fn flag(&mut self, name: impl AsRef<str>) -> Result<Option<bool>, ApiError> {
+        match self.take(&name) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
             Some(other) => Err(self.mismatch(name, &other, "true or false")),
         }
     }
 
-    /// A number.
+    /// A number within the bounds of its row.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "sampling parameters are float32; their ranges are checked where they are used"
+        reason = "sampling parameters are float32; what is too large becomes infinite"
     )]
-    pub(crate) fn number(&mut self, name: &str) -> Result<Option<f32>, ApiError> {
-        Ok(self.precise(name)?.map(|number| number as f32))
+    pub(crate) fn number(&mut self, field: &Field) -> Result<Option<f32>, ApiError> {
+        let number = self.precise(field)?.map(|number| number as f32);
+        match (number, field.kind) {
+            (Some(number), Kind::Number(range)) if !range.contains(number) => {
+                let problem = format!("is {number}, but must be {}", range.words());
+                Err(self.complain(field, &problem))
+            }
+            _ => Ok(number),
+        }
     }
 
     /// A number in double precision.
-    pub(crate) fn precise(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
-        match self.take(name) {
+    pub(crate) fn precise(&mut self, name: impl AsRef<str>) -> Result<Option<f64>, ApiError> {
+        match self.take(&name) {
             None => Ok(None),
             Some(value) => match value.as_f64() {
                 Some(number) => Ok(Some(number)),
@@ -138,39 +150,95 @@ impl Fields {
     }
 
     /// A whole number that is not negative.
-    pub(crate) fn count(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
-        match self.take(name) {
+    pub(crate) fn unsigned(&mut self, name: impl AsRef<str>) -> Result<Option<u64>, ApiError> {
+        match self.take(&name) {
             None => Ok(None),
             Some(value) => match whole(&value) {
-                Some(count) => Ok(Some(count)),
+                Some(number) => Ok(Some(number)),
                 None => Err(self.mismatch(name, &value, "a whole number, 0 or more")),
             },
         }
     }
 
-    /// A whole number from `least` to `most`.
-    pub(crate) fn count_within(
+    /// A whole number within the bounds of its row.
+    pub(crate) fn count(&mut self, field: &Field, limits: &Limits) -> Result<Option<usize>, ApiError> {
+        let (least, most) = match field.kind {
+            Kind::Count { least, most } => (least, most.map_or(usize::MAX, |most| most(limits))),
+            _ => (0, usize::MAX),
+        };
+        self.checked(field, &field.kind.expected(limits), |value| {
+            let count = usize::try_from(whole(value)?).ok()?;
+            (least..=most).contains(&count).then_some(count)
+        })
+    }
+
+    /// A whole number from 1 on; `Some(None)` is one that stands for something else.
+    pub(crate) fn count_or(
         &mut self,
-        name: &str,
-        least: usize,
-        most: usize,
-    ) -> Result<Option<usize>, ApiError> {
-        match self.take(name) {
+        field: &Field,
+        limits: &Limits,
+    ) -> Result<Option<Option<usize>>, ApiError> {
+        let others = match field.kind {
+            Kind::CountOr { others, .. } => others,
+            _ => &[],
+        };
+        self.checked(field, &field.kind.expected(limits), |value| {
+            if others.iter().any(|other| value == other) {
+                return Some(None);
+            }
+            let count = usize::try_from(whole(value)?).ok()?;
+            (count > 0).then_some(Some(count))
+        })
+    }
+
+    /// A whole number of 64 bits, as `read` takes it.
+    pub(crate) fn integer<T>(
+        &mut self,
+        field: &Field,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        self.checked(field, "a whole number", read)
+    }
+
+    /// One of the texts of its row.
+    pub(crate) fn one_of(&mut self, field: &Field) -> Result<Option<&'static str>, ApiError> {
+        let text = self.string(field)?;
+        text.map(|text| self.among(field, &text)).transpose()
+    }
+
+    /// Which of the texts of the row `text` is.
+    pub(crate) fn among(&self, field: &Field, text: &str) -> Result<&'static str, ApiError> {
+        let names = match field.kind {
+            Kind::OneOf(names) => names,
+            _ => &[],
+        };
+        match names.iter().find(|(name, _)| *name == text) {
+            Some((name, _)) => Ok(name),
+            None => {
+                let expected = either(names.iter().map(|(name, note)| format!("{name:?}{note}")));
+                Err(self.complain(field, &format!("is {text:?}, but must be {expected}")))
+            }
+        }
+    }
+
+    fn checked<T>(
+        &mut self,
+        field: &Field,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        match self.take(field) {
             None => Ok(None),
-            Some(value) => match whole(&value).and_then(|count| usize::try_from(count).ok()) {
-                Some(count) if (least..=most).contains(&count) => Ok(Some(count)),
-                _ => Err(self.mismatch(
-                    name,
-                    &value,
-                    &format!("a whole number between {least} and {most}"),
-                )),
+            Some(value) => match read(&value) {
+                Some(read) => Ok(Some(read)),
+                None => Err(self.mismatch(field, &value, expected)),
             },
         }
     }
 
     /// A list.
-    pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
-        match self.take(name) {
+    pub(crate) fn list(&mut self, name: impl AsRef<str>) -> Result<Option<Vec<Value>>, ApiError> {
+        match self.take(&name) {
             None => Ok(None),
             Some(Value::Array(items)) => Ok(Some(items)),
             Some(other) => Err(self.mismatch(name, &other, "a list")),
@@ -178,28 +246,28 @@ impl Fields {
     }
 
     /// An object.
-    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
-        match self.take(name) {
+    pub(crate) fn object(&mut self, name: impl AsRef<str>) -> Result<Option<Self>, ApiError> {
+        match self.take(&name) {
             None => Ok(None),
             Some(Value::Object(values)) => Ok(Some(Self {
                 values,
-                within: format!("{}{name}.", self.within),
+                within: format!("{}.", self.path(&name)),
             })),
             Some(other) => Err(self.mismatch(name, &other, "an object")),
         }
     }
 
     /// A list of objects.
-    pub(crate) fn objects(&mut self, name: &str) -> Result<Option<Vec<Self>>, ApiError> {
-        let Some(items) = self.list(name)? else {
+    pub(crate) fn objects(&mut self, name: impl AsRef<str>) -> Result<Option<Vec<Self>>, ApiError> {
+        let Some(items) = self.list(&name)? else {
             return Ok(None);
         };
         let object = |(index, item)| match item {
             Value::Object(values) => Ok(Self {
                 values,
-                within: format!("{}{name}[{index}].", self.within),
+                within: format!("{}[{index}].", self.path(&name)),
             }),
-            other => Err(self.mismatch(&format!("{name}[{index}]"), &other, "an object")),
+            other => Err(self.mismatch(format!("{}[{index}]", name.as_ref()), &other, "an object")),
         };
         items
             .into_iter()
@@ -209,27 +277,47 @@ impl Fields {
             .map(Some)
     }
 
-    /// A string or a list of at most `most` strings, none of them empty; absent is an empty list.
-    pub(crate) fn strings(&mut self, name: &str, most: usize) -> Result<Vec<String>, ApiError> {
-        let items = match self.take(name) {
+    /// A string or a list of strings, as many as its row allows, none of them empty; absent is an
+    /// empty list.
+    pub(crate) fn strings(&mut self, field: &Field, limits: &Limits) -> Result<Vec<String>, ApiError> {
+        let most = match field.kind {
+            Kind::Texts(most) => most(limits),
+            _ => usize::MAX,
+        };
+        let items = match self.take(field) {
             None => return Ok(Vec::new()),
             Some(Value::Array(items)) => items,
             Some(one) => vec![one],
         };
         if items.len() > most {
             let problem = format!("has {} entries, but may have at most {most}", items.len());
-            return Err(self.complain(name, &problem));
+            return Err(self.complain(field, &problem));
         }
         items
             .into_iter()
             .map(|item| match item {
                 Value::String(text) if text.is_empty() => {
-                    Err(self.complain(name, "has an empty string, which every text contains"))
+                    Err(self.complain(field, "has an empty string, which every text contains"))
                 }
                 Value::String(text) => Ok(text),
-                other => Err(self.mismatch(name, &other, "a string or a list of strings")),
+                other => Err(self.mismatch(field, &other, &field.kind.expected(limits))),
             })
             .collect()
+    }
+
+    /// Drops the fields of `body` that are ignored, and complains about those that cannot be
+    /// honoured.
+    pub(crate) fn drop_unsupported(&mut self, body: Body) -> Result<(), ApiError> {
+        for field in of(body) {
+            match field.handling {
+                Handling::Supported => {}
+                Handling::Ignored => self.ignore(&[field.name]),
+                Handling::Rejected { what, unless } => {
+                    self.refuse(field.name, what, |value| unless.allows(value))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A field of the dialect that is not supported: fine while it is absent, or `harmless`.
@@ -239,7 +327,7 @@ impl Fields {
         what: &str,
         harmless: impl FnOnce(&Value) -> bool,
     ) -> Result<(), ApiError> {
-        match self.take(name) {
+        match self.take(&name) {
             Some(value) if !harmless(&value) => Err(ApiError::unsupported(self.path(name), what)),
             _ => Ok(()),
         }
@@ -248,7 +336,7 @@ impl Fields {
     /// Drops fields that have no effect on the answer.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
         for name in names {
-            let _ = self.take(name);
+            let _ = self.take(&name);
         }
     }
 
@@ -345,6 +433,7 @@ fn kind(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::fields::{openai, tgi};
 
     fn fields(json: &str) -> Fields {
         Fields::from_json(json.as_bytes()).expect("a test's own JSON")
@@ -359,7 +448,7 @@ mod tests {
         let mut body =
             fields(r#"{"temperature":"hot","stream":1,"n":-1,"m":1.5,"parameters":{"top_p":[1]}}"#);
         assert_eq!(
-            message(body.number("temperature")),
+            message(body.number(&openai::TEMPERATURE)),
             "`temperature` is \"hot\", but must be a number"
         );
         assert_eq!(
@@ -367,19 +456,19 @@ mod tests {
             "`stream` is 1, but must be true or false"
         );
         assert_eq!(
-            message(body.count("n")),
+            message(body.unsigned("n")),
             "`n` is -1, but must be a whole number, 0 or more"
         );
-        assert!(body.count("m").is_err());
+        assert!(body.unsigned("m").is_err());
         let mut inner = body.object("parameters").expect("an object").expect("present");
         assert_eq!(
-            message(inner.number("top_p")),
+            message(inner.number(&tgi::TOP_P)),
             "`parameters.top_p` is [1], but must be a number"
         );
         let mut body = fields(r#"{"lora":[{"id":"x"}],"adapters":[7]}"#);
         let mut entries = body.objects("lora").expect("a list").expect("present");
         assert_eq!(
-            message(entries[0].count("id")),
+            message(entries[0].unsigned("id")),
             "`lora[0].id` is \"x\", but must be a whole number, 0 or more"
         );
         assert_eq!(
@@ -401,25 +490,76 @@ mod tests {
 
     #[test]
     fn whole_numbers_may_be_written_with_a_point() {
-        assert_eq!(fields(r#"{"n":5.0}"#).count("n"), Ok(Some(5)));
-        assert!(fields(r#"{"n":1e300}"#).count("n").is_err());
-        assert!(fields(r#"{"n":3}"#).count_within("n", 4, 9).is_err());
+        assert_eq!(fields(r#"{"n":5.0}"#).unsigned("n"), Ok(Some(5)));
+        assert!(fields(r#"{"n":1e300}"#).unsigned("n").is_err());
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_names_the_bounds_of_its_row() {
+        let limits = Limits {
+            choices: 9,
+            ..Limits::default()
+        };
+        let mut body = fields(
+            r#"{"n":10,"temperature":2.5,"top_p":1.5,"repetition_penalty":0,"top_k":-2,"max_new_tokens":0,"seed":0.5,
+            "truncation_side":"up"}"#,
+        );
+        for (message, expected) in [
+            (
+                message(body.count(&openai::N, &limits)),
+                "`n` is 10, but must be a whole number between 1 and 9",
+            ),
+            (
+                message(body.number(&openai::TEMPERATURE)),
+                "`temperature` is 2.5, but must be 0 to 2",
+            ),
+            (
+                message(body.number(&tgi::TOP_P)),
+                "`top_p` is 1.5, but must be above 0, at most 1",
+            ),
+            (
+                message(body.number(&openai::REPETITION_PENALTY)),
+                "`repetition_penalty` is 0, but must be above 0",
+            ),
+            (
+                message(body.count_or(&openai::TOP_K, &limits)),
+                "`top_k` is -2, but must be a whole number: 1 or more, or -1 for all",
+            ),
+            (
+                message(body.count(&tgi::MAX_NEW_TOKENS, &limits)),
+                "`max_new_tokens` is 0, but must be a whole number, 1 or more",
+            ),
+            (
+                message(body.integer(&openai::SEED, Value::as_i64)),
+                "`seed` is 0.5, but must be a whole number",
+            ),
+            (
+                message(body.one_of(&openai::TRUNCATION_SIDE)),
+                "`truncation_side` is \"up\", but must be \"left\" or \"right\"",
+            ),
+        ] {
+            assert_eq!(message, expected);
+        }
+        let huge = fields(r#"{"repetition_penalty":1e39}"#).number(&openai::REPETITION_PENALTY);
+        assert_eq!(message(huge), "`repetition_penalty` is inf, but must be above 0");
     }
 
     #[test]
     fn stop_strings_come_alone_or_in_a_list_and_are_never_empty() {
-        assert_eq!(fields(r#"{"s":"x"}"#).strings("s", 2), Ok(vec!["x".to_owned()]));
-        assert_eq!(
-            fields(r#"{"s":["x","y"]}"#).strings("s", 2).map(|s| s.len()),
-            Ok(2)
-        );
+        let limits = Limits {
+            stop_strings: 2,
+            ..Limits::default()
+        };
+        let strings = |json| fields(json).strings(&openai::STOP, &limits);
+        assert_eq!(strings(r#"{"stop":"x"}"#), Ok(vec!["x".to_owned()]));
+        assert_eq!(strings(r#"{"stop":["x","y"]}"#).map(|s| s.len()), Ok(2));
         for bad in [
-            r#"{"s":["x","y","z"]}"#,
-            r#"{"s":""}"#,
-            r#"{"s":[1]}"#,
-            r#"{"s":{}}"#,
+            r#"{"stop":["x","y","z"]}"#,
+            r#"{"stop":""}"#,
+            r#"{"stop":[1]}"#,
+            r#"{"stop":{}}"#,
         ] {
-            assert!(fields(bad).strings("s", 2).is_err(), "{bad}");
+            assert!(strings(bad).is_err(), "{bad}");
         }
     }
 

@@ -125,7 +125,7 @@ pub(crate) async fn rotate(
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
     state.may_manage_keys()?;
-    let hours = fields.count("hours")?.unwrap_or(GRACE);
+    let hours = fields.unsigned("hours")?.unwrap_or(GRACE);
     if hours > LONGEST_GRACE {
         let problem = format!("is {hours}, but must be at most {LONGEST_GRACE}");
         return Err(fields.complain("hours", &problem));

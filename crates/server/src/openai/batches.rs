@@ -46,7 +46,7 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Sh
     let keep_output = match fields.object("output_expires_after")? {
         None => None,
         Some(mut after) => {
-            let (anchor, seconds) = (after.string("anchor")?, after.count("seconds")?);
+            let (anchor, seconds) = (after.string("anchor")?, after.unsigned("seconds")?);
             after.finish()?;
             Some(kept(anchor.as_deref(), seconds, "output_expires_after")?)
         }

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     caller::session::Session,
-    contract::model::ResolvedModel,
+    contract::{
+        fields::{self, openai as row},
+        model::ResolvedModel,
+    },
     generation::{
         answers::{Answer, Answers},
         chat::{
@@ -101,12 +104,11 @@ pub(super) struct Begun {
 pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, ApiError> {
     let choice = ModelChoice::openai(state, &mut fields)?;
     let defaults = state.defaults(&choice);
-    defaults.fill(&mut fields);
-    let parameters = Parameters::take(&mut fields, state.limits())?;
+    defaults.fill(&mut fields, fields::Body::Chat);
+    let parameters = Parameters::take(&mut fields, fields::Body::Chat, state.limits())?;
     let logprobs = logprobs(&mut fields, state)?;
-    let add_special = fields.flag("add_special_tokens")?.unwrap_or(false);
-    refuse_completions_fields(&mut fields)?;
-    let constrained = constraints::of_openai(&mut fields)?;
+    let add_special = fields.flag(row::ADD_SPECIAL_TOKENS)?.unwrap_or(false);
+    let constrained = constraints::of_openai(&mut fields, state.limits())?;
     let tools = Tools::take(&mut fields)?;
     let conversation = Conversation::take(&mut fields, &defaults)?;
     fields.finish()?;
@@ -282,27 +284,12 @@ fn choice(names: &Names, index: usize, answer: Answer, logprobs: bool, calling: 
     }
 }
 
-/// Fields of completions that vLLM and others also take for chats.
-fn refuse_completions_fields(fields: &mut Fields) -> Result<(), ApiError> {
-    fields.refuse(
-        "best_of",
-        "choosing the best of several answers of a chat",
-        |value| value == 1,
-    )?;
-    fields.refuse("echo", "repeating a conversation in its answer", |value| {
-        value == false
-    })?;
-    fields.refuse("documents", "documents beside the messages", |value| {
-        value.as_array().is_some_and(Vec::is_empty)
-    })
-}
-
 /// How many alternatives each token comes with; `None` if log-probabilities are not wanted at all.
 fn logprobs(fields: &mut Fields, state: &Session) -> Result<Option<usize>, ApiError> {
-    let wanted = fields.flag("logprobs")?.unwrap_or(false);
-    match fields.count_within("top_logprobs", 0, state.limits().alternatives)? {
+    let wanted = fields.flag(row::LOGPROBS)?.unwrap_or(false);
+    match fields.count(&row::TOP_LOGPROBS, state.limits())? {
         Some(top) if top > 0 && !wanted => {
-            Err(fields.complain("top_logprobs", "is only allowed with `logprobs`: true"))
+            Err(fields.complain(row::TOP_LOGPROBS, "is only allowed with `logprobs`: true"))
         }
         top => Ok(wanted.then_some(top.unwrap_or(0))),
     }

@@ -18,6 +18,10 @@ use super::{
 };
 use crate::{
     caller::session::Session,
+    contract::{
+        fields::{self, openai as row},
+        limits::Limits,
+    },
     generation::{
         answers::Answer,
         choice::ModelChoice,
@@ -59,13 +63,15 @@ pub(super) struct Prompt {
 /// The handler.
 pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let choice = ModelChoice::openai(&state, &mut fields)?;
-    state.defaults(&choice).fill(&mut fields);
-    let parameters = Parameters::take(&mut fields, state.limits())?;
-    let logprobs = fields.count_within("logprobs", 0, state.limits().alternatives)?;
-    let echo = fields.flag("echo")?.unwrap_or(false);
-    let best_of = best_of(&mut fields, &parameters, state.limits().choices)?;
-    let constrained = constraints::of_openai(&mut fields)?;
-    let mut prompts = prompts(&state, &mut fields, "prompt", state.limits().choices).await?;
+    state
+        .defaults(&choice)
+        .fill(&mut fields, fields::Body::Completion);
+    let parameters = Parameters::take(&mut fields, fields::Body::Completion, state.limits())?;
+    let logprobs = fields.count(&row::COMPLETION_LOGPROBS, state.limits())?;
+    let echo = fields.flag(row::ECHO)?.unwrap_or(false);
+    let best_of = best_of(&mut fields, &parameters, state.limits())?;
+    let constrained = constraints::of_openai(&mut fields, state.limits())?;
+    let mut prompts = prompts(&state, &mut fields, row::PROMPT.name, state.limits().choices).await?;
     fields.finish()?;
     let context = state.engine().limits().room_after(0);
     for prompt in &mut prompts {
@@ -229,17 +235,17 @@ impl Asking<'_> {
 }
 
 /// `best_of`: so many answers are made to each prompt, of which the `n` best are given.
-fn best_of(fields: &mut Fields, parameters: &Parameters, most: usize) -> Result<usize, ApiError> {
+fn best_of(fields: &mut Fields, parameters: &Parameters, limits: &Limits) -> Result<usize, ApiError> {
     let n = parameters.n;
-    match fields.count_within("best_of", 1, most)? {
+    match fields.count(&row::BEST_OF, limits)? {
         None => Ok(n),
         Some(best_of) if best_of < n => {
             let problem = format!("is {best_of}, but `n` is {n}: it must be as many or more");
-            Err(fields.complain("best_of", &problem))
+            Err(fields.complain(row::BEST_OF, &problem))
         }
         Some(best_of) if best_of > n && parameters.stream => {
             let problem = "cannot be streamed: which answers are the best is known when all are made";
-            Err(fields.complain("best_of", problem))
+            Err(fields.complain(row::BEST_OF, problem))
         }
         Some(best_of) => Ok(best_of),
     }
@@ -253,7 +259,7 @@ pub(super) async fn prompts(
     name: &'static str,
     most: usize,
 ) -> Result<Vec<Prompt>, ApiError> {
-    let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
+    let add_special = fields.flag(row::ADD_SPECIAL_TOKENS)?.unwrap_or(true);
     let items = match fields.take(name) {
         None => return Err(fields.complain(name, "is missing")),
         Some(Value::Array(items)) if items.is_empty() => return Err(fields.complain(name, "is empty")),

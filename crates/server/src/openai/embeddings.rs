@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{completions::prompts, parameters::tenant};
 use crate::{
     caller::session::Session,
+    contract::fields::{Body, openai as row},
     generation::{
         choice::ModelChoice,
         embedding::{Embed, most_inputs, pooling},
@@ -53,26 +54,25 @@ pub(crate) struct Usage {
 /// The handler.
 pub(crate) async fn embeddings(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let choice = ModelChoice::openai(&state, &mut fields)?;
-    let base64 = match fields.string("encoding_format")?.as_deref() {
-        None | Some("float") => false,
-        Some("base64") => true,
-        Some(other) => {
-            let problem = format!("is {other:?}, but must be \"float\" or \"base64\"");
-            return Err(fields.complain("encoding_format", &problem));
-        }
-    };
+    let base64 = fields.one_of(&row::ENCODING_FORMAT)? == Some("base64");
     let width = state.base().hidden;
-    if let Some(dimensions) = fields.count("dimensions")?
-        && dimensions != width as u64
+    if let Some(dimensions) = fields.count(&row::DIMENSIONS, state.limits())?
+        && dimensions != width
     {
         let problem =
             format!("is {dimensions}, but embeddings of this model have {width}, and no meaning cut short");
-        return Err(fields.complain("dimensions", &problem));
+        return Err(fields.complain(row::DIMENSIONS, &problem));
     }
     let pooling = pooling(&mut fields)?;
     let tenant = tenant(&mut fields)?;
-    fields.ignore(&["user"]);
-    let inputs = prompts(&state, &mut fields, "input", most_inputs(&state)).await?;
+    fields.drop_unsupported(Body::Embeddings)?;
+    let inputs = prompts(
+        &state,
+        &mut fields,
+        row::EMBEDDINGS_INPUT.name,
+        most_inputs(&state),
+    )
+    .await?;
     fields.finish()?;
     let embed = Embed {
         field: "input",

@@ -5,7 +5,10 @@ use serde_json::Value;
 
 use super::prompt::Truncation;
 use crate::{
-    contract::limits::Limits,
+    contract::{
+        fields::{Body, openai as row},
+        limits::Limits,
+    },
     http::{
         error::ApiError,
         fields::{Fields, whole},
@@ -14,9 +17,6 @@ use crate::{
 
 /// OpenAI's range for a bias. At ±100 a token is as good as certain or excluded.
 const BIAS_RANGE: std::ops::RangeInclusive<f64> = -100.0..=100.0;
-
-/// OpenAI's upper end for the temperature.
-const MAX_TEMPERATURE: f32 = 2.0;
 
 /// What both kinds of completion take.
 #[derive(Debug)]
@@ -54,25 +54,26 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
-    pub(crate) fn take(fields: &mut Fields, limits: &Limits) -> Result<Self, ApiError> {
-        refuse_unsupported(fields)?;
-        fields.ignore(HARMLESS);
-        let stream = fields.flag("stream")?.unwrap_or(false);
+    /// Reads the fields of `body` that both kinds of completion have, and drops those that neither
+    /// has an effect nor asks for any.
+    pub(crate) fn take(fields: &mut Fields, body: Body, limits: &Limits) -> Result<Self, ApiError> {
+        fields.drop_unsupported(body)?;
+        let stream = fields.flag(row::STREAM)?.unwrap_or(false);
         let (include_usage, continuous_usage) = usage(fields, stream)?;
         Ok(Self {
-            sampling: sampling(fields)?,
+            sampling: sampling(fields, limits)?,
             stop: stop(fields, limits)?,
-            max_tokens: max_tokens(fields)?,
-            n: fields.count_within("n", 1, limits.choices)?.unwrap_or(1),
+            max_tokens: max_tokens(fields, limits)?,
+            n: fields.count(&row::N, limits)?.unwrap_or(1),
             stream,
             include_usage,
             continuous_usage,
             prompt_logprobs: prompt_logprobs(fields, limits, stream)?,
-            token_ids: fields.flag("return_token_ids")?.unwrap_or(false),
-            named_by_id: fields.flag("return_tokens_as_token_ids")?.unwrap_or(false),
-            show_special: !fields.flag("skip_special_tokens")?.unwrap_or(true),
-            priority: priority(fields)?,
-            truncation: Truncation::take(fields)?,
+            token_ids: fields.flag(row::RETURN_TOKEN_IDS)?.unwrap_or(false),
+            named_by_id: fields.flag(row::RETURN_TOKENS_AS_TOKEN_IDS)?.unwrap_or(false),
+            show_special: !fields.flag(row::SKIP_SPECIAL_TOKENS)?.unwrap_or(true),
+            priority: fields.integer(&row::PRIORITY, Value::as_i64)?.unwrap_or(0),
+            truncation: Truncation::take(fields, limits)?,
             tenant: tenant(fields)?,
         })
     }
@@ -106,121 +107,34 @@ impl Parameters {
     }
 }
 
-/// Bookkeeping of OpenAI's service and hints about speed: without effect on the tokens.
-const HARMLESS: &[&str] = &[
-    "user",
-    "store",
-    "metadata",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "prediction",
-    "request_id",
-    "session_id",
-    "stream_interval",
-    "spaces_between_special_tokens",
-];
-
-fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    let empty_list = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
-    fields.refuse("functions", "calling functions", empty_list)?;
-    fields.refuse("function_call", "calling functions", |value| {
-        value == "none" || value == "auto"
-    })?;
-    fields.refuse("modalities", "anything but text", |value| {
-        value
-            .as_array()
-            .is_some_and(|kinds| kinds.iter().all(|kind| kind == "text"))
-    })?;
-    fields.refuse("bad_words", "words that may not come", empty_list)?;
-    fields.refuse("allowed_token_ids", "choosing among some tokens", empty_list)?;
-    fields.refuse(
-        "logprob_token_ids",
-        "log-probabilities of chosen tokens",
-        empty_list,
-    )?;
-    fields.refuse("watermarking", "a watermark", |value| value == false)?;
-    fields.refuse("include_reasoning", "leaving reasoning out", |value| {
-        value == true
-    })?;
-    fields.refuse("use_beam_search", "beam search", |value| value == false)?;
-    fields.refuse("length_penalty", "beam search", |value| {
-        value == 1.0 || value == 1
-    })?;
-    for (name, what) in [
-        ("suffix", "filling in before a suffix"),
-        ("audio", "audio"),
-        ("reasoning_effort", "choosing the effort of reasoning"),
-        ("verbosity", "choosing the verbosity"),
-        ("web_search_options", "searching the web"),
-        (
-            "api_token",
-            "a token of the request's own: the server fetches with its HF_TOKEN",
-        ),
-    ] {
-        fields.refuse(name, what, |value| value == "")?;
-    }
-    Ok(())
-}
-
-fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
+fn sampling(fields: &mut Fields, limits: &Limits) -> Result<Sampling, ApiError> {
     let default = Sampling::default();
-    let sampling = Sampling {
-        repetition_penalty: fields
-            .number("repetition_penalty")?
-            .unwrap_or(default.repetition_penalty),
-        frequency_penalty: fields
-            .number("frequency_penalty")?
-            .unwrap_or(default.frequency_penalty),
-        presence_penalty: fields
-            .number("presence_penalty")?
-            .unwrap_or(default.presence_penalty),
+    let mut number = |field, default| Ok::<_, ApiError>(fields.number(field)?.unwrap_or(default));
+    Ok(Sampling {
+        repetition_penalty: number(&row::REPETITION_PENALTY, default.repetition_penalty)?,
+        frequency_penalty: number(&row::FREQUENCY_PENALTY, default.frequency_penalty)?,
+        presence_penalty: number(&row::PRESENCE_PENALTY, default.presence_penalty)?,
+        temperature: number(&row::TEMPERATURE, default.temperature)?,
+        top_p: number(&row::TOP_P, default.top_p)?,
+        min_p: number(&row::MIN_P, default.min_p)?,
+        typical_p: number(&row::TYPICAL_P, default.typical_p)?,
         logit_bias: logit_bias(fields)?,
-        temperature: fields.number("temperature")?.unwrap_or(default.temperature),
-        top_k: top_k(fields)?,
-        top_p: fields.number("top_p")?.unwrap_or(default.top_p),
-        min_p: fields.number("min_p")?.unwrap_or(default.min_p),
-        typical_p: fields.number("typical_p")?.unwrap_or(default.typical_p),
+        top_k: fields.count_or(&row::TOP_K, limits)?.flatten(),
         seed: seed(fields)?,
-    };
-    if sampling.temperature > MAX_TEMPERATURE {
-        let problem = format!("is {}, but must be 0 to 2", sampling.temperature);
-        return Err(fields.complain("temperature", &problem));
-    }
-    Ok(sampling)
+    })
 }
 
-/// vLLM's clients say 0 or -1 for "all".
-fn top_k(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
-    match fields.take("top_k") {
-        None => Ok(None),
-        Some(value) if value == -1 || value == 0 => Ok(None),
-        Some(value) => match whole(&value).and_then(|k| usize::try_from(k).ok()) {
-            Some(k) => Ok(Some(k)),
-            None => {
-                let problem = format!("is {value}, but must be a whole number: 1 or more, or -1 for all");
-                Err(fields.complain("top_k", &problem))
-            }
-        },
-    }
-}
-
-/// Any whole number: OpenAI's seeds are signed, the engine's are the same 64 bits.
+/// OpenAI's seeds are signed; the engine's are the same 64 bits.
 #[expect(clippy::cast_sign_loss, reason = "a seed is 64 bits, not a quantity")]
 fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
-    match fields.take("seed") {
-        None => Ok(None),
-        Some(value) => match value.as_u64().or(value.as_i64().map(|seed| seed as u64)) {
-            Some(seed) => Ok(Some(seed)),
-            None => Err(fields.complain("seed", &format!("is {value}, but must be a whole number"))),
-        },
-    }
+    fields.integer(&row::SEED, |seed| {
+        seed.as_u64().or(seed.as_i64().map(|seed| seed as u64))
+    })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "within ±100, checked")]
 fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
-    let Some(map) = fields.object("logit_bias")? else {
+    let Some(map) = fields.object(row::LOGIT_BIAS)? else {
         return Ok(Vec::new());
     };
     let entry = |(token, bias): (&String, &Value)| {
@@ -233,7 +147,7 @@ fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
         .map(|(token, bias)| {
             entry((token, bias)).ok_or_else(|| {
                 fields.complain(
-                    "logit_bias",
+                    row::LOGIT_BIAS,
                     &format!(
                         "has the entry {token:?}: {bias}, but must map token ids to numbers between -100 and 100"
                     ),
@@ -244,78 +158,63 @@ fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
 }
 
 fn stop(fields: &mut Fields, limits: &Limits) -> Result<Stop, ApiError> {
-    let tokens = fields.list("stop_token_ids")?.unwrap_or_default();
+    let tokens = fields.list(row::STOP_TOKEN_IDS)?.unwrap_or_default();
     let tokens = tokens
         .iter()
         .map(|id| {
             whole(id)
                 .and_then(|id| u32::try_from(id).ok())
-                .ok_or_else(|| fields.complain("stop_token_ids", "must be a list of token ids"))
+                .ok_or_else(|| fields.complain(row::STOP_TOKEN_IDS, "must be a list of token ids"))
         })
         .collect::<Result<_, _>>()?;
-    let ignore_eos = fields.flag("ignore_eos")?;
-    let ignore_eos_token = fields.flag("ignore_eos_token")?;
-    let min_tokens = fields.count("min_tokens")?.unwrap_or(0);
+    let ignore_eos = fields.flag(row::IGNORE_EOS)?;
+    let ignore_eos_token = fields.flag(row::IGNORE_EOS_TOKEN)?;
     Ok(Stop {
-        min_tokens: usize::try_from(min_tokens).unwrap_or(usize::MAX),
-        strings: fields.strings("stop", limits.stop_strings)?,
+        min_tokens: fields.count(&row::MIN_TOKENS, limits)?.unwrap_or(0),
+        strings: fields.strings(&row::STOP, limits)?,
         tokens,
         ignore_eos: ignore_eos.or(ignore_eos_token).unwrap_or(false),
-        include_stop_string: fields.flag("include_stop_str_in_output")?.unwrap_or(false),
+        include_stop_string: fields.flag(row::INCLUDE_STOP_STR)?.unwrap_or(false),
     })
 }
 
 /// The newer name wins, as in OpenAI's API.
-fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
-    let older = fields.count("max_tokens")?;
-    let newer = fields.count("max_completion_tokens")?;
-    Ok(newer
-        .or(older)
-        .map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)))
+fn max_tokens(fields: &mut Fields, limits: &Limits) -> Result<Option<usize>, ApiError> {
+    let older = fields.count(&row::MAX_TOKENS, limits)?;
+    Ok(fields.count(&row::MAX_COMPLETION_TOKENS, limits)?.or(older))
 }
 
 /// An empty one is refused, as in vLLM: whoever forgot to fill it in would share with all others
 /// who did.
 pub(super) fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
-    match fields.string("cache_salt")? {
-        Some(salt) if salt.is_empty() => Err(fields.complain("cache_salt", "is empty")),
+    match fields.string(row::CACHE_SALT)? {
+        Some(salt) if salt.is_empty() => Err(fields.complain(row::CACHE_SALT, "is empty")),
         salt => Ok(salt.as_deref().map(Tenant::new)),
     }
 }
 
 /// As in vLLM not for streams, and exact: more alternatives than the engine gives are refused.
 fn prompt_logprobs(fields: &mut Fields, limits: &Limits, stream: bool) -> Result<Option<usize>, ApiError> {
-    let name = "prompt_logprobs";
-    let asked = fields.count_within(name, 0, limits.alternatives)?;
-    match asked {
+    match fields.count(&row::PROMPT_LOGPROBS, limits)? {
         Some(_) if stream => {
-            Err(fields.complain(name, "is only given with answers in one piece, not in streams"))
+            let problem = "is only given with answers in one piece, not in streams";
+            Err(fields.complain(row::PROMPT_LOGPROBS, problem))
         }
-        asked => Ok(asked),
-    }
-}
-
-/// Any whole number of 64 bits, lower ones first.
-fn priority(fields: &mut Fields) -> Result<i64, ApiError> {
-    match fields.take("priority") {
-        None => Ok(0),
-        Some(value) => value
-            .as_i64()
-            .ok_or_else(|| fields.complain("priority", &format!("is {value}, but must be a whole number"))),
+        count => Ok(count),
     }
 }
 
 /// Whether a stream ends with the usage, and whether every chunk has it.
 fn usage(fields: &mut Fields, stream: bool) -> Result<(bool, bool), ApiError> {
-    let Some(mut options) = fields.object("stream_options")? else {
+    let Some(mut options) = fields.object(row::STREAM_OPTIONS)? else {
         return Ok((false, false));
     };
     if !stream {
-        return Err(fields.complain("stream_options", "is only allowed with `stream`: true"));
+        return Err(fields.complain(row::STREAM_OPTIONS, "is only allowed with `stream`: true"));
     }
-    let include = options.flag("include_usage")?.unwrap_or(false);
-    let continuous = options.flag("continuous_usage_stats")?.unwrap_or(false);
-    options.ignore(&["include_obfuscation"]);
+    let include = options.flag(row::INCLUDE_USAGE)?.unwrap_or(false);
+    let continuous = options.flag(row::CONTINUOUS_USAGE_STATS)?.unwrap_or(false);
+    options.drop_unsupported(Body::StreamOptions)?;
     options.finish()?;
     // As in vLLM the one without the other means nothing.
     Ok((include, include && continuous))
@@ -327,7 +226,7 @@ mod tests {
 
     fn take(json: &str) -> Result<Parameters, ApiError> {
         let mut fields = Fields::from_json(json.as_bytes())?;
-        let parameters = Parameters::take(&mut fields, &Limits::default())?;
+        let parameters = Parameters::take(&mut fields, Body::Completion, &Limits::default())?;
         fields.finish().map(|()| parameters)
     }
 

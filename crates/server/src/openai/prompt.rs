@@ -1,15 +1,13 @@
 //! What becomes of a prompt's tokens before the model sees them: vLLM's `truncate_prompt_tokens`
 //! and `truncation_side`.
 
-use serde_json::Value;
-
-use crate::http::{
-    error::ApiError,
-    fields::{Fields, whole},
+use crate::{
+    contract::{
+        fields::openai::{TRUNCATE_PROMPT_TOKENS, TRUNCATION_SIDE},
+        limits::Limits,
+    },
+    http::{error::ApiError, fields::Fields},
 };
-
-const LENGTH: &str = "truncate_prompt_tokens";
-const SIDE: &str = "truncation_side";
 
 /// How a long prompt is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,28 +25,13 @@ enum Side {
 }
 
 impl Truncation {
-    pub(super) fn take(fields: &mut Fields) -> Result<Option<Self>, ApiError> {
-        let side = match fields.string(SIDE)?.as_deref() {
-            None | Some("left") => Side::Left,
+    pub(super) fn take(fields: &mut Fields, limits: &Limits) -> Result<Option<Self>, ApiError> {
+        let side = match fields.one_of(&TRUNCATION_SIDE)? {
             Some("right") => Side::Right,
-            Some(other) => {
-                let problem = format!("is `{other}`, but must be `left` or `right`");
-                return Err(fields.complain(SIDE, &problem));
-            }
+            _ => Side::Left,
         };
-        let most = match fields.take(LENGTH) {
-            None => return Ok(None),
-            Some(value) if value == -1 => None,
-            Some(value) => match length(&value) {
-                Some(most) => Some(most),
-                None => {
-                    let problem =
-                        format!("is {value}, but must be a whole number: 1 or more, or -1 for what fits");
-                    return Err(fields.complain(LENGTH, &problem));
-                }
-            },
-        };
-        Ok(Some(Self { most, side }))
+        let most = fields.count_or(&TRUNCATE_PROMPT_TOKENS, limits)?;
+        Ok(most.map(|most| Self { most, side }))
     }
 
     /// Cuts a prompt beside whose answer there is room for `room` tokens; says whether anything was
@@ -65,17 +48,15 @@ impl Truncation {
     }
 }
 
-fn length(value: &Value) -> Option<usize> {
-    usize::try_from(whole(value)?).ok().filter(|&most| most > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn cut(json: &str) -> (Vec<u32>, bool) {
         let mut fields = Fields::from_json(json.as_bytes()).expect("a test's own JSON");
-        let truncation = Truncation::take(&mut fields).expect("valid").expect("given");
+        let truncation = Truncation::take(&mut fields, &Limits::default())
+            .expect("valid")
+            .expect("given");
         let mut prompt = vec![1, 2, 3, 4];
         let dropped = truncation.apply(&mut prompt, 3);
         (prompt, dropped)
@@ -95,13 +76,16 @@ mod tests {
     #[test]
     fn what_is_no_length_is_refused() {
         for (json, field) in [
-            (r#"{"truncate_prompt_tokens":0}"#, LENGTH),
-            (r#"{"truncate_prompt_tokens":-2}"#, LENGTH),
-            (r#"{"truncate_prompt_tokens":"all"}"#, LENGTH),
-            (r#"{"truncate_prompt_tokens":1,"truncation_side":"up"}"#, SIDE),
+            (r#"{"truncate_prompt_tokens":0}"#, TRUNCATE_PROMPT_TOKENS.name),
+            (r#"{"truncate_prompt_tokens":-2}"#, TRUNCATE_PROMPT_TOKENS.name),
+            (r#"{"truncate_prompt_tokens":"all"}"#, TRUNCATE_PROMPT_TOKENS.name),
+            (
+                r#"{"truncate_prompt_tokens":1,"truncation_side":"up"}"#,
+                TRUNCATION_SIDE.name,
+            ),
         ] {
             let mut fields = Fields::from_json(json.as_bytes()).expect("a test's own JSON");
-            let error = Truncation::take(&mut fields).expect_err(json);
+            let error = Truncation::take(&mut fields, &Limits::default()).expect_err(json);
             assert_eq!(error.field(), Some(field), "{error}");
         }
     }

@@ -1,21 +1,24 @@
 //! `GET /openapi.json`: the interface as an OpenAPI 3.1 document; and `GET /docs`, a page that
 //! shows it.
 //!
-//! Schemas of answers are those of the types that are answered with. Requests are read field by
-//! field ([`crate::http::fields`]) and not by derived types, so theirs are written beside them.
-//! [`schemas`] says what bodies look like, [`operations`] which route takes and gives which. Tests
-//! hold both to the server: every route is there, every field that a request has is one that the
-//! server knows, and schemathesis tries all of it.
+//! Schemas of answers are those of the types that are answered with, schemas of requests those of
+//! the table of fields ([`crate::contract::fields`]). [`schemas`] says what bodies look like,
+//! [`operations`] which route takes and gives which. Tests hold both to the server: every route is
+//! there, every field that a request has is one that the server knows, and schemathesis tries all
+//! of it.
 
 mod operations;
 mod schemas;
 
 use axum::{
     Json,
+    extract::State,
     http::{HeaderName, header},
     response::Html,
 };
 use serde_json::{Map, Value, json};
+
+use crate::contract::limits::Limits;
 
 /// Nothing is fetched but the document itself: the page works where there is no internet.
 const PAGE: &str = include_str!("docs.html");
@@ -23,8 +26,8 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `GET /openapi.json`.
-pub(crate) async fn openapi() -> Json<Value> {
-    Json(document())
+pub(crate) async fn openapi(State(limits): State<Limits>) -> Json<Value> {
+    Json(document(&limits))
 }
 
 /// `GET /docs`.
@@ -32,7 +35,7 @@ pub(crate) async fn docs() -> ([(HeaderName, &'static str); 1], Html<&'static st
     ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(PAGE))
 }
 
-fn document() -> Value {
+fn document(limits: &Limits) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for operation in operations::all() {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
@@ -50,7 +53,7 @@ fn document() -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": schemas::all(),
+            "schemas": schemas::all(limits),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server has keys."},
                 "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same, as other clients send it."},
@@ -101,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_reference_leads_somewhere_and_every_schema_is_used() {
-        let document = document();
+        let document = document(&Limits::default());
         let text = document.to_string();
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         let mut used = HashSet::new();
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn operations_have_names_of_their_own() {
-        let document = document();
+        let document = document(&Limits::default());
         let mut names = HashSet::new();
         for (path, methods) in document["paths"].as_object().expect("paths") {
             for (method, operation) in methods.as_object().expect("methods") {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     caller::session::Session,
+    contract::fields::{Body, tgi as row},
     generation::{
         choice::ModelChoice,
         embedding::{Embed, pooling},
@@ -24,20 +25,15 @@ pub(crate) struct Embeddings {
 
 /// The handler: one text, one vector.
 pub(crate) async fn embed(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
-    let inputs = fields.required("inputs")?;
-    let mut parameters = match fields.object("parameters")? {
+    let inputs = fields.required(row::INPUTS)?;
+    let mut parameters = match fields.object(row::EMBED_PARAMETERS)? {
         Some(parameters) => parameters,
-        None => Fields::none("parameters"),
+        None => Fields::none(row::EMBED_PARAMETERS.name),
     };
-    let choice = ModelChoice::tgi(&mut parameters)?;
-    parameters.refuse(
-        "api_token",
-        "a token of the request's own: the server fetches with its HF_TOKEN",
-        |value| value == "",
-    )?;
+    let choice = ModelChoice::tgi(&mut parameters, state.limits())?;
+    parameters.drop_unsupported(Body::EmbedParameters)?;
     let pooling = pooling(&mut parameters)?;
-    // What LoRAX's client sends with every request, whatever it is about.
-    fields.ignore(&["stream"]);
+    fields.drop_unsupported(Body::Embed)?;
     parameters.finish()?;
     fields.finish()?;
     let tokens = encode(state.tokenizer(), "inputs", &inputs, true).await?;

@@ -1,15 +1,13 @@
 //! `parameters` of a TGI request.
 
 use multigraft_engine::{Sampling, Stop};
-use serde_json::Value;
 
 use crate::{
-    contract::limits::Limits,
-    generation::{
-        choice::ModelChoice,
-        constraints::{self},
-        defaults::Defaults,
+    contract::{
+        fields::{Body, tgi as row},
+        limits::Limits,
     },
+    generation::{choice::ModelChoice, constraints, defaults::Defaults},
     http::{error::ApiError, fields::Fields},
     state::grammars::Constrained,
 };
@@ -58,57 +56,52 @@ impl Generate {
         limits: &Limits,
         defaults: impl Fn(&ModelChoice) -> Defaults,
     ) -> Result<Self, ApiError> {
-        let inputs = match fields.string("inputs")? {
-            Some(inputs) if inputs.is_empty() => return Err(fields.complain("inputs", "is empty")),
+        let inputs = match fields.string(row::INPUTS)? {
+            Some(inputs) if inputs.is_empty() => return Err(fields.complain(row::INPUTS, "is empty")),
             Some(inputs) => inputs,
-            None => return Err(fields.complain("inputs", "is missing")),
+            None => return Err(fields.complain(row::INPUTS, "is missing")),
         };
-        let add_special_tokens = fields.flag("add_special_tokens")?.unwrap_or(true);
-        let stream = fields.flag("stream")?;
-        // `options` are about the caching of Hugging Face's hosted service.
-        fields.ignore(&["options"]);
-        let mut parameters = match fields.object("parameters")? {
+        let add_special_tokens = fields.flag(row::ADD_SPECIAL_TOKENS)?.unwrap_or(true);
+        let stream = fields.flag(row::STREAM)?;
+        fields.drop_unsupported(Body::Generate)?;
+        let mut parameters = match fields.object(row::PARAMETERS)? {
             Some(parameters) => parameters,
-            None => Fields::none("parameters"),
+            None => Fields::none(row::PARAMETERS.name),
         };
         fields.finish()?;
 
-        refuse_unsupported(&mut parameters)?;
-        let choice = ModelChoice::tgi(&mut parameters)?;
-        defaults(&choice).fill_tgi(&mut parameters);
-        let details = parameters.flag("details")?.unwrap_or(false);
+        parameters.drop_unsupported(Body::Parameters)?;
+        let choice = ModelChoice::tgi(&mut parameters, limits)?;
+        defaults(&choice).fill(&mut parameters, Body::Parameters);
+        let details = parameters.flag(row::DETAILS)?.unwrap_or(false);
         // TGI's answers have details then, asked for or not.
-        let decoder_input_details = parameters.flag("decoder_input_details")?.unwrap_or(false);
-        let alternatives = |name, parameters: &mut Fields| {
-            let count = parameters.count_within(name, 0, limits.alternatives)?;
-            Ok::<_, ApiError>(count.unwrap_or(0))
-        };
+        let decoder_input_details = parameters.flag(row::DECODER_INPUT_DETAILS)?.unwrap_or(false);
         let generate = Self {
             inputs,
             add_special_tokens,
             stream,
             choice,
-            sampling: sampling(&mut parameters)?,
+            sampling: sampling(&mut parameters, limits)?,
             stop: Stop {
-                strings: parameters.strings("stop", limits.stop_strings)?,
+                strings: parameters.strings(&row::STOP, limits)?,
                 tokens: Vec::new(),
-                ignore_eos: parameters.flag("ignore_eos_token")?.unwrap_or(false),
+                ignore_eos: parameters.flag(row::IGNORE_EOS_TOKEN)?.unwrap_or(false),
                 // TGI's answers contain what stopped them.
                 include_stop_string: true,
                 min_tokens: 0,
             },
             constrained: constraints::of_tgi(&mut parameters)?,
-            max_new_tokens: parameters.count_within("max_new_tokens", 1, usize::MAX)?,
-            return_full_text: parameters.flag("return_full_text")?.unwrap_or(false),
-            truncate: parameters.count_within("truncate", 1, usize::MAX)?,
+            max_new_tokens: parameters.count(&row::MAX_NEW_TOKENS, limits)?,
+            return_full_text: parameters.flag(row::RETURN_FULL_TEXT)?.unwrap_or(false),
+            truncate: parameters.count(&row::TRUNCATE, limits)?,
             details: details || decoder_input_details,
             decoder_input_details,
-            top_n_tokens: alternatives("top_n_tokens", &mut parameters)?,
-            alternatives: alternatives("return_k_alternatives", &mut parameters)?,
-            best_of: parameters
-                .count_within("best_of", 1, limits.choices)?
-                .unwrap_or(1),
-            apply_chat_template: parameters.flag("apply_chat_template")?.unwrap_or(false),
+            top_n_tokens: parameters.count(&row::TOP_N_TOKENS, limits)?.unwrap_or(0),
+            alternatives: parameters
+                .count(&row::RETURN_K_ALTERNATIVES, limits)?
+                .unwrap_or(0),
+            best_of: parameters.count(&row::BEST_OF, limits)?.unwrap_or(1),
+            apply_chat_template: parameters.flag(row::APPLY_CHAT_TEMPLATE)?.unwrap_or(false),
         };
         if generate.best_of > 1 {
             let problem = if generate.sampling.temperature == 0.0 {
@@ -119,7 +112,7 @@ impl Generate {
                 None
             };
             if let Some(problem) = problem {
-                return Err(parameters.complain("best_of", problem));
+                return Err(parameters.complain(row::BEST_OF, problem));
             }
         }
         parameters.finish()?;
@@ -127,58 +120,30 @@ impl Generate {
     }
 }
 
-fn refuse_unsupported(parameters: &mut Fields) -> Result<(), ApiError> {
-    parameters.refuse("watermark", "a watermark", |value| value == false)?;
-    parameters.refuse(
-        "api_token",
-        "a token of the request's own: the server fetches with its HF_TOKEN",
-        |_| false,
-    )
-}
-
 /// TGI's rule: tokens are drawn if `do_sample` says so or if a parameter of drawing is given, else
 /// the likeliest is taken.
-fn sampling(parameters: &mut Fields) -> Result<Sampling, ApiError> {
-    let do_sample = parameters.flag("do_sample")?.unwrap_or(false);
+fn sampling(parameters: &mut Fields, limits: &Limits) -> Result<Sampling, ApiError> {
+    let do_sample = parameters.flag(row::DO_SAMPLE)?.unwrap_or(false);
     // TGI refuses 0; LoRAX takes the likeliest token then, whatever else is given.
-    let temperature = parameters.number("temperature")?;
-    if let Some(below) = temperature.filter(|&temperature| temperature < 0.0) {
-        let problem = format!("is {}, but must be 0 or more", Value::from(below));
-        return Err(parameters.complain("temperature", &problem));
-    }
-    let top_k = parameters.count_within("top_k", 1, usize::MAX)?;
-    let top_p = positive(parameters, "top_p", "above 0, at most 1")?;
-    let typical_p = positive(parameters, "typical_p", "above 0, at most 1")?;
+    let temperature = parameters.number(&row::TEMPERATURE)?;
+    let top_k = parameters.count(&row::TOP_K, limits)?;
+    let top_p = parameters.number(&row::TOP_P)?;
+    let typical_p = parameters.number(&row::TYPICAL_P)?;
     let draws =
         do_sample || temperature.is_some() || top_k.is_some() || top_p.is_some() || typical_p.is_some();
     let default = Sampling::default();
+    let mut number = |field, default| Ok::<_, ApiError>(parameters.number(field)?.unwrap_or(default));
     Ok(Sampling {
         temperature: if draws { temperature.unwrap_or(1.0) } else { 0.0 },
         top_k,
         top_p: top_p.unwrap_or(default.top_p),
         typical_p: typical_p.unwrap_or(default.typical_p),
-        repetition_penalty: parameters
-            .number("repetition_penalty")?
-            .unwrap_or(default.repetition_penalty),
-        frequency_penalty: parameters
-            .number("frequency_penalty")?
-            .unwrap_or(default.frequency_penalty),
-        presence_penalty: parameters
-            .number("presence_penalty")?
-            .unwrap_or(default.presence_penalty),
-        seed: parameters.count("seed")?,
+        repetition_penalty: number(&row::REPETITION_PENALTY, default.repetition_penalty)?,
+        frequency_penalty: number(&row::FREQUENCY_PENALTY, default.frequency_penalty)?,
+        presence_penalty: number(&row::PRESENCE_PENALTY, default.presence_penalty)?,
+        seed: parameters.count(&row::SEED, limits)?.map(|seed| seed as u64),
         ..default
     })
-}
-
-/// A number above 0. Upper ends are the engine's to check.
-fn positive(parameters: &mut Fields, name: &str, range: &str) -> Result<Option<f32>, ApiError> {
-    match parameters.number(name)? {
-        Some(number) if number <= 0.0 => {
-            Err(parameters.complain(name, &format!("is {}, but must be {range}", Value::from(number))))
-        }
-        number => Ok(number),
-    }
 }
 
 #[cfg(test)]

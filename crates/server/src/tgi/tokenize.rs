@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     caller::session::Session,
+    contract::fields::{Body, openai, tgi as row},
     generation::{
         chat::{conversation::Conversation, tools::Tools},
         choice::ModelChoice,
@@ -38,11 +39,11 @@ pub(crate) struct ChatTokenized {
 
 /// `POST /tokenize`.
 pub(crate) async fn tokenize(state: Session, mut fields: Fields) -> Result<Json<Vec<Piece>>, ApiError> {
-    let Some(inputs) = fields.string("inputs")? else {
-        return Err(fields.complain("inputs", "is missing"));
+    let Some(inputs) = fields.string(row::TOKENIZE_INPUTS)? else {
+        return Err(fields.complain(row::TOKENIZE_INPUTS, "is missing"));
     };
-    let add_special = fields.flag("add_special_tokens")?.unwrap_or(true);
-    fields.ignore(&["parameters", "stream"]);
+    let add_special = fields.flag(row::ADD_SPECIAL_TOKENS)?.unwrap_or(true);
+    fields.drop_unsupported(Body::Tokenize)?;
     fields.finish()?;
     Ok(Json(pieces(&state, "inputs", &inputs, add_special).await?))
 }
@@ -52,7 +53,7 @@ pub(crate) async fn chat_tokenize(
     state: Session,
     mut fields: Fields,
 ) -> Result<Json<ChatTokenized>, ApiError> {
-    let choice = fields.string("model")?.map(ModelChoice::model);
+    let choice = fields.string(openai::MODEL)?.map(ModelChoice::model);
     let defaults = match &choice {
         Some(choice) => {
             choice.check(&state)?;
@@ -60,7 +61,8 @@ pub(crate) async fn chat_tokenize(
         }
         None => Defaults::default(),
     };
-    let add_special = fields.flag("add_special_tokens")?.unwrap_or(false);
+    let add_special = fields.flag(openai::ADD_SPECIAL_TOKENS)?.unwrap_or(false);
+    fields.drop_unsupported(Body::ChatTokenize)?;
     let tools = Tools::take(&mut fields)?;
     let conversation = Conversation::take(&mut fields, &defaults)?;
     fields.finish()?;

@@ -303,7 +303,7 @@ async fn what_is_wrong_with_several_adapters_is_named() {
         ),
         (
             json!({"ids": ["a", "b"], "merge_strategy": "svd"}),
-            "`parameters.merged_adapters.merge_strategy` is `svd`, but must be linear, ties",
+            "`parameters.merged_adapters.merge_strategy` is \"svd\", but must be \"linear\", \"ties\"",
         ),
         (
             json!({"ids": ["a", "b"], "merge_strategy": "ties"}),
@@ -319,7 +319,7 @@ async fn what_is_wrong_with_several_adapters_is_named() {
         ),
         (
             json!({"ids": ["a", "b"], "majority_sign_method": "loudest"}),
-            "`parameters.merged_adapters.majority_sign_method` is `loudest`",
+            "`parameters.merged_adapters.majority_sign_method` is \"loudest\"",
         ),
     ] {
         let refused = generate(&server, json!({"merged_adapters": merged})).await;

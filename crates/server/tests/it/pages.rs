@@ -246,45 +246,55 @@ async fn embeddings_fields_are_in_their_page() {
     agree(&all, &["embeddings.md", "openai.md", "lorax.md"], &[]);
 }
 
-/// The fields that a page's tables call done.
-fn done(page: &str) -> BTreeSet<String> {
+/// The fields that a page's tables call supported.
+fn supported(page: &str) -> BTreeSet<String> {
     let rows = page.lines().filter_map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         match cells.as_slice() {
-            ["", first, "done", ..] => Some(*first),
+            ["", first, _, "supported", ..] => Some(*first),
             _ => None,
         }
     });
     rows.flat_map(code_words).collect()
 }
 
+/// The fields of a schema and of the objects in it.
+fn described(schema: &Value, schemas: &Value) -> BTreeSet<String> {
+    let fields = schema["properties"].as_object().into_iter().flatten();
+    let mut names = BTreeSet::new();
+    for (name, field) in fields {
+        names.insert(name.clone());
+        names.extend(described(field, schemas));
+        let entry = field["items"]["$ref"]
+            .as_str()
+            .and_then(|at| at.rsplit('/').next());
+        if let Some(entry) = entry {
+            names.extend(described(&schemas[entry], schemas));
+        }
+    }
+    names
+}
+
 #[tokio::test]
-async fn what_the_pages_call_done_is_in_the_openapi_document() {
+async fn what_the_pages_call_supported_is_in_the_openapi_document() {
     let server = server();
     let document = server.get("/openapi.json").await.json();
     let schemas = &document["components"]["schemas"];
-    let fields = |schema: &Value| -> BTreeSet<String> {
-        let fields = schema["properties"].as_object().expect("fields");
-        fields.keys().cloned().collect()
-    };
-    let openai: BTreeSet<String> = ["ChatRequest", "CompletionRequest", "EmbeddingsRequest"]
-        .iter()
-        .flat_map(|name| fields(&schemas[name]))
-        .collect();
-    let generate = &schemas["GenerateRequest"];
-    let tgi: BTreeSet<String> = fields(generate)
-        .into_iter()
-        .chain(fields(&generate["properties"]["parameters"]))
-        .collect();
-    for (name, described) in [
-        ("openai.md", &openai),
-        ("vllm.md", &openai),
-        ("tgi.md", &tgi),
-        ("lorax.md", &tgi),
+    let openai = ["ChatRequest", "CompletionRequest", "EmbeddingsRequest"];
+    let tgi = ["GenerateRequest", "EmbedRequest", "TokenizeRequest"];
+    for (name, requests) in [
+        ("openai.md", openai),
+        ("vllm.md", openai),
+        ("tgi.md", tgi),
+        ("lorax.md", tgi),
     ] {
-        let done = done(&page(name));
-        assert!(!done.is_empty(), "{name} has no table of fields");
-        let missing: Vec<_> = done.difference(described).collect();
+        let supported = supported(&page(name));
+        assert!(!supported.is_empty(), "{name} has no table of fields");
+        let described: BTreeSet<String> = requests
+            .iter()
+            .flat_map(|request| described(&schemas[request], schemas))
+            .collect();
+        let missing: Vec<_> = supported.difference(&described).collect();
         assert!(missing.is_empty(), "{name}: the document lacks {missing:?}");
     }
 }

@@ -9,6 +9,7 @@ use super::{
     tools::{self, Tools},
 };
 use crate::{
+    contract::fields::openai as row,
     generation::defaults::Defaults,
     http::{error::ApiError, fields::Fields},
 };
@@ -27,24 +28,23 @@ impl Conversation {
     /// `messages`, and the fields that say how they become a text. `defaults` may know the system
     /// message.
     pub(crate) fn take(fields: &mut Fields, defaults: &Defaults) -> Result<Self, ApiError> {
-        fields.refuse("chat_template", "another chat template", |value| value == "")?;
-        let continues = fields.flag("continue_final_message")?.unwrap_or(false);
-        let add_generation_prompt = match fields.flag("add_generation_prompt")? {
+        let continues = fields.flag(row::CONTINUE_FINAL_MESSAGE)?.unwrap_or(false);
+        let add_generation_prompt = match fields.flag(row::ADD_GENERATION_PROMPT)? {
             Some(true) if continues => {
                 let problem = "and `continue_final_message` cannot both be true: an answer begins a turn or goes on with one";
-                return Err(fields.complain("add_generation_prompt", problem));
+                return Err(fields.complain(row::ADD_GENERATION_PROMPT, problem));
             }
             asked => asked.unwrap_or(!continues),
         };
-        let mut messages = match fields.list("messages")? {
+        let mut messages = match fields.list(row::MESSAGES)? {
             Some(messages) => normalise(messages)?,
-            None => return Err(fields.complain("messages", "is missing")),
+            None => return Err(fields.complain(row::MESSAGES, "is missing")),
         };
         let has_system = messages.iter().any(|message| message["role"] == "system");
         if let Some(system) = defaults.system().filter(|_| !has_system) {
             messages.insert(0, json!({"role": "system", "content": system}));
         }
-        let extra = fields.object("chat_template_kwargs")?;
+        let extra = fields.object(row::CHAT_TEMPLATE_KWARGS)?;
         Ok(Self {
             messages,
             continues,

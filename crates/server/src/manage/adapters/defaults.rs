@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     caller::session::Session,
+    contract::{self, fields::Body},
     generation::{
-        defaults::{REQUEST, SYSTEM, TEMPLATE},
+        defaults::{SYSTEM, TEMPLATE},
         refusal::refusal,
     },
     http::{dialect::Dialect, error::ApiError, fields::Fields},
@@ -22,18 +23,13 @@ pub(super) fn check(mut fields: Fields, state: &Session) -> Result<Map<String, V
         let compiled = ChatTemplate::new(&source);
         compiled.map_err(|error| fields.complain(TEMPLATE, &format!("cannot be used: {error}")))?;
     }
+    let names: Vec<&str> = contract::fields::defaults().chain([SYSTEM, TEMPLATE]).collect();
     for name in values.keys() {
-        if ![SYSTEM, TEMPLATE].contains(&name.as_str()) && !REQUEST.contains(&name.as_str()) {
-            return Err(fields.complain(
-                name,
-                &format!(
-                    "has no default; these can: {}, {SYSTEM}, {TEMPLATE}",
-                    REQUEST.join(", ")
-                ),
-            ));
+        if !names.contains(&name.as_str()) {
+            return Err(fields.complain(name, &format!("has no default; these can: {}", names.join(", "))));
         }
     }
-    let parameters = Parameters::take(&mut fields, state.limits())?;
+    let parameters = Parameters::take(&mut fields, Body::Completion, state.limits())?;
     fields.finish()?;
     // As every request will be.
     let request = Request {

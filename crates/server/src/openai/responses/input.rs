@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
+    contract::fields::{Body, openai as row},
     http::{error::ApiError, fields::Fields},
     openai::metadata,
 };
@@ -36,29 +37,29 @@ pub(crate) struct Echo {
 /// The chat that a request amounts to, and what its answer repeats.
 pub(super) fn chat(mut fields: Fields) -> Result<(Fields, Echo), ApiError> {
     refuse(&mut fields)?;
-    let instructions = fields.string("instructions")?;
+    let instructions = fields.string(row::INSTRUCTIONS)?;
     let messages = messages(&mut fields, instructions.as_deref())?;
     let (text, format) = format(&mut fields)?;
     let (tools, wrapped) = tools(&mut fields)?;
-    let tool_choice = fields.take("tool_choice").unwrap_or_else(|| "auto".into());
+    let tool_choice = fields.take(row::TOOL_CHOICE).unwrap_or_else(|| "auto".into());
     let wrapped_choice = match &tool_choice {
         Value::Object(named) => match (named.get("type"), named.get("name")) {
             (Some(kind), Some(name)) if kind == "function" => {
                 json!({"type": "function", "function": {"name": name}})
             }
             (Some(kind), None) if kind == "function" => {
-                return Err(fields.complain("tool_choice", "names no function: `name` is missing"));
+                return Err(fields.complain(row::TOOL_CHOICE, "names no function: `name` is missing"));
             }
             (Some(kind), _) => {
                 let problem = format!("is of type {kind}, but only functions can be chosen");
-                return Err(fields.complain("tool_choice", &problem));
+                return Err(fields.complain(row::TOOL_CHOICE, &problem));
             }
-            (None, _) => return Err(fields.complain("tool_choice", "has no `type`")),
+            (None, _) => return Err(fields.complain(row::TOOL_CHOICE, "has no `type`")),
         },
         other => other.clone(),
     };
-    let parallel_tool_calls = fields.flag("parallel_tool_calls")?.unwrap_or(true);
-    let max_output_tokens = fields.take("max_output_tokens");
+    let parallel_tool_calls = fields.flag(row::PARALLEL_TOOL_CALLS)?.unwrap_or(true);
+    let max_output_tokens = fields.take(row::MAX_OUTPUT_TOKENS);
     let echo = Echo {
         instructions,
         max_output_tokens: max_output_tokens.clone(),
@@ -67,7 +68,7 @@ pub(super) fn chat(mut fields: Fields) -> Result<(Fields, Echo), ApiError> {
         text,
         tool_choice,
         tools,
-        user: fields.string("user")?,
+        user: fields.string(row::RESPONSE_USER)?,
     };
     for (name, value) in [
         ("messages", messages.into()),
@@ -116,59 +117,22 @@ fn refuse(fields: &mut Fields) -> Result<(), ApiError> {
             return Err(fields.complain(name, &format!("is a field of chats; here it is `{ours}`")));
         }
     }
-    let stateless = "this server keeps no responses";
-    fields.refuse("store", &format!("{stateless}, so storing one"), |value| {
-        value == false
-    })?;
-    for (name, what) in [
-        ("previous_response_id", "going on from one"),
-        ("conversation", "adding to a conversation"),
-    ] {
-        let what = format!("{stateless}: send the whole conversation as `input`; {what}");
-        fields.refuse(name, &what, |_| false)?;
-    }
-    fields.refuse("background", "answering later than at once", |value| {
-        value == false
-    })?;
-    fields.refuse("prompt", "a prompt that is stored", |_| false)?;
-    fields.refuse("truncation", "dropping the middle of a conversation", |value| {
-        value == "disabled"
-    })?;
-    fields.refuse("context_management", "compacting a conversation", |value| {
-        value.as_array().is_some_and(Vec::is_empty)
-    })?;
-    fields.refuse("n", "more answers than one", |value| value == 1)?;
-    fields.refuse("logprobs", "log-probabilities in a response", |value| {
-        value == false
-    })?;
-    fields.refuse("top_logprobs", "log-probabilities in a response", |value| {
-        value == 0
-    })?;
-    // There is no reasoning to encrypt.
-    fields.refuse("include", "including more in a response", |value| {
-        let items = value.as_array();
-        items.is_some_and(|items| items.iter().all(|item| item == "reasoning.encrypted_content"))
-    })?;
-    if let Some(mut reasoning) = fields.object("reasoning")? {
-        reasoning.refuse("effort", "choosing the effort of reasoning", |value| {
-            value == "none"
-        })?;
-        reasoning.ignore(&["summary", "generate_summary"]);
+    fields.drop_unsupported(Body::Response)?;
+    if let Some(mut reasoning) = fields.object(row::REASONING)? {
+        reasoning.drop_unsupported(Body::Reasoning)?;
         reasoning.finish()?;
     }
-    // It bounds calls of tools of OpenAI's own, which are refused.
-    fields.ignore(&["max_tool_calls"]);
     Ok(())
 }
 
 /// `text`, as it is repeated, and as a chat's `response_format`.
 fn format(fields: &mut Fields) -> Result<(Value, Value), ApiError> {
     let plain = || json!({"type": "text"});
-    let Some(mut text) = fields.object("text")? else {
+    let Some(mut text) = fields.object(row::RESPONSE_TEXT)? else {
         return Ok((json!({"format": plain()}), Value::Null));
     };
-    text.refuse("verbosity", "choosing the verbosity", |value| value == "medium")?;
-    let given = text.object("format")?;
+    text.drop_unsupported(Body::ResponseText)?;
+    let given = text.object(row::TEXT_FORMAT)?;
     text.finish()?;
     let Some(mut format) = given else {
         return Ok((json!({"format": plain()}), Value::Null));
@@ -195,7 +159,7 @@ fn format(fields: &mut Fields) -> Result<(Value, Value), ApiError> {
 /// `tools`, as they are repeated, and as a chat has them.
 fn tools(fields: &mut Fields) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
     let (mut shown, mut wrapped) = (Vec::new(), Vec::new());
-    for mut tool in fields.objects("tools")?.unwrap_or_default() {
+    for mut tool in fields.objects(row::TOOLS)?.unwrap_or_default() {
         let kind = tool.required("type")?;
         if kind != "function" {
             let problem = format!("is {kind:?}, but this server has no tools of its own: only \"function\"");
@@ -219,20 +183,20 @@ fn messages(fields: &mut Fields, instructions: Option<&str>) -> Result<Vec<Value
     if let Some(instructions) = instructions {
         conversation.say("system", instructions);
     }
-    match fields.take("input") {
-        None => return Err(fields.complain("input", "is missing")),
+    match fields.take(row::INPUT) {
+        None => return Err(fields.complain(row::INPUT, "is missing")),
         Some(Value::String(text)) => conversation.say("user", &text),
         Some(items @ Value::Array(_)) => {
-            fields.set("input", items);
-            let items = fields.objects("input")?.unwrap_or_default();
+            fields.set(row::INPUT, items);
+            let items = fields.objects(row::INPUT)?.unwrap_or_default();
             if items.is_empty() {
-                return Err(fields.complain("input", "is empty: there is nothing to answer"));
+                return Err(fields.complain(row::INPUT, "is empty: there is nothing to answer"));
             }
             for item in items {
                 conversation.item(item)?;
             }
         }
-        Some(_) => return Err(fields.complain("input", "must be a string or a list of items")),
+        Some(_) => return Err(fields.complain(row::INPUT, "must be a string or a list of items")),
     }
     Ok(conversation.messages)
 }

@@ -12,10 +12,12 @@ mod requests;
 
 use serde_json::{Map, Value, json};
 
+use crate::contract::limits::Limits;
+
 /// All schemas by name.
-pub(super) fn all() -> Map<String, Value> {
+pub(super) fn all(limits: &Limits) -> Map<String, Value> {
     let mut all = Map::new();
-    for (name, schema) in requests::requests()
+    for (name, schema) in requests::requests(limits)
         .into_iter()
         .chain(answers::answers())
         .chain(management::management())
@@ -30,10 +32,6 @@ fn request(required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties, "additionalProperties": false})
 }
 
-fn schema(name: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
 fn maybe(kind: &str) -> Value {
     json!({"type": [kind, "null"]})
 }
@@ -42,16 +40,8 @@ fn at_least(least: i64) -> Value {
     json!({"type": ["integer", "null"], "minimum": least})
 }
 
-fn within(least: f64, most: f64) -> Value {
-    json!({"type": ["number", "null"], "minimum": least, "maximum": most})
-}
-
 fn some() -> Value {
     json!({"type": "string", "minLength": 1})
-}
-
-fn count() -> Value {
-    json!({"type": "integer", "minimum": 0})
 }
 
 fn join(parts: impl IntoIterator<Item = Value>) -> Value {

@@ -16,7 +16,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::http::{error::ApiError, fields::Fields};
+use crate::{
+    contract::fields::openai as row,
+    http::{error::ApiError, fields::Fields},
+};
 
 pub(crate) use parse::{CallParser, Piece};
 
@@ -61,7 +64,7 @@ impl Tools {
     pub(crate) fn take(fields: &mut Fields) -> Result<Option<Self>, ApiError> {
         let mut list = Vec::new();
         let mut functions = Vec::new();
-        for mut tool in fields.objects("tools")?.unwrap_or_default() {
+        for mut tool in fields.objects(row::TOOLS)?.unwrap_or_default() {
             let kind = tool.required("type")?;
             if kind != "function" {
                 return Err(tool.complain("type", &format!("is {kind:?}, but must be \"function\"")));
@@ -98,10 +101,10 @@ impl Tools {
         }
         if list.len() > MOST {
             let problem = format!("has {} entries, but may have at most {MOST}", list.len());
-            return Err(fields.complain("tools", &problem));
+            return Err(fields.complain(row::TOOLS, &problem));
         }
         let choice = choice(fields)?;
-        let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+        let parallel = fields.flag(row::PARALLEL_TOOL_CALLS)?.unwrap_or(true);
         let Some(choice) = choice else {
             return Ok(None);
         };
@@ -109,7 +112,7 @@ impl Tools {
             && !functions.iter().any(|function| function.name == *name)
         {
             return Err(fields.complain(
-                "tool_choice",
+                row::TOOL_CHOICE,
                 &format!("names {name:?}, which is none of `tools`"),
             ));
         }
@@ -121,7 +124,7 @@ impl Tools {
                 parallel,
             })),
             (true, Choice::Auto) => Ok(None),
-            (true, _) => Err(fields.complain("tool_choice", "asks for a call, but there are no `tools`")),
+            (true, _) => Err(fields.complain(row::TOOL_CHOICE, "asks for a call, but there are no `tools`")),
         }
     }
 
@@ -153,7 +156,7 @@ impl Tools {
 
 /// `tool_choice`; `None` for none.
 fn choice(fields: &mut Fields) -> Result<Option<Choice>, ApiError> {
-    match fields.take("tool_choice") {
+    match fields.take(row::TOOL_CHOICE) {
         None => Ok(Some(Choice::Auto)),
         Some(Value::String(choice)) => match choice.as_str() {
             "auto" => Ok(Some(Choice::Auto)),
@@ -162,7 +165,7 @@ fn choice(fields: &mut Fields) -> Result<Option<Choice>, ApiError> {
             _ => {
                 let problem =
                     format!("is {choice:?}, but must be \"auto\", \"none\", \"required\" or a function");
-                Err(fields.complain("tool_choice", &problem))
+                Err(fields.complain(row::TOOL_CHOICE, &problem))
             }
         },
         Some(named) => {
