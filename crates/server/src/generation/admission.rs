@@ -332,14 +332,6 @@ impl Session {
         Ok(answers.under(registration).until(self.deadline))
     }
 
-    /// The tokens to generate where a request does not say how many.
-    pub(crate) fn default_max_tokens(&self, prompt: usize) -> usize {
-        self.engine()
-            .limits()
-            .room_after(prompt)
-            .min(self.limits().default_max_tokens)
-    }
-
     /// Refuses a prompt that cannot fit before it is copied for each of its choices.
     pub(crate) fn check_room(
         &self,

@@ -8,6 +8,8 @@ pub(crate) mod constraints;
 pub(crate) mod defaults;
 pub(crate) mod embedding;
 pub(crate) mod refusal;
+pub(crate) mod request;
 pub(crate) mod stream;
 pub(crate) mod tokens;
+pub(crate) mod truncation;
 pub(crate) mod usage;

@@ -6,8 +6,8 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use multigraft_engine::{Event, Request, Token};
-use multigraft_text::{CallFormat, Tokenizer};
+use multigraft_engine::{Event, Token};
+use multigraft_text::Tokenizer;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -18,23 +18,19 @@ use super::{
 };
 use crate::{
     caller::session::Session,
-    contract::{
-        fields::{self, openai as row},
-        model::ResolvedModel,
-    },
+    contract::fields::{self, openai as row},
     generation::{
-        answers::{Answer, Answers},
+        answers::Answer,
         chat::{
             conversation::Conversation,
-            tools::{self, CallParser, Piece, ToolCall, Tools},
+            tools::{self, CallParser, Calling, Piece, ToolCall, Tools},
         },
         choice::ModelChoice,
-        constraints::{self},
+        constraints,
+        request::{Chat, Generation, GenerationRequest, Input},
         stream::{self, Chunks, StreamFormat},
-        tokens::encode,
     },
     http::{dialect::Dialect, error::ApiError, fields::Fields},
-    state::grammars::Constrained,
 };
 
 /// A choice of a whole answer.
@@ -83,20 +79,10 @@ struct DeltaMessage {
     tool_calls: Vec<ToolCall>,
 }
 
-/// What answers may call, and how that is told from their text.
-pub(super) struct Calling {
-    pub(super) tools: Tools,
-    pub(super) format: CallFormat,
-}
-
-/// A conversation whose answers are under way.
+/// A conversation whose answers are being generated.
 pub(super) struct Begun {
     pub(super) parameters: Parameters,
-    pub(super) calling: Option<Calling>,
-    pub(super) model: ResolvedModel,
-    pub(super) answers: Answers,
-    /// The conversation's tokens.
-    prompt: Vec<u32>,
+    pub(super) generation: Generation,
     logprobs: Option<usize>,
 }
 
@@ -119,56 +105,23 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
         let message = format!("`tool_choice` asks for a call, but `{field}` for something else");
         return Err(ApiError::invalid("tool_choice", message));
     }
-    // Which template applies is known when the adapter is there.
-    let mut reservation = state.reserve(&choice).await?;
-    let template = defaults
-        .template(reservation.template.as_ref(), state)?
-        .ok_or_else(|| {
-            let message = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
-            ApiError::invalid("messages", message)
-        })?;
-    let text = conversation.templated(&template, tools.as_ref(), state.tokenizer())?;
-    // Beside a constraint of its own nothing in an answer is a call, whatever it looks like.
-    let calling = tools.filter(|_| constrained.is_none()).map(|tools| Calling {
-        format: tools::format_of(&template),
+    let no_template = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
+    let input = Input::Chat(Chat {
+        field: row::MESSAGES.name,
+        conversation,
         tools,
+        defaults,
+        add_special,
+        no_template: ApiError::invalid(row::MESSAGES.name, no_template),
     });
-    let constrained = match (constrained, &calling) {
-        (None, Some(Calling { tools, format })) => Some(Constrained {
-            field: "tools".to_owned(),
-            constraint: tools.constraint(*format, state.tokenizer())?,
-        }),
-        (constrained, _) => constrained,
+    let mut request = GenerationRequest {
+        constrained,
+        logprobs,
+        ..parameters.request(choice, input, state.limits(), no_room)
     };
-
-    let grammar = state.constraints().compile(constrained).await?;
-    let mut prompt = encode(state.tokenizer(), "messages", &text, add_special).await?;
-    parameters.truncate(&mut prompt, state.engine().limits().room_after(0));
-    let prompt = prompt;
-    let max_tokens = parameters
-        .max_tokens
-        .unwrap_or_else(|| state.default_max_tokens(prompt.len()));
-    if max_tokens == 0 {
-        return Err(no_room(state, prompt.len(), parameters.max_tokens));
-    }
-    state.check_room(prompt.len(), max_tokens, Dialect::OpenAi)?;
-    let choices = (0..parameters.n)
-        .map(|index| Request {
-            adapter: reservation.adapter.clone(),
-            grammar: grammar.clone(),
-            logprobs,
-            // All answers would score the prompt alike.
-            prompt_logprobs: parameters.prompt_logprobs.filter(|_| index == 0),
-            ..parameters.request(prompt.clone(), max_tokens, index)
-        })
-        .collect();
-    let answers = state.submit(choices, &mut reservation, Dialect::OpenAi)?;
     Ok(Begun {
         parameters,
-        calling,
-        model: reservation.model,
-        answers,
-        prompt,
+        generation: request.begin(state, Dialect::OpenAi).await?,
         logprobs,
     })
 }
@@ -177,12 +130,17 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
 pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, ApiError> {
     let Begun {
         parameters,
-        calling,
-        model,
-        answers,
-        prompt,
+        generation,
         logprobs,
     } = begin(&state, fields).await?;
+    let Generation {
+        answers,
+        model,
+        prompts,
+        calling,
+        ..
+    } = generation;
+    let prompt = prompts.into_iter().flatten().collect::<Vec<u32>>();
     let names = Names {
         tokenizer: Arc::clone(state.tokenizer()),
         by_id: parameters.named_by_id,
@@ -295,9 +253,9 @@ fn logprobs(fields: &mut Fields, state: &Session) -> Result<Option<usize>, ApiEr
     }
 }
 
-/// A chat answer of no tokens: asked for, or all that fits.
-fn no_room(state: &Session, prompt: usize, requested: Option<usize>) -> ApiError {
-    match requested {
+/// A chat has no answer of no tokens: the error is about what left none.
+fn no_room(state: &Session, prompt: usize, requested: Option<usize>) -> Result<usize, ApiError> {
+    Err(match requested {
         Some(_) => ApiError::invalid("max_tokens", "`max_tokens` is 0, but must be 1 or more"),
         None => {
             let limits = state.engine().limits();
@@ -308,7 +266,7 @@ fn no_room(state: &Session, prompt: usize, requested: Option<usize>) -> ApiError
             );
             ApiError::invalid("messages", message)
         }
-    }
+    })
 }
 
 /// The answer as it comes.

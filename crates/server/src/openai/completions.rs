@@ -6,7 +6,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use multigraft_engine::{Event, PromptToken, Request};
+use multigraft_engine::{Event, PromptToken};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -26,6 +26,7 @@ use crate::{
         answers::Answer,
         choice::ModelChoice,
         constraints,
+        request::{Generation, GenerationRequest, Input, WithoutTokens},
         stream::{self, Chunks, StreamFormat},
         tokens::encode,
     },
@@ -73,17 +74,6 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
     let constrained = constraints::of_openai(&mut fields, state.limits())?;
     let mut prompts = prompts(&state, &mut fields, row::PROMPT.name, state.limits().choices).await?;
     fields.finish()?;
-    let context = state.engine().limits().room_after(0);
-    for prompt in &mut prompts {
-        let is_cut = parameters.truncate(&mut prompt.tokens, context);
-        prompt.text = match prompt.text.take().filter(|_| !is_cut) {
-            _ if !echo => None,
-            Some(text) => Some(text),
-            None => Some(state.tokenizer().decode(&prompt.tokens, !parameters.show_special)),
-        };
-    }
-    let grammar = state.constraints().compile(constrained).await?;
-
     let choices = prompts.len() * best_of;
     if choices > state.limits().choices {
         let name = if best_of > parameters.n { "best_of" } else { "n" };
@@ -94,37 +84,40 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
         );
         return Err(ApiError::invalid("prompt", message));
     }
-    let mut reservation = state.reserve(&choice).await?;
-    // The best are chosen by them.
-    let scored = if best_of > parameters.n {
-        logprobs.or(Some(0))
-    } else {
-        logprobs
+    let tokens = prompts
+        .iter_mut()
+        .map(|prompt| std::mem::take(&mut prompt.tokens));
+    let tokens: Vec<Vec<u32>> = tokens.collect();
+    let lengths: Vec<usize> = tokens.iter().map(Vec::len).collect();
+    let is_scored = echo || parameters.prompt_logprobs.is_some();
+    let without_tokens: WithoutTokens = if is_scored { |_, _, _| Ok(0) } else { nothing };
+    let mut request = GenerationRequest {
+        constrained,
+        answers: best_of,
+        // The best are chosen by them.
+        logprobs: match best_of > parameters.n {
+            true => logprobs.or(Some(0)),
+            false => logprobs,
+        },
+        prompt_logprobs: logprobs.filter(|_| echo).max(parameters.prompt_logprobs),
+        ..parameters.request(choice, Input::Tokens(tokens), state.limits(), without_tokens)
     };
-    let prompt_scored = logprobs.filter(|_| echo).max(parameters.prompt_logprobs);
-    let mut requests = Vec::with_capacity(choices);
-    for prompt in &prompts {
-        let max_tokens = parameters
-            .max_tokens
-            .unwrap_or_else(|| state.default_max_tokens(prompt.tokens.len()));
-        if max_tokens == 0 && !echo && parameters.prompt_logprobs.is_none() {
-            let message =
-                "`max_tokens` is 0, or the prompt fills the whole context: nothing would be generated";
-            return Err(ApiError::invalid("max_tokens", message));
-        }
-        state.check_room(prompt.tokens.len(), max_tokens, Dialect::OpenAi)?;
-        requests.extend((0..best_of).map(|index| Request {
-            adapter: reservation.adapter.clone(),
-            grammar: grammar.clone(),
-            logprobs: scored,
-            // All answers to a prompt would score it alike; those that are streamed each tell of
-            // it.
-            prompt_logprobs: prompt_scored.filter(|_| parameters.stream || index == 0),
-            ..parameters.request(prompt.tokens.clone(), max_tokens, index)
-        }));
+    let Generation {
+        answers,
+        model,
+        prompts: tokens,
+        ..
+    } = request.begin(&state, Dialect::OpenAi).await?;
+    for ((prompt, tokens), length) in prompts.iter_mut().zip(tokens).zip(lengths) {
+        let is_cut = tokens.len() < length;
+        prompt.text = match prompt.text.take().filter(|_| !is_cut) {
+            _ if !echo => None,
+            Some(text) => Some(text),
+            None => Some(state.tokenizer().decode(&tokens, !parameters.show_special)),
+        };
+        prompt.tokens = tokens;
     }
-    let answers = state.submit(requests, &mut reservation, Dialect::OpenAi)?;
-    let head = Head::new("cmpl", "text_completion", &reservation.model);
+    let head = Head::new("cmpl", "text_completion", &model);
     let names = Names {
         tokenizer: Arc::clone(state.tokenizer()),
         by_id: parameters.named_by_id,
@@ -188,7 +181,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
         }
         Json(Body::new(&head, choices, Some(Some(usage)))).into_response()
     };
-    reservation.model.label(response.headers_mut());
+    model.label(response.headers_mut());
     Ok(response)
 }
 
@@ -232,6 +225,12 @@ impl Asking<'_> {
                 .map(|top| logprobs::of_prompt(&self.names.tokenizer, self.scores, top)),
         }
     }
+}
+
+/// The error if there is neither an answer nor a score.
+fn nothing(_: &Session, _: usize, _: Option<usize>) -> Result<usize, ApiError> {
+    let message = "`max_tokens` is 0, or the prompt fills the whole context: nothing would be generated";
+    Err(ApiError::invalid("max_tokens", message))
 }
 
 /// `best_of`: so many answers are made to each prompt, of which the `n` best are given.

@@ -13,6 +13,5 @@ pub(crate) mod logprobs;
 mod metadata;
 pub(crate) mod models;
 pub(crate) mod parameters;
-mod prompt;
 pub(crate) mod responses;
 pub(crate) mod types;

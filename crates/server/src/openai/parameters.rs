@@ -1,13 +1,17 @@
 //! The parameters that chat and completions share.
 
-use multigraft_engine::{Request, Sampling, Stop, Tenant};
+use multigraft_engine::{Sampling, Stop, Tenant};
 use serde_json::Value;
 
-use super::prompt::Truncation;
 use crate::{
     contract::{
         fields::{Body, openai as row},
         limits::Limits,
+    },
+    generation::{
+        choice::ModelChoice,
+        request::{GenerationRequest, Input, WithoutTokens},
+        truncation::Truncation,
     },
     http::{
         error::ApiError,
@@ -48,7 +52,7 @@ pub(crate) struct Parameters {
     /// vLLM's `priority`.
     pub priority: i64,
     /// How prompts that are too long are cut, if they are.
-    pub(super) truncation: Option<Truncation>,
+    truncation: Option<Truncation>,
     /// `cache_salt`, vLLM's name for it: prefixes are shared among requests that say the same.
     pub tenant: Option<Tenant>,
 }
@@ -78,32 +82,32 @@ impl Parameters {
         })
     }
 
-    /// The sampling of choice `index` of one prompt: with a seed, each its own.
-    pub(crate) fn sampling_of(&self, index: usize) -> Sampling {
-        let mut sampling = self.sampling.clone();
-        sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(index as u64));
-        sampling
-    }
-
-    /// What the engine is asked for choice `index` of one prompt; the model and what is to be
-    /// scored are left out.
-    pub(crate) fn request(&self, prompt: Vec<u32>, max_tokens: usize, index: usize) -> Request {
-        Request {
-            sampling: self.sampling_of(index),
+    /// What is asked of the engine; log-probabilities of the answers and constraints are left out.
+    pub(super) fn request(
+        &self,
+        choice: ModelChoice,
+        input: Input,
+        limits: &Limits,
+        without_tokens: WithoutTokens,
+    ) -> GenerationRequest {
+        GenerationRequest {
+            choice,
+            input,
+            sampling: self.sampling.clone(),
             stop: self.stop.clone(),
+            constrained: None,
+            max_tokens: self.max_tokens,
+            default_max_tokens: limits.default_max_tokens,
+            without_tokens,
+            truncation: self.truncation,
+            answers: self.n,
+            stream: self.stream,
+            logprobs: None,
+            prompt_logprobs: self.prompt_logprobs,
             show_special: self.show_special,
             priority: self.priority,
             tenant: self.tenant,
-            ..Request::new(prompt, max_tokens)
         }
-    }
-
-    /// Cuts a prompt as the request says, where a sequence may have `context` tokens; says whether
-    /// anything was dropped.
-    pub(super) fn truncate(&self, prompt: &mut Vec<u32>, context: usize) -> bool {
-        let room = context.saturating_sub(self.max_tokens.unwrap_or(1));
-        self.truncation
-            .is_some_and(|truncation| truncation.apply(prompt, room))
     }
 }
 
@@ -299,12 +303,5 @@ mod tests {
         assert_eq!(take("{}").expect("valid").tenant, None);
         let parameters = take(r#"{"cache_salt":"a"}"#).expect("valid");
         assert_eq!(parameters.tenant, Some(Tenant::new("a")));
-    }
-
-    #[test]
-    fn choices_with_a_seed_differ_and_repeat() {
-        let parameters = take(r#"{"seed":-1,"n":2}"#).expect("valid");
-        assert_eq!(parameters.sampling_of(0).seed, Some(u64::MAX));
-        assert_eq!(parameters.sampling_of(1).seed, Some(0));
     }
 }

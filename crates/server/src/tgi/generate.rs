@@ -10,36 +10,24 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue},
     response::{IntoResponse, Response},
 };
-use multigraft_engine::{Finish, Request};
-use serde_json::json;
+use multigraft_engine::Finish;
 
 use super::{
-    parameters::Generate,
+    parameters::{CHAT_FIELD, Generate},
     streaming::GenerateStream,
     types::{Answered, BestOf, Details, MadeBy, PrefillToken, Sequence, WireToken, finish_reason},
 };
 use crate::{
     caller::session::Session,
     contract::model::ResolvedModel,
-    generation::{
-        admission::Reservation,
-        answers::{Answer, Answers},
-        chat::conversation::Conversation,
-        stream,
-        tokens::encode,
-    },
+    generation::{answers::Answer, request::Generation, stream},
     http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
-
-/// TGI's default for `max_new_tokens`.
-const DEFAULT_NEW_TOKENS: usize = 100;
 
 /// A request under way.
 struct Accepted {
     generate: Generate,
-    model: ResolvedModel,
-    answers: Answers,
-    max_tokens: usize,
+    generation: Generation,
     /// Time spent on checking and tokenising.
     validation: Duration,
     began: Instant,
@@ -78,99 +66,59 @@ pub(crate) async fn compatible(state: Session, fields: Fields) -> Result<Respons
     whole(&state, accepted, |answered| Json([answered]).into_response()).await
 }
 
-async fn accept(state: &Session, generate: Generate, stream: bool) -> Result<Accepted, ApiError> {
+async fn accept(state: &Session, mut generate: Generate, stream: bool) -> Result<Accepted, ApiError> {
     let began = Instant::now();
-    if stream && generate.decoder_input_details {
+    let request = &mut generate.request;
+    if stream && request.prompt_logprobs.is_some() {
         let field = "parameters.decoder_input_details";
         let message = format!("`{field}` is only given with answers in one piece, not in streams");
         return Err(ApiError::invalid(field, message));
     }
-    if stream && generate.best_of > 1 {
+    if stream && request.answers > 1 {
         let field = "parameters.best_of";
         let message =
             format!("`{field}` cannot be streamed: which answer is the best is known when all are made");
         return Err(ApiError::invalid(field, message));
     }
-    generate.choice.check(state)?;
-    let grammar = state.constraints().compile(generate.constrained.clone()).await?;
-    let mut reservation = state.reserve(&generate.choice).await?;
-    let mut prompt = match generate.apply_chat_template {
-        // The template writes the special tokens.
-        true => {
-            let text = as_chat(state, &generate, &reservation)?;
-            encode(state.tokenizer(), "inputs", &text, false).await?
-        }
-        false => {
-            let add_special = generate.add_special_tokens;
-            encode(state.tokenizer(), "inputs", &generate.inputs, add_special).await?
-        }
-    };
-    if let Some(keep) = generate.truncate {
-        prompt.drain(..prompt.len().saturating_sub(keep));
-    }
-    let room = state.engine().limits().room_after(prompt.len());
-    // Without room for any token the engine's refusal says why.
-    let max_tokens = generate
-        .max_new_tokens
-        .unwrap_or_else(|| DEFAULT_NEW_TOKENS.min(room).max(1));
+    request.choice.check(state)?;
     // Streams carry the log-probability of every token, answers in one piece only in their details;
     // the best is chosen by it.
-    let logprobs = stream || generate.details || generate.best_of > 1;
-    let alternatives = generate.top_n_tokens.max(generate.alternatives);
-    let request = Request {
-        adapter: reservation.adapter.clone(),
-        sampling: generate.sampling.clone(),
-        stop: generate.stop.clone(),
-        grammar,
-        logprobs: logprobs.then_some(alternatives),
-        prompt_logprobs: generate.decoder_input_details.then_some(0),
-        ..Request::new(prompt, max_tokens)
-    };
-    let mut requests = vec![request; generate.best_of];
-    for request in &mut requests[1..] {
-        // All of them would score the prompt alike.
-        request.prompt_logprobs = None;
-    }
-    let answers = state.submit(requests, &mut reservation, Dialect::Tgi)?;
+    let logprobs = stream || generate.details || request.answers > 1;
+    request.logprobs = logprobs.then_some(generate.top_n_tokens.max(generate.alternatives));
+    request.stream = stream;
+    let generation = request.begin(state, Dialect::Tgi).await.map_err(|error| {
+        match error.field() {
+            // What the chat template refuses.
+            Some("messages") => ApiError::invalid(CHAT_FIELD, format!("`{CHAT_FIELD}`: {error}")),
+            _ => error,
+        }
+    })?;
     Ok(Accepted {
         generate,
-        model: reservation.model,
-        answers,
-        max_tokens,
+        generation,
         validation: began.elapsed(),
         began,
     })
 }
 
-/// The prompt as the only message of a chat, with the adapter's own template and system message.
-fn as_chat(state: &Session, generate: &Generate, reservation: &Reservation) -> Result<String, ApiError> {
-    let field = "parameters.apply_chat_template";
-    let defaults = state.defaults(&generate.choice);
-    let template = defaults
-        .template(reservation.template.as_ref(), state)?
-        .ok_or_else(|| {
-            let message = format!("`{field}` is true, but neither model nor adapter has a chat template");
-            ApiError::invalid(field, message)
-        })?;
-    let mut fields = Fields::none("parameters");
-    fields.set("messages", json!([{"role": "user", "content": generate.inputs}]));
-    let conversation = Conversation::take(&mut fields, &defaults)?;
-    let text = conversation.templated(&template, None, state.tokenizer());
-    text.map_err(|error| ApiError::invalid(field, format!("`{field}`: {error}")))
-}
-
 fn streamed(state: &Session, accepted: Accepted) -> Response {
     let generate = accepted.generate;
+    let Generation {
+        answers,
+        model,
+        max_tokens,
+        ..
+    } = accepted.generation;
     let characters = generate.inputs.chars().count();
     let format = GenerateStream {
         tokenizer: Arc::clone(state.tokenizer()),
-        made_by: MadeBy::new(&accepted.model),
+        made_by: MadeBy::new(&model),
         details: generate.details,
         top_n_tokens: generate.top_n_tokens,
         alternatives: generate.alternatives,
-        draws: generate.sampling.temperature > 0.0,
-        stop_strings: !generate.stop.strings.is_empty(),
-        max_tokens: accepted.max_tokens,
+        draws: generate.request.sampling.temperature > 0.0,
+        stop_strings: !generate.request.stop.strings.is_empty(),
+        max_tokens,
         text: if generate.return_full_text {
             generate.inputs
         } else {
@@ -179,11 +127,11 @@ fn streamed(state: &Session, accepted: Accepted) -> Response {
         count: 0,
         held: None,
     };
-    let mut response = stream::respond(accepted.answers, format);
+    let mut response = stream::respond(answers, format);
     let headers = response.headers_mut();
     put(headers, "x-compute-type", "cpu".to_owned());
     put(headers, "x-compute-characters", characters.to_string());
-    accepted.model.label(headers);
+    model.label(headers);
     response
 }
 
@@ -194,11 +142,9 @@ async fn whole(
 ) -> Result<Response, ApiError> {
     let Accepted {
         generate,
-        model,
-        answers,
+        generation: Generation { answers, model, .. },
         validation,
         began,
-        ..
     } = accepted;
     let mut answers = answers.collect().await?;
     let prompt = answers.first_mut().map(|first| std::mem::take(&mut first.prompt));
@@ -242,7 +188,7 @@ fn details(
         Sequence {
             finish_reason: finish_reason(&answer.finish),
             generated_tokens: answer.finish.completion_tokens,
-            seed: (generate.sampling.temperature > 0.0).then_some(answer.finish.seed),
+            seed: (generate.request.sampling.temperature > 0.0).then_some(answer.finish.seed),
             prefill: prefill.to_vec(),
             tokens: tokens
                 .map(|token| WireToken::whole(tokenizer, token, generate.alternatives))
@@ -259,7 +205,7 @@ fn details(
         sequence: sequence(answer),
         prompt_tokens: answer.finish.prompt_tokens,
         skipped_tokens: 0,
-        best_of_sequences: (generate.best_of > 1).then(|| others.iter().map(other).collect()),
+        best_of_sequences: (generate.request.answers > 1).then(|| others.iter().map(other).collect()),
         made_by: MadeBy::new(model),
     }
 }

@@ -1,52 +1,47 @@
 //! `parameters` of a TGI request.
 
 use multigraft_engine::{Sampling, Stop};
+use serde_json::json;
 
 use crate::{
     contract::{
         fields::{Body, tgi as row},
         limits::Limits,
     },
-    generation::{choice::ModelChoice, constraints, defaults::Defaults},
+    generation::{
+        chat::conversation::Conversation,
+        choice::ModelChoice,
+        constraints,
+        defaults::Defaults,
+        request::{Chat, GenerationRequest, Input},
+        truncation::Truncation,
+    },
     http::{error::ApiError, fields::Fields},
-    state::grammars::Constrained,
 };
 
-/// A request to generate, its values checked as far as that is possible without tokens.
+/// TGI's default for `max_new_tokens`.
+const DEFAULT_NEW_TOKENS: usize = 100;
+
+/// The path of the field that makes a chat of the prompt.
+pub(super) const CHAT_FIELD: &str = "parameters.apply_chat_template";
+
+/// A request of TGI's to generate.
 #[derive(Debug)]
 pub(super) struct Generate {
-    /// The prompt.
+    /// What is to be generated. Log-probabilities are left out: they depend on the route.
+    pub request: GenerationRequest,
+    /// The prompt, as it was sent.
     pub inputs: String,
-    /// Whether the tokenizer's own special tokens (BOS) are added to it.
-    pub add_special_tokens: bool,
     /// Whether the answer is streamed.
     pub stream: Option<bool>,
-    /// The model that is to answer.
-    pub choice: ModelChoice,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// What ends the answer.
-    pub stop: Stop,
-    /// What the answer must be.
-    pub constrained: Option<Constrained>,
-    /// The most tokens to generate; `None` is the server's default.
-    pub max_new_tokens: Option<usize>,
     /// Whether the answer begins with the prompt.
     pub return_full_text: bool,
-    /// Only the last so many tokens of the prompt are used.
-    pub truncate: Option<usize>,
     /// Whether the answer has details.
     pub details: bool,
-    /// Whether the details have the prompt's tokens.
-    pub decoder_input_details: bool,
     /// Alternatives per token, in lists of their own beside the tokens.
     pub top_n_tokens: usize,
     /// LoRAX's `return_k_alternatives`: alternatives per token, in the token.
     pub alternatives: usize,
-    /// So many answers are made, of which the one of the highest mean log-probability is given.
-    pub best_of: usize,
-    /// LoRAX's `apply_chat_template`: the prompt is what a user says in a chat.
-    pub apply_chat_template: bool,
 }
 
 impl Generate {
@@ -61,7 +56,7 @@ impl Generate {
             Some(inputs) => inputs,
             None => return Err(fields.complain(row::INPUTS, "is missing")),
         };
-        let add_special_tokens = fields.flag(row::ADD_SPECIAL_TOKENS)?.unwrap_or(true);
+        let add_special = fields.flag(row::ADD_SPECIAL_TOKENS)?.unwrap_or(true);
         let stream = fields.flag(row::STREAM)?;
         fields.drop_unsupported(Body::Generate)?;
         let mut parameters = match fields.object(row::PARAMETERS)? {
@@ -72,14 +67,11 @@ impl Generate {
 
         parameters.drop_unsupported(Body::Parameters)?;
         let choice = ModelChoice::tgi(&mut parameters, limits)?;
-        defaults(&choice).fill(&mut parameters, Body::Parameters);
         let details = parameters.flag(row::DETAILS)?.unwrap_or(false);
-        // TGI's answers have details then, asked for or not.
         let decoder_input_details = parameters.flag(row::DECODER_INPUT_DETAILS)?.unwrap_or(false);
-        let generate = Self {
-            inputs,
-            add_special_tokens,
-            stream,
+        let defaults = defaults(&choice);
+        defaults.fill(&mut parameters, Body::Parameters);
+        let request = GenerationRequest {
             choice,
             sampling: sampling(&mut parameters, limits)?,
             stop: Stop {
@@ -91,22 +83,44 @@ impl Generate {
                 min_tokens: 0,
             },
             constrained: constraints::of_tgi(&mut parameters)?,
-            max_new_tokens: parameters.count(&row::MAX_NEW_TOKENS, limits)?,
+            max_tokens: parameters.count(&row::MAX_NEW_TOKENS, limits)?,
+            default_max_tokens: DEFAULT_NEW_TOKENS,
+            // Without room for any token the engine's refusal says why.
+            without_tokens: |_, _, _| Ok(1),
+            truncation: parameters.count(&row::TRUNCATE, limits)?.map(Truncation::to_last),
+            answers: parameters.count(&row::BEST_OF, limits)?.unwrap_or(1),
+            stream: false,
+            logprobs: None,
+            prompt_logprobs: decoder_input_details.then_some(0),
+            show_special: false,
+            priority: 0,
+            tenant: None,
+            input: match parameters.flag(row::APPLY_CHAT_TEMPLATE)?.unwrap_or(false) {
+                true => as_chat(&inputs, defaults)?,
+                false => Input::Text {
+                    field: row::INPUTS.name,
+                    text: inputs.clone(),
+                    add_special,
+                },
+            },
+        };
+        let generate = Self {
+            inputs,
+            stream,
             return_full_text: parameters.flag(row::RETURN_FULL_TEXT)?.unwrap_or(false),
-            truncate: parameters.count(&row::TRUNCATE, limits)?,
+            // TGI's answers have details with the prompt's tokens, asked for or not.
             details: details || decoder_input_details,
-            decoder_input_details,
             top_n_tokens: parameters.count(&row::TOP_N_TOKENS, limits)?.unwrap_or(0),
             alternatives: parameters
                 .count(&row::RETURN_K_ALTERNATIVES, limits)?
                 .unwrap_or(0),
-            best_of: parameters.count(&row::BEST_OF, limits)?.unwrap_or(1),
-            apply_chat_template: parameters.flag(row::APPLY_CHAT_TEMPLATE)?.unwrap_or(false),
+            request,
         };
-        if generate.best_of > 1 {
-            let problem = if generate.sampling.temperature == 0.0 {
+        let (answers, sampling) = (generate.request.answers, &generate.request.sampling);
+        if answers > 1 {
+            let problem = if sampling.temperature == 0.0 {
                 Some("is above 1, but nothing is drawn: all answers would be the same; set `do_sample`")
-            } else if generate.sampling.seed.is_some() {
+            } else if sampling.seed.is_some() {
                 Some("is not allowed with a `seed`, which would make all answers the same")
             } else {
                 None
@@ -118,6 +132,23 @@ impl Generate {
         parameters.finish()?;
         Ok(generate)
     }
+}
+
+/// The prompt as the only message of a chat, with the adapter's own template and system message.
+fn as_chat(inputs: &str, defaults: Defaults) -> Result<Input, ApiError> {
+    let mut fields = Fields::none(row::PARAMETERS.name);
+    fields.set("messages", json!([{"role": "user", "content": inputs}]));
+    let field = CHAT_FIELD;
+    let no_template = format!("`{field}` is true, but neither model nor adapter has a chat template");
+    Ok(Input::Chat(Chat {
+        field: row::INPUTS.name,
+        conversation: Conversation::take(&mut fields, &defaults)?,
+        tools: None,
+        defaults,
+        // The template writes the special tokens.
+        add_special: false,
+        no_template: ApiError::invalid(field, no_template),
+    }))
 }
 
 /// TGI's rule: tokens are drawn if `do_sample` says so or if a parameter of drawing is given, else
@@ -158,7 +189,7 @@ mod tests {
 
     fn sampling_of(parameters: &str) -> Sampling {
         let json = format!(r#"{{"inputs":"x","parameters":{parameters}}}"#);
-        take(&json).expect("valid").sampling
+        take(&json).expect("valid").request.sampling
     }
 
     #[test]
@@ -189,9 +220,11 @@ mod tests {
         let json = r#"{"inputs":"x","stream":false,"parameters":{"adapter_id":null,"best_of":null,"grammar":null,
             "watermark":false,"details":false,"do_sample":false,"decoder_input_details":false,"stop":[]}}"#;
         let generate = take(json).expect("valid");
-        assert!(matches!(generate.choice, ModelChoice::One { name, scale: 1.0, .. } if name.is_empty()));
+        assert!(
+            matches!(generate.request.choice, ModelChoice::One { name, scale: 1.0, .. } if name.is_empty())
+        );
         assert_eq!(generate.stream, Some(false));
-        assert_eq!(generate.max_new_tokens, None);
+        assert_eq!(generate.request.max_tokens, None);
     }
 
     #[test]

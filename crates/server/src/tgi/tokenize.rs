@@ -14,6 +14,7 @@ use crate::{
         chat::{conversation::Conversation, tools::Tools},
         choice::ModelChoice,
         defaults::Defaults,
+        request::Chat,
         tokens::encode,
     },
     http::{error::ApiError, fields::Fields},
@@ -71,13 +72,16 @@ pub(crate) async fn chat_tokenize(
         Some(choice) => state.reserve(choice).await?.template,
         None => None,
     };
-    let template = defaults
-        .template(adapter_template.as_ref(), &state)?
-        .ok_or_else(|| {
-            let message = "the model has no chat template, so there is nothing that its messages become";
-            ApiError::invalid("messages", message)
-        })?;
-    let templated_text = conversation.templated(&template, tools.as_ref(), state.tokenizer())?;
+    let no_template = "the model has no chat template, so there is nothing that its messages become";
+    let chat = Chat {
+        field: openai::MESSAGES.name,
+        conversation,
+        tools,
+        defaults,
+        add_special,
+        no_template: ApiError::invalid(openai::MESSAGES.name, no_template),
+    };
+    let (templated_text, _) = chat.text(&state, adapter_template.as_ref())?;
     Ok(Json(ChatTokenized {
         tokenize_response: pieces(&state, "messages", &templated_text, add_special).await?,
         templated_text,

@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// What a chat template is given, whichever it is.
+#[derive(Debug)]
 pub(crate) struct Conversation {
     messages: Vec<Value>,
     /// Whether the answer goes on with the last message.

@@ -33,7 +33,7 @@ pub(super) fn check(mut fields: Fields, state: &Session) -> Result<Map<String, V
     fields.finish()?;
     // As every request will be.
     let request = Request {
-        sampling: parameters.sampling_of(0),
+        sampling: parameters.sampling,
         stop: parameters.stop,
         ..Request::new(vec![0], parameters.max_tokens.unwrap_or(1))
     };

@@ -17,7 +17,7 @@ use multigraft_engine::{Event, Finish};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::chat::{self, Begun};
+use super::chat;
 use crate::{
     caller::session::Session,
     generation::stream::{self, Chunks, StreamFormat},
@@ -34,13 +34,9 @@ use output::{Item, Output};
 /// The handler.
 pub(crate) async fn responses(state: Session, fields: Fields) -> Result<Response, ApiError> {
     let (fields, echo) = input::chat(fields)?;
-    let Begun {
-        parameters,
-        calling,
-        model,
-        answers,
-        ..
-    } = chat::begin(&state, fields).await.map_err(input::renamed)?;
+    let begun = chat::begin(&state, fields).await.map_err(input::renamed)?;
+    let (parameters, generation) = (begun.parameters, begun.generation);
+    let (model, answers) = (generation.model, generation.answers);
     let mut format = Responding {
         head: Head {
             id: unique_id("resp_"),
@@ -54,7 +50,7 @@ pub(crate) async fn responses(state: Session, fields: Fields) -> Result<Response
             truncation: "disabled",
             echo,
         },
-        output: Output::new(Arc::clone(state.tokenizer()), calling.as_ref()),
+        output: Output::new(Arc::clone(state.tokenizer()), generation.calling.as_ref()),
     };
     let mut response = if parameters.stream {
         stream::respond(answers, format)

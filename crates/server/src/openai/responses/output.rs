@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 
 use crate::{
     generation::{
-        chat::tools::{self, CallParser, Piece},
+        chat::tools::{self, CallParser, Calling, Piece},
         stream::Chunks,
     },
     http::id::unique_id,
-    openai::chat::Calling,
 };
 
 /// A part of a response.

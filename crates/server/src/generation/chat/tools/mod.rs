@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     contract::fields::openai as row,
     http::{error::ApiError, fields::Fields},
+    state::grammars::Constrained,
 };
 
 pub(crate) use parse::{CallParser, Piece};
@@ -40,6 +41,26 @@ pub(crate) struct Tools {
     pub(crate) choice: Choice,
     /// Whether several may be called in one answer.
     parallel: bool,
+}
+
+/// The tools that answers may call, and how a call is told from their text.
+#[derive(Debug)]
+pub(crate) struct Calling {
+    pub(crate) tools: Tools,
+    pub(crate) format: CallFormat,
+}
+
+impl Calling {
+    /// What holds answers to the tools.
+    ///
+    /// # Errors
+    /// If a tool's parameters cannot be kept to in this format.
+    pub(crate) fn constrained(&self, tokenizer: &Tokenizer) -> Result<Constrained, ApiError> {
+        Ok(Constrained {
+            field: row::TOOLS.name.to_owned(),
+            constraint: self.tools.constraint(self.format, tokenizer)?,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -128,15 +149,7 @@ impl Tools {
         }
     }
 
-    /// What holds answers to the tools.
-    ///
-    /// # Errors
-    /// If a tool's parameters cannot be kept to in this format.
-    pub(crate) fn constraint(
-        &self,
-        format: CallFormat,
-        tokenizer: &Tokenizer,
-    ) -> Result<Constraint, ApiError> {
+    fn constraint(&self, format: CallFormat, tokenizer: &Tokenizer) -> Result<Constraint, ApiError> {
         let mark = match format {
             CallFormat::Tags | CallFormat::Xml => None,
             CallFormat::List => tokenizer.token_id(LIST_MARK),

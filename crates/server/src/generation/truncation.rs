@@ -1,5 +1,5 @@
-//! What becomes of a prompt's tokens before the model sees them: vLLM's `truncate_prompt_tokens`
-//! and `truncation_side`.
+//! Cuts prompts that are too long: vLLM's `truncate_prompt_tokens` and `truncation_side`, TGI's
+//! `truncate`.
 
 use crate::{
     contract::{
@@ -11,7 +11,7 @@ use crate::{
 
 /// How a long prompt is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Truncation {
+pub(crate) struct Truncation {
     /// The most tokens that stay; `None` is as many as there is room for beside the answer.
     most: Option<usize>,
     side: Side,
@@ -25,7 +25,7 @@ enum Side {
 }
 
 impl Truncation {
-    pub(super) fn take(fields: &mut Fields, limits: &Limits) -> Result<Option<Self>, ApiError> {
+    pub(crate) fn take(fields: &mut Fields, limits: &Limits) -> Result<Option<Self>, ApiError> {
         let side = match fields.one_of(&TRUNCATION_SIDE)? {
             Some("right") => Side::Right,
             _ => Side::Left,
@@ -34,9 +34,16 @@ impl Truncation {
         Ok(most.map(|most| Self { most, side }))
     }
 
-    /// Cuts a prompt beside whose answer there is room for `room` tokens; says whether anything was
-    /// dropped.
-    pub(super) fn apply(self, prompt: &mut Vec<u32>, room: usize) -> bool {
+    /// Keeps the last `most` tokens.
+    pub(crate) fn to_last(most: usize) -> Self {
+        Self {
+            most: Some(most),
+            side: Side::Left,
+        }
+    }
+
+    /// Cuts a prompt beside whose answer there is room for `room` tokens.
+    pub(crate) fn apply(self, prompt: &mut Vec<u32>, room: usize) {
         // The engine says what is wrong if there is no room for anything.
         let most = self.most.unwrap_or(room).max(1);
         let dropped = prompt.len().saturating_sub(most);
@@ -44,7 +51,6 @@ impl Truncation {
             Side::Left => drop(prompt.drain(..dropped)),
             Side::Right => prompt.truncate(most),
         }
-        dropped > 0
     }
 }
 
@@ -52,25 +58,25 @@ impl Truncation {
 mod tests {
     use super::*;
 
-    fn cut(json: &str) -> (Vec<u32>, bool) {
+    fn cut(json: &str) -> Vec<u32> {
         let mut fields = Fields::from_json(json.as_bytes()).expect("a test's own JSON");
         let truncation = Truncation::take(&mut fields, &Limits::default())
             .expect("valid")
             .expect("given");
         let mut prompt = vec![1, 2, 3, 4];
-        let dropped = truncation.apply(&mut prompt, 3);
-        (prompt, dropped)
+        truncation.apply(&mut prompt, 3);
+        prompt
     }
 
     #[test]
     fn the_end_of_a_prompt_stays_unless_the_other_side_is_asked_for() {
-        assert_eq!(cut(r#"{"truncate_prompt_tokens":2}"#), (vec![3, 4], true));
+        assert_eq!(cut(r#"{"truncate_prompt_tokens":2}"#), vec![3, 4]);
         assert_eq!(
             cut(r#"{"truncate_prompt_tokens":2,"truncation_side":"right"}"#),
-            (vec![1, 2], true)
+            vec![1, 2]
         );
-        assert_eq!(cut(r#"{"truncate_prompt_tokens":-1}"#), (vec![2, 3, 4], true));
-        assert_eq!(cut(r#"{"truncate_prompt_tokens":9}"#), (vec![1, 2, 3, 4], false));
+        assert_eq!(cut(r#"{"truncate_prompt_tokens":-1}"#), vec![2, 3, 4]);
+        assert_eq!(cut(r#"{"truncate_prompt_tokens":9}"#), vec![1, 2, 3, 4]);
     }
 
     #[test]

@@ -1,0 +1,221 @@
+//! A request to generate, whatever dialect it came in: from here on all take one way to the engine.
+
+use std::sync::Arc;
+
+use multigraft_engine::{Request, Sampling, Stop, Tenant};
+use multigraft_text::ChatTemplate;
+
+use super::{
+    answers::Answers,
+    chat::{
+        conversation::Conversation,
+        tools::{self, Calling, Tools},
+    },
+    choice::ModelChoice,
+    defaults::Defaults,
+    tokens::encode,
+    truncation::Truncation,
+};
+use crate::{
+    caller::session::Session,
+    contract::model::ResolvedModel,
+    http::{dialect::Dialect, error::ApiError},
+    state::grammars::Constrained,
+};
+
+/// What is to be generated, and how.
+#[derive(Debug)]
+pub(crate) struct GenerationRequest {
+    /// The model that is to answer.
+    pub(crate) choice: ModelChoice,
+    /// What the answers continue.
+    pub(crate) input: Input,
+    /// How tokens are chosen. With a seed, answer `i` to a prompt has the seed plus `i`.
+    pub(crate) sampling: Sampling,
+    /// What ends an answer.
+    pub(crate) stop: Stop,
+    /// What an answer must be.
+    pub(crate) constrained: Option<Constrained>,
+    /// The most tokens of an answer; `None` is `default_max_tokens`, or fewer where the context ends
+    /// before.
+    pub(crate) max_tokens: Option<usize>,
+    /// The most tokens of an answer if the request does not say.
+    pub(crate) default_max_tokens: usize,
+    /// What becomes of an answer of no tokens.
+    pub(crate) without_tokens: WithoutTokens,
+    /// How prompts that are too long are cut, if they are.
+    pub(crate) truncation: Option<Truncation>,
+    /// Answers to each prompt.
+    pub(crate) answers: usize,
+    /// Whether the answers are streamed: then each scores its prompt, else only the first does.
+    pub(crate) stream: bool,
+    /// Alternatives to each token of an answer; `None` is no log-probabilities at all.
+    pub(crate) logprobs: Option<usize>,
+    /// The same for the tokens of prompts.
+    pub(crate) prompt_logprobs: Option<usize>,
+    /// Whether special tokens are in the text of answers.
+    pub(crate) show_special: bool,
+    /// Which of a share's waiting requests start first: those of the lowest number.
+    pub(crate) priority: i64,
+    /// The partition of the prefix cache.
+    pub(crate) tenant: Option<Tenant>,
+}
+
+/// What becomes of an answer of no tokens, to a prompt of so many tokens, where the request gives
+/// that `max_tokens`: the most tokens it has after all, or an error.
+pub(crate) type WithoutTokens = fn(&Session, usize, Option<usize>) -> Result<usize, ApiError>;
+
+/// What answers continue.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Prompts in tokens.
+    Tokens(Vec<Vec<u32>>),
+    /// A text, and whether the tokenizer's own special tokens are added to it.
+    Text {
+        /// The field that the text is.
+        field: &'static str,
+        text: String,
+        add_special: bool,
+    },
+    /// A conversation.
+    Chat(Chat),
+}
+
+/// A conversation, which becomes a text by the chat template of the model.
+#[derive(Debug)]
+pub(crate) struct Chat {
+    /// The field that the conversation is.
+    pub(crate) field: &'static str,
+    pub(crate) conversation: Conversation,
+    pub(crate) tools: Option<Tools>,
+    /// The defaults of the adapter, which may have a template.
+    pub(crate) defaults: Defaults,
+    /// Whether the tokenizer's own special tokens are added to the template's.
+    pub(crate) add_special: bool,
+    /// The error if the model has no chat template.
+    pub(crate) no_template: ApiError,
+}
+
+/// Answers that are being generated.
+pub(crate) struct Generation {
+    pub(crate) answers: Answers,
+    pub(crate) model: ResolvedModel,
+    /// The tokens of the prompts, after truncation.
+    pub(crate) prompts: Vec<Vec<u32>>,
+    /// The tools that answers may call.
+    pub(crate) calling: Option<Calling>,
+    /// The most tokens of an answer to the last prompt.
+    pub(crate) max_tokens: usize,
+}
+
+impl Chat {
+    /// The text, as the template of the model writes it, and what answers may call. `own` is the
+    /// template in the adapter's folder.
+    pub(crate) fn text(
+        self,
+        state: &Session,
+        own: Option<&Arc<ChatTemplate>>,
+    ) -> Result<(String, Option<Calling>), ApiError> {
+        let template = self.defaults.template(own, state)?.ok_or(self.no_template)?;
+        let text = self
+            .conversation
+            .templated(&template, self.tools.as_ref(), state.tokenizer())?;
+        let calling = self.tools.map(|tools| Calling {
+            format: tools::format_of(&template),
+            tools,
+        });
+        Ok((text, calling))
+    }
+}
+
+impl GenerationRequest {
+    /// Loads the adapter, makes tokens of the prompts, and submits a request to the engine for each
+    /// answer.
+    pub(crate) async fn begin(&mut self, state: &Session, dialect: Dialect) -> Result<Generation, ApiError> {
+        let is_constrained = self.constrained.is_some();
+        let mut grammar = state.constraints().compile(self.constrained.take()).await?;
+        let mut reservation = state.reserve(&self.choice).await?;
+        let mut calling = None;
+        let mut prompts = match std::mem::replace(&mut self.input, Input::Tokens(Vec::new())) {
+            Input::Tokens(prompts) => prompts,
+            Input::Text {
+                field,
+                text,
+                add_special,
+            } => vec![encode(state.tokenizer(), field, &text, add_special).await?],
+            Input::Chat(chat) => {
+                let (field, add_special) = (chat.field, chat.add_special);
+                let (text, tools) = chat.text(state, reservation.template.as_ref())?;
+                // Beside a constraint nothing in an answer is a call, whatever it looks like.
+                calling = tools.filter(|_| !is_constrained);
+                if let Some(calling) = &calling {
+                    let constrained = calling.constrained(state.tokenizer())?;
+                    grammar = state.constraints().compile(Some(constrained)).await?;
+                }
+                vec![encode(state.tokenizer(), field, &text, add_special).await?]
+            }
+        };
+        let limits = state.engine().limits();
+        let mut max_tokens = 0;
+        let mut requests = Vec::with_capacity(prompts.len() * self.answers);
+        for prompt in &mut prompts {
+            if let Some(truncation) = self.truncation {
+                let room = limits.room_after(self.max_tokens.unwrap_or(1));
+                truncation.apply(prompt, room);
+            }
+            let room = limits.room_after(prompt.len());
+            max_tokens = self
+                .max_tokens
+                .unwrap_or_else(|| room.min(self.default_max_tokens));
+            if max_tokens == 0 {
+                max_tokens = (self.without_tokens)(state, prompt.len(), self.max_tokens)?;
+            }
+            // Before the prompt is copied for each answer.
+            state.check_room(prompt.len(), max_tokens, dialect)?;
+            requests.extend((0..self.answers).map(|index| Request {
+                adapter: reservation.adapter.clone(),
+                sampling: seeded(&self.sampling, index),
+                stop: self.stop.clone(),
+                grammar: grammar.clone(),
+                logprobs: self.logprobs,
+                // All answers to a prompt score it alike.
+                prompt_logprobs: self.prompt_logprobs.filter(|_| self.stream || index == 0),
+                show_special: self.show_special,
+                priority: self.priority,
+                tenant: self.tenant,
+                ..Request::new(prompt.clone(), max_tokens)
+            }));
+        }
+        let answers = state.submit(requests, &mut reservation, dialect)?;
+        Ok(Generation {
+            answers,
+            model: reservation.model,
+            prompts,
+            calling,
+            max_tokens,
+        })
+    }
+}
+
+/// The sampling of answer `index` to a prompt: with a seed, each has its own.
+fn seeded(sampling: &Sampling, index: usize) -> Sampling {
+    Sampling {
+        seed: sampling.seed.map(|seed| seed.wrapping_add(index as u64)),
+        ..sampling.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_with_a_seed_differ_and_repeat() {
+        let sampling = Sampling {
+            seed: Some(u64::MAX),
+            ..Sampling::default()
+        };
+        assert_eq!(seeded(&sampling, 0).seed, Some(u64::MAX));
+        assert_eq!(seeded(&sampling, 1).seed, Some(0));
+    }
+}
