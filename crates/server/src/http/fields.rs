@@ -130,7 +130,7 @@ impl Fields {
     pub(crate) fn number(&mut self, field: &Field) -> Result<Option<f32>, ApiError> {
         let number = self.precise(field)?.map(|number| number as f32);
         match (number, field.kind) {
-            (Some(number), Kind::Number(range)) if !range.contains(number) => {
+            (Some(number), Kind::Number(range)) if !range.contains(number.into()) => {
                 let problem = format!("is {number}, but must be {}", range.words());
                 Err(self.complain(field, &problem))
             }

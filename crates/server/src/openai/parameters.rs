@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     contract::{
-        fields::{Body, openai as row},
+        fields::{Body, Kind, openai as row},
         limits::Limits,
     },
     generation::{
@@ -18,9 +18,6 @@ use crate::{
         fields::{Fields, whole},
     },
 };
-
-/// OpenAI's range for a bias. At ±100 a token is as good as certain or excluded.
-const BIAS_RANGE: std::ops::RangeInclusive<f64> = -100.0..=100.0;
 
 /// What both kinds of completion take.
 #[derive(Debug)]
@@ -136,29 +133,24 @@ fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     })
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "within ±100, checked")]
+#[expect(clippy::cast_possible_truncation, reason = "within the bounds of the row")]
 fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
-    let Some(map) = fields.object(row::LOGIT_BIAS)? else {
+    let field = &row::LOGIT_BIAS;
+    let (Some(map), Kind::PerToken(range)) = (fields.object(field)?, field.kind) else {
         return Ok(Vec::new());
     };
-    let entry = |(token, bias): (&String, &Value)| {
-        let token = token.parse::<u32>().ok()?;
-        let bias = bias.as_f64().filter(|bias| BIAS_RANGE.contains(bias))?;
-        Some((token, bias as f32))
-    };
-    map.into_rest()
-        .iter()
-        .map(|(token, bias)| {
-            entry((token, bias)).ok_or_else(|| {
-                fields.complain(
-                    row::LOGIT_BIAS,
-                    &format!(
-                        "has the entry {token:?}: {bias}, but must map token ids to numbers between -100 and 100"
-                    ),
-                )
-            })
+    let entry = |(token, bias): (String, Value)| {
+        let number = bias.as_f64().filter(|&bias| range.contains(bias));
+        let id = token.parse::<u32>();
+        id.ok().zip(number.map(|number| number as f32)).ok_or_else(|| {
+            let (least, most) = (range.least, range.most);
+            let problem = format!(
+                "has the entry {token:?}: {bias}, but must map token ids to numbers between {least} and {most}"
+            );
+            fields.complain(field, &problem)
         })
-        .collect()
+    };
+    map.into_rest().into_iter().map(entry).collect()
 }
 
 fn stop(fields: &mut Fields, limits: &Limits) -> Result<Stop, ApiError> {

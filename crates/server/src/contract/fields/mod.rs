@@ -149,6 +149,8 @@ pub(crate) enum Kind {
     Texts(fn(&Limits) -> usize),
     /// A list of token ids.
     TokenIds,
+    /// An object from token ids to numbers.
+    PerToken(Range),
     /// A list of objects; if named, of the schema of that name.
     Objects(Option<&'static str>),
     /// An object whose fields are rows, too.
@@ -164,17 +166,20 @@ pub(crate) enum Kind {
 /// The numbers from `least`, itself left out if `above`, to `most`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
-    least: f32,
+    pub(crate) least: f64,
     above: bool,
-    most: f32,
+    pub(crate) most: f64,
 }
 
 impl Range {
+    /// What is finite in single precision.
+    const FINITE: f64 = f32::MAX as f64;
+
     /// All numbers.
-    pub(crate) const ALL: Self = Self::between(f32::NEG_INFINITY, f32::INFINITY);
+    pub(crate) const ALL: Self = Self::between(f64::NEG_INFINITY, f64::INFINITY);
 
     /// From `least` to `most`.
-    pub(crate) const fn between(least: f32, most: f32) -> Self {
+    pub(crate) const fn between(least: f64, most: f64) -> Self {
         Self {
             least,
             above: false,
@@ -182,17 +187,18 @@ impl Range {
         }
     }
 
-    /// Above 0, at most `most`.
-    pub(crate) const fn positive(most: f32) -> Self {
-        Self {
-            least: 0.0,
-            above: true,
-            most,
-        }
+    /// From `least` on.
+    pub(crate) const fn from(least: f64) -> Self {
+        Self::between(least, Self::FINITE)
+    }
+
+    /// The same without the least.
+    pub(crate) const fn above(self) -> Self {
+        Self { above: true, ..self }
     }
 
     /// Whether `number` is in the range. NaN is in none.
-    pub(crate) fn contains(self, number: f32) -> bool {
+    pub(crate) fn contains(self, number: f64) -> bool {
         let begins = match self.above {
             true => number > self.least,
             false => number >= self.least,
@@ -203,7 +209,7 @@ impl Range {
     /// The range in words.
     pub(crate) fn words(self) -> String {
         let Self { least, above, most } = self;
-        match (above, most >= f32::MAX) {
+        match (above, most >= Self::FINITE) {
             (true, true) => format!("above {least}"),
             (true, false) => format!("above {least}, at most {most}"),
             (false, true) => format!("{least} or more"),
@@ -211,12 +217,12 @@ impl Range {
         }
     }
 
-    fn schema(self) -> Value {
-        let mut schema = json!({"type": ["number", "null"]});
+    fn schema(self, kind: Value) -> Value {
+        let mut schema = json!({"type": kind});
         if self.least.is_finite() {
             schema[if self.above { "exclusiveMinimum" } else { "minimum" }] = self.least.into();
         }
-        if self.most < f32::MAX {
+        if self.most < Self::FINITE {
             schema["maximum"] = self.most.into();
         }
         schema
@@ -242,7 +248,7 @@ impl Kind {
             Self::Text { .. } | Self::OneOf(_) => "a string".to_owned(),
             Self::Texts(_) => "a string or a list of strings".to_owned(),
             Self::TokenIds | Self::Objects(_) => "a list".to_owned(),
-            Self::Object | Self::Nested(_) => "an object".to_owned(),
+            Self::Object | Self::Nested(_) | Self::PerToken(_) => "an object".to_owned(),
             Self::Any => "a value".to_owned(),
             Self::Shape(words, _) => words.to_owned(),
         }
@@ -268,6 +274,7 @@ impl Kind {
             Self::OneOf(names) => either(names.iter().map(|(name, _)| format!("`{name}`"))),
             Self::Texts(most) => format!("string, or list of up to {} strings", most(limits)),
             Self::TokenIds => "list of token ids".to_owned(),
+            Self::PerToken(range) => format!("object from token ids to numbers, {}", range.words()),
             Self::Objects(_) => "list of objects".to_owned(),
             Self::Any => "any".to_owned(),
             _ => {
@@ -283,7 +290,7 @@ impl Kind {
         let maybe = |kind: &str| json!({"type": [kind, "null"]});
         match *self {
             Self::Flag => maybe("boolean"),
-            Self::Number(range) => range.schema(),
+            Self::Number(range) => range.schema(json!(["number", "null"])),
             Self::Count { least, most } => {
                 let mut schema = json!({"type": ["integer", "null"], "minimum": least});
                 if let Some(most) = most {
@@ -307,6 +314,9 @@ impl Kind {
             }),
             Self::TokenIds => {
                 json!({"type": ["array", "null"], "items": {"type": "integer", "minimum": 0}})
+            }
+            Self::PerToken(range) => {
+                json!({"type": ["object", "null"], "additionalProperties": range.schema("number".into())})
             }
             Self::Objects(None) => json!({"type": ["array", "null"], "items": {"type": "object"}}),
             Self::Objects(Some(name)) => {

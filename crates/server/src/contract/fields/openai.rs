@@ -61,9 +61,7 @@ rows! {
         "counts the tokens of the answer, not of the prompt").filled_by("frequency_penalty");
     PRESENCE_PENALTY = Field::new(BOTH, "presence_penalty", Kind::Number(Range::between(-2.0, 2.0)), OPENAI,
         "counts the tokens of the answer, not of the prompt").filled_by("presence_penalty");
-    LOGIT_BIAS = Field::new(BOTH, "logit_bias", Kind::Shape("object from token ids to numbers, -100 to 100", |_| json!({
-        "type": ["object", "null"], "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
-    })), OPENAI, "is added to the logits of these tokens");
+    LOGIT_BIAS = Field::new(BOTH, "logit_bias", Kind::PerToken(Range::between(-100.0, 100.0)), OPENAI, "is added to the logits of these tokens");
     SEED = Field::new(BOTH, "seed", Kind::Integer, OPENAI,
         "the same seed gives the same answer, whatever else the server computes; choice `i` has the seed plus `i`");
     STOP = Field::new(BOTH, "stop", Kind::Texts(|limits| limits.stop_strings), OPENAI,
@@ -126,8 +124,8 @@ rows! {
         "of the model's own distribution, before penalties, bias, temperature and filters");
     TOP_LOGPROBS = Field::new(&[Chat], "top_logprobs", ALTERNATIVES, CHATS,
         "alternatives to each token; only with `logprobs`: true");
-    TOOLS = Field::new(&[Chat, Response, ChatTokenize], "tools", Kind::Shape("list of up to 128 tools", |_| json!({
-        "type": ["array", "null"], "items": {"type": "object"}, "maxItems": 128,
+    TOOLS = Field::new(&[Chat, Response, ChatTokenize], "tools", Kind::Shape("list of tools", |_| json!({
+        "type": ["array", "null"], "items": {"type": "object"}, "maxItems": MOST_TOOLS,
     })), CHATS, TOOLS_PAGE);
     TOOL_CHOICE = Field::new(&[Chat, Response, ChatTokenize], "tool_choice", Kind::Shape("string or object", |_| json!({
         "type": ["string", "object", "null"],
@@ -141,8 +139,8 @@ rows! {
         "the server retrieves nothing");
 
     // OpenAI: completions.
-    PROMPT = Field::new(&[Completion], "prompt", Kind::Shape("string, list of token ids, or list of up to 128 of either", prompts),
-        COMPLETIONS, "a text, token ids, or a list of either").required();
+    PROMPT = Field::new(&[Completion], "prompt", Kind::Shape("string, list of token ids, or list of either", prompts),
+        COMPLETIONS, "prompts times `n` is at most 128").required();
     COMPLETION_LOGPROBS = Field::new(&[Completion], "logprobs", ALTERNATIVES, COMPLETIONS, "alternatives to each token");
     ECHO = Field::new(&[Completion], "echo", Kind::Flag, COMPLETIONS,
         "the prompt comes before the answer, with `logprobs` its tokens' too; with `max_tokens: 0` the prompt is only scored");
@@ -153,9 +151,9 @@ rows! {
     TOP_K = Field::new(BOTH, "top_k", Kind::CountOr { others: &[0, -1], meaning: "all" }, VLLM, "0 and -1 keep all tokens").filled_by("top_k");
     MIN_P = Field::new(BOTH, "min_p", Kind::Number(Range::between(0.0, 1.0)), VLLM,
         "drops tokens that are less likely than this part of the most likely one's probability");
-    TYPICAL_P = Field::new(BOTH, "typical_p", Kind::Number(Range::positive(1.0)), VLLM,
+    TYPICAL_P = Field::new(BOTH, "typical_p", Kind::Number(Range::between(0.0, 1.0).above()), VLLM,
         "keeps the most typical tokens that together reach this probability");
-    REPETITION_PENALTY = Field::new(BOTH, "repetition_penalty", Kind::Number(Range::positive(f32::MAX)), VLLM,
+    REPETITION_PENALTY = Field::new(BOTH, "repetition_penalty", Kind::Number(Range::from(0.0).above()), VLLM,
         "counts the tokens of prompt and answer").filled_by("repetition_penalty");
     MIN_TOKENS = Field::new(BOTH, "min_tokens", COUNT, VLLM,
         "before an answer has so many tokens, end tokens and `stop_token_ids` are not chosen, and a `stop` that is complete by then does not count. Where nothing else can follow, as under a [constraint](constrained.md) that is complete, the answer ends all the same. At most `max_tokens`");
@@ -282,6 +280,9 @@ rows! {
     DIMENSIONS = Field::new(&[Embeddings], "dimensions", COUNT, EMBEDDINGS,
         "only the model's own width: a prefix of a causal model's embedding has no meaning");
 }
+
+/// The most tools, as in OpenAI's API.
+pub(crate) const MOST_TOOLS: usize = 128;
 
 /// The most texts that a constraint chooses among.
 const fn most_texts(_: &Limits) -> usize {

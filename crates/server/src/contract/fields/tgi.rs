@@ -35,13 +35,13 @@ rows! {
         "an adapter's name, or its source; absent or empty, the base. A name that is not served is a 404");
     DO_SAMPLE = Field::new(&[Parameters], "do_sample", Kind::Flag, TGI,
         "tokens are sampled if it is true or one of the next four is given; else the most likely one is taken");
-    TEMPERATURE = Field::new(&[Parameters], "temperature", Kind::Number(Range::between(0.0, f32::MAX)), TGI,
+    TEMPERATURE = Field::new(&[Parameters], "temperature", Kind::Number(Range::from(0.0)), TGI,
         "0 takes the most likely token, also with `do_sample`, as in LoRAX").filled_by("temperature");
     TOP_K = Field::new(&[Parameters], "top_k", POSITIVE, TGI, DRAWS).filled_by("top_k");
-    TOP_P = Field::new(&[Parameters], "top_p", Kind::Number(Range::positive(1.0)), TGI, DRAWS).filled_by("top_p");
-    TYPICAL_P = Field::new(&[Parameters], "typical_p", Kind::Number(Range::positive(1.0)), TGI, DRAWS);
+    TOP_P = Field::new(&[Parameters], "top_p", Kind::Number(Range::between(0.0, 1.0).above()), TGI, DRAWS).filled_by("top_p");
+    TYPICAL_P = Field::new(&[Parameters], "typical_p", Kind::Number(Range::between(0.0, 1.0).above()), TGI, DRAWS);
     SEED = Field::new(&[Parameters], "seed", Kind::Count { least: 0, most: None }, TGI, "the same seed gives the same answer");
-    REPETITION_PENALTY = Field::new(&[Parameters], "repetition_penalty", Kind::Number(Range::positive(f32::MAX)), TGI,
+    REPETITION_PENALTY = Field::new(&[Parameters], "repetition_penalty", Kind::Number(Range::from(0.0).above()), TGI,
         "counts the tokens of prompt and answer").filled_by("repetition_penalty");
     FREQUENCY_PENALTY = Field::new(&[Parameters], "frequency_penalty", Kind::Number(Range::between(-2.0, 2.0)), TGI,
         "counts the tokens of the answer, not of the prompt").filled_by("frequency_penalty");
@@ -70,7 +70,7 @@ rows! {
         serde_json::json!({"type": ["array", "null"], "items": {"type": "number"}})
     }), LORAX, "one for each of `ids`; all are 1 if not given");
     MERGE_STRATEGY = Field::new(&[Merged], "merge_strategy", Kind::OneOf(&[("linear", ""), ("ties", ""), ("dare_linear", ""), ("dare_ties", "")]), LORAX, "default: `linear`");
-    MERGED_DENSITY = Field::new(&[Merged], "density", Kind::Number(Range::positive(1.0)), LORAX,
+    MERGED_DENSITY = Field::new(&[Merged], "density", Kind::Number(Range::between(0.0, 1.0).above()), LORAX,
         "the fraction that is kept; required but for `linear`");
     MAJORITY_SIGN_METHOD = Field::new(&[Merged], "majority_sign_method", Kind::OneOf(&[("total", ""), ("frequency", "")]), LORAX, "default: `total`");
     ADAPTER_SCALE = Field::new(&[Parameters, EmbedParameters], "adapter_scale", Kind::Number(Range::ALL), LORAX,

@@ -24,9 +24,6 @@ use crate::{
 
 pub(crate) use parse::{CallParser, Piece};
 
-/// The most tools, as in OpenAI's API.
-const MOST: usize = 128;
-
 /// How Mistral's vocabulary spells what calls begin with.
 const LIST_MARK: &str = "[TOOL_CALLS]";
 /// How Llama 3's vocabulary spells what calls may begin with, whatever its template writes.
@@ -120,8 +117,8 @@ impl Tools {
             list.push(json!({"type": "function", "function": described}));
             functions.push(Function { name, parameters });
         }
-        if list.len() > MOST {
-            let problem = format!("has {} entries, but may have at most {MOST}", list.len());
+        if list.len() > row::MOST_TOOLS {
+            let problem = format!("has {} entries, but may have at most {}", list.len(), row::MOST_TOOLS);
             return Err(fields.complain(row::TOOLS, &problem));
         }
         let choice = choice(fields)?;
