@@ -118,7 +118,11 @@ impl Tools {
             functions.push(Function { name, parameters });
         }
         if list.len() > row::MOST_TOOLS {
-            let problem = format!("has {} entries, but may have at most {}", list.len(), row::MOST_TOOLS);
+            let problem = format!(
+                "has {} entries, but may have at most {}",
+                list.len(),
+                row::MOST_TOOLS
+            );
             return Err(fields.complain(row::TOOLS, &problem));
         }
         let choice = choice(fields)?;
