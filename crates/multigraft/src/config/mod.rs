@@ -4,7 +4,7 @@
 //! - [`options`]: the list of all settings, from which flags, environment variables, keys of the
 //!   file and defaults follow ([`layers`] is the macro that reads it)
 //! - [`values`]: the types of settings
-//! - [`file`]: the TOML file
+//! - [`mod@file`]: the TOML file
 //! - [`settings`]: checks, and values that follow from several settings
 //! - `reference`: `docs/configuration.md`, which a test writes
 //!
