@@ -1,24 +1,24 @@
-//! PEFT adapters made by hand: right ones, and wrong ones of every kind.
+//! Hand-made PEFT adapters, valid and invalid ones.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Features of the small base that the adapters are for.
+/// Hidden size of the small base that the adapters are for.
 pub const HIDDEN: usize = 6;
-/// Features inside its MLPs.
+/// Intermediate size of its MLPs.
 pub const WIDTH: usize = 8;
-/// Its tokens.
+/// Size of its vocabulary.
 pub const VOCAB: usize = 10;
-/// Its decoder layers.
+/// Number of its decoder layers.
 pub const LAYERS: usize = 2;
 
-/// A PEFT adapter made by hand, before its files are written.
+/// A hand-made PEFT adapter.
 #[derive(Clone, Debug)]
 pub struct Adapter {
     /// `adapter_config.json`.
     pub config: Value,
-    /// Name, shape and numbers of each tensor.
+    /// Name, shape and values of each tensor.
     pub tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
     /// Written instead of `config`.
     pub raw_config: Option<Vec<u8>>,
@@ -38,7 +38,7 @@ impl Adapter {
         adapter
     }
 
-    /// Nothing yet.
+    /// An adapter without tensors.
     pub fn empty() -> Self {
         let config = json!({
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none",
@@ -52,25 +52,25 @@ impl Adapter {
         }
     }
 
-    /// A and B of rank 2.
+    /// Adds A and B of rank 2 for the module at `path`.
     pub fn lora(&mut self, path: &str, out: usize, inp: usize) {
         self.tensor(&format!("{path}.lora_A.weight"), &[2, inp]);
         self.tensor(&format!("{path}.lora_B.weight"), &[out, 2]);
     }
 
-    /// A and B of an update of the embedding, of rank 2.
+    /// Adds A and B of rank 2 for the embedding.
     pub fn lora_embedding(&mut self) {
         self.tensor("model.embed_tokens.lora_embedding_A", &[2, VOCAB]);
         self.tensor("model.embed_tokens.lora_embedding_B", &[HIDDEN, 2]);
     }
 
-    /// A tensor of numbers that differ from each other and from those of other tensors, under
+    /// Adds a tensor whose values differ from each other and from those of other tensors, under
     /// PEFT's prefix.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) {
         self.raw_tensor(&format!("base_model.model.{name}"), shape);
     }
 
-    /// The same under exactly this name.
+    /// As [`Adapter::tensor`], with exactly this name.
     pub fn raw_tensor(&mut self, name: &str, shape: &[usize]) {
         let seed = self.tensors.len() as f32 + 1.0;
         let values = (0..shape.iter().product())
@@ -79,7 +79,7 @@ impl Adapter {
         self.tensors.push((name.to_owned(), shape.to_vec(), values));
     }
 
-    /// Takes the tensors away whose names end with `end`.
+    /// Removes the tensors whose names end with `end`.
     ///
     /// # Panics
     /// If there are none.
@@ -98,21 +98,21 @@ impl Adapter {
         found.expect("no tensor has a name that ends so")
     }
 
-    /// Gives a tensor another shape, and numbers to fill it.
+    /// Changes a tensor's shape and fills it with equal values.
     pub fn reshape(&mut self, end: &str, shape: &[usize]) {
         let tensor = self.find(end);
         tensor.1 = shape.to_vec();
         tensor.2 = vec![0.5; shape.iter().product()];
     }
 
-    /// Replaces `from` in all names.
+    /// Replaces `from` in all tensor names.
     pub fn rename(&mut self, from: &str, to: &str) {
         for (name, _, _) in &mut self.tensors {
             *name = name.replace(from, to);
         }
     }
 
-    /// The numbers of the first tensor whose name ends with `end`.
+    /// The values of the first tensor whose name ends with `end`.
     ///
     /// # Panics
     /// If there is none.
@@ -121,10 +121,10 @@ impl Adapter {
         found.expect("no tensor has a name that ends so").2.clone()
     }
 
-    /// Writes both files, and the folder for them.
+    /// Creates the folder and writes both files.
     ///
     /// # Panics
-    /// If the system refuses.
+    /// If the folder or a file cannot be written.
     pub fn write(&self, folder: &Path) {
         std::fs::create_dir_all(folder).expect("a folder for the adapter");
         let config = self
@@ -136,7 +136,7 @@ impl Adapter {
         std::fs::write(folder.join("adapter_model.safetensors"), tensors).expect("room for a small file");
     }
 
-    /// The tensors in safetensors' format, as float32.
+    /// The tensors as a safetensors file, in float32.
     pub fn safetensors(&self) -> Vec<u8> {
         let part = |(name, shape, values): &'_ (String, Vec<usize>, Vec<f32>)| {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -151,7 +151,7 @@ impl Adapter {
     }
 }
 
-/// A file of tensors: name, dtype, shape, bytes.
+/// A safetensors file of tensors, given as name, dtype, shape and bytes.
 pub fn safetensors(tensors: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();

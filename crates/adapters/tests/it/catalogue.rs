@@ -1,4 +1,4 @@
-//! A catalogue of another kind than SQLite: what the registry asks of one suffices.
+//! A catalogue other than SQLite: the `Catalogue` trait is all that the registry needs.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use multigraft_adapters::{
 };
 use multigraft_peft::AdapterInfo;
 
-use crate::support::{Place, source};
+use crate::support::{Fixture, source};
 
 /// A catalogue in memory.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ fn what_one_registry_writes_another_reads() {
             catalogue: Some(Arc::clone(&catalogue) as Arc<dyn Catalogue>),
             ..RegistryOptions::default()
         };
-        Place::with(options, None)
+        Fixture::with(options, None)
     };
     let first = open();
     let folder = first.write("files", 1);
@@ -122,7 +122,7 @@ fn what_one_registry_writes_another_reads() {
     assert_eq!(listed.active().unwrap().hash, Some(hash));
     assert!(listed.pinned && listed.stored);
     assert_eq!(listed.limits, limits);
-    // What a registry did is its own.
+    // Requests and residency belong to each registry.
     assert_eq!((listed.requests, second.is_resident("kept")), (0, false));
     assert_eq!(second.get("kept").unwrap().hash, hash);
 }

@@ -16,7 +16,7 @@ const SECOND: &str = "2222222222222222222222222222222222222222";
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// A web server, a user's caches, and how they are reached.
+/// A web server, and a user's caches.
 struct Web {
     web: WebServer,
     dir: tempfile::TempDir,
@@ -74,7 +74,7 @@ fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
     };
     let options = RegistryOptions {
         fetcher: Arc::new(web.fetcher()),
-        // Room for one.
+        // Room for one adapter.
         memory: 1500,
         ..RegistryOptions::default()
     };
@@ -110,11 +110,12 @@ fn a_registry_serves_a_repository_and_rolls_back_to_its_earlier_commit() {
         .map(|version| version.revision.as_deref())
         .collect();
     assert_eq!(revisions, [Some(FIRST), Some(SECOND)]);
-    // Not in memory any more, and the repository has moved on: the commit brings the same files.
+    // The first version is no longer in memory and the branch has moved, but the commit yields the
+    // same files.
     fs::remove_dir_all(web.dir.path().join("hub")).unwrap();
     assert_eq!(registry.activate("support", None).unwrap(), first);
     assert_eq!(load("support").hash, first);
-    // One that cannot be had leaves no name behind.
+    // A failed download leaves no name behind.
     let none = Source {
         name: "none".to_owned(),
         at: hub("org/none"),

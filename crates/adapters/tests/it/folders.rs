@@ -1,4 +1,4 @@
-//! Folders of adapters, and adapters of one GGUF file among them.
+//! Folders of adapters, with GGUF files among them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn folders_of_adapters_hold_files_too() {
     let names: Vec<&str> = found.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["billing", "support"]);
     assert!(found.skipped[0].contains("base.gguf"), "{:?}", found.skipped);
-    // What was converted often lies beside what it was made of.
+    // Converted files often lie beside the folder that they were converted from.
     fs::create_dir(dir.path().join("billing")).unwrap();
     fs::copy(&adapter, dir.path().join("billing/adapter.gguf")).unwrap();
     let found = Source::in_folder(dir.path()).unwrap();

@@ -24,12 +24,12 @@ fn folder() -> PathBuf {
     multigraft_testing::fixtures().join("peft/llama")
 }
 
-struct Place {
+struct Fixture {
     model: Arc<CpuBase>,
     registry: Registry,
 }
 
-impl Place {
+impl Fixture {
     fn new(dtype: AdapterDtype, options: RegistryOptions) -> Self {
         let load = LoadOptions {
             precision: Precision::Exact,
@@ -56,7 +56,7 @@ impl Place {
         block(self.registry.merged(method, &parts))
     }
 
-    /// Logits of all positions of sequences that are computed in one step, in the order of their
+    /// Logits at all positions of sequences that are computed in one step, in the order of their
     /// adapters.
     fn logits(&self, sequences: &[(&Arc<ReadyAdapter>, f32, &[u32])]) -> Vec<Vec<f32>> {
         let options = BackendOptions {
@@ -158,14 +158,14 @@ fn every_method_gives_the_logits_of_peft_and_the_same_bits_mixed() {
             [0.7, 0.4],
         ),
     ];
-    let place = Place::new(AdapterDtype::F32, RegistryOptions::default());
+    let fixture = Fixture::new(AdapterDtype::F32, RegistryOptions::default());
     let (reference, tokens) = reference();
     let mut entries = Vec::new();
     for (case, method, names, weights) in cases {
         let parts = [(names[0], weights[0]), (names[1], weights[1])];
-        let entry = place.merged(method, &parts).unwrap();
+        let entry = fixture.merged(method, &parts).unwrap();
         assert_eq!(entry.hash, entry.packed.hash(), "{case}");
-        let ours = &place.logits(&[(&entry.packed, 1.0, &tokens)])[0];
+        let ours = &fixture.logits(&[(&entry.packed, 1.0, &tokens)])[0];
         let expected = reference.tensor(&format!("{case}.logits")).unwrap().to_f32();
         assert_eq!(ours.len(), expected.len(), "{case}");
         let largest = expected
@@ -184,7 +184,7 @@ fn every_method_gives_the_logits_of_peft_and_the_same_bits_mixed() {
         .iter()
         .map(|(entry, _)| (&entry.packed, 1.0, tokens.as_slice()))
         .collect();
-    for (mixed, (entry, alone)) in place.logits(&mixed).iter().zip(&entries) {
+    for (mixed, (entry, alone)) in fixture.logits(&mixed).iter().zip(&entries) {
         assert!(&bits(mixed) == alone, "{}", entry.name);
     }
 }
@@ -193,12 +193,12 @@ fn every_method_gives_the_logits_of_peft_and_the_same_bits_mixed() {
 fn a_sum_of_one_is_that_adapter_at_a_scale() {
     let (_, tokens) = reference();
     for dtype in [AdapterDtype::F32, AdapterDtype::Bf16] {
-        let place = Place::new(dtype, RegistryOptions::default());
+        let fixture = Fixture::new(dtype, RegistryOptions::default());
         for name in ["all_r8", "patterns", "head_embed", "rslora_r16"] {
-            let merged = place.merged(MergeMethod::Sum, &[(name, 0.3)]).unwrap();
-            let scaled = place.get(name);
-            let merged = &place.logits(&[(&merged.packed, 1.0, &tokens)])[0];
-            let scaled = &place.logits(&[(&scaled.packed, 0.3, &tokens)])[0];
+            let merged = fixture.merged(MergeMethod::Sum, &[(name, 0.3)]).unwrap();
+            let scaled = fixture.get(name);
+            let merged = &fixture.logits(&[(&merged.packed, 1.0, &tokens)])[0];
+            let scaled = &fixture.logits(&[(&scaled.packed, 0.3, &tokens)])[0];
             assert!(bits(merged) == bits(scaled), "{name}");
         }
     }
@@ -208,12 +208,14 @@ fn a_sum_of_one_is_that_adapter_at_a_scale() {
 fn dare_draws_the_same_for_the_same_merge_and_not_for_another() {
     let (_, tokens) = reference();
     let dare = |density| {
-        let place = Place::new(AdapterDtype::F32, RegistryOptions::default());
+        let fixture = Fixture::new(AdapterDtype::F32, RegistryOptions::default());
         let parts = [("all_r8", 0.7), ("layers_1_3", 0.4)];
-        let entry = place.merged(MergeMethod::DareLinear { density }, &parts).unwrap();
+        let entry = fixture
+            .merged(MergeMethod::DareLinear { density }, &parts)
+            .unwrap();
         (
             entry.hash,
-            bits(&place.logits(&[(&entry.packed, 1.0, &tokens)])[0]),
+            bits(&fixture.logits(&[(&entry.packed, 1.0, &tokens)])[0]),
         )
     };
     assert_eq!(dare(0.5), dare(0.5));
@@ -222,20 +224,20 @@ fn dare_draws_the_same_for_the_same_merge_and_not_for_another() {
 
 #[test]
 fn a_merge_is_kept_until_a_part_goes_and_is_within_the_budget() {
-    let place = Place::new(AdapterDtype::Bf16, RegistryOptions::default());
+    let fixture = Fixture::new(AdapterDtype::Bf16, RegistryOptions::default());
     let parts = [("all_r8", 0.5), ("qv_r4", 0.5)];
     let before = {
-        let _parts = parts.map(|(name, _)| place.get(name));
-        place.registry.memory().0
+        let _parts = parts.map(|(name, _)| fixture.get(name));
+        fixture.registry.memory().0
     };
-    let first = place.merged(MergeMethod::Sum, &parts).unwrap();
-    assert_eq!(place.registry.memory().0, before + first.packed.bytes());
-    let again = place.merged(MergeMethod::Sum, &parts).unwrap();
+    let first = fixture.merged(MergeMethod::Sum, &parts).unwrap();
+    assert_eq!(fixture.registry.memory().0, before + first.packed.bytes());
+    let again = fixture.merged(MergeMethod::Sum, &parts).unwrap();
     assert!(Arc::ptr_eq(&first.packed, &again.packed));
     drop((first, again));
-    place.registry.remove("qv_r4").unwrap();
+    fixture.registry.remove("qv_r4").unwrap();
     assert!(
-        place.registry.memory().0 < before,
+        fixture.registry.memory().0 < before,
         "the part and the merge are gone"
     );
 
@@ -244,19 +246,19 @@ fn a_merge_is_kept_until_a_part_goes_and_is_within_the_budget() {
         room_timeout: std::time::Duration::ZERO,
         ..RegistryOptions::default()
     };
-    let place = Place::new(AdapterDtype::Bf16, tight);
-    let held = parts.map(|(name, _)| place.get(name));
-    let full = place.merged(MergeMethod::Sum, &parts).unwrap_err();
+    let fixture = Fixture::new(AdapterDtype::Bf16, tight);
+    let held = parts.map(|(name, _)| fixture.get(name));
+    let full = fixture.merged(MergeMethod::Sum, &parts).unwrap_err();
     assert!(matches!(full, LoadError::NoRoom { .. }), "{full}");
     drop(held);
 }
 
 #[test]
 fn what_cannot_be_merged_is_named() {
-    let place = Place::new(AdapterDtype::F32, RegistryOptions::default());
+    let fixture = Fixture::new(AdapterDtype::F32, RegistryOptions::default());
     let refused = |method, parts: [&str; 2]| {
         let parts = parts.map(|name| (name, 1.0));
-        place.merged(method, &parts).unwrap_err().to_string()
+        fixture.merged(method, &parts).unwrap_err().to_string()
     };
     assert_eq!(
         refused(MergeMethod::Sum, ["all_r8", "dora"]),
@@ -264,7 +266,7 @@ fn what_cannot_be_merged_is_named() {
     );
     let folder = multigraft_testing::fixtures().join("peft_activated/adapters/activated");
     let name = "activated".to_owned();
-    place
+    fixture
         .registry
         .register(Source {
             name,
@@ -290,20 +292,20 @@ fn what_cannot_be_merged_is_named() {
 
 #[test]
 fn weights_that_vary_from_request_to_request_do_not_fill_the_memory() {
-    let place = Place::new(AdapterDtype::F32, RegistryOptions::default());
+    let fixture = Fixture::new(AdapterDtype::F32, RegistryOptions::default());
     let merged = |weight: f64| {
-        place
+        fixture
             .merged(MergeMethod::Sum, &[("all_r8", weight), ("qv_r4", 1.0)])
             .unwrap()
     };
     let one = merged(0.5).packed.bytes();
-    let before = place.registry.memory().0 - one;
+    let before = fixture.registry.memory().0 - one;
     for step in 1..=40 {
         drop(merged(f64::from(step)));
     }
-    let more = place.registry.memory().0 - before;
+    let more = fixture.registry.memory().0 - before;
     assert!((8 * one..=16 * one).contains(&more), "{more} for merges of {one}");
-    // Of those in use none is dropped.
+    // Merged adapters in use are not evicted.
     let held: Vec<Entry> = (1..=20).map(|step| merged(f64::from(100 + step))).collect();
-    assert!(place.registry.memory().0 - before >= held.len() * one);
+    assert!(fixture.registry.memory().0 - before >= held.len() * one);
 }

@@ -1,4 +1,4 @@
-//! The lives of adapters under their names.
+//! Names, versions, loads and removals.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,57 +11,57 @@ use multigraft_adapters::{
 use multigraft_model::{ModelError, ReadyAdapter};
 use multigraft_sources::Reference;
 
-use crate::support::{Adapter, BYTES, Place, base, loading, message, ready, source};
+use crate::support::{Adapter, BYTES, Fixture, base, loading, message, ready, source};
 
 #[test]
 fn a_name_finds_its_adapter_and_nothing_else() {
-    let place = Place::new();
-    place.register("support", 4);
-    let entry = place.get("support").unwrap();
+    let fixture = Fixture::new();
+    fixture.register("support", 4);
+    let entry = fixture.get("support").unwrap();
     assert_eq!(entry.name, "support");
-    assert_eq!(entry.at, Reference::Folder(place.dir.path().join("support")));
+    assert_eq!(entry.at, Reference::Folder(fixture.dir.path().join("support")));
     assert_eq!(entry.hash, entry.packed.hash());
     for other in ["", "acme/tiny", "Support", "support ", "suppor"] {
-        assert!(matches!(place.registry.get(other), Lookup::Unknown), "{other}");
+        assert!(matches!(fixture.registry.get(other), Lookup::Unknown), "{other}");
     }
-    assert_eq!(place.registry.base(), "acme/tiny");
-    assert_eq!(place.registry.names(), ["support"]);
+    assert_eq!(fixture.registry.base(), "acme/tiny");
+    assert_eq!(fixture.registry.names(), ["support"]);
 }
 
 #[test]
 fn the_same_files_are_packed_once_and_shared() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     for (name, alpha) in [("one", 4), ("two", 4), ("other", 8)] {
-        place.register(name, alpha);
+        fixture.register(name, alpha);
     }
-    let [one, two, other] = ["one", "two", "other"].map(|name| place.get(name).unwrap());
+    let [one, two, other] = ["one", "two", "other"].map(|name| fixture.get(name).unwrap());
     assert!(Arc::ptr_eq(&one.packed, &two.packed) && one.hash == two.hash);
     assert!(one.hash != other.hash && !Arc::ptr_eq(&one.packed, &other.packed));
-    assert_eq!(place.packed.load(Ordering::SeqCst), 2);
-    assert_eq!(place.registry.memory().0, 2 * BYTES);
-    // One of two names less: the other still has it.
-    place.registry.remove("one").unwrap();
-    assert!(place.is_resident("two"));
+    assert_eq!(fixture.packed.load(Ordering::SeqCst), 2);
+    assert_eq!(fixture.registry.memory().0, 2 * BYTES);
+    // The other name still has the same files.
+    fixture.registry.remove("one").unwrap();
+    assert!(fixture.is_resident("two"));
 }
 
 #[test]
 fn names_that_cannot_be_served_are_refused_and_change_nothing() {
-    let place = Place::new();
-    place.register("support", 4);
-    let again = place.write("again", 4);
+    let fixture = Fixture::new();
+    fixture.register("support", 4);
+    let again = fixture.write("again", 4);
     let mut text = String::new();
     let long = "é".repeat(65);
     for name in ["support", "acme/tiny", "tgi", "", " support", "new\nline", &long] {
-        let registered = place.registry.register(source(name, &again)).unwrap_err();
-        let added = place
+        let registered = fixture.registry.register(source(name, &again)).unwrap_err();
+        let added = fixture
             .registry
             .add(&source(name, &again), Adding::default())
             .unwrap_err();
         assert_eq!(registered.to_string(), added.to_string());
-        writeln!(text, "{}", message(&added, place.dir.path())).unwrap();
+        writeln!(text, "{}", message(&added, fixture.dir.path())).unwrap();
     }
     insta::assert_snapshot!(text);
-    assert_eq!(place.registry.names(), ["support"]);
+    assert_eq!(fixture.registry.names(), ["support"]);
     for name in [
         "acme/support",
         "support-v1.2",
@@ -70,7 +70,7 @@ fn names_that_cannot_be_served_are_refused_and_change_nothing() {
         "..",
         &"x".repeat(128),
     ] {
-        place
+        fixture
             .registry
             .register(source(name, &again))
             .unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -79,15 +79,15 @@ fn names_that_cannot_be_served_are_refused_and_change_nothing() {
 
 #[test]
 fn requests_share_a_load_and_nobody_else_waits_for_it() {
-    let (place, open) = Place::gated(RegistryOptions::default());
-    place.register("warm", 1);
+    let (fixture, open) = Fixture::gated(RegistryOptions::default());
+    fixture.register("warm", 1);
     open.send(()).unwrap();
-    place.get("warm").unwrap();
-    place.register("cold", 2);
-    let waiting = [(), (), ()].map(|()| loading(place.registry.get("cold")));
-    let state = place.registry.listed("cold").unwrap().residency;
+    fixture.get("warm").unwrap();
+    fixture.register("cold", 2);
+    let waiting = [(), (), ()].map(|()| loading(fixture.registry.get("cold")));
+    let state = fixture.registry.listed("cold").unwrap().residency;
     assert!(matches!(state, Residency::Loading), "{state:?}");
-    ready(place.registry.get("warm"));
+    ready(fixture.registry.get("warm"));
     open.send(()).unwrap();
     let entries = waiting.map(|waiting| waiting.block().unwrap());
     assert!(
@@ -95,22 +95,22 @@ fn requests_share_a_load_and_nobody_else_waits_for_it() {
             .iter()
             .all(|entry| Arc::ptr_eq(&entry.packed, &entries[0].packed))
     );
-    ready(place.registry.get("cold"));
-    assert_eq!(place.packed.load(Ordering::SeqCst), 2);
-    assert_eq!(place.registry.listed("cold").unwrap().requests, 4);
+    ready(fixture.registry.get("cold"));
+    assert_eq!(fixture.packed.load(Ordering::SeqCst), 2);
+    assert_eq!(fixture.registry.listed("cold").unwrap().requests, 4);
 }
 
 #[test]
 fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
-    let (place, open) = Place::gated(RegistryOptions::default());
-    let folder = place.write("new", 4);
-    let added = place
+    let (fixture, open) = Fixture::gated(RegistryOptions::default());
+    let folder = fixture.write("new", 4);
+    let added = fixture
         .registry
         .add(&source("new", &folder), Adding::default())
         .unwrap();
-    let request = loading(place.registry.get("new"));
-    // Adding the same again waits for the same, until its files may have been read: they may be
-    // others by now.
+    let request = loading(fixture.registry.get("new"));
+    // Adding the same source again joins the load until its files may have been read, because they
+    // may have changed since.
     let replace = Adding {
         replace: true,
         pinned: Some(true),
@@ -118,15 +118,15 @@ fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
     };
     let mut again = Vec::new();
     let error = loop {
-        match place.registry.add(&source("new", &folder), replace.clone()) {
+        match fixture.registry.add(&source("new", &folder), replace.clone()) {
             Ok(waiting) => again.push(waiting),
             Err(error) => break error,
         }
         std::thread::yield_now();
     };
     assert!(error.to_string().contains("just being loaded"), "{error}");
-    let other = place.write("other", 8);
-    let error = place.registry.add(&source("new", &other), replace).unwrap_err();
+    let other = fixture.write("other", 8);
+    let error = fixture.registry.add(&source("new", &other), replace).unwrap_err();
     assert!(error.to_string().contains("just being loaded"), "{error}");
     open.send(()).unwrap();
     let hash = added.block().unwrap().hash;
@@ -137,7 +137,7 @@ fn an_added_adapter_is_waited_for_and_there_once_it_is_loaded() {
 
 #[test]
 fn what_is_said_when_an_adapter_is_added_holds_as_soon_as_requests_get_it() {
-    let (place, open) = Place::gated(RegistryOptions::default());
+    let (fixture, open) = Fixture::gated(RegistryOptions::default());
     let said = |value: &str, weight| Settings {
         defaults: Some([("system".to_owned(), value.into())].into_iter().collect()),
         limits: Some(AdapterLimits {
@@ -151,38 +151,38 @@ fn what_is_said_when_an_adapter_is_added_holds_as_soon_as_requests_get_it() {
             settings,
             ..Adding::default()
         };
-        let from = source("a", &place.write(folder, alpha));
-        place.registry.add(&from, adding).unwrap()
+        let from = source("a", &fixture.write(folder, alpha));
+        fixture.registry.add(&from, adding).unwrap()
     };
     let holds = || {
-        let defaults = place
+        let defaults = fixture
             .registry
             .defaults("a")
             .map(|defaults| defaults["system"].clone());
-        (defaults, place.registry.limits("a").weight)
+        (defaults, fixture.registry.limits("a").weight)
     };
-    // A request that waits for the first version is of it already.
+    // The settings already apply to a request that waits for the first version.
     let first = add("first", 1, said("one", 2.0));
     assert_eq!(holds(), (Some("one".into()), 2.0));
     open.send(()).unwrap();
     first.block().unwrap();
-    // Of a later one, no earlier than its weights; and not at all if it is refused.
+    // Settings of a later version take effect with its weights, and not at all if it is refused.
     let second = add("second", 2, said("two", 3.0));
     assert_eq!(holds(), (Some("one".into()), 2.0));
     open.send(()).unwrap();
     second.block().unwrap();
     assert_eq!(holds(), (Some("two".into()), 3.0));
-    let folder = place.write("broken", 3);
+    let folder = fixture.write("broken", 3);
     std::fs::write(folder.join("adapter_model.safetensors"), b"12345678").unwrap();
     let adding = Adding {
         replace: true,
         settings: said("three", 4.0),
         ..Adding::default()
     };
-    let broken = place.registry.add(&source("a", &folder), adding).unwrap();
+    let broken = fixture.registry.add(&source("a", &folder), adding).unwrap();
     broken.block().unwrap_err();
     assert_eq!(holds(), (Some("two".into()), 3.0));
-    // What says nothing changes nothing.
+    // Empty settings change nothing.
     let third = add("third", 4, Settings::default());
     open.send(()).unwrap();
     third.block().unwrap();
@@ -191,71 +191,71 @@ fn what_is_said_when_an_adapter_is_added_holds_as_soon_as_requests_get_it() {
 
 #[test]
 fn a_new_version_takes_over_at_once_and_the_old_one_is_freed_with_its_last_user() {
-    let (place, open) = Place::gated(RegistryOptions::default());
-    place.register("a", 1);
+    let (fixture, open) = Fixture::gated(RegistryOptions::default());
+    fixture.register("a", 1);
     open.send(()).unwrap();
-    let old = place.get("a").unwrap();
-    let folder = place.write("a2", 2);
+    let old = fixture.get("a").unwrap();
+    let folder = fixture.write("a2", 2);
     let adding = Adding {
         replace: true,
         pinned: None,
         ..Adding::default()
     };
-    let added = place.registry.add(&source("a", &folder), adding).unwrap();
-    // Until it is there, requests get the old one.
-    assert_eq!(ready(place.registry.get("a")).hash, old.hash);
-    assert!(place.registry.listed("a").unwrap().replacing);
+    let added = fixture.registry.add(&source("a", &folder), adding).unwrap();
+    // Until the new version is loaded, requests get the old one.
+    assert_eq!(ready(fixture.registry.get("a")).hash, old.hash);
+    assert!(fixture.registry.listed("a").unwrap().replacing);
     open.send(()).unwrap();
     let new = added.block().unwrap();
     assert_ne!(new.hash, old.hash);
-    assert_eq!(ready(place.registry.get("a")).hash, new.hash);
-    assert_eq!(place.registry.memory().0, 2 * BYTES, "both are used");
+    assert_eq!(ready(fixture.registry.get("a")).hash, new.hash);
+    assert_eq!(fixture.registry.memory().0, 2 * BYTES, "both are used");
     let weak = Arc::downgrade(&old.packed);
     assert!(weak.upgrade().is_some(), "who uses the old one has it");
     drop(old);
-    // The loader lets go a moment after it told us.
+    // The loader releases its reference a moment after it has sent the result.
     let deadline = Instant::now() + Duration::from_secs(10);
     while weak.upgrade().is_some() {
         assert!(Instant::now() < deadline, "the last user gave it back");
         std::thread::yield_now();
     }
-    assert_eq!(place.registry.memory().0, BYTES);
-    let versions = place.registry.listed("a").unwrap().versions;
+    assert_eq!(fixture.registry.memory().0, BYTES);
+    let versions = fixture.registry.listed("a").unwrap().versions;
     let active: Vec<bool> = versions.iter().map(|version| version.active).collect();
     assert_eq!(active, [false, true]);
 }
 
 #[test]
 fn a_replacement_that_cannot_be_loaded_changes_nothing() {
-    let place = Place::new();
-    place.register("a", 1);
-    let before = place.get("a").unwrap();
+    let fixture = Fixture::new();
+    fixture.register("a", 1);
+    let before = fixture.get("a").unwrap();
     let mut spoilt = Adapter::good();
     spoilt.reshape("0.self_attn.q_proj.lora_A.weight", &[2, 5]);
-    let folder = place.dir.path().join("bad");
+    let folder = fixture.dir.path().join("bad");
     spoilt.write(&folder);
-    let error = place.replace("a", &folder).unwrap_err();
+    let error = fixture.replace("a", &folder).unwrap_err();
     assert!(error.to_string().contains("has shape [2, 5]"), "{error}");
-    assert_eq!(ready(place.registry.get("a")).hash, before.hash);
-    assert_eq!(place.registry.listed("a").unwrap().versions.len(), 1);
-    // A name that nothing stood for is none afterwards.
-    let error = place
+    assert_eq!(ready(fixture.registry.get("a")).hash, before.hash);
+    assert_eq!(fixture.registry.listed("a").unwrap().versions.len(), 1);
+    // A failed first load leaves no name behind.
+    let error = fixture
         .registry
         .add(&source("b", &folder), Adding::default())
         .unwrap()
         .block();
     assert!(matches!(error, Err(LoadError::Failed(_))));
-    assert!(matches!(place.registry.get("b"), Lookup::Unknown));
+    assert!(matches!(fixture.registry.get("b"), Lookup::Unknown));
 }
 
 #[test]
 fn replacing_an_adapter_by_itself_is_no_new_version() {
-    let place = Place::new();
-    place.register("a", 1);
-    place.get("a").unwrap();
-    let copy = place.write("copy", 1);
-    place.replace("a", &copy).unwrap();
-    let listed = place.registry.listed("a").unwrap();
+    let fixture = Fixture::new();
+    fixture.register("a", 1);
+    fixture.get("a").unwrap();
+    let copy = fixture.write("copy", 1);
+    fixture.replace("a", &copy).unwrap();
+    let listed = fixture.registry.listed("a").unwrap();
     assert_eq!(
         (listed.versions.len(), listed.versions[0].source.clone()),
         (1, Reference::Folder(copy))
@@ -264,69 +264,72 @@ fn replacing_an_adapter_by_itself_is_no_new_version() {
 
 #[test]
 fn rolling_back_goes_to_the_version_before_and_to_any_by_its_hash() {
-    let place = Place::new();
-    place.register("a", 1);
-    let hashes: Vec<_> = std::iter::once(place.get("a").unwrap().hash)
+    let fixture = Fixture::new();
+    fixture.register("a", 1);
+    let hashes: Vec<_> = std::iter::once(fixture.get("a").unwrap().hash)
         .chain([2, 3].map(|alpha| {
-            let folder = place.write(&format!("a{alpha}"), alpha);
-            place.replace("a", &folder).unwrap().hash
+            let folder = fixture.write(&format!("a{alpha}"), alpha);
+            fixture.replace("a", &folder).unwrap().hash
         }))
         .collect();
-    assert_eq!(place.registry.activate("a", None).unwrap(), hashes[1]);
-    assert_eq!(place.get("a").unwrap().hash, hashes[1]);
-    assert_eq!(place.registry.activate("a", None).unwrap(), hashes[0]);
-    let error = place.registry.activate("a", None).unwrap_err();
+    assert_eq!(fixture.registry.activate("a", None).unwrap(), hashes[1]);
+    assert_eq!(fixture.get("a").unwrap().hash, hashes[1]);
+    assert_eq!(fixture.registry.activate("a", None).unwrap(), hashes[0]);
+    let error = fixture.registry.activate("a", None).unwrap_err();
     assert_eq!(error.to_string(), "`a` has no version before the active one");
-    assert_eq!(place.registry.activate("a", Some(hashes[2])).unwrap(), hashes[2]);
-    assert_eq!(place.get("a").unwrap().hash, hashes[2]);
+    assert_eq!(
+        fixture.registry.activate("a", Some(hashes[2])).unwrap(),
+        hashes[2]
+    );
+    assert_eq!(fixture.get("a").unwrap().hash, hashes[2]);
     assert!(
-        place
+        fixture
             .registry
             .activate("a", Some(multigraft_model::AdapterHash([7; 32])))
             .is_err()
     );
-    assert!(place.registry.activate("none", None).is_err());
+    assert!(fixture.registry.activate("none", None).is_err());
 }
 
 #[test]
 fn files_that_changed_are_not_served_under_the_old_hash() {
-    let place = Place::new();
-    place.register("a", 1);
-    let first = place.get("a").unwrap().hash;
-    let second = place.write("second", 2);
-    place.replace("a", &second).unwrap();
-    place.write("a", 3);
-    let error = place.registry.activate("a", None).unwrap_err();
+    let fixture = Fixture::new();
+    fixture.register("a", 1);
+    let first = fixture.get("a").unwrap().hash;
+    let second = fixture.write("second", 2);
+    fixture.replace("a", &second).unwrap();
+    fixture.write("a", 3);
+    let error = fixture.registry.activate("a", None).unwrap_err();
     assert!(
         error.to_string().contains("have changed since it was added"),
         "{error}"
     );
-    assert_ne!(place.get("a").unwrap().hash, first, "the good version stays");
+    assert_ne!(fixture.get("a").unwrap().hash, first, "the good version stays");
 }
 
 #[test]
 fn a_removed_name_is_gone_while_its_users_go_on() {
-    let (place, open) = Place::gated(RegistryOptions::default());
-    place.register("a", 1);
+    let (fixture, open) = Fixture::gated(RegistryOptions::default());
+    fixture.register("a", 1);
     open.send(()).unwrap();
-    let user = place.get("a").unwrap();
-    place.registry.remove("a").unwrap();
-    assert!(matches!(place.registry.get("a"), Lookup::Unknown));
-    assert_eq!(place.registry.memory().0, BYTES, "as long as it is used");
+    let user = fixture.get("a").unwrap();
+    fixture.registry.remove("a").unwrap();
+    assert!(matches!(fixture.registry.get("a"), Lookup::Unknown));
+    assert_eq!(fixture.registry.memory().0, BYTES, "as long as it is used");
     drop(user);
-    assert_eq!(place.registry.memory().0, 0);
-    assert!(place.registry.remove("a").is_err());
-    // Those who wait for one that is removed hear so.
-    place.register("b", 2);
-    let waiting = loading(place.registry.get("b"));
-    place.registry.remove("b").unwrap();
+    assert_eq!(fixture.registry.memory().0, 0);
+    assert!(fixture.registry.remove("a").is_err());
+    // Those who wait for a removed name are told.
+    fixture.register("b", 2);
+    let waiting = loading(fixture.registry.get("b"));
+    fixture.registry.remove("b").unwrap();
     open.send(()).unwrap();
     assert!(matches!(waiting.block(), Err(LoadError::Removed)));
-    // The load that nobody wants any more leaves nothing behind.
-    place.register("c", 3);
+    // The load of a removed name leaves nothing behind.
+    fixture.register("c", 3);
     open.send(()).unwrap();
-    place.get("c").unwrap();
-    assert_eq!(place.registry.memory().0, BYTES);
+    fixture.get("c").unwrap();
+    assert_eq!(fixture.registry.memory().0, BYTES);
 }
 
 #[test]
@@ -335,13 +338,13 @@ fn a_failed_load_backs_off_says_why_and_is_tried_again() {
         backoff: Duration::from_millis(200),
         ..RegistryOptions::default()
     };
-    let place = Place::with(options, None);
-    place.register("a", 1);
-    let weights = place.dir.path().join("a/adapter_model.safetensors");
+    let fixture = Fixture::with(options, None);
+    fixture.register("a", 1);
+    let weights = fixture.dir.path().join("a/adapter_model.safetensors");
     std::fs::write(&weights, b"spoilt").unwrap();
-    let first = place.get("a").unwrap_err();
+    let first = fixture.get("a").unwrap_err();
     assert!(matches!(first, LoadError::Failed(_)), "{first}");
-    let second = place.get("a").unwrap_err();
+    let second = fixture.get("a").unwrap_err();
     assert!(
         matches!(second, LoadError::BackedOff { attempts: 1, .. }),
         "{second}"
@@ -350,15 +353,15 @@ fn a_failed_load_backs_off_says_why_and_is_tried_again() {
         second.to_string().contains("adapter_model.safetensors"),
         "{second}"
     );
-    let state = place.registry.listed("a").unwrap().residency;
+    let state = fixture.registry.listed("a").unwrap().residency;
     assert!(matches!(state, Residency::Failed { .. }), "{state:?}");
     std::thread::sleep(Duration::from_millis(250));
-    let third = place.get("a").unwrap_err();
+    let third = fixture.get("a").unwrap_err();
     assert!(matches!(third, LoadError::Failed(_)), "{third}");
-    place.write("a", 1);
+    fixture.write("a", 1);
     std::thread::sleep(Duration::from_millis(450));
-    place.get("a").unwrap();
-    assert!(place.is_resident("a"));
+    fixture.get("a").unwrap();
+    assert!(fixture.is_resident("a"));
 }
 
 #[test]
@@ -367,10 +370,10 @@ fn those_who_went_away_make_room_for_others_that_wait() {
         max_waiting: 2,
         ..RegistryOptions::default()
     };
-    let (place, open) = Place::gated(options);
-    place.register("a", 1);
-    drop([(), ()].map(|()| loading(place.registry.get("a"))));
-    let waiting = loading(place.registry.get("a"));
+    let (fixture, open) = Fixture::gated(options);
+    fixture.register("a", 1);
+    drop([(), ()].map(|()| loading(fixture.registry.get("a"))));
+    let waiting = loading(fixture.registry.get("a"));
     open.send(()).unwrap();
     waiting.block().unwrap();
 }
@@ -381,10 +384,10 @@ fn so_many_requests_wait_and_no_more() {
         max_waiting: 2,
         ..RegistryOptions::default()
     };
-    let (place, open) = Place::gated(options);
-    place.register("a", 1);
-    let waiting = [(), ()].map(|()| loading(place.registry.get("a")));
-    let refused = place.registry.get("a");
+    let (fixture, open) = Fixture::gated(options);
+    fixture.register("a", 1);
+    let waiting = [(), ()].map(|()| loading(fixture.registry.get("a")));
+    let refused = fixture.registry.get("a");
     assert!(
         matches!(
             refused,
@@ -396,7 +399,7 @@ fn so_many_requests_wait_and_no_more() {
     for waiting in waiting {
         waiting.block().unwrap();
     }
-    ready(place.registry.get("a"));
+    ready(fixture.registry.get("a"));
 }
 
 #[test]
@@ -437,14 +440,14 @@ fn a_fault_of_the_packer_is_an_error_and_the_next_load_works() {
 
 #[test]
 fn who_waits_when_the_registry_ends_hears_so() {
-    let (place, open) = Place::gated(RegistryOptions::default());
-    place.register("a", 1);
-    place.register("b", 2);
-    let [first, second] = ["a", "b"].map(|name| loading(place.registry.get(name)));
-    drop(place.registry);
-    // The first may not even have begun.
+    let (fixture, open) = Fixture::gated(RegistryOptions::default());
+    fixture.register("a", 1);
+    fixture.register("b", 2);
+    let [first, second] = ["a", "b"].map(|name| loading(fixture.registry.get(name)));
+    drop(fixture.registry);
+    // The first load may not have started yet.
     let _ = open.send(());
-    // The one under way may come to its end; the other never begins.
+    // The load in progress may finish; the other never starts.
     let _ = first.block();
     assert!(matches!(second.block(), Err(LoadError::Stopped)));
 }

@@ -1,5 +1,5 @@
-//! What a self test finds: that an adapter does something, that it does what its own reference
-//! says, that it does nothing.
+//! What the self test detects: adapters with and without an effect, and adapters that contradict
+//! their own reference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ fn load(registry: &Registry, folder: &Path) -> Result<AdapterInfo, LoadError> {
     }
 }
 
-/// A copy of an adapter of the fixture, with `change` applied to the bytes of its tensors.
+/// Copies an adapter of the fixture and applies `change` to the bytes of its tensors.
 fn copy(to: &Path, kind: &str, change: impl Fn(&mut [u8])) {
     let from = fixture().join("adapters").join(kind);
     fs::create_dir_all(to).unwrap();
@@ -131,7 +131,7 @@ fn an_adapter_is_held_to_the_reference_that_it_brings() {
         error.contains(&format!("{} of the {of} tokens", of - 1)),
         "{error}"
     );
-    // One that says nothing of use is a warning where no more is asked for.
+    // An unusable reference is a warning, unless failures refuse adapters.
     let dir = tempfile::tempdir().unwrap();
     copy(dir.path(), "all_r8", |_| ());
     fs::write(dir.path().join("reference.json"), r#"{"references": []}"#).unwrap();

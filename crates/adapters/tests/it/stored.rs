@@ -17,7 +17,7 @@ fn open(data: &Path) -> Result<Registry, OpenError> {
     open_as("acme/tiny", data)
 }
 
-/// Beside a base called `base_name`.
+/// A registry whose base is called `base_name`.
 fn open_as(base_name: &str, data: &Path) -> Result<Registry, OpenError> {
     let packer = Packer {
         shape: base(),
@@ -60,7 +60,7 @@ fn get(registry: &Registry, name: &str) -> Entry {
     }
 }
 
-/// Names, hashes of their versions, which is active, and pins.
+/// Names, the hashes of their versions, the active version, and pins.
 fn state(registry: &Registry) -> Vec<(String, Vec<Option<AdapterHash>>, usize, bool)> {
     let listed = registry.list().into_iter();
     listed
@@ -79,7 +79,7 @@ fn names_versions_and_pins_survive_and_their_files_with_them() {
     let registry = open(&data).unwrap();
     let mut hashes = Vec::new();
     for alpha in 1..4 {
-        // Over and over from the same folder, as training writes it.
+        // Repeatedly from the same folder, as training writes it.
         write(source.clone(), alpha);
         hashes.push(add(&registry, "a", &source).unwrap().hash);
     }
@@ -191,7 +191,7 @@ fn what_was_found_of_an_adapter_is_known_while_it_is_cold() {
     let by: Vec<_> = listed.versions.iter().map(|version| version.added_by).collect();
     assert_eq!(by, [Some(AddedBy::Http); 2]);
 
-    // What cannot be read is as if it had never been known.
+    // Facts that cannot be parsed are treated as unknown.
     drop(registry);
     let database = rusqlite::Connection::open(data.join("registry.sqlite")).unwrap();
     let damage = "UPDATE version SET info = '{}', added_by = 'nobody'";
@@ -221,7 +221,7 @@ fn what_was_given_at_the_start_goes_before_what_was_stored() {
     assert!(registry.register(given()).unwrap());
     assert!(registry.register(given()).is_err(), "given twice");
     assert_ne!(get(&registry, "a").hash, stored);
-    // Nor is what is added under it stored.
+    // Versions added to a name of the command line are not stored either.
     add(&registry, "a", &write(dir.path().join("third"), 3)).unwrap();
     drop(registry);
     assert_eq!(get(&open(&data).unwrap(), "a").hash, stored);
@@ -234,8 +234,7 @@ fn what_nothing_names_is_swept_away_and_what_is_named_is_not() {
     let source = write(dir.path().join("source"), 1);
     let registry = open(&data).unwrap();
     let hash = add(&registry, "a", &source).unwrap().hash;
-    // A file that was being written when the power went, and one of a version that nobody
-    // remembers.
+    // A file that was being written when the power failed, and one of a version that no name has.
     for left in [format!("{hash}.new"), AdapterHash([7; 32]).to_string()] {
         std::fs::create_dir(data.join("adapters").join(left)).unwrap();
     }

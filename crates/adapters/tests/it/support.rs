@@ -1,4 +1,4 @@
-//! A registry over folders of adapters that are packed at once.
+//! A registry over folders of hand-made adapters, with an instant packer.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,23 +43,23 @@ pub(crate) fn message(error: &AdapterError, folder: &Path) -> String {
     error.to_string().replace(&folder.display().to_string(), "DIR")
 }
 
-/// What an adapter of these tests takes in memory.
+/// Size of an adapter in memory.
 pub(crate) const BYTES: usize = 1000;
 
-/// A registry, the folders of its adapters, and how it packs.
-pub(crate) struct Place {
+/// A registry, the folders of its adapters, and its packer.
+pub(crate) struct Fixture {
     pub(crate) registry: Registry,
     pub(crate) dir: tempfile::TempDir,
-    /// How often something was packed.
+    /// Number of adapters that were packed.
     pub(crate) packed: Arc<AtomicUsize>,
 }
 
-impl Place {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self::with(RegistryOptions::default(), None)
     }
 
-    /// With a `gate`, packing waits for a word from there.
+    /// With a `gate`, packing an adapter waits for a message from it.
     pub(crate) fn with(options: RegistryOptions, gate: Option<Receiver<()>>) -> Self {
         let packed = Arc::new(AtomicUsize::new(0));
         let (count, gate) = (Arc::clone(&packed), gate.map(Mutex::new));
@@ -87,7 +87,7 @@ impl Place {
         (Self::with(options, Some(gate)), open)
     }
 
-    /// Writes an adapter that differs from others by its alpha.
+    /// Writes an adapter that differs from others in alpha.
     pub(crate) fn write(&self, folder: &str, alpha: u32) -> PathBuf {
         let mut adapter = Adapter::good();
         adapter.config["lora_alpha"] = alpha.into();

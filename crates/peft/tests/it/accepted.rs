@@ -1,4 +1,4 @@
-//! Ways of saying the same that are taken, and warnings.
+//! Equivalent configs and files that are accepted, and warnings.
 
 use multigraft_model::{LinearDelta, LinearId, Target};
 use serde_json::json;
@@ -123,7 +123,8 @@ fn a_saved_head_is_read_by_either_name() {
     }
 }
 
-/// PEFT loads such a copy over the base's own weight, which in a tied base is both.
+/// PEFT loads such a copy over the base's own weight, which both tables share if embeddings are
+/// tied.
 #[test]
 fn a_copy_of_a_tied_table_replaces_both_ends() {
     for name in [
@@ -244,7 +245,7 @@ fn a_base_that_is_not_named_or_local_is_no_warning() {
     }
 }
 
-/// An adapter's name does not depend on where it lies.
+/// The hash of an adapter does not depend on its folder.
 #[test]
 fn the_hash_is_of_the_contents() {
     let (one, mut two) = (Adapter::good(), Adapter::good());

@@ -1,4 +1,4 @@
-//! Adapters written in other forms and read again.
+//! Adapters that are exported and read back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -147,7 +147,7 @@ fn an_adapter_in_one_form_is_written_in_the_other() {
     let base = fixture("peft/llama/model");
     let adapter = open(&base, &fixture("gguf_adapters/llama/all_r8.bf16.gguf"));
     let peft = dir.path().join("peft");
-    // A base in GGUF does as well, since only its shapes are asked for.
+    // A GGUF base works too, because only its shapes matter.
     export(&adapter, &fixture("gguf/llama.gguf"), Form::Peft, &peft).unwrap();
     let original = open(&base, &fixture("peft/llama/adapters/all_r8"));
     assert_eq!(open(&base, &peft).weights.linears, original.weights.linears);

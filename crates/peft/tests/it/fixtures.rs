@@ -1,5 +1,4 @@
-//! Adapters as PEFT saved them, for all architectures: each is taken, and means what its config
-//! says.
+//! Adapters saved by PEFT, for all architectures: each is accepted and means what its config says.
 
 use std::fs;
 use std::path::{Path, PathBuf};

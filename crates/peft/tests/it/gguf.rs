@@ -1,4 +1,5 @@
-//! Adapters that llama.cpp's converter wrote, against the PEFT folders that it made them from.
+//! Adapters written by llama.cpp's converter, compared with the PEFT folders that they were
+//! converted from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ fn config(architecture: &str) -> Config {
         .unwrap()
 }
 
-/// All low-rank updates; that of the embedding last, under no name.
+/// All low-rank updates; the embedding's is last and has no id.
 fn updates(weights: &AdapterWeights) -> Vec<(Option<LinearId>, &LowRank)> {
     let linears = weights.linears.iter();
     let linears = linears.filter_map(|(id, delta)| Some((Some(*id), delta.low_rank.as_ref()?)));
@@ -34,8 +35,8 @@ fn updates(weights: &AdapterWeights) -> Vec<(Option<LinearId>, &LowRank)> {
     linears.chain(embedding.map(|update| (None, update))).collect()
 }
 
-/// The adapter as PEFT and as the converter wrote it: whether all numbers are the same but for
-/// `tolerance` of the largest.
+/// Compares an adapter saved by PEFT with its conversion: all values must agree within `tolerance`
+/// of the largest.
 fn agree(architecture: &str, kind: &str, storage: &str, tolerance: f32) {
     let config = config(architecture);
     let ours = read(&gguf(&format!("{architecture}/{kind}.{storage}.gguf")), &config).unwrap();
@@ -105,7 +106,7 @@ fn a_base_from_gguf_reads_the_same_as_one_from_safetensors() {
     }
 }
 
-/// A copy of an adapter with `change` made to its bytes.
+/// A copy of an adapter whose bytes `change` has edited.
 fn changed(folder: &Path, from: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
     let mut bytes = fs::read(gguf(from)).unwrap();
     change(&mut bytes);
@@ -114,7 +115,7 @@ fn changed(folder: &Path, from: &str, change: impl FnOnce(&mut Vec<u8>)) -> Path
     path
 }
 
-/// Puts bytes in the place of others of the same number, everywhere.
+/// Replaces bytes with as many other bytes, everywhere.
 fn replace(bytes: &mut [u8], from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
     let places: Vec<usize> = (0..bytes.len() - from.len())
@@ -170,7 +171,7 @@ fn what_cannot_be_applied_is_refused_by_name() {
     ];
     for (from, to, words) in cases {
         let path = changed(dir.path(), "llama/qv_r4.f32.gguf", |bytes| match from {
-            // The value of `adapter.type` alone.
+            // Only the value of `adapter.type`.
             "lora" => replace(bytes, "\u{4}\0\0\0\0\0\0\0lora", "\u{4}\0\0\0\0\0\0\0dora"),
             _ => replace(bytes, from, to),
         });
@@ -223,7 +224,7 @@ fn every_truncation_is_refused() {
     let dir = tempdir().unwrap();
     let config = config("llama");
     let whole = fs::read(gguf("llama/qv_r4.f32.gguf")).unwrap();
-    // The header byte by byte, the data in larger steps.
+    // The header in steps of one byte, the data in larger steps.
     let header = whole.len()
         - Gguf::open(&gguf("llama/qv_r4.f32.gguf"))
             .unwrap()
@@ -236,7 +237,7 @@ fn every_truncation_is_refused() {
     }
 }
 
-/// A flipped bit is an error or another adapter, under another hash; never a panic.
+/// A flipped bit causes an error or another hash, never a panic.
 #[test]
 fn no_flipped_bit_keeps_the_hash() {
     let dir = tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Adapters' files, read for bases made by hand, for the fixtures' models and for a real one.
+//! Reading, checking and exporting adapters for hand-made bases, for the fixtures' models and for a
+//! real model.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accepted;

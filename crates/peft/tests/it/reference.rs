@@ -26,7 +26,7 @@ struct Case<'a> {
     subject: &'a Subject,
     prompt: usize,
     tokens: Vec<u32>,
-    /// Of the prompt's positions.
+    /// At the prompt's positions.
     logits: Vec<f32>,
     greedy: Vec<u32>,
     blocks: Vec<BlockId>,
@@ -242,13 +242,12 @@ fn variants_of_lora_answer_as_in_peft() {
     check("relatives", 3);
 }
 
-/// Every adapter merged into its base, against the numbers of the adapter: a base that answers as
-/// it does.
+/// A base with an adapter merged into it answers as PEFT does with the adapter.
 #[test]
 fn merged_models_answer_as_their_adapters_do() {
     let dir = tempfile::tempdir().unwrap();
     let sets = ["peft", "peft_extra", "relatives"].into_iter().flat_map(folders);
-    // Rounded to 16 bits, a merged weight is not that of the reference.
+    // A merged weight that is rounded to 16 bits differs from the reference's.
     let exact = sets.filter(|folder| !folder.ends_with("f16") && !folder.ends_with("bf16"));
     let mut merged = 0;
     for folder in exact {
@@ -270,7 +269,7 @@ fn merged_models_answer_as_their_adapters_do() {
     assert!(merged > 200, "only {merged} were merged");
 }
 
-/// The same into GGUF files, where rows of queries and keys may lie in another order.
+/// The same for GGUF files, whose rows of queries and keys may have another order.
 #[test]
 fn models_merged_into_gguf_answer_as_their_adapters_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -278,7 +277,7 @@ fn models_merged_into_gguf_answer_as_their_adapters_do() {
     for folder in folders("peft") {
         let name = folder.file_name().unwrap().to_str().unwrap();
         let base = multigraft_testing::fixtures().join(format!("gguf/{name}.gguf"));
-        // Of these, a GGUF cannot say all that their configurations here do.
+        // A GGUF file cannot represent everything that the configs of these models say.
         if ["gemma2", "gemma3", "mistral", "smollm3"].contains(&name) || !base.is_file() {
             continue;
         }
@@ -294,8 +293,8 @@ fn models_merged_into_gguf_answer_as_their_adapters_do() {
     assert!(merged > 80, "only {merged} were merged");
 }
 
-/// Whether an adapter can be merged into its base; if so, the model has to answer as the adapter
-/// does.
+/// Whether an adapter can be merged into its base. If so, the merged model must answer as the
+/// adapter does.
 fn merges(
     folder: &Path,
     kind: &Path,
@@ -307,7 +306,7 @@ fn merges(
     let adapter = multigraft_peft::read(kind, config).unwrap();
     match multigraft_peft::export(&adapter, base, Form::Merged, out) {
         Ok(()) => {}
-        // Biases of LoRA's own have no place in a base without.
+        // LoRA's biases cannot be merged into a base without biases.
         Err(error) if error.to_string().contains("adds a bias") => return false,
         Err(error) => panic!("{}: {error}", kind.display()),
     }
@@ -332,7 +331,7 @@ fn merges(
     true
 }
 
-/// The reference numbers are those of float32.
+/// The reference was computed in float32.
 fn exact() -> LoadOptions<'static> {
     LoadOptions {
         precision: Precision::Exact,

@@ -1,4 +1,4 @@
-//! Everything that is refused, and in which words. The words are in `snapshots/`.
+//! Everything that is refused, with its message. The messages are in `snapshots/`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::support::{Adapter, HIDDEN, ReadFor as _, VOCAB, WIDTH, base, message,
 
 const Q: &str = "model.layers.0.self_attn.q_proj";
 
-/// What is done to a good adapter to spoil it.
+/// A change that makes a good adapter invalid.
 type Case = (&'static str, fn(&mut Adapter));
 
 fn refusals(tied: bool, cases: &[Case]) -> String {
@@ -403,7 +403,7 @@ fn tables() {
 
 #[test]
 fn files() {
-    /// What is made of an empty folder.
+    /// Fills an empty folder.
     type Case = (&'static str, fn(&Path));
     let cases: &[Case] = &[
         ("nothing", |_| {}),
@@ -473,8 +473,8 @@ fn files() {
     insta::assert_snapshot!(text);
 }
 
-/// A relative on the first q_proj.
-fn relative(adapter: &mut Adapter, kind: &str, tensors: &[(&str, &[usize])]) {
+/// A variant of LoRA on the first q_proj.
+fn variant(adapter: &mut Adapter, kind: &str, tensors: &[(&str, &[usize])]) {
     *adapter = Adapter::empty();
     adapter.config = json!({"peft_type": kind, "r": 2, "alpha": 2, "target_modules": [Q]});
     if kind == "IA3" {
@@ -494,13 +494,13 @@ fn loha(adapter: &mut Adapter, rank: usize) {
         ("hada_w2_a", &left),
         ("hada_w2_b", &right),
     ];
-    relative(adapter, "LOHA", &parts);
+    variant(adapter, "LOHA", &parts);
     set(adapter, "r", json!(rank));
 }
 
 /// VeRA with its shared matrices.
 fn vera(adapter: &mut Adapter) {
-    relative(
+    variant(
         adapter,
         "VERA",
         &[("vera_lambda_b", &[HIDDEN]), ("vera_lambda_d", &[2])],
@@ -554,16 +554,16 @@ fn variants_of_lora() {
             set(a, "use_tucker", json!(true));
         }),
         ("LoKr of two whole matrices", |a| {
-            relative(a, "LOKR", &[("lokr_w1", &[2, 2]), ("lokr_w2", &[3, 3])])
+            variant(a, "LOKR", &[("lokr_w1", &[2, 2]), ("lokr_w2", &[3, 3])])
         }),
         ("LoKr of another base", |a| {
-            relative(a, "LOKR", &[("lokr_w1", &[2, 2]), ("lokr_w2", &[4, 3])])
+            variant(a, "LOKR", &[("lokr_w1", &[2, 2]), ("lokr_w2", &[4, 3])])
         }),
         ("LoKr that is larger than the base", |a| {
-            relative(a, "LOKR", &[("lokr_w1", &[HIDDEN + 1, 2]), ("lokr_w2", &[1, 3])])
+            variant(a, "LOKR", &[("lokr_w1", &[HIDDEN + 1, 2]), ("lokr_w2", &[1, 3])])
         }),
         ("LoKr whole and as a product", |a| {
-            relative(
+            variant(
                 a,
                 "LOKR",
                 &[("lokr_w1", &[2, 2]), ("lokr_w1_a", &[2, 2]), ("lokr_w2", &[3, 3])],
@@ -582,7 +582,7 @@ fn variants_of_lora() {
             a.reshape("vera_lambda_d", &[3]);
         }),
         ("IA3 beside LoRA", |a| {
-            relative(
+            variant(
                 a,
                 "IA3",
                 &[("ia3_l", &[HIDDEN, 1]), ("lora_A.weight", &[2, HIDDEN])],
@@ -590,13 +590,13 @@ fn variants_of_lora() {
         }),
         ("IA3 in a LoRA", |a| a.tensor(&format!("{Q}.ia3_l"), &[HIDDEN, 1])),
         ("IA3 on inputs that nothing scales", |a| {
-            relative(a, "IA3", &[("ia3_l", &[1, HIDDEN])])
+            variant(a, "IA3", &[("ia3_l", &[1, HIDDEN])])
         }),
         ("IA3 of another base", |a| {
-            relative(a, "IA3", &[("ia3_l", &[HIDDEN + 1, 1])])
+            variant(a, "IA3", &[("ia3_l", &[HIDDEN + 1, 1])])
         }),
         ("IA3 that is not there", |a| {
-            relative(a, "IA3", &[("ia3_l", &[HIDDEN, 1])]);
+            variant(a, "IA3", &[("ia3_l", &[HIDDEN, 1])]);
             set(a, "target_modules", json!(["q_proj"]));
         }),
         ("OFT", |a| set(a, "peft_type", json!("OFT"))),
@@ -605,7 +605,7 @@ fn variants_of_lora() {
     insta::assert_snapshot!(refusals(false, cases));
 }
 
-/// Whatever is cut off, the rest is no adapter, and nothing panics.
+/// A truncated file is never an adapter, and never causes a panic.
 #[test]
 fn every_truncation_is_refused() {
     let (base, good) = (base(false), Adapter::good());
@@ -627,7 +627,7 @@ fn every_truncation_is_refused() {
     }
 }
 
-/// A flipped bit is an error or another adapter, under another hash; never a panic.
+/// A flipped bit causes an error or another hash, never a panic.
 #[test]
 fn no_flipped_bit_keeps_the_hash() {
     let (base, good) = (base(false), Adapter::good());
@@ -646,7 +646,7 @@ fn no_flipped_bit_keeps_the_hash() {
     }
 }
 
-/// The same for the kinds that are turned into LoRA.
+/// The same for the variants that are converted to LoRA.
 #[test]
 fn no_flipped_bit_of_a_relative_panics() {
     let base = base(false);

@@ -1,4 +1,4 @@
-//! An adapter at a scale: what it is equal to, to the bit, and which adapters have none.
+//! Adapters at a scale: bit-exact equivalents, and adapters that cannot be scaled.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn logits(model: &Arc<CpuBase>, adapter: Option<&Arc<ReadyAdapter>>, scale: f32)
     backend.forward(&Step { runs: &[run] }, &mut outputs).unwrap();
     let (time, whole) = (outputs.time, began.elapsed());
     assert!(!time.matmul.is_zero() && !time.attention.is_zero(), "{time:?}");
-    // Every adapter here changes some linear map, and a scale of 0 is no adapter.
+    // Every adapter here changes a linear map, and a scale of 0 equals the base.
     assert_eq!(
         !time.lora.is_zero(),
         adapter.is_some() && scale != 0.0,
@@ -55,7 +55,7 @@ fn logits(model: &Arc<CpuBase>, adapter: Option<&Arc<ReadyAdapter>>, scale: f32)
     outputs.logits.into_iter().map(f32::to_bits).collect()
 }
 
-/// The same adapter, trained with so many times its scaling.
+/// The same adapter, with its scaling multiplied by `factor` in training.
 fn trained_with(mut file: AdapterFile, factor: f32) -> AdapterFile {
     let linears = file.weights.linears.iter_mut();
     let updates = linears.filter_map(|(_, delta)| delta.low_rank.as_mut());
@@ -76,7 +76,7 @@ fn a_scale_multiplies_the_scaling_and_with_0_the_base_answers() {
     let folder = multigraft_testing::fixtures().join("peft/gemma2");
     let model = Arc::new(CpuBase::open(&folder.join("model"), &LoadOptions::default()).unwrap());
     let base = logits(&model, None, 1.0);
-    // Also of embedding, lm_head and, in powers of two, lora_B.bias.
+    // Embedding, lm_head and, for powers of two, lora_B.bias scale too.
     for kind in ["all_r8", "patterns", "head_embed", "lora_bias"] {
         let file = open(&folder, kind, &model);
         let packed = Arc::new(

@@ -13,15 +13,15 @@ use multigraft_model::{
 };
 use multigraft_weights::safetensors::Checkpoint;
 
-/// Positions whose likeliest token is transformers'.
+/// Fraction of positions whose most likely token must be that of transformers.
 const TOP1_AGREEMENT: f64 = 0.98;
-/// Relative difference of perplexity.
+/// Largest relative difference of perplexity.
 const PERPLEXITY: f64 = 0.005;
-/// Positions that the figures are taken over, for each adapter.
+/// Number of positions for each adapter.
 const POSITIONS: usize = 2000;
 
-/// What one implementation said of every window: likeliest tokens, and -ln p of the tokens that
-/// follow.
+/// The results of one implementation over all windows: most likely tokens, and -ln p of the actual
+/// next tokens.
 #[derive(Default)]
 struct Said {
     top1: Vec<i64>,
@@ -47,8 +47,8 @@ impl Said {
         same as f64 / self.top1.len() as f64
     }
 
-    /// Takes in the logits of a window.
-    fn hear(&mut self, tokens: &[u32], logits: &[f32]) {
+    /// Adds the logits of a window.
+    fn add(&mut self, tokens: &[u32], logits: &[f32]) {
         let vocab = logits.len() / tokens.len();
         for (position, logits) in logits.chunks_exact(vocab).enumerate() {
             let best = (0..vocab)
@@ -122,7 +122,7 @@ fn adapters() -> Vec<(String, PathBuf)> {
     adapters
 }
 
-/// The windows of a set that the reference has for `name`; none if it has not.
+/// The windows of a set in the reference for `name`; empty if the reference has none.
 fn windows(reference: &Checkpoint, name: &str, set: &str) -> Vec<Vec<u32>> {
     let ids = match set {
         "prose" => "prose.ids".to_owned(),
@@ -143,7 +143,7 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
     let mut subjects = vec![("base".to_owned(), None)];
     for (name, folder) in adapters() {
         let file = multigraft_peft::read(&folder, model.config()).unwrap();
-        // In the precision of the files: the question is whether the arithmetic is right.
+        // In the precision of the files, because the test is about the arithmetic.
         let packed = model
             .ready(&file.weights, AdapterDtype::Bf16, &Throttle::NONE)
             .unwrap();
@@ -158,7 +158,7 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
                 continue;
             };
             for tokens in windows(&reference, &name, set) {
-                ours.hear(&tokens, &forward(&mut backend, slot, &tokens));
+                ours.add(&tokens, &forward(&mut backend, slot, &tokens));
             }
             transformers.extend(theirs);
             if let Some(theirs) = Said::read(&reference, &format!("llamacpp.{key}")) {
@@ -183,7 +183,7 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
             "{name}: perplexity off by {}",
             off(&ours)
         );
-        // llama.cpp has no format for some adapters (DoRA).
+        // llama.cpp cannot represent some adapters (DoRA).
         if llama_cpp.top1.len() == transformers.top1.len() {
             println!(
                 "  llama.cpp: top-1 {:.4}, {:.5} off",
@@ -202,17 +202,17 @@ fn base_and_demo_adapters_agree_with_transformers_and_no_worse_than_llama_cpp() 
     }
 }
 
-/// Positions of all adapters together whose likeliest token is PEFT's, where adapters are kept in
-/// eight bits.
+/// Fraction of all positions whose most likely token must be PEFT's when adapters are kept in eight
+/// bits.
 const INT8_AGREEMENT: f64 = 0.998;
-/// Their logits against those of float32 adapters, as root mean square of the difference over that
-/// of the logits.
+/// Largest deviation of their logits from those of float32 adapters, as the root mean square of the
+/// difference relative to that of the logits.
 const INT8_LOGITS: f64 = 0.001;
-/// Windows of each set that this is taken over.
+/// Windows of each set that are compared.
 const INT8_WINDOWS: usize = 1;
 
-/// Everything but the adapters in float32, so that what is off is theirs. Their files are in bf16,
-/// in which they are float32's to the bit: there is nothing between the two to measure.
+/// Everything except the adapters is float32, so the deviation is the adapters'. Their files are
+/// bf16, which is exact in float32, so bf16 needs no comparison.
 #[test]
 fn adapters_in_eight_bits_are_as_close_to_peft_as_the_documentation_says() {
     let reference = reference();
@@ -241,8 +241,8 @@ fn adapters_in_eight_bits_are_as_close_to_peft_as_the_documentation_says() {
                 let got = forward(&mut backend, in_eight, tokens);
                 size += want.iter().map(|x| square(*x)).sum::<f64>();
                 error += got.iter().zip(&want).map(|(a, b)| square(a - b)).sum::<f64>();
-                floats.hear(tokens, &want);
-                eight.hear(tokens, &got);
+                floats.add(tokens, &want);
+                eight.add(tokens, &got);
                 positions += tokens.len();
             }
             peft.top1.extend(&expected.top1[..positions]);

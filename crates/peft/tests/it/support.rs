@@ -1,4 +1,4 @@
-//! A small base made by hand, and adapters made by hand that are read for it.
+//! A small hand-made base, and hand-made adapters for it.
 
 use std::path::Path;
 
@@ -58,9 +58,9 @@ pub(crate) fn base(tied: bool) -> BaseShape {
     BaseShape::from_modules(modules, tied).named("acme/tiny")
 }
 
-/// Reading an adapter that was made by hand.
+/// Reads hand-made adapters.
 pub(crate) trait ReadFor {
-    /// It, from a folder.
+    /// Writes the adapter to a folder and reads it.
     fn read(&self, base: &BaseShape) -> Result<AdapterFile, ReadError>;
 
     /// The message of the refusal, with `DIR` for the folder.

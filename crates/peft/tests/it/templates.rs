@@ -1,5 +1,5 @@
-//! The chat template in an adapter's folder: which file it is in, and that it is the adapter's as
-//! much as its weights are.
+//! The chat template in an adapter's folder: which file holds it, and that it is part of the
+//! adapter's hash.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ const JINJA: &str = "chat_template.jinja";
 const TOKENIZER: &str = "tokenizer_config.json";
 const PROCESSOR: &str = "chat_template.json";
 
-/// What it makes of a conversation, with tools or without.
+/// Renders a conversation, with tools or without.
 fn text(template: &ChatTemplate, tools: Option<&[Value]>) -> String {
     let input = ChatInput {
         messages: &[json!({"role": "user", "content": "hi"})],
@@ -27,7 +27,7 @@ fn text(template: &ChatTemplate, tools: Option<&[Value]>) -> String {
     template.render(&input).unwrap()
 }
 
-/// An adapter's folder with these files besides.
+/// An adapter's folder with these further files.
 fn with(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     Adapter::good().write(folder.path());
@@ -63,7 +63,7 @@ fn the_first_file_that_holds_a_template_is_taken() {
         assert_eq!(text(&adapter.template.unwrap().compiled, None), said);
         assert_ne!(adapter.info.hash, none.info.hash);
     }
-    // A file without a template is no part of the adapter.
+    // A file without a template is not part of the adapter.
     let adapter = read(with(&[(TOKENIZER, &silent)]).path());
     assert!(adapter.template.is_none());
     assert_eq!(adapter.info.hash, none.info.hash);
