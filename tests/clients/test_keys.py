@@ -68,7 +68,7 @@ def test_the_clients_own_retry_outlasts_a_limit(server):
 
         error, before = refused(acme, own.base)
         assert before >= 5
-        assert error.type == "RateLimitError" and "may have 6 requests a minute" in error.message
+        assert error.type == "RateLimitError" and "(6 requests per minute)" in error.message
         headers = error.response.headers
         assert headers["x-ratelimit-remaining-requests"] == "0"
         assert 1 <= int(headers["retry-after"]) <= 10

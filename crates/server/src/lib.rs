@@ -1,6 +1,7 @@
 //! HTTP: the OpenAI and TGI dialects over the engine.
 //!
-//! What [`AppState`] holds stands below it, what takes it above; no module imports in a circle:
+//! Modules that [`AppState`] holds stand below it; modules that take it stand above. No module
+//! imports in a circle:
 //!
 //! ```text
 //!  routes       the handlers of the table of routes, and the middleware around them;
@@ -28,19 +29,19 @@
 //!
 //! Invariants:
 //!
-//! - A name that is not served is a 404. The base answers to its own name, to the empty one and to
-//!   `tgi`; nothing else is ever answered by the base.
-//! - What a key may not use is answered as what does not exist, by every way to name it.
-//! - Every answer says in its headers which adapter made it, with which content hash, and at which
-//!   scale.
-//! - A field that would change the answer is applied or refused by name, never ignored.
-//! - A client that hangs up, or whose time is over, drops its `answers`, which frees its slots in
-//!   the engine's next step.
+//! - A name that is not served is a 404. The base answers to its own name, to the empty name and to
+//!   `tgi`, and to no other.
+//! - An adapter that a key may not use gets the same answer as one that does not exist, however the
+//!   request names it.
+//! - Response headers state the adapter that answered, its content hash and its scale.
+//! - A field that would change the answer is applied, or refused by name. No such field is ignored.
+//! - When a client disconnects or a deadline passes, the request's `answers` are dropped, which
+//!   frees its slots in the next engine step.
 //!
-//! Batches are run through the router itself, in the background (batches).
+//! Lines of batches are requests to the router itself (`background::batches`).
 //!
-//! This crate knows no kernels and no files but those of batches and the file of adapters; it does not start the engine and
-//! does not read configuration.
+//! This crate knows no kernels, does not start the engine and does not read the configuration. The
+//! only files it knows are those of batches, uploads and the adapters file.
 
 mod background;
 mod caller;

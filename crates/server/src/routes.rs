@@ -37,10 +37,10 @@ use crate::{
     tgi::{embed, generate, info, tokenize},
 };
 
-/// The whole of the HTTP interface over `state`.
+/// The HTTP interface over `state`.
 pub fn router(state: AppState) -> Router {
     let routes = ROUTES.iter().fold(Router::new(), |router, route| {
-        router.route(route.path, answered(route, state.limits()))
+        router.route(route.path, methods(route, state.limits()))
     });
     routes
         .fallback(unknown)
@@ -49,10 +49,10 @@ pub fn router(state: AppState) -> Router {
             audit::record,
         ))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(refuse_at_the_end))
+        .layer(CatchPanicLayer::custom(internal_error))
+        .layer(middleware::from_fn(refuse_at_shutdown))
         .layer(middleware::from_fn(check_length))
-        .layer(middleware::from_fn(dialect::word_errors))
+        .layer(middleware::from_fn(dialect::render_errors))
         .layer(middleware::from_fn_with_state(
             state.metrics().clone(),
             metrics::count,
@@ -66,30 +66,27 @@ pub fn router(state: AppState) -> Router {
                 .make_span_with(span)
                 .on_response(DefaultOnResponse::new().level(Level::INFO)),
         )
-        .layer(middleware::from_fn(request_id::name))
+        .layer(middleware::from_fn(request_id::assign))
         .with_state(state)
 }
 
-/// The handlers of `route`, within what the table says of it: limits of bodies, the time limit, and
-/// the refusal of other methods.
-fn answered(route: &'static Route, limits: &Limits) -> MethodRouter<AppState> {
+/// The handlers of `route` with its body limits, its time limit and the refusal of other methods.
+fn methods(route: &'static Route, limits: &Limits) -> MethodRouter<AppState> {
     let endpoints = route.endpoints.iter().map(|endpoint| {
-        let largest = DefaultBodyLimit::max(endpoint.body_limit.bytes(limits));
-        handled(endpoint).layer(largest)
+        let body_limit = DefaultBodyLimit::max(endpoint.body_limit.bytes(limits));
+        handler(endpoint).layer(body_limit)
     });
-    let methods = endpoints
+    let all = endpoints
         .fold(MethodRouter::new(), MethodRouter::merge)
         .fallback(async move |request: Request| ApiError::method_not_allowed(&request, route));
     match route.time_limit {
-        TimeLimit::Unlimited => methods,
-        TimeLimit::Request => {
-            methods.layer(middleware::from_fn_with_state(limits.clone(), time_limit::limit))
-        }
+        TimeLimit::Unlimited => all,
+        TimeLimit::Request => all.layer(middleware::from_fn_with_state(limits.clone(), time_limit::limit)),
     }
 }
 
 /// The handler of `endpoint`, for its method.
-fn handled(endpoint: &Endpoint) -> MethodRouter<AppState> {
+fn handler(endpoint: &Endpoint) -> MethodRouter<AppState> {
     let filter = match endpoint.method {
         Method::Get => MethodFilter::GET,
         Method::Post => MethodFilter::POST,
@@ -148,13 +145,12 @@ fn handled(endpoint: &Endpoint) -> MethodRouter<AppState> {
     }
 }
 
-/// What the log's lines of a request have before them.
+/// The tracing span of a request, which prefixes its log lines.
 fn span(request: &Request) -> Span {
     tracing::info_span!("request", method = %request.method(), uri = %request.uri(), id = request_id::of(request))
 }
 
-/// `GET /health`, `GET /ping` and `POST /ping`: 200 while requests are answered, 503 once the
-/// engine has stopped.
+/// `GET /health`, `GET /ping` and `POST /ping`: 200 while the engine runs, 503 once it has stopped.
 async fn health(State(engine): State<Engine>) -> StatusCode {
     if engine.is_stopped() {
         StatusCode::SERVICE_UNAVAILABLE
@@ -163,7 +159,7 @@ async fn health(State(engine): State<Engine>) -> StatusCode {
     }
 }
 
-/// `GET /ready`: 200 while new requests are taken, else 503 with the reason.
+/// `GET /ready`: 200 while new requests are accepted, else 503 with the reason.
 async fn ready(
     State(engine): State<Engine>,
     State(limits): State<Limits>,
@@ -193,8 +189,8 @@ fn is_stopping(stopping: Option<&Extension<Stopping>>) -> bool {
     stopping.is_some_and(|stopping| *stopping.borrow())
 }
 
-/// Middleware: once the server stops, refuses requests that come on connections of before.
-async fn refuse_at_the_end(stopping: Option<Extension<Stopping>>, request: Request, next: Next) -> Response {
+/// Middleware: while the server shuts down, refuses requests on connections that are still open.
+async fn refuse_at_shutdown(stopping: Option<Extension<Stopping>>, request: Request, next: Next) -> Response {
     let route = routes::of(request.extensions());
     let is_refused = route.is_none_or(|route| route.at_shutdown == AtShutdown::Refused);
     if is_stopping(stopping.as_ref()) && is_refused {
@@ -203,10 +199,10 @@ async fn refuse_at_the_end(stopping: Option<Extension<Stopping>>, request: Reque
     next.run(request).await
 }
 
-/// The most bytes of a path with its query.
+/// Longest path with query, in bytes.
 const URI_BYTES: usize = 8 << 10;
 
-/// Middleware: refuses paths that are longer than any name.
+/// Middleware: refuses paths longer than [`URI_BYTES`] with 414.
 async fn check_length(request: Request, next: Next) -> Response {
     let uri = request.uri();
     let length = uri.path().len() + uri.query().map_or(0, |query| 1 + query.len());
@@ -221,7 +217,7 @@ async fn unknown(request: Request) -> ApiError {
     ApiError::unknown_route(&request)
 }
 
-/// A bug of ours costs its request, not the server; the panic itself is in the log.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
+/// A panic in a handler ends its request, not the server. The panic itself is in the log.
+fn internal_error(_: Box<dyn Any + Send>) -> Response {
     ApiError::Failed("an internal error; the server's log says more".to_owned()).into_response()
 }

@@ -1,8 +1,8 @@
-//! Listening, and ending gracefully.
+//! Serving, and graceful shutdown.
 //!
-//! On the first signal the server stops accepting, lets the requests under way end, and returns; a
-//! deadline or a second signal ends the wait. Streams that are cut off this way end without their
-//! last event, which clients report as an error.
+//! On the first signal the server stops accepting connections, waits until the requests in flight
+//! have ended, and returns. The end of the grace period or a second signal ends the wait. Streams
+//! that are cut off end without their last event, which clients report as an error.
 
 use std::{future::Future, io, time::Duration};
 
@@ -16,21 +16,21 @@ use crate::{
     state::AppState,
 };
 
-/// How serving came to its end.
+/// How the server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Every request was answered.
+    /// Every request had ended.
     Drained,
-    /// Some requests were still under way.
+    /// Some requests were still in flight and were cut off.
     CutOff,
 }
 
-/// Serves `state` on `listener`, over TLS if there is a certificate, until `signal` yields.
-/// Requests under way then have `grace` to end; `signal` a second time, or the end of `grace`, cuts
-/// them off.
+/// Serves `state` on `listener` until the future of `signal` completes, over TLS if `tls` is given.
+/// Requests in flight then have the time `grace` to end; after it, or at a second signal, they are
+/// cut off.
 ///
 /// # Errors
-/// A bug of the server's. Faults of connections, or in taking them, are logged.
+/// A panic of the accepting task. Errors of connections are only logged.
 pub async fn serve<S, F>(
     listener: TcpListener,
     state: AppState,
@@ -45,7 +45,7 @@ where
 {
     let (stop, stopped) = watch::channel(false);
     let routes = router(state.clone()).layer(Extension(stopped.clone()));
-    // It is not waited for: what is left of batches is for the next process.
+    // Not awaited at shutdown: the next process continues the batches.
     tokio::spawn(batches::run(state.clone(), routes.clone(), stopped.clone()));
     tokio::spawn(watchdog::watch(state));
     let mut server = tokio::spawn(connections::answer(listener, routes, limits, tls, stopped));
@@ -53,16 +53,16 @@ where
         ended = &mut server => return joined(ended),
         () = signal() => {}
     }
-    tracing::info!("stopping: waiting for the requests under way");
+    tracing::info!("stopping: waiting for the requests in flight");
     let _ = stop.send(true);
     let cut_off = tokio::select! {
         ended = timeout(grace, &mut server) => match ended {
             Ok(ended) => return joined(ended),
             Err(_) => "the grace period is over",
         },
-        () = signal() => "asked a second time",
+        () = signal() => "second signal",
     };
-    tracing::warn!("{cut_off}: requests under way are cut off");
+    tracing::warn!("{cut_off}: requests in flight are cut off");
     server.abort();
     Ok(Ended::CutOff)
 }
@@ -71,11 +71,11 @@ fn joined(ended: Result<(), JoinError>) -> io::Result<Ended> {
     ended.map(|()| Ended::Drained).map_err(io::Error::other)
 }
 
-/// The next SIGINT (Ctrl-C) or, on Unix, SIGTERM.
+/// Completes at the next SIGINT (Ctrl-C) or, on Unix, SIGTERM.
 pub async fn interrupt() {
     let ctrl_c = async {
         if tokio::signal::ctrl_c().await.is_err() {
-            // Without a handler the system's own ends the process.
+            // Without this handler, the system's default ends the process.
             std::future::pending::<()>().await;
         }
     };

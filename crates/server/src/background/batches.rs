@@ -1,9 +1,9 @@
-//! Running batches.
+//! The batch runner.
 //!
-//! One task looks for batches that have not ended and gives each a task of its own, which reads the
-//! lines, runs some at once, and writes every result as it comes. All of them together run as many
-//! lines as the engine runs sequences; they take turns in the order in which they ask. Dropping the
-//! first task drops them all: lines under way are run again by the next process.
+//! One task finds unfinished batches and starts a task for each. A batch's task reads the lines,
+//! runs some of them concurrently, and writes each result when it arrives. All batches together run
+//! as many lines as the engine runs sequences, first come, first served. Dropping the first task
+//! drops all others; the next process runs the lines again that were in flight.
 
 use std::{
     collections::HashMap,
@@ -32,19 +32,21 @@ use crate::{
     state::{AppState, batches::Batches},
 };
 
-/// How often batches that could not go on are tried again, and files whose time is over removed.
-const EVERY: Duration = Duration::from_secs(30);
-/// The longest that a line which was told to come back stays away: limits may change.
-const LONGEST: Duration = Duration::from_secs(60);
+/// Interval between two attempts to continue a failed batch, and between two purges of expired
+/// files.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Longest wait of a line that got a `Retry-After`, because limits may change meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Runs the batches of `state`, if it keeps any, through `routes` until `stopped` says true.
+/// Runs the batches of `state` through `routes` until `stopped` is true. Returns at once if the
+/// server stores no batches.
 pub async fn run(state: AppState, routes: Router, mut stopped: watch::Receiver<bool>) {
     let Some(batches) = state.batches().cloned() else {
         return;
     };
     let most = state.engine().limits().max_running;
     let runner = Runner {
-        places: Arc::new(Semaphore::new(most)),
+        permits: Arc::new(Semaphore::new(most)),
         most,
         batches,
         routes,
@@ -52,7 +54,7 @@ pub async fn run(state: AppState, routes: Router, mut stopped: watch::Receiver<b
         stopped: stopped.clone(),
     };
     tokio::select! {
-        // An error means that whoever would say so is gone.
+        // An error means that the sender was dropped, which is a stop too.
         _ = stopped.wait_for(|&stop| stop) => {}
         () = runner.all() => {}
     }
@@ -66,12 +68,13 @@ fn now() -> u64 {
 struct Runner {
     state: AppState,
     routes: Router,
-    /// Whether the server ends: what is refused for that is for the next process.
+    /// Whether the server shuts down. Lines that are refused for that reason are left for the next
+    /// process.
     stopped: watch::Receiver<bool>,
     batches: Batches,
-    /// One for each line under way.
-    places: Arc<Semaphore>,
-    /// The most lines of one batch that are under way or wait for a place.
+    /// One permit for each line in flight.
+    permits: Arc<Semaphore>,
+    /// Largest number of lines of one batch that run or wait for a permit.
     most: usize,
 }
 
@@ -88,7 +91,7 @@ impl Runner {
                     store.unfinished()
                 })
                 .await;
-            // An error is in the log, and it is tried again.
+            // `on_disk` logs errors; the next round tries again.
             for batch in found.unwrap_or_default() {
                 let id = batch.begun.id.clone();
                 if !running.values().any(|running| *running == id) {
@@ -103,23 +106,23 @@ impl Runner {
                     Ok((task, ())) => {
                         running.remove(&task);
                     }
-                    // It would panic again: the next process may know better.
+                    // A retry would panic again, so the batch waits for the next process.
                     Err(error) => {
                         let batch = running.get(&error.id());
-                        tracing::error!(%error, ?batch, "a batch stopped and stays as it is until the next start");
+                        tracing::error!(%error, ?batch, "the task of a batch panicked; the batch continues after the next start");
                     }
                 },
-                () = sleep(EVERY) => {}
+                () = sleep(INTERVAL) => {}
             }
         }
     }
 
-    /// Goes on with a batch, to its end if nothing is in the way.
+    /// Continues a batch, if possible to its end.
     async fn batch(&self, batch: Batch) {
         let id = batch.begun.id.clone();
         if let Err(error) = self.try_batch(batch).await {
-            tracing::error!(batch = id, %error, "a batch cannot go on; it is tried again");
-            sleep(EVERY).await;
+            tracing::error!(batch = id, %error, "a batch failed to continue; it will be retried");
+            sleep(INTERVAL).await;
         }
     }
 
@@ -138,19 +141,19 @@ impl Runner {
             Status::Finalizing => Status::Completed,
             Status::Cancelling => Status::Cancelled,
             Status::InProgress => Status::Expired,
-            // It has ended.
+            // The batch has ended.
             _ => return Ok(()),
         };
         let limits = self.state.limits().lines();
         let finished = self.batches.on_disk(move |store| {
-            // As it was counted since.
+            // With the present counts.
             let batch = store.batch(&id)?.unwrap_or(batch);
             store.finish(&batch, to, limits, now())
         });
         finished.await
     }
 
-    /// Checks the file of a batch. Comes back with how the batch stands then.
+    /// Validates the input file of a batch. Returns the status of the batch after that.
     async fn validate(&self, batch: &Batch) -> Result<Status, ApiError> {
         let begun = batch.begun.clone();
         let limits = self.state.limits().lines();
@@ -166,8 +169,8 @@ impl Runner {
         Ok(checked.await?.map_or(Status::Failed, |batch| batch.status))
     }
 
-    /// Runs the lines that have no result. Comes back with how the batch stands then: `InProgress`
-    /// if its time is over.
+    /// Runs the lines that have no result. Returns the status of the batch after that: `InProgress`
+    /// if it has expired.
     async fn lines(&self, batch: &Batch, mut changed: watch::Receiver<()>) -> Result<Status, ApiError> {
         let begun = &batch.begun;
         let left = Duration::from_secs(begun.expires.saturating_sub(now()));
@@ -220,16 +223,16 @@ impl Runner {
         Ok(batch.map_or(Status::Cancelled, |batch| batch.status))
     }
 
-    /// Runs a line until it has a result: its number, whether it was answered, and the line of a
-    /// file.
+    /// Runs a line until it has a result. Returns its number, whether it succeeded, and the line
+    /// for the output or error file.
     async fn line(&self, batch: &Batch, line: Line) -> (u64, bool, String) {
         let begun = &batch.begun;
         let stem = begun.id.strip_prefix("batch_").unwrap_or(&begun.id);
         let id = format!("batch_req_{stem}_{}", line.number);
         let body = Value::Object(line.body).to_string();
         let (answered, response, error) = loop {
-            let Ok(place) = self.places.acquire().await else {
-                // It is never closed.
+            let Ok(permit) = self.permits.acquire().await else {
+                // The semaphore is never closed.
                 break pending().await;
             };
             let Some(caller) = Caller::of_key(self.state.access(), begun.key.as_deref()) else {
@@ -247,7 +250,7 @@ impl Runner {
                 .body(Body::from(body.clone()));
             let response = match request {
                 Ok(request) => self.routes.clone().oneshot(request).await,
-                // The endpoint is one of a list.
+                // Cannot happen: the endpoint is a path of the table of routes.
                 Err(error) => {
                     let error = json!({"code": "invalid_request", "message": error.to_string()});
                     break (false, Value::Null, error);
@@ -258,11 +261,11 @@ impl Runner {
             let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
             let ends = *self.stopped.borrow() || self.state.engine().is_stopped();
             if !head.status.is_success() && ends {
-                // The next process runs it.
+                // The next process runs the line.
                 break pending().await;
             }
-            if let Some(wait) = comes_back(&head.headers) {
-                drop(place);
+            if let Some(wait) = retry_after(&head.headers) {
+                drop(permit);
                 sleep(wait).await;
                 continue;
             }
@@ -281,8 +284,8 @@ impl Runner {
     }
 }
 
-/// When to ask again, if that can help before the batch's time is over.
-fn comes_back(headers: &HeaderMap) -> Option<Duration> {
+/// How long to wait before a retry, if a retry can succeed before the batch expires.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if headers
         .get("x-should-retry")
         .is_some_and(|again| again == "false")
@@ -290,10 +293,10 @@ fn comes_back(headers: &HeaderMap) -> Option<Duration> {
         return None;
     }
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST))
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
-/// The lines that have no result, as far as they were not read.
+/// The lines without a result that have not been read yet.
 struct Unread {
     lines: Lines,
     done: std::collections::HashSet<u64>,
@@ -313,7 +316,7 @@ impl Unread {
         opened.await
     }
 
-    /// The next of them; `None` at the end.
+    /// The next line; `None` at the end of the file.
     async fn next(mut self, runner: &Runner, batch: &Batch) -> Result<(Self, Option<Line>), ApiError> {
         let endpoint = batch.begun.endpoint.clone();
         let limits = runner.state.limits().lines();
@@ -324,7 +327,7 @@ impl Unread {
             });
             let line = next.map(|next| {
                 let (number, bytes) = next.map_err(|error| ApiError::Failed(error.to_string()))?;
-                // It was right when the file was checked.
+                // The line was valid when the file was validated.
                 Line::parse(number, &bytes, &endpoint, limits)
                     .map_err(|problem| ApiError::Failed(format!("line {number}: {}", problem.message)))
             });

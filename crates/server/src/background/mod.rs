@@ -1,4 +1,4 @@
-//! What goes on without a request: batches, the file of adapters, the watch over steps.
+//! Background tasks: batches, the adapters file, the watchdog.
 
 pub(crate) mod batches;
 pub(crate) mod reconcile;

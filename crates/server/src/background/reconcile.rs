@@ -1,10 +1,10 @@
-//! A file that says which adapters are to be served: what it says is made so, again whenever it
-//! changes.
+//! The adapters file: a declarative list of adapters, which the reconciler applies at start and
+//! whenever the file changes.
 //!
-//! One thread owns all of this. It reads the file every other second, and has the registry add,
-//! replace, pin and remove what differs from what it made so before. What cannot be loaded is tried
-//! again, later and later; the rest does not wait for it. What changes by it is written to the log
-//! of changes, if there is one.
+//! One thread reads the file every two seconds. It adds, replaces, pins and removes adapters in the
+//! registry where the file differs from what was applied before. A failed load is retried with
+//! exponential backoff and delays no other adapter. Changes are written to the audit log, if there
+//! is one.
 
 use std::{
     collections::BTreeMap,
@@ -23,24 +23,23 @@ use multigraft_sources::Reference;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// How often the file is read.
+/// Interval between two reads of the file.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Before what failed is tried for the second time; twice as long before every further one.
+/// Pause before the first retry of a failed load. Each further pause is twice as long.
 const BACKOFF: Duration = Duration::from_secs(5);
-/// At most this long.
+/// Longest pause.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The file.
+/// The adapters file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    // Has to be there: a file that is just being written is empty, which must not remove
-    // everything.
+    // Required: a file that is being written may be empty, and must not remove all adapters.
     adapters: BTreeMap<String, Wanted>,
 }
 
-/// An adapter as it is to be.
+/// The desired state of an adapter.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
@@ -51,50 +50,50 @@ struct Wanted {
     limits: AdapterLimits,
 }
 
-/// Why a file of adapters is not followed.
+/// Why the adapters file cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum AdaptersFileError {
-    /// It cannot be read.
-    #[error("the file of adapters {}: {error}", path.display())]
+    /// The file cannot be read.
+    #[error("adapters file {}: {error}", path.display())]
     Read {
-        /// The file.
+        /// The adapters file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// It is no TOML, or says what no such file says.
-    #[error("the file of adapters {}: {error}", path.display())]
+    /// The file is not valid TOML or has unknown fields.
+    #[error("adapters file {}: {error}", path.display())]
     Parse {
-        /// The file.
+        /// The adapters file.
         path: PathBuf,
-        /// What is wrong where.
+        /// The error with its position.
         error: toml::de::Error,
     },
-    /// An adapter has a weight that none may have.
+    /// The weight of an adapter is out of range.
     #[error(
-        "the file of adapters {}: `{name}` has the weight {weight}, but weights are {} to {}",
+        "adapters file {}: `{name}` has the weight {weight}, but weights are {} to {}",
         path.display(),
         WEIGHTS.start(),
         WEIGHTS.end()
     )]
     Weight {
-        /// The file.
+        /// The adapters file.
         path: PathBuf,
         /// The adapter's name.
         name: String,
         /// Its weight.
         weight: f32,
     },
-    /// There is no thread for it.
+    /// The reconciler's thread cannot be started.
     #[error(transparent)]
     Thread(io::Error),
 }
 
-/// Why something that a file says does not hold.
-type Unmade = Box<dyn Error + Send + Sync>;
+/// Why an entry of the file could not be applied.
+type ApplyError = Box<dyn Error + Send + Sync>;
 
-/// The error and what caused it, in one line.
-fn with_causes(error: &Unmade) -> String {
+/// The error and its causes, in one line.
+fn with_causes(error: &ApplyError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -104,7 +103,7 @@ fn with_causes(error: &Unmade) -> String {
     text
 }
 
-/// What the file is.
+/// Reads the file's text.
 fn read(path: &Path) -> Result<String, AdaptersFileError> {
     fs::read_to_string(path).map_err(|error| AdaptersFileError::Read {
         path: path.to_owned(),
@@ -112,7 +111,7 @@ fn read(path: &Path) -> Result<String, AdaptersFileError> {
     })
 }
 
-/// What a file with this text says.
+/// Parses the file's text.
 fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Wanted>, AdaptersFileError> {
     let File { adapters } = toml::from_str(text).map_err(|error| AdaptersFileError::Parse {
         path: path.to_owned(),
@@ -130,31 +129,31 @@ fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, Wanted>, AdaptersFi
     Ok(adapters)
 }
 
-/// How many adapters a file names.
+/// Checks an adapters file and returns the number of its adapters.
 ///
 /// # Errors
-/// If it cannot be read or is not right.
+/// If the file cannot be read or is invalid.
 pub fn check_adapters_file(path: &Path) -> Result<usize, AdaptersFileError> {
     Ok(parse(path, &read(path)?)?.len())
 }
 
-/// Makes true what a file says.
+/// Applies an adapters file to a registry.
 #[derive(Debug)]
 pub struct Reconciler {
     path: PathBuf,
     registry: Registry,
     audit: Option<Audit>,
-    /// What the file said when it was last understood.
+    /// The entries of the last valid file.
     wanted: BTreeMap<String, Wanted>,
-    /// What of it holds.
-    made: BTreeMap<String, Wanted>,
+    /// The entries that have been applied.
+    applied: BTreeMap<String, Wanted>,
     failed: BTreeMap<String, Failure>,
-    /// What is being loaded.
+    /// The adapters that are being loaded.
     pending: BTreeMap<String, Pending>,
-    /// The file as it was when it was taken at its word last.
+    /// The text that was parsed last.
     text: Option<String>,
-    /// The file as it was read last: it is taken at its word if it stays so for a while, for it may
-    /// be half written.
+    /// The text that was read last. It is parsed only if two reads agree, because the file may be
+    /// half written.
     seen: Option<String>,
 }
 
@@ -162,13 +161,13 @@ pub struct Reconciler {
 #[derive(Debug)]
 struct Pending {
     wanted: Wanted,
-    before: Option<Held>,
+    before: Option<Registered>,
     waiting: Waiting,
 }
 
-/// What a name stands for, as far as a file can change it.
+/// The properties of a registered adapter that the file determines.
 #[derive(Clone, Debug, PartialEq)]
-struct Held {
+struct Registered {
     hash: Option<AdapterHash>,
     pinned: bool,
     limits: AdapterLimits,
@@ -181,14 +180,14 @@ struct Failure {
 }
 
 impl Reconciler {
-    /// Of the file at `path`, for the adapters of `registry`; changes are written to `audit`.
+    /// A reconciler that applies the file at `path` to `registry` and writes changes to `audit`.
     pub fn new(path: &Path, registry: Registry, audit: Option<Audit>) -> Self {
         Self {
             path: path.to_owned(),
             registry,
             audit,
             wanted: BTreeMap::new(),
-            made: BTreeMap::new(),
+            applied: BTreeMap::new(),
             failed: BTreeMap::new(),
             pending: BTreeMap::new(),
             text: None,
@@ -196,31 +195,31 @@ impl Reconciler {
         }
     }
 
-    /// Makes true what the file says, on a thread of its own until the process ends.
+    /// Reads the file and applies it on a thread of its own, until the process ends.
     ///
     /// # Errors
-    /// If the file cannot be read or is not right. Later that is only logged, and what held goes on
-    /// to hold.
+    /// If the file cannot be read or is invalid now. Later such errors are only logged, and the
+    /// previous state stays.
     pub fn start(mut self) -> Result<(), AdaptersFileError> {
         self.read()?;
         thread::Builder::new()
             .name("reconciler".to_owned())
             .spawn(move || {
-                // The server answers meanwhile: requests for what is being loaded wait for it.
-                self.make(Instant::now());
+                // The server already answers; requests for adapters that are being loaded wait.
+                self.apply(Instant::now());
                 loop {
                     thread::sleep(INTERVAL);
                     if let Err(error) = self.read() {
-                        tracing::error!("{error}; what it said before goes on to hold");
+                        tracing::error!("{error}; the adapters stay as the file said before");
                     }
-                    self.make(Instant::now());
+                    self.apply(Instant::now());
                 }
             })
             .map_err(AdaptersFileError::Thread)?;
         Ok(())
     }
 
-    /// Reads the file, if it has changed.
+    /// Reads the file and parses it if it has changed.
     fn read(&mut self) -> Result<(), AdaptersFileError> {
         let text = read(&self.path)?;
         let is_settled = self.text.is_none() || self.seen.as_ref() == Some(&text);
@@ -228,7 +227,7 @@ impl Reconciler {
         if self.text.as_ref() == Some(&text) || !is_settled {
             return Ok(());
         }
-        // Also if it is not right: then it is complained of once.
+        // Stored even if the file is invalid, so that the error is logged once.
         let parsed = parse(&self.path, &text);
         self.text = Some(text);
         self.wanted = parsed?;
@@ -236,11 +235,11 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Makes what the file says of what does not hold yet, or begins to.
-    fn make(&mut self, now: Instant) {
+    /// Applies the entries that are not applied yet, or begins to.
+    fn apply(&mut self, now: Instant) {
         self.collect();
         let gone: Vec<String> = self
-            .made
+            .applied
             .keys()
             .filter(|name| !self.wanted.contains_key(*name))
             .cloned()
@@ -248,27 +247,24 @@ impl Reconciler {
         for name in gone {
             let removed = self.registry.remove(&name);
             match &removed {
-                Ok(()) => tracing::info!(
-                    adapter = name,
-                    "the file no longer says that it is served: removed"
-                ),
+                Ok(()) => tracing::info!(adapter = name, "removed: the adapters file no longer names it"),
                 Err(error) => tracing::warn!(adapter = name, "{error}"),
             }
             let error = removed.err().map(|error| error.to_string());
             self.record("adapter.remove", &name, json!({}), error);
-            self.made.remove(&name);
+            self.applied.remove(&name);
         }
         let is_due = |name: &str| self.failed.get(name).is_none_or(|failure| failure.next <= now);
-        let open: Vec<(String, Wanted)> = self
+        let unapplied: Vec<(String, Wanted)> = self
             .wanted
             .iter()
             .filter(|(name, wanted)| {
-                self.made.get(*name) != Some(wanted) && is_due(name) && !self.pending.contains_key(*name)
+                self.applied.get(*name) != Some(wanted) && is_due(name) && !self.pending.contains_key(*name)
             })
             .map(|(name, wanted)| (name.clone(), wanted.clone()))
             .collect();
-        for (name, wanted) in open {
-            let before = self.held(&name);
+        for (name, wanted) in unapplied {
+            let before = self.registered(&name);
             match self.begin(&name, &wanted) {
                 Ok(Some(waiting)) => {
                     let pending = Pending {
@@ -284,29 +280,29 @@ impl Reconciler {
         }
     }
 
-    /// Takes note of loads that have ended. The others hold up nothing but their own names.
+    /// Collects the loads that have ended. Loads in progress delay no other adapter.
     fn collect(&mut self) {
         for (name, mut pending) in std::mem::take(&mut self.pending) {
             match pending.waiting.poll() {
                 None => drop(self.pending.insert(name, pending)),
                 Some(outcome) => {
-                    let outcome = outcome.map(|_| ()).map_err(Unmade::from);
+                    let outcome = outcome.map(|_| ()).map_err(ApplyError::from);
                     self.settle(name, pending.wanted, pending.before.as_ref(), outcome);
                 }
             }
         }
     }
 
-    fn held(&self, name: &str) -> Option<Held> {
+    fn registered(&self, name: &str) -> Option<Registered> {
         let listed = self.registry.listed(name)?;
-        Some(Held {
+        Some(Registered {
             hash: listed.active().and_then(|version| version.hash),
             pinned: listed.pinned,
             limits: listed.limits,
         })
     }
 
-    /// Writes down what became of a name by the file.
+    /// Writes an entry about `name` to the audit log.
     fn record(&self, action: &'static str, name: &str, details: Value, error: Option<String>) {
         let (Some(audit), Value::Object(mut fields)) = (&self.audit, details) else {
             return;
@@ -328,10 +324,16 @@ impl Reconciler {
         audit.write(&action, SystemTime::now());
     }
 
-    fn settle(&mut self, name: String, wanted: Wanted, before: Option<&Held>, outcome: Result<(), Unmade>) {
-        let now = self.held(&name);
+    fn settle(
+        &mut self,
+        name: String,
+        wanted: Wanted,
+        before: Option<&Registered>,
+        outcome: Result<(), ApplyError>,
+    ) {
+        let now = self.registered(&name);
         let is_same_version =
-            before.is_some() && before.map(|held| held.hash) == now.as_ref().map(|held| held.hash);
+            before.is_some() && before.map(|state| state.hash) == now.as_ref().map(|state| state.hash);
         let (action, details) = match is_same_version && outcome.is_ok() {
             true => (
                 "adapter.change",
@@ -343,10 +345,10 @@ impl Reconciler {
             ),
         };
         match &outcome {
-            // What the file says holds already, as after a restart.
+            // Nothing changed: the registry was in the desired state already, as after a restart.
             Ok(()) if before == now.as_ref() => {}
             Ok(()) => self.record(action, &name, details, None),
-            // Once, however often it is tried.
+            // Only the first failure is recorded, not the retries.
             Err(error) if !self.failed.contains_key(&name) => {
                 self.record(action, &name, details, Some(with_causes(error)));
             }
@@ -354,9 +356,13 @@ impl Reconciler {
         }
         match outcome {
             Ok(()) => {
-                tracing::info!(adapter = name, source = wanted.source, "served, as the file says");
+                tracing::info!(
+                    adapter = name,
+                    source = wanted.source,
+                    "served as the adapters file says"
+                );
                 self.failed.remove(&name);
-                self.made.insert(name, wanted);
+                self.applied.insert(name, wanted);
             }
             Err(error) => {
                 let attempts = 1 + self.failed.get(&name).map_or(0, |failure| failure.attempts);
@@ -364,7 +370,7 @@ impl Reconciler {
                 tracing::error!(
                     adapter = name,
                     source = wanted.source,
-                    "cannot be served as the file says: {}; tried again in {} s",
+                    "cannot be served as the adapters file says: {}; next attempt in {} s",
                     with_causes(&error),
                     pause.as_secs()
                 );
@@ -374,10 +380,10 @@ impl Reconciler {
         }
     }
 
-    /// Begins to load an adapter, unless only its pin or its limits are others.
-    fn begin(&self, name: &str, wanted: &Wanted) -> Result<Option<Waiting>, Unmade> {
-        let made = self.made.get(name).filter(|_| self.registry.contains(name));
-        if made.is_some_and(|made| made.source == wanted.source) {
+    /// Begins to load an adapter. If only its pin or its limits differ, they are set at once.
+    fn begin(&self, name: &str, wanted: &Wanted) -> Result<Option<Waiting>, ApplyError> {
+        let applied = self.applied.get(name).filter(|_| self.registry.contains(name));
+        if applied.is_some_and(|applied| applied.source == wanted.source) {
             self.registry.pin(name, wanted.pinned)?;
             self.registry.set_limits(name, wanted.limits)?;
             return Ok(None);
@@ -429,7 +435,7 @@ mod tests {
         Registry::open("base", packer, RegistryOptions::default()).expect("no data")
     }
 
-    /// Until nothing is being loaded.
+    /// Waits until no adapter is being loaded.
     fn wait(reconciler: &mut Reconciler) {
         while !reconciler.pending.is_empty() {
             thread::sleep(Duration::from_millis(1));
@@ -437,7 +443,7 @@ mod tests {
         }
     }
 
-    /// What is served: name, number of versions, pin.
+    /// The served adapters: name, number of versions, pin.
     fn served(registry: &Registry) -> Vec<(String, usize, bool)> {
         let listed = registry.list().into_iter();
         listed
@@ -466,10 +472,10 @@ mod tests {
         let mut reconciler = Reconciler::new(&path, registry.clone(), Some(audit.clone()));
         let mut says = |text: &str, later: u64| {
             fs::write(&path, text).expect("written");
-            // Once for its being new, once for its staying so.
+            // The first read sees the new text, the second confirms it.
             let _ = reconciler.read();
             let read = reconciler.read().map_err(|error| error.to_string());
-            reconciler.make(Instant::now() + Duration::from_secs(later));
+            reconciler.apply(Instant::now() + Duration::from_secs(later));
             wait(&mut reconciler);
             (read, served(&registry))
         };
@@ -480,7 +486,8 @@ mod tests {
             0,
         );
         assert_eq!(now, [other.clone(), of("a", 1, false), of("b", 1, true)]);
-        // Another source is another version; a pin alone is none; who is not named any more goes.
+        // Another source makes another version, a pin alone does not, and an adapter that the file
+        // no longer names is removed.
         let (_, now) = says(
             "[adapters]\na = { source = \"adapters/all_r8\", pinned = true }\n",
             0,
@@ -499,22 +506,22 @@ mod tests {
         let (_, now) = says("[adapters.a]\nsource = \"adapters/all_r8\"\n", 0);
         assert_eq!(now, [other.clone(), of("a", 2, false)]);
         assert_eq!(registry.limits("a"), AdapterLimits::default());
-        // What is not right, or empty, changes nothing.
+        // An invalid or empty file changes nothing.
         assert_eq!(says("", 0).1, [other.clone(), of("a", 2, false)]);
         let (read, now) = says("[adapters.a]\nsorce = \"x\"\n", 0);
         assert!(read.expect_err("a typing error").contains("sorce"));
         assert_eq!(now, [other.clone(), of("a", 2, false)]);
-        // One that cannot be loaded keeps nobody up, and is tried again.
+        // An adapter that cannot be loaded delays no other, and is retried.
         let text = "[adapters]\na = { source = \"adapters/all_r8\" }\nc = { source = \"late\" }\nd = { source = \"adapters/qv_r4\" }\n";
         let (_, now) = says(text, 0);
         assert_eq!(now, [other.clone(), of("a", 2, false), of("d", 1, false)]);
         std::os::unix::fs::symlink(adapters.join("qv_r4"), dir.path().join("late")).expect("a link");
         assert_eq!(says(text, 0).1.len(), 3, "not before its time");
         assert!(says(text, 60).1.contains(&of("c", 1, false)));
-        // After a restart all of it holds, so nothing is done.
+        // After a restart, everything is applied already and nothing is done.
         let mut again = Reconciler::new(&path, registry.clone(), Some(audit));
         again.read().expect("valid");
-        again.make(Instant::now());
+        again.apply(Instant::now());
         wait(&mut again);
         let log = fs::read_to_string(dir.path().join(AUDIT_FILE)).expect("written");
         let lines = log
@@ -558,7 +565,7 @@ mod tests {
         let mut reads = |text: &str| {
             fs::write(&path, text).expect("written");
             reconciler.read().expect("valid");
-            reconciler.make(Instant::now());
+            reconciler.apply(Instant::now());
             wait(&mut reconciler);
             registry.names()
         };

@@ -1,9 +1,8 @@
-//! Tells of a step that does not end.
+//! The watchdog: reports an engine step that does not end.
 //!
-//! Requests are answered as long as the engine makes one step after the other. One that takes
-//! longer than any model should need (a machine that swaps, a processor that was taken away, a bug)
-//! is said in the log, by `/ready` and by a metric; it is not ended, as nothing can end a
-//! computation from outside but a restart.
+//! A step that takes longer than any model should need (the machine swaps, the CPU is throttled, a
+//! bug) blocks all requests. It is reported in the log, by `/ready` and by a metric. Only a restart
+//! can end it: a computation cannot be interrupted from outside.
 
 use std::time::Duration;
 
@@ -12,16 +11,16 @@ use tokio::time::sleep;
 
 use crate::state::{AppState, stuck::stuck};
 
-/// How often it is looked.
+/// Interval between two checks.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Logs when a step is stuck, and when it ended after all.
+/// Logs when a step is stuck and when it has ended after all.
 pub(crate) async fn watch(state: AppState) {
     let state = state.downgrade();
     let mut known: Option<CurrentStep> = None;
     loop {
         sleep(PERIOD).await;
-        // It does not keep a server in memory that is gone.
+        // The weak handle does not keep a stopped server in memory.
         let Some(state) = state.upgrade() else { return };
         let found = stuck(state.engine(), state.limits());
         if let Some(ended) = known.filter(|known| found.is_none_or(|found| found.began != known.began)) {
@@ -39,7 +38,7 @@ pub(crate) async fn watch(state: AppState) {
                 sequences,
                 rows,
                 adapters,
-                "a step of the engine does not end; no request is answered meanwhile"
+                "an engine step does not end; no request is answered until it does"
             );
         }
         known = found;

@@ -1,5 +1,5 @@
-//! The log of management: one line for every change of adapters and keys that was asked for, done
-//! or refused.
+//! The audit log: an entry for every request that changes adapters or keys, whether it succeeded or
+//! not.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -16,7 +16,8 @@ use crate::{
     http::{audit_entry::AuditEntry, caller, request_id},
 };
 
-/// Middleware, below that which looks for the key: notes changes, where there is a data folder.
+/// Middleware inside [`authenticate`](super::authenticate): writes the audit log, if the server has
+/// a data folder.
 pub(crate) async fn record(
     State(access): State<Option<Arc<Access>>>,
     request: Request,

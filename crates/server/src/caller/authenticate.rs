@@ -1,4 +1,4 @@
-//! Lets nobody in without a key, if there are keys.
+//! Authentication by API key, if the server has keys.
 
 use std::time::Instant;
 
@@ -14,17 +14,17 @@ use crate::{
     state::AppState,
 };
 
-/// Middleware: lets nobody in without a key, if there are keys. Keys are looked at for every
-/// request anew.
+/// Middleware: refuses requests without a valid API key, if the server has keys and the route needs
+/// one. The key is looked up for every request, not once per connection.
 pub(crate) async fn authenticate(
     State(state): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // A line of a batch, which nobody sends over the network, comes with whose it is.
-    let is_ours = request.extensions().get::<Caller>().is_some();
+    // The lines of a batch do not come over the network; the batch runner attaches the caller.
+    let is_internal = request.extensions().get::<Caller>().is_some();
     let is_open = routes::of(request.extensions()).is_some_and(|route| route.access == Access::Open);
-    if is_ours || is_open {
+    if is_internal || is_open {
         return next.run(request).await;
     }
     match Caller::of_request(state.access(), request.headers()) {

@@ -1,4 +1,5 @@
-//! Who sends a request, and what of the server that shows.
+//! The caller of a request: authentication, what the caller may see, the audit log and the time
+//! limit.
 
 pub(crate) mod audit;
 pub(crate) mod authenticate;

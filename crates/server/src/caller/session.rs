@@ -1,7 +1,7 @@
-//! The server as one request's caller may see it.
+//! The part of the server that one request's caller may see.
 //!
-//! Handlers get a [`Session`] and ask it for adapters, never the registry: what a key may not use
-//! looks, to the byte, like what is not there.
+//! Handlers look adapters up through their [`Session`], never in the registry. An adapter that a
+//! key may not use gets the same bytes as an answer as one that does not exist.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -31,19 +31,19 @@ use crate::{
     },
 };
 
-/// The name that TGI's OpenAI routes and its clients use for whatever base is served.
+/// The model name that TGI's OpenAI routes and its clients use for the base.
 const TGI_NAME: &str = "tgi";
 
-/// The server as one request's caller may see it.
+/// The part of the server that one request's caller may see.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     state: AppState,
     caller: Caller,
-    /// Whether nobody waits for the answer.
+    /// Whether the request is a line of a batch, for which no client waits.
     pub(crate) in_background: bool,
-    /// When the request is over, if it has a deadline.
+    /// The request's deadline, if it has one.
     pub(crate) deadline: Option<Deadline>,
-    /// Where it is noted what becomes of a change.
+    /// The audit entry, if the request changes adapters or keys.
     audit_entry: Option<Arc<AuditEntry>>,
 }
 
@@ -51,9 +51,10 @@ impl FromRequestParts<AppState> for Session {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        // Without the middleware nobody gets in.
+        // `authenticate` has not run: fail closed.
         let caller = parts.extensions.get::<Caller>().cloned();
-        let caller = caller.ok_or_else(|| ApiError::Unauthorized("no API key was looked for".to_owned()))?;
+        let caller =
+            caller.ok_or_else(|| ApiError::Unauthorized("this request was not authenticated".to_owned()))?;
         Ok(Self {
             state: state.clone(),
             caller,
@@ -65,8 +66,8 @@ impl FromRequestParts<AppState> for Session {
 }
 
 impl Session {
-    /// The session with the key as it is now, for answers that go on for long; `None` if nobody
-    /// would be let in by it.
+    /// The session with the present state of the key, for streams that last long. `None` if the key
+    /// is not valid any more.
     pub(crate) fn renewed(&self) -> Option<Self> {
         let key = self.key_id();
         let caller = Caller::of_key(self.state.access(), key)?;
@@ -76,32 +77,32 @@ impl Session {
         })
     }
 
-    /// The id of its key, if there are keys.
+    /// The id of the caller's key, if the server has keys.
     pub(crate) fn key_id(&self) -> Option<&str> {
         self.caller.key().map(|key| key.id.as_str())
     }
 
-    /// What its key's files and batches belong to, if there are keys.
+    /// The tenant that owns the caller's files and batches, if the server has keys.
     pub(crate) fn tenant_name(&self) -> Option<&str> {
         self.caller.key().map(|key| key.tenant.as_str())
     }
 
-    /// Whether it may use the base.
+    /// Whether the caller may use the base.
     pub(crate) fn may_use_base(&self) -> bool {
         self.caller.may_use_base()
     }
 
-    /// Whether it may see how the server is doing and who uses what.
+    /// Whether the caller may see the whole server and everybody's usage.
     pub(crate) fn is_admin(&self) -> bool {
         self.caller.is_admin()
     }
 
-    /// The key, unless it may do everything.
+    /// The key, unless its role is admin.
     pub(crate) fn limited(&self) -> Option<&Arc<Key>> {
         self.caller.limited()
     }
 
-    /// The key that pays for its requests, if there are keys.
+    /// The account that the request's tokens are charged to, if the server has keys.
     pub(crate) fn account(&self) -> Option<Account> {
         let (access, key) = (self.access()?, self.caller.key()?);
         Some(Account {
@@ -110,7 +111,7 @@ impl Session {
         })
     }
 
-    /// What its requests that `adapter` answers are counted as.
+    /// The usage record of requests of this caller that `adapter` answers.
     pub(crate) fn used(&self, adapter: &str) -> Used {
         let key = self.caller.key();
         Used {
@@ -120,8 +121,8 @@ impl Session {
         }
     }
 
-    /// Does something to its end, whether or not whoever asked for it waits, and notes how it
-    /// ended.
+    /// Runs `task` to its end even if the client disconnects, and writes its outcome to the audit
+    /// log.
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -138,8 +139,7 @@ impl Session {
         done.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))?
     }
 
-    /// For whom the engine computes: the key's tenant, and within it who says the same
-    /// `cache_salt`.
+    /// The tenant in the engine: the key's tenant, partitioned further by `cache_salt`.
     pub(crate) fn tenant(&self, salt: Option<Tenant>) -> Option<Tenant> {
         match self.caller.key() {
             None => salt,
@@ -147,44 +147,44 @@ impl Session {
         }
     }
 
-    /// Adapters that it may use.
+    /// The adapters that the caller may use.
     pub(crate) fn adapters(&self) -> VisibleAdapters<'_> {
         self.state.adapters().visible_to(&self.caller)
     }
 
-    /// All names that it may use, the base's first.
+    /// All model names that the caller may use, the base first.
     pub(crate) fn names(&self) -> Vec<String> {
         let base = self.may_use_base().then(|| self.base_name().to_owned());
         base.into_iter().chain(self.adapters().names()).collect()
     }
 
-    /// What there is to know of the adapters that it may use.
+    /// The details of the adapters that the caller may use.
     pub(crate) fn list(&self) -> Vec<Listed> {
         self.adapters().list()
     }
 
-    /// The adapter called `name`, if it may use that.
+    /// The details of adapter `name`, if the caller may use it.
     pub(crate) fn listed(&self, name: &str) -> Option<Listed> {
         self.adapters().listed(name)
     }
 
-    /// Whether there is an adapter called `name` that it may use.
+    /// Whether there is an adapter `name` that the caller may use.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.adapters().contains(name)
     }
 
-    /// The base's name.
+    /// The name of the base.
     pub(crate) fn base_name(&self) -> &str {
         self.state.adapters().base()
     }
 
-    /// Whether the base answers to `name`: to its own, to the empty one, as in LoRAX, and to `tgi`,
-    /// as in TGI; nothing else is ever answered by the base.
+    /// Whether the base answers to `name`: its own name, the empty name (as in LoRAX) or `tgi` (as
+    /// in TGI), and no other.
     pub(crate) fn is_base(&self, name: &str) -> bool {
         name == self.base_name() || name.is_empty() || name == TGI_NAME
     }
 
-    /// Whether `name` is served at all.
+    /// Fails if the caller may use no model called `name`.
     pub(crate) fn check_name(&self, name: &str) -> Result<(), ApiError> {
         let is_served = match self.is_base(name) {
             true => self.may_use_base(),
@@ -196,14 +196,14 @@ impl Session {
         }
     }
 
-    /// Everybody's adapters and figures, if it is an admin's.
+    /// The view of the whole server, if the caller is an admin.
     pub(crate) fn admin_view(&self) -> Option<AdminView<'_>> {
         let registry = self.state.adapters().all(&self.caller)?;
         let state = &self.state;
         Some(AdminView { state, registry })
     }
 
-    /// Facts about the base.
+    /// Facts about the base model.
     pub(crate) fn base(&self) -> &BaseInfo {
         self.state.base()
     }
@@ -216,7 +216,7 @@ impl Session {
         self.state.tokenizer()
     }
 
-    /// The base's chat template.
+    /// The chat template of the base.
     pub(crate) fn template(&self) -> Option<&Arc<ChatTemplate>> {
         self.state.template()
     }
@@ -225,25 +225,25 @@ impl Session {
         self.state.constraints()
     }
 
-    /// What a request may ask for.
+    /// Bounds on requests.
     pub(crate) fn limits(&self) -> &Limits {
         self.state.limits()
     }
 
-    /// When the server started.
+    /// The server's start time.
     pub(crate) fn started(&self) -> SystemTime {
         self.state.started()
     }
 
-    /// The keys and the accounts of them, if the server has a place for them.
+    /// The API keys and their accounts, if the server has a data folder.
     pub(crate) fn access(&self) -> Option<&Arc<Access>> {
         self.state.access()
     }
 
-    /// The files and batches, if the server keeps any.
+    /// The files and batches, if the server has a data folder.
     pub(crate) fn batches(&self) -> Result<&Batches, ApiError> {
         self.state.batches().ok_or_else(|| {
-            let message = "this server keeps no files and no batches: start it with `--data FOLDER`";
+            let message = "this server stores no files and no batches; start it with `--data FOLDER`";
             ApiError::Forbidden(message.to_owned())
         })
     }
@@ -265,7 +265,7 @@ impl Session {
     }
 }
 
-/// What only admins may see: everybody's adapters and figures.
+/// What only admins may see: the adapters of all tenants and the metrics.
 #[derive(Clone, Copy)]
 pub(crate) struct AdminView<'a> {
     state: &'a AppState,
@@ -285,7 +285,7 @@ impl<'a> AdminView<'a> {
         self.state.metrics()
     }
 
-    /// Whether a step takes so long that no request is answered.
+    /// Whether the current engine step exceeds [`Limits::step_time`].
     pub(crate) fn is_stuck(&self) -> bool {
         stuck::stuck(self.state.engine(), self.state.limits()).is_some()
     }

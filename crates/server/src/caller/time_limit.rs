@@ -1,4 +1,4 @@
-//! Ends requests whose time is over.
+//! The time limit of requests.
 
 use axum::{
     extract::{Request, State},
@@ -12,9 +12,8 @@ use crate::{
     http::deadline::{Background, Deadline},
 };
 
-/// Middleware: ends requests whose time is over. An answer that is streamed ends itself, with an
-/// error as its last event, as whoever makes it has the deadline too. Batches have a deadline of
-/// their own.
+/// Middleware: ends requests at their deadline with 504. Streams get the deadline too and end with
+/// an error as their last event. Lines of batches are exempt: the batch has a deadline of its own.
 pub(crate) async fn limit(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     if request.extensions().get::<Background>().is_some() {
         return next.run(request).await;
@@ -25,6 +24,6 @@ pub(crate) async fn limit(State(limits): State<Limits>, mut request: Request, ne
         Err(error) => return error.into_response(),
     };
     request.extensions_mut().insert(deadline);
-    let answered = timeout_at(deadline.at, next.run(request)).await;
-    answered.unwrap_or_else(|_| deadline.passed().into_response())
+    let response = timeout_at(deadline.at, next.run(request)).await;
+    response.unwrap_or_else(|_| deadline.passed().into_response())
 }

@@ -1,39 +1,39 @@
-//! What a single request may ask for.
+//! Bounds on requests, uploads and batches.
 
 use std::time::Duration;
 
 use multigraft_batches::LineLimits;
 
-/// What a single request may ask for. The defaults suit a machine of a few cores.
+/// Bounds on single requests, uploads and batches. The defaults suit a machine of a few cores.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The largest body, in bytes.
+    /// Largest request body, in bytes.
     pub body_bytes: usize,
-    /// The largest upload of an adapter, all of its body, in bytes.
+    /// Largest upload of an adapter, in bytes of the whole form.
     pub upload_bytes: usize,
-    /// The largest file of requests, in bytes.
+    /// Largest input file of a batch, in bytes.
     pub file_bytes: usize,
-    /// The most bytes of files that one tenant keeps.
+    /// Bytes of files that one tenant may store.
     pub stored_bytes: u64,
-    /// The most files that one tenant keeps.
+    /// Number of files that one tenant may store.
     pub stored_files: u64,
-    /// The most requests of one batch.
+    /// Number of requests in one batch.
     pub batch_lines: usize,
-    /// The most batches of one tenant that have not ended.
+    /// Number of unfinished batches of one tenant.
     pub batches: u64,
-    /// Tokens that are generated where the request says nothing (less if the context ends before).
+    /// `max_tokens` of requests that set none. The end of the context may come earlier.
     pub default_max_tokens: usize,
-    /// The most stop strings.
+    /// Number of stop strings in one request.
     pub stop_strings: usize,
-    /// The most answers in one request: prompts times `n`.
+    /// Number of answers in one request: prompts times `n`.
     pub choices: usize,
-    /// The most alternatives per token (`top_logprobs`, `top_n_tokens`).
+    /// Alternatives per token (`top_logprobs`, `top_n_tokens`).
     pub alternatives: usize,
-    /// How long a request waits for its adapter to be loaded.
+    /// How long a request waits while its adapter is loaded.
     pub load_wait: Duration,
-    /// How long a request may take from its head to the answer's last token, if that is bounded.
+    /// Time limit of a request, from its headers to the last token of the answer. `None`: no limit.
     pub request_time: Option<Duration>,
-    /// How long a step may take before the server counts as not ready.
+    /// Duration of an engine step after which the server reports that it is not ready.
     pub step_time: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How much a batch may be.
+    /// The bounds that the input file of a batch is checked against.
     pub(crate) fn lines(&self) -> LineLimits {
         LineLimits {
             lines: self.batch_lines,

@@ -1,4 +1,4 @@
-//! The models that answer: facts about the base, and which model answers a request.
+//! The base model and the model that answers a request.
 
 use std::{fmt, path::PathBuf};
 
@@ -6,32 +6,32 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use super::headers::{ADAPTER_HEADER, HASH_HEADER, SCALE_HEADER};
 
-/// Facts about the base model that answers report.
+/// Facts about the base model that `/info` and `/v1/models` report.
 #[derive(Clone, Debug)]
 pub struct BaseInfo {
-    /// Its file or folder.
+    /// File or folder of the weights.
     pub path: PathBuf,
     /// Architecture, such as `llama`.
     pub architecture: String,
     /// Number of parameters.
     pub parameters: u64,
-    /// Longest sequence, prompt and answer together, in tokens.
+    /// Longest sequence (prompt and answer), in tokens.
     pub context: usize,
-    /// Size of the vocabulary.
+    /// Number of tokens in the vocabulary.
     pub vocab: usize,
-    /// Width of hidden states: the length of embeddings.
+    /// Width of the hidden states, which is the length of an embedding.
     pub hidden: usize,
 }
 
-/// The model that answers a request: the base or an adapter as it was when the request came in.
-/// Replacing or removing the name afterwards does not change it.
+/// The model that answers a request: the base, or one version of an adapter. The version is fixed
+/// when the request arrives; replacing the adapter later does not change it.
 #[derive(Clone)]
 pub(crate) struct ResolvedModel {
-    /// Its name.
+    /// The name of the base or of the adapter.
     pub(crate) name: String,
-    /// The adapter's content hash in hexadecimal, or `base`.
+    /// Content hash of the adapter in hexadecimal, or `base`.
     pub(crate) hash: String,
-    /// What the adapter's updates are multiplied by; the base has none.
+    /// Scale of the adapter's updates. `None` for the base.
     pub(crate) scale: Option<f32>,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Debug for ResolvedModel {
 }
 
 impl ResolvedModel {
-    /// OpenAI's `system_fingerprint`: what computed the answer.
+    /// OpenAI's `system_fingerprint`: the hash and the scale of the model that computed the answer.
     pub(crate) fn fingerprint(&self) -> String {
         match self.scale {
             None | Some(1.0) => format!("multigraft-{}", self.hash),
@@ -50,10 +50,10 @@ impl ResolvedModel {
         }
     }
 
-    /// Says in the headers which model answered.
+    /// Writes the name, hash and scale of the model into response headers.
     pub(crate) fn label(&self, headers: &mut HeaderMap) {
-        // Names may be anything that a folder can be called; what a header cannot hold is left to
-        // the hash.
+        // A name may be any folder name. If a header cannot hold the name, the hash identifies the
+        // model.
         if let Ok(name) = HeaderValue::from_bytes(self.name.as_bytes()) {
             headers.insert(ADAPTER_HEADER, name);
         }

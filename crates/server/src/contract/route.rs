@@ -1,4 +1,4 @@
-//! What there is to say of a route, and short ways to say it in the table of [`super::routes`].
+//! The types of a row in the table of [`super::routes`], and constructors that keep rows short.
 
 use axum::http;
 
@@ -65,23 +65,23 @@ pub(crate) enum Method {
     Delete,
 }
 
-/// Who may call a route of a server that has API keys. What a key may do with a route is its
-/// handler's to decide, which knows the adapter or key that is named.
+/// Who may call a route of a server that has API keys. Roles and grants are checked in the handler,
+/// which knows the adapter or key that a request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Anybody, without a key: the state of the server, and what any server of this kind
-    /// understands.
+    /// Anybody, without a key: health probes, and the API description, which is the same on every
+    /// server.
     Open,
-    /// Whoever sends a valid key.
+    /// Clients with a valid key.
     Key,
 }
 
-/// Whether requests end with 504 when `--request-timeout` or their `x-request-timeout` is over.
+/// Whether requests end with 504 after `--request-timeout` or their `x-request-timeout`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimeLimit {
     /// No limit.
     Unlimited,
-    /// The time of the request.
+    /// The shorter of the server's and the request's limit.
     Request,
 }
 
@@ -90,7 +90,7 @@ pub(crate) enum TimeLimit {
 pub(crate) enum AtShutdown {
     /// They are refused with 503.
     Refused,
-    /// They are answered to the last: probes and metrics.
+    /// They are answered until the connection closes: probes and metrics.
     Answered,
 }
 
@@ -198,7 +198,7 @@ pub(super) const fn tgi(tag: &'static str, path: &'static str, endpoints: &'stat
     route(Dialect::Tgi, tag, path, endpoints)
 }
 
-/// A route as most are: for keys, without a time limit, refused at shutdown.
+/// A route with the common values: it needs a key, has no time limit and is refused at shutdown.
 const fn route(
     dialect: Dialect,
     tag: &'static str,

@@ -37,7 +37,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::ChatCompletions,
             "chat",
-            "Answer a conversation",
+            "Answer a chat",
             &[(200, Content::JsonOrEvents("Chat"))],
         )
         .takes(RequestBody::Json("ChatRequest"))],
@@ -51,7 +51,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::Completions,
             "complete",
-            "Go on from a text",
+            "Complete a text",
             &[(200, Content::JsonOrEvents("Completion"))],
         )
         .takes(RequestBody::Json("CompletionRequest"))],
@@ -65,7 +65,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::Embeddings,
             "embeddings",
-            "Embeddings of texts",
+            "Embed texts",
             &[(200, Content::Json("Embeddings"))],
         )
         .takes(RequestBody::Json("EmbeddingsRequest"))],
@@ -79,7 +79,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::ListModels,
             "listModels",
-            "The base and the adapters",
+            "List the base and the adapters",
             &[(200, Content::Json("Models"))],
         )],
     ),
@@ -89,7 +89,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::GetModel,
             "getModel",
-            "The base or an adapter; names may have slashes",
+            "Describe the base or an adapter, whose name may contain slashes",
             &[(200, Content::Json("Model"))],
         )],
     ),
@@ -99,7 +99,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::Responses,
             "respond",
-            "Answer a conversation, in the words of the Responses API",
+            "Answer a chat in the format of the Responses API",
             &[(200, Content::JsonOrEvents("Response"))],
         )
         .takes(RequestBody::Json("ResponseRequest"))],
@@ -113,13 +113,13 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::ListFiles,
                 "listFiles",
-                "The files of batches",
+                "List the files of batches",
                 &[(200, Content::Json("Files"))],
             ),
             post(
                 Handler::AddFile,
                 "addFile",
-                "Send a file of requests",
+                "Upload an input file of a batch",
                 &[(200, Content::Json("File"))],
             )
             .takes(RequestBody::Form("AddFile"))
@@ -133,7 +133,7 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::GetFile,
                 "getFile",
-                "A file, without its content",
+                "Describe a file",
                 &[(200, Content::Json("File"))],
             ),
             delete(
@@ -150,7 +150,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::GetFileContent,
             "getFileContent",
-            "What is in a file",
+            "Download a file",
             &[(200, Content::Text("application/octet-stream"))],
         )],
     ),
@@ -161,13 +161,13 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::ListBatches,
                 "listBatches",
-                "The batches, the newest first",
+                "List the batches, the newest first",
                 &[(200, Content::Json("Batches"))],
             ),
             post(
                 Handler::AddBatch,
                 "addBatch",
-                "Have a file of requests answered while the machine is idle",
+                "Run a file of requests at background priority",
                 &[(200, Content::Json("Batch"))],
             )
             .takes(RequestBody::Json("BatchRequest")),
@@ -179,7 +179,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::GetBatch,
             "getBatch",
-            "A batch as it stands",
+            "Describe a batch",
             &[(200, Content::Json("Batch"))],
         )],
     ),
@@ -189,7 +189,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::CancelBatch,
             "cancelBatch",
-            "End a batch early",
+            "Cancel a batch",
             &[(200, Content::Json("Batch"))],
         )],
     ),
@@ -199,7 +199,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::TgiCompatible,
             "tgi",
-            "Generate, whole (a list of one) or streamed as `stream` says",
+            "Generate text, as a list of one answer or as a stream if `stream` is true",
             &[(200, Content::ListOrEvents("Generated"))],
         )
         .takes(RequestBody::Json("GenerateRequest"))],
@@ -212,7 +212,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::TgiCompatible,
             "invocations",
-            "The same, as SageMaker calls it",
+            "The route that SageMaker calls; the same as `/`",
             &[(200, Content::ListOrEvents("Generated"))],
         )
         .takes(RequestBody::Json("GenerateRequest"))],
@@ -225,7 +225,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::TgiGenerate,
             "generate",
-            "Generate",
+            "Generate text",
             &[(200, Content::Json("Generated"))],
         )
         .takes(RequestBody::Json("GenerateRequest"))],
@@ -238,7 +238,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::TgiGenerateStream,
             "generateStream",
-            "Generate, token by token",
+            "Generate text as a stream of tokens",
             &[(200, Content::Events)],
         )
         .takes(RequestBody::Json("GenerateRequest"))],
@@ -251,7 +251,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::TgiEmbed,
             "embed",
-            "An embedding of a text",
+            "Embed a text",
             &[(200, Content::Json("Embedded"))],
         )
         .takes(RequestBody::Json("EmbedRequest"))],
@@ -264,7 +264,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::TgiTokenize,
             "tokenize",
-            "The tokens of a text",
+            "Tokenize a text",
             &[(200, Content::List("Piece"))],
         )
         .takes(RequestBody::Json("TokenizeRequest"))],
@@ -275,7 +275,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::TgiChatTokenize,
             "chatTokenize",
-            "The tokens of a conversation",
+            "Tokenize a chat with its template",
             &[(200, Content::Json("ChatTokenized"))],
         )
         .takes(RequestBody::Json("ChatTokenizeRequest"))],
@@ -286,7 +286,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::TgiInfo,
             "info",
-            "What is served",
+            "Describe the served model and the limits",
             &[(200, Content::Json("Info"))],
         )],
     ),
@@ -297,7 +297,7 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::ListAdapters,
                 "listAdapters",
-                "All adapters, and what they take",
+                "List the adapters and their memory",
                 &[(200, Content::Json("Adapters"))],
             ),
             post(
@@ -320,7 +320,7 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::GetAdapter,
                 "getAdapter",
-                "An adapter; `events` streams what becomes of all",
+                "Describe an adapter; the name `events` streams the changes of all adapters",
                 &[(200, Content::JsonOrEvents("Adapter"))],
             ),
             // The handler refuses other paths: names of adapters may hold slashes, so that the router
@@ -332,7 +332,7 @@ pub(crate) static ROUTES: &[Route] = &[
             patch(
                 Handler::ChangeAdapter,
                 "changeAdapter",
-                "Pin it, go back to a version, set its defaults and limits",
+                "Pin an adapter, activate a version, or set its defaults and limits",
                 &[(200, Content::Json("Adapter"))],
             )
             .takes(RequestBody::Json("ChangeAdapter"))
@@ -352,7 +352,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::VllmLoad,
             "vllmLoad",
-            "vLLM's way to add one",
+            "Add an adapter, as in vLLM",
             &[(200, Content::Text("text/plain"))],
         )
         .takes(RequestBody::Json("VllmLoad"))
@@ -364,7 +364,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::VllmUnload,
             "vllmUnload",
-            "vLLM's way to remove one",
+            "Remove an adapter, as in vLLM",
             &[(200, Content::Text("text/plain"))],
         )
         .takes(RequestBody::Json("VllmUnload"))
@@ -376,7 +376,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::SglangLoad,
             "sglangLoad",
-            "SGLang's way to add one",
+            "Add an adapter, as in SGLang",
             &[(200, Content::Json("SglangDone")), (400, Content::SglangRefusal)],
         )
         .takes(RequestBody::Json("SglangLoad"))
@@ -388,7 +388,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::SglangUnload,
             "sglangUnload",
-            "SGLang's way to remove one",
+            "Remove an adapter, as in SGLang",
             &[(200, Content::Json("SglangDone")), (400, Content::SglangRefusal)],
         )
         .takes(RequestBody::Json("SglangUnload"))
@@ -401,13 +401,13 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::LlamaCppList,
                 "llamaCppList",
-                "The adapters by number, as llama.cpp lists them",
+                "List the adapters by number, as in llama.cpp",
                 &[(200, Content::List("LlamaCppAdapter"))],
             ),
             post(
                 Handler::LlamaCppSet,
                 "llamaCppSet",
-                "Refused: a request chooses its adapter by itself",
+                "Refused: scales cannot be set for all requests",
                 &[],
             ),
         ],
@@ -419,13 +419,13 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::ListKeys,
                 "listKeys",
-                "All keys, without their secrets",
+                "List the keys, without their secrets",
                 &[(200, Content::Json("Keys"))],
             ),
             post(
                 Handler::AddKey,
                 "addKey",
-                "Make a key; its secret is shown once",
+                "Add a key; only this answer contains its secret",
                 &[(201, Content::Json("Key"))],
             )
             .takes(RequestBody::Json("AddKey"))
@@ -436,11 +436,16 @@ pub(crate) static ROUTES: &[Route] = &[
         KEYS,
         "/v1/keys/{id}",
         &[
-            get(Handler::GetKey, "getKey", "A key", &[(200, Content::Json("Key"))]),
+            get(
+                Handler::GetKey,
+                "getKey",
+                "Describe a key",
+                &[(200, Content::Json("Key"))],
+            ),
             patch(
                 Handler::ChangeKey,
                 "changeKey",
-                "Change a key; null lifts a limit",
+                "Change a key; null removes a limit",
                 &[(200, Content::Json("Key"))],
             )
             .takes(RequestBody::Json("ChangeKey"))
@@ -460,7 +465,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[post(
             Handler::RotateKey,
             "rotateKey",
-            "A new secret; the old ones go on for some hours",
+            "Make a new secret; the previous ones stay valid for some hours",
             &[(200, Content::Json("Key"))],
         )
         .takes(RequestBody::Json("RotateKey"))
@@ -472,15 +477,15 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::Usage,
             "usage",
-            "Requests and tokens by key, tenant, adapter and time",
+            "Report requests and tokens by key, tenant, adapter and time",
             &[(200, Content::Json("Usages"))],
         )
         .with_query(&[
-            ("from", "A day in UTC, or seconds since 1970"),
-            ("to", "The same, not with that hour"),
+            ("from", "Start of the period: a day in UTC, or seconds since 1970"),
+            ("to", "End of the period (exclusive), in the same form"),
             (
                 "by",
-                "Of key, tenant, adapter and one of hour, day, month, by commas",
+                "Columns to group by, comma-separated: key, tenant, adapter, and one of hour, day, month",
             ),
         ])],
     ),
@@ -490,7 +495,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::Health,
             "health",
-            "200 while requests are answered",
+            "Liveness: 200 while the engine runs",
             &[(200, Content::Nothing), (503, Content::Nothing)],
         )],
     )
@@ -502,7 +507,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::Ready,
             "ready",
-            "200 while new requests are taken, else 503 with the reason",
+            "Readiness: 200 while new requests are accepted, else 503 with the reason",
             &[(200, Content::Json("Ready")), (503, Content::Json("Ready"))],
         )],
     )
@@ -515,13 +520,13 @@ pub(crate) static ROUTES: &[Route] = &[
             get(
                 Handler::Health,
                 "ping",
-                "The same",
+                "Liveness, the same as `/health`",
                 &[(200, Content::Nothing), (503, Content::Nothing)],
             ),
             post(
                 Handler::Health,
                 "pingPost",
-                "The same",
+                "Liveness, the same as `/health`",
                 &[(200, Content::Nothing), (503, Content::Nothing)],
             ),
         ],
@@ -534,7 +539,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::Version,
             "version",
-            "The program's version",
+            "The version of multigraft",
             &[(200, Content::Json("Version"))],
         )],
     ),
@@ -544,7 +549,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::Stats,
             "stats",
-            "The engine's figures after its last step",
+            "Statistics of the engine after its last step",
             &[(200, Content::Json("Stats"))],
         )],
     ),
@@ -554,7 +559,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::Metrics,
             "metrics",
-            "Figures for Prometheus",
+            "Metrics for Prometheus",
             &[(200, Content::Metrics)],
         )],
     )
@@ -576,7 +581,7 @@ pub(crate) static ROUTES: &[Route] = &[
         &[get(
             Handler::Docs,
             "docs",
-            "A page that shows it",
+            "A page that renders this document",
             &[(200, Content::Text("text/html"))],
         )],
     )

@@ -67,7 +67,7 @@ impl Session {
     pub(crate) async fn reserve(&self, choice: &ModelChoice) -> Result<Reservation, ApiError> {
         if let ModelChoice::One { name, .. } = choice {
             let base = || self.base_name();
-            telemetry::asked_for(if self.is_base(name) { base() } else { name });
+            telemetry::record_requested_model(if self.is_base(name) { base() } else { name });
         }
         match choice {
             ModelChoice::One { name, .. } if self.is_base(name) => {

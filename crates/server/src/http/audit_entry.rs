@@ -1,8 +1,9 @@
-//! One line of the log of management, until it is written.
+//! An entry of the audit log, until it is written.
 //!
-//! It goes with the request: the body's fields put in what is asked for, and whoever knows first
-//! how it ended writes it: a task that goes on without its client, or the middleware. One that is
-//! dropped before had a client that went away.
+//! The entry travels with the request. The fields of the body add the details. The first part of
+//! the server that knows the outcome writes the entry: a task that continues after its client has
+//! disconnected, or the middleware. An entry that is dropped before means that the client
+//! disconnected.
 
 use std::{
     fmt,
@@ -19,10 +20,10 @@ use serde_json::{Map, Value};
 
 use super::{dialect::Dialect, error::ApiError};
 
-/// Fields of bodies that name the adapter or the key.
+/// Fields that name the adapter or the key.
 const NAMES: [&str; 2] = ["name", "lora_name"];
-/// Fields that are written as they are. What is not listed here is not written: it may be a secret
-/// or a part of a prompt.
+/// Fields whose values are recorded. Other fields are not recorded, as they may hold a secret or a
+/// part of a prompt.
 const SHOWN: [&str; 14] = [
     "source",
     "lora_path",
@@ -39,11 +40,11 @@ const SHOWN: [&str; 14] = [
     "now",
     "lora_int_id",
 ];
-/// Fields of which it is written which of their own fields they hold: an adapter's system message
-/// is part of prompts.
+/// The field of which only the names of its own fields are recorded: an adapter's system message is
+/// part of prompts.
 const NAMED: &str = "defaults";
 
-/// A request to change something, until it is written.
+/// The audit entry of a request that changes adapters or keys.
 pub(crate) struct AuditEntry {
     access: Arc<Access>,
     action: Mutex<Action>,
@@ -56,7 +57,7 @@ impl fmt::Debug for AuditEntry {
     }
 }
 
-/// What the query says of the fields that are written: true or false, all of them.
+/// The recorded fields in the query. All of them are true or false.
 fn flags(query: &str) -> Map<String, Value> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let shown = pairs.filter(|(name, _)| SHOWN.contains(name));
@@ -66,7 +67,8 @@ fn flags(query: &str) -> Map<String, Value> {
 }
 
 impl AuditEntry {
-    /// A request that begins: `action` says all but the fields, of which `query` has some.
+    /// The entry of a request that begins. `action` has everything but the fields; some are in
+    /// `query`.
     pub(crate) fn new(access: &Arc<Access>, action: Action, query: &str) -> Arc<Self> {
         let details = flags(query);
         Arc::new(Self {
@@ -76,8 +78,8 @@ impl AuditEntry {
         })
     }
 
-    /// What is asked for.
-    pub(crate) fn asks(&self, fields: &Map<String, Value>) {
+    /// Records the fields of the body.
+    pub(crate) fn set_fields(&self, fields: &Map<String, Value>) {
         let mut action = self.action.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, value) in fields {
             match (name.as_str(), value) {
@@ -95,7 +97,7 @@ impl AuditEntry {
         }
     }
 
-    /// It was done, or not. Only the first one to say so is heard.
+    /// Writes the outcome. Only the first call has an effect.
     pub(crate) fn ended(&self, error: Option<&ApiError>) {
         match error {
             None => self.write(Outcome::Done, None),
@@ -109,11 +111,11 @@ impl AuditEntry {
         }
     }
 
-    /// It was answered, unless the answer has only begun.
+    /// Writes the outcome that `response` shows, unless it is a stream.
     pub(crate) fn answered(&self, response: &Response) {
         let kind = response.headers().get(header::CONTENT_TYPE);
         if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
-            // It has only begun, and says itself how it ends.
+            // The stream has only begun; its task writes the outcome.
             return;
         }
         match response.extensions().get::<ApiError>() {

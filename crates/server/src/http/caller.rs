@@ -1,4 +1,4 @@
-//! Whose a request is: a key's, or anybody's where there are no keys.
+//! The caller of a request: an API key, or anybody if the server has no keys.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -7,21 +7,21 @@ use multigraft_access::{Access, Actor, Key, Role, Secret};
 
 use super::error::ApiError;
 
-/// Anthropic's and Azure's way to send a key.
+/// The header in which Anthropic's and Azure's clients send the key.
 const API_KEY: &str = "x-api-key";
 
-/// Whose a request is: a key's, or anybody's where there are no keys. Only a key that is valid, or
-/// a server without keys, gives one.
+/// The caller of a request: an API key, or anybody if the server has no keys. A value exists only
+/// for a valid key or on a server without keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller(Option<Arc<Key>>);
 
 impl Caller {
-    /// Who sends a request with these headers.
+    /// The caller of a request with these headers.
     pub(crate) fn of_request(access: Option<&Arc<Access>>, headers: &HeaderMap) -> Result<Self, ApiError> {
         let Some(access) = access.filter(|access| !access.is_empty()) else {
             return Ok(Self(None));
         };
-        // Another scheme may be for a proxy on the way.
+        // Other schemes may be meant for a proxy.
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -30,7 +30,7 @@ impl Caller {
             .get(API_KEY)
             .map(|value| value.to_str().unwrap_or_default());
         let sent = bearer.or(other).ok_or_else(|| {
-            let message = "this server wants an API key: send the header `Authorization: Bearer mg-…`";
+            let message = "this server requires an API key: send the header `Authorization: Bearer mg-…`";
             ApiError::Unauthorized(message.to_owned())
         })?;
         let wrong = || ApiError::Unauthorized("the API key is not valid".to_owned());
@@ -44,45 +44,46 @@ impl Caller {
         }
     }
 
-    /// Who is let in by the key of that id as it is now, or without one; `None` if nobody is any
-    /// more.
+    /// The caller for the current state of the key with that id, or for no key. `None` if that key
+    /// is not valid any more.
     pub(crate) fn of_key(access: Option<&Arc<Access>>, key: Option<&str>) -> Option<Self> {
         let access = access.filter(|access| !access.is_empty());
         match (access, key) {
             (None, None) => Some(Self(None)),
             (Some(access), Some(id)) => access.valid(id, SystemTime::now()).map(|key| Self(Some(key))),
-            // The first key closed the server, or it has no keys any more.
+            // The first key was added meanwhile, or the last one removed.
             _ => None,
         }
     }
 
-    /// The key, if there are keys.
+    /// The key, if the server has keys.
     pub(crate) fn key(&self) -> Option<&Arc<Key>> {
         self.0.as_ref()
     }
 
-    /// The key, unless it may do everything.
+    /// The key, unless its role is admin.
     pub(crate) fn limited(&self) -> Option<&Arc<Key>> {
         self.0.as_ref().filter(|key| key.role != Role::Admin)
     }
 
-    /// Whether it may see how the server is doing and who uses what.
+    /// Whether the caller may see the whole server: an admin's key, or any caller of a server
+    /// without keys.
     pub(crate) fn is_admin(&self) -> bool {
         self.limited().is_none()
     }
 
-    /// Whether it may use the adapter called `name`, if there is one.
+    /// Whether the key's grants cover the adapter `name`, which may or may not exist.
     pub(crate) fn may_use(&self, name: &str) -> bool {
         self.0.as_ref().is_none_or(|key| key.may_use(name))
     }
 
-    /// Whether it may use the base.
+    /// Whether the key's grants cover the base model.
     pub(crate) fn may_use_base(&self) -> bool {
         self.0.as_ref().is_none_or(|key| key.may_use_base())
     }
 }
 
-/// Who sent a request, as it is written down.
+/// The caller as the audit log records it.
 pub(crate) fn actor(extensions: &Extensions) -> Actor {
     match extensions.get::<Caller>().and_then(Caller::key) {
         None => Actor::Anybody,

@@ -1,4 +1,4 @@
-//! How long a request may take, from its head to the answer's last token.
+//! The deadline of a request, from its headers to the last token of the answer.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use tokio::time::Instant;
 
 use crate::http::error::ApiError;
 
-/// The header in which a request says it, in seconds.
+/// The request header that sets the time limit, in seconds.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
-/// What can be asked for, in seconds: a millisecond to a week.
+/// Accepted values of [`HEADER`], in seconds: a millisecond to a week.
 pub(crate) const RANGE: std::ops::RangeInclusive<f64> = 0.001..=604_800.0;
 
-/// When a request is over, whatever it has come to.
+/// When a request ends, finished or not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
-    /// How long it has from its head to then.
+    /// The time limit that led to `at`.
     allowed: Duration,
 }
 
 impl Deadline {
-    /// The earlier of the server's and of what the request's header says.
+    /// The deadline that follows from the shorter of `most`, the server's limit, and the limit in
+    /// the request's header. `None` if neither sets one.
     pub(crate) fn of(headers: &HeaderMap, most: Option<Duration>) -> Result<Option<Self>, ApiError> {
-        let asked = headers.get(&HEADER).map(|value| {
+        let requested = headers.get(&HEADER).map(|value| {
             let text = value.to_str().unwrap_or_default().trim();
             let seconds = text.parse().ok();
             let seconds = seconds.filter(|seconds| RANGE.contains(seconds));
@@ -37,14 +38,14 @@ impl Deadline {
                 ApiError::invalid(HEADER.as_str(), message)
             })
         });
-        let allowed = asked.transpose()?.into_iter().chain(most).min();
+        let allowed = requested.transpose()?.into_iter().chain(most).min();
         Ok(allowed.map(|allowed| Self {
             at: Instant::now() + allowed,
             allowed,
         }))
     }
 
-    /// What a request is told that was not done by then.
+    /// The error for a request that reached its deadline.
     pub(crate) fn passed(&self) -> ApiError {
         ApiError::TimedOut {
             allowed: self.allowed,
@@ -52,7 +53,7 @@ impl Deadline {
     }
 }
 
-/// Marks a request that nobody waits for.
+/// Marks a request of a batch: no client waits for the answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Background;
 

@@ -1,4 +1,4 @@
-//! How each dialect words an error.
+//! The status and the body of an error in each dialect.
 
 use axum::{
     Json,
@@ -16,15 +16,15 @@ use crate::{
     http::error::ApiError,
 };
 
-/// By which OpenAI's clients are told whether to send a request again.
+/// Tells OpenAI's client libraries whether to retry.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// The longest message of an error, in bytes: they name the value at fault, which may be as long as
-/// a body.
+/// Longest error message, in bytes. Messages quote the invalid value, which can be as long as a
+/// body.
 const MESSAGE: usize = 4096;
 
 impl Dialect {
-    /// The body that words `error` in this dialect; it is also what a broken stream ends with.
+    /// The body of `error` in this dialect. A stream that fails ends with the same object.
     pub fn error_body(self, error: &ApiError) -> Value {
         let message = shortened(error.to_string());
         match self {
@@ -40,17 +40,17 @@ impl Dialect {
         }
     }
 
-    /// The whole response for `error`.
+    /// The response for `error`: status, headers and body.
     pub fn error_response(self, error: &ApiError) -> Response {
         let mut response = (error.status(self), Json(self.error_body(error))).into_response();
         if let Some(wait) = error.retry_after() {
-            // Rounded up: who comes back then is not too early.
+            // Rounded up, so that a client that waits this long does not retry too early.
             let seconds = HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if matches!(error, ApiError::Quota { .. } | ApiError::TimedOut { .. }) {
-            // OpenAI's clients would come back in vain, or for an answer that nobody waits for any
-            // more.
+            // OpenAI's client libraries retry by default. The quota lasts until the end of the
+            // month, and after a timeout nobody waits for the answer.
             let no = HeaderValue::from_static("false");
             response.headers_mut().insert(SHOULD_RETRY, no);
         }
@@ -72,8 +72,8 @@ impl Dialect {
 }
 
 impl ApiError {
-    /// The HTTP status in `dialect`: they differ over invalid input (400, in TGI 422) and over
-    /// generation that failed (500, in TGI 424).
+    /// The HTTP status in `dialect`. The dialects differ for invalid input (400, TGI 422) and for
+    /// failed generation (500, TGI 424).
     pub fn status(&self, dialect: Dialect) -> StatusCode {
         match (self, dialect) {
             (Self::Invalid { .. }, Dialect::OpenAi) => StatusCode::BAD_REQUEST,
@@ -114,7 +114,7 @@ impl ApiError {
             Self::LongUri { .. } => "UriTooLongError",
             Self::TooSlow => "RequestTimeoutError",
             Self::Overloaded { .. } => "RateLimitError",
-            // OpenAI's word, which clients tell apart from a limit that passes.
+            // OpenAI's term, by which clients tell an exhausted quota from a rate limit.
             Self::Quota { .. } => "insufficient_quota",
             Self::Unavailable { .. } | Self::StillLoading { .. } | Self::ShuttingDown | Self::Busy { .. } => {
                 "ServiceUnavailableError"
@@ -129,8 +129,8 @@ impl ApiError {
         }
     }
 
-    /// `error_type` in TGI's dialect. Clients know `validation`, `generation` and `overloaded`, and
-    /// go by the status for the rest.
+    /// `error_type` in TGI's dialect. Clients know `validation`, `generation` and `overloaded`; for
+    /// the rest they use the status.
     pub(crate) fn tgi_type(&self) -> &'static str {
         match self {
             Self::Invalid { .. }
@@ -160,7 +160,7 @@ impl ApiError {
     }
 }
 
-/// Carries the error to `word_errors`, which knows the dialect.
+/// Attaches the error to the response. `render_errors`, which knows the dialect, writes the body.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status(Dialect::OpenAi).into_response();
@@ -169,7 +169,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A message without most of a long value that it repeats.
+/// `message`, cut to [`MESSAGE`] bytes.
 fn shortened(mut message: String) -> String {
     if message.len() > MESSAGE {
         let cut = message.len() - message.floor_char_boundary(MESSAGE);
@@ -179,19 +179,19 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// Middleware: words every [`ApiError`] that a handler returned in the dialect of the route.
-pub(crate) async fn word_errors(request: Request, next: Next) -> Response {
+/// Middleware: renders every [`ApiError`] of a handler in the dialect of the route.
+pub(crate) async fn render_errors(request: Request, next: Next) -> Response {
     let dialect = routes::dialect(&request);
     let response = next.run(request).await;
     match response.extensions().get::<ApiError>() {
         Some(error) => {
-            let mut worded = dialect.error_response(error);
+            let mut rendered = dialect.error_response(error);
             let headers = response.headers().iter();
             let limits = headers.filter(|(name, _)| name.as_str().starts_with(RATE_LIMIT_PREFIX));
             let limits = limits.map(|(name, value)| (name.clone(), value.clone()));
-            worded.headers_mut().extend(limits);
-            worded.extensions_mut().insert(error.clone());
-            worded
+            rendered.headers_mut().extend(limits);
+            rendered.extensions_mut().insert(error.clone());
+            rendered
         }
         None => response,
     }
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_dialect_words_an_unknown_model_its_own_way() {
+    fn each_dialect_has_its_own_shape_for_an_unknown_model() {
         let error = ApiError::unknown_model("x", ["base".to_owned(), "a".to_owned()]);
         let openai = Dialect::OpenAi.error_body(&error);
         assert_eq!(openai["error"]["type"], "NotFoundError");
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_not_sent_back_whole() {
+    fn a_long_message_is_cut() {
         let error = ApiError::malformed("ä".repeat(MESSAGE));
         let body = Dialect::Tgi.error_body(&error);
         let message = body["error"].as_str().unwrap_or_default();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_says_when_to_come_back() {
+    fn a_full_queue_has_a_retry_after() {
         let response = Dialect::OpenAi.error_response(&ApiError::overloaded("full".into()));
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "1");

@@ -1,4 +1,4 @@
-//! Everything that a request can be answered with instead of tokens.
+//! The errors that requests are answered with.
 
 use std::{fmt::Write as _, io::ErrorKind, time::Duration};
 
@@ -9,48 +9,48 @@ use multigraft_sources::{FetchError, SourceError};
 
 use crate::contract::route::Route;
 
-/// How many names an error lists before it says how many more there are.
+/// Number of model names that an error lists; further ones are only counted.
 const LISTED_NAMES: usize = 20;
 
-/// How long a client should wait before it tries again when the queue is full. The queue moves at
-/// the pace of whole answers, so anything shorter only adds load.
+/// `Retry-After` when the queue is full. The queue advances when whole answers end, so retrying
+/// earlier only adds load.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The longest that clients are told to stay away.
+/// Longest `Retry-After`.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Why a request got no answer. A [dialect](crate::Dialect) words it.
+/// Why a request failed. A [dialect](crate::Dialect) determines the shape of the response.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ApiError {
-    /// A field is missing, malformed, out of range or not supported.
+    /// A field is missing, malformed, out of range or unsupported.
     #[error("{message}")]
     Invalid {
-        /// The field, as the request names it; `None` if it is the body as a whole.
+        /// The field, as the request names it. `None` if the whole body is invalid.
         field: Option<String>,
-        /// What is wrong, and what would be right.
+        /// What is wrong and which values are accepted.
         message: String,
     },
     /// The request names a model that is not served.
     #[error("The model `{name}` does not exist. {}", served(.known))]
     UnknownModel {
-        /// The name it asked for.
+        /// The requested name.
         name: String,
-        /// The names that exist, the base first.
+        /// The names that the key may use, the base first.
         known: Vec<String>,
     },
-    /// No route at this path.
-    #[error("there is nothing at {path}; the routes are listed in the documentation")]
+    /// No route has this path.
+    #[error("{path} is not a route of this server; /docs lists the routes")]
     UnknownRoute {
         /// The path of the request.
         path: String,
     },
-    /// The route exists, but not for this method.
+    /// The route does not answer this method.
     #[error("{path} does not answer to {method}, only to {allowed}")]
     MethodNotAllowed {
         /// The path of the request.
         path: String,
         /// The method of the request.
         method: String,
-        /// The methods it answers to, comma-separated.
+        /// The methods that the route answers, comma-separated.
         allowed: String,
     },
     /// The body is larger than the server accepts.
@@ -59,21 +59,22 @@ pub enum ApiError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The path and the query are longer than the server accepts.
+    /// The path with its query is longer than the server accepts.
     #[error("the path with its query has {length} bytes, more than the limit of {limit}")]
     LongUri {
-        /// What they have, in bytes.
+        /// The length, in bytes.
         length: usize,
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The body comes too slowly to be waited for.
+    /// The body arrives more slowly than [`ConnectionLimits::body`](crate::ConnectionLimits)
+    /// allows.
     #[error("the request body comes too slowly; the connection is closed")]
     TooSlow,
-    /// There are as many connections as there may be.
+    /// The server has the largest number of connections.
     #[error("the server has {most} connections, as many as it takes (`--max-connections`); try again later")]
     Busy {
-        /// How many.
+        /// The largest number of connections.
         most: usize,
     },
     /// The body is not declared as JSON.
@@ -84,28 +85,29 @@ pub enum ApiError {
     Overloaded {
         /// What is full.
         message: String,
-        /// When there may be room, if that is known.
+        /// When a retry may succeed, if that is known.
         retry_after: Option<Duration>,
     },
-    /// The key has used up its month.
+    /// The key has used its tokens of the month.
     #[error("{message}")]
     Quota {
-        /// What is used up.
+        /// The quota and what was used of it.
         message: String,
-        /// How long it is until the next month.
+        /// Time until the next month.
         retry_after: Duration,
     },
-    /// The adapter that was asked for cannot be had.
+    /// The requested adapter cannot be loaded.
     #[error("adapter `{name}` is not available: {reason}")]
     Unavailable {
         /// Its name.
         name: String,
         /// Why.
         reason: String,
-        /// When to ask again, if that can help.
+        /// When a retry may succeed; `None` if it cannot.
         retry_after: Option<Duration>,
     },
-    /// The adapter that was asked for is being loaded for longer than requests wait.
+    /// The requested adapter is still being loaded after
+    /// [`Limits::load_wait`](crate::Limits::load_wait).
     #[error("adapter `{name}` is still being loaded after {} s; try again later", waited.as_secs_f64())]
     StillLoading {
         /// Its name.
@@ -113,43 +115,43 @@ pub enum ApiError {
         /// How long the request waited.
         waited: Duration,
     },
-    /// The key is missing or opens nothing.
+    /// The API key is missing or invalid.
     #[error("{0}")]
     Unauthorized(String),
-    /// What was asked for is not allowed.
+    /// The key or the server's configuration does not allow the request.
     #[error("{0}")]
     Forbidden(String),
-    /// A change of the adapters that cannot be made: the name is taken, the files cannot be served.
+    /// An adapter cannot be added or changed: for example, its files are not supported.
     #[error("{0}")]
     Unusable(String),
-    /// The name is another's.
+    /// The request conflicts with the present state: the name is taken, for example.
     #[error("{0}")]
     Conflict(String),
-    /// There is no adapter or key of that name, or none at that place.
+    /// There is no adapter or key of that name, or no adapter at that source.
     #[error("{0}")]
     NoAdapter(String),
-    /// There is nothing of that id.
+    /// There is no file or batch of that id.
     #[error("{0}")]
     NotFound(String),
-    /// The adapter was removed, and its requests with it.
+    /// The adapter was removed while the request ran.
     #[error("{0}")]
     Gone(String),
-    /// The request was not done in its time.
-    #[error("the request was not done within {} s, which is all it had (`x-request-timeout`, or the server's `--request-timeout`)", allowed.as_secs_f64())]
+    /// The request reached its deadline.
+    #[error("the request did not finish within its time limit of {} s (`x-request-timeout`, or the server's `--request-timeout`)", allowed.as_secs_f64())]
     TimedOut {
-        /// How long it had.
+        /// The time limit of the request.
         allowed: Duration,
     },
     /// The server is shutting down.
     #[error("the server is shutting down and takes no new requests")]
     ShuttingDown,
-    /// The request was accepted and then failed.
+    /// The request was accepted and failed afterwards.
     #[error("{0}")]
     Failed(String),
 }
 
 impl ApiError {
-    /// `field` is wrong; `message` says how, as a sentence.
+    /// `field` is invalid; `message` is a sentence that says why.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid {
             field: Some(field.into()),
@@ -157,7 +159,7 @@ impl ApiError {
         }
     }
 
-    /// The body as a whole is wrong.
+    /// The body as a whole is invalid.
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::Invalid {
             field: None,
@@ -214,14 +216,14 @@ impl ApiError {
         }
     }
 
-    /// Adapter `name` was removed while a request for it was under way.
+    /// Adapter `name` was removed while a request for it was in flight.
     pub(crate) fn removed(name: &str) -> Self {
         Self::Gone(format!(
             "adapter `{name}` was removed before this request was done"
         ))
     }
 
-    /// Why an adapter was not added.
+    /// The error of an attempt to add an adapter.
     pub(crate) fn not_added(error: &AdapterError) -> Self {
         let message = error.to_string();
         match error {
@@ -249,7 +251,7 @@ impl ApiError {
         }
     }
 
-    /// The field at fault, if it is one field's.
+    /// The invalid field, if the error is about one field.
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::Invalid { field, .. } => field.as_deref(),
@@ -258,7 +260,7 @@ impl ApiError {
         }
     }
 
-    /// Something is full, and nobody knows for how long.
+    /// A limit is reached, and it is not known when it will not be.
     pub(crate) fn overloaded(message: String) -> Self {
         Self::Overloaded {
             message,
@@ -266,7 +268,7 @@ impl ApiError {
         }
     }
 
-    /// How long to wait before trying again, if trying again can help.
+    /// How long to wait before a retry; `None` if a retry cannot succeed.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after, .. } => {
@@ -280,10 +282,10 @@ impl ApiError {
     }
 }
 
-/// A sentence that lists what is served.
+/// A sentence that lists the names that the key may use.
 pub(crate) fn served(known: &[String]) -> String {
     if known.is_empty() {
-        return "This key may use nothing that is here.".to_owned();
+        return "This key may use none of the models of this server.".to_owned();
     }
     let mut sentence = String::from("This server has ");
     for (index, name) in known.iter().take(LISTED_NAMES).enumerate() {
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_names_its_field() {
+    fn an_unsupported_field_is_named() {
         let error = ApiError::unsupported("tools", "calling tools");
         assert_eq!(error.field(), Some("tools"));
         assert_eq!(error.to_string(), "`tools`: calling tools is not supported yet");

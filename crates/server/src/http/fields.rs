@@ -383,7 +383,7 @@ where
         })?;
         let fields = Self::from_json(&bytes)?;
         if let Some(entry) = entry {
-            entry.asks(&fields.values);
+            entry.set_fields(&fields.values);
         }
         Ok(fields)
     }

@@ -1,4 +1,4 @@
-//! Times and ids in answers.
+//! Timestamps and ids in responses.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! HTTP without what it is for: connections, bodies, errors and how each dialect words them, ids,
+//! HTTP without routes: connections, bodies, errors and their shape in each dialect, ids,
 //! deadlines.
 
 pub(crate) mod audit_entry;

@@ -1,5 +1,4 @@
-//! A name for each request, by which its answer, the log's lines and the log of changes are found
-//! together.
+//! Request ids: the same id is in the response, in the log lines and in the audit log.
 
 use axum::{
     extract::Request,
@@ -10,17 +9,17 @@ use axum::{
 
 use super::id::unique_id;
 
-/// The header in which a request may bring its id, and in which every answer has it.
+/// The header with the request id. Clients may send it, and every response has it.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest that a client may bring, in bytes.
+/// Longest id that is accepted from a client, in bytes.
 const LONGEST: usize = 128;
 
-/// Middleware: gives every request an id, and its answer the same. One that a client or proxy made
-/// stays, if it is of visible ASCII characters and not too long; another is replaced, as it would
-/// be a line of its own in somebody's log.
-pub(crate) async fn name(mut request: Request, next: Next) -> Response {
-    let brought = request.headers().get(&HEADER).filter(|id| is_good(id));
-    let id = brought.cloned().or_else(|| unique_id("req_").parse().ok());
+/// Middleware: gives every request an id and repeats it in the response. An id that a client or
+/// proxy sent is kept if it is short and consists of visible ASCII characters; others are replaced,
+/// because they could forge log lines.
+pub(crate) async fn assign(mut request: Request, next: Next) -> Response {
+    let received = request.headers().get(&HEADER).filter(|id| is_acceptable(id));
+    let id = received.cloned().or_else(|| unique_id("req_").parse().ok());
     let Some(id) = id else {
         return next.run(request).await;
     };
@@ -30,12 +29,12 @@ pub(crate) async fn name(mut request: Request, next: Next) -> Response {
     response
 }
 
-fn is_good(id: &HeaderValue) -> bool {
+fn is_acceptable(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     !bytes.is_empty() && bytes.len() <= LONGEST && bytes.iter().all(u8::is_ascii_graphic)
 }
 
-/// The id that the request has.
+/// The id of `request`, or the empty string before [`assign`] ran.
 pub(crate) fn of<T>(request: &axum::http::Request<T>) -> &str {
     let id = request.headers().get(&HEADER);
     id.and_then(|id| id.to_str().ok()).unwrap_or_default()
@@ -46,16 +45,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_visible_characters_stay() {
+    fn ids_of_visible_characters_are_kept() {
         for (id, good) in [("a-1", true), ("", false), ("a b", false), ("ä", false)] {
             assert_eq!(
-                is_good(&HeaderValue::from_bytes(id.as_bytes()).unwrap()),
+                is_acceptable(&HeaderValue::from_bytes(id.as_bytes()).unwrap()),
                 good,
                 "{id}"
             );
         }
-        assert!(is_good(&HeaderValue::from_str(&"x".repeat(LONGEST)).unwrap()));
-        assert!(!is_good(
+        assert!(is_acceptable(
+            &HeaderValue::from_str(&"x".repeat(LONGEST)).unwrap()
+        ));
+        assert!(!is_acceptable(
             &HeaderValue::from_str(&"x".repeat(LONGEST + 1)).unwrap()
         ));
     }

@@ -1,5 +1,5 @@
-//! `/v1/keys`: API keys, for admins. What `multigraft keys` does for a data folder, for whoever is
-//! not at the machine.
+//! `/v1/keys`: management of API keys by admins. The same over HTTP as `multigraft keys` on the
+//! machine.
 
 use std::{
     num::{NonZeroU32, NonZeroU64},
@@ -29,11 +29,11 @@ use crate::{
 };
 
 const HOUR: u64 = 3600;
-/// How long the secrets before go on after a rotation that does not say, in hours.
+/// Default time for which the previous secrets stay valid after a rotation, in hours.
 const GRACE: u64 = 24;
-/// The longest that they may: a year.
+/// Longest time for which previous secrets may stay valid, in hours: a year.
 const LONGEST_GRACE: u64 = 366 * 24;
-/// The end of time for keys, in seconds since 1970: that of the year 9999.
+/// The latest expiry of a key, in seconds since 1970: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// A key in the form of the API, without a secret.
@@ -61,7 +61,7 @@ fn convert(key: Key) -> api::Key {
     }
 }
 
-/// `GET /v1/keys`: all of them, the oldest first, revoked ones too.
+/// `GET /v1/keys`: all keys, including revoked ones, the oldest first.
 pub(crate) async fn list(state: Session) -> Result<Json<api::Keys>, ApiError> {
     let keys = state.keys(Store::keys).await?;
     Ok(Json(api::Keys {
@@ -69,14 +69,14 @@ pub(crate) async fn list(state: Session) -> Result<Json<api::Keys>, ApiError> {
     }))
 }
 
-/// `GET /v1/keys/{id}`, as all others by id or name.
+/// `GET /v1/keys/{id}`. Here and below, a key's name is accepted in place of its id.
 pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<api::Key>, ApiError> {
     let key = state.keys(move |store| store.key(&id)).await?;
     Ok(Json(convert(key)))
 }
 
-/// `POST /v1/keys`: `{"name", "role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. The answer
-/// alone holds the secret.
+/// `POST /v1/keys`: `{"name", "role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. Only this
+/// answer contains the secret.
 pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
     state.may_manage_keys()?;
     let name = fields.required("name")?;
@@ -94,8 +94,8 @@ pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, 
     Ok(with_secret(StatusCode::CREATED, key, &secret))
 }
 
-/// `PATCH /v1/keys/{id}`: `{"role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. What is not
-/// named stays; null lifts a limit or the end.
+/// `PATCH /v1/keys/{id}`: `{"role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. Absent fields
+/// stay as they are; null removes a limit or the expiry.
 pub(crate) async fn change(
     state: Session,
     Path(id): Path<String>,
@@ -108,8 +108,8 @@ pub(crate) async fn change(
     Ok(Json(convert(key.await?)))
 }
 
-/// `DELETE /v1/keys/{id}`: the key opens nothing any more, for good. It stays in the list, for
-/// others have its id in their records.
+/// `DELETE /v1/keys/{id}`: revokes the key for good. It stays in the list, because usage records
+/// and the audit log refer to its id.
 pub(crate) async fn revoke(state: Session, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     state
         .keys(move |store| store.revoke(&id, Admins::OneStays))
@@ -117,8 +117,8 @@ pub(crate) async fn revoke(state: Session, Path(id): Path<String>) -> Result<Sta
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /v1/keys/{id}/rotate`: `{"hours"?}`, so long the secrets before go on. The answer alone
-/// holds the new one.
+/// `POST /v1/keys/{id}/rotate`: `{"hours"?}`: makes a new secret. The previous secrets stay valid
+/// for `hours`. Only this answer contains the new secret.
 pub(crate) async fn rotate(
     state: Session,
     Path(id): Path<String>,
@@ -147,7 +147,7 @@ fn with_secret(status: StatusCode, key: Key, secret: &Secret) -> Response {
     response
 }
 
-/// The fields that keys are made and changed with alike.
+/// The fields that are common to adding and changing a key.
 fn changes(fields: &mut Fields) -> Result<Changes, ApiError> {
     let role = match fields.string("role")? {
         None => None,
@@ -221,15 +221,15 @@ fn limit(given: &mut Fields, name: &str, most: u64) -> Result<Option<Option<NonZ
 }
 
 impl Session {
-    /// Whether it may see and change keys. Without keys nobody may: whoever came first would close
-    /// the server to all others.
+    /// Fails unless the caller may see and change keys. Without keys nobody may: the first caller
+    /// could otherwise lock everybody else out.
     fn may_manage_keys(&self) -> Result<(), ApiError> {
         if self.account().is_none() {
             let message = "this server has no API keys yet: make the first, an admin's, with `multigraft keys add NAME --role admin \
                            --data FOLDER` on its machine";
             return Err(ApiError::Forbidden(message.to_owned()));
         }
-        // Asked anew, for a body may have been under way for long.
+        // The key is looked up again, because it may have been revoked while the body arrived.
         match self.renewed() {
             None => Err(ApiError::Unauthorized("the API key is not valid".to_owned())),
             Some(session) if session.is_admin() => Ok(()),
@@ -239,7 +239,8 @@ impl Session {
         }
     }
 
-    /// Asks or changes the stored keys, to the end, and has what changed hold from now on.
+    /// Reads or changes the stored keys, even if the client disconnects, and reloads them so that
+    /// changes take effect.
     async fn keys<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Store) -> Result<T, AccessError> + Send + 'static,

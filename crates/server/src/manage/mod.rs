@@ -1,4 +1,4 @@
-//! What admins do: adapters, API keys, reports of usage, metrics.
+//! Management: adapters, API keys, usage reports, metrics.
 
 pub(crate) mod adapters;
 pub(crate) mod keys;

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what was counted, and what there is just now.
+//! `GET /metrics`: the counters, and gauges that are read at the scrape.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,7 +24,7 @@ use crate::{
     observe::metrics::{MOST_ADAPTERS, plain},
 };
 
-/// What whoever does not ask for OpenMetrics gets.
+/// The content type for scrapers that do not accept OpenMetrics.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -38,7 +38,7 @@ struct Model {
     model_name: String,
 }
 
-/// The Gateway API inference extension's labels of adapters; lists are separated by commas.
+/// The labels of adapters for the Gateway API's inference extension. Lists are comma-separated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Lora {
     max_lora: usize,
@@ -66,9 +66,9 @@ struct Build {
     base: String,
 }
 
-/// The handler.
+/// `GET /metrics`.
 pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Response, ApiError> {
-    // They are of everybody's requests, by name.
+    // The metrics name the adapters of all tenants.
     let Some(view) = state.admin_view() else {
         return Err(ApiError::Forbidden("only admin keys may see /metrics".to_owned()));
     };
@@ -86,7 +86,7 @@ pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Respon
         .and_then(|()| encode_registry(&mut text, &current(view, &adapters)))
         .and_then(|()| encode_registry(&mut text, &as_vllm(view, &adapters)))
         .and_then(|()| encode_eof(&mut text));
-    encoded.map_err(|fmt::Error| ApiError::Failed("the figures cannot be written".to_owned()))?;
+    encoded.map_err(|fmt::Error| ApiError::Failed("the metrics cannot be encoded".to_owned()))?;
     let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let answer = match accepted.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
         true => ([(CONTENT_TYPE, OPEN_METRICS)], text),
@@ -95,7 +95,7 @@ pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Respon
     Ok(answer.into_response())
 }
 
-/// Gauges, and counters that others keep.
+/// Writes the gauges, and the counters that other parts of the server keep.
 fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::with_prefix("multigraft");
     let stats = view.engine().stats();
@@ -103,24 +103,28 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
         version: env!("CARGO_PKG_VERSION"),
         base: view.registry().base().to_owned(),
     };
-    registry.register("build", "What runs and what it serves", Info::new(build));
+    registry.register(
+        "build",
+        "Version of the server and the base model that it serves",
+        Info::new(build),
+    );
 
     gauge(
         &mut registry,
         "running_requests",
-        "Answers that are computed",
+        "Answers that are being generated",
         stats.running,
     );
     gauge(
         &mut registry,
         "waiting_requests",
-        "Answers that wait to be started, those that gave way included",
+        "Answers that wait to be started, including preempted ones",
         stats.waiting + stats.preempted,
     );
     by_kind(
         &mut registry,
         "kv_blocks",
-        "Blocks of keys and values: held by requests, kept for those that begin alike, all there can be",
+        "Blocks of the KV cache: used by requests, kept in the prefix cache, and the total",
         None,
         [
             ("used", stats.blocks_used),
@@ -131,7 +135,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     gauge(
         &mut registry,
         "step_stuck",
-        "1 while a step takes so long that no request is answered",
+        "1 while an engine step takes so long that no request is answered, else 0",
         usize::from(view.is_stuck()),
     );
     let (adapter_bytes, limit) = view.registry().memory();
@@ -143,7 +147,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     by_kind(
         &mut registry,
         "memory",
-        "Memory of adapters, and what adapters and keys and values may take",
+        "Memory of adapters and its limit, and the budget that adapters share with the KV cache",
         Some(Unit::Bytes),
         [("adapters", adapter_bytes)]
             .into_iter()
@@ -159,31 +163,31 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     by_kind(
         &mut registry,
         "adapters",
-        "Adapters by where they are",
+        "Adapters by state",
         None,
         ["resident", "cold", "loading", "failed"].map(|state| (state, in_state(state))),
     );
 
     for (name, help, value) in [
-        ("steps", "Steps that were computed", stats.steps),
+        ("steps", "Engine steps", stats.steps),
         (
             "prefill_rows",
-            "Rows of steps that computed prompts",
+            "Rows of steps that belong to prompts",
             stats.prefill_rows,
         ),
         (
             "decode_rows",
-            "Rows of steps that each generated a token",
+            "Rows of steps that generated a token each",
             stats.decode_rows,
         ),
         (
             "preemptions",
-            "Times that a request gave way to an older one",
+            "Preemptions of running sequences",
             stats.preemptions,
         ),
         (
             "adapter_evictions",
-            "Adapters that were dropped from memory for others or for requests",
+            "Adapters that were evicted for other adapters or for the KV cache",
             view.registry().evictions(),
         ),
     ] {
@@ -197,7 +201,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     seconds(
         &mut registry,
         "step_time",
-        "Time spent computing steps, by whether they computed prompts, answers or both",
+        "Time of engine steps by kind: prompts, answers or both",
         "kind",
         [("prefill", prefill), ("decode", decode), ("mixed", mixed)],
     );
@@ -210,7 +214,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     seconds(
         &mut registry,
         "step_part",
-        "The same time by what was done, and after it that of sampling",
+        "Time of engine steps by part, and the time of sampling after them",
         "part",
         [
             ("matmul", matmul),
@@ -222,7 +226,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     );
     registry.register(
         "step_rows",
-        "Rows of a step: tokens of prompts and answers together",
+        "Rows of a step: tokens of prompts and of answers",
         SizesOf(stats.step_rows),
     );
     registry.register(
@@ -233,7 +237,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     registry
 }
 
-/// A histogram that the engine keeps.
+/// Encodes a histogram of the engine.
 #[derive(Debug)]
 struct SizesOf(Sizes);
 
@@ -250,7 +254,7 @@ impl EncodeMetric for SizesOf {
     }
 }
 
-/// Counters of seconds that others keep, by one label.
+/// Counters of seconds that other parts keep, by one label.
 #[derive(Debug)]
 struct SecondsBy<const N: usize> {
     label: &'static str,
@@ -282,8 +286,9 @@ fn seconds<const N: usize>(
     registry.register_with_unit(name, help, Unit::Seconds, SecondsBy { label, values });
 }
 
-/// The figures that the Gateway API's inference extension and llm-d read, under vLLM's names and in
-/// their own meaning: what runs is what is in memory and ready, what waits is queued.
+/// The metrics that the Gateway API's inference extension and llm-d read, under vLLM's names and
+/// with the extension's meaning: adapters in memory are "running"; adapters that are being loaded or
+/// have queued requests are "waiting".
 fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::default();
     let stats = view.engine().stats();
@@ -294,7 +299,7 @@ fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     for (name, help, value) in [
         (
             "vllm:num_requests_running",
-            "Answers that are computed",
+            "Answers that are being generated",
             stats.running as f64,
         ),
         (
@@ -304,7 +309,7 @@ fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
         ),
         (
             "vllm:kv_cache_usage_perc",
-            "Blocks of keys and values in use, from 0 to 1",
+            "Used share of the KV cache, from 0 to 1",
             used,
         ),
     ] {
@@ -314,7 +319,7 @@ fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     }
     registry.register(
         "vllm:cache_config",
-        "Blocks of keys and values",
+        "Blocks of the KV cache",
         Info::new(CacheConfig {
             block_size: view.engine().limits().block_tokens,
             num_gpu_blocks: stats.blocks_total,
@@ -334,7 +339,7 @@ fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
                     running_names.push(listed.name.as_str());
                     let series = Loaded {
                         adapter_name: listed.name.clone(),
-                        // Where the model is computed, which is what routers ask.
+                        // Routers expect `gpu` for adapters that are ready on the device that computes the model.
                         level: "gpu",
                         pinned: listed.pinned.to_string(),
                         rank: info.ranks.map_or(0, |(_, most)| most),
@@ -352,7 +357,7 @@ fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
             waiting_names.push(listed.name.as_str());
         }
     }
-    // No slots to run out of: memory bounds how many are in it.
+    // There is no fixed number of slots; memory bounds the number of loaded adapters.
     let lora = Lora {
         max_lora: adapters.len(),
         running_lora_adapters: running_names.join(","),
@@ -363,20 +368,20 @@ fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     info.get_or_create(&lora).set(now.as_secs_f64());
     registry.register(
         "vllm:lora_requests_info",
-        "Adapters in memory and those that are waited for; the value is the time",
+        "Adapters in memory, and adapters that requests wait for; the value is the present time",
         info,
     );
     registry.register("vllm:lora_adapter_loaded", "Adapters in memory", loaded);
     gauge(
         &mut registry,
         "vllm:num_gpu_loaded_lora_adapters",
-        "How many adapters are in memory",
+        "Number of adapters in memory",
         resident,
     );
     gauge(
         &mut registry,
         "vllm:max_gpu_lora_adapters",
-        "How many adapters there are: memory alone bounds those in it",
+        "Number of adapters: only memory limits how many are loaded",
         adapters.len(),
     );
     registry

@@ -1,4 +1,4 @@
-//! `GET /v1/usage`: what was used, by the hour or more.
+//! `GET /v1/usage`: usage reports, with a resolution of an hour.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,12 +16,12 @@ use crate::{
     http::{error::ApiError, id::seconds},
 };
 
-/// Rows of an answer, at most.
+/// Largest number of rows in a report.
 const MOST_ROWS: usize = 10_000;
-/// From when on, where a request does not say.
+/// Default length of the period, which ends at `to`.
 const LATELY: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What is asked.
+/// The query of a report.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Period {
@@ -30,7 +30,7 @@ pub(crate) struct Period {
     by: Option<String>,
 }
 
-/// `GET /v1/usage?from=&to=&by=`: everybody's for admins, for others their key's.
+/// `GET /v1/usage?from=&to=&by=`: the usage of all keys for admins, else of the caller's key.
 pub(crate) async fn report(
     state: Session,
     period: Result<Query<Period>, QueryRejection>,
@@ -52,7 +52,8 @@ pub(crate) async fn report(
         .parse()
         .map_err(|problem| ApiError::invalid("by", format!("`by`: {problem}")))?;
     let Some(access) = state.access().cloned() else {
-        let message = "this server keeps no account of what is used: it has no data folder; start it with --data FOLDER";
+        let message =
+            "this server does not record usage, because it has no data folder; start it with `--data FOLDER`";
         return Err(ApiError::NoAdapter(message.to_owned()));
     };
     let query = UsageQuery {
@@ -63,7 +64,7 @@ pub(crate) async fn report(
     };
     let answered = spawn_blocking(move || {
         let now = SystemTime::now();
-        // So that an answer's client finds it here at once.
+        // Buffered records are written first, so that a client finds the usage of its last request.
         access.usage().save(now)?;
         access.report(&query, MOST_ROWS)
     });

@@ -1,4 +1,4 @@
-//! What those who run the server see of it: counters for Prometheus, traces, prompts in the log.
+//! Observability: metrics for Prometheus, traces, and prompts in the log.
 
 pub(crate) mod metrics;
 pub(crate) mod telemetry;

@@ -1,11 +1,10 @@
-//! `GET /openapi.json`: the interface as an OpenAPI 3.1 document; and `GET /docs`, a page that
-//! shows it.
+//! `GET /openapi.json`: the API as an OpenAPI 3.1 document, and `GET /docs`: a page that renders
+//! the document.
 //!
-//! Schemas of answers are those of the types that are answered with, schemas of requests those of
-//! the table of fields ([`crate::contract::fields`]). [`schemas`] says what bodies look like,
-//! [`operations`] which route takes and gives which. Tests hold both to the server: every route is
-//! there, every field that a request has is one that the server knows, and schemathesis tries all
-//! of it.
+//! Schemas of answers are derived from the types of the answers, schemas of requests from the table
+//! of fields ([`crate::contract::fields`]). [`operations`] renders the table of routes. Tests hold
+//! the document to the server: the server knows every described field, and schemathesis tries the
+//! whole document.
 
 mod operations;
 mod schemas;
@@ -20,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::contract::limits::Limits;
 
-/// Nothing is fetched but the document itself: the page works where there is no internet.
+/// The page fetches only the document, so that it works without internet access.
 const PAGE: &str = include_str!("docs.html");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -48,18 +47,18 @@ fn document(limits: &Limits) -> Value {
         "info": {
             "title": "multigraft",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "One base model, any number of LoRA adapters: a request names the one that is to answer.",
+            "description": "One base model and any number of LoRA adapters. A request names the adapter that answers it.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
         "components": {
             "schemas": schemas::all(limits),
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the server has keys."},
-                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same, as other clients send it."},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, if the server has keys."},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key, in the header that Anthropic's and Azure's clients use."},
             },
         },
-        // Without keys nothing is asked for.
+        // The empty object: a server without keys needs no authentication.
         "security": [{}, {"bearer": []}, {"x-api-key": []}],
     })
 }

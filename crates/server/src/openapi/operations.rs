@@ -1,4 +1,4 @@
-//! The operations of the OpenAPI document, as the table of routes has them.
+//! The operations of the OpenAPI document, rendered from the table of routes.
 
 use serde_json::{Value, json};
 
@@ -11,49 +11,55 @@ use crate::{
     http::deadline,
 };
 
-/// What one method of one path does.
+/// One method of one path.
 pub(super) struct Operation {
     pub path: String,
     pub method: String,
     pub value: Value,
 }
 
-/// Errors of a dialect: status, what it means, body.
+/// The errors of a dialect: status, description and name of the body's schema.
 fn errors(dialect: Dialect) -> Vec<(u16, &'static str, &'static str)> {
     let (schema, invalid, failed) = match dialect {
         Dialect::OpenAi => ("Error", 400, 500),
         Dialect::Tgi => ("TgiError", 422, 424),
     };
     let meanings = [
-        (400, "It cannot be done; the message says why"),
-        (401, "No key, or one that opens nothing"),
-        (403, "The key may not do this"),
+        (400, "The request cannot be carried out; the message says why"),
+        (401, "The API key is missing or invalid"),
+        (
+            403,
+            "The key or the server's configuration does not allow the request",
+        ),
         (
             404,
-            "The model, adapter or key does not exist, or is not the key's to see",
+            "The model, adapter or key does not exist, or the caller may not use it",
         ),
-        (405, "The path answers to other methods"),
-        (409, "The name is another's"),
-        (410, "The adapter was removed meanwhile"),
+        (405, "The path does not answer this method"),
+        (409, "The name is taken, or the state does not allow the change"),
+        (410, "The adapter was removed while the request ran"),
         (413, "The body is too large"),
         (415, "The body is not declared as JSON"),
         (
             429,
-            "The server is full, or a limit of the key or of the adapter is reached",
+            "The queue is full, or a limit of the key or of the adapter is reached",
         ),
-        (500, "A bug"),
-        (503, "The adapter cannot be had, or the server is shutting down"),
-        (504, "The request was not done in its time"),
+        (500, "An internal error"),
+        (
+            503,
+            "The adapter cannot be loaded, or the server is shutting down",
+        ),
+        (504, "The request reached its time limit"),
         (failed, "The request was accepted and then failed"),
         (
             invalid,
-            "A field is wrong; the message says which and what it may be",
+            "A field is invalid; the message names the field and the accepted values",
         ),
     ];
     meanings.map(|(status, meaning)| (status, meaning, schema)).into()
 }
 
-/// The operation of `endpoint`, which `operation` describes.
+/// Renders `operation`, the description of `endpoint`.
 fn describe(route: &Route, endpoint: &Endpoint, operation: &route::Operation) -> Operation {
     let mut responses = serde_json::Map::new();
     for (status, description, schema) in errors(route.dialect) {
@@ -93,7 +99,7 @@ fn describe(route: &Route, endpoint: &Endpoint, operation: &route::Operation) ->
     }
 }
 
-/// What `operation` reads of the path, of the headers and of the query.
+/// The parameters of `operation` in the path, the headers and the query.
 fn parameters(path: &str, route: &Route, operation: &route::Operation) -> Vec<Value> {
     let names = path.split('{').skip(1).filter_map(|part| part.split('}').next());
     let mut parameters: Vec<Value> = names
@@ -101,7 +107,7 @@ fn parameters(path: &str, route: &Route, operation: &route::Operation) -> Vec<Va
         .collect();
     if route.time_limit == TimeLimit::Request {
         parameters.push(json!({"name": deadline::HEADER.as_str(), "in": "header",
-            "description": "How long the request may take, in seconds; then it ends with 504, or a stream with an error",
+            "description": "Time limit of the request, in seconds. After it, the request ends with 504, or its stream with an error",
             "schema": {"type": "number", "minimum": deadline::RANGE.start(), "maximum": deadline::RANGE.end()}}));
     }
     parameters.extend(operation.query.iter().map(|(name, description)| {

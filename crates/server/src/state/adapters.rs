@@ -1,7 +1,7 @@
-//! The adapters, as far as somebody may see them.
+//! The adapters, as far as a caller may see them.
 //!
-//! The registry is private to this file: whoever wants an adapter needs the [`Caller`] who asks for
-//! it, and what a key may not use looks, by every way to ask, like what is not there.
+//! The registry is private to this file. Every lookup needs the [`Caller`], and an adapter that the
+//! caller may not use looks like one that does not exist.
 
 use std::sync::Arc;
 
@@ -17,38 +17,38 @@ use tokio::{sync::watch, task::spawn_blocking};
 
 use crate::http::{caller::Caller, error::ApiError};
 
-/// All adapters, and where more may come from.
+/// All adapters, and the sources of further ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Adapters {
-    /// The names and what they stand for.
+    /// The names and their versions.
     registry: Registry,
-    /// Where adapters may be added from over HTTP.
+    /// The sources from which adapters may be added over HTTP.
     sources: AllowedSources,
 }
 
 impl Adapters {
-    /// Those of `registry`; over HTTP none may be added.
+    /// The adapters of `registry`. None may be added over HTTP.
     pub(crate) fn new(registry: Registry) -> Self {
         let sources = AllowedSources::default();
         Self { registry, sources }
     }
 
-    /// The same, and more may be added from `sources`.
+    /// Allows adapters to be added from `sources` over HTTP.
     pub(crate) fn with_sources(self, sources: AllowedSources) -> Self {
         Self { sources, ..self }
     }
 
-    /// The base's name.
+    /// The name of the base.
     pub(crate) fn base(&self) -> &str {
         self.registry.base()
     }
 
-    /// Those that `caller` may use.
+    /// The adapters that `caller` may use.
     pub(crate) fn visible_to<'a>(&'a self, caller: &'a Caller) -> VisibleAdapters<'a> {
         VisibleAdapters { all: self, caller }
     }
 
-    /// All of them with everything about them, if `caller` is an admin.
+    /// The whole registry, if `caller` is an admin.
     pub(crate) fn all(&self, caller: &Caller) -> Option<&Registry> {
         caller.is_admin().then_some(&self.registry)
     }
@@ -66,43 +66,43 @@ impl VisibleAdapters<'_> {
         self.caller.may_use(name)
     }
 
-    /// Their names.
+    /// The names of the adapters.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names = self.all.registry.names();
         names.retain(|name| self.may_use(name));
         names
     }
 
-    /// What there is to know of each.
+    /// The details of each adapter.
     pub(crate) fn list(&self) -> Vec<Listed> {
         let mut listed = self.all.registry.list();
         listed.retain(|listed| self.may_use(&listed.name));
         listed
     }
 
-    /// The phase of each.
+    /// The phase of each adapter.
     pub(crate) fn statuses(&self) -> Vec<Status> {
         let mut statuses = self.all.registry.statuses();
         statuses.retain(|status| self.may_use(&status.name));
         statuses
     }
 
-    /// Says that something has become of some adapter, of whatever name.
+    /// Notifies of changes of any adapter, visible or not.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.all.registry.changes()
     }
 
-    /// The adapter called `name`.
+    /// The details of adapter `name`.
     pub(crate) fn listed(&self, name: &str) -> Option<Listed> {
         self.all.registry.listed(name).filter(|_| self.may_use(name))
     }
 
-    /// Whether there is an adapter called `name`.
+    /// Whether there is an adapter `name`.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.all.registry.contains(name) && self.may_use(name)
     }
 
-    /// What `name` stands for.
+    /// Looks `name` up.
     pub(crate) fn get(&self, name: &str) -> Lookup {
         match self.may_use(name) {
             true => self.all.registry.get(name),
@@ -110,7 +110,8 @@ impl VisibleAdapters<'_> {
         }
     }
 
-    /// What `name` stands for, which nobody has added, but which is called as its source is.
+    /// Looks up an adapter that nobody has added and whose name is its source, and begins to load
+    /// it.
     pub(crate) fn first_use(&self, source: &Source) -> Result<Lookup, AdapterError> {
         match self.may_use(&source.name) {
             true => self.all.registry.first_use(source),
@@ -118,12 +119,12 @@ impl VisibleAdapters<'_> {
         }
     }
 
-    /// What these parts, which were got by their names, are together.
+    /// The merge of `parts`, each of which was looked up by its name.
     pub(crate) fn merged(&self, method: MergeMethod, parts: &[(MergePart, f64)]) -> Lookup {
         self.all.registry.merged(method, parts)
     }
 
-    /// What requests for `name` may take.
+    /// The limits of requests for `name`.
     pub(crate) fn limits(&self, name: &str) -> AdapterLimits {
         match self.may_use(name) {
             true => self.all.registry.limits(name),
@@ -131,26 +132,26 @@ impl VisibleAdapters<'_> {
         }
     }
 
-    /// What requests for `name` get where they say nothing.
+    /// The defaults of request fields for `name`.
     pub(crate) fn defaults(&self, name: &str) -> Option<Arc<Map<String, Value>>> {
         self.all.registry.defaults(name).filter(|_| self.may_use(name))
     }
 
-    /// The source that `name` is, if adapters are allowed from there, with the name that it has as
-    /// an adapter, if that may be used.
+    /// If `name` is an allowed source: the name that its adapter gets, and the source. `None` also
+    /// if the caller may not use that name.
     pub(crate) fn source(&self, name: &str) -> Option<(String, Reference)> {
         let at = self.all.sources.resolve(name, adapter_files_in).ok()?;
         let name = name_of(&at);
         self.may_use(&name).then_some((name, at))
     }
 
-    /// Whether adapters may be sent as files.
+    /// Whether adapters may be uploaded.
     pub(crate) fn takes_uploads(&self) -> bool {
         self.all.sources.uploads()
     }
 
-    /// Where `reference` leads, if adapters may come from there and grants cover that. Whether
-    /// there is anything where they do not reach is not told.
+    /// Resolves `reference`, if it is an allowed source and the key's grants cover it. The answer
+    /// for a source outside the grants does not depend on whether it exists.
     pub(crate) fn reference(&self, reference: &str) -> Result<Reference, ApiError> {
         let found = self.all.sources.resolve(reference, adapter_files_in);
         if let Some(key) = self.caller.limited() {
@@ -168,7 +169,7 @@ impl VisibleAdapters<'_> {
         found.map_err(|error| ApiError::not_added(&error.into()))
     }
 
-    /// Whether grants cover the name of an adapter that is to be added.
+    /// Fails unless the key's grants cover `name`, for an adapter that is to be added.
     pub(crate) fn may_be_called(&self, name: &str) -> Result<(), ApiError> {
         match self.may_use(name) {
             true => Ok(()),
@@ -176,7 +177,7 @@ impl VisibleAdapters<'_> {
         }
     }
 
-    /// Loads the adapter of `source` and puts it under its name.
+    /// Loads the adapter of `source` and registers it under its name.
     pub(crate) async fn add(&self, source: &Source, adding: Adding) -> Result<Outcome, ApiError> {
         self.may_be_called(&source.name)?;
         Ok(match self.all.registry.add(source, adding) {
@@ -185,7 +186,7 @@ impl VisibleAdapters<'_> {
         })
     }
 
-    /// A place for the files of an adapter that is to be called `name`.
+    /// A temporary folder for the files of an uploaded adapter `name`.
     pub(crate) async fn upload(
         &self,
         name: &str,
@@ -196,12 +197,12 @@ impl VisibleAdapters<'_> {
         blocking(move || registry.upload(&name, replace)).await
     }
 
-    /// Forgets `name`.
+    /// Removes `name`.
     pub(crate) async fn remove(&self, name: &str) -> Result<Result<(), ChangeError>, ApiError> {
         self.change(name, Registry::remove).await
     }
 
-    /// Makes another version of `name` the active one: that of `hash`, or the one before.
+    /// Activates another version of `name`: the one of `hash`, or the previous one.
     pub(crate) async fn activate(
         &self,
         name: &str,
@@ -211,13 +212,13 @@ impl VisibleAdapters<'_> {
             .await
     }
 
-    /// Keeps `name` in memory, or no longer.
+    /// Pins `name` in memory, or unpins it.
     pub(crate) async fn pin(&self, name: &str, pinned: bool) -> Result<Result<(), ChangeError>, ApiError> {
         self.change(name, move |registry, name| registry.pin(name, pinned))
             .await
     }
 
-    /// Sets what requests for `name` get where they say nothing.
+    /// Sets the defaults of request fields for `name`.
     pub(crate) async fn set_defaults(
         &self,
         name: &str,
@@ -227,7 +228,7 @@ impl VisibleAdapters<'_> {
             .await
     }
 
-    /// Sets what requests for `name` may take.
+    /// Sets the limits of requests for `name`.
     pub(crate) async fn set_limits(
         &self,
         name: &str,
@@ -237,7 +238,7 @@ impl VisibleAdapters<'_> {
             .await
     }
 
-    /// A change of `name`.
+    /// Applies `change` to `name`, on a thread that may block.
     async fn change<T, E>(
         &self,
         name: &str,
@@ -255,14 +256,14 @@ impl VisibleAdapters<'_> {
     }
 }
 
-/// Does what may wait for the disk where nobody waits for it.
+/// Runs `work`, which may wait for the disk, on a thread that may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     let done = spawn_blocking(work).await;
     done.map_err(|_| ApiError::Failed("an internal error; the server's log says more".to_owned()))
 }
 
-/// The name that an adapter gets which is called as its source is: however that is spelt, it is
-/// one.
+/// The name of an adapter that is named after its source. Different spellings of a source give the
+/// same name.
 fn name_of(at: &Reference) -> String {
     match at.to_string() {
         written if at.is_remote() => written
@@ -273,7 +274,7 @@ fn name_of(at: &Reference) -> String {
     }
 }
 
-/// The refusal of a name, or of a source as it was written.
+/// The error for a name, or a source as the request wrote it, outside the key's grants.
 fn not_covered(what: &str, of: &str) -> ApiError {
     ApiError::Forbidden(format!(
         "adapters of this key may not {what} `{of}`: no grant covers that"

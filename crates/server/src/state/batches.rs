@@ -1,8 +1,8 @@
-//! Batches: files of requests that are run when the machine has nothing better to do.
+//! Batches: files of requests that run while the engine has capacity left.
 //!
-//! Their state is the store's ([`multigraft_batches`]); `background::batches` goes through what is not done. A
-//! line is a request to the router itself, so that it is checked, limited, counted and answered as
-//! if its key had sent it, only in the background.
+//! [`multigraft_batches`] stores them; `background::batches` runs them. Each line is a request to
+//! the router itself, so that it is checked, limited and counted like a request of the key that
+//! made the batch, at background priority.
 
 use std::sync::Arc;
 
@@ -15,34 +15,34 @@ use crate::http::error::ApiError;
 #[derive(Clone, Debug)]
 pub struct Batches {
     store: Arc<Store>,
-    /// A batch was begun or cancelled.
+    /// Notifies when a batch was added or cancelled.
     changed: watch::Sender<()>,
 }
 
 impl Batches {
-    /// Those in `store`.
+    /// The files and batches in `store`.
     pub fn new(store: Store) -> Self {
         let (changed, _) = watch::channel(());
         let store = Arc::new(store);
         Self { store, changed }
     }
 
-    /// Says that a batch was begun or cancelled.
+    /// Announces that a batch was added or cancelled.
     pub(crate) fn notify(&self) {
         self.changed.send_replace(());
     }
 
-    /// Hears when a batch was begun or cancelled.
+    /// Is notified when a batch is added or cancelled.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Where the bytes of files are.
+    /// The store, which also knows the paths of files' contents.
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Does something with the disk where nobody waits for it.
+    /// Runs `work` on the store, on a thread that may block.
     pub(crate) async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
@@ -51,8 +51,8 @@ impl Batches {
         match tokio::task::spawn_blocking(move || work(&store)).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
-                // Where the server keeps its data is not for clients.
-                tracing::error!(%error, "files and batches");
+                // The error names paths of the server, which are not for clients.
+                tracing::error!(%error, "the store of files and batches failed");
                 let message = "the server's files cannot be read or written; its log says more";
                 Err(ApiError::Failed(message.to_owned()))
             }

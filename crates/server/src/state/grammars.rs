@@ -1,4 +1,4 @@
-//! The grammars that constraints on answers become.
+//! Compiling constraints on answers into grammars.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use multigraft_text::Tokenizer;
 
 use crate::http::error::ApiError;
 
-/// Compiles constraints. The tables for that are made when there is the first one.
+/// Compiles constraints. The token tables are built when the first constraint arrives.
 pub(crate) struct Constraints {
     tokenizer: Arc<Tokenizer>,
     grammars: OnceLock<Result<Grammars, GrammarError>>,
@@ -23,7 +23,7 @@ impl fmt::Debug for Constraints {
 }
 
 impl Constraints {
-    /// For outputs in the tokens of `tokenizer`.
+    /// For answers in the tokens of `tokenizer`.
     pub(crate) fn new(tokenizer: Arc<Tokenizer>) -> Self {
         let grammars = OnceLock::new();
         Self { tokenizer, grammars }
@@ -36,12 +36,12 @@ impl Constraints {
         grammars.as_ref().map_err(Clone::clone)?.compile(constraint)
     }
 
-    /// The grammar of a constraint, worked out where nobody waits.
+    /// Compiles a constraint on a thread that may block.
     pub(crate) async fn compile(
         self: &Arc<Self>,
-        asked: Option<Constrained>,
+        constrained: Option<Constrained>,
     ) -> Result<Option<Grammar>, ApiError> {
-        let Some(Constrained { field, constraint }) = asked else {
+        let Some(Constrained { field, constraint }) = constrained else {
             return Ok(None);
         };
         let all = Arc::clone(self);
@@ -54,7 +54,7 @@ impl Constraints {
     }
 }
 
-/// A constraint and the field that it came by.
+/// A constraint and the request field that set it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Constrained {
     pub(crate) field: String,

@@ -1,9 +1,9 @@
-//! The requests under way and the adapters that they named, so that an adapter can be removed with
-//! its requests.
+//! The requests in flight and the adapters that they named, so that an adapter can be removed
+//! together with its requests.
 //!
-//! A request has its [`Registration`] before it looks up what its names stand for, so one that found a
-//! name is found by whoever removes that name, wherever it is by then: waiting for a load or a
-//! merge, on its way to the engine, or in it.
+//! A request registers before it looks its names up. A removal therefore finds every request that
+//! found the name, whether the request waits for a load or a merge, is being submitted, or runs in
+//! the engine.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,7 @@ use std::{
 use multigraft_engine::{RequestId, SubmitError};
 use tokio::sync::Notify;
 
-/// All requests under way that named an adapter. Clones are handles to the same.
+/// All requests in flight that named an adapter. Clones share the table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight(Arc<Mutex<Table>>);
 
@@ -23,19 +23,19 @@ struct Table {
     next: u64,
 }
 
-/// A request.
+/// A request in flight.
 #[derive(Debug)]
 struct Request {
-    /// What it named.
+    /// The adapters that the request named.
     names: Vec<String>,
-    /// Its choices, once the engine has them.
+    /// The ids of its choices, once they are submitted to the engine.
     choices: Vec<RequestId>,
-    /// The name that was removed.
+    /// The removed adapter among `names`.
     removed: Option<String>,
     removal: Arc<Notify>,
 }
 
-/// A request's entry, which goes with it.
+/// A request's entry in the table. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Registration {
     in_flight: InFlight,
@@ -44,7 +44,7 @@ pub(crate) struct Registration {
 }
 
 impl InFlight {
-    /// A request that names nothing yet.
+    /// Registers a request that has named no adapter yet.
     pub(crate) fn register(&self) -> Registration {
         let removal = Arc::new(Notify::new());
         let mut table = self.lock();
@@ -64,8 +64,8 @@ impl InFlight {
         }
     }
 
-    /// Tells the requests that named `name` that it was removed. Returns what the engine has of
-    /// them.
+    /// Notifies the requests that named `name` of its removal. Returns their ids in the engine,
+    /// which the caller cancels.
     pub(crate) fn remove(&self, name: &str) -> HashSet<RequestId> {
         let mut table = self.lock();
         let named = |entry: &&mut Request| entry.names.iter().any(|named| named == name);
@@ -79,20 +79,20 @@ impl InFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Nothing panics between two changes that belong together.
+        // A poisoned lock is fine: nothing panics between two changes that belong together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Registration {
-    /// The request is about to look `name` up.
+    /// Records that the request is about to look `name` up.
     pub(crate) fn names(&self, name: &str) {
         if let Some(entry) = self.in_flight.lock().requests.get_mut(&self.number) {
             entry.names.push(name.to_owned());
         }
     }
 
-    /// Resolves when an adapter that the request named is removed, to its name.
+    /// Waits until an adapter that the request named is removed, and returns its name.
     pub(crate) async fn removed(&self) -> String {
         loop {
             self.removal.notified().await;
@@ -107,8 +107,8 @@ impl Registration {
         table.requests.get(&self.number)?.removed.clone()
     }
 
-    /// Hands choices to the engine by `submit`, unless an adapter that the request named was
-    /// removed: then that name is the outer error.
+    /// Submits choices to the engine with `submit`. If an adapter that the request named was
+    /// removed, its name is the outer error.
     pub(crate) fn submit(
         &self,
         submit: impl FnOnce(&mut Vec<RequestId>) -> Result<(), SubmitError>,
@@ -118,7 +118,8 @@ impl Registration {
             Some(Request {
                 removed: Some(name), ..
             }) => Err(name.clone()),
-            // Locked all the while, so that a removal finds all of them or is found.
+            // The lock is held during `submit`, so that a removal either finds all choices or is
+            // noticed here.
             Some(entry) => Ok(submit(&mut entry.choices)),
             None => Ok(submit(&mut Vec::new())),
         }

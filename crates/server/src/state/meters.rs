@@ -1,11 +1,11 @@
-//! Bounds on what requests for one adapter, or with one key, take: how many in a minute, how many
-//! tokens, how many at once; and of a key, how many tokens in a month.
+//! Rate limits of adapters and keys: requests per minute, tokens per minute, concurrent requests,
+//! and for keys tokens per month.
 //!
-//! Requests and tokens are counted by token buckets (Tanenbaum, Computer Networks, "traffic
-//! shaping") that hold one minute's worth and fill evenly. A prompt's tokens are taken when its
-//! request is accepted and an answer's as they are generated, so an answer may overdraw the bucket,
-//! and the next request waits for it. A prompt that is larger than the bucket is accepted when the
-//! bucket is full.
+//! Requests and tokens are limited by token buckets (Tanenbaum, Computer Networks, "traffic
+//! shaping") that hold one minute's worth and fill evenly. The tokens of a prompt are taken when
+//! its request is accepted, the tokens of an answer as they are generated. An answer may therefore
+//! overdraw the bucket, and the next request waits until it is refilled. A prompt that is larger
+//! than the bucket is accepted when the bucket is full.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,11 +22,11 @@ use crate::{
     http::error::ApiError,
 };
 
-/// What is left of everybody's bounds. Clones are handles to the same one.
+/// The rate limiters of all adapters and keys. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meters(Arc<Mutex<HashMap<Payer, Meter>>>);
 
-/// Who is bounded.
+/// An adapter or key that has limits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Payer {
     /// All requests for an adapter, by its name.
@@ -35,11 +35,11 @@ enum Payer {
     Key(String),
 }
 
-/// One who is bounded, and how.
+/// An adapter or key with its limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounded {
     payer: Payer,
-    /// What people call it.
+    /// The name in error messages.
     name: String,
     bounds: Bounds,
 }
@@ -54,7 +54,7 @@ impl fmt::Display for Bounded {
     }
 }
 
-/// What adapters and keys are bounded by alike.
+/// The limits that adapters and keys have in common.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     requests_per_minute: Option<NonZeroU32>,
@@ -98,7 +98,7 @@ impl Bounds {
     }
 }
 
-/// A key that pays, and where its months are counted.
+/// The key that a request's tokens are charged to, and the store that counts its months.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(crate) access: Arc<Access>,
@@ -106,7 +106,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Takes a prompt of the month, or nothing.
+    /// Charges a prompt of `prompt` tokens to the month, or fails without charging.
     fn take(&self, prompt: u64, now: SystemTime) -> Result<(), ApiError> {
         let most = self.key.limits.tokens_per_month.map(NonZeroU64::get);
         let spent = self.access.spend(&self.key.id, prompt, most, now);
@@ -114,11 +114,11 @@ impl Account {
             let wait = exhausted.until_next;
             ApiError::Quota {
                 message: format!(
-                    "key `{}` may have {} tokens a month and has had {}; this prompt has {prompt}, and the next month (UTC) \
-                     begins in {}",
+                    "Monthly quota of key `{}` reached: {} of {} tokens are used, and this prompt has {prompt}. The next month (UTC) \
+                     begins in {}.",
                     self.key.name,
-                    most.unwrap_or_default(),
                     exhausted.spent,
+                    most.unwrap_or_default(),
                     duration(wait)
                 ),
                 retry_after: wait,
@@ -131,20 +131,20 @@ impl Account {
 struct Meter {
     requests: Bucket,
     tokens: Bucket,
-    /// Requests under way of those that are bounded.
-    under_way: u32,
+    /// Requests in flight that count against `concurrent_requests`.
+    in_flight: u32,
 }
 
-/// What may still be taken. Below zero after an answer that was longer than what was left.
+/// A token bucket. The level is below zero after an answer that was longer than the rest.
 #[derive(Debug, Default)]
 struct Bucket {
     level: f64,
-    /// When that was; `None` for a bucket that nobody took from.
+    /// When `level` was computed. `None`: nothing was taken yet, the bucket is full.
     at: Option<Instant>,
 }
 
 impl Bucket {
-    /// The level now, if `size` flows in every minute.
+    /// The level at `now`, for a bucket of `size` that fills within a minute.
     fn level(&self, size: f64, now: Instant) -> f64 {
         match self.at {
             None => size,
@@ -155,7 +155,7 @@ impl Bucket {
         }
     }
 
-    /// How long until there is `amount`.
+    /// Time until the bucket holds `amount`.
     fn wait(&self, amount: f64, size: f64, now: Instant) -> Duration {
         let lacking = amount.min(size) - self.level(size, now);
         Duration::from_secs_f64((lacking / size * 60.0).max(0.0))
@@ -167,15 +167,16 @@ impl Bucket {
     }
 }
 
-/// A request's permit to be one of those at once, from before it waits for its adapter until its answer has
-/// ended. Dropping it makes room.
+/// A reservation against the concurrency limits, from before a request waits for its adapter until
+/// its answer has ended. Dropping it releases the reservation.
 #[derive(Debug, Default)]
 pub(crate) struct Permit {
     meters: Meters,
     payers: Vec<Payer>,
 }
 
-/// An accepted request. Dropping it says that it has ended.
+/// An accepted request, whose tokens are charged as they are generated. Dropping it ends the
+/// request.
 #[derive(Debug)]
 pub(crate) struct Metered {
     meters: Meters,
@@ -185,7 +186,7 @@ pub(crate) struct Metered {
     _permit: Permit,
 }
 
-/// When a request is counted: minutes by a clock that only goes on, months by the calendar.
+/// The time of a charge: minutes use a monotonic clock, months the calendar.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) instant: Instant,
@@ -202,7 +203,7 @@ impl Now {
 }
 
 impl Meters {
-    /// A permit for one more request of all adapters and the key, or of none.
+    /// Reserves one concurrent request of all adapters and the key, or of none of them.
     pub(crate) fn reserve(&self, adapters: Vec<Bounded>, key: Option<&Key>) -> Result<Permit, ApiError> {
         let mut bounded = adapters;
         bounded.extend(key.map(Bounded::key));
@@ -216,7 +217,7 @@ impl Meters {
             }
             for bounded in bounded {
                 if let Some(meter) = meters.get_mut(&bounded.payer) {
-                    meter.under_way += 1;
+                    meter.in_flight += 1;
                     payers.push(bounded.payer);
                 }
             }
@@ -225,9 +226,9 @@ impl Meters {
         Ok(Permit { meters, payers })
     }
 
-    /// Takes a request with `prompt` tokens, which has its permit, of all adapters' and the key's
-    /// minutes and of the key's month, or of none. Nothing is counted for an adapter that is not
-    /// bounded; for a key its month is, which may get a bound before it ends.
+    /// Charges a request with `prompt` tokens to the minutes of all adapters and of the key and to
+    /// the key's month, or to none of them. Adapters without limits are not counted. The month of a
+    /// key always is, because the key may get a limit before the month ends.
     pub(crate) fn admit(
         &self,
         permit: Permit,
@@ -258,7 +259,7 @@ impl Meters {
                 }
             }
         }
-        // A refused request gives its permit back, which takes the lock.
+        // Dropping the permit of a refused request takes the lock.
         drop(meters);
         taken?;
         Ok(Some(Metered {
@@ -270,7 +271,7 @@ impl Meters {
         }))
     }
 
-    /// Says in the headers what is left of a key's minutes, as OpenAI does.
+    /// Writes the rate-limit headers of a key, as OpenAI does.
     pub(crate) fn label(&self, key: &Key, headers: &mut HeaderMap, now: Instant) {
         let meters = self.lock();
         let fresh = Meter::default();
@@ -291,14 +292,14 @@ impl Meters {
         }
     }
 
-    /// Nothing panics between two counts that belong together.
+    /// A poisoned lock is fine: nothing panics between two counts that belong together.
     fn lock(&self) -> MutexGuard<'_, HashMap<Payer, Meter>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A time as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m0s`. Rounded up: who comes back then is
-/// not too early.
+/// A duration as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m0s`. Rounded up, so that a retry
+/// after it is not too early.
 fn duration(time: Duration) -> String {
     let milliseconds = time.as_nanos().div_ceil(1_000_000);
     if (1..1000).contains(&milliseconds) {
@@ -316,11 +317,10 @@ fn duration(time: Duration) -> String {
 impl Meter {
     fn check_concurrency(&self, who: &Bounded) -> Result<(), ApiError> {
         let most = who.bounds.concurrent_requests;
-        match most.filter(|most| self.under_way >= most.get()) {
+        match most.filter(|most| self.in_flight >= most.get()) {
             None => Ok(()),
             Some(most) => Err(ApiError::overloaded(format!(
-                "{who} has {} requests under way, and may have {most} at once; come back when one has ended",
-                self.under_way
+                "Concurrency limit of {who} reached (concurrent requests: {most}). Retry when one of them has ended."
             ))),
         }
     }
@@ -337,7 +337,7 @@ impl Meter {
             if !wait.is_zero() {
                 return Err(ApiError::Overloaded {
                     message: format!(
-                        "{who} may have {size} {what} a minute, and has had them; come back in {}",
+                        "Rate limit of {who} reached ({size} {what} per minute). Retry in {}.",
                         duration(wait)
                     ),
                     retry_after: Some(wait),
@@ -358,7 +358,7 @@ impl Meter {
 }
 
 impl Metered {
-    /// It was not accepted after all: nothing was taken.
+    /// Returns everything that was charged: the engine did not accept the request.
     pub(crate) fn refund(&self, now: Instant) {
         self.add(-1.0, -(self.prompt as f64), now);
         if let Some(account) = &self.account {
@@ -366,11 +366,11 @@ impl Metered {
         }
     }
 
-    /// A token was generated.
+    /// Charges one generated token.
     pub(crate) fn token(&self, now: Now) {
         self.add(0.0, 1.0, now.instant);
         if let Some(account) = &self.account {
-            // Counted without a bound, so that it cannot be refused: an answer is not cut off.
+            // Charged without a limit, so that it cannot fail: a running answer is not cut off.
             let _ = account.access.spend(&account.key.id, 1, None, now.time);
         }
     }
@@ -396,7 +396,7 @@ impl Drop for Permit {
         let mut meters = self.meters.lock();
         for payer in &self.payers {
             if let Some(meter) = meters.get_mut(payer) {
-                meter.under_way -= 1;
+                meter.in_flight -= 1;
             }
         }
     }

@@ -1,6 +1,6 @@
-//! What every handler shares.
+//! The state that all handlers share.
 //!
-//! What [`AppState`] holds stands below it; what takes it stands above.
+//! Modules that [`AppState`] holds stand below it; modules that take it stand above.
 
 pub(crate) mod adapters;
 pub(crate) mod batches;
@@ -31,11 +31,11 @@ use grammars::Constraints;
 use in_flight::InFlight;
 use meters::Meters;
 
-/// What the server serves, and within which limits. Clones are handles to the same.
+/// The shared state of the server. Clones are handles to the same state.
 #[derive(Clone, Debug)]
 pub struct AppState(Arc<Parts>);
 
-/// The same, which does not keep the server in memory.
+/// A weak handle to [`AppState`], which does not keep the server in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct WeakState(Weak<Parts>);
 
@@ -43,41 +43,41 @@ pub(crate) struct WeakState(Weak<Parts>);
 struct Parts {
     /// Runs the requests.
     engine: Engine,
-    /// The base's tokenizer, which all adapters share.
+    /// The tokenizer of the base, which all adapters share.
     tokenizer: Arc<Tokenizer>,
-    /// The base's: turns messages into a prompt. Without it chat is refused, but by adapters with a
-    /// template of their own.
+    /// The chat template of the base. Without it, only adapters with their own template answer
+    /// chats.
     template: Option<Arc<ChatTemplate>>,
-    /// Makes grammars of what answers must be.
+    /// Compiles constraints on answers into grammars.
     constraints: Arc<Constraints>,
-    /// The adapters, which are seen through a caller's eyes.
+    /// The adapters, which are accessible only for a caller.
     adapters: Adapters,
-    /// Who may do what; without it, and as long as it holds no keys, everybody everything.
+    /// API keys. Without them, or while there are none, anybody may do everything.
     access: Option<Arc<Access>>,
-    /// The requests that adapters answer.
+    /// The requests in flight, by adapter.
     in_flight: InFlight,
     /// Facts about the base model.
     base: BaseInfo,
-    /// What a request may ask for.
+    /// Bounds on requests.
     limits: Limits,
-    /// When the server started; `created` of every model.
+    /// The server's start time, which is `created` of every model.
     started: SystemTime,
-    /// The files and batches; without a place for them there are none.
+    /// Files and batches, if the server has a data folder.
     batches: Option<Batches>,
-    /// What is left of what adapters' requests may take.
+    /// Rate limits and concurrency limits of adapters and keys.
     meters: Meters,
-    /// What is counted for Prometheus.
+    /// Metrics for Prometheus.
     metrics: Metrics,
-    /// What is told of single requests.
+    /// Traces and the log of prompts.
     telemetry: Telemetry,
 }
 
-/// A state that is being put together. What is not said is left out or has its default.
+/// Builds an [`AppState`]. Parts that are not set are absent or have their defaults.
 #[derive(Debug)]
 pub struct AppStateBuilder(Parts);
 
 impl AppState {
-    /// A server of one base model: `engine` runs its requests, `registry` holds its adapters.
+    /// A server of one base model: `engine` runs the requests, `registry` holds the adapters.
     pub fn builder(
         engine: Engine,
         tokenizer: Arc<Tokenizer>,
@@ -110,7 +110,7 @@ impl AppState {
         &self.0.tokenizer
     }
 
-    /// The base's chat template.
+    /// The chat template of the base.
     pub(crate) fn template(&self) -> Option<&Arc<ChatTemplate>> {
         self.0.template.as_ref()
     }
@@ -166,30 +166,30 @@ impl AppState {
 }
 
 impl WeakState {
-    /// The state, unless the server is gone.
+    /// The state, unless it has been dropped.
     pub(crate) fn upgrade(&self) -> Option<AppState> {
         self.0.upgrade().map(AppState)
     }
 }
 
 impl AppStateBuilder {
-    /// The base's chat template.
+    /// The chat template of the base.
     pub fn template(self, template: Option<Arc<ChatTemplate>>) -> Self {
         Self(Parts { template, ..self.0 })
     }
 
-    /// Who may do what.
+    /// API keys and their accounts.
     pub fn access(self, access: Option<Arc<Access>>) -> Self {
         Self(Parts { access, ..self.0 })
     }
 
-    /// Where adapters may be added from over HTTP.
+    /// The sources from which adapters may be added over HTTP.
     pub fn sources(self, sources: AllowedSources) -> Self {
         let adapters = self.0.adapters.with_sources(sources);
         Self(Parts { adapters, ..self.0 })
     }
 
-    /// What a request may ask for.
+    /// Bounds on requests.
     pub fn limits(self, limits: Limits) -> Self {
         Self(Parts { limits, ..self.0 })
     }
@@ -199,17 +199,17 @@ impl AppStateBuilder {
         Self(Parts { batches, ..self.0 })
     }
 
-    /// What is counted for Prometheus, where something was counted before.
+    /// Metrics that the caller has already registered elsewhere, such as with the registry.
     pub fn metrics(self, metrics: Metrics) -> Self {
         Self(Parts { metrics, ..self.0 })
     }
 
-    /// What is told of single requests.
+    /// Traces and the log of prompts.
     pub fn telemetry(self, telemetry: Telemetry) -> Self {
         Self(Parts { telemetry, ..self.0 })
     }
 
-    /// The state; the server has started.
+    /// Builds the state.
     pub fn build(self) -> AppState {
         AppState(Arc::new(self.0))
     }

@@ -143,10 +143,10 @@ async fn too_many_requests_are_told_which_limit_it_is_and_when_to_come_back() {
     assert_eq!(error["type"], "RateLimitError");
     let message = error["message"].as_str().unwrap();
     assert!(
-        message.starts_with("key `acme` may have 2 requests a minute"),
+        message.starts_with("Rate limit of key `acme` reached (2 requests per minute)"),
         "{message}"
     );
-    assert!(message.ends_with("come back in 30s"), "{message}");
+    assert!(message.ends_with("Retry in 30s."), "{message}");
     // TGI's routes count and refuse the same.
     let body = json!({"inputs": "a", "parameters": {"adapter_id": "two", "max_new_tokens": 1}});
     let generate = Limited::request(&limited.acme, "/generate", Some(&body));
@@ -188,7 +188,7 @@ async fn a_month_that_is_used_up_is_insufficient_quota_and_a_refusal_costs_nothi
     assert_eq!(error["type"], "insufficient_quota");
     let message = error["message"].as_str().unwrap();
     assert!(
-        message.starts_with("key `acme` may have 10 tokens a month and has had 10"),
+        message.starts_with("Monthly quota of key `acme` reached: 10 of 10 tokens are used"),
         "{message}"
     );
     assert_eq!(refused.header("x-should-retry"), "false");
@@ -210,7 +210,7 @@ async fn a_key_has_so_many_requests_at_once_and_a_stream_that_is_cut_off_makes_r
     let open = limited.server.router.clone().oneshot(stream).await.unwrap();
     let refused = limited.complete(&limited.acme, 1).await;
     assert_eq!(refused.status, 429);
-    let message = "key `acme` has 1 requests under way, and may have 1 at once";
+    let message = "Concurrency limit of key `acme` reached (concurrent requests: 1)";
     assert!(refused.text.contains(message), "{}", refused.text);
     let usage = Limited::request(&limited.acme, "/v1/usage", None);
     let usage = limited.server.send(usage).await.json();

@@ -1,4 +1,4 @@
-//! A request's body that has to come at some pace.
+//! A request body that has to arrive at a minimum rate.
 
 use std::{
     error::Error,
@@ -21,7 +21,7 @@ use super::ConnectionLimits;
 #[error("the body came too slowly")]
 struct TooSlow;
 
-/// Whether that is what is behind an error of reading a body.
+/// Whether the error of reading a body was caused by [`TooSlow`].
 pub(crate) fn is_too_slow(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -33,14 +33,15 @@ pub(crate) fn is_too_slow(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// A body. Time is counted while somebody waits for it, so that who reads it may take theirs.
+/// A request body. Only the time that the server waits for data counts, not the time that the
+/// handler takes between reads.
 #[derive(Debug)]
 pub(super) struct Paced {
     body: Incoming,
-    /// For how long more it is waited for, at most `most`.
+    /// Remaining waiting time, at most `most`.
     left: Duration,
     most: Duration,
-    /// Since when it is waited for, and until when.
+    /// When the present wait began, and the timer that ends it.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 

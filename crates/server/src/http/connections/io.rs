@@ -1,5 +1,4 @@
-//! A connection whose client has only so much time: to send a request's headers, between requests,
-//! and to read.
+//! A connection with timeouts: for the headers of a request, between requests, and for writes.
 
 use std::{
     io::{self, ErrorKind},
@@ -22,17 +21,17 @@ use tokio::{
 
 use super::ConnectionLimits;
 
-/// How long what a client sends is still read after the last answer.
+/// How long the server reads and discards what a client sends after the last response.
 const LINGER: Duration = Duration::from_secs(1);
-/// How many bytes of it at once.
+/// Buffer size for the discarded data, in bytes.
 const REST: usize = 4096;
 
-/// How often a connection began to answer and ended an answer: odd while it answers.
+/// Counts the begins and ends of responses on a connection. The count is odd during a response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Phase(Arc<AtomicU64>);
 
 impl Phase {
-    /// A request was read, and is being answered as long as what is returned lives.
+    /// Marks the begin of a response, which lasts until the returned value is dropped.
     pub(super) fn answering(&self) -> Answering {
         self.0.fetch_add(1, Ordering::AcqRel);
         Answering(self.clone())
@@ -43,7 +42,7 @@ impl Phase {
     }
 }
 
-/// A request that is being answered.
+/// A response in progress.
 #[derive(Debug)]
 pub(super) struct Answering(Phase);
 
@@ -54,7 +53,7 @@ impl Drop for Answering {
 }
 
 impl Answering {
-    /// The same body, with which the answering ends.
+    /// `body`, whose end is the end of the response.
     pub(super) fn until_the_end_of(self, body: Body) -> Answered {
         Answered {
             body,
@@ -63,7 +62,7 @@ impl Answering {
     }
 }
 
-/// An answer's body.
+/// The body of a response in progress.
 #[derive(Debug)]
 pub(super) struct Answered {
     body: Body,
@@ -90,8 +89,8 @@ impl HttpBody for Answered {
     }
 }
 
-/// The connection. What takes too long is an error of the kind [`ErrorKind::TimedOut`], which
-/// closes it.
+/// The stream of a connection. A timeout is an error of the kind [`ErrorKind::TimedOut`], which
+/// closes the connection.
 #[derive(Debug)]
 pub(super) struct Timed<S> {
     stream: S,
@@ -99,13 +98,13 @@ pub(super) struct Timed<S> {
     phase: Phase,
     /// The phase in which `read_by` was set.
     of: u64,
-    /// Whether a part of the next request is here.
+    /// Whether the first bytes of the next request have arrived.
     has_begun: bool,
     read_by: Pin<Box<Sleep>>,
     write_by: Pin<Box<Sleep>>,
-    /// Whether a write waits for the client.
+    /// Whether a write waits until the client reads.
     is_stuck: bool,
-    /// Until when what the client still sends is read, once nothing more is sent to it.
+    /// When the server stops to read and discard, once it has sent everything.
     lingers: Option<Pin<Box<Sleep>>>,
 }
 
@@ -125,7 +124,7 @@ impl<S> Timed<S> {
         }
     }
 
-    /// Notes whether a write waits, and since when; says when it does so for too long.
+    /// Starts the write timer when a write blocks, and fails when the timer ends.
     fn written<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.is_stuck = false;
@@ -159,7 +158,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
             self.read_by.as_mut().reset(idle);
         }
         if phase % 2 == 1 {
-            // How long a body takes is `Paced`'s business; and who waits for an answer has nothing
+            // `Paced` limits the time of bodies, and a client that waits for a response has nothing
             // to send.
             return outcome;
         }
@@ -204,9 +203,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.written(outcome, context)
     }
 
-    /// After it has said that it sends no more it reads what the client still sends, for a while. A
-    /// connection that is closed with something unread is reset, and with it goes the part of an
-    /// answer that the client has not read.
+    /// Closes the sending direction, then reads and discards what the client sends for [`LINGER`].
+    /// Closing a connection with unread data resets it, and the client would lose the rest of the
+    /// response.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingers.is_none() {
             let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
@@ -215,7 +214,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         let Self { stream, lingers, .. } = &mut *self;
         let until = lingers.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER)));
         loop {
-            // First, or a client that sends without end would never be left.
+            // The timer is polled first, or a client that sends without end would keep the
+            // connection.
             if until.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }

@@ -1,8 +1,8 @@
-//! Taking connections, and within which limits: how many there are, and how long a client may take
-//! to send and to read.
+//! Accepting connections, and their limits: the number of connections, and the times for sending
+//! and reading.
 //!
-//! One task accepts; each connection has a task of its own, which ends with it. When the server
-//! stops, connections that wait for a request are closed, and the others once their answer is sent.
+//! One task accepts connections, and each connection has its own task. When the server stops, idle
+//! connections are closed at once, and the others after their response.
 
 mod body;
 mod io;
@@ -33,41 +33,42 @@ pub(crate) use body::is_too_slow;
 use io::{Phase, Timed};
 pub use tls::{Tls, TlsError};
 
-/// The most bytes of a request line and its headers; more are 431.
+/// Largest request line with headers, in bytes. Longer ones are answered with 431.
 const HEADER_BYTES: usize = 64 << 10;
-/// The most headers; more are 431.
+/// Largest number of headers. More are answered with 431.
 const HEADERS: usize = 100;
-/// The most bytes that are buffered of a connection, each way.
+/// Buffer of a connection in each direction, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// After an accept that failed for want of something (mostly file handles), so that it is not tried
-/// in a circle.
+/// Pause after a failed accept. The usual cause is a lack of file descriptors, and retrying at once
+/// would spin.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Connections beyond the most that are told so at once; others are closed without a word.
+/// Number of surplus connections that get a 503 at the same time. Others are closed without a
+/// response.
 const REFUSALS: usize = 64;
-/// How long telling them may take.
+/// Time limit of such a 503.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// What a connection may take.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// How many there are at once, at least 1. The next gets 503 and is closed.
+    /// Largest number of connections, at least 1. The next one gets a 503 and is closed.
     pub most: usize,
-    /// From a request's first byte (of the first request: from the connection) until all of its
-    /// headers are there.
+    /// From the first byte of a request (for the first request: from the accept) to the end of its
+    /// headers.
     pub headers: Duration,
-    /// Between requests.
+    /// Between two requests.
     pub idle: Duration,
-    /// How long is waited for a body; each [`BODY_RATE`](Self::BODY_RATE) bytes of it that come
-    /// give back a second.
+    /// How long the server waits for data of a body. Every [`BODY_RATE`](Self::BODY_RATE) bytes
+    /// that arrive add a second, up to this limit.
     pub body: Duration,
-    /// How long a client may read nothing of what is sent to it.
+    /// How long a client may leave a response unread.
     pub write: Duration,
 }
 
 impl ConnectionLimits {
-    /// Bytes a second that are slow, but not so slow that the client is cut off.
+    /// The lowest rate of a body that does not end in a timeout, in bytes per second.
     pub const BODY_RATE: f64 = 1024.0;
 }
 
@@ -76,8 +77,8 @@ impl Default for ConnectionLimits {
         Self {
             most: 4096,
             headers: Duration::from_secs(10),
-            // Longer than what proxies keep connections for, mostly 60 s: who closes first does not
-            // run into a request.
+            // Longer than the keep-alive time of most proxies (60 s): the proxy then closes first,
+            // and no request meets a closing connection.
             idle: Duration::from_secs(75),
             body: Duration::from_secs(30),
             write: Duration::from_secs(30),
@@ -85,8 +86,8 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// Takes connections and answers requests by `routes`, until `stopping` is true and the last
-/// connection has ended. Dropping it cuts off those that are left.
+/// Accepts connections and answers requests with `routes` until `stopping` is true and the last
+/// connection has ended. Dropping the future closes the remaining connections.
 pub(crate) async fn answer(
     listener: TcpListener,
     routes: Router,
@@ -112,7 +113,7 @@ pub(crate) async fn answer(
             Ok(accepted) => accepted,
             Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
-                tracing::error!(%error, connections = connections.len(), "a connection could not be taken");
+                tracing::error!(%error, connections = connections.len(), "a connection could not be accepted");
                 tokio::select! {
                     () = sleep(PAUSE) => continue,
                     () = stop(&mut stopping) => break,
@@ -129,24 +130,27 @@ pub(crate) async fn answer(
             };
             connections.spawn(connection.run(stream));
         } else {
-            tracing::warn!(most = limits.most, "a connection too many was refused");
-            // Within TLS it would take a handshake, which is what there is no room for.
+            tracing::warn!(
+                most = limits.most,
+                "a connection was refused: the limit of connections is reached"
+            );
+            // Over TLS the 503 would need a handshake, which costs more than a refusal should.
             if refusals.len() < REFUSALS && tls.is_none() {
                 refusals.spawn(timeout(REFUSAL, refuse(stream, limits.most)));
             }
         }
     }
-    // Nobody connects in vain to a server that does not answer any more.
+    // New clients are refused at once instead of waiting for a server that has stopped.
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-/// Until the server stops. An error means that the sender is gone, which is a stop as well.
+/// Waits until the server stops. An error means that the sender was dropped, which is a stop too.
 async fn stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// Whether accepting failed because the client has gone already.
+/// Whether accepting failed because the client has disconnected.
 fn is_the_clients(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -155,9 +159,9 @@ fn is_the_clients(error: &std::io::Error) -> bool {
     )
 }
 
-/// Tells a client that there are too many.
+/// Sends a 503: there are too many connections.
 async fn refuse(mut stream: TcpStream, most: usize) -> std::io::Result<()> {
-    // Its path was not read, so it is not known which dialect it speaks.
+    // The request was not read, so its dialect is unknown.
     let error = ApiError::Busy { most };
     let body = Dialect::OpenAi.error_body(&error).to_string();
     let answer = format!(
@@ -167,7 +171,7 @@ async fn refuse(mut stream: TcpStream, most: usize) -> std::io::Result<()> {
     );
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
-    // What was sent and not read would reset the connection, and the answer with it.
+    // Unread data would reset the connection, and the client would lose the response.
     let mut rest = [0; 4096];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
@@ -184,10 +188,9 @@ struct Connection {
 
 impl Connection {
     async fn run(mut self, stream: TcpStream) {
-        // A token's chunk is a small packet; waiting to fill a larger one would add up to 40 ms to
-        // each.
+        // The chunk of a token is a small packet. Nagle's algorithm would delay it by up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection stays with delays");
+            tracing::debug!(%error, "TCP_NODELAY could not be set on a connection");
         }
         let Some(tls) = self.tls.take() else {
             return self.serve(stream).await;
@@ -199,7 +202,7 @@ impl Connection {
         };
         match secured {
             Ok(Ok(stream)) => self.serve(stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, address = %self.address, "no TLS was agreed on"),
+            Ok(Err(error)) => tracing::debug!(%error, address = %self.address, "the TLS handshake failed"),
             Err(_) => tracing::debug!(address = %self.address, "the TLS handshake took too long"),
         }
     }
@@ -225,9 +228,9 @@ impl Connection {
             }
         });
         let connection = http1::Builder::new()
-            // `Timed` tells waiting for a request from waiting for the rest of it, which this does
-            // not; but only with it does hyper read between requests, by which `Timed` notices that
-            // time passes.
+            // hyper's timer does not distinguish idle connections from slow headers; `Timed` does.
+            // But only with a timer does hyper read between requests, which `Timed` needs to notice
+            // its timeouts.
             .timer(TokioTimer::new())
             .header_read_timeout(limits.idle + limits.headers)
             .max_headers(HEADERS)

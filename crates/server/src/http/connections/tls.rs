@@ -1,4 +1,4 @@
-//! TLS by a certificate and a key from two PEM files, which are read again when they change.
+//! TLS with a certificate and a key from two PEM files, which are reloaded when they change.
 
 use std::{
     fs,
@@ -18,13 +18,13 @@ use rustls::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 
-/// How often the files are looked at.
+/// Interval between two checks of the files.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a certificate and a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or is no PEM of that kind.
+    /// A file cannot be read or is not a PEM file of that kind.
     #[error("the TLS {what} {} cannot be read: {source}", path.display())]
     File {
         /// `certificate` or `key`.
@@ -37,7 +37,7 @@ pub enum TlsError {
     /// There is no certificate in the file.
     #[error("the TLS certificate {} holds no certificate: a PEM file with `BEGIN CERTIFICATE` is needed", .0.display())]
     Empty(PathBuf),
-    /// They do not belong together, or are of a kind that is not supported.
+    /// The key does not fit the certificate, or its kind is not supported.
     #[error("the TLS certificate {} cannot be used with the key {}: {source}", cert.display(), key.display())]
     Pair {
         /// The certificate's file.
@@ -49,7 +49,7 @@ pub enum TlsError {
     },
 }
 
-/// The certificate and key as they are now. Clones are handles to the same.
+/// The current certificate and key. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Tls(Arc<Inner>);
 
@@ -58,11 +58,11 @@ struct Inner {
     cert: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<ServerConfig>>,
-    /// The files as they were when they were read last, right or not.
+    /// The files at the last attempt to read them, whether it succeeded or not.
     read: Mutex<[Stamp; 2]>,
 }
 
-/// By what a file is seen to have changed.
+/// Modification time and length, which show that a file has changed.
 type Stamp = Option<(SystemTime, u64)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -71,10 +71,10 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 impl Tls {
-    /// The certificate (with its chain, the server's first) and the key of two PEM files.
+    /// Loads the certificate chain (the server's certificate first) and the key from two PEM files.
     ///
     /// # Errors
-    /// If a file cannot be read, or the two do not belong together.
+    /// If a file cannot be read, or the key does not fit the certificate.
     pub fn open(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let read = [stamp(cert), stamp(key)];
         Ok(Self(Arc::new(Inner {
@@ -85,13 +85,14 @@ impl Tls {
         })))
     }
 
-    /// Reads the files again. Connections go on with what they began with.
+    /// Reads the files again. Open connections keep their certificate.
     ///
     /// # Errors
-    /// As [`open`](Self::open); what was served before then goes on to be.
+    /// Those of [`open`](Self::open). The previous certificate then stays in use.
     pub fn reload(&self) -> Result<(), TlsError> {
         let inner = &self.0;
-        // Looked at before they are read: who writes meanwhile is seen the next time.
+        // The stamps are taken before reading, so that a write in between is noticed at the next
+        // check.
         let stamps = [stamp(&inner.cert), stamp(&inner.key)];
         let read = config(&inner.cert, &inner.key);
         *inner.read.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
@@ -105,7 +106,7 @@ impl Tls {
         *read != [stamp(&inner.cert), stamp(&inner.key)]
     }
 
-    /// Reads the files again whenever they change, for as long as it is polled.
+    /// Reloads the files whenever they change. Never returns.
     pub(super) async fn follow(&self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,9 +115,9 @@ impl Tls {
             if self.has_changed() {
                 match self.reload() {
                     Ok(()) => {
-                        tracing::info!(cert = %self.0.cert.display(), "the TLS certificate was read again")
+                        tracing::info!(cert = %self.0.cert.display(), "the TLS certificate was reloaded")
                     }
-                    Err(error) => tracing::error!("{error}; the certificate of before goes on to be served"),
+                    Err(error) => tracing::error!("{error}; the previous certificate stays in use"),
                 }
             }
         }

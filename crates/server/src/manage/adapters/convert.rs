@@ -54,7 +54,7 @@ pub(super) fn adapter(listed: Listed) -> api::Adapter {
     adapter
 }
 
-/// What became of an adapter.
+/// The event of a change of an adapter.
 pub(super) fn event(status: Status) -> api::AdapterEvent {
     let mut event = api::AdapterEvent {
         hash: status.hash.map(|hash| hash.to_string()),
@@ -77,7 +77,7 @@ pub(super) fn event(status: Status) -> api::AdapterEvent {
     event
 }
 
-/// The event of an adapter that is not served any more.
+/// The event of an adapter that was removed.
 pub(super) fn removed(name: String) -> api::AdapterEvent {
     api::AdapterEvent {
         name,

@@ -1,4 +1,4 @@
-//! Checks the defaults of an adapter.
+//! Validation of the defaults of an adapter.
 
 use multigraft_engine::Request;
 use multigraft_text::ChatTemplate;
@@ -15,7 +15,7 @@ use crate::{
     openai::parameters::Parameters,
 };
 
-/// Checks defaults as a request's fields are checked.
+/// Validates defaults like the fields of a request.
 pub(super) fn check(mut fields: Fields, state: &Session) -> Result<Map<String, Value>, ApiError> {
     let values = fields.clone().into_rest();
     fields.string(SYSTEM)?;
@@ -31,7 +31,7 @@ pub(super) fn check(mut fields: Fields, state: &Session) -> Result<Map<String, V
     }
     let parameters = Parameters::take(&mut fields, Body::Completion, state.limits())?;
     fields.finish()?;
-    // As every request will be.
+    // The engine checks every request in the same way.
     let request = Request {
         sampling: parameters.sampling,
         stop: parameters.stop,

@@ -1,7 +1,7 @@
-//! `GET /v1/adapters/events`: what becomes of adapters, as it happens.
+//! `GET /v1/adapters/events`: changes of adapters as server-sent events.
 //!
-//! Whoever reads gets the difference between what the registry said last and what it says now. So
-//! who reads slowly misses steps on the way, never where it ended, and nothing piles up for them.
+//! A reader gets the difference between two snapshots of the registry. A slow reader therefore
+//! misses intermediate states but never the last one, and no queue grows for it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,35 +28,39 @@ use crate::{
     http::{dialect::Dialect, error::ApiError},
 };
 
-/// Between two looks at all adapters, at least.
+/// Shortest interval between two snapshots.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two looks at most.
+/// Longest interval between two snapshots.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Says when the server stops; streams that have no end of their own end then.
+/// Becomes true when the server stops. Endless streams end then.
 pub(crate) type Stopping = watch::Receiver<bool>;
 
-/// One reader.
+/// A reader of the events.
 struct Watching {
-    /// Says which adapters it may see.
+    /// Determines which adapters the reader may see.
     session: Session,
     changes: watch::Receiver<()>,
     stopping: Option<Stopping>,
-    /// What was said last.
+    /// The last snapshot.
     known: HashMap<String, Status>,
     ready: VecDeque<AdapterEvent>,
-    /// When all were looked at.
+    /// When the last snapshot was taken.
     looked: Instant,
 }
 
 impl Watching {
     fn new(session: Session, stopping: Option<Stopping>) -> Self {
-        // Before the first look, so that nothing is missed between the two.
+        // Subscribed before the first snapshot, so that no change in between is missed.
         let changes = session.adapters().changes();
         let statuses = session.adapters().statuses();
-        let is_under_way = |status: &&Status| matches!(status.phase, Phase::Fetching(_) | Phase::Loading);
-        let ready = statuses.iter().filter(is_under_way).cloned().map(convert::event);
+        let is_in_progress = |status: &&Status| matches!(status.phase, Phase::Fetching(_) | Phase::Loading);
+        let ready = statuses
+            .iter()
+            .filter(is_in_progress)
+            .cloned()
+            .map(convert::event);
         Self {
             ready: ready.collect(),
             known: statuses
@@ -78,14 +82,14 @@ impl Watching {
             }
             let stopping = async {
                 match &mut self.stopping {
-                    // An error means that the sender is gone, which is a stop as well.
+                    // An error means that the sender was dropped, which is a stop too.
                     Some(stopping) => drop(stopping.wait_for(|stop| *stop).await),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 changed = self.changes.changed() => changed.ok()?,
-                // Some things end because time passes: what failed is forgotten, a key expires.
+                // Some changes notify nobody: a failure expires, a key expires.
                 () = sleep_until(self.looked + TICK) => {}
                 () = stopping => return None,
             }
@@ -108,13 +112,13 @@ impl Watching {
     }
 }
 
-/// All changes of what the caller may see, until the server stops.
+/// All changes of the adapters that the caller may see, until the server stops.
 pub(super) fn respond(session: &Session, stopping: Option<Stopping>) -> Response {
     let watching = Watching::new(session.clone(), stopping);
     let events = stream::unfold(watching, async |mut watching| {
         let change = watching.next().await?;
         Some((
-            Ok::<_, Infallible>(worded(sse::Event::default(), &change)),
+            Ok::<_, Infallible>(with_data(sse::Event::default(), &change)),
             watching,
         ))
     });
@@ -122,7 +126,7 @@ pub(super) fn respond(session: &Session, stopping: Option<Stopping>) -> Response
     sse.into_response()
 }
 
-/// The changes of `name` until `added` is there; then its adapter as the event `added`, or its
+/// The changes of `name` until `added` completes, then the adapter as the event `added`, or the
 /// error as the event `error`.
 pub(super) fn respond_until<A: Serialize>(
     session: &Session,
@@ -130,39 +134,39 @@ pub(super) fn respond_until<A: Serialize>(
     added: impl Future<Output = Result<A, ApiError>> + Send + 'static,
 ) -> Response {
     let watching = Watching::new(session.clone(), None);
-    let under_way = Some((watching, Box::pin(added)));
-    let events = stream::unfold(under_way, move |under_way| {
+    let state = Some((watching, Box::pin(added)));
+    let events = stream::unfold(state, move |state| {
         let name = name.clone();
         async move {
-            let (mut watching, mut added) = under_way?;
-            let (event, under_way) = loop {
+            let (mut watching, mut added) = state?;
+            let (event, state) = loop {
                 tokio::select! {
                     added = &mut added => {
                         let event = match added {
-                            Ok(adapter) => worded(sse::Event::default().event("added"), &adapter),
-                            Err(error) => worded(
+                            Ok(adapter) => with_data(sse::Event::default().event("added"), &adapter),
+                            Err(error) => with_data(
                                 sse::Event::default().event("error"),
                                 &Dialect::OpenAi.error_body(&error),
                             ),
                         };
                         break (event, None);
                     }
-                    // Its end is that of the registry, and `added` hears of it too.
+                    // The changes end with the registry, and then `added` ends too.
                     Some(change) = watching.next() => {
                         if change.name == name {
-                            break (worded(sse::Event::default(), &change), Some((watching, added)));
+                            break (with_data(sse::Event::default(), &change), Some((watching, added)));
                         }
                     }
                 }
             };
-            Some((Ok::<_, Infallible>(event), under_way))
+            Some((Ok::<_, Infallible>(event), state))
         }
     });
     let sse = Sse::new(Box::pin(events)).keep_alive(KeepAlive::default());
     sse.into_response()
 }
 
-fn worded(event: sse::Event, data: &impl Serialize) -> sse::Event {
-    // Our own types have string keys and no failing serialisers; JSON has no raw line breaks.
+fn with_data(event: sse::Event, data: &impl Serialize) -> sse::Event {
+    // Serialisation cannot fail: the types have string keys. JSON has no raw line breaks.
     event.data(serde_json::to_string(data).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! llama.cpp's `/lora-adapters`: a list by number, and one scale for all requests.
+//! llama.cpp's `/lora-adapters`: adapters by number, and scales for all requests.
 
 use axum::Json;
 use schemars::JsonSchema;
@@ -9,12 +9,12 @@ use crate::{caller::session::Session, http::error::ApiError};
 /// An adapter as llama.cpp lists it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Adapter {
-    /// Its place in the list.
+    /// Index in the list.
     id: usize,
     path: String,
-    /// What requests that choose nothing get of it: nothing, they are answered by the base.
+    /// The scale for requests that choose no adapter: 0, because the base answers those.
     scale: f32,
-    /// What requests call it by, which llama.cpp does not say.
+    /// The adapter's name in requests, which llama.cpp does not report.
     name: String,
 }
 
@@ -32,8 +32,8 @@ pub(crate) async fn list(state: Session) -> Json<Vec<Adapter>> {
     Json(adapters.collect())
 }
 
-/// `POST /lora-adapters`: refused. A scale for everybody's requests would answer under the base's
-/// name with an adapter.
+/// `POST /lora-adapters`: refused. With a scale for all requests, an adapter would answer under the
+/// name of the base.
 pub(crate) async fn set() -> ApiError {
     ApiError::Unusable(
         "scales that hold for all requests are not supported: a request chooses its adapter by its name, as `model` or \

@@ -1,5 +1,5 @@
-//! Adding, replacing and removing adapters while requests are served: our own routes, and those of
-//! vLLM, SGLang and llama.cpp for tools that were made for them.
+//! Adding, replacing and removing adapters at run time: multigraft's own routes, and the routes of
+//! vLLM, SGLang and llama.cpp for tools that call those.
 
 mod convert;
 mod defaults;
@@ -17,8 +17,8 @@ use tokio::task::spawn_blocking;
 use crate::{caller::session::Session, http::error::ApiError};
 
 impl Session {
-    /// Loads the adapter at `reference` and puts it under `name`. Once begun it goes on to its end,
-    /// whether or not the client waits for that: who added what must not depend on it.
+    /// Loads the adapter at `reference` and registers it as `name`. The task runs to its end even
+    /// if the client disconnects, so that the recorded owner always fits the registry.
     async fn add_adapter(&self, name: &str, reference: &str, adding: Adding) -> Result<Entry, ApiError> {
         let (session, name, reference) = (self.clone(), name.to_owned(), reference.to_owned());
         self.to_the_end(async move { session.add(&name, &reference, adding).await })
@@ -40,8 +40,8 @@ impl Session {
         added.map_err(|error| not_loaded(name, &error))
     }
 
-    /// Whose `name` is after an attempt to add it: nobody's if that failed and the name was not
-    /// this key's before, nor if an admin added it.
+    /// Settles the owner of `name` after an attempt to add it. `name` has no owner if the attempt
+    /// failed and the key did not own it before, or if an admin added it.
     async fn settle_owner(&self, name: &str, is_new: bool, added: bool) -> Result<(), ApiError> {
         let is_nobodys = match self.limited() {
             Some(_) => is_new && !added,
@@ -53,7 +53,7 @@ impl Session {
         }
     }
 
-    /// Whether it may keep adapters in memory, which takes it from everybody.
+    /// Fails unless the caller may pin adapters, which takes memory from all tenants.
     fn may_pin(&self, pinned: Option<bool>) -> Result<(), ApiError> {
         match pinned {
             Some(true) if !self.is_admin() => Err(ApiError::Forbidden(
@@ -63,7 +63,7 @@ impl Session {
         }
     }
 
-    /// Whether it may change adapters at all.
+    /// Fails unless the key's role allows to manage adapters.
     fn may_manage(&self) -> Result<(), ApiError> {
         match self.limited() {
             Some(key) if key.role == Role::Use => {
@@ -74,14 +74,14 @@ impl Session {
         }
     }
 
-    /// Whether it may change `name`, which it may use: only what was added with its key, unless
-    /// that is an admin's.
+    /// Fails unless the caller, who may use `name`, may change it: it was added with the same key,
+    /// or the caller is an admin.
     async fn may_change(&self, name: &str) -> Result<(), ApiError> {
         self.may_manage()?;
         let Some(key) = self.limited() else { return Ok(()) };
         let of = name.to_owned();
         let owner = self.stored(move |store| store.owner(&of)).await?.flatten();
-        // What the command line or the file of adapters put there since is nobody's.
+        // A version that the command line or the adapters file added since then has no owner.
         let listed = self.listed(name);
         let by_http = listed.is_some_and(|listed| {
             let active = listed.active().map(|version| version.added_by);
@@ -89,12 +89,12 @@ impl Session {
         });
         match owner.as_ref() == Some(&key.id) && by_http {
             true => Ok(()),
-            false => Err(others(name)),
+            false => Err(not_owned(name)),
         }
     }
 
-    /// Takes `name` for the key that adds it, if it may have it; whether it is new. Which names
-    /// there are is not looked at before its grants are.
+    /// Claims `name` for the caller's key and returns whether the name was free. Grants are checked
+    /// before the registry, so that a key cannot probe for names.
     async fn claim(&self, name: &str) -> Result<bool, ApiError> {
         let Some(key) = self.limited() else {
             return Ok(false);
@@ -105,11 +105,11 @@ impl Session {
         let (of, id) = (name.to_owned(), key.id.clone());
         match self.stored(move |store| store.claim(&of, &id)).await? {
             Some((true, is_new)) => Ok(is_new),
-            _ => Err(others(name)),
+            _ => Err(not_owned(name)),
         }
     }
 
-    /// Whether there is a `name`, if this may add it or change it.
+    /// Returns whether `name` exists. Fails unless the caller may add or change it.
     async fn may_claim(&self, name: &str) -> Result<bool, ApiError> {
         self.adapters().may_be_called(name)?;
         let is_there = self.contains(name);
@@ -119,13 +119,13 @@ impl Session {
         Ok(is_there)
     }
 
-    /// Forgets who added `name`.
+    /// Removes the owner of `name`.
     async fn disown(&self, name: &str) -> Result<(), ApiError> {
         let of = name.to_owned();
         self.stored(move |store| store.disown(&of)).await.map(|_| ())
     }
 
-    /// What the store of keys answers, which may wait for the disk; `None` without one.
+    /// Runs `ask` on the store of keys, on a thread that may block. `None` without a store.
     async fn stored<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Store) -> Result<T, AccessError> + Send + 'static,
@@ -143,9 +143,9 @@ impl Session {
         }
     }
 
-    /// Forgets an adapter. Requests under way that named it end as they would have, or `now`, with
-    /// an error: then they hold nothing any more when this is done. Those that named others of the
-    /// same files go on.
+    /// Removes an adapter. Requests in flight that named it end normally, or, if `now`, are
+    /// cancelled with an error before this returns. Requests that named another adapter with the
+    /// same files continue.
     async fn remove_adapter(&self, name: &str, now: bool) -> Result<(), ApiError> {
         let (session, name) = (self.clone(), name.to_owned());
         self.to_the_end(async move { session.remove(&name, now).await })
@@ -171,21 +171,21 @@ impl Session {
         if now {
             let requests = self.in_flight().remove(name);
             let reason = ApiError::removed(name).to_string();
-            // An engine that has stopped has ended them.
+            // An engine that has stopped has ended them already.
             let _ = self.engine().cancel(requests, reason).await;
         }
         self.disown(name).await
     }
 }
 
-/// The refusal of what another key added, or nobody.
-fn others(name: &str) -> ApiError {
+/// The error for an adapter that was not added with the caller's key.
+fn not_owned(name: &str) -> ApiError {
     ApiError::Forbidden(format!(
         "adapter `{name}` was not added with this key, which may only change its own"
     ))
 }
 
-/// Why the adapter that was to be called `name` was not added.
+/// The error of a failed attempt to add `name`.
 fn not_loaded(name: &str, error: &LoadError) -> ApiError {
     match error {
         LoadError::Failed(error) => ApiError::not_added(error),

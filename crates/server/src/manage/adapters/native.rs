@@ -1,4 +1,4 @@
-//! `/v1/adapters`: all that there is to know and to do.
+//! `/v1/adapters`: multigraft's own routes for adapters.
 
 use axum::{
     Extension, Json,
@@ -24,7 +24,7 @@ use crate::{
     http::{error::ApiError, fields::Fields},
 };
 
-/// Where events are, below the adapters.
+/// The last segment of the path of events.
 const EVENTS: &str = "events";
 
 /// `GET /v1/adapters`.
@@ -33,7 +33,7 @@ pub(crate) async fn list(state: Session) -> Json<Adapters> {
     let all = state.admin_view();
     let (bytes, limit) = match &all {
         Some(all) => all.registry().memory(),
-        // What others have in memory is theirs to know.
+        // A key that is not an admin's sees the memory of its own adapters only.
         None => (listed.iter().map(bytes_of).sum(), usize::MAX),
     };
     Json(Adapters {
@@ -54,7 +54,7 @@ pub(crate) async fn list(state: Session) -> Json<Adapters> {
 }
 
 /// `GET /v1/adapters/{name}`, where names may contain slashes, and `GET /v1/adapters/events`. An
-/// adapter may be called `events`: it is shown to those who do not say that they want events.
+/// adapter may be called `events`; it is shown to clients that do not accept events.
 pub(crate) async fn get(
     state: Session,
     Path(name): Path<String>,
@@ -84,7 +84,7 @@ struct Addition {
 }
 
 /// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`.
-/// Answers when requests get it, or with events until then.
+/// Answers once the adapter is served, or with events until then.
 pub(crate) async fn add(
     state: Session,
     headers: HeaderMap,
@@ -162,24 +162,24 @@ pub(crate) async fn change(
         limits,
     };
     let (session, of) = (state.clone(), name.clone());
-    // All of it, or a client that goes away would leave a half.
+    // Runs to its end, or a client that disconnects would leave half of the change.
     state
-        .to_the_end(async move { change.make(&session, &of).await })
+        .to_the_end(async move { change.apply(&session, &of).await })
         .await?;
     shown(&state, &name)
 }
 
-/// What is to become of an adapter.
+/// A change of an adapter.
 struct Change {
     pinned: Option<bool>,
-    /// The version that is to be active; within, `None` is the one before.
+    /// The version to activate, if any. The inner `None` is the previous version.
     active: Option<Option<AdapterHash>>,
     defaults: Option<Map<String, Value>>,
     limits: Option<AdapterLimits>,
 }
 
 impl Change {
-    async fn make(self, state: &Session, name: &str) -> Result<(), ApiError> {
+    async fn apply(self, state: &Session, name: &str) -> Result<(), ApiError> {
         state.may_manage()?;
         state.may_pin(self.pinned)?;
         if state.listed(name).is_none() {
@@ -212,17 +212,17 @@ impl Change {
     }
 }
 
-/// How an adapter is removed.
+/// The query of a removal.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Removal {
-    /// Whether its requests end with it.
+    /// Whether requests in flight for the adapter are cancelled.
     #[serde(default)]
     now: bool,
 }
 
-/// `DELETE /v1/adapters/{name}`: new requests do not find it any more; those under way end as they
-/// would have, or with `?now=true` in an error.
+/// `DELETE /v1/adapters/{name}`: removes the adapter. Requests in flight for it end normally, or
+/// with an error if `?now=true`.
 pub(crate) async fn remove(
     state: Session,
     Path(name): Path<String>,
@@ -234,7 +234,7 @@ pub(crate) async fn remove(
 }
 
 /// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?,
-/// "shared_prefixes"?}`: what is left out is not limited and not shared.
+/// "shared_prefixes"?}`: absent limits are unlimited, and prefixes are not shared by default.
 fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>, ApiError> {
     let Some(given) = fields.object("limits")? else {
         return Ok(None);
@@ -260,7 +260,8 @@ fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>,
     }
 }
 
-/// An adapter as the caller may see it: how often others use it is theirs to know.
+/// An adapter as the caller may see it. Only admins see usage figures, because they cover other
+/// tenants.
 fn visible(state: &Session, listed: Listed) -> Adapter {
     let mut adapter = convert::adapter(listed);
     if !state.is_admin() {

@@ -15,12 +15,12 @@ use crate::{
     http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
 
-/// What both answer.
+/// The answer of both routes.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Done {
     success: bool,
     error_message: Option<String>,
-    /// Name → where it is from.
+    /// Name → source.
     loaded_adapters: Map<String, Value>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn unload(state: Session, mut fields: Fields) -> Result<Respons
 fn done(state: &Session, outcome: Result<(), ApiError>) -> Response {
     let status = match &outcome {
         Ok(()) => StatusCode::OK,
-        // SGLang's own status for whatever went wrong.
+        // SGLang answers every failure with this status.
         Err(error) if error.status(Dialect::OpenAi).is_client_error() => StatusCode::BAD_REQUEST,
         Err(error) => error.status(Dialect::OpenAi),
     };

@@ -1,7 +1,7 @@
-//! `POST /v1/adapters/{name}/upload`: adapters whose files come with the request.
+//! `POST /v1/adapters/{name}/upload`: adding an adapter whose files are in the request.
 //!
-//! The files are streamed into a folder of their own, and from there the adapter is added as any
-//! other, all or nothing. The folder goes on every way out, also when the client does.
+//! The files are streamed into a temporary folder, from which the adapter is added like any other.
+//! The folder is deleted in every case, also when the client disconnects.
 
 use std::{collections::HashSet, fs, path::Path, sync::Arc, time::Duration};
 
@@ -29,33 +29,34 @@ use crate::{
     http::{connections::is_too_slow, error::ApiError},
 };
 
-/// What a file in llama.cpp's format is written as, whatever it is called.
+/// The stored name of a file in llama.cpp's format, whatever its name in the upload.
 const GGUF: &str = "adapter.gguf";
 
-/// For how long the rest of a refused upload is read. A connection that is closed while its client
-/// sends is reset, and then the client may never read why.
+/// How long the rest of a refused upload is read and discarded. Closing a connection while the
+/// client sends resets it, and the client might never read the error.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How an adapter is uploaded.
+/// The query of an upload.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Uploading {
-    /// Whether it may take the place of one that has the name.
+    /// Whether an adapter of the same name is replaced.
     #[serde(default)]
     replace: bool,
-    /// Whether it stays in memory.
+    /// Whether the adapter is pinned in memory.
     pinned: Option<bool>,
 }
 
 /// `POST /v1/adapters/{name}/upload?replace=true&pinned=true` with `multipart/form-data`. Answers
-/// when requests get it.
+/// once the adapter is served.
 pub(crate) async fn upload(
     state: Session,
     UrlPath(path): UrlPath<String>,
     uploading: Result<Query<Uploading>, QueryRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    // Such a client sends nothing before it is asked to.
+    // With `Expect: 100-continue`, the client waits before it sends the body, so there is nothing
+    // to discard.
     let waits = request.headers().contains_key(header::EXPECT);
     let (head, body) = request.into_parts();
     let arriving = Arc::new(Mutex::new(body.into_data_stream()));
@@ -88,7 +89,7 @@ async fn answer(
     };
     if !state.adapters().takes_uploads() {
         return Err(ApiError::Forbidden(
-            "this server takes no uploads; `--allow-source upload` allows them".to_owned(),
+            "this server does not allow uploads; start it with `--allow-source upload`".to_owned(),
         ));
     }
     state.may_manage()?;
@@ -100,7 +101,7 @@ async fn answer(
         ..Adding::default()
     };
     state.may_pin(adding.pinned)?;
-    // Before anything is sent.
+    // Checked before the body is read.
     state.may_claim(name).await?;
     receive_and_add(state, name, adding, request).await
 }
@@ -125,7 +126,7 @@ async fn receive_and_add(
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
-    // A task of its own: the files must stay until they are loaded, even if the client does not.
+    // In a task, because the files must stay until they are loaded even if the client disconnects.
     let (adding_to, of) = (state.clone(), name.to_owned());
     state
         .to_the_end(async move { add(&adding_to, &of, &upload, adding).await })
@@ -140,7 +141,7 @@ async fn add(state: &Session, name: &str, upload: &Upload, adding: Adding) -> Re
     state.settle_owner(name, is_new, outcome.is_ok()).await?;
     outcome.map(drop).map_err(|error| {
         let error = not_uploaded(name, &error);
-        // Where the files were for a moment is nobody's business, and gone.
+        // The message must not contain the path of the temporary folder.
         let folder = upload.folder().display().to_string();
         match error {
             ApiError::Unusable(message) => ApiError::Unusable(message.replace(&folder, "upload")),
@@ -150,7 +151,8 @@ async fn add(state: &Session, name: &str, upload: &Upload, adding: Adding) -> Re
     })
 }
 
-/// As of any adapter that is not added, but a name that is taken is a conflict.
+/// The error of a failed upload. Unlike in other ways to add an adapter, a name that is taken is a
+/// conflict.
 fn not_uploaded(name: &str, error: &LoadError) -> ApiError {
     match error {
         LoadError::Failed(reason) => match **reason {
@@ -166,7 +168,7 @@ fn not_uploaded(name: &str, error: &LoadError) -> ApiError {
     }
 }
 
-/// Writes the files of `parts` into `folder`, which are those of one adapter.
+/// Writes the files of one adapter from `parts` into `folder`.
 async fn receive(mut parts: Multipart, folder: &Path, limit: usize) -> Result<(), ApiError> {
     let broken = |error: &MultipartError| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge { limit },
@@ -200,7 +202,8 @@ async fn receive(mut parts: Multipart, folder: &Path, limit: usize) -> Result<()
     }
 }
 
-/// What a part is written as: one of a few names, so no path leads anywhere.
+/// The file name that a part is stored as. It is one of a fixed list, so that no upload can leave
+/// the folder.
 fn file_name(part: &Field<'_>) -> Result<&'static str, ApiError> {
     let Some(given) = part.file_name() else {
         return Err(ApiError::malformed(format!(
@@ -229,7 +232,7 @@ async fn write(
 ) -> Result<(), ApiError> {
     let failed =
         |error: std::io::Error| ApiError::Failed(format!("the upload could not be written: {error}"));
-    // On this thread, or it might be made after its folder was deleted.
+    // Created synchronously, or the file might be created after its folder was deleted.
     let mut file = tokio::fs::File::from_std(fs::File::create_new(path).map_err(failed)?);
     while let Some(bytes) = part.chunk().await.map_err(|error| broken(&error))? {
         file.write_all(&bytes).await.map_err(failed)?;

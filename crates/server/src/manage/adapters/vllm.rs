@@ -1,5 +1,5 @@
-//! vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`: what its LoRA resolvers, and the
-//! syncer of the Gateway API's inference extension, call.
+//! vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`: vLLM's LoRA resolvers and the
+//! syncer of the Gateway API's inference extension call them.
 
 use multigraft_adapters::{AddedBy, Adding};
 
@@ -17,7 +17,7 @@ pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, A
         "weights of experts in three dimensions",
         |value| *value == false,
     )?;
-    // The base's name, which has no effect: there is one base.
+    // The name of the base has no effect, because there is only one base.
     fields.ignore(&["base_model_name"]);
     fields.finish()?;
     let (Some(name), Some(path)) = (
@@ -47,7 +47,7 @@ pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, A
 /// `POST /v1/unload_lora_adapter`.
 pub(crate) async fn unload(state: Session, mut fields: Fields) -> Result<String, ApiError> {
     let name = fields.string("lora_name")?;
-    // vLLM's own number of the adapter.
+    // vLLM's internal number of the adapter.
     fields.ignore(&["lora_int_id"]);
     fields.finish()?;
     let Some(name) = name.filter(|name| !name.is_empty()) else {

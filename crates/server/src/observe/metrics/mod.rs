@@ -1,7 +1,7 @@
-//! What Prometheus is told: `GET /metrics`, in the OpenMetrics text format.
+//! Metrics for Prometheus (`GET /metrics`), in the OpenMetrics text format.
 //!
-//! Counters and histograms grow as requests go ([`Watch`]); what there is just now is looked up
-//! when it is asked for (`manage::scrape`). Each adapter has series of its own, up to a number of them.
+//! Counters and histograms are updated as requests run ([`Watch`]); gauges are read at the scrape
+//! (`manage::scrape`). Each of the first [`MOST_ADAPTERS`] adapters has its own series.
 
 mod names;
 mod plain;
@@ -21,25 +21,26 @@ use names::Names;
 pub(crate) use plain::plain;
 pub(crate) use watch::Watch;
 
-/// The label of what several adapters make together.
+/// The `adapter` label of merges of several adapters.
 pub(crate) const MERGED: &str = "merged";
 
-/// Adapters with series of their own.
+/// Number of adapters with their own series.
 pub(crate) const MOST_ADAPTERS: usize = 200;
 
-/// Upper ends of buckets, in seconds: from a step of a small model to a long answer of a large one.
+/// Upper bounds of histogram buckets, in seconds: from a step of a small model to a long answer of
+/// a large one.
 const SECONDS: [f64; 15] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
 ];
 
-/// The adapter that a series is of: its name, the base's, `merged` for what several make together,
-/// or `other` once there are too many.
+/// The adapter of a series: its name, the name of the base, `merged` for a merge of several
+/// adapters, or `other` beyond [`MOST_ADAPTERS`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfAdapter {
     adapter: String,
 }
 
-/// How answers end.
+/// The ends of an answer.
 const OUTCOMES: [&str; 4] = ["finished", "failed", "cancelled", "refused"];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,10 +56,10 @@ struct Response {
     status: u16,
 }
 
-/// A histogram of seconds for each adapter.
+/// A histogram of seconds per adapter.
 type Seconds = Family<OfAdapter, Histogram, fn() -> Histogram>;
 
-/// Everything that is counted. Clones are handles to the same.
+/// All metrics. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
@@ -101,34 +102,34 @@ impl Default for Metrics {
             requests: counter(
                 &mut registry,
                 "requests",
-                "Answers by how they ended; those of n count n times, refused ones once",
+                "Answers by outcome; a request with n choices counts n times, a refused request once",
             ),
             prompt_tokens: counter(
                 &mut registry,
                 "prompt_tokens",
-                "Tokens of prompts of finished answers",
+                "Prompt tokens of finished answers",
             ),
             cached_tokens: counter(
                 &mut registry,
                 "cached_prompt_tokens",
-                "Those of them that were found in the prefix cache",
+                "Prompt tokens of finished answers that were found in the prefix cache",
             ),
-            generated_tokens: counter(&mut registry, "generated_tokens", "Tokens that were generated"),
+            generated_tokens: counter(&mut registry, "generated_tokens", "Generated tokens"),
             queue: timed(
                 &mut registry,
                 "queue",
-                "From a request's acceptance until it left the queue",
+                "Time from the acceptance of a request until it left the queue",
             ),
             first_token: timed(
                 &mut registry,
                 "time_to_first_token",
-                "From a request's acceptance to its first token",
+                "Time from the acceptance of a request to its first token",
             ),
-            between_tokens: timed(&mut registry, "inter_token_latency", "From a token to the next"),
+            between_tokens: timed(&mut registry, "inter_token_latency", "Time between two tokens"),
             whole: timed(
                 &mut registry,
                 "request_duration",
-                "From a request's acceptance to its end",
+                "Time from the acceptance of a request to its end",
             ),
             responses: counter(
                 &mut registry,
@@ -138,13 +139,13 @@ impl Default for Metrics {
             loads: counter(
                 &mut registry,
                 "adapter_loads",
-                "Loads of adapters, the registry's own included, by how they ended",
+                "Loads of adapters by outcome, including loads that no request caused",
             ),
             load: {
                 let load = histogram();
                 registry.register_with_unit(
                     "adapter_load",
-                    "From the order to load an adapter until it is ready",
+                    "Time from the order to load an adapter until it is ready",
                     Unit::Seconds,
                     load.clone(),
                 );
@@ -175,13 +176,13 @@ fn timed(registry: &mut Registry, name: &str, help: &str) -> Seconds {
 }
 
 impl Metrics {
-    /// Watches an answer of what is called `name`: `None` is what several adapters make together.
-    /// It counts once it is `accepted`, and its times if somebody waits for it.
+    /// Measures an answer of `name`; `None` is a merge of several adapters. The answer counts once
+    /// `accepted` is true, and its durations only if `timed`.
     pub(crate) fn watch(&self, name: Option<&str>, accepted: Arc<AtomicBool>, timed: bool) -> Watch {
         Watch::new(self, self.label(name), accepted, timed)
     }
 
-    /// A request for `name` was refused: too many, too much.
+    /// Counts a request for `name` that a limit refused.
     pub(crate) fn refused(&self, name: Option<&str>) {
         let adapter = self.label(name);
         let ended = Ended {
@@ -191,7 +192,7 @@ impl Metrics {
         self.0.requests.get_or_create(&ended).inc();
     }
 
-    /// A response to a request for `route`, as the table of routes has it.
+    /// Counts a response of `route`, a path of the table of routes.
     fn responded(&self, route: &str, status: u16) {
         let response = Response {
             route: route.to_owned(),
@@ -200,27 +201,28 @@ impl Metrics {
         self.0.responses.get_or_create(&response).inc();
     }
 
-    /// An adapter was loaded, or could not be.
+    /// Counts a load of an adapter and its duration; `ok` says whether it succeeded.
     pub fn loaded(&self, time: std::time::Duration, ok: bool) {
         let outcome = if ok { "loaded" } else { "failed" };
         self.0.loads.get_or_create(&Load { outcome }).inc();
         self.0.load.observe(time.as_secs_f64());
     }
 
-    /// Whether a label still has series: its name may have been removed while its request ran.
+    /// Whether `label` still has series. The adapter may have been removed while a request ran.
     fn has(&self, label: &str) -> bool {
         let names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.has(label)
     }
 
-    /// The label of a name.
+    /// The `adapter` label of `name`.
     fn label(&self, name: Option<&str>) -> String {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         let adapter = match name {
             None => MERGED.to_owned(),
             Some(name) => names.label(name).to_owned(),
         };
-        // To `rate`, a counter whose first value is 1 has not grown.
+        // Creates the counters with 0: to PromQL's `rate`, a counter that begins with 1 has not
+        // grown.
         for outcome in OUTCOMES {
             let adapter = adapter.clone();
             drop(self.0.requests.get_or_create(&Ended { adapter, outcome }));
@@ -228,20 +230,20 @@ impl Metrics {
         adapter
     }
 
-    /// Writes what was counted, in the OpenMetrics text format without its end.
+    /// Writes all metrics in the OpenMetrics text format, without `# EOF`.
     pub(crate) fn encode(&self, text: &mut String) -> std::fmt::Result {
         encode_registry(text, &self.0.registry)
     }
 
-    /// Gives each of these names its series, if all of them can have some.
+    /// Creates the series of `served`, if there are few enough names.
     pub(crate) fn begin<'a>(&self, served: impl ExactSizeIterator<Item = &'a str>) {
-        // Else those that are never asked for would take the places of those that are.
+        // Otherwise names without requests would take the series of names with requests.
         if served.len() <= MOST_ADAPTERS {
             served.for_each(|name| drop(self.label(Some(name))));
         }
     }
 
-    /// Forgets the series of names that are not `served` any more, so that others can have theirs.
+    /// Removes the series of names that are not `served` any more, which frees them for others.
     pub(crate) fn retain(&self, served: impl Fn(&str) -> bool) {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         for adapter in names.remove_others(served) {
@@ -272,7 +274,7 @@ impl Metrics {
     }
 }
 
-/// Middleware: counts responses. Paths that lead nowhere are one route.
+/// Middleware: counts responses by route. All unknown paths count as the route `none`.
 pub(crate) async fn count(
     State(metrics): State<Metrics>,
     request: Request,

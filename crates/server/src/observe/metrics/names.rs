@@ -1,11 +1,11 @@
-//! Which names have series of their own.
+//! The names that have their own series.
 
 use std::collections::HashSet;
 
-/// What names share that have none.
+/// The label that all other names share.
 const OTHER: &str = "other";
 
-/// Names with series of their own, at most so many.
+/// The names with their own series, of which there is a limited number.
 #[derive(Debug)]
 pub(super) struct Names {
     most: usize,
@@ -20,7 +20,7 @@ impl Names {
         }
     }
 
-    /// What the series of `name` are labelled with.
+    /// The label of the series of `name`.
     pub(super) fn label<'a>(&mut self, name: &'a str) -> &'a str {
         if self.known.contains(name) {
             return name;
@@ -32,12 +32,12 @@ impl Names {
         name
     }
 
-    /// Whether there are series of this label.
+    /// Whether `label` has series.
     pub(super) fn has(&self, label: &str) -> bool {
         label == OTHER || label == super::MERGED || self.known.contains(label)
     }
 
-    /// Takes those out that are not `served` any more, and returns them.
+    /// Removes and returns the names that are not `served` any more.
     pub(super) fn remove_others(&mut self, served: impl Fn(&str) -> bool) -> Vec<String> {
         let gone = self.known.extract_if(|name| !served(name));
         gone.collect()

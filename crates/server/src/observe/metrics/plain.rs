@@ -1,15 +1,15 @@
-//! OpenMetrics as Prometheus' older text format (0.0.4), which is all that some scrapers read, the
-//! Gateway API's inference extension among them.
+//! Converts OpenMetrics to Prometheus' older text format (0.0.4). Some scrapers read only that,
+//! among them the Gateway API's inference extension.
 //!
-//! Samples are written alike. In the older format a counter's family has the name of its samples,
-//! there is no type `info`, and there are neither units nor an end.
+//! Samples have the same syntax. In the older format, a counter's family has the name of its
+//! samples, and there is no type `info`, no `UNIT` and no `EOF`.
 
 use std::fmt::Write as _;
 
-/// The same figures.
+/// Converts `openmetrics`.
 pub(crate) fn plain(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
-    // A family's help comes before its type, which decides its name.
+    // The help of a family precedes its type, on which the family's name depends.
     let mut help: Option<(&str, &str)> = None;
     for line in open_metrics.lines() {
         let Some(comment) = line.strip_prefix("# ") else {

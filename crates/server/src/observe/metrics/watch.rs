@@ -1,4 +1,4 @@
-//! One answer as it is measured.
+//! Measuring one answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,8 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 use super::{Ended, Metrics, OfAdapter};
 
-/// Counts what becomes of an answer, on the engine's thread. Dropped before its end, its client
-/// hung up.
+/// Measures one answer, on the engine's thread. A drop before the end means that the client
+/// disconnected.
 #[derive(Debug)]
 pub(crate) struct Watch {
     metrics: Metrics,
@@ -19,9 +19,9 @@ pub(crate) struct Watch {
     last_token: Option<Instant>,
     accepted: Arc<AtomicBool>,
     ended: bool,
-    /// Whether its times count: those of the background say nothing of how long clients wait.
+    /// Whether durations count. Those of batches say nothing about how long clients wait.
     timed: bool,
-    // Looked up once: tokens come often.
+    // Looked up once, because tokens are frequent.
     generated: Counter,
     between_tokens: Histogram,
 }
@@ -42,7 +42,7 @@ impl Watch {
         }
     }
 
-    /// Something happened to the answer.
+    /// Handles an event of the answer.
     pub(crate) fn event(&mut self, event: &Event) {
         if !matches!(event, Event::Token(_)) && !self.metrics.has(&self.label.adapter) {
             self.ended = true;

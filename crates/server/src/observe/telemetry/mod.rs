@@ -1,6 +1,5 @@
-//! What is told of single requests to those who run the server, beside the counts of
-//! [`crate::observe::metrics`]: spans to a collector of traces, and prompts and answers to the log where
-//! that was asked for.
+//! Telemetry of single requests: spans for a trace collector, and prompts and answers in the log
+//! with `--log-prompts`. [`crate::observe::metrics`] has the aggregates.
 
 mod spans;
 mod transcript;
@@ -11,20 +10,20 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 use crate::contract::model::ResolvedModel;
 use spans::Phases;
-pub(crate) use spans::{asked_for, loading, trace};
+pub(crate) use spans::{loading, record_requested_model, trace};
 use transcript::Transcript;
 
-/// What is told. By default nothing that a client sent or was answered.
+/// Configuration of telemetry. By default, nothing that clients send or receive is recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Telemetry {
     /// Whether prompts and answers are written to the log.
     pub log_prompts: bool,
-    /// Makes the spans of requests, if they are traced.
+    /// Creates the spans of requests, if tracing is on.
     pub tracer: Option<SdkTracer>,
 }
 
 impl Telemetry {
-    /// Who follows each of the answers that `model` gives.
+    /// A follower for each answer of `model` to `choices`.
     pub(crate) fn follow(
         &self,
         choices: &[Request],
@@ -32,7 +31,7 @@ impl Telemetry {
         tokenizer: &Tokenizer,
     ) -> Vec<Follower> {
         let mut before: Option<&[u32]> = None;
-        // All answers to a prompt follow it.
+        // The choices of one prompt are consecutive; the prompt is logged once.
         let prompts = choices.iter().map(|request| {
             let is_new = before.replace(&request.prompt) != Some(&request.prompt);
             is_new.then_some(request.prompt.as_slice())
@@ -57,7 +56,7 @@ impl Telemetry {
     }
 }
 
-/// Follows one answer, on the engine's thread.
+/// Records one answer, on the engine's thread.
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
     transcript: Option<Transcript>,
@@ -65,7 +64,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Something happened to the answer.
+    /// Handles an event of the answer.
     pub(crate) fn event(&mut self, event: &Event) {
         if let Some(transcript) = &mut self.transcript {
             transcript.event(event);

@@ -1,6 +1,6 @@
-//! Traces: a span for each request, and below it one for each phase. Names and attributes are those
-//! of OpenTelemetry's semantic conventions for HTTP and for generative AI, as far as they have any;
-//! nothing of prompts and answers is in them.
+//! Traces: a span per request, with a child span per phase. Names and attributes follow
+//! OpenTelemetry's semantic conventions for HTTP and for generative AI where these define any.
+//! Spans contain no text of prompts or answers.
 //!
 //! ```text
 //!  POST /v1/chat/completions     from the request's head to the answer's last token
@@ -10,8 +10,8 @@
 //!  └─ decode                     from then to the end
 //! ```
 //!
-//! The request's span is in the context of its handler's task, and ends when the last that holds
-//! that context is gone: the handler, or the engine's end of the answers.
+//! The span of a request is in the context of its handler's task. It ends when the last holder of
+//! that context is dropped: the handler, or the followers of the answers in the engine.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ use crate::{
     http::error::ApiError,
 };
 
-/// The headers of a request, as the propagator reads them.
+/// Request headers for the propagator.
 struct Headers<'a>(&'a HeaderMap);
 
 impl Extractor for Headers<'_> {
@@ -47,8 +47,8 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// Middleware: a span for each request that asks for something to be done. One that came with
-/// `traceparent` goes on with its trace and with its decision whether it is recorded.
+/// Middleware: a span for each request except GET and HEAD. A `traceparent` header continues the
+/// client's trace and its sampling decision.
 pub(crate) async fn trace(State(telemetry): State<Telemetry>, request: Request, next: Next) -> Response {
     let Some(tracer) = &telemetry.tracer else {
         return next.run(request).await;
@@ -65,7 +65,7 @@ pub(crate) async fn trace(State(telemetry): State<Telemetry>, request: Request, 
             format!("{method} {}", route.path),
             Some(KeyValue::new("http.route", route.path)),
         ),
-        // Paths that clients make up are no names.
+        // Unknown paths are not span names: there would be arbitrarily many.
         None => (method.clone(), None),
     };
     let operation = route
@@ -88,7 +88,7 @@ pub(crate) async fn trace(State(telemetry): State<Telemetry>, request: Request, 
         span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
     }
     if status.is_server_error() {
-        // A refusal is the client's error, not this span's.
+        // By the conventions, 4xx is the client's error and not the span's.
         let error = response.extensions().get::<ApiError>();
         span.set_status(Status::error(error.map_or_else(
             || {
@@ -102,8 +102,8 @@ pub(crate) async fn trace(State(telemetry): State<Telemetry>, request: Request, 
     response
 }
 
-/// The request that is handled asks for what is called `model`.
-pub(crate) fn asked_for(model: &str) {
+/// Records on the current span that the request asks for `model`.
+pub(crate) fn record_requested_model(model: &str) {
     let context = Context::current();
     if context.span().is_recording() {
         let span = context.span();
@@ -112,7 +112,7 @@ pub(crate) fn asked_for(model: &str) {
     }
 }
 
-/// A span that lasts as long as its handle: the wait for an adapter.
+/// A span for the wait for an adapter, which lasts until the returned value is dropped.
 pub(crate) fn loading(tracer: Option<&SdkTracer>, adapter: &str) -> Option<Loading> {
     let context = Context::current();
     let tracer = tracer.filter(|_| context.span().is_recording())?;
@@ -122,17 +122,17 @@ pub(crate) fn loading(tracer: Option<&SdkTracer>, adapter: &str) -> Option<Loadi
     Some(Loading(context.with_span(span)))
 }
 
-/// The wait for an adapter.
+/// The span of a wait for an adapter.
 pub(crate) struct Loading(Context);
 
 impl Loading {
-    /// It is over, and it was in vain.
+    /// Ends the span with `error`.
     pub(crate) fn failed(self, error: &impl Display) {
         self.0.span().set_status(Status::error(error.to_string()));
     }
 }
 
-/// What a request's answers come to together. Its span gets the sums when the last of them has
+/// The totals of all answers of a request, which are written to its span when the last answer has
 /// ended.
 #[derive(Debug)]
 struct Sums {
@@ -164,13 +164,13 @@ impl Drop for Sums {
     }
 }
 
-/// The phases of one answer.
+/// The phase spans of one answer.
 #[derive(Debug)]
 pub(super) struct Phases {
     tracer: SdkTracer,
     sums: Arc<Sums>,
     choice: usize,
-    /// Whether there are several.
+    /// Whether the request has several choices.
     is_one_of_many: bool,
     accepted: SystemTime,
     started: Option<SystemTime>,
@@ -180,8 +180,8 @@ pub(super) struct Phases {
 }
 
 impl Phases {
-    /// Those of the request that is handled, whose `choices` `model` answers; none if it is not
-    /// recorded.
+    /// For the current request, of which `model` answers `choices` choices. `None` if its span is
+    /// not recorded.
     pub(super) fn of_current(
         tracer: &SdkTracer,
         choices: usize,
@@ -214,7 +214,7 @@ impl Phases {
         })
     }
 
-    /// Those of one choice.
+    /// The phases of choice number `choice`.
     pub(super) fn choice(&self, choice: usize) -> Self {
         Self {
             tracer: self.tracer.clone(),
@@ -225,7 +225,7 @@ impl Phases {
         }
     }
 
-    /// Something happened to the answer.
+    /// Handles an event of the answer.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Started { .. } => {
@@ -260,7 +260,7 @@ impl Phases {
         }
     }
 
-    /// The phase that it was in is over, and with it the answer.
+    /// Ends the current phase and the answer.
     fn end(&mut self, mut attributes: Vec<KeyValue>, status: Status) {
         self.ended = true;
         self.sums.lock().tokens += self.tokens;
@@ -274,7 +274,7 @@ impl Phases {
         }
     }
 
-    /// A phase that began at `began` and is over.
+    /// Records the phase `name`, which began at `began` and ends now.
     fn span(&self, name: &'static str, began: SystemTime, mut attributes: Vec<KeyValue>, status: Status) {
         if self.is_one_of_many {
             attributes.push(KeyValue::new("multigraft.choice", self.choice as i64));
@@ -298,7 +298,7 @@ impl Drop for Phases {
     }
 }
 
-/// OpenAI's word for it.
+/// OpenAI's `finish_reason`.
 fn reason(reason: &FinishReason) -> &'static str {
     match reason {
         FinishReason::Length => "length",

@@ -1,13 +1,13 @@
-//! Prompts and answers in the log, where `--log-prompts` asks for them.
+//! Prompts and answers in the log (`--log-prompts`).
 
 use multigraft_engine::Event;
 use tracing::Span;
 
-/// One answer as it is written down: when it ends, or when its client hangs up.
+/// The text of one answer, which is logged when the answer ends or its client disconnects.
 #[derive(Debug)]
 pub(crate) struct Transcript {
     model: String,
-    /// Its request's: lines from the engine's thread belong there too.
+    /// The span of the request, to which log lines from the engine's thread belong too.
     span: Span,
     text: String,
 }
@@ -21,7 +21,7 @@ impl Transcript {
         }
     }
 
-    /// The text that it answers.
+    /// Logs the text of the prompt.
     pub(super) fn prompt(&self, text: &str) {
         tracing::info!(parent: &self.span, model = self.model, text, "prompt");
     }

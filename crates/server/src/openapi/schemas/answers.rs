@@ -1,4 +1,4 @@
-//! What is answered to them: schemas of the types that are answered with.
+//! Schemas of answers, derived from their types.
 
 use multigraft_api as api;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
@@ -10,7 +10,7 @@ use crate::{
     tgi::{embed, info, tokenize, types},
 };
 
-/// A schema for each type, by the name under which routes refer to it.
+/// A schema for each type, by the name that the table of routes uses.
 pub(super) fn answers() -> Vec<(&'static str, Value)> {
     let mut of = Generator::new();
     vec![
@@ -60,7 +60,7 @@ struct Generator(SchemaGenerator);
 
 impl Generator {
     fn new() -> Self {
-        // Types of several modules have the same name; without references that does not matter.
+        // Subschemas are inlined, because types of several modules have the same name.
         let settings = SchemaSettings::draft2020_12().for_serialize();
         let settings = settings.with(|settings| settings.inline_subschemas = true);
         Self(settings.into_generator())

@@ -1,4 +1,4 @@
-//! Changes of adapters and keys.
+//! Requests that change adapters and keys.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What bodies look like. Of requests every field that has an effect is here; an absent field may
-//! as well be null.
+//! Schemas of bodies. Requests list every field that has an effect. An optional field may also be
+//! null.
 
 #![expect(
     clippy::needless_pass_by_value,
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::contract::limits::Limits;
 
-/// All schemas by name.
+/// All schemas, by name.
 pub(super) fn all(limits: &Limits) -> Map<String, Value> {
     let mut all = Map::new();
     for (name, schema) in requests::requests(limits)
@@ -27,7 +27,7 @@ pub(super) fn all(limits: &Limits) -> Map<String, Value> {
     all
 }
 
-/// An object of a request: nothing but these fields.
+/// The schema of a request object without further fields.
 fn request(required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties, "additionalProperties": false})
 }

@@ -165,7 +165,7 @@ fn a_key_pays_for_minutes_and_month_or_for_neither() {
     }
     let refused = admit(1).unwrap_err().to_string();
     assert!(
-        refused.contains("`acme` may have 100 tokens a month and has had 110"),
+        refused.contains("`acme` reached: 110 of 100 tokens are used"),
         "{refused}"
     );
 }
