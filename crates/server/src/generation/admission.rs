@@ -1,4 +1,5 @@
-//! From a name and tokens to an accepted request: which model answers, and whether there is room.
+//! Admits requests: resolves the model that a request chooses, waits for its adapter, and submits
+//! the request to the engine.
 
 use std::sync::{
     Arc,
@@ -27,21 +28,22 @@ use crate::{
     },
 };
 
-/// What is held for a request from before it waits for its adapter until it is submitted.
+/// What a request holds from before it waits for its adapter until it is submitted.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    /// What answers.
+    /// The model that answers.
     pub(crate) model: ResolvedModel,
-    /// The adapter, until the request is submitted, so that it is held by the engine alone; `None`
-    /// is the base.
+    /// The adapter; `None` is the base. The reservation gives it up on submission, so that
+    /// afterwards only the engine holds it.
     pub(crate) adapter: Option<AdapterUse>,
     /// The chat template in the adapter's folder.
     pub(crate) template: Option<Arc<ChatTemplate>>,
-    /// The names whose limits it counts against: its own, or those of its parts.
+    /// The adapters whose limits the request counts against: the chosen one, or the parts of a
+    /// merge.
     names: Vec<String>,
-    /// To be one of the requests at once, until it is submitted.
+    /// The permit to be one of the concurrent requests, until the request is submitted.
     permit: Permit,
-    /// By which whoever removes the adapter finds the request.
+    /// The registration by which the removal of an adapter finds its requests.
     registration: Option<Registration>,
 }
 
@@ -62,8 +64,8 @@ impl Session {
         }
     }
 
-    /// The model that a request asks for. Waits for adapters that have to be loaded or merged
-    /// first.
+    /// Resolves the model that a request chooses, and waits until its adapters are loaded and
+    /// merged.
     pub(crate) async fn reserve(&self, choice: &ModelChoice) -> Result<Reservation, ApiError> {
         if let ModelChoice::One { name, .. } = choice {
             let base = || self.base_name();
@@ -102,8 +104,8 @@ impl Session {
         })
     }
 
-    /// The adapter that a request asks for, its scale, the names that it counts against, and its
-    /// place among their requests, which it has while it waits.
+    /// The adapter that a request chooses, its scale, the names whose limits it counts against, and
+    /// its permit, which it holds while it waits.
     async fn adapter(
         &self,
         choice: &ModelChoice,
@@ -119,8 +121,8 @@ impl Session {
                 Ok((entry, *scale, names, permit))
             }
             ModelChoice::Merged { method, parts, .. } => {
-                // All of them are asked for before the first is waited for, and none is held in
-                // memory while the others are loaded, which may need the room.
+                // All parts are requested before the first is waited for. None is pinned in memory
+                // while the others load, because they may need the memory.
                 let mut names = Vec::with_capacity(parts.len());
                 let mut looked_up = Vec::with_capacity(parts.len());
                 for (name, _) in parts {
@@ -147,8 +149,8 @@ impl Session {
         }
     }
 
-    /// A place among the requests at once for these adapters, or for the base where there are none,
-    /// and with its key.
+    /// A permit among the concurrent requests of these adapters (of the base, if there are none)
+    /// and of the key.
     fn permit(&self, names: &[String]) -> Result<Permit, ApiError> {
         let adapters = names.iter();
         let adapters = adapters.map(|name| Bounded::adapter(name, &self.adapters().limits(name)));
@@ -158,12 +160,12 @@ impl Session {
         permit.inspect_err(|_| {
             let label = self.label(names);
             self.metrics().refused(label);
-            // Never accepted, it is counted as refused.
+            // The request is never accepted, so it counts as refused.
             drop(self.usage(label, 0));
         })
     }
 
-    /// The account of a request that is counted as `label`, if accounts are kept.
+    /// The usage record of a request that is counted under `label`, if usage is recorded.
     fn usage(&self, label: Option<&str>, prompt: usize) -> Option<Arc<RequestUsage>> {
         let access = self.access()?;
         Some(RequestUsage::new(
@@ -173,7 +175,7 @@ impl Session {
         ))
     }
 
-    /// What answers to these names are counted as; `None` is a merged adapter.
+    /// The label under which requests for these names are counted; `None` is a merged adapter.
     fn label<'a>(&'a self, names: &'a [String]) -> Option<&'a str> {
         match names {
             [] => Some(self.base_name()),
@@ -182,8 +184,8 @@ impl Session {
         }
     }
 
-    /// What `name` stands for, and what that is called. An adapter that nobody added, but which is
-    /// called as an allowed source is, is added now.
+    /// The adapter that `name` stands for, and its registered name. If `name` is an allowed source
+    /// that is not registered yet, it is registered now.
     fn look_up(&self, name: &str, registration: &Registration) -> Result<(String, Lookup), ApiError> {
         registration.names(name);
         match self.adapters().get(name) {
@@ -205,7 +207,7 @@ impl Session {
         Ok((called, found))
     }
 
-    /// The adapter that was looked up as `name`, once it is there.
+    /// Waits until the adapter that was looked up as `name` is loaded.
     async fn found(
         &self,
         name: &str,
@@ -238,13 +240,14 @@ impl Session {
         };
         outcome.map_err(|error| match error {
             LoadError::Merge(error) => ApiError::invalid(choice.field(), error.to_string()),
-            // It was the name's first use.
+            // The first use of an adapter failed, so that it was not registered.
             LoadError::Failed(error) if !self.contains(name) => ApiError::not_added(&error),
             error => ApiError::unavailable(name, &error),
         })
     }
 
-    /// Hands the choices, for which `reservation` was made, to the engine, all or none.
+    /// Submits the choices of the request that holds `reservation` to the engine: all of them or
+    /// none.
     pub(crate) fn submit(
         &self,
         mut choices: Vec<Request>,
@@ -259,7 +262,7 @@ impl Session {
         let adapters = adapters
             .map(|(name, limits)| Bounded::adapter(name, limits))
             .collect();
-        // Of several the least: none of them gets more than it may.
+        // The least weight of several adapters, so that none gets more than its share.
         let weight = names.iter().map(|(_, limits)| limits.weight).reduce(f32::min);
         let shared = !names.is_empty() && names.iter().all(|(_, limits)| limits.shared_prefixes);
         let limits = self.engine().limits();
@@ -298,8 +301,8 @@ impl Session {
         let (sinks, answers) = answers::channel(watches, metered.as_ref(), usage.as_ref());
         let submit = |ids: &mut Vec<RequestId>| {
             for (request, sink) in choices.into_iter().zip(sinks) {
-                // If a later choice is refused, `answers` is dropped and the engine lets the
-                // earlier ones go.
+                // If a later choice is refused, `answers` is dropped, and the engine cancels the
+                // earlier ones.
                 let sink = Box::new(sink);
                 ids.push(match self.in_background {
                     true => self.engine().submit_background(request, sink)?,

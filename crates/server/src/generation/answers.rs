@@ -1,9 +1,8 @@
-//! From the engine's thread to a response: the channel that an accepted request's tokens come
-//! through.
+//! The channel from the engine's thread to a response: the tokens of an accepted request.
 //!
-//! A request with several choices is several requests to the engine that report to one channel.
-//! Dropping [`Answers`] (the client hung up, a handler failed) closes the channel; the engine sees
-//! that in its next step and frees the slots.
+//! A request with several choices is several requests to the engine, which share one channel.
+//! Dropping [`Answers`] (the client disconnected, a handler failed) closes the channel; the engine
+//! notices that in its next step and frees the slots.
 
 use std::{mem, ops::ControlFlow, sync::Arc};
 
@@ -29,11 +28,12 @@ pub(crate) struct ChannelSink {
     choice: usize,
     watch: Watch,
     follower: Follower,
-    /// Where its tokens are counted, if they are: as they are made, whoever reads them.
+    /// The token meter, if there is one: tokens count when they are generated, whether or not they
+    /// are read.
     metered: Option<Arc<Metered>>,
-    /// What its request used, where that is kept.
+    /// The usage record of the request, if usage is recorded.
     usage: Option<Arc<RequestUsage>>,
-    // Unbounded, since a sequence ends: it holds at most `max_tokens` events of one choice.
+    // Unbounded, because a sequence ends: the channel holds at most `max_tokens` events per choice.
     events: UnboundedSender<(usize, Event)>,
 }
 
@@ -46,7 +46,7 @@ impl Sink for ChannelSink {
         }
         match (&self.metered, &event) {
             (Some(metered), Event::Token(_)) => metered.token(Now::get()),
-            // Before its client hears of it, who may ask again at once.
+            // Counted before the client sees the end, because it may send its next request at once.
             (_, Event::Finished(_) | Event::Failed(_) | Event::Refused(_) | Event::Cancelled(_)) => {
                 self.metered = None;
                 self.usage = None;
@@ -64,36 +64,36 @@ impl Sink for ChannelSink {
     }
 }
 
-/// The handler's end: the events of all choices as they come.
+/// The handler's end of the channel: the events of all choices.
 #[derive(Debug)]
 pub(crate) struct Answers {
     events: UnboundedReceiver<(usize, Event)>,
     /// Choices that have not ended.
     open: usize,
-    /// When they are over, if their request has a deadline.
+    /// The request's deadline, if it has one.
     deadline: Option<Deadline>,
-    /// Goes with them.
+    /// Keeps the request registered until the answers are dropped.
     _registration: Option<Registration>,
 }
 
 /// One choice, complete.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The prompt's tokens with their log-probabilities, if they were asked for.
+    /// The prompt's tokens with their log-probabilities, if the request wants them.
     pub prompt: Vec<PromptToken>,
-    /// The prompt's embedding, if that was asked for.
+    /// The prompt's embedding, if the request wants it.
     pub embedding: Vec<f32>,
     /// The generated tokens.
     pub tokens: Vec<Token>,
     /// Their text.
     pub text: String,
-    /// How it ended.
+    /// Why and how the choice ended.
     pub finish: Finish,
 }
 
 impl Answer {
-    /// The mean log-probability of its tokens, by which the best of several answers is chosen. They
-    /// have to come with theirs.
+    /// The mean log-probability of the tokens, by which `best_of` chooses. The request must have
+    /// asked for log-probabilities.
     pub(crate) fn mean_logprob(&self) -> f64 {
         let logprobs = self.tokens.iter().filter_map(|token| token.logprob);
         let sum: f64 = logprobs.map(f64::from).sum();
@@ -101,7 +101,7 @@ impl Answer {
     }
 }
 
-/// One choice, as far as it has come.
+/// One choice that is being generated.
 #[derive(Debug, Default)]
 struct Unfinished {
     prompt: Vec<PromptToken>,
@@ -123,8 +123,8 @@ impl Unfinished {
     }
 }
 
-/// The two ends of a channel for the choices that are watched and followed. `metered` and `usage`
-/// are held until the engine is done with all of them.
+/// The two ends of a channel for these choices, which metrics watch and traces follow. The sinks
+/// hold `metered` and `usage` until the engine has finished all choices.
 pub(crate) fn channel(
     watches: Vec<(Watch, Follower)>,
     metered: Option<&Arc<Metered>>,
@@ -156,7 +156,8 @@ pub(crate) fn channel(
 }
 
 impl Answers {
-    /// The same, of a request that is found by its registration as long as they are waited for.
+    /// Keeps `registration` as long as the answers are waited for, so that the removal of an
+    /// adapter finds the request.
     pub(crate) fn under(self, registration: Option<Registration>) -> Self {
         Self {
             _registration: registration,
@@ -164,7 +165,7 @@ impl Answers {
         }
     }
 
-    /// The same, of a request that is over then.
+    /// Sets the deadline of the request.
     pub(crate) fn until(self, deadline: Option<Deadline>) -> Self {
         Self { deadline, ..self }
     }
@@ -173,8 +174,8 @@ impl Answers {
     /// and [`Event::Cancelled`]; `None` after every choice has finished, or after an error.
     ///
     /// # Errors
-    /// A choice failed, was refused or cancelled, or the request's time is over. That ends all of
-    /// them.
+    /// A choice failed, was refused or cancelled, or the request's deadline has passed. That ends
+    /// all choices.
     pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
         if self.open == 0 {
             return None;
@@ -202,7 +203,7 @@ impl Answers {
             Ok(_) => {}
             Err(_) => {
                 self.open = 0;
-                // The engine sees that nobody waits, whoever still holds this.
+                // Closing the receiver cancels the choices, even if `self` is kept.
                 self.events.close();
             }
         }
@@ -225,7 +226,7 @@ impl Answers {
                     so_far.tokens.push(token);
                 }
                 Event::Finished(finish) => answers[choice] = Some(mem::take(so_far).finish(finish)),
-                // They are errors of `next`.
+                // `next` returns these as errors.
                 Event::Failed(_) | Event::Refused(_) | Event::Cancelled(_) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Which adapters a request asks for, and how they are used.
+//! The model that a request chooses: the base, an adapter, or several adapters together.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What is wrong with a number that is no finite 32-bit float.
+/// The problem with a number that is not finite as a 32-bit float.
 const TOO_LARGE: &str = "is larger than a 32-bit float can be";
 
 /// The model that is to answer.
@@ -33,12 +33,12 @@ pub(crate) enum ModelChoice {
         name: String,
         /// What the adapter's updates are multiplied by.
         scale: f32,
-        /// The field that says so, as messages spell it.
+        /// The field that gives the scale, as messages spell it.
         field: String,
     },
     /// Several adapters that become one.
     Merged {
-        /// How.
+        /// How they are merged.
         method: MergeMethod,
         /// Their names and weights.
         parts: Vec<(String, f64)>,
@@ -53,7 +53,7 @@ impl ModelChoice {
         Self::model(String::new())
     }
 
-    /// What is called `name` in a request that has no other way to choose.
+    /// The model called `name`, in a request that cannot choose in another way.
     pub(crate) fn model(name: String) -> Self {
         Self::One {
             name,
@@ -62,21 +62,22 @@ impl ModelChoice {
         }
     }
 
-    /// The field that is at fault if what is asked for cannot be had.
+    /// The field that errors about the choice name.
     pub(crate) fn field(&self) -> &str {
         match self {
             Self::One { field, .. } | Self::Merged { field, .. } => field,
         }
     }
 
-    /// `model` and what else chooses adapters in OpenAI's dialect. `model` has to be served. Where
-    /// another field chooses, it names the base or is left out, as llama.cpp's clients do.
+    /// Reads `model` and the other fields that choose adapters in OpenAI's dialect. `model` must be
+    /// served. If another field chooses, `model` names the base or is absent, as in llama.cpp's
+    /// clients.
     pub(crate) fn openai(state: &Session, fields: &mut Fields) -> Result<Self, ApiError> {
         let model = with_source(fields.string(row::MODEL)?, fields)?;
         let numbered = fields.objects(LORA)?;
         let several = fields.objects(ADAPTERS)?;
         let field = match (&numbered, &several) {
-            (Some(_), Some(_)) => return Err(both(fields, &ADAPTERS, &LORA)),
+            (Some(_), Some(_)) => return Err(conflict(fields, &ADAPTERS, &LORA)),
             (Some(_), None) => LORA,
             (None, Some(_)) => ADAPTERS,
             (None, None) => {
@@ -89,7 +90,7 @@ impl ModelChoice {
                 return Ok(choice);
             }
         };
-        // Who may use adapters may choose among them, whether or not the base is theirs.
+        // A key that may use adapters may combine them, even if it may not use the base.
         if let Some(name) = &model {
             state.check_name(name)?;
         }
@@ -108,19 +109,20 @@ impl ModelChoice {
         Ok(choice)
     }
 
-    /// `adapter_id` and what else chooses adapters in TGI's dialect; without any, the base.
+    /// Reads `adapter_id` and the other fields that choose adapters in TGI's dialect. Without any
+    /// of them, the base is chosen.
     pub(crate) fn tgi(parameters: &mut Fields, limits: &Limits) -> Result<Self, ApiError> {
         let name = with_source(parameters.string(tgi::ADAPTER_ID)?, parameters)?.unwrap_or_default();
         let several = parameters.objects(ADAPTERS)?;
         let merged = parameters.object(MERGED_ADAPTERS)?;
         let field = match (&several, &merged) {
-            (Some(_), Some(_)) => return Err(both(parameters, &ADAPTERS, &MERGED_ADAPTERS)),
+            (Some(_), Some(_)) => return Err(conflict(parameters, &ADAPTERS, &MERGED_ADAPTERS)),
             (Some(_), None) => ADAPTERS,
             (None, Some(_)) => MERGED_ADAPTERS,
             (None, None) => return Self::scaled(name, parameters),
         };
         if !name.is_empty() {
-            return Err(both(parameters, &field, &tgi::ADAPTER_ID));
+            return Err(conflict(parameters, &field, &tgi::ADAPTER_ID));
         }
         refuse_scale(parameters, &field)?;
         match merged {
@@ -141,7 +143,7 @@ impl ModelChoice {
         })
     }
 
-    /// The exact weighted sum of what adapters change.
+    /// The exact weighted sum of the adapters' updates.
     fn sum(fields: &Fields, field: &Field, mut parts: Vec<(String, f64)>) -> Result<Self, ApiError> {
         check_count(fields, field, parts.len())?;
         let field = fields.path(field);
@@ -177,8 +179,8 @@ impl ModelChoice {
         Self::sum(fields, &ADAPTERS, parts)
     }
 
-    /// llama.cpp's way: ids are places in the list of `GET /lora-adapters`, and what is not listed
-    /// has the scale 0.
+    /// llama.cpp's `lora`: ids are indices in the list of `GET /lora-adapters`; adapters that are
+    /// not named have the scale 0.
     fn numbered(state: &Session, fields: &Fields, entries: Vec<Fields>) -> Result<Self, ApiError> {
         let names = state.adapters().names();
         let mut scales = BTreeMap::new();
@@ -212,8 +214,8 @@ impl ModelChoice {
         }
     }
 
-    /// LoRAX's way: the numbers that PEFT's `add_weighted_adapter` gives. Without weights, all are
-    /// 1.
+    /// LoRAX's `merged_adapters`: the numbers of PEFT's `add_weighted_adapter`. Without weights,
+    /// all are 1.
     fn merged(parameters: &Fields, mut merged: Fields, limits: &Limits) -> Result<Self, ApiError> {
         let names = merged.strings(&tgi::MERGED_IDS, limits)?;
         check_count(parameters, &MERGED_ADAPTERS, names.len())?;
@@ -268,7 +270,7 @@ impl ModelChoice {
         })
     }
 
-    /// Whether all that is asked for is there, and what has a scale or weight is an adapter.
+    /// Checks that every chosen model is served, and that only adapters have a scale or weight.
     pub(crate) fn check(&self, state: &Session) -> Result<(), ApiError> {
         let not_the_base = |name: &str, field: &str, problem: String| match state.is_base(name) {
             true => Err(ApiError::invalid(field, format!("`{field}` {problem}"))),
@@ -303,8 +305,8 @@ fn fits(number: f64) -> bool {
     (number as f32).is_finite()
 }
 
-fn both(fields: &Fields, one: &Field, other: &Field) -> ApiError {
-    fields.complain(one, &format!("is not allowed with `{}`", fields.path(other)))
+fn conflict(fields: &Fields, field: &Field, other: &Field) -> ApiError {
+    fields.complain(field, &format!("is not allowed with `{}`", fields.path(other)))
 }
 
 fn refuse_scale(fields: &mut Fields, field: &Field) -> Result<(), ApiError> {
@@ -328,10 +330,9 @@ fn check_count(fields: &Fields, field: &Field, count: usize) -> Result<(), ApiEr
     }
 }
 
-/// The name of an adapter, or of its source if LoRAX's `adapter_source` says what kind of source it
-/// is.
+/// The name of an adapter, or its source, if LoRAX's `adapter_source` gives the kind of source.
 fn with_source(name: Option<String>, fields: &mut Fields) -> Result<Option<String>, ApiError> {
-    // An empty one is none.
+    // The empty text counts as absent.
     let source = fields
         .string(row::ADAPTER_SOURCE)?
         .filter(|source| !source.is_empty());

@@ -1,13 +1,5 @@
-//! What answers must be: the fields of all dialects that say so, and the grammars that these
-//! become.
-//!
-//! | field | dialect |
-//! | --- | --- |
-//! | `response_format` | OpenAI (`json_object`, `json_schema`); with `schema` beside `json_object` LoRAX |
-//! | `structured_outputs`, `guided_json`, `guided_regex`, `guided_choice`, `guided_grammar`, `guided_json_object` | vLLM |
-//! | `grammar` (GBNF), `json_schema` | llama.cpp |
-//! | `regex`, `ebnf` | SGLang |
-//! | `parameters.grammar` | TGI |
+//! Constraints on answers, from the fields of all dialects. Their rows in [`crate::contract::fields`]
+//! refer to `docs/constrained.md`.
 
 use multigraft_grammar::Constraint;
 use serde_json::Value;
@@ -21,7 +13,7 @@ use crate::{
     state::grammars::Constrained,
 };
 
-/// What was found so far.
+/// The constraint that was found so far.
 #[derive(Default)]
 struct Found(Option<Constrained>);
 
@@ -67,7 +59,7 @@ pub(crate) fn of_openai(fields: &mut Fields, limits: &Limits) -> Result<Option<C
 /// vLLM's fields: a JSON schema, a regular expression, texts to choose from, a grammar, any object.
 type VllmFields = [Field; 5];
 
-/// Those beside OpenAI's.
+/// vLLM's older fields, beside OpenAI's.
 const GUIDED: VllmFields = [
     row::GUIDED_JSON,
     row::GUIDED_REGEX,
@@ -121,7 +113,7 @@ pub(crate) fn of_tgi(parameters: &mut Fields) -> Result<Option<Constrained>, Api
         };
         let constraint = match kind.as_str() {
             "json" => Constraint::Json(schema_of(&grammar, "value", value)?),
-            // What OpenAI has in `json_schema`: the schema with a name.
+            // OpenAI's `json_schema`: the schema with a name.
             "json_schema" => {
                 let schema = value.get("schema").cloned().unwrap_or(value);
                 Constraint::Json(schema_of(&grammar, "value", schema)?)
@@ -141,7 +133,7 @@ pub(crate) fn of_tgi(parameters: &mut Fields) -> Result<Option<Constrained>, Api
     Ok(found.0)
 }
 
-/// `response_format`, as OpenAI has it and as LoRAX has it.
+/// `response_format` of OpenAI and LoRAX.
 fn response_format(fields: &mut Fields, found: &mut Found) -> Result<(), ApiError> {
     let path = fields.path(row::RESPONSE_FORMAT);
     let Some(mut format) = fields.object(row::RESPONSE_FORMAT)? else {
@@ -161,7 +153,7 @@ fn response_format(fields: &mut Fields, found: &mut Found) -> Result<(), ApiErro
             let Some(schema) = described.take("schema") else {
                 return Err(described.complain("schema", "is missing"));
             };
-            // Every schema is kept to strictly.
+            // Every schema is enforced, with `strict` or without.
             described.ignore(&["name", "description", "strict"]);
             let schema = schema_of(&described, "schema", schema)?;
             described.finish()?;

@@ -1,5 +1,5 @@
-//! What requests for an adapter get where they say nothing: sampling, stop strings, length, system
-//! message, chat template.
+//! The defaults of an adapter: sampling, stop strings, length, system message and chat template for
+//! requests that leave them out.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) const SYSTEM: &str = "system";
 /// The chat template in place of that of the adapter's folder or the base.
 pub(crate) const TEMPLATE: &str = "chat_template";
 
-/// Defaults of one adapter; they were checked when they were set.
+/// The defaults of one adapter. They were checked when they were set.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defaults(Option<Arc<Map<String, Value>>>);
 
@@ -34,17 +34,17 @@ impl Defaults {
         self.0.as_ref()?.get(SYSTEM)?.as_str()
     }
 
-    /// The chat template that applies: that of these defaults, else that of the adapter's folder,
-    /// `own`, else the base's.
+    /// The chat template that applies: that of the defaults, else `adapter_template`, which is that of the
+    /// adapter's folder, else the base's.
     pub(crate) fn template(
         &self,
-        own: Option<&Arc<ChatTemplate>>,
+        adapter_template: Option<&Arc<ChatTemplate>>,
         state: &Session,
     ) -> Result<Option<Arc<ChatTemplate>>, ApiError> {
         let Some(source) = self.0.as_ref().and_then(|set| set.get(TEMPLATE)?.as_str()) else {
-            return Ok(own.or(state.template()).map(Arc::clone));
+            return Ok(adapter_template.or(state.template()).map(Arc::clone));
         };
-        // It was compiled when it was set, perhaps by another version of this program.
+        // The template compiled when it was set, but perhaps in another version of this program.
         let set = ChatTemplate::new(source).map_err(|error| {
             let message =
                 format!("the `{TEMPLATE}` among the adapter's defaults cannot be used: {error}; set another");
@@ -61,12 +61,11 @@ impl Defaults {
             let Some(value) = field.default.and_then(|name| set.get(name)) else {
                 continue;
             };
-            let is_given = fields.has(field)
-                || (field.name == MAX_TOKENS.name && fields.has(MAX_COMPLETION_TOKENS))
-                || (body == Body::Parameters
-                    && field.name == TEMPERATURE.name
-                    && value.as_f64() == Some(0.0));
-            if !is_given {
+            let is_given =
+                fields.has(field) || (field.name == MAX_TOKENS.name && fields.has(MAX_COMPLETION_TOKENS));
+            let is_greedy =
+                body == Body::Parameters && field.name == TEMPERATURE.name && value.as_f64() == Some(0.0);
+            if !is_given && !is_greedy {
                 fields.set(field, value.clone());
             }
         }
@@ -74,12 +73,12 @@ impl Defaults {
 }
 
 impl Session {
-    /// The defaults of the adapter that a request asks for; several together have none.
+    /// The defaults of the adapter that a request chooses. Several adapters together have none.
     pub(crate) fn defaults(&self, choice: &ModelChoice) -> Defaults {
         let adapters = self.adapters();
         match choice {
             ModelChoice::One { name, .. } if adapters.contains(name) => Defaults(adapters.defaults(name)),
-            // However its source is spelt, it has one name.
+            // Every spelling of a source leads to the same registered name.
             ModelChoice::One { name, .. } => {
                 let source = adapters.source(name);
                 Defaults(source.and_then(|(name, _)| adapters.defaults(&name)))

@@ -1,5 +1,5 @@
-//! Embeddings: prompts in, vectors of length 1 out. The dialects' routes differ in their wording
-//! alone.
+//! Embeddings: a vector of length 1 for each prompt. The routes of the dialects differ in the form
+//! of request and answer alone.
 
 use multigraft_engine::{Pooling, Request, Tenant};
 
@@ -13,32 +13,32 @@ use crate::{
 /// OpenAI's limit of inputs in one request.
 const MOST: usize = 2048;
 
-/// What is to be embedded, and how.
+/// A request for embeddings.
 #[derive(Debug)]
 pub(crate) struct Embed {
     /// The field that holds the inputs, as messages spell it.
     pub field: &'static str,
-    /// Their tokens.
+    /// The tokens of each input.
     pub inputs: Vec<Vec<u32>>,
-    /// How positions become one vector.
+    /// How the positions' hidden states become one vector.
     pub pooling: Pooling,
-    /// Whose computed prefixes they may use, besides the key's.
+    /// The partition of the prefix cache, within that of the key.
     pub tenant: Option<Tenant>,
 }
 
-/// What came out.
+/// Computed embeddings.
 #[derive(Debug)]
 pub(crate) struct Embedded {
     /// One for each input, `[hidden]`, of length 1.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens of all inputs.
     pub prompt_tokens: usize,
-    /// How many of them had been computed for an earlier request.
+    /// Tokens of them that came from the prefix cache.
     pub cached_tokens: usize,
 }
 
 impl Embed {
-    /// Computes the embeddings by the model that was asked for.
+    /// Computes the embeddings with the chosen model.
     pub(crate) async fn run(
         self,
         state: &Session,
@@ -72,7 +72,7 @@ impl Embed {
         let answers = state
             .submit(requests, &mut reservation, dialect)
             .map_err(|error| match error {
-                // What is wrong with a prompt is wrong with an input.
+                // Errors about the prompt name the field of the inputs.
                 ApiError::Invalid {
                     field: Some(field),
                     message,
@@ -94,7 +94,7 @@ impl Embed {
     }
 }
 
-/// The most inputs of one request: all of them have to find room in the queue.
+/// The most inputs of one request: all of them must fit into the queue.
 pub(crate) fn most_inputs(state: &Session) -> usize {
     MOST.min(state.engine().limits().max_waiting)
 }
@@ -107,7 +107,7 @@ pub(crate) fn pooling(fields: &mut Fields) -> Result<Pooling, ApiError> {
     })
 }
 
-/// The vector divided by its length; the zero vector, which has none, as it is.
+/// The vector divided by its length. The zero vector stays as it is.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "no component is longer than the whole"

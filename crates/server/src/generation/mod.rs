@@ -1,4 +1,5 @@
-//! From a request's fields to the engine, and from its events to an answer, whatever the dialect.
+//! Generation without a dialect: from the fields of a request to the engine, and from the engine's
+//! events to an answer.
 
 pub(crate) mod admission;
 pub(crate) mod answers;

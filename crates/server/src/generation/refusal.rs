@@ -1,10 +1,10 @@
-//! The engine's refusals in the words and field names of the request.
+//! The engine's refusals, with the field names of the request's dialect.
 
 use multigraft_engine::SubmitError;
 
 use crate::http::{dialect::Dialect, error::ApiError};
 
-/// The engine's refusal in the words and field names of the request.
+/// `error` as an error of the request, with the field names of `dialect`.
 pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
     let (prompt, max_tokens, within) = match dialect {
         Dialect::OpenAi => ("prompt", "max_tokens", ""),
@@ -53,7 +53,8 @@ pub(crate) fn refusal(error: SubmitError, dialect: Dialect) -> ApiError {
             let message = format!("`{field}` is {}, but must be {}", error.value, error.range);
             ApiError::invalid(field, message)
         }
-        // Weights are checked where they are set; nobody asks for more than an embedding.
+        // Weights are checked when they are set, and no route asks for an embedding and tokens at
+        // once.
         SubmitError::Weight { .. } | SubmitError::MoreThanEmbedding => ApiError::Failed(message),
         SubmitError::QueueFull { retry_after, .. } => ApiError::Overloaded { message, retry_after },
         SubmitError::Stopped => ApiError::ShuttingDown,

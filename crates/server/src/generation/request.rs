@@ -1,4 +1,4 @@
-//! A request to generate, whatever dialect it came in: from here on all take one way to the engine.
+//! A request to generate, whatever its dialect: from here on there is one path to the engine.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::{
     state::grammars::Constrained,
 };
 
-/// What is to be generated, and how.
+/// A request to generate.
 #[derive(Debug)]
 pub(crate) struct GenerationRequest {
     /// The model that is to answer.
@@ -41,13 +41,14 @@ pub(crate) struct GenerationRequest {
     pub(crate) max_tokens: Option<usize>,
     /// The most tokens of an answer if the request does not say.
     pub(crate) default_max_tokens: usize,
-    /// What becomes of an answer of no tokens.
+    /// What happens if an answer would have no tokens.
     pub(crate) without_tokens: WithoutTokens,
-    /// How prompts that are too long are cut, if they are.
+    /// How prompts that are too long are truncated, if at all.
     pub(crate) truncation: Option<Truncation>,
     /// Answers to each prompt.
     pub(crate) answers: usize,
-    /// Whether the answers are streamed: then each scores its prompt, else only the first does.
+    /// Whether the answers are streamed: then each has the log-probabilities of its prompt, else
+    /// only the first has them.
     pub(crate) stream: bool,
     /// Alternatives to each token of an answer; `None` is no log-probabilities at all.
     pub(crate) logprobs: Option<usize>,
@@ -55,24 +56,24 @@ pub(crate) struct GenerationRequest {
     pub(crate) prompt_logprobs: Option<usize>,
     /// Whether special tokens are in the text of answers.
     pub(crate) show_special: bool,
-    /// Which of a share's waiting requests start first: those of the lowest number.
+    /// The priority among the waiting requests of one share; the lowest number starts first.
     pub(crate) priority: i64,
     /// The partition of the prefix cache.
     pub(crate) tenant: Option<Tenant>,
 }
 
-/// What becomes of an answer of no tokens, to a prompt of so many tokens, where the request gives
-/// that `max_tokens`: the most tokens it has after all, or an error.
+/// Decides about an answer that would have no tokens, by the length of its prompt and the
+/// `max_tokens` of the request: returns another maximum, or an error.
 pub(crate) type WithoutTokens = fn(&Session, usize, Option<usize>) -> Result<usize, ApiError>;
 
-/// What answers continue.
+/// The input that answers continue.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// Prompts in tokens.
+    /// The tokens of each prompt.
     Tokens(Vec<Vec<u32>>),
-    /// A text, and whether the tokenizer's own special tokens are added to it.
+    /// A text. The tokenizer's own special tokens (BOS) are added if `add_special`.
     Text {
-        /// The field that the text is.
+        /// The field that holds the text, for errors.
         field: &'static str,
         text: String,
         add_special: bool,
@@ -81,10 +82,10 @@ pub(crate) enum Input {
     Chat(Chat),
 }
 
-/// A conversation, which becomes a text by the chat template of the model.
+/// A conversation, which the model's chat template turns into a text.
 #[derive(Debug)]
 pub(crate) struct Chat {
-    /// The field that the conversation is.
+    /// The field that holds the conversation, for errors.
     pub(crate) field: &'static str,
     pub(crate) conversation: Conversation,
     pub(crate) tools: Option<Tools>,
@@ -109,14 +110,17 @@ pub(crate) struct Generation {
 }
 
 impl Chat {
-    /// The text, as the template of the model writes it, and what answers may call. `own` is the
-    /// template in the adapter's folder.
+    /// Renders the text, and says which tools answers may call. `adapter_template` is the template in the
+    /// adapter's folder.
     pub(crate) fn text(
         self,
         state: &Session,
-        own: Option<&Arc<ChatTemplate>>,
+        adapter_template: Option<&Arc<ChatTemplate>>,
     ) -> Result<(String, Option<Calling>), ApiError> {
-        let template = self.defaults.template(own, state)?.ok_or(self.no_template)?;
+        let template = self
+            .defaults
+            .template(adapter_template, state)?
+            .ok_or(self.no_template)?;
         let text = self
             .conversation
             .templated(&template, self.tools.as_ref(), state.tokenizer())?;
@@ -129,7 +133,7 @@ impl Chat {
 }
 
 impl GenerationRequest {
-    /// Loads the adapter, makes tokens of the prompts, and submits a request to the engine for each
+    /// Waits for the adapter, tokenises the prompts, and submits a request to the engine for each
     /// answer.
     pub(crate) async fn begin(&mut self, state: &Session, dialect: Dialect) -> Result<Generation, ApiError> {
         let is_constrained = self.constrained.is_some();
@@ -146,7 +150,7 @@ impl GenerationRequest {
             Input::Chat(chat) => {
                 let (field, add_special) = (chat.field, chat.add_special);
                 let (text, tools) = chat.text(state, reservation.template.as_ref())?;
-                // Beside a constraint nothing in an answer is a call, whatever it looks like.
+                // With a constraint, no part of an answer is a tool call, whatever it looks like.
                 calling = tools.filter(|_| !is_constrained);
                 if let Some(calling) = &calling {
                     let constrained = calling.constrained(state.tokenizer())?;
@@ -170,7 +174,7 @@ impl GenerationRequest {
             if max_tokens == 0 {
                 max_tokens = (self.without_tokens)(state, prompt.len(), self.max_tokens)?;
             }
-            // Before the prompt is copied for each answer.
+            // Checked before the prompt is copied for each answer.
             state.check_room(prompt.len(), max_tokens, dialect)?;
             requests.extend((0..self.answers).map(|index| Request {
                 adapter: reservation.adapter.clone(),
@@ -178,7 +182,7 @@ impl GenerationRequest {
                 stop: self.stop.clone(),
                 grammar: grammar.clone(),
                 logprobs: self.logprobs,
-                // All answers to a prompt score it alike.
+                // All answers have the same log-probabilities of the prompt.
                 prompt_logprobs: self.prompt_logprobs.filter(|_| self.stream || index == 0),
                 show_special: self.show_special,
                 priority: self.priority,

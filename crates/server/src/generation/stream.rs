@@ -1,4 +1,4 @@
-//! Server-sent events: engine events in, a dialect's chunks out.
+//! Server-sent events: turns engine events into the chunks of a dialect.
 
 use std::{collections::VecDeque, convert::Infallible};
 
@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::answers::Answers;
 use crate::http::{dialect::Dialect, error::ApiError};
 
-/// Tells proxies of nginx's kind to pass chunks on as they come.
+/// Tells nginx and similar proxies not to buffer the stream.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The chunks that are ready to be sent.
@@ -26,7 +26,8 @@ pub(crate) struct Chunks(VecDeque<sse::Event>);
 impl Chunks {
     /// Adds a chunk: `data: <JSON>`.
     pub(crate) fn push(&mut self, chunk: &impl Serialize) {
-        // Our own types have string keys and no failing serialisers; JSON has no raw line breaks.
+        // Cannot fail: the types have string keys and no failing serialisers. JSON has no raw line
+        // breaks.
         if let Ok(json) = serde_json::to_string(chunk) {
             self.0.push_back(sse::Event::default().data(json));
         }
@@ -45,9 +46,9 @@ impl Chunks {
     }
 }
 
-/// How one kind of answer is worded as it comes.
+/// The format of a stream: turns engine events into chunks.
 pub(crate) trait StreamFormat: Send + 'static {
-    /// The dialect, for errors in the middle.
+    /// The dialect of errors in the middle of the stream.
     const DIALECT: Dialect;
 
     /// Chunks before anything was generated.
@@ -115,8 +116,7 @@ impl<F: StreamFormat> Streaming<F> {
     }
 }
 
-/// A response that sends the answers as they come. Dropping it (the client hung up) drops the
-/// answers.
+/// A response that streams the answers. Dropping it (the client disconnected) drops the answers.
 pub(crate) fn respond<F: StreamFormat>(answers: Answers, format: F) -> Response {
     let streaming = Streaming {
         answers,
@@ -128,8 +128,8 @@ pub(crate) fn respond<F: StreamFormat>(answers: Answers, format: F) -> Response 
         let chunk = streaming.next().await?;
         Some((Ok::<_, Infallible>(chunk), streaming))
     });
-    // Comments while nothing is generated keep proxies from closing a request that waits in the
-    // queue.
+    // Comments are sent while nothing is generated, so that proxies do not close the connection of
+    // a queued request.
     let mut response = Sse::new(Box::pin(events))
         .keep_alive(KeepAlive::default())
         .into_response();

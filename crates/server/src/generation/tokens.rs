@@ -1,4 +1,4 @@
-//! Text to tokens without holding up the other requests of an HTTP thread.
+//! Tokenises texts without blocking the other requests of an HTTP thread.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tokio::task;
 
 use crate::http::error::ApiError;
 
-/// Texts longer than this, in bytes, are tokenised on a thread of their own: they take
-/// milliseconds, where a switch of threads takes microseconds.
+/// Longer texts, in bytes, are tokenised on a blocking thread: they take milliseconds, a switch of
+/// threads takes microseconds.
 const LONG: usize = 16 << 10;
 
 /// The tokens of `text`, which is the request's `field`.

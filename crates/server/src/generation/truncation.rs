@@ -9,10 +9,10 @@ use crate::{
     http::{error::ApiError, fields::Fields},
 };
 
-/// How a long prompt is cut.
+/// How a prompt that is too long is truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Truncation {
-    /// The most tokens that stay; `None` is as many as there is room for beside the answer.
+    /// The most tokens that are kept; `None` is as many as fit beside the answer.
     most: Option<usize>,
     side: Side,
 }
@@ -42,9 +42,10 @@ impl Truncation {
         }
     }
 
-    /// Cuts a prompt beside whose answer there is room for `room` tokens.
+    /// Truncates a prompt. `room` is the number of tokens that fit beside the answer.
     pub(crate) fn apply(self, prompt: &mut Vec<u32>, room: usize) {
-        // The engine says what is wrong if there is no room for anything.
+        // At least one token is kept: if there is no room at all, the engine refuses with the
+        // reason.
         let most = self.most.unwrap_or(room).max(1);
         let dropped = prompt.len().saturating_sub(most);
         match self.side {

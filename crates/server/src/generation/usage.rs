@@ -1,4 +1,4 @@
-//! What a request used, for the account that is kept of it by the hour.
+//! The usage of a request, for the hourly usage records.
 
 use std::{
     sync::{
@@ -12,9 +12,9 @@ use multigraft_access::{Access, Used};
 use multigraft_api::UsageCounts;
 use multigraft_engine::Event;
 
-/// A request as it goes, all of its choices together. Dropped by the last of them, it is counted
-/// for the hour in which it ended, with what was made until then. One that was never accepted is
-/// counted as refused.
+/// The usage of a running request, of all of its choices together. When the last choice drops it,
+/// the request is recorded in that hour with the tokens that were generated. A request that was
+/// never accepted is recorded as refused.
 #[derive(Debug)]
 pub(crate) struct RequestUsage {
     access: Arc<Access>,
@@ -27,7 +27,7 @@ pub(crate) struct RequestUsage {
 }
 
 impl RequestUsage {
-    /// A request with `prompt` tokens, counted once for each of its choices.
+    /// A request whose prompts have `prompt` tokens, counted once for each choice.
     pub(crate) fn new(access: &Arc<Access>, used: Used, prompt: usize) -> Arc<Self> {
         Arc::new(Self {
             access: Arc::clone(access),
@@ -40,12 +40,12 @@ impl RequestUsage {
         })
     }
 
-    /// The engine has it.
+    /// The engine has accepted the request.
     pub(crate) fn accepted(&self) {
         self.accepted.store(true, Relaxed);
     }
 
-    /// Something happened to one of its choices.
+    /// Counts an event of one of the choices.
     pub(crate) fn event(&self, event: &Event) {
         match event {
             Event::Token(_) => drop(self.generated.fetch_add(1, Relaxed)),

@@ -1,5 +1,5 @@
-//! Reading a request's fields one by one, so that every complaint names the field, what it was and
-//! what it may be, and so that nothing is ignored unread.
+//! Reads the fields of a request one by one, so that every error names the field, its value and
+//! what it must be, and so that no unknown field is ignored.
 
 use std::sync::Arc;
 
@@ -16,16 +16,17 @@ use crate::contract::{
     limits::Limits,
 };
 
-/// The fields of a JSON object that were not read yet. Null counts as absent.
+/// The fields of a JSON object that have not been read yet. Null counts as absent.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields {
     values: Map<String, Value>,
-    /// What stands before a field's name in messages: empty, or `parameters.`.
+    /// The path of the object, which messages put before the name of a field: empty, or
+    /// `parameters.`.
     within: String,
 }
 
 impl Fields {
-    /// The fields of the object that `bytes` are the JSON of.
+    /// Parses `bytes`, which must be a JSON object.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, ApiError> {
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|error| ApiError::malformed(format!("the body is not valid JSON: {error}")))?;
@@ -41,7 +42,7 @@ impl Fields {
         }
     }
 
-    /// No fields: what an absent object stands for.
+    /// The fields of the absent object `within`: none.
     pub(crate) fn none(within: &str) -> Self {
         Self {
             values: Map::new(),
@@ -49,7 +50,7 @@ impl Fields {
         }
     }
 
-    /// Whether the field is there.
+    /// Whether the field is present.
     pub(crate) fn has(&self, name: impl AsRef<str>) -> bool {
         self.trace(name.as_ref());
         self.values
@@ -57,8 +58,8 @@ impl Fields {
             .is_some_and(|value| !value.is_null())
     }
 
-    /// Says in the log, if that is wanted in such detail, that the field is looked at. By it a test
-    /// knows which fields the pages have to name.
+    /// Logs at the level `trace` that the field is read. A test learns from it which fields the
+    /// documentation must name.
     fn trace(&self, name: &str) {
         tracing::trace!(target: "multigraft_server::fields", within = self.within, name, "a field is read");
     }
@@ -74,7 +75,7 @@ impl Fields {
         self.values.remove(name.as_ref()).filter(|value| !value.is_null())
     }
 
-    /// The field's value, unchecked, where null says something else than its absence.
+    /// The field's value, unchecked, for fields where null and absence mean different things.
     pub(crate) fn nullable(&mut self, name: &str) -> Option<Value> {
         self.values.remove(name)
     }
@@ -84,16 +85,16 @@ impl Fields {
         format!("{}{}", self.within, name.as_ref())
     }
 
-    /// A complaint about the field: `` `name` problem ``.
+    /// An error about the field: `` `name` problem ``.
     pub(crate) fn complain(&self, name: impl AsRef<str>, problem: &str) -> ApiError {
         let path = self.path(name);
         let message = format!("`{path}` {problem}");
         ApiError::invalid(path, message)
     }
 
-    /// A complaint about what the field is.
+    /// An error about the field's value: `` `name` is value, but must be expected ``.
     pub(crate) fn mismatch(&self, name: impl AsRef<str>, value: &Value, expected: &str) -> ApiError {
-        self.complain(name, &format!("is {}, but must be {expected}", shown(value)))
+        self.complain(name, &format!("is {}, but must be {expected}", display(value)))
     }
 
     /// A string.
@@ -105,7 +106,7 @@ impl Fields {
         }
     }
 
-    /// A string that has to be there.
+    /// A string that must be present and not empty.
     pub(crate) fn required(&mut self, name: impl AsRef<str>) -> Result<String, ApiError> {
         match self.string(&name)?.filter(|text| !text.is_empty()) {
             Some(text) => Ok(text),
@@ -122,7 +123,7 @@ impl Fields {
         }
     }
 
-    /// A number within the bounds of its row.
+    /// A number within the bounds of its row, in single precision.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "sampling parameters are float32; what is too large becomes infinite"
@@ -172,7 +173,8 @@ impl Fields {
         })
     }
 
-    /// A whole number from 1 on; `Some(None)` is one that stands for something else.
+    /// A whole number, 1 or more; `Some(None)` is one of the numbers that have a meaning of their
+    /// own.
     pub(crate) fn count_or(
         &mut self,
         field: &Field,
@@ -191,7 +193,7 @@ impl Fields {
         })
     }
 
-    /// A whole number of 64 bits, as `read` takes it.
+    /// A whole number of 64 bits, as `read` converts it.
     pub(crate) fn integer<T>(
         &mut self,
         field: &Field,
@@ -200,13 +202,13 @@ impl Fields {
         self.checked(field, "a whole number", read)
     }
 
-    /// One of the texts of its row.
+    /// One of the strings of its row.
     pub(crate) fn one_of(&mut self, field: &Field) -> Result<Option<&'static str>, ApiError> {
         let text = self.string(field)?;
         text.map(|text| self.among(field, &text)).transpose()
     }
 
-    /// Which of the texts of the row `text` is.
+    /// The string of the row that `text` equals.
     pub(crate) fn among(&self, field: &Field, text: &str) -> Result<&'static str, ApiError> {
         let names = match field.kind {
             Kind::OneOf(names) => names,
@@ -277,8 +279,8 @@ impl Fields {
             .map(Some)
     }
 
-    /// A string or a list of strings, as many as its row allows, none of them empty; absent is an
-    /// empty list.
+    /// A string or a list of strings, none of them empty, at most as many as the row allows. An
+    /// absent field is an empty list.
     pub(crate) fn strings(&mut self, field: &Field, limits: &Limits) -> Result<Vec<String>, ApiError> {
         let most = match field.kind {
             Kind::Texts(most) => most(limits),
@@ -287,7 +289,7 @@ impl Fields {
         let items = match self.take(field) {
             None => return Ok(Vec::new()),
             Some(Value::Array(items)) => items,
-            Some(one) => vec![one],
+            Some(item) => vec![item],
         };
         if items.len() > most {
             let problem = format!("has {} entries, but may have at most {most}", items.len());
@@ -305,8 +307,7 @@ impl Fields {
             .collect()
     }
 
-    /// Drops the fields of `body` that are ignored, and complains about those that cannot be
-    /// honoured.
+    /// Drops the ignored fields of `body`, and checks that no rejected field asks for anything.
     pub(crate) fn drop_unsupported(&mut self, body: Body) -> Result<(), ApiError> {
         for field in of(body) {
             match field.handling {
@@ -320,7 +321,7 @@ impl Fields {
         Ok(())
     }
 
-    /// A field of the dialect that is not supported: fine while it is absent, or `harmless`.
+    /// Refuses a field that is not supported, unless it is absent or its value is `harmless`.
     pub(crate) fn refuse(
         &mut self,
         name: &str,
@@ -333,19 +334,19 @@ impl Fields {
         }
     }
 
-    /// Drops fields that have no effect on the answer.
+    /// Drops fields that cannot change the answer.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
         for name in names {
             let _ = self.take(&name);
         }
     }
 
-    /// What is left, for objects whose keys are free.
+    /// The fields that are left, for objects with arbitrary keys.
     pub(crate) fn into_rest(self) -> Map<String, Value> {
         self.values
     }
 
-    /// Everything was read: a field that is left over is one that nobody here knows.
+    /// Refuses the fields that are left: the server does not know them.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.values.iter().find(|(_, value)| !value.is_null()) {
             Some((name, _)) => Err(self.complain(name, "is not a field that this server knows")),
@@ -354,10 +355,10 @@ impl Fields {
     }
 }
 
-/// The body of a POST: JSON, declared as such, within the size limit.
+/// The body of a POST: JSON, with the content type of JSON, within the size limit.
 ///
-/// The declaration is required because a web page may send anything else to a server on its
-/// visitor's machine without asking first.
+/// The content type is required because of cross-site requests: browsers let a web page send other
+/// content types to a server on the visitor's machine without a preflight request.
 impl<S: Send + Sync> FromRequest<S> for Fields
 where
     Limits: FromRef<S>,
@@ -394,7 +395,7 @@ fn is_json(content_type: &str) -> bool {
     essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
 }
 
-/// A number that is whole and not negative, also when it is written as `5.0`.
+/// A whole number that is not negative, which may be written as `5.0`.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -408,8 +409,8 @@ pub(crate) fn whole(value: &Value) -> Option<u64> {
     })
 }
 
-/// A value as messages show it: in full if that is short, else what kind it is.
-fn shown(value: &Value) -> String {
+/// A value as messages show it: in full if it has at most 40 characters, else its type.
+fn display(value: &Value) -> String {
     const SHORT: usize = 40;
     let text = value.to_string();
     if text.chars().count() <= SHORT {

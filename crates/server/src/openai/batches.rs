@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    files::{Page, find, kept, within},
+    files::{Page, expiry_seconds, find, within},
     metadata,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// The one window that there is, as OpenAI has it, and its seconds.
+/// The only completion window, as in OpenAI's API, and its length in seconds.
 const WINDOW: (&str, u64) = ("24h", 24 * 60 * 60);
 
 /// `POST /v1/batches`.
@@ -48,7 +48,11 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Sh
         Some(mut after) => {
             let (anchor, seconds) = (after.string("anchor")?, after.unsigned("seconds")?);
             after.finish()?;
-            Some(kept(anchor.as_deref(), seconds, "output_expires_after")?)
+            Some(expiry_seconds(
+                anchor.as_deref(),
+                seconds,
+                "output_expires_after",
+            )?)
         }
     };
     fields.finish()?;
@@ -81,7 +85,7 @@ pub(crate) async fn create(state: Session, mut fields: Fields) -> Result<Json<Sh
     Ok(Json((&look_up(&state, &id).await?).into()))
 }
 
-/// How batches are listed.
+/// The query of the list of batches.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Listing {
@@ -131,7 +135,7 @@ pub(crate) async fn cancel(state: Session, Path(id): Path<String>) -> Result<Jso
     }
     let batch = look_up(&state, &id).await?;
     match batch.status {
-        // Cancelling it twice is no mistake.
+        // Cancelling a batch twice is no error.
         Status::Cancelling | Status::Cancelled => Ok(Json((&batch).into())),
         status => Err(ApiError::Conflict(format!(
             "batch `{id}` is {} and cannot be cancelled any more",
@@ -140,7 +144,7 @@ pub(crate) async fn cancel(state: Session, Path(id): Path<String>) -> Result<Jso
     }
 }
 
-/// The batch of that id, if it is the caller's.
+/// The batch with this id, if it belongs to the caller.
 async fn look_up(state: &Session, id: &str) -> Result<Batch, ApiError> {
     let of = id.to_owned();
     let batch = state.batches()?.on_disk(move |store| store.batch(&of)).await?;

@@ -33,7 +33,7 @@ use crate::{
     http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
 
-/// A choice of a whole answer.
+/// A choice of an answer that is not streamed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Choice {
     index: usize,
@@ -49,14 +49,14 @@ pub(crate) struct Choice {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Message {
     role: &'static str,
-    /// Null where the answer is calls alone.
+    /// Null if the answer consists of tool calls alone.
     content: Option<String>,
     refusal: Option<()>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<ToolCall>,
 }
 
-/// A choice of a chunk.
+/// A choice of a chunk of a stream.
 #[derive(Debug, Default, Serialize)]
 struct Delta {
     index: usize,
@@ -80,14 +80,14 @@ struct DeltaMessage {
 }
 
 /// A conversation whose answers are being generated.
-pub(super) struct Begun {
+pub(super) struct ChatGeneration {
     pub(super) parameters: Parameters,
     pub(super) generation: Generation,
     logprobs: Option<usize>,
 }
 
-/// Has the engine answer the conversation that `fields` are.
-pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, ApiError> {
+/// Starts the generation of answers to the conversation in `fields`.
+pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<ChatGeneration, ApiError> {
     let choice = ModelChoice::openai(state, &mut fields)?;
     let defaults = state.defaults(&choice);
     defaults.fill(&mut fields, fields::Body::Chat);
@@ -119,7 +119,7 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
         logprobs,
         ..parameters.request(choice, input, state.limits(), no_room)
     };
-    Ok(Begun {
+    Ok(ChatGeneration {
         parameters,
         generation: request.begin(state, Dialect::OpenAi).await?,
         logprobs,
@@ -128,7 +128,7 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<Begun, 
 
 /// The handler.
 pub(crate) async fn chat(state: Session, fields: Fields) -> Result<Response, ApiError> {
-    let Begun {
+    let ChatGeneration {
         parameters,
         generation,
         logprobs,
@@ -242,7 +242,7 @@ fn choice(names: &Names, index: usize, answer: Answer, logprobs: bool, calling: 
     }
 }
 
-/// How many alternatives each token comes with; `None` if log-probabilities are not wanted at all.
+/// The number of alternatives to each token; `None` is no log-probabilities at all.
 fn logprobs(fields: &mut Fields, state: &Session) -> Result<Option<usize>, ApiError> {
     let wanted = fields.flag(row::LOGPROBS)?.unwrap_or(false);
     match fields.count(&row::TOP_LOGPROBS, state.limits())? {
@@ -253,7 +253,7 @@ fn logprobs(fields: &mut Fields, state: &Session) -> Result<Option<usize>, ApiEr
     }
 }
 
-/// A chat has no answer of no tokens: the error is about what left none.
+/// A chat has no empty answer: the error names what leaves no room for tokens.
 fn no_room(state: &Session, prompt: usize, requested: Option<usize>) -> Result<usize, ApiError> {
     Err(match requested {
         Some(_) => ApiError::invalid("max_tokens", "`max_tokens` is 0, but must be 1 or more"),
@@ -269,20 +269,20 @@ fn no_room(state: &Session, prompt: usize, requested: Option<usize>) -> Result<u
     })
 }
 
-/// The answer as it comes.
+/// The format of a streamed chat.
 struct ChatStream {
     head: Head,
     names: Names,
     choices: usize,
     logprobs: bool,
-    /// Whether every token's id is told.
+    /// Whether chunks have the ids of tokens.
     token_ids: bool,
     calling: Option<Calling>,
-    /// One for each choice, if anything may be called.
+    /// The parser of each choice, if tools may be called.
     parsers: Vec<CallParser>,
-    /// If the client wants it.
+    /// The usage, if the client wants it.
     usage: Option<StreamUsage>,
-    /// The prompt's tokens, if they are to be told, until the first chunk did.
+    /// The prompt's tokens until the first chunk, if the client wants them.
     prompt: Option<Vec<u32>>,
 }
 
@@ -306,7 +306,7 @@ impl ChatStream {
         }
     }
 
-    /// A piece of an answer that may call tools.
+    /// The delta of a piece of an answer that may call tools.
     fn piece(index: usize, piece: Piece) -> Delta {
         let call = match piece {
             Piece::Text(text) => return Self::delta(index, text),
@@ -319,7 +319,7 @@ impl ChatStream {
         delta
     }
 
-    /// The deltas of a token's text.
+    /// The deltas of a token.
     fn deltas(
         &mut self,
         choice: usize,
@@ -327,7 +327,7 @@ impl ChatStream {
         tokenizer: &Tokenizer,
         token: Option<&Token>,
     ) -> Vec<Delta> {
-        // Something is told of every token, also of those without text.
+        // Every token has a delta, also if it has no text.
         let per_token = token.is_some() && (self.logprobs || self.token_ids);
         match self.parsers.get_mut(choice) {
             None if text.is_empty() && !per_token => Vec::new(),

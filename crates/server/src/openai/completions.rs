@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// A choice of an answer; also, with less in it, of a chunk.
+/// A choice of an answer, or of a chunk of a stream.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Choice {
     index: usize,
@@ -54,7 +54,7 @@ pub(crate) struct Choice {
     prompt_logprobs: Option<Vec<Option<Map<String, Value>>>>,
 }
 
-/// One prompt: its tokens, and its text if it came as such.
+/// A prompt: its tokens, and its text if the request has one.
 #[derive(Clone, Debug)]
 pub(super) struct Prompt {
     pub tokens: Vec<u32>,
@@ -94,7 +94,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
     let mut request = GenerationRequest {
         constrained,
         answers: best_of,
-        // The best are chosen by them.
+        // `best_of` chooses by log-probabilities.
         logprobs: match best_of > parameters.n {
             true => logprobs.or(Some(0)),
             false => logprobs,
@@ -161,7 +161,7 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
             let scores = of_prompt
                 .first_mut()
                 .map(|first| std::mem::take(&mut first.prompt));
-            let wanted = Asking {
+            let parts = ChoiceParts {
                 names: &names,
                 parameters: &parameters,
                 logprobs,
@@ -170,11 +170,11 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
                 scores: &scores.unwrap_or_default(),
             };
             if best_of > parameters.n {
-                // Stable: of equals the earlier.
+                // The sort is stable: of equals the earlier one wins.
                 of_prompt.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
                 of_prompt.truncate(parameters.n);
             }
-            choices.extend(of_prompt.iter().map(|answer| wanted.choice(answer)));
+            choices.extend(of_prompt.iter().map(|answer| parts.choice(answer)));
         }
         for (index, choice) in choices.iter_mut().enumerate() {
             choice.index = index;
@@ -185,18 +185,18 @@ pub(crate) async fn completions(state: Session, mut fields: Fields) -> Result<Re
     Ok(response)
 }
 
-/// What is asked of the answers to one prompt.
-struct Asking<'a> {
+/// What the choices of one prompt are made of.
+struct ChoiceParts<'a> {
     names: &'a Names,
     parameters: &'a Parameters,
     logprobs: Option<usize>,
     echo: bool,
     prompt: &'a Prompt,
-    /// The prompt's, if something asks for them.
+    /// The prompt's log-probabilities, if the request wants them.
     scores: &'a [PromptToken],
 }
 
-impl Asking<'_> {
+impl ChoiceParts<'_> {
     fn choice(&self, answer: &Answer) -> Choice {
         let logprobs = self.logprobs.map(|top| {
             let mut logprobs = Logprobs::default();
@@ -227,13 +227,13 @@ impl Asking<'_> {
     }
 }
 
-/// The error if there is neither an answer nor a score.
+/// The error if there would be neither an answer nor log-probabilities of the prompt.
 fn nothing(_: &Session, _: usize, _: Option<usize>) -> Result<usize, ApiError> {
     let message = "`max_tokens` is 0, or the prompt fills the whole context: nothing would be generated";
     Err(ApiError::invalid("max_tokens", message))
 }
 
-/// `best_of`: so many answers are made to each prompt, of which the `n` best are given.
+/// `best_of`: so many answers are generated to each prompt, and the `n` best are returned.
 fn best_of(fields: &mut Fields, parameters: &Parameters, limits: &Limits) -> Result<usize, ApiError> {
     let n = parameters.n;
     match fields.count(&row::BEST_OF, limits)? {
@@ -250,8 +250,8 @@ fn best_of(fields: &mut Fields, parameters: &Parameters, limits: &Limits) -> Res
     }
 }
 
-/// A list of prompts, the field `name`: a text, a list of texts, a list of tokens, or a list of
-/// such lists; `most` of them.
+/// Reads the prompts in the field `name`: a text, a list of texts, a list of token ids, or a list
+/// of such lists; at most `most`.
 pub(super) async fn prompts(
     state: &Session,
     fields: &mut Fields,
@@ -263,7 +263,7 @@ pub(super) async fn prompts(
         None => return Err(fields.complain(name, "is missing")),
         Some(Value::Array(items)) if items.is_empty() => return Err(fields.complain(name, "is empty")),
         Some(Value::Array(items)) if !items.iter().all(Value::is_number) => items,
-        Some(one) => vec![one],
+        Some(prompt) => vec![prompt],
     };
     if items.len() > most {
         let problem = format!("has {} entries, but may have at most {most}", items.len());
@@ -298,7 +298,7 @@ fn token_ids(values: &[Value], vocab: usize) -> Option<Vec<u32>> {
         .collect()
 }
 
-/// The answers as they come.
+/// The format of streamed completions.
 struct CompletionStream {
     head: Head,
     names: Names,
@@ -306,14 +306,14 @@ struct CompletionStream {
     per_prompt: usize,
     usage: Option<StreamUsage>,
     logprobs: Option<usize>,
-    /// Whether every token's id is told.
+    /// Whether chunks have the ids of tokens.
     token_ids: bool,
-    /// Per choice.
+    /// The writer of each choice.
     writers: Vec<LogprobsWriter>,
-    /// Per choice: the prompt's text, empty if it is not to be echoed. Sent before the choice's
+    /// The prompt's text for each choice, empty without `echo`. It is sent before the choice's
     /// first token.
     echoes: Vec<String>,
-    /// Per choice: the prompt's tokens, if they are to be told, until its first chunk did.
+    /// The prompt's tokens for each choice until its first chunk, if the client wants them.
     prompts: Vec<Option<Vec<u32>>>,
 }
 

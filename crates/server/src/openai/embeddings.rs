@@ -34,16 +34,16 @@ pub(crate) struct Entry {
     embedding: Vector,
 }
 
-/// An embedding as it was asked for.
+/// An embedding in the format that the request chooses.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Vector {
     Floats(Vec<f32>),
-    /// The floats' bytes, lowest first.
+    /// The bytes of the floats, little-endian.
     Base64(String),
 }
 
-/// Nothing is generated, so completions are not counted.
+/// Tokens of an embeddings request. Nothing is generated, so there are no completion tokens.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Usage {
     prompt_tokens: usize,

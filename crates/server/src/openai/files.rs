@@ -1,4 +1,4 @@
-//! `/v1/files`: what batches read, and what they write.
+//! `/v1/files`: the input and output files of batches.
 
 use std::{io::SeekFrom, time::SystemTime};
 
@@ -27,14 +27,14 @@ use crate::{
     },
 };
 
-/// For how long files may be kept, in seconds, as in OpenAI's API: an hour to thirty days.
+/// The range of `expires_after`, in seconds, as in OpenAI's API: an hour to thirty days.
 const KEEP: std::ops::RangeInclusive<u64> = 3600..=2_592_000;
-/// What a file is read in, in bytes.
+/// The size of the chunks in which a file is read, in bytes.
 const CHUNK: usize = 64 << 10;
-/// The longest text beside the file in an upload, in bytes.
+/// The longest form field beside the file in an upload, in bytes.
 const FIELD: usize = 256;
 
-/// How files are listed.
+/// The query of the list of files.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Listing {
@@ -81,7 +81,7 @@ pub(crate) async fn list(
     Ok(Json(Page::new(files, |file: &File| &file.id, has_more)))
 }
 
-/// How many entries a page may have, if it was said.
+/// The `limit` of a page, if the query has one.
 pub(super) fn within(limit: Option<usize>, most: usize) -> Result<Option<usize>, ApiError> {
     match limit {
         Some(limit) if !(1..=most).contains(&limit) => {
@@ -104,7 +104,7 @@ pub(crate) struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// The list's first entries, or those after the page before.
+    /// The first page of a list, or the page after `after`.
     pub(super) fn new(data: Vec<T>, id: impl Fn(&T) -> &str, has_more: bool) -> Self {
         let id = |item: Option<&T>| item.map(|item| id(item).to_owned());
         Self {
@@ -128,7 +128,8 @@ pub(crate) struct File {
     filename: String,
     /// `batch` or `batch_output`.
     purpose: &'static str,
-    /// OpenAI says how far the file was looked at; here it is looked at by the batch that reads it.
+    /// OpenAI's processing state. Always the same here: files are checked by the batch that reads
+    /// them.
     status: &'static str,
     status_details: Option<()>,
 }
@@ -149,7 +150,7 @@ impl From<&StoredFile> for File {
     }
 }
 
-/// What is said of a file that was deleted.
+/// The answer to a deletion.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Deleted {
     id: String,
@@ -157,7 +158,7 @@ pub(crate) struct Deleted {
     deleted: bool,
 }
 
-/// The file of that id, if it is the caller's.
+/// The file with this id, if it belongs to the caller.
 pub(super) async fn find(state: &Session, id: &str) -> Result<StoredFile, ApiError> {
     let (tenant, of) = (state.tenant_name().map(str::to_owned), id.to_owned());
     let now = seconds(SystemTime::now());
@@ -286,12 +287,12 @@ pub(crate) async fn upload(state: Session, request: Request) -> Result<Response,
         bytes: state.limits().stored_bytes,
         files: state.limits().stored_files,
     };
-    let shown = File::from(&file);
+    let answer = File::from(&file);
     match batches
         .on_disk(move |store| store.keep(written, &file, limits))
         .await?
     {
-        Kept::Kept => Ok(Json(shown).into_response()),
+        Kept::Kept => Ok(Json(answer).into_response()),
         Kept::TooManyBytes(has) => Err(ApiError::Conflict(format!(
             "the file has {bytes} bytes, and there are {has} of at most {} already: delete files first",
             limits.bytes
@@ -318,13 +319,13 @@ fn purpose(texts: &mut Fields) -> Result<Purpose, ApiError> {
     }
 }
 
-/// `expires_after` as forms spell its parts.
+/// The parts of `expires_after` as forms spell them.
 fn expires_after(texts: &mut Fields) -> Result<Option<u64>, ApiError> {
     let anchor = texts.string("expires_after[anchor]")?;
     let seconds = texts.string("expires_after[seconds]")?;
     match (anchor, seconds) {
         (None, None) => Ok(None),
-        (anchor, seconds) => kept(
+        (anchor, seconds) => expiry_seconds(
             anchor.as_deref(),
             seconds.and_then(|seconds| seconds.parse().ok()),
             "expires_after",
@@ -333,8 +334,12 @@ fn expires_after(texts: &mut Fields) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// For how many seconds files are kept.
-pub(super) fn kept(anchor: Option<&str>, seconds: Option<u64>, field: &str) -> Result<u64, ApiError> {
+/// How long a file is kept, in seconds.
+pub(super) fn expiry_seconds(
+    anchor: Option<&str>,
+    seconds: Option<u64>,
+    field: &str,
+) -> Result<u64, ApiError> {
     let complain = |problem: String| Err(ApiError::invalid(field, format!("`{field}` {problem}")));
     match (anchor, seconds) {
         (Some("created_at"), Some(seconds)) if KEEP.contains(&seconds) => Ok(seconds),

@@ -1,4 +1,5 @@
-//! Log-probabilities in the two shapes of OpenAI's API, and those of prompts in vLLM's.
+//! Log-probabilities in the two shapes of OpenAI's API, and prompt log-probabilities in vLLM's
+//! shape.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::{Map, Value, json};
 /// JSON has no infinities; this stands for "never", as in OpenAI's API.
 const NEVER: f32 = -9999.0;
 
-/// How log-probabilities name tokens: by their texts, or by their ids, which tell those apart that
+/// How log-probabilities name tokens: by their texts, or by their ids, because different tokens can
 /// have the same text.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -28,8 +29,8 @@ impl Names {
     }
 }
 
-/// vLLM's `prompt_logprobs`: for every token but the first a map from ids to what is known of them,
-/// first the token that is there, then the `top` likeliest in its place.
+/// vLLM's `prompt_logprobs`: for every token but the first, a map from ids to log-probability, rank
+/// and text. It has the token of the prompt first, then the `top` most likely tokens in its place.
 pub(super) fn of_prompt(
     tokenizer: &Tokenizer,
     prompt: &[PromptToken],
@@ -44,8 +45,8 @@ pub(super) fn of_prompt(
         let mut map: Map<String, Value> = [entry(token.id, token.logprob?, token.rank?)]
             .into_iter()
             .collect();
-        let likeliest = token.top.iter().take(top).zip(1..);
-        map.extend(likeliest.map(|(&(id, logprob), rank)| entry(id, logprob, rank)));
+        let alternatives = token.top.iter().take(top).zip(1..);
+        map.extend(alternatives.map(|(&(id, logprob), rank)| entry(id, logprob, rank)));
         Some(map)
     };
     prompt.iter().map(of).collect()
@@ -76,7 +77,7 @@ impl Scored {
     fn new(names: &Names, id: u32, logprob: f32) -> Self {
         Self {
             token: names.of(id),
-            // The bytes tell the parts of a character apart, whose texts are all the replacement
+            // The bytes distinguish the parts of a character, whose texts are all the replacement
             // character.
             bytes: names.tokenizer.token_bytes(id).to_vec(),
             logprob: finite(logprob),
@@ -115,14 +116,14 @@ pub(crate) struct Logprobs {
     text_offset: Vec<usize>,
 }
 
-/// Builds [`Logprobs`], in one piece or chunk by chunk.
+/// Builds [`Logprobs`], for a whole answer or chunk by chunk.
 #[derive(Debug, Default)]
 pub(super) struct LogprobsWriter {
     offset: usize,
 }
 
 impl LogprobsWriter {
-    /// With the `top` likeliest tokens each.
+    /// Adds the prompt's tokens, each with the `top` most likely tokens.
     pub(super) fn prompt(&mut self, names: &Names, tokens: &[PromptToken], top: usize, into: &mut Logprobs) {
         for token in tokens {
             let top = &token.top[..token.top.len().min(top)];
@@ -148,7 +149,7 @@ impl LogprobsWriter {
         let characters = names.tokenizer.token_text(id).chars().count();
         into.top_logprobs.push(logprob.map(|logprob| {
             let mut alternatives = Map::new();
-            // Different tokens can have the same text (parts of characters do): the likeliest
+            // Different tokens can have the same text (parts of characters do): the most likely one
             // stays.
             for &(id, logprob) in top {
                 alternatives

@@ -1,4 +1,4 @@
-//! `metadata`: what a client wants to find again with what it made.
+//! `metadata`: texts that a client stores with an object.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const NAME: usize = 64;
 /// The most characters of a text.
 const TEXT: usize = 512;
 
-/// The texts of the field, by name.
+/// Reads the field: texts by name.
 pub(super) fn take(fields: &mut Fields) -> Result<BTreeMap<String, String>, ApiError> {
     let Some(given) = fields.object("metadata")?.map(Fields::into_rest) else {
         return Ok(BTreeMap::new());

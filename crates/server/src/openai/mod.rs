@@ -1,8 +1,8 @@
 //! OpenAI's dialect: `/v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings`,
 //! `/v1/files`, `/v1/batches`, `/v1/models`.
 //!
-//! Shapes follow OpenAI's reference; parameters beyond it (`top_k`, `min_p`, `repetition_penalty`,
-//! `ignore_eos`, …) are spelled as in vLLM.
+//! Requests and answers follow OpenAI's reference. Further parameters (`top_k`, `min_p`,
+//! `repetition_penalty`, `ignore_eos`, …) have vLLM's names.
 
 pub(crate) mod batches;
 pub(crate) mod chat;

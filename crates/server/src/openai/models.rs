@@ -10,7 +10,7 @@ use crate::{
     http::{error::ApiError, id::seconds},
 };
 
-/// A model as vLLM lists it, so that tools made for it find the adapters.
+/// A model in the form that vLLM lists it, so that tools for vLLM find the adapters.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Model {
     id: String,

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// What both kinds of completion take.
+/// The fields that both kinds of completion have.
 #[derive(Debug)]
 pub(crate) struct Parameters {
     /// How tokens are chosen.
@@ -32,31 +32,32 @@ pub(crate) struct Parameters {
     pub n: usize,
     /// Whether the answer is streamed.
     pub stream: bool,
-    /// Whether the stream ends with a chunk that carries the usage.
+    /// Whether the stream ends with a chunk that has the usage.
     pub include_usage: bool,
-    /// Whether every chunk carries it, as far as it is known.
+    /// Whether every chunk has the usage so far.
     pub continuous_usage: bool,
-    /// `prompt_logprobs`, of vLLM: every token of the prompt comes with its log-probability, its
-    /// rank and so many of the likeliest tokens in its place.
+    /// vLLM's `prompt_logprobs`: every token of the prompt has its log-probability, its rank and so
+    /// many of the most likely tokens in its place.
     pub prompt_logprobs: Option<usize>,
-    /// `return_token_ids`, of vLLM: whether the answer has the ids of the prompt's and its own
+    /// vLLM's `return_token_ids`: whether the answer has the ids of the prompt's and its own
     /// tokens.
     pub token_ids: bool,
-    /// `return_tokens_as_token_ids`, of vLLM: whether log-probabilities name tokens by their ids.
+    /// vLLM's `return_tokens_as_token_ids`: whether log-probabilities name tokens by their ids.
     pub named_by_id: bool,
-    /// `skip_special_tokens: false`, of vLLM: whether special tokens are in the answer's text.
+    /// The opposite of vLLM's `skip_special_tokens`: whether special tokens are in the answer's
+    /// text.
     pub show_special: bool,
     /// vLLM's `priority`.
     pub priority: i64,
-    /// How prompts that are too long are cut, if they are.
+    /// vLLM's `truncate_prompt_tokens` and `truncation_side`.
     truncation: Option<Truncation>,
-    /// `cache_salt`, vLLM's name for it: prefixes are shared among requests that say the same.
+    /// vLLM's `cache_salt`: the partition of the prefix cache.
     pub tenant: Option<Tenant>,
 }
 
 impl Parameters {
-    /// Reads the fields of `body` that both kinds of completion have, and drops those that neither
-    /// has an effect nor asks for any.
+    /// Reads the fields of `body` that both kinds of completion have, and drops those that are
+    /// ignored.
     pub(crate) fn take(fields: &mut Fields, body: Body, limits: &Limits) -> Result<Self, ApiError> {
         fields.drop_unsupported(body)?;
         let stream = fields.flag(row::STREAM)?.unwrap_or(false);
@@ -79,7 +80,7 @@ impl Parameters {
         })
     }
 
-    /// What is asked of the engine; log-probabilities of the answers and constraints are left out.
+    /// The request to generate, without constraints and log-probabilities of the answers.
     pub(super) fn request(
         &self,
         choice: ModelChoice,
@@ -180,8 +181,8 @@ fn max_tokens(fields: &mut Fields, limits: &Limits) -> Result<Option<usize>, Api
     Ok(fields.count(&row::MAX_COMPLETION_TOKENS, limits)?.or(older))
 }
 
-/// An empty one is refused, as in vLLM: whoever forgot to fill it in would share with all others
-/// who did.
+/// The empty salt is refused, as in vLLM: clients that forgot to set theirs would share one
+/// partition.
 pub(super) fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
     match fields.string(row::CACHE_SALT)? {
         Some(salt) if salt.is_empty() => Err(fields.complain(row::CACHE_SALT, "is empty")),
@@ -189,7 +190,7 @@ pub(super) fn tenant(fields: &mut Fields) -> Result<Option<Tenant>, ApiError> {
     }
 }
 
-/// As in vLLM not for streams, and exact: more alternatives than the engine gives are refused.
+/// As in vLLM, not for streams. More alternatives than the engine returns are refused.
 fn prompt_logprobs(fields: &mut Fields, limits: &Limits, stream: bool) -> Result<Option<usize>, ApiError> {
     match fields.count(&row::PROMPT_LOGPROBS, limits)? {
         Some(_) if stream => {
@@ -200,7 +201,7 @@ fn prompt_logprobs(fields: &mut Fields, limits: &Limits, stream: bool) -> Result
     }
 }
 
-/// Whether a stream ends with the usage, and whether every chunk has it.
+/// `stream_options`: whether a stream ends with the usage, and whether every chunk has it.
 fn usage(fields: &mut Fields, stream: bool) -> Result<(bool, bool), ApiError> {
     let Some(mut options) = fields.object(row::STREAM_OPTIONS)? else {
         return Ok((false, false));
@@ -212,7 +213,7 @@ fn usage(fields: &mut Fields, stream: bool) -> Result<(bool, bool), ApiError> {
     let continuous = options.flag(row::CONTINUOUS_USAGE_STATS)?.unwrap_or(false);
     options.drop_unsupported(Body::StreamOptions)?;
     options.finish()?;
-    // As in vLLM the one without the other means nothing.
+    // As in vLLM, `continuous_usage_stats` without `include_usage` has no effect.
     Ok((include, include && continuous))
 }
 

@@ -1,4 +1,4 @@
-//! What both kinds of completion have in common on the wire.
+//! The parts of answers that both kinds of completion have.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::{
     http::id::{seconds, unique_id},
 };
 
-/// Tokens that an answer took.
+/// The tokens of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Usage {
     pub prompt_tokens: usize,
@@ -23,15 +23,15 @@ pub(crate) struct Usage {
     pub prompt_tokens_details: Option<PromptTokensDetails>,
 }
 
-/// What became of the prompts' tokens.
+/// Details of the prompts' tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct PromptTokensDetails {
-    /// Those that had been computed for an earlier request.
+    /// Tokens that came from the prefix cache.
     pub cached_tokens: usize,
 }
 
 impl Usage {
-    /// Adds a finished choice; `first` if it is the first of its prompt, which is counted once.
+    /// Adds a finished choice. `first` is whether it is the first of its prompt, which counts once.
     pub(super) fn add(&mut self, finish: &Finish, first: bool) {
         if first {
             self.prompt_tokens += finish.prompt_tokens;
@@ -43,17 +43,17 @@ impl Usage {
     }
 }
 
-/// What a stream says of usage.
+/// The usage of a stream.
 #[derive(Debug)]
 pub(super) struct StreamUsage {
-    /// Of the choices that have finished.
+    /// The usage of the choices that have finished.
     finished: Usage,
-    /// So far, if every chunk says so.
+    /// The usage so far, if every chunk has it.
     running: Option<Usage>,
 }
 
 impl StreamUsage {
-    /// Of prompts of so many tokens together.
+    /// The usage of a stream whose prompts have so many tokens together.
     pub(super) fn new(prompt_tokens: usize, continuous: bool) -> Self {
         let running = Usage {
             prompt_tokens,
@@ -74,17 +74,17 @@ impl StreamUsage {
         }
     }
 
-    /// A choice has finished; `first` if it is the first of its prompt.
+    /// A choice has finished. `first` is whether it is the first of its prompt.
     pub(super) fn finish(&mut self, finish: &Finish, first: bool) {
         self.finished.add(finish, first);
     }
 
-    /// What a chunk says: null, or how far it has come.
+    /// The `usage` of a chunk: null, or the usage so far.
     pub(super) fn so_far(&self) -> Option<Usage> {
         self.running
     }
 
-    /// What the extra last chunk says.
+    /// The usage of the extra last chunk.
     pub(super) fn all(&self) -> Usage {
         self.finished
     }
@@ -112,20 +112,20 @@ impl Head {
     }
 }
 
-/// An answer or a chunk of one: what it begins with, its choices, its usage.
+/// An answer or a chunk of a stream: its head, its choices, its usage.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Body<'a, C> {
     #[serde(flatten)]
     pub head: &'a Head,
     pub choices: Vec<C>,
-    /// In a stream with usage every chunk says null or how far it has come, and an extra last one
-    /// the figures.
+    /// In a stream with usage, every chunk has null or the usage so far, and an extra last chunk
+    /// has the usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
-    /// A chat's `prompt_logprobs`, as vLLM has them.
+    /// vLLM's `prompt_logprobs` of a chat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs: Option<Vec<Option<Map<String, Value>>>>,
-    /// The tokens of a chat's prompt, as vLLM has them.
+    /// vLLM's `prompt_token_ids` of a chat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_token_ids: Option<Vec<u32>>,
 }
@@ -142,7 +142,7 @@ impl<'a, C> Body<'a, C> {
     }
 }
 
-/// vLLM's `stop_reason`: what ended an answer, if it is one of the request's stops.
+/// vLLM's `stop_reason`: the `stop` string or stop token that ended an answer.
 #[derive(Debug, Serialize, PartialEq, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum StopReason {

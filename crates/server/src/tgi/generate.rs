@@ -15,7 +15,7 @@ use multigraft_engine::Finish;
 use super::{
     parameters::{CHAT_FIELD, Generate},
     streaming::GenerateStream,
-    types::{Answered, BestOf, Details, MadeBy, PrefillToken, Sequence, WireToken, finish_reason},
+    types::{Answered, AnsweringAdapter, BestOf, Details, PrefillToken, Sequence, WireToken, finish_reason},
 };
 use crate::{
     caller::session::Session,
@@ -24,11 +24,11 @@ use crate::{
     http::{dialect::Dialect, error::ApiError, fields::Fields},
 };
 
-/// A request under way.
+/// A request whose answers are being generated.
 struct Accepted {
     generate: Generate,
     generation: Generation,
-    /// Time spent on checking and tokenising.
+    /// The time that validation and tokenisation took.
     validation: Duration,
     began: Instant,
 }
@@ -55,7 +55,7 @@ pub(crate) async fn generate_stream(state: Session, fields: Fields) -> Result<Re
     Ok(streamed(&state, accepted))
 }
 
-/// `POST /`: either of them, by `stream`; in one piece it is a list of one answer.
+/// `POST /`: a stream if `stream` is true, else a list of one answer.
 pub(crate) async fn compatible(state: Session, fields: Fields) -> Result<Response, ApiError> {
     let generate = Generate::take(fields, state.limits(), |choice| state.defaults(choice))?;
     if generate.stream == Some(true) {
@@ -81,14 +81,14 @@ async fn accept(state: &Session, mut generate: Generate, stream: bool) -> Result
         return Err(ApiError::invalid(field, message));
     }
     request.choice.check(state)?;
-    // Streams carry the log-probability of every token, answers in one piece only in their details;
-    // the best is chosen by it.
+    // Events of streams have the log-probability of their token, other answers only in the details.
+    // `best_of` chooses by log-probabilities.
     let logprobs = stream || generate.details || request.answers > 1;
     request.logprobs = logprobs.then_some(generate.top_n_tokens.max(generate.alternatives));
     request.stream = stream;
     let generation = request.begin(state, Dialect::Tgi).await.map_err(|error| {
         match error.field() {
-            // What the chat template refuses.
+            // The chat template refuses the conversation.
             Some("messages") => ApiError::invalid(CHAT_FIELD, format!("`{CHAT_FIELD}`: {error}")),
             _ => error,
         }
@@ -112,7 +112,7 @@ fn streamed(state: &Session, accepted: Accepted) -> Response {
     let characters = generate.inputs.chars().count();
     let format = GenerateStream {
         tokenizer: Arc::clone(state.tokenizer()),
-        made_by: MadeBy::new(&model),
+        adapter: AnsweringAdapter::new(&model),
         details: generate.details,
         top_n_tokens: generate.top_n_tokens,
         alternatives: generate.alternatives,
@@ -149,7 +149,7 @@ async fn whole(
     let mut answers = answers.collect().await?;
     let prompt = answers.first_mut().map(|first| std::mem::take(&mut first.prompt));
     let prefill: Vec<PrefillToken> = prompt.into_iter().flatten().map(PrefillToken::new).collect();
-    // Of equals the first.
+    // Of equals the first one wins.
     let best = (0..answers.len()).rev();
     let best = best.max_by(|&a, &b| answers[a].mean_logprob().total_cmp(&answers[b].mean_logprob()));
     let Some(best) = best else {
@@ -206,12 +206,12 @@ fn details(
         prompt_tokens: answer.finish.prompt_tokens,
         skipped_tokens: 0,
         best_of_sequences: (generate.request.answers > 1).then(|| others.iter().map(other).collect()),
-        made_by: MadeBy::new(model),
+        adapter: AnsweringAdapter::new(model),
     }
 }
 
 impl Generate {
-    /// What is given as an answer's text.
+    /// The text of an answer, after the prompt with `return_full_text`.
     fn text_of(&self, answer: &Answer) -> String {
         match self.return_full_text {
             true => format!("{}{}", self.inputs, answer.text),
@@ -220,8 +220,8 @@ impl Generate {
     }
 }
 
-/// TGI's headers: what the answer took. Times are in milliseconds, but `x-compute-time` is in
-/// seconds.
+/// TGI's headers: time and tokens of the answer. Times are in milliseconds, except
+/// `x-compute-time`, which is in seconds.
 fn report(
     headers: &mut HeaderMap,
     finish: &Finish,

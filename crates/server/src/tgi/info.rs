@@ -1,4 +1,5 @@
-//! `GET /info` and `GET /stats`: what is served, and how it is doing.
+//! `GET /info`, `GET /version` and `GET /stats`: the model, its limits and adapters, and the state
+//! of the engine.
 
 use axum::Json;
 use multigraft_adapters::{Listed, Residency};
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use crate::{caller::session::Session, http::error::ApiError};
 
-/// `/info`, in TGI's fields and some of our own.
+/// The answer of `/info`: TGI's fields and some of multigraft's.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Info {
     model_id: String,
@@ -32,12 +33,12 @@ pub(crate) struct Info {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Adapter {
     id: String,
-    /// Null until its files are read.
+    /// Null until the files of the adapter are read.
     hash: Option<String>,
-    /// Smallest and largest rank, of one that is in memory.
+    /// Smallest and largest rank, if the adapter is in memory.
     #[schemars(with = "Option<[usize; 2]>")]
     ranks: Option<(usize, usize)>,
-    /// What it takes in memory.
+    /// The memory that the adapter takes, in bytes.
     bytes: usize,
 }
 
@@ -103,7 +104,7 @@ pub(crate) struct Figures {
     running: usize,
     waiting: usize,
     preempted: usize,
-    /// Lines of batches, which the figures before do not count.
+    /// Requests of batches, which the fields above do not count.
     background: usize,
     resident_adapters: usize,
     kv_blocks_used: usize,
@@ -122,7 +123,7 @@ pub(crate) struct Figures {
 
 /// `GET /stats`.
 pub(crate) async fn stats(state: Session) -> Result<Json<Figures>, ApiError> {
-    // They are of everybody's requests together.
+    // The figures count the requests of all keys.
     let Some(view) = state.admin_view() else {
         return Err(ApiError::Forbidden("only admin keys may see /stats".to_owned()));
     };

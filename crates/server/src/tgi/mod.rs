@@ -1,9 +1,8 @@
 //! TGI's dialect: `/generate`, `/generate_stream`, `/`, `/tokenize`, `/chat_tokenize`, `/info`, and
 //! LoRAX's `/embed`.
 //!
-//! Field names and meanings are those of Hugging Face's text-generation-inference, with LoRAX's
-//! `ignore_eos_token`. Two differences, both towards more being possible: `top_p` and `typical_p`
-//! of exactly 1 are accepted, and limits are larger.
+//! Fields have the names and meanings of Hugging Face's text-generation-inference and of LoRAX. Two
+//! differences allow more: `top_p` and `typical_p` may be exactly 1, and limits are larger.
 
 pub(crate) mod embed;
 pub(crate) mod generate;

@@ -22,13 +22,13 @@ use crate::{
 /// TGI's default for `max_new_tokens`.
 const DEFAULT_NEW_TOKENS: usize = 100;
 
-/// The path of the field that makes a chat of the prompt.
+/// The path of `apply_chat_template`.
 pub(super) const CHAT_FIELD: &str = "parameters.apply_chat_template";
 
-/// A request of TGI's to generate.
+/// A request in TGI's dialect.
 #[derive(Debug)]
 pub(super) struct Generate {
-    /// What is to be generated. Log-probabilities are left out: they depend on the route.
+    /// The request to generate, without log-probabilities, which depend on the route.
     pub request: GenerationRequest,
     /// The prompt, as it was sent.
     pub inputs: String,
@@ -38,14 +38,14 @@ pub(super) struct Generate {
     pub return_full_text: bool,
     /// Whether the answer has details.
     pub details: bool,
-    /// Alternatives per token, in lists of their own beside the tokens.
+    /// `top_n_tokens`: alternatives to each token, in lists beside the tokens.
     pub top_n_tokens: usize,
-    /// LoRAX's `return_k_alternatives`: alternatives per token, in the token.
+    /// LoRAX's `return_k_alternatives`: alternatives to each token, in the token.
     pub alternatives: usize,
 }
 
 impl Generate {
-    /// `defaults` says what is meant where an adapter's request says nothing.
+    /// Reads the request. `defaults` returns the defaults of the chosen adapter.
     pub(super) fn take(
         mut fields: Fields,
         limits: &Limits,
@@ -78,7 +78,7 @@ impl Generate {
                 strings: parameters.strings(&row::STOP, limits)?,
                 tokens: Vec::new(),
                 ignore_eos: parameters.flag(row::IGNORE_EOS_TOKEN)?.unwrap_or(false),
-                // TGI's answers contain what stopped them.
+                // TGI's answers contain the stop string that ended them.
                 include_stop_string: true,
                 min_tokens: 0,
             },
@@ -108,7 +108,7 @@ impl Generate {
             inputs,
             stream,
             return_full_text: parameters.flag(row::RETURN_FULL_TEXT)?.unwrap_or(false),
-            // TGI's answers have details with the prompt's tokens, asked for or not.
+            // As in TGI, `decoder_input_details` implies `details`.
             details: details || decoder_input_details,
             top_n_tokens: parameters.count(&row::TOP_N_TOKENS, limits)?.unwrap_or(0),
             alternatives: parameters
@@ -134,7 +134,7 @@ impl Generate {
     }
 }
 
-/// The prompt as the only message of a chat, with the adapter's own template and system message.
+/// The prompt as the only message of a chat, with the adapter's chat template and system message.
 fn as_chat(inputs: &str, defaults: Defaults) -> Result<Input, ApiError> {
     let mut fields = Fields::none(row::PARAMETERS.name);
     fields.set("messages", json!([{"role": "user", "content": inputs}]));
@@ -151,11 +151,11 @@ fn as_chat(inputs: &str, defaults: Defaults) -> Result<Input, ApiError> {
     }))
 }
 
-/// TGI's rule: tokens are drawn if `do_sample` says so or if a parameter of drawing is given, else
-/// the likeliest is taken.
+/// TGI's rule: tokens are sampled if `do_sample` is true or a parameter of sampling is given.
+/// Otherwise the most likely token is taken.
 fn sampling(parameters: &mut Fields, limits: &Limits) -> Result<Sampling, ApiError> {
     let do_sample = parameters.flag(row::DO_SAMPLE)?.unwrap_or(false);
-    // TGI refuses 0; LoRAX takes the likeliest token then, whatever else is given.
+    // TGI refuses 0. In LoRAX, 0 takes the most likely token, whatever else is given.
     let temperature = parameters.number(&row::TEMPERATURE)?;
     let top_k = parameters.count(&row::TOP_K, limits)?;
     let top_p = parameters.number(&row::TOP_P)?;

@@ -1,36 +1,35 @@
-//! `/generate_stream`: one event per token, the last with the whole text.
+//! The stream of `/generate_stream`: one event per token; the last event has the whole text.
 
 use std::sync::Arc;
 
 use multigraft_engine::{Event, Finish, Token};
 use multigraft_text::Tokenizer;
 
-use super::types::{MadeBy, StreamDetails, StreamEvent, WireToken, finish_reason};
+use super::types::{AnsweringAdapter, StreamDetails, StreamEvent, WireToken, finish_reason};
 use crate::{
     generation::stream::{Chunks, StreamFormat},
     http::dialect::Dialect,
 };
 
-/// The answer as it comes.
+/// The format of the stream.
 ///
-/// A token's event cannot be sent while the token may turn out to be the last, since the last event
-/// carries the whole text. That is known one step later, or at once if nothing can end the answer
-/// yet.
+/// The event of a token is held back while the token may be the last, because the last event has
+/// the whole text. That is known one step later, or at once if nothing can end the answer yet.
 pub(super) struct GenerateStream {
     pub tokenizer: Arc<Tokenizer>,
-    pub made_by: MadeBy,
+    pub adapter: AnsweringAdapter,
     /// Whether the last event has details.
     pub details: bool,
-    /// How many alternatives events have.
+    /// The number of alternatives in each event.
     pub top_n_tokens: usize,
-    /// How many alternatives tokens have.
+    /// The number of alternatives in each token.
     pub alternatives: usize,
-    /// Whether tokens are drawn, so that the seed means something.
+    /// Whether tokens are sampled, so that events have the seed.
     pub draws: bool,
-    /// Whether a text can end the answer.
+    /// Whether the request has stop strings.
     pub stop_strings: bool,
     pub max_tokens: usize,
-    /// The text so far; at first the prompt, if it is to be returned.
+    /// The text so far. It begins with the prompt if `return_full_text` is set.
     pub text: String,
     /// Tokens so far.
     pub count: usize,
@@ -51,7 +50,8 @@ impl GenerateStream {
         let top_tokens = (count > 0).then(|| WireToken::top(&self.tokenizer, &token, count));
         let mut wire = WireToken::whole(&self.tokenizer, &token, self.alternatives);
         if !token.special {
-            // Not the token's own text: what became certain with it, so that the texts add up.
+            // The text that became certain with the token, not the token's own text, so that the
+            // texts add up to the answer.
             wire.text = token.text;
         }
         StreamEvent {
@@ -67,8 +67,8 @@ impl GenerateStream {
         self.text.push_str(&finish.text);
         let mut event = match self.held.take() {
             Some(token) => self.event_of(token),
-            // Every answer has a token, and the last is held back: this is for an engine that
-            // breaks that.
+            // Not reached: every answer has a token, and the last one is held back. Kept for an
+            // engine that breaks this rule.
             None => StreamEvent {
                 index: self.count,
                 token: WireToken {
@@ -92,7 +92,7 @@ impl GenerateStream {
             seed: self.draws.then_some(finish.seed),
             input_length: finish.prompt_tokens,
             prompt_tokens: finish.prompt_tokens,
-            made_by: self.made_by.clone(),
+            adapter: self.adapter.clone(),
         });
         event
     }

@@ -1,4 +1,4 @@
-//! `POST /tokenize` and `/chat_tokenize`: what the model will see.
+//! `POST /tokenize` and `/chat_tokenize`: the tokens of a text or a chat.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::{
     http::{error::ApiError, fields::Fields},
 };
 
-/// A token and the part of the text it stands for.
+/// A token and the part of the text that it stands for.
 #[derive(Debug, Serialize, PartialEq, JsonSchema)]
 pub(crate) struct Piece {
     id: u32,
     text: String,
-    /// Where it begins in the text, in characters.
+    /// Where the part begins in the text, in characters.
     start: usize,
-    /// Where it ends. Tokens that stand for nothing in the text (BOS, the first parts of a
-    /// character) are empty.
+    /// Where the part ends. Tokens that stand for nothing in the text (BOS, the first parts of a
+    /// character) have empty parts.
     stop: usize,
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn chat_tokenize(
     let tools = Tools::take(&mut fields)?;
     let conversation = Conversation::take(&mut fields, &defaults)?;
     fields.finish()?;
-    // An adapter's template is read with its files.
+    // The template of an adapter is read with its files, so the adapter has to be loaded.
     let adapter_template = match &choice {
         Some(choice) => state.reserve(choice).await?.template,
         None => None,
@@ -107,7 +107,7 @@ async fn pieces(state: &Session, field: &str, text: &str, add_special: bool) -> 
         .collect())
 }
 
-/// How far into the text the tokens have come.
+/// The position in the text after the tokens so far.
 struct Position<'a> {
     rest: &'a str,
     /// In characters.
@@ -115,9 +115,9 @@ struct Position<'a> {
 }
 
 impl Position<'_> {
-    /// Goes past `piece` if that is what comes next, perhaps without the space that some tokenizers
-    /// add in front. Where a tokenizer changed the text (normalised it), the position stays: it is
-    /// never ahead of the tokens.
+    /// Moves past `piece` if the text continues with it, perhaps without the leading space that
+    /// some tokenizers add. If a tokenizer changed the text (normalised it), the position stays, so
+    /// that it is never ahead of the tokens.
     fn advance(&mut self, piece: &str) {
         let rest = [piece, piece.trim_start()]
             .into_iter()

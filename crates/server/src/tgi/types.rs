@@ -1,4 +1,4 @@
-//! The shapes of TGI's answers.
+//! The answers of TGI's dialect.
 
 use multigraft_engine::{Finish, FinishReason, PromptToken, Token};
 use multigraft_text::Tokenizer;
@@ -17,20 +17,20 @@ pub(crate) struct Answered {
     pub details: Option<Details>,
 }
 
-/// How an answer came about.
+/// The details of an answer.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Details {
     #[serde(flatten)]
     pub sequence: Sequence,
-    /// LoRAX's clients ask for it.
+    /// A field that LoRAX's clients expect.
     pub prompt_tokens: usize,
-    /// As are these: how many tokens a draft model has made, which there is none of.
+    /// A field that LoRAX's clients expect: tokens of a draft model. There is none, so it is 0.
     pub skipped_tokens: usize,
-    /// The answers that were not the best, if several were made.
+    /// The other answers of `best_of`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best_of_sequences: Option<Vec<BestOf>>,
     #[serde(flatten)]
-    pub made_by: MadeBy,
+    pub adapter: AnsweringAdapter,
 }
 
 /// One generated sequence.
@@ -38,7 +38,7 @@ pub(crate) struct Details {
 pub(crate) struct Sequence {
     pub finish_reason: &'static str,
     pub generated_tokens: usize,
-    /// The seed of the draws; null if nothing was drawn.
+    /// The seed of sampling; null if nothing was sampled.
     pub seed: Option<u64>,
     pub prefill: Vec<PrefillToken>,
     pub tokens: Vec<WireToken>,
@@ -46,7 +46,7 @@ pub(crate) struct Sequence {
     pub top_tokens: Option<Vec<Vec<WireToken>>>,
 }
 
-/// An answer that was not the best.
+/// An answer of `best_of` that was not the best.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct BestOf {
     pub generated_text: String,
@@ -54,7 +54,7 @@ pub(crate) struct BestOf {
     pub sequence: Sequence,
 }
 
-/// What the last event of a stream says of the whole.
+/// The details in the last event of a stream.
 #[derive(Debug, Serialize)]
 pub(super) struct StreamDetails {
     pub finish_reason: &'static str,
@@ -64,12 +64,12 @@ pub(super) struct StreamDetails {
     /// The same, as LoRAX calls it.
     pub prompt_tokens: usize,
     #[serde(flatten)]
-    pub made_by: MadeBy,
+    pub adapter: AnsweringAdapter,
 }
 
-/// Which adapter made the answer: more than TGI says.
+/// The adapter that made the answer: fields that TGI does not have.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(crate) struct MadeBy {
+pub(crate) struct AnsweringAdapter {
     pub adapter_id: String,
     pub adapter_hash: String,
     /// What the adapter's updates were multiplied by.
@@ -77,7 +77,7 @@ pub(crate) struct MadeBy {
     pub adapter_scale: Option<f32>,
 }
 
-impl MadeBy {
+impl AnsweringAdapter {
     pub(super) fn new(model: &ResolvedModel) -> Self {
         Self {
             adapter_id: model.name.clone(),
@@ -105,14 +105,14 @@ pub(crate) struct WireToken {
     pub text: String,
     pub logprob: f32,
     pub special: bool,
-    /// LoRAX's way to give alternatives.
+    /// LoRAX's alternatives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alternative_tokens: Option<Vec<Alternative>>,
-    /// Whether a draft model has made it, which there is none of; LoRAX's clients ask for it.
+    /// Whether a draft model made the token. There is none, but LoRAX's clients expect the field.
     pub skipped: bool,
 }
 
-/// A token that could have been generated, as LoRAX has it.
+/// An alternative to a token, in LoRAX's form.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Alternative {
     pub id: u32,
@@ -139,8 +139,8 @@ impl PrefillToken {
 }
 
 impl WireToken {
-    /// The token under its own text, which for a part of a character is the replacement character,
-    /// with so many of its alternatives.
+    /// The token with its own text and so many of its alternatives. The text of a part of a
+    /// character is the replacement character.
     pub(super) fn whole(tokenizer: &Tokenizer, token: &Token, alternatives: usize) -> Self {
         let top = token.top.iter().take(alternatives);
         let top = top.map(|&(id, logprob)| Alternative {
@@ -154,7 +154,7 @@ impl WireToken {
         }
     }
 
-    /// A token that could have been generated.
+    /// An alternative to a generated token.
     pub(super) fn alternative(tokenizer: &Tokenizer, id: u32, logprob: f32) -> Self {
         Self {
             id,

@@ -1,18 +1,17 @@
-//! vLLM's `continue_final_message`: the conversation is cut where its last message ends, so that
-//! the answer goes on from there.
+//! vLLM's `continue_final_message`: the prompt is cut where the last message ends, so that the
+//! answer continues the message.
 //!
-//! Only the template knows what it writes after a message. So a mark is put behind the message, as
-//! transformers does, and looked for in what the template made of it.
+//! Only the template knows what it writes after a message. So a marker is appended to the message,
+//! as in transformers, and looked for in the rendered text.
 
 use serde_json::{Value, json};
 
 use crate::http::error::ApiError;
 
-/// A text that nobody writes. It ends in a space, by which a template is found out that strips what
-/// it prints.
+/// A text that no message contains. Its final space shows whether the template strips messages.
 const MARK: &str = "\u{2038}continue-9d41\u{2038} ";
 
-/// Puts a mark behind the last message; what comes back is the mark.
+/// Appends a marker to the last message, and returns the marker.
 pub(super) fn marked(messages: &mut [Value]) -> Result<String, ApiError> {
     let texts = messages.iter().filter_map(|message| message["content"].as_str());
     let mut mark = MARK.to_owned();
@@ -30,7 +29,7 @@ pub(super) fn marked(messages: &mut [Value]) -> Result<String, ApiError> {
     }
 }
 
-/// The conversation up to the mark.
+/// The text up to the marker.
 pub(super) fn cut(mut text: String, mark: &str) -> Result<String, ApiError> {
     let Some(place) = text.rfind(mark.trim_end()) else {
         return Err(refused(
@@ -80,7 +79,7 @@ mod tests {
 
     #[test]
     fn nothing_follows_the_last_message() {
-        // Its text is also in what the template writes after it.
+        // The text of the last message occurs in what the template writes after it, too.
         assert_eq!(
             rendered(KEEPS, "end"),
             Ok("<user>a</s> end<assistant>end".to_owned())

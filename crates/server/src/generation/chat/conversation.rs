@@ -1,4 +1,4 @@
-//! A conversation: what a request says of it, and the text that a chat template makes of that.
+//! A conversation, and the prompt that a chat template makes of it.
 
 use multigraft_text::{ChatInput, ChatTemplate, Tokenizer};
 use serde_json::{Map, Value, json};
@@ -14,11 +14,11 @@ use crate::{
     http::{error::ApiError, fields::Fields},
 };
 
-/// What a chat template is given, whichever it is.
+/// The input of a chat template, without the template.
 #[derive(Debug)]
 pub(crate) struct Conversation {
     messages: Vec<Value>,
-    /// Whether the answer goes on with the last message.
+    /// Whether the answer continues the last message.
     continues: bool,
     add_generation_prompt: bool,
     /// More variables of the template.
@@ -26,8 +26,8 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// `messages`, and the fields that say how they become a text. `defaults` may know the system
-    /// message.
+    /// Reads `messages` and the fields that control the template. The system message of `defaults`
+    /// is added if there is none.
     pub(crate) fn take(fields: &mut Fields, defaults: &Defaults) -> Result<Self, ApiError> {
         let continues = fields.flag(row::CONTINUE_FINAL_MESSAGE)?.unwrap_or(false);
         let add_generation_prompt = match fields.flag(row::ADD_GENERATION_PROMPT)? {
@@ -35,7 +35,7 @@ impl Conversation {
                 let problem = "and `continue_final_message` cannot both be true: an answer begins a turn or goes on with one";
                 return Err(fields.complain(row::ADD_GENERATION_PROMPT, problem));
             }
-            asked => asked.unwrap_or(!continues),
+            given => given.unwrap_or(!continues),
         };
         let mut messages = match fields.list(row::MESSAGES)? {
             Some(messages) => normalise(messages)?,
@@ -54,7 +54,7 @@ impl Conversation {
         })
     }
 
-    /// The text, as `template` writes it with the special tokens of `tokenizer`.
+    /// Renders the conversation with `template` and the special tokens of `tokenizer`.
     pub(crate) fn templated(
         self,
         template: &ChatTemplate,
@@ -66,12 +66,12 @@ impl Conversation {
             true => Some(continued::marked(&mut messages)?),
             false => None,
         };
-        let shown = tools.filter(|_| template.calls().is_some());
+        let described = tools.filter(|_| template.calls().is_some());
         let special = |id: Option<u32>| id.map_or_else(String::new, |id| tokenizer.token_text(id));
         let text = template
             .render(&ChatInput {
                 messages: &messages,
-                tools: shown.map(|tools| tools.list.as_slice()),
+                tools: described.map(|tools| tools.list.as_slice()),
                 add_generation_prompt: self.add_generation_prompt,
                 bos: &special(tokenizer.bos()),
                 eos: &special(tokenizer.eos().first().copied()),

@@ -1,12 +1,12 @@
-//! Chat messages as templates want them: a role and plain text.
+//! Chat messages in the form that templates expect: a role and plain text.
 
 use serde_json::{Map, Value};
 
 use crate::http::error::ApiError;
 
-/// Checks the messages and brings them into the form that chat templates are written for: `content`
-/// a string (a list of text parts is joined, nothing becomes the empty text), OpenAI's `developer`
-/// role by its older name `system`. Everything else in a message is the template's to use.
+/// Checks the messages and brings them into the form that chat templates expect: `content` is a
+/// string (text parts are joined, absent content is the empty string), and OpenAI's role
+/// `developer` has its older name `system`. Other fields of a message are passed to the template.
 pub(crate) fn normalise(messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::invalid(
@@ -49,7 +49,7 @@ fn normalise_one(path: &str, message: Value) -> Result<Value, ApiError> {
         Some(_) => return Err(complain(".content", "must be a string or a list of text parts")),
     };
     message.retain(|_, value| !value.is_null());
-    // Role and content first: the order that templates which print whole messages expect.
+    // Role and content come first, because some templates print whole messages.
     let mut ordered = Map::new();
     ordered.insert("role".to_owned(), Value::String(role));
     ordered.insert("content".to_owned(), Value::String(content));

@@ -1,4 +1,4 @@
-//! Chats: messages and tools in, a prompt out; calls of tools in the answer.
+//! Chats: makes a prompt of messages and tools, and finds tool calls in the answer.
 
 mod continued;
 pub(crate) mod conversation;

@@ -1,4 +1,4 @@
-//! A request for a response, as the request for a chat that it amounts to.
+//! Turns a request for a response into the request for a chat.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::{
     openai::metadata,
 };
 
-/// What a chat calls differently: its name, ours.
+/// Fields with other names: the name in chats, the name in responses.
 const RENAMED: [(&str, &str); 5] = [
     ("messages", "input"),
     ("response_format.json_schema", "text.format"),
@@ -21,7 +21,7 @@ const RENAMED: [(&str, &str); 5] = [
     ("max_tokens", "max_output_tokens"),
 ];
 
-/// What answers repeat of their request.
+/// The fields of the request that the answer repeats.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Echo {
     instructions: Option<String>,
@@ -34,7 +34,7 @@ pub(crate) struct Echo {
     user: Option<String>,
 }
 
-/// The chat that a request amounts to, and what its answer repeats.
+/// The request for a chat, and what the answer repeats.
 pub(super) fn chat(mut fields: Fields) -> Result<(Fields, Echo), ApiError> {
     refuse(&mut fields)?;
     let instructions = fields.string(row::INSTRUCTIONS)?;
@@ -83,7 +83,7 @@ pub(super) fn chat(mut fields: Fields) -> Result<(Fields, Echo), ApiError> {
     Ok((fields, echo))
 }
 
-/// A complaint about the chat in the names of the request that it was made from.
+/// An error about the chat, with the field names of responses.
 pub(super) fn renamed(error: ApiError) -> ApiError {
     let ApiError::Invalid {
         field: Some(field),
@@ -92,29 +92,23 @@ pub(super) fn renamed(error: ApiError) -> ApiError {
     else {
         return error;
     };
-    let mut ours = field.replace(".function", "");
-    for (theirs, its) in RENAMED {
-        if let Some(rest) = ours.strip_prefix(theirs) {
-            ours = format!("{its}{rest}");
+    let mut path = field.replace(".function", "");
+    for (in_chats, in_responses) in RENAMED {
+        if let Some(rest) = path.strip_prefix(in_chats) {
+            path = format!("{in_responses}{rest}");
         }
-        message = message.replace(&format!("`{theirs}`"), &format!("`{its}`"));
+        message = message.replace(&format!("`{in_chats}`"), &format!("`{in_responses}`"));
     }
-    let message = message.replace(&format!("`{field}`"), &format!("`{ours}`"));
-    ApiError::invalid(ours, message)
+    let message = message.replace(&format!("`{field}`"), &format!("`{path}`"));
+    ApiError::invalid(path, message)
 }
 
-/// What would change the answer and is not done; what has no effect is dropped.
+/// Refuses the fields of chats that have another name here, and those that are not supported.
 fn refuse(fields: &mut Fields) -> Result<(), ApiError> {
-    for name in [
-        "messages",
-        "response_format",
-        "max_tokens",
-        "max_completion_tokens",
-    ] {
-        if fields.has(name) {
-            let ours = RENAMED.iter().find(|(theirs, _)| *theirs == name);
-            let ours = ours.map_or("", |(_, ours)| ours);
-            return Err(fields.complain(name, &format!("is a field of chats; here it is `{ours}`")));
+    for (in_chats, in_responses) in RENAMED {
+        if fields.has(in_chats) {
+            let problem = format!("is a field of chats; here it is `{in_responses}`");
+            return Err(fields.complain(in_chats, &problem));
         }
     }
     fields.drop_unsupported(Body::Response)?;
@@ -125,7 +119,7 @@ fn refuse(fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `text`, as it is repeated, and as a chat's `response_format`.
+/// Reads `text`: the form that the answer repeats, and the chat's `response_format`.
 fn format(fields: &mut Fields) -> Result<(Value, Value), ApiError> {
     let plain = || json!({"type": "text"});
     let Some(mut text) = fields.object(row::RESPONSE_TEXT)? else {
@@ -156,9 +150,9 @@ fn format(fields: &mut Fields) -> Result<(Value, Value), ApiError> {
     Ok((json!({"format": whole}), format))
 }
 
-/// `tools`, as they are repeated, and as a chat has them.
+/// Reads `tools`: the form that the answer repeats, and the form of chats.
 fn tools(fields: &mut Fields) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
-    let (mut shown, mut wrapped) = (Vec::new(), Vec::new());
+    let (mut repeated_tools, mut wrapped) = (Vec::new(), Vec::new());
     for mut tool in fields.objects(row::TOOLS)?.unwrap_or_default() {
         let kind = tool.required("type")?;
         if kind != "function" {
@@ -171,13 +165,13 @@ fn tools(fields: &mut Fields) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
         for (name, default) in [("parameters", Value::Null), ("strict", true.into())] {
             repeated.entry(name).or_insert(default);
         }
-        shown.push(Value::Object(repeated));
+        repeated_tools.push(Value::Object(repeated));
         wrapped.push(json!({"type": "function", "function": function}));
     }
-    Ok((shown, wrapped))
+    Ok((repeated_tools, wrapped))
 }
 
-/// The conversation, `instructions` first.
+/// The messages of the conversation; `instructions` come first.
 fn messages(fields: &mut Fields, instructions: Option<&str>) -> Result<Vec<Value>, ApiError> {
     let mut conversation = Conversation::default();
     if let Some(instructions) = instructions {
@@ -201,7 +195,7 @@ fn messages(fields: &mut Fields, instructions: Option<&str>) -> Result<Vec<Value
     Ok(conversation.messages)
 }
 
-/// The messages of a chat, as they are put together from items.
+/// Collects the messages of a chat from items.
 #[derive(Default)]
 struct Conversation {
     messages: Vec<Value>,
@@ -215,7 +209,7 @@ impl Conversation {
     }
 
     fn item(&mut self, mut item: Fields) -> Result<(), ApiError> {
-        // As answers have them.
+        // Items of answers have these fields.
         item.ignore(&["id", "status", "phase"]);
         let kind = item.string("type")?;
         match kind.as_deref().unwrap_or("message") {
@@ -261,7 +255,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Adds a call to the assistant's message that it follows: a turn is one message in a chat.
+    /// Adds a call to the assistant's message before it: in a chat, a turn is one message.
     fn call(&mut self, id: &str, name: &str, arguments: &str) {
         let call = json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
         match self.messages.last_mut() {
@@ -278,7 +272,7 @@ impl Conversation {
     }
 }
 
-/// A text, or the texts of a list of parts.
+/// The field as text; the texts of a list of parts are joined.
 fn content(item: &mut Fields, name: &str) -> Result<String, ApiError> {
     match item.take(name) {
         None => Err(item.complain(name, "is missing")),
@@ -310,7 +304,7 @@ fn content(item: &mut Fields, name: &str) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn asked(body: &Value) -> Result<(Value, Value), ApiError> {
+    fn as_chat(body: &Value) -> Result<(Value, Value), ApiError> {
         let (fields, echo) = chat(Fields::from_json(body.to_string().as_bytes())?)?;
         let echo = serde_json::to_value(echo).expect("plain data");
         Ok((Value::Object(fields.into_rest()), echo))
@@ -318,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_conversation_of_items_is_one_of_messages() {
-        let (chat, _) = asked(&json!({"instructions": "Be brief.", "input": [
+        let (chat, _) = as_chat(&json!({"instructions": "Be brief.", "input": [
             {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
             {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
                 "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}]},
@@ -346,7 +340,7 @@ mod tests {
     #[test]
     fn tools_and_formats_are_wrapped_as_chats_have_them() {
         let schema = json!({"type": "object"});
-        let (chat, echo) = asked(&json!({"input": "x", "max_output_tokens": 7, "top_k": 3,
+        let (chat, echo) = as_chat(&json!({"input": "x", "max_output_tokens": 7, "top_k": 3,
             "tools": [{"type": "function", "name": "f", "parameters": schema}],
             "tool_choice": {"type": "function", "name": "f"},
             "text": {"format": {"type": "json_schema", "name": "n", "strict": true, "schema": schema}}}))
@@ -435,12 +429,12 @@ mod tests {
             (json!({"input": "x", "max_tokens": 1}), "max_tokens"),
             (json!({"input": "x", "messages": []}), "messages"),
         ] {
-            let error = asked(&body).expect_err("should be refused");
+            let error = as_chat(&body).expect_err("should be refused");
             assert_eq!(error.field(), Some(field), "{error}");
         }
         let harmless = json!({"input": "x", "store": false, "background": false, "truncation": "disabled", "include": [],
             "reasoning": {"summary": "auto"}, "previous_response_id": null, "text": {"verbosity": "medium"}});
-        assert!(asked(&harmless).is_ok());
+        assert!(as_chat(&harmless).is_ok());
     }
 
     #[test]

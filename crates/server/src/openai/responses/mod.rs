@@ -1,8 +1,8 @@
-//! `POST /v1/responses`: OpenAI's Responses API as far as it is text and functions, without
-//! anything that is kept.
+//! `POST /v1/responses`: OpenAI's Responses API for text and functions. The server stores no
+//! responses.
 //!
-//! A response is a chat in other words. [`input`] makes the request for that chat, which goes the
-//! way of every other one; [`output`] words what comes back.
+//! A response is computed as a chat. [`input`] turns the request into the request for a chat, and
+//! [`output`] turns the answer into the items of a response.
 
 mod input;
 mod output;
@@ -67,7 +67,7 @@ pub(crate) async fn responses(state: Session, fields: Fields) -> Result<Response
     Ok(response)
 }
 
-/// What stays the same from a response's first event to its last.
+/// The fields that are the same in all events of a response.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Head {
     id: String,
@@ -83,7 +83,7 @@ pub(crate) struct Head {
     echo: Echo,
 }
 
-/// A response as it is at the moment.
+/// A response at one moment.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Body<'a> {
     #[serde(flatten)]
@@ -95,7 +95,7 @@ pub(crate) struct Body<'a> {
     usage: Option<Usage>,
 }
 
-/// What an event that shows the whole response has.
+/// The data of an event that has the whole response.
 #[derive(Debug, Serialize)]
 struct Showing<'a> {
     response: Body<'a>,
@@ -112,7 +112,7 @@ pub(crate) struct Incomplete {
     reason: &'static str,
 }
 
-/// Tokens that a response took.
+/// The tokens of a response.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Usage {
     input_tokens: usize,
@@ -124,7 +124,7 @@ pub(crate) struct Usage {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct InputDetails {
-    /// Those that had been computed for an earlier request.
+    /// Tokens that came from the prefix cache.
     cached_tokens: usize,
 }
 
@@ -147,7 +147,7 @@ impl Usage {
     }
 }
 
-/// A response as it comes.
+/// The format of a response.
 struct Responding {
     head: Head,
     output: Output,
@@ -176,9 +176,9 @@ impl Responding {
         }
     }
 
-    /// An event that shows the whole response.
+    /// Sends an event that has the whole response.
     fn show(&mut self, kind: &str, error: Option<&ApiError>, chunks: &mut Chunks) {
-        // Numbers are counted where the items are.
+        // `output` counts the sequence numbers.
         let mut events = std::mem::take(&mut self.output.events);
         let response = self.body(error);
         events.push(Some(chunks), kind, Showing { response });

@@ -1,4 +1,4 @@
-//! The items of a response, put together from tokens as they come, and the events that say so.
+//! Builds the items of a response from tokens, and the events of a stream.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Part {
     }
 }
 
-/// Where events go: with their numbers into a stream, or nowhere if the answer is wanted whole.
+/// Sends events with sequence numbers into a stream, or nowhere if the answer is not streamed.
 #[derive(Default)]
 pub(super) struct Events(u64);
 
@@ -85,11 +85,11 @@ impl Events {
 /// The items so far; the last of them may be open.
 pub(super) struct Output {
     tokenizer: Arc<Tokenizer>,
-    /// Tells calls from text, if anything may be called.
+    /// The parser of calls, if tools may be called.
     parser: Option<CallParser>,
     items: Vec<Item>,
     is_open: bool,
-    /// How the answer ended.
+    /// The end of the answer.
     pub(super) finish: Option<Finish>,
     pub(super) events: Events,
 }
@@ -110,13 +110,13 @@ impl Output {
         &self.items
     }
 
-    /// Whether `max_output_tokens` cut it off.
+    /// Whether `max_output_tokens` cut the answer off.
     pub(super) fn is_cut_off(&self) -> bool {
         let reason = self.finish.as_ref().map(|finish| &finish.reason);
         reason == Some(&FinishReason::Length)
     }
 
-    /// Takes what the engine has to say.
+    /// Handles an event of the engine.
     pub(super) fn event(&mut self, event: Event, chunks: Option<&mut Chunks>) {
         match event {
             Event::Token(token) => self.token(&token, chunks),
@@ -225,7 +225,7 @@ impl Output {
         self.is_open = true;
     }
 
-    /// Ends the item that is open, if one is.
+    /// Ends the open item, if there is one.
     fn close(&mut self, ended: &'static str, mut chunks: Option<&mut Chunks>) {
         if !self.is_open {
             return;

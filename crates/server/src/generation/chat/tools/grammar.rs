@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use super::{Choice, Tools, xml};
 use crate::http::error::ApiError;
 
-/// The most calls in one answer: a model that goes on calling ends some time.
+/// The most calls in one answer, so that a model that keeps calling ends.
 const CALLS: usize = 32;
 
-/// In Lark's syntax. `mark` is the token that Mistral's calls begin with, and Llama 3's may, if it
-/// is one.
+/// The grammar, in Lark's syntax. `mark` is the special token that Mistral's calls begin with, and
+/// that Llama 3's may begin with.
 ///
 /// # Errors
 /// If the format has no words for what a tool's parameters ask for.
@@ -117,7 +117,7 @@ fn either(is_free: bool, called: &str) -> String {
 fn body(name: &str, key: &str, parameters: &Value) -> Value {
     let mut parameters = parameters.clone();
     let mut schema = Map::new();
-    // References count from the root.
+    // References start at the root of a schema.
     for definitions in ["$defs", "definitions"] {
         if let Some(moved) = parameters
             .as_object_mut()
@@ -158,12 +158,12 @@ mod tests {
         Tools::take(&mut fields).expect("valid").expect("there")
     }
 
-    /// Whether a text may be a whole answer.
+    /// Whether the grammar allows `text` as a whole answer.
     fn allows(tools: &Tools, format: CallFormat, text: &str) -> bool {
         allows_after(tools, format, None, text)
     }
 
-    /// The same after a token that calls may begin with, if there is one.
+    /// The same after the special token that calls may begin with, if there is one.
     fn allows_after(tools: &Tools, format: CallFormat, mark: Option<u32>, text: &str) -> bool {
         let folder = multigraft_testing::fixtures().join("tokenizer/smollm");
         let tokenizer = Arc::new(Tokenizer::from_folder(&folder).expect("a tokenizer"));

@@ -1,9 +1,10 @@
-//! Tools that a model may call: which there are, what it may answer, and how it is told.
+//! Tools that a model may call: the list, the constraint on answers, and the description in the
+//! prompt.
 //!
-//! A model's own chat template says how it is told of tools and how it writes calls
-//! ([`CallFormat`]). Where a template knows of none, the tools are described in the system message,
-//! and calls are written as Hermes does. Either way a grammar holds the calls to it: a call's name
-//! is one of the tools', its arguments are what the tool's schema allows.
+//! The model's chat template decides how the prompt describes tools and how calls are written
+//! ([`CallFormat`]). If the template does not support tools, the system message describes them, and
+//! calls are written in Hermes' format. In both cases a grammar enforces valid calls: the name is
+//! that of a tool, and the tool's schema allows the arguments.
 
 mod grammar;
 mod parse;
@@ -24,23 +25,24 @@ use crate::{
 
 pub(crate) use parse::{CallParser, Piece};
 
-/// How Mistral's vocabulary spells what calls begin with.
+/// The special token that calls begin with in Mistral's vocabulary.
 const LIST_MARK: &str = "[TOOL_CALLS]";
-/// How Llama 3's vocabulary spells what calls may begin with, whatever its template writes.
+/// The special token that calls may begin with in Llama 3's vocabulary, whatever the template
+/// writes.
 const BARE_MARK: &str = "<|python_tag|>";
 
 /// The tools of a request.
 #[derive(Debug)]
 pub(crate) struct Tools {
-    /// As templates get them.
+    /// The tools in the form that chat templates expect.
     pub(crate) list: Vec<Value>,
     functions: Vec<Function>,
     pub(crate) choice: Choice,
-    /// Whether several may be called in one answer.
+    /// Whether one answer may have several calls.
     parallel: bool,
 }
 
-/// The tools that answers may call, and how a call is told from their text.
+/// The tools that answers may call, and the format of calls.
 #[derive(Debug)]
 pub(crate) struct Calling {
     pub(crate) tools: Tools,
@@ -48,7 +50,7 @@ pub(crate) struct Calling {
 }
 
 impl Calling {
-    /// What holds answers to the tools.
+    /// The constraint that keeps calls valid.
     ///
     /// # Errors
     /// If a tool's parameters cannot be kept to in this format.
@@ -66,19 +68,19 @@ struct Function {
     parameters: Value,
 }
 
-/// Whether tools are called.
+/// `tool_choice`, if tools may be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// As the model likes.
+    /// The model decides.
     Auto,
-    /// At least one.
+    /// At least one call.
     Required,
-    /// This one, once.
+    /// One call of this tool.
     Named(String),
 }
 
 impl Tools {
-    /// `tools`, `tool_choice` and `parallel_tool_calls`; `None` if nothing may be called.
+    /// Reads `tools`, `tool_choice` and `parallel_tool_calls`; `None` if no tool may be called.
     pub(crate) fn take(fields: &mut Fields) -> Result<Option<Self>, ApiError> {
         let mut list = Vec::new();
         let mut functions = Vec::new();
@@ -104,7 +106,7 @@ impl Tools {
                 Some(_) => return Err(function.complain("parameters", "must be a JSON schema: an object")),
                 None => json!({"type": "object", "properties": {}}),
             };
-            // Arguments are always kept to the schema.
+            // The schema of arguments is always enforced.
             function.ignore(&["strict"]);
             function.finish()?;
             tool.finish()?;
@@ -156,14 +158,15 @@ impl Tools {
             CallFormat::List => tokenizer.token_id(LIST_MARK),
             CallFormat::Bare => tokenizer.token_id(BARE_MARK),
         };
-        // Where it is a token of its own, it is no text.
+        // Only a special token is a mark; otherwise the model writes it as text.
         let mark = mark.filter(|&id| tokenizer.is_special(id));
         grammar::grammar(self, format, mark).map(Constraint::Grammar)
     }
 
-    /// What an answer with `calls` calls ends for, if it ends by itself.
+    /// The `finish_reason` of an answer with `calls` calls that ends by itself, if it is another
+    /// than `stop`.
     pub(crate) fn finish_reason(&self, calls: usize) -> Option<&'static str> {
-        // OpenAI's own service says `stop` where the call was named by the request.
+        // As in OpenAI's API, the reason is `stop` if `tool_choice` names the tool.
         (calls > 0 && !matches!(self.choice, Choice::Named(_))).then_some("tool_calls")
     }
 }
@@ -195,13 +198,13 @@ fn choice(fields: &mut Fields) -> Result<Option<Choice>, ApiError> {
     }
 }
 
-/// How calls are written where the template does not say.
+/// The format of calls; Hermes' if the template does not support tools.
 pub(crate) fn format_of(template: &ChatTemplate) -> CallFormat {
     template.calls().unwrap_or(CallFormat::Tags)
 }
 
-/// The messages as the template takes them: arguments as objects rather than text; and for one that
-/// knows no tools, in words.
+/// The messages in the form that the template expects: arguments are objects, not texts. For a
+/// template that does not support tools, calls and results become texts.
 pub(crate) fn for_template(
     messages: Vec<Value>,
     tools: Option<&Tools>,
@@ -234,11 +237,11 @@ pub(crate) fn for_template(
     messages
 }
 
-/// OpenAI's clients send arguments as text, templates print objects.
+/// OpenAI's clients send arguments as texts; templates expect objects.
 fn with_objects(mut message: Value) -> Value {
     if let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) {
         for call in calls {
-            // Whatever else it may be is the template's to refuse.
+            // Other types are left for the template to refuse.
             if let Some(arguments) = call.pointer_mut("/function/arguments")
                 && let Some(text) = arguments.as_str()
                 && let Ok(parsed @ Value::Object(_)) = serde_json::from_str(text)
@@ -250,7 +253,7 @@ fn with_objects(mut message: Value) -> Value {
     message
 }
 
-/// Calls and their results as text.
+/// A message with calls, or the result of a call, as text.
 fn in_words(message: Value) -> Value {
     let content = message["content"].as_str().unwrap_or_default();
     if message["role"] == "tool" {
@@ -271,8 +274,8 @@ fn in_words(message: Value) -> Value {
     json!({"role": message["role"], "content": text})
 }
 
-/// The text of a token as calls are looked for in it: with the mark of Mistral's calls, and without
-/// that of Llama 3's, whether or not special tokens are shown.
+/// The text of a token for the parser of calls: Mistral's mark is included and Llama 3's is not,
+/// whether or not special tokens are shown.
 pub(crate) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -> String {
     let is = |mark| token.special && tokenizer.token_id(mark) == Some(token.id);
     let without = |mark| token.text.strip_suffix(mark).unwrap_or(&token.text);
@@ -285,7 +288,7 @@ pub(crate) fn text_of(token: &multigraft_engine::Token, tokenizer: &Tokenizer) -
     token.text.clone()
 }
 
-/// A call in an answer; in a stream also a part of one.
+/// A call in an answer, or in a stream a part of a call.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct ToolCall {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -305,7 +308,7 @@ pub(crate) struct CalledFunction {
 }
 
 impl ToolCall {
-    /// A call that begins.
+    /// The first part of a call.
     pub(crate) fn begun(index: Option<usize>, id: String, name: String) -> Self {
         Self {
             index,
@@ -318,7 +321,7 @@ impl ToolCall {
         }
     }
 
-    /// More of its arguments.
+    /// A further part of the arguments.
     pub(crate) fn more(index: usize, arguments: String) -> Self {
         Self {
             index: Some(index),

@@ -1,4 +1,4 @@
-//! Calls of tools in a model's output, told from its text as it comes.
+//! Finds tool calls in the output of a model while it is generated.
 
 use multigraft_text::CallFormat;
 
@@ -12,34 +12,33 @@ use crate::http::id::call_id;
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// Text beside calls.
+    /// Text outside calls.
     Text(String),
     /// A call begins.
     Call {
-        /// From 0.
+        /// The index of the call, from 0.
         index: usize,
-        /// What its result is to be given back with.
+        /// The id by which the client returns the result.
         id: String,
         name: String,
     },
-    /// More of a call's arguments, as JSON.
+    /// A further part of a call's arguments, as JSON.
     Arguments { index: usize, text: String },
 }
 
-/// Takes an output piece by piece. What may be the beginning of a call is held back until it is
-/// decided.
+/// Parses an output piece by piece. Text that may begin a call is held back until that is certain.
 #[derive(Debug)]
 pub(crate) struct CallParser {
     format: CallFormat,
     held: String,
     state: State,
-    /// Calls that have begun.
+    /// The number of calls that have begun.
     calls: usize,
-    /// Whether there was text.
+    /// Whether there was text outside calls.
     has_text: bool,
-    /// What the call that may be beginning was taken for one by, if that is no longer held.
+    /// The text by which a possible call was recognised, if it is no longer in `held`.
     mark: &'static str,
-    /// Of each function the parameters, for calls whose arguments are not JSON.
+    /// The parameters of each function, for calls whose arguments are not JSON.
     functions: Vec<(String, Vec<(String, Written)>)>,
     /// The arguments of such a call.
     tagged: Tagged,
@@ -47,9 +46,9 @@ pub(crate) struct CallParser {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Beside calls.
+    /// Outside calls.
     Text,
-    /// From a call's beginning to where its arguments begin.
+    /// From the beginning of a call to its arguments.
     Head,
     Arguments(Json),
     /// In arguments that are not JSON.
@@ -58,7 +57,7 @@ enum State {
     Tail,
 }
 
-/// Where in a JSON value a reader is.
+/// The position in a JSON value.
 #[derive(Clone, Copy, Debug, Default)]
 struct Json {
     depth: usize,
@@ -82,12 +81,12 @@ impl CallParser {
         }
     }
 
-    /// How many calls there were so far.
+    /// The number of calls so far.
     pub(crate) fn calls(&self) -> usize {
         self.calls
     }
 
-    /// The pieces that are certain with this text.
+    /// Adds a text, and returns the pieces that have become certain.
     pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
         self.held.push_str(text);
         let mut pieces = Vec::new();
@@ -95,12 +94,11 @@ impl CallParser {
         pieces
     }
 
-    /// What was held back, at the end.
+    /// Ends the output, and returns what was held back.
     pub(crate) fn finish(&mut self) -> Vec<Piece> {
         let mut held = std::mem::take(&mut self.held);
         match self.state {
-            // A call that has not got as far as its arguments is none: what there is of it is
-            // shown.
+            // A call that was cut off before its arguments is returned as text.
             State::Head => {
                 held.insert_str(0, self.mark);
                 vec![Piece::Text(held)]
@@ -159,7 +157,7 @@ impl CallParser {
             self.state = State::Head;
             return true;
         }
-        // Blanks may be those before a call.
+        // White space may belong to a following call.
         let undecided = (1..mark.len())
             .rev()
             .find(|&length| self.held.ends_with(&mark[..length]))
@@ -200,7 +198,7 @@ impl CallParser {
                 true
             }
             Head::NoCall => {
-                // It looked like one: text after all, in which another may begin.
+                // It was no call: the text counts as text, in which a call may begin.
                 let mut text = std::mem::take(&mut self.mark).to_owned();
                 if self.format == CallFormat::Bare {
                     text.extend(self.held.drain(..1));
@@ -243,7 +241,7 @@ impl CallParser {
 
     fn tail(&mut self) -> bool {
         let text = self.held.trim_start();
-        // The arguments are a part of an object, or of a tag that is closed already.
+        // The arguments are a part of an object, or of a tag that has been closed.
         let text = match self.format {
             CallFormat::Xml => Some(text),
             _ => text.strip_prefix('}').map(str::trim_start),
@@ -280,7 +278,7 @@ fn new_call_id(format: CallFormat) -> String {
     }
 }
 
-/// What stands before a call's arguments.
+/// The head of a call: the text before its arguments.
 enum Head {
     Incomplete,
     Read { name: String, length: usize },
@@ -309,7 +307,7 @@ impl Head {
 struct Reader<'a>(&'a str);
 
 impl Reader<'_> {
-    /// The name in `{"name": "…", "KEY": `; an error says whether more text might help.
+    /// The name in `{"name": "…", "KEY": `. The error says whether more text may complete it.
     fn head(&mut self, format: CallFormat, key: &str) -> Result<String, bool> {
         if format == CallFormat::List {
             self.blanks();
@@ -367,7 +365,8 @@ impl Reader<'_> {
 }
 
 impl Json {
-    /// Where the value ends, if it does within `text`, which goes on from what was seen before.
+    /// The end of the value in `text`, which continues what was read before, if the value ends
+    /// there.
     fn end(&mut self, text: &str) -> Option<usize> {
         for (at, c) in text.char_indices() {
             let next = at + c.len_utf8();
@@ -388,7 +387,7 @@ impl Json {
             match c {
                 '"' => self.in_string = true,
                 '{' | '[' => self.depth += 1,
-                // The end of what a number or a word stands in.
+                // The end of the object or list that a number or a word is in.
                 '}' | ']' | ',' if self.depth == 0 => return Some(at),
                 '}' | ']' => {
                     self.depth -= 1;

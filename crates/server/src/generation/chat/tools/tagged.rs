@@ -1,4 +1,4 @@
-//! The arguments of a call in tags, turned into JSON as they come.
+//! Turns the arguments of a call in tags into JSON while they are generated.
 
 use serde_json::Value;
 
@@ -7,14 +7,14 @@ use super::xml::{END, Written};
 const BEGIN: &str = "<parameter=";
 const CLOSE: &str = "</function>";
 
-/// The arguments of one call, from behind `<function=NAME>` on.
+/// The arguments of one call, after `<function=NAME>`.
 #[derive(Debug, Default)]
 pub(super) struct Tagged {
-    /// How each argument is written.
+    /// The notation of each argument.
     parameters: Vec<(String, Written)>,
-    /// Whether an argument came.
+    /// Whether there was an argument.
     has_some: bool,
-    /// How the argument is written that is being read.
+    /// The notation of the current argument.
     within: Option<Written>,
 }
 
@@ -27,7 +27,7 @@ impl Tagged {
         }
     }
 
-    /// Takes what is certain off `held` and adds it to `json`. Returns whether the call has ended.
+    /// Moves what is certain from `held` to `json`. Returns whether the call has ended.
     pub(super) fn advance(&mut self, held: &mut String, json: &mut String) -> bool {
         loop {
             let Some(written) = self.within else {
@@ -37,7 +37,7 @@ impl Tagged {
                     *held = rest.to_owned();
                     return true;
                 }
-                // The line break behind a tag belongs to it.
+                // The line break after a tag belongs to the tag.
                 let tag = text
                     .strip_prefix(BEGIN)
                     .and_then(|text| text.split_once('>'))
@@ -79,7 +79,7 @@ impl Tagged {
         }
     }
 
-    /// What there is of the arguments where the answer ends within them.
+    /// The arguments so far, if the answer ends within them.
     pub(super) fn rest(&self, held: &str) -> String {
         match self.within {
             Some(Written::TextOrNull) => format!("\"{}", json_text(held, Written::TextOrNull)),

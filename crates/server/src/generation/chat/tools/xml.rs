@@ -1,5 +1,5 @@
-//! Calls as Qwen3-Coder writes them: a tag for the function and one for each argument. Texts stand
-//! there as they are, without quotes or escapes; everything else as JSON.
+//! Qwen3-Coder's format of calls: a tag for the function and one for each argument. Texts are
+//! written without quotes or escapes, all other values as JSON.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ pub(super) const END: &str = "\n</parameter>";
 /// The rule of an argument that is any text, with what ends it.
 pub(super) const ARGUMENT: &str = "argument[lazy]: /(?s:.*)\\n<[\\/]parameter>/\n";
 
-/// Keywords of a schema that say nothing of which values it allows.
+/// Keywords of a schema that do not restrict values.
 const DESCRIBING: [&str; 12] = [
     "$comment",
     "$defs",
@@ -30,24 +30,24 @@ const DESCRIBING: [&str; 12] = [
     "writeOnly",
 ];
 
-/// The keywords of parameters that say which arguments there are.
+/// The keywords of parameters that define the arguments.
 const NAMING: [&str; 4] = ["additionalProperties", "properties", "required", "type"];
 
-/// References that lead to references, at most.
+/// The longest chain of references.
 const REFERENCES: usize = 8;
 
-/// How an argument is written.
+/// The notation of an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// As it is.
+    /// A text without quotes.
     Text,
-    /// As it is, but for `null`, which is none.
+    /// A text without quotes, or `null`, which is not a text.
     TextOrNull,
     /// As JSON.
     Json,
 }
 
-/// The parameters of a function and how each is written, in the order of its schema.
+/// The parameters of a function with their notations, in the order of its schema.
 pub(super) fn parameters(function: &Function) -> Vec<(String, Written)> {
     let properties = function.parameters.get("properties").and_then(Value::as_object);
     let properties = properties.into_iter().flatten();
@@ -68,9 +68,9 @@ fn required(function: &Function) -> Vec<&str> {
     required.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// How a value of `schema` is written, and which texts it may be, if these are given one by one. A
-/// text that is held to more than that, such as a pattern, is written as JSON, whose grammar knows
-/// how.
+/// The notation of a value of `schema`, and its texts, if the schema enumerates them. A text with
+/// further restrictions, such as a pattern, is written as JSON, because the grammar of JSON can
+/// enforce them.
 fn texts<'a>(schema: &'a Value, root: &'a Value) -> (Written, Option<Vec<&'a str>>) {
     const JSON: (Written, Option<Vec<&str>>) = (Written::Json, None);
     let Some(fields) = resolved(schema, root).as_object() else {
@@ -113,11 +113,11 @@ fn texts<'a>(schema: &'a Value, root: &'a Value) -> (Written, Option<Vec<&'a str
     }
 }
 
-/// A schema, or what it refers to within `root`.
+/// The schema, or the schema in `root` that it refers to.
 fn resolved<'a>(mut schema: &'a Value, root: &'a Value) -> &'a Value {
     for _ in 0..REFERENCES {
         let Some(fields) = schema.as_object() else { break };
-        // What holds beside a reference holds too.
+        // Keywords beside a reference apply, too.
         let is_alone = fields
             .keys()
             .all(|name| name == "$ref" || DESCRIBING.contains(&name.as_str()));
@@ -187,7 +187,7 @@ fn alone(schema: Option<&Value>, root: &Value) -> Value {
         Some(Value::Bool(false)) => return json!(false),
         _ => Map::new(),
     };
-    // References count from the root.
+    // References start at the root of a schema.
     for definitions in ["$defs", "definitions"] {
         if let Some(there) = root.get(definitions) {
             schema.entry(definitions).or_insert_with(|| there.clone());
