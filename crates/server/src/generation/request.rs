@@ -79,7 +79,7 @@ pub(crate) enum Input {
         add_special: bool,
     },
     /// A conversation.
-    Chat(Chat),
+    Chat(Box<Chat>),
 }
 
 /// A conversation, which the model's chat template turns into a text.

@@ -328,7 +328,7 @@ impl Fields {
         what: &str,
         harmless: impl FnOnce(&Value) -> bool,
     ) -> Result<(), ApiError> {
-        match self.take(&name) {
+        match self.take(name) {
             Some(value) if !harmless(&value) => Err(ApiError::unsupported(self.path(name), what)),
             _ => Ok(()),
         }
@@ -337,7 +337,7 @@ impl Fields {
     /// Drops fields that cannot change the answer.
     pub(crate) fn ignore(&mut self, names: &[&str]) {
         for name in names {
-            let _ = self.take(&name);
+            let _ = self.take(name);
         }
     }
 

@@ -106,14 +106,14 @@ pub(super) async fn begin(state: &Session, mut fields: Fields) -> Result<ChatGen
         return Err(ApiError::invalid("tool_choice", message));
     }
     let no_template = "the model has no chat template, so it cannot be chatted with; use /v1/completions";
-    let input = Input::Chat(Chat {
+    let input = Input::Chat(Box::new(Chat {
         field: row::MESSAGES.name,
         conversation,
         tools,
         defaults,
         add_special,
         no_template: ApiError::invalid(row::MESSAGES.name, no_template),
-    });
+    }));
     let mut request = GenerationRequest {
         constrained,
         logprobs,

@@ -140,7 +140,7 @@ fn as_chat(inputs: &str, defaults: Defaults) -> Result<Input, ApiError> {
     fields.set("messages", json!([{"role": "user", "content": inputs}]));
     let field = CHAT_FIELD;
     let no_template = format!("`{field}` is true, but neither model nor adapter has a chat template");
-    Ok(Input::Chat(Chat {
+    Ok(Input::Chat(Box::new(Chat {
         field: row::INPUTS.name,
         conversation: Conversation::take(&mut fields, &defaults)?,
         tools: None,
@@ -148,7 +148,7 @@ fn as_chat(inputs: &str, defaults: Defaults) -> Result<Input, ApiError> {
         // The template writes the special tokens.
         add_special: false,
         no_template: ApiError::invalid(field, no_template),
-    }))
+    })))
 }
 
 /// TGI's rule: tokens are sampled if `do_sample` is true or a parameter of sampling is given.

@@ -218,7 +218,8 @@ impl Range {
     }
 
     fn schema(self, kind: Value) -> Value {
-        let mut schema = json!({"type": kind});
+        let mut schema = json!({});
+        schema["type"] = kind;
         if self.least.is_finite() {
             schema[if self.above { "exclusiveMinimum" } else { "minimum" }] = self.least.into();
         }
@@ -344,7 +345,7 @@ impl Harmless {
     /// Whether `value` asks for nothing.
     pub(crate) fn allows(self, value: &Value) -> bool {
         match self {
-            Self::Values(values) => values.iter().any(|allowed| value.to_string() == **allowed),
+            Self::Values(values) => values.contains(&value.to_string().as_str()),
             Self::ListOf(texts) => value
                 .as_array()
                 .is_some_and(|items| items.iter().all(|item| texts.iter().any(|text| item == text))),
