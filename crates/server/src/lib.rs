@@ -1,30 +1,29 @@
-//! HTTP: the OpenAI and TGI dialects over the engine.
+//! The HTTP server: the dialects of OpenAI and TGI over the engine.
 //!
 //! Modules that [`AppState`] holds stand below it; modules that take it stand above. No module
 //! imports in a circle:
 //!
 //! ```text
-//!  routes       the handlers of the table of routes, and the middleware around them;
-//!               serve: listening, and shutting down
-//!  background   batches, the file of adapters, the watch over steps that do not end
+//!  serve        listening and graceful shutdown
+//!  routes       the router: handlers of the table of routes, and middleware
+//!  background   the batch runner, the adapters file, the watchdog
 //!  openapi      the table of routes as an OpenAPI document
-//!  openai, tgi  a dialect's parameters and shapes
-//!  manage       adapters: adding, replacing and removing them; API keys; usage by the hour; metrics
+//!  openai, tgi  fields and answers of each dialect
+//!  manage       routes for adapters, API keys, usage reports and metrics
 //!  generation   from fields to the engine and back
-//!   choice       which adapter a request chooses, and at which scale
-//!   constraints  what the answer must be: JSON, a grammar
-//!   tokens       text → tokens, long texts on another thread
-//!   admission    name → base or adapter as it is now; limits; hand-over to the engine
-//!   answers      the channel that the engine's events come back through
-//!   usage        what a request used
-//!   stream       events → server-sent events; or collected into one answer
-//!  caller       authenticate: whose request it is; session: what of the server that may be seen;
-//!               audit: what was changed by whom, written down; time_limit: by when requests end
-//!  state        AppState, and what it holds: adapters, batches, meters, requests in flight
-//!  observe      counters for Prometheus, traces, prompts in the log
-//!  http         connections, fields of bodies, errors and how each dialect words them, ids
-//!  contract     the table of routes; dialects; limits of requests, headers of answers, which model
-//!               answers
+//!   choice       the adapter that a request chooses, and its scale
+//!   constraints  constraints on answers: JSON schemas, grammars
+//!   tokens       text → tokens; long texts on another thread
+//!   admission    name → base or adapter version; limits; submission to the engine
+//!   answers      the channel for the engine's events
+//!   usage        the tokens that a request used
+//!   stream       events → server-sent events, or one collected answer
+//!  caller       authenticate: the API key; session: what the caller may see; audit: the audit
+//!               log; time_limit: deadlines of requests
+//!  state        AppState and its parts: adapters, batches, rate limits, requests in flight
+//!  observe      metrics for Prometheus, traces, prompts in the log
+//!  http         connections, bodies, errors in each dialect, ids
+//!  contract     the table of routes; dialects; fields; limits; headers; which model answers
 //! ```
 //!
 //! Invariants:

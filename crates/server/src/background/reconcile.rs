@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_file_says_is_made_so_and_nothing_else_is_touched() {
+    fn the_file_is_applied_and_other_adapters_are_untouched() {
         let dir = tempfile::tempdir().expect("a folder");
         let adapters = dir.path().join("adapters");
         std::os::unix::fs::symlink(
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_being_written_is_not_taken_at_its_word() {
+    fn a_file_that_is_being_written_is_not_applied() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("adapters.toml");
         let adapter = multigraft_testing::fixtures().join("peft/llama/adapters/qv_r4");

@@ -14,7 +14,7 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     /// The shape of its errors.
     pub(crate) dialect: Dialect,
-    /// Who may call it.
+    /// Whether a call needs an API key.
     pub(crate) access: Access,
     /// Whether a request ends when its time is over.
     pub(crate) time_limit: TimeLimit,
@@ -65,8 +65,9 @@ pub(crate) enum Method {
     Delete,
 }
 
-/// Who may call a route of a server that has API keys. Roles and grants are checked in the handler,
-/// which knows the adapter or key that a request names.
+/// Whether a call needs an API key, on a server that has keys. Roles and grants are checked in the
+/// handlers, which know the adapter or key that a request names, so that refusals are in the audit
+/// log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Anybody, without a key: health probes, and the API description, which is the same on every

@@ -50,7 +50,7 @@ impl Dialect {
         }
         if matches!(error, ApiError::Quota { .. } | ApiError::TimedOut { .. }) {
             // OpenAI's client libraries retry by default. The quota lasts until the end of the
-            // month, and after a timeout nobody waits for the answer.
+            // month, and after a timeout the client has given up.
             let no = HeaderValue::from_static("false");
             response.headers_mut().insert(SHOULD_RETRY, no);
         }

@@ -83,7 +83,7 @@ pub enum ApiError {
     /// The queue is full.
     #[error("{message}")]
     Overloaded {
-        /// What is full.
+        /// The limit that is reached, and what to do.
         message: String,
         /// When a retry may succeed, if that is known.
         retry_after: Option<Duration>,

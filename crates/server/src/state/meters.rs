@@ -315,18 +315,18 @@ fn duration(time: Duration) -> String {
 }
 
 impl Meter {
-    fn check_concurrency(&self, who: &Bounded) -> Result<(), ApiError> {
-        let most = who.bounds.concurrent_requests;
+    fn check_concurrency(&self, bounded: &Bounded) -> Result<(), ApiError> {
+        let most = bounded.bounds.concurrent_requests;
         match most.filter(|most| self.in_flight >= most.get()) {
             None => Ok(()),
             Some(most) => Err(ApiError::overloaded(format!(
-                "Concurrency limit of {who} reached (concurrent requests: {most}). Retry when one of them has ended."
+                "Concurrency limit of {bounded} reached (concurrent requests: {most}). Retry when one of them has ended."
             ))),
         }
     }
 
-    fn check_minutes(&self, who: &Bounded, prompt: f64, now: Instant) -> Result<(), ApiError> {
-        let bounds = &who.bounds;
+    fn check_minutes(&self, bounded: &Bounded, prompt: f64, now: Instant) -> Result<(), ApiError> {
+        let bounds = &bounded.bounds;
         let buckets = [
             ("requests", bounds.requests_per_minute, &self.requests, 1.0),
             ("tokens", bounds.tokens_per_minute, &self.tokens, prompt),
@@ -337,7 +337,7 @@ impl Meter {
             if !wait.is_zero() {
                 return Err(ApiError::Overloaded {
                     message: format!(
-                        "Rate limit of {who} reached ({size} {what} per minute). Retry in {}.",
+                        "Rate limit of {bounded} reached ({size} {what} per minute). Retry in {}.",
                         duration(wait)
                     ),
                     retry_after: Some(wait),

@@ -50,6 +50,28 @@ async fn every_method_that_is_described_is_answered_to() {
 }
 
 #[tokio::test]
+async fn other_methods_are_refused_with_the_list_of_described_ones() {
+    let server = server();
+    let document = document(&server).await;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        let methods = methods.as_object().expect("methods").keys();
+        let allowed = methods.map(|method| match method.as_str() {
+            "get" => "GET,HEAD".to_owned(),
+            method => method.to_uppercase(),
+        });
+        let allowed: Vec<String> = allowed.collect();
+        let at = path.replace("{name}", "x").replace("{id}", "x");
+        let request = Request::put(&at).body(Body::empty()).expect("a request");
+        let answer = server.send(request).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("allow")),
+            (405, allowed.join(",").as_str()),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn every_field_that_is_described_is_one_that_the_server_knows() {
     let server = server();
     let document = document(&server).await;

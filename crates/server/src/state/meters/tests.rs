@@ -40,7 +40,7 @@ fn admit(
 }
 
 #[test]
-fn so_many_requests_may_come_at_once_and_then_at_their_rate() {
+fn a_full_bucket_allows_a_burst_and_then_its_rate() {
     let (meters, began) = (Meters::default(), Instant::now());
     for _ in 0..4 {
         assert!(admit(&meters, limits(4, 0, 0), 1, began).is_ok());
@@ -57,7 +57,7 @@ fn so_many_requests_may_come_at_once_and_then_at_their_rate() {
 }
 
 #[test]
-fn an_answer_overdraws_and_the_next_request_waits_for_it() {
+fn an_answer_may_overdraw_and_the_next_request_waits() {
     let (meters, began) = (Meters::default(), Instant::now());
     let metered = admit(&meters, limits(0, 60, 0), 50, began).unwrap();
     for _ in 0..30 {
@@ -75,7 +75,7 @@ fn an_answer_overdraws_and_the_next_request_waits_for_it() {
 }
 
 #[test]
-fn what_was_not_accepted_costs_nothing() {
+fn a_refund_returns_the_whole_charge() {
     let (meters, now) = (Meters::default(), Instant::now());
     for _ in 0..5 {
         let metered = admit(&meters, limits(1, 10, 0), 10, now).expect("there is room");
@@ -86,7 +86,7 @@ fn what_was_not_accepted_costs_nothing() {
 }
 
 #[test]
-fn what_has_ended_makes_room_and_a_refusal_takes_nothing() {
+fn the_end_of_a_request_releases_its_permit_and_a_refusal_reserves_none() {
     let (meters, now) = (Meters::default(), Instant::now());
     let first = admit(&meters, limits(3, 0, 1), 1, now).unwrap();
     for _ in 0..5 {
@@ -171,7 +171,7 @@ fn a_key_pays_for_minutes_and_month_or_for_neither() {
 }
 
 #[test]
-fn headers_say_what_is_left_and_when_all_is_back() {
+fn headers_state_the_rest_and_the_time_until_the_bucket_is_full() {
     let folder = tempfile::tempdir().expect("a folder");
     let account = account(
         &folder,
