@@ -10,6 +10,7 @@
 
 mod all;
 mod compare;
+mod context;
 mod figures;
 mod footprint;
 mod load;

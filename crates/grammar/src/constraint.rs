@@ -3,7 +3,7 @@
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Map, Value, json};
 
-use crate::{GrammarError, ebnf};
+use crate::{GrammarError, ebnf, literal};
 
 /// The longest constraint, in bytes of its text. The length also bounds how deeply rules can nest.
 pub const MAX_CONSTRAINT_BYTES: usize = 128 << 10;
@@ -89,13 +89,6 @@ impl Constraint {
             }
         }
     }
-}
-
-/// A text as a literal in Lark's syntax.
-#[must_use]
-pub fn literal(text: &str) -> String {
-    // Lark's string literals have JSON's syntax.
-    Value::from(text).to_string()
 }
 
 /// The white space that may stand between JSON tokens. Models give better JSON when they may format

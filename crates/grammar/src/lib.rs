@@ -13,9 +13,11 @@ mod constraint;
 mod ebnf;
 mod error;
 mod grammar;
+mod literal;
 mod panics;
 mod vocabulary;
 
-pub use constraint::{Constraint, MAX_CONSTRAINT_BYTES, literal, with_blanks};
+pub use constraint::{Constraint, MAX_CONSTRAINT_BYTES, with_blanks};
 pub use error::GrammarError;
 pub use grammar::{Grammar, Grammars, TokenSet};
+pub use literal::literal;

@@ -25,13 +25,11 @@
 //! This crate opens only the files that its caller names, and no input makes it panic.
 
 mod chat;
-mod detokenizer;
 mod error;
 mod files;
 mod gguf;
 mod tokenizer;
 
 pub use chat::{CallFormat, ChatInput, ChatTemplate, TEMPLATE_FILES};
-pub use detokenizer::Detokenizer;
 pub use error::TextError;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Detokenizer, Tokenizer};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::all::{Results, Tools};
+use super::context::{Results, Tools};
 use super::figures::{json_of, samples, shown};
 use super::rows::Figure;
 use super::running::Running;

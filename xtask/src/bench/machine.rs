@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::all::{Results, Tools};
+use super::context::{Results, Tools};
 use super::figures::json_of;
 use super::markdown::{Table, figure};
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::all::{Results, Tools};
+use super::context::{Results, Tools};
 use super::load::{Load, Outcome, serve};
 use super::rows::{Figure, Rival, Unit};
 use super::running::Running;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::all::{Results, Tools};
+use super::context::{Results, Tools};
 use super::load::{Load, Other, converted, in_turn, serve};
 use super::rows::{Figure, Rival, Unit};
 use super::running::Running;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::all::{Results, Tools};
+use super::context::{Results, Tools};
 use super::figures::{Figure as Speed, json_of, of_model, shown};
 use super::rival::LlamaCpp;
 use super::rows::{Figure, Rival, Unit};

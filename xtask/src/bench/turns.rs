@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::all::{Results, Tools};
+use super::context::{Results, Tools};
 use super::figures::median;
 use super::load::serve;
 use super::rows::{Figure, Rival, Unit};

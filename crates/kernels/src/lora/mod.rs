@@ -5,38 +5,15 @@
 //! by segment and by columns. Ranks are not padded to the largest of the step, but A is stored in
 //! groups of four ranks. The order of a row's sums depends on its adapter alone.
 
+mod dtype;
 mod shrink;
 
-use crate::isa::{LANES, dispatch};
+use crate::isa::dispatch;
 use crate::matrix::{ActivationScratch, Activations, PackedMatrix, Prefetch, Target, overlap};
 use crate::pool::Pool;
-use crate::scaled::ScaledInt8;
 use crate::shared::SharedRows;
+pub use dtype::LoraDtype;
 use shrink::{RANKS, ROWS, Shrink, ShrinkTile};
-
-/// How adapter weights are stored in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoraDtype {
-    /// 32-bit floats.
-    F32,
-    /// Brain floats: half the memory of float32, at the precision that most adapters are trained
-    /// in.
-    Bf16,
-    /// Eight-bit integers with a scale for every sixteen weights: 56 % of the memory of brain
-    /// floats. Updates of Gaussian A and B are 0.7 % off (root mean square).
-    Int8,
-}
-
-impl LoraDtype {
-    /// Memory of sixteen weights, in bytes.
-    pub(crate) fn lanes_bytes(self) -> usize {
-        match self {
-            Self::F32 => size_of::<[f32; LANES]>(),
-            Self::Bf16 => size_of::<[half::bf16; LANES]>(),
-            Self::Int8 => size_of::<ScaledInt8>(),
-        }
-    }
-}
 
 /// A low-rank update of one linear map, packed.
 #[derive(Debug)]
@@ -226,6 +203,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::isa::LANES;
+    use crate::scaled::ScaledInt8;
 
     const DTYPES: [LoraDtype; 3] = [LoraDtype::F32, LoraDtype::Bf16, LoraDtype::Int8];
 

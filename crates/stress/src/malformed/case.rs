@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::routes::Route;
-
 /// One action of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -73,52 +71,5 @@ impl Case {
                 .steps
                 .iter()
                 .any(|step| matches!(step, Step::Pause(time) if *time > Duration::from_secs(1)))
-    }
-}
-
-/// Facts about the server from which requests are made.
-#[derive(Clone, Debug)]
-pub(super) struct ServerFacts {
-    /// Its routes.
-    pub routes: Vec<Route>,
-    /// The secret of an admin's API key.
-    pub key: String,
-    /// The names of the base and of an adapter. Requests may use both; no request that changes
-    /// adapters names the adapter.
-    pub models: [String; 2],
-    /// The folder of an adapter that the server allows to add.
-    pub source: String,
-    /// The id of an input file of batches.
-    pub file: String,
-}
-
-/// Headers in addition to those that every request has.
-pub(super) type Headers<'a> = &'a [(&'a str, &'a str)];
-
-impl ServerFacts {
-    /// The request line and the headers, without the empty line after them. The request asks to
-    /// close its connection.
-    pub(super) fn head(&self, method: &str, target: &str, more: Headers<'_>) -> Vec<u8> {
-        let mut head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nconnection: close\r\n",
-            self.key
-        );
-        for (name, value) in more {
-            head += &format!("{name}: {value}\r\n");
-        }
-        head.into_bytes()
-    }
-
-    /// A complete request with the right content length.
-    pub(super) fn request(&self, method: &str, target: &str, more: Headers<'_>, body: &[u8]) -> Vec<u8> {
-        let mut request = self.head(method, target, more);
-        request.extend(format!("content-length: {}\r\n\r\n", body.len()).bytes());
-        request.extend(body);
-        request
-    }
-
-    /// A complete request with a JSON body.
-    pub(super) fn json(&self, method: &str, target: &str, body: &[u8]) -> Vec<u8> {
-        self.request(method, target, &[("content-type", "application/json")], body)
     }
 }

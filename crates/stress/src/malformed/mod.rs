@@ -45,11 +45,12 @@ use crate::harness::expected::{GreedyRequest, PROMPTS};
 use crate::harness::idle::{self, IdleState};
 use crate::harness::server::{Product, ServerProcess, post};
 use answers::excerpt;
-use case::{Case, ServerFacts, Step};
+use case::{Case, Step};
 use findings::Findings;
 use multigraft_loadgen::client::Client;
 use multigraft_loadgen::output::print;
 use multigraft_loadgen::record::Failure;
+use routes::ServerFacts;
 use send::Outcome;
 
 /// Requests that run at once, not counting the slow ones.

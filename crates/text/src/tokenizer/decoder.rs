@@ -7,7 +7,19 @@
 
 use serde_json::Value;
 
-use super::{Pieces, pieces::StartRule};
+use super::byte_level::byte_level_bytes;
+
+/// How the first tokens of a text are decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum StartRule {
+    /// Like all others.
+    #[default]
+    Keep,
+    /// Up to this many leading spaces are dropped, because encoding adds them.
+    StripSpaces(usize),
+    /// This marker is removed from the first token; elsewhere it stands for spaces.
+    FirstWithout(String),
+}
 
 /// The decoder of a tokenizer, as rules for one token.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -154,7 +166,7 @@ impl DecodeRules {
                     }
                 }
                 Step::ByteLevel => {
-                    return Pieces::byte_level_bytes(&text).unwrap_or_else(|| text.into_bytes());
+                    return byte_level_bytes(&text).unwrap_or_else(|| text.into_bytes());
                 }
                 Step::StripStart { content, start } => {
                     let dropped = text

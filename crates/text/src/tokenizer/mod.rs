@@ -1,7 +1,10 @@
 //! The tokenizer: text to token ids, and ids to text.
 
+mod byte_level;
 mod decoder;
+mod detokenizer;
 mod folder;
+mod parts;
 mod pieces;
 mod stops;
 
@@ -9,15 +12,13 @@ use std::{fmt, path::Path};
 
 use multigraft_weights::gguf::Metadata;
 
-use crate::{Detokenizer, TextError};
+use crate::TextError;
 
 pub(crate) use decoder::DecodeRules;
+pub use detokenizer::Detokenizer;
+pub(crate) use parts::{Affixes, MAX_VOCABULARY, Parts};
 pub(crate) use pieces::Pieces;
 pub(crate) use stops::turn_ends;
-
-/// The most tokens a vocabulary may have; the largest in use have about 262,000. Bounds the tables
-/// that are sized by token id before an id from a file is trusted.
-pub(crate) const MAX_VOCABULARY: usize = 1 << 22;
 
 /// A model's tokenizer. Immutable; share it by `Arc`.
 pub struct Tokenizer {
@@ -26,31 +27,6 @@ pub struct Tokenizer {
     affixes: Affixes,
     bos: Option<u32>,
     eos: Vec<u32>,
-}
-
-/// What adds the special tokens that begin and end a text.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Affixes {
-    /// The post-processor of `tokenizer.json`.
-    PostProcessor,
-    /// The tokens given here.
-    Fixed {
-        /// Before the first token.
-        before: Option<u32>,
-        /// After the last token.
-        after: Option<u32>,
-    },
-}
-
-/// The parts of a [`Tokenizer`].
-pub(crate) struct Parts {
-    pub(crate) inner: tokenizers::Tokenizer,
-    pub(crate) rules: DecodeRules,
-    pub(crate) affixes: Affixes,
-    pub(crate) bos: Option<u32>,
-    /// Tokens that the model's files say end a turn; the first is the `eos_token` of chat
-    /// templates.
-    pub(crate) eos: Vec<u32>,
 }
 
 impl Tokenizer {

@@ -3,9 +3,9 @@
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, ServerFacts};
 use super::super::mutate;
 use super::super::routes::Route;
+use super::super::{case::Case, routes::ServerFacts};
 use super::{pick, request_parts};
 
 /// A random route with a JSON body.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, Expected, ServerFacts, Step};
+use super::super::{
+    case::{Case, Expected, Step},
+    routes::ServerFacts,
+};
 use super::{pick, valid_request};
 
 /// The time between slow bytes, so long that each of the server's time limits ends the connection.

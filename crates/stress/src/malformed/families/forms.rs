@@ -4,7 +4,7 @@
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, ServerFacts};
+use super::super::{case::Case, routes::ServerFacts};
 use super::pick;
 
 const BOUNDARY: &str = "b0undary";

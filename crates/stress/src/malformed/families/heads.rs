@@ -3,7 +3,10 @@
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::case::{Case, Expected, ServerFacts, Step};
+use super::super::{
+    case::{Case, Expected, Step},
+    routes::ServerFacts,
+};
 use super::{pick, request_parts, valid_request};
 
 pub(super) fn headers(random: &mut ChaCha8Rng, facts: &ServerFacts) -> Case {

@@ -9,7 +9,7 @@ mod heads;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::case::{Case, ServerFacts};
+use super::{case::Case, routes::ServerFacts};
 use crate::arguments::Malformation;
 
 /// All families, and how many of a thousand requests each has.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Tokenizer, tokenizer::Pieces};
+use super::{Pieces, Tokenizer};
 
 /// Turns a stream of tokens into a stream of text. A character is returned when the last of its
 /// bytes has arrived, never a part of one.
