@@ -96,22 +96,27 @@ fn code_words(text: &str) -> BTreeSet<String> {
     let code = text.split('`').skip(1).step_by(2);
     let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let words = code.flat_map(|code| code.split(move |character| !is_part(character)));
-    words.map(str::to_owned).collect()
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// The names and handlings of fields in the tables of fields.
+fn rows(page: &str) -> Vec<(BTreeSet<String>, &str)> {
+    let mut within = false;
+    let mut rows = Vec::new();
+    for line in page.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        match cells.as_slice() {
+            ["", "field", "type", "handling", ..] => within = true,
+            ["", first, _, handling, ..] if within => rows.push((code_words(first), *handling)),
+            _ => within = false,
+        }
+    }
+    rows
 }
 
 /// The fields that the tables of fields list.
 fn listed(page: &str) -> BTreeSet<String> {
-    let mut within = false;
-    let mut names = BTreeSet::new();
-    for line in page.lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        match cells.as_slice() {
-            ["", first, _, ..] if *first == "field" => within = true,
-            ["", first, _, ..] if within => names.extend(code_words(first)),
-            _ => within = false,
-        }
-    }
-    names
+    rows(page).into_iter().flat_map(|(names, _)| names).collect()
 }
 
 /// The name of a field without what it is within.
@@ -248,14 +253,9 @@ async fn embeddings_fields_are_in_their_page() {
 
 /// The fields that a page's tables call supported.
 fn supported(page: &str) -> BTreeSet<String> {
-    let rows = page.lines().filter_map(|line| {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        match cells.as_slice() {
-            ["", first, _, "supported", ..] => Some(*first),
-            _ => None,
-        }
-    });
-    rows.flat_map(code_words).collect()
+    let rows = rows(page).into_iter();
+    let supported = rows.filter(|(_, handling)| *handling == "supported");
+    supported.flat_map(|(names, _)| names).collect()
 }
 
 /// The fields of a schema and of the objects in it.
