@@ -1,6 +1,7 @@
 //! The dialects that routes speak.
 
-/// How requests, answers and errors are shaped. The table of routes names the dialect of each route.
+/// How requests, answers and errors are shaped. The table of routes names the dialect of each
+/// route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// OpenAI's API, with the error shape and extra parameters of vLLM.

@@ -323,8 +323,8 @@ pub(crate) static ROUTES: &[Route] = &[
                 "Describe an adapter; the name `events` streams the changes of all adapters",
                 &[(200, Content::JsonOrEvents("Adapter"))],
             ),
-            // The handler refuses other paths: names of adapters may hold slashes, so that the router
-            // cannot tell where a name ends.
+            // The handler refuses other paths: names of adapters may hold slashes, so that the
+            // router cannot tell where a name ends.
             undescribed(Method::Post, Handler::UploadAdapter)
                 .below(UPLOAD_SUFFIX)
                 .with_body_limit(BodyLimit::Upload)

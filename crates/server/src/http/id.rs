@@ -7,8 +7,8 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// `prefix` and 128 random bits in hexadecimal. Random, so that no two servers make the same id, and
-/// a client's ids do not tell how many requests others send.
+/// `prefix` and 128 random bits in hexadecimal. Random, so that no two servers make the same id,
+/// and a client's ids do not tell how many requests others send.
 pub(crate) fn unique_id(prefix: &str) -> String {
     format!("{prefix}{:032x}", random())
 }

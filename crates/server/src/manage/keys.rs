@@ -62,23 +62,23 @@ fn convert(key: Key) -> api::Key {
 }
 
 /// `GET /v1/keys`: all keys, including revoked ones, the oldest first.
-pub(crate) async fn list(state: Session) -> Result<Json<api::Keys>, ApiError> {
-    let keys = state.keys(Store::keys).await?;
+pub(crate) async fn list(session: Session) -> Result<Json<api::Keys>, ApiError> {
+    let keys = session.keys(Store::keys).await?;
     Ok(Json(api::Keys {
         data: keys.into_iter().map(convert).collect(),
     }))
 }
 
 /// `GET /v1/keys/{id}`. Here and below, a key's name is accepted in place of its id.
-pub(crate) async fn get(state: Session, Path(id): Path<String>) -> Result<Json<api::Key>, ApiError> {
-    let key = state.keys(move |store| store.key(&id)).await?;
+pub(crate) async fn get(session: Session, Path(id): Path<String>) -> Result<Json<api::Key>, ApiError> {
+    let key = session.keys(move |store| store.key(&id)).await?;
     Ok(Json(convert(key)))
 }
 
 /// `POST /v1/keys`: `{"name", "role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. Only this
 /// answer contains the secret.
-pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
-    state.may_manage_keys()?;
+pub(crate) async fn add(session: Session, mut fields: Fields) -> Result<Response, ApiError> {
+    session.may_manage_keys()?;
     let name = fields.required("name")?;
     let changes = changes(&mut fields)?;
     fields.finish()?;
@@ -90,28 +90,28 @@ pub(crate) async fn add(state: Session, mut fields: Fields) -> Result<Response, 
         limits: changes.limits.apply_to(KeyLimits::default()),
         expires: changes.expires.flatten(),
     };
-    let (key, secret) = state.keys(move |store| store.add(&new)).await?;
+    let (key, secret) = session.keys(move |store| store.add(&new)).await?;
     Ok(with_secret(StatusCode::CREATED, key, &secret))
 }
 
 /// `PATCH /v1/keys/{id}`: `{"role"?, "tenant"?, "grants"?, "limits"?, "expires"?}`. Absent fields
 /// stay as they are; null removes a limit or the expiry.
 pub(crate) async fn change(
-    state: Session,
+    session: Session,
     Path(id): Path<String>,
     mut fields: Fields,
 ) -> Result<Json<api::Key>, ApiError> {
-    state.may_manage_keys()?;
+    session.may_manage_keys()?;
     let changes = changes(&mut fields)?;
     fields.finish()?;
-    let key = state.keys(move |store| store.set(&id, &changes, Admins::OneStays));
+    let key = session.keys(move |store| store.set(&id, &changes, Admins::OneStays));
     Ok(Json(convert(key.await?)))
 }
 
 /// `DELETE /v1/keys/{id}`: revokes the key for good. It stays in the list, because usage records
 /// and the audit log refer to its id.
-pub(crate) async fn revoke(state: Session, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    state
+pub(crate) async fn revoke(session: Session, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    session
         .keys(move |store| store.revoke(&id, Admins::OneStays))
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -120,11 +120,11 @@ pub(crate) async fn revoke(state: Session, Path(id): Path<String>) -> Result<Sta
 /// `POST /v1/keys/{id}/rotate`: `{"hours"?}`: makes a new secret. The previous secrets stay valid
 /// for `hours`. Only this answer contains the new secret.
 pub(crate) async fn rotate(
-    state: Session,
+    session: Session,
     Path(id): Path<String>,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
-    state.may_manage_keys()?;
+    session.may_manage_keys()?;
     let hours = fields.unsigned("hours")?.unwrap_or(GRACE);
     if hours > LONGEST_GRACE {
         let problem = format!("is {hours}, but must be at most {LONGEST_GRACE}");
@@ -132,7 +132,7 @@ pub(crate) async fn rotate(
     }
     fields.finish()?;
     let until = SystemTime::now() + Duration::from_secs(hours * HOUR);
-    let (key, secret) = state.keys(move |store| store.rotate(&id, until)).await?;
+    let (key, secret) = session.keys(move |store| store.rotate(&id, until)).await?;
     Ok(with_secret(StatusCode::OK, key, &secret))
 }
 

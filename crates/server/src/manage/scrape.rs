@@ -67,9 +67,9 @@ struct Build {
 }
 
 /// `GET /metrics`.
-pub(crate) async fn metrics(state: Session, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(session: Session, headers: HeaderMap) -> Result<Response, ApiError> {
     // The metrics name the adapters of all tenants.
-    let Some(view) = state.admin_view() else {
+    let Some(view) = session.admin_view() else {
         return Err(ApiError::Forbidden("only admin keys may see /metrics".to_owned()));
     };
     let adapters = view.registry().list();
@@ -165,7 +165,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
         "adapters",
         "Adapters by state",
         None,
-        ["resident", "cold", "loading", "failed"].map(|state| (state, in_state(state))),
+        ["resident", "cold", "loading", "failed"].map(|session| (session, in_state(session))),
     );
 
     for (name, help, value) in [
@@ -287,8 +287,8 @@ fn seconds<const N: usize>(
 }
 
 /// The metrics that the Gateway API's inference extension and llm-d read, under vLLM's names and
-/// with the extension's meaning: adapters in memory are "running"; adapters that are being loaded or
-/// have queued requests are "waiting".
+/// with the extension's meaning: adapters in memory are "running"; adapters that are being loaded
+/// or have queued requests are "waiting".
 fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
     let mut registry = Registry::default();
     let stats = view.engine().stats();
@@ -339,7 +339,8 @@ fn as_vllm(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
                     running_names.push(listed.name.as_str());
                     let series = Loaded {
                         adapter_name: listed.name.clone(),
-                        // Routers expect `gpu` for adapters that are ready on the device that computes the model.
+                        // Routers expect `gpu` for adapters that are ready on the device that
+                        // computes the model.
                         level: "gpu",
                         pinned: listed.pinned.to_string(),
                         rank: info.ranks.map_or(0, |(_, most)| most),

@@ -32,7 +32,7 @@ pub(crate) struct Period {
 
 /// `GET /v1/usage?from=&to=&by=`: the usage of all keys for admins, else of the caller's key.
 pub(crate) async fn report(
-    state: Session,
+    session: Session,
     period: Result<Query<Period>, QueryRejection>,
 ) -> Result<Json<UsageReport>, ApiError> {
     let Query(period) = period.map_err(|error| ApiError::malformed(error.body_text()))?;
@@ -51,7 +51,7 @@ pub(crate) async fn report(
     let by: By = by
         .parse()
         .map_err(|problem| ApiError::invalid("by", format!("`by`: {problem}")))?;
-    let Some(access) = state.access().cloned() else {
+    let Some(access) = session.access().cloned() else {
         let message =
             "this server does not record usage, because it has no data folder; start it with `--data FOLDER`";
         return Err(ApiError::NoAdapter(message.to_owned()));
@@ -60,7 +60,7 @@ pub(crate) async fn report(
         from,
         to,
         by,
-        key: state.limited().map(|key| key.id.clone()),
+        key: session.limited().map(|key| key.id.clone()),
     };
     let answered = spawn_blocking(move || {
         let now = SystemTime::now();

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Validates defaults like the fields of a request.
-pub(super) fn check(mut fields: Fields, state: &Session) -> Result<Map<String, Value>, ApiError> {
+pub(super) fn check(mut fields: Fields, session: &Session) -> Result<Map<String, Value>, ApiError> {
     let values = fields.clone().into_rest();
     fields.string(SYSTEM)?;
     if let Some(source) = fields.string(TEMPLATE)? {
@@ -29,7 +29,7 @@ pub(super) fn check(mut fields: Fields, state: &Session) -> Result<Map<String, V
             return Err(fields.complain(name, &format!("has no default; these can: {}", names.join(", "))));
         }
     }
-    let parameters = Parameters::take(&mut fields, Body::Completion, state.limits())?;
+    let parameters = Parameters::take(&mut fields, Body::Completion, session.limits())?;
     fields.finish()?;
     // The engine checks every request in the same way.
     let request = Request {
@@ -37,7 +37,7 @@ pub(super) fn check(mut fields: Fields, state: &Session) -> Result<Map<String, V
         stop: parameters.stop,
         ..Request::new(vec![0], parameters.max_tokens.unwrap_or(1))
     };
-    let checked = request.check(&state.engine().limits());
+    let checked = request.check(&session.engine().limits());
     checked.map_err(|error| refusal(error, Dialect::OpenAi))?;
     Ok(values.into_iter().filter(|(_, value)| !value.is_null()).collect())
 }

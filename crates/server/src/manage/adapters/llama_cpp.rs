@@ -19,8 +19,8 @@ pub(crate) struct Adapter {
 }
 
 /// `GET /lora-adapters`.
-pub(crate) async fn list(state: Session) -> Json<Vec<Adapter>> {
-    let listed = state.list().into_iter().enumerate();
+pub(crate) async fn list(session: Session) -> Json<Vec<Adapter>> {
+    let listed = session.list().into_iter().enumerate();
     let adapters = listed.map(|(id, listed)| Adapter {
         id,
         path: listed

@@ -28,16 +28,19 @@ use crate::{
 const EVENTS: &str = "events";
 
 /// `GET /v1/adapters`.
-pub(crate) async fn list(state: Session) -> Json<Adapters> {
-    let listed = state.list();
-    let all = state.admin_view();
+pub(crate) async fn list(session: Session) -> Json<Adapters> {
+    let listed = session.list();
+    let all = session.admin_view();
     let (bytes, limit) = match &all {
         Some(all) => all.registry().memory(),
         // A key that is not an admin's sees the memory of its own adapters only.
         None => (listed.iter().map(bytes_of).sum(), usize::MAX),
     };
     Json(Adapters {
-        data: listed.into_iter().map(|listed| visible(&state, listed)).collect(),
+        data: listed
+            .into_iter()
+            .map(|listed| visible(&session, listed))
+            .collect(),
         memory: AdapterMemory {
             bytes: bytes as u64,
             limit: (limit < usize::MAX).then_some(limit as u64),
@@ -56,18 +59,18 @@ pub(crate) async fn list(state: Session) -> Json<Adapters> {
 /// `GET /v1/adapters/{name}`, where names may contain slashes, and `GET /v1/adapters/events`. An
 /// adapter may be called `events`; it is shown to clients that do not accept events.
 pub(crate) async fn get(
-    state: Session,
+    session: Session,
     Path(name): Path<String>,
     stopping: Option<Extension<Stopping>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    if name == EVENTS && (wants_events(&headers) || !state.contains(EVENTS)) {
+    if name == EVENTS && (wants_events(&headers) || !session.contains(EVENTS)) {
         return Ok(events::respond(
-            &state,
+            &session,
             stopping.map(|Extension(stopping)| stopping),
         ));
     }
-    Ok(shown(&state, &name)?.into_response())
+    Ok(shown(&session, &name)?.into_response())
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {
@@ -86,7 +89,7 @@ struct Addition {
 /// `POST /v1/adapters`: `{"name", "source", "replace"?, "pinned"?, "defaults"?, "limits"?}`.
 /// Answers once the adapter is served, or with events until then.
 pub(crate) async fn add(
-    state: Session,
+    session: Session,
     headers: HeaderMap,
     mut fields: Fields,
 ) -> Result<Response, ApiError> {
@@ -100,9 +103,9 @@ pub(crate) async fn add(
     };
     let defaults = fields.object("defaults")?;
     let defaults = defaults
-        .map(|defaults| defaults::check(defaults, &state))
+        .map(|defaults| defaults::check(defaults, &session))
         .transpose()?;
-    let limits = limits(&mut fields, &state)?;
+    let limits = limits(&mut fields, &session)?;
     fields.finish()?;
     adding.settings = Settings { defaults, limits };
     let addition = Addition {
@@ -111,30 +114,30 @@ pub(crate) async fn add(
         adding,
     };
     if wants_events(&headers) {
-        let watched = state.clone();
+        let watched = session.clone();
         let added = async move {
-            let (_, Json(adapter)) = carry_out(state, addition).await?;
+            let (_, Json(adapter)) = carry_out(session, addition).await?;
             Ok(adapter)
         };
         return Ok(events::respond_until(&watched, name, added));
     }
-    Ok(carry_out(state, addition).await?.into_response())
+    Ok(carry_out(session, addition).await?.into_response())
 }
 
-async fn carry_out(state: Session, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
+async fn carry_out(session: Session, addition: Addition) -> Result<(StatusCode, Json<Adapter>), ApiError> {
     let Addition { name, source, adding } = addition;
-    let status = match state.contains(&name) {
+    let status = match session.contains(&name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
-    state.add_adapter(&name, &source, adding).await?;
-    Ok((status, shown(&state, &name)?))
+    session.add_adapter(&name, &source, adding).await?;
+    Ok((status, shown(&session, &name)?))
 }
 
 /// `PATCH /v1/adapters/{name}`: `{"pinned"?, "active"?, "defaults"?, "limits"?}`, where `active` is
 /// the hash of one of its versions, or `previous`.
 pub(crate) async fn change(
-    state: Session,
+    session: Session,
     Path(name): Path<String>,
     mut fields: Fields,
 ) -> Result<Json<Adapter>, ApiError> {
@@ -151,9 +154,9 @@ pub(crate) async fn change(
     };
     let defaults = fields.object("defaults")?;
     let defaults = defaults
-        .map(|defaults| defaults::check(defaults, &state))
+        .map(|defaults| defaults::check(defaults, &session))
         .transpose()?;
-    let limits = limits(&mut fields, &state)?;
+    let limits = limits(&mut fields, &session)?;
     fields.finish()?;
     let change = Change {
         pinned,
@@ -161,12 +164,12 @@ pub(crate) async fn change(
         defaults,
         limits,
     };
-    let (session, of) = (state.clone(), name.clone());
+    let (for_task, changed) = (session.clone(), name.clone());
     // Runs to its end, or a client that disconnects would leave half of the change.
-    state
-        .to_the_end(async move { change.apply(&session, &of).await })
+    session
+        .to_the_end(async move { change.apply(&for_task, &changed).await })
         .await?;
-    shown(&state, &name)
+    shown(&session, &name)
 }
 
 /// A change of an adapter.
@@ -179,14 +182,14 @@ struct Change {
 }
 
 impl Change {
-    async fn apply(self, state: &Session, name: &str) -> Result<(), ApiError> {
-        state.may_manage()?;
-        state.may_pin(self.pinned)?;
-        if state.listed(name).is_none() {
+    async fn apply(self, session: &Session, name: &str) -> Result<(), ApiError> {
+        session.may_manage()?;
+        session.may_pin(self.pinned)?;
+        if session.listed(name).is_none() {
             return Err(unknown(name));
         }
-        state.may_change(name).await?;
-        let adapters = state.adapters();
+        session.may_change(name).await?;
+        let adapters = session.adapters();
         if let Some(hash) = self.active {
             let activated = adapters.activate(name, hash).await?;
             activated.map_err(|error| match error {
@@ -224,22 +227,22 @@ pub(crate) struct Removal {
 /// `DELETE /v1/adapters/{name}`: removes the adapter. Requests in flight for it end normally, or
 /// with an error if `?now=true`.
 pub(crate) async fn remove(
-    state: Session,
+    session: Session,
     Path(name): Path<String>,
     removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
     let Query(removal) = removal.map_err(|error| ApiError::malformed(error.body_text()))?;
-    state.remove_adapter(&name, removal.now).await?;
+    session.remove_adapter(&name, removal.now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `{"weight"?, "requests_per_minute"?, "tokens_per_minute"?, "concurrent_requests"?,
 /// "shared_prefixes"?}`: absent limits are unlimited, and prefixes are not shared by default.
-fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>, ApiError> {
+fn limits(fields: &mut Fields, session: &Session) -> Result<Option<AdapterLimits>, ApiError> {
     let Some(given) = fields.object("limits")? else {
         return Ok(None);
     };
-    if !state.is_admin() {
+    if !session.is_admin() {
         let message = "the limits of an adapter say what others get: only an admin's key may set them";
         return Err(ApiError::Forbidden(message.to_owned()));
     }
@@ -262,9 +265,9 @@ fn limits(fields: &mut Fields, state: &Session) -> Result<Option<AdapterLimits>,
 
 /// An adapter as the caller may see it. Only admins see usage figures, because they cover other
 /// tenants.
-fn visible(state: &Session, listed: Listed) -> Adapter {
+fn visible(session: &Session, listed: Listed) -> Adapter {
     let mut adapter = convert::adapter(listed);
-    if !state.is_admin() {
+    if !session.is_admin() {
         (adapter.requests, adapter.last_used) = (None, None);
     }
     adapter
@@ -277,9 +280,9 @@ fn bytes_of(listed: &Listed) -> usize {
     }
 }
 
-pub(super) fn shown(state: &Session, name: &str) -> Result<Json<Adapter>, ApiError> {
-    let listed = state.listed(name).ok_or_else(|| unknown(name))?;
-    Ok(Json(visible(state, listed)))
+pub(super) fn shown(session: &Session, name: &str) -> Result<Json<Adapter>, ApiError> {
+    let listed = session.listed(name).ok_or_else(|| unknown(name))?;
+    Ok(Json(visible(session, listed)))
 }
 
 fn not_changed(error: &ChangeError, name: &str) -> ApiError {

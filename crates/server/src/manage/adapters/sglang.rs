@@ -25,7 +25,7 @@ pub(crate) struct Done {
 }
 
 /// `POST /load_lora_adapter`.
-pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn load(session: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let name = fields.required("lora_name")?;
     let path = fields.required("lora_path")?;
     let adding = Adding {
@@ -35,26 +35,26 @@ pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<Response,
         ..Adding::default()
     };
     fields.finish()?;
-    let added = state.add_adapter(&name, &path, adding).await;
-    Ok(done(&state, added.map(|_| ())))
+    let added = session.add_adapter(&name, &path, adding).await;
+    Ok(done(&session, added.map(|_| ())))
 }
 
 /// `POST /unload_lora_adapter`.
-pub(crate) async fn unload(state: Session, mut fields: Fields) -> Result<Response, ApiError> {
+pub(crate) async fn unload(session: Session, mut fields: Fields) -> Result<Response, ApiError> {
     let name = fields.required("lora_name")?;
     fields.finish()?;
-    let removed = state.remove_adapter(&name, false).await;
-    Ok(done(&state, removed))
+    let removed = session.remove_adapter(&name, false).await;
+    Ok(done(&session, removed))
 }
 
-fn done(state: &Session, outcome: Result<(), ApiError>) -> Response {
+fn done(session: &Session, outcome: Result<(), ApiError>) -> Response {
     let status = match &outcome {
         Ok(()) => StatusCode::OK,
         // SGLang answers every failure with this status.
         Err(error) if error.status(Dialect::OpenAi).is_client_error() => StatusCode::BAD_REQUEST,
         Err(error) => error.status(Dialect::OpenAi),
     };
-    let listed = state.list();
+    let listed = session.list();
     let loaded = listed.into_iter().filter_map(|listed| {
         let source = listed.active()?.source.to_string();
         Some((listed.name, source.into()))

@@ -50,7 +50,7 @@ pub(crate) struct Uploading {
 /// `POST /v1/adapters/{name}/upload?replace=true&pinned=true` with `multipart/form-data`. Answers
 /// once the adapter is served.
 pub(crate) async fn upload(
-    state: Session,
+    session: Session,
     UrlPath(path): UrlPath<String>,
     uploading: Result<Query<Uploading>, QueryRejection>,
     request: Request,
@@ -65,7 +65,7 @@ pub(crate) async fn upload(
         Some((bytes, arriving))
     });
     let request = Request::from_parts(head, Body::from_stream(body));
-    let answer = answer(&state, &path, uploading, request).await;
+    let answer = answer(&session, &path, uploading, request).await;
     if answer.is_err() && !waits {
         tokio::spawn(timeout(LINGER, async move {
             let mut arriving = arriving.lock().await;
@@ -76,7 +76,7 @@ pub(crate) async fn upload(
 }
 
 async fn answer(
-    state: &Session,
+    session: &Session,
     path: &str,
     uploading: Result<Query<Uploading>, QueryRejection>,
     request: Request,
@@ -87,12 +87,12 @@ async fn answer(
             None => ApiError::unknown_route(&request),
         });
     };
-    if !state.adapters().takes_uploads() {
+    if !session.adapters().takes_uploads() {
         return Err(ApiError::Forbidden(
             "this server does not allow uploads; start it with `--allow-source upload`".to_owned(),
         ));
     }
-    state.may_manage()?;
+    session.may_manage()?;
     let Query(uploading) = uploading.map_err(|error| ApiError::malformed(error.body_text()))?;
     let adding = Adding {
         replace: uploading.replace,
@@ -100,45 +100,45 @@ async fn answer(
         by: AddedBy::Http,
         ..Adding::default()
     };
-    state.may_pin(adding.pinned)?;
+    session.may_pin(adding.pinned)?;
     // Checked before the body is read.
-    state.may_claim(name).await?;
-    receive_and_add(state, name, adding, request).await
+    session.may_claim(name).await?;
+    receive_and_add(session, name, adding, request).await
 }
 
 async fn receive_and_add(
-    state: &Session,
+    session: &Session,
     name: &str,
     adding: Adding,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let upload = state.adapters().upload(name, adding.replace).await?;
+    let upload = session.adapters().upload(name, adding.replace).await?;
     let upload = upload.map_err(|error| not_uploaded(name, &error))?;
-    let parts = Multipart::from_request(request, state).await.map_err(|error| {
+    let parts = Multipart::from_request(request, session).await.map_err(|error| {
         ApiError::malformed(format!(
             "{}; send files as multipart/form-data",
             error.body_text()
         ))
     })?;
-    receive(parts, upload.folder(), state.limits().upload_bytes).await?;
+    receive(parts, upload.folder(), session.limits().upload_bytes).await?;
 
-    let status = match state.contains(name) {
+    let status = match session.contains(name) {
         true => StatusCode::OK,
         false => StatusCode::CREATED,
     };
     // In a task, because the files must stay until they are loaded even if the client disconnects.
-    let (adding_to, of) = (state.clone(), name.to_owned());
-    state
-        .to_the_end(async move { add(&adding_to, &of, &upload, adding).await })
+    let (for_task, added) = (session.clone(), name.to_owned());
+    session
+        .to_the_end(async move { add(&for_task, &added, &upload, adding).await })
         .await?;
-    let Json(adapter) = native::shown(state, name)?;
+    let Json(adapter) = native::shown(session, name)?;
     Ok((status, Json(adapter)).into_response())
 }
 
-async fn add(state: &Session, name: &str, upload: &Upload, adding: Adding) -> Result<(), ApiError> {
-    let is_new = state.claim(name).await?;
-    let outcome = state.adapters().add(&upload.source(), adding).await?;
-    state.settle_owner(name, is_new, outcome.is_ok()).await?;
+async fn add(session: &Session, name: &str, upload: &Upload, adding: Adding) -> Result<(), ApiError> {
+    let is_new = session.claim(name).await?;
+    let outcome = session.adapters().add(&upload.source(), adding).await?;
+    session.settle_owner(name, is_new, outcome.is_ok()).await?;
     outcome.map(drop).map_err(|error| {
         let error = not_uploaded(name, &error);
         // The message must not contain the path of the temporary folder.

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// `POST /v1/load_lora_adapter`.
-pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, ApiError> {
+pub(crate) async fn load(session: Session, mut fields: Fields) -> Result<String, ApiError> {
     let (name, path) = (fields.string("lora_name")?, fields.string("lora_path")?);
     let replace = fields.flag("load_inplace")?.unwrap_or(false);
     fields.refuse(
@@ -27,7 +27,7 @@ pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, A
         let message = "Both 'lora_name' and 'lora_path' must be provided.".to_owned();
         return Err(ApiError::Unusable(message));
     };
-    if state.contains(&name) && !replace {
+    if session.contains(&name) && !replace {
         let message = format!(
             "The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set \
              'load_inplace' to True."
@@ -40,12 +40,12 @@ pub(crate) async fn load(state: Session, mut fields: Fields) -> Result<String, A
         by: AddedBy::Http,
         ..Adding::default()
     };
-    state.add_adapter(&name, &path, adding).await?;
+    session.add_adapter(&name, &path, adding).await?;
     Ok(format!("Success: LoRA adapter '{name}' added successfully."))
 }
 
 /// `POST /v1/unload_lora_adapter`.
-pub(crate) async fn unload(state: Session, mut fields: Fields) -> Result<String, ApiError> {
+pub(crate) async fn unload(session: Session, mut fields: Fields) -> Result<String, ApiError> {
     let name = fields.string("lora_name")?;
     // vLLM's internal number of the adapter.
     fields.ignore(&["lora_int_id"]);
@@ -55,6 +55,6 @@ pub(crate) async fn unload(state: Session, mut fields: Fields) -> Result<String,
             "'lora_name' needs to be provided to unload a LoRA adapter.".to_owned(),
         ));
     };
-    state.remove_adapter(&name, false).await?;
+    session.remove_adapter(&name, false).await?;
     Ok(format!("Success: LoRA adapter '{name}' removed successfully."))
 }
