@@ -61,7 +61,7 @@ rows! {
         "counts the tokens of the answer, not of the prompt").filled_by("frequency_penalty");
     PRESENCE_PENALTY = Field::new(BOTH, "presence_penalty", Kind::Number(Range::between(-2.0, 2.0)), OPENAI,
         "counts the tokens of the answer, not of the prompt").filled_by("presence_penalty");
-    LOGIT_BIAS = Field::new(BOTH, "logit_bias", Kind::PerToken(Range::between(-100.0, 100.0)), OPENAI, "is added to the logits of these tokens");
+    LOGIT_BIAS = Field::new(BOTH, "logit_bias", Kind::PerToken(Range::between(-100.0, 100.0)), OPENAI, "numbers that are added to the logits of these tokens");
     SEED = Field::new(BOTH, "seed", Kind::Integer, OPENAI,
         "the same seed gives the same answer, whatever else the server computes; choice `i` has the seed plus `i`");
     STOP = Field::new(BOTH, "stop", Kind::Texts(|limits| limits.stop_strings), OPENAI,
@@ -107,7 +107,7 @@ rows! {
     LORA = Field::new(CHOOSING, "lora", Kind::Objects(Some("Numbered")), OPENAI,
         "llama.cpp's: [several adapters](adapters.md) at once, each with `id` and `scale`");
     ADAPTER_SOURCE = Field::new(CHOOSING, "adapter_source", Kind::OneOf(&[("hub", ""), ("local", ""), ("s3", "")]), OPENAI,
-        "LoRAX': see [LoRAX' page](lorax.md)");
+        "LoRAX's: says what `model` is, see [LoRAX' dialect](lorax.md)");
     WEIGHTED_ID = Field::new(&[Weighted], "id", FILLED, OPENAI, "an entry of `adapters`: the adapter's name").required();
     WEIGHT = Field::new(&[Weighted], "weight", Kind::Number(Range::ALL), OPENAI,
         "an entry of `adapters`: what its updates are multiplied by; 1 if not given");
