@@ -28,6 +28,7 @@ mod node;
 mod python;
 mod server;
 mod shell;
+mod structure;
 mod table;
 mod test;
 

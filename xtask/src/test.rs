@@ -8,13 +8,15 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::shell::{cargo, execute, root};
-use crate::{deny, model, node, python, server};
+use crate::{deny, model, node, python, server, structure};
 
 /// One step, in the order in which they run: the cheap ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     /// Is everything formatted?
     Fmt,
+    /// Does the layout of the source hold: import circles, seams between crates, wide comments?
+    Structure,
     /// Does the compiler or clippy warn?
     Clippy,
     /// Unit and integration tests, on the real model too.
@@ -31,6 +33,7 @@ impl Step {
     fn name(self) -> &'static str {
         match self {
             Self::Fmt => "fmt",
+            Self::Structure => "structure",
             Self::Clippy => "clippy",
             Self::Test => "test",
             Self::Doc => "doc",
@@ -42,6 +45,7 @@ impl Step {
     fn run(self) -> Result<()> {
         match self {
             Self::Fmt => execute(&mut cargo("fmt --all --check")),
+            Self::Structure => structure::check(),
             Self::Clippy => execute(&mut cargo("clippy --workspace --all-targets -- -D warnings")),
             Self::Test => execute(
                 cargo("test --workspace --no-fail-fast").env("MULTIGRAFT_TEST_MODEL", model::fetch()?),
@@ -71,7 +75,7 @@ pub(crate) fn run(only: &[Step]) -> Result<ExitCode> {
     println!("\n──── summary ────");
     for (step, time, outcome) in &outcomes {
         let verdict = if outcome.is_ok() { "passed" } else { "FAILED" };
-        println!("{verdict}  {:<8}{:>7.1} s", step.name(), time.as_secs_f64());
+        println!("{verdict}  {:<9}{:>7.1} s", step.name(), time.as_secs_f64());
     }
     let failed = outcomes.iter().filter(|(.., outcome)| outcome.is_err()).count();
     println!("steps: {} passed, {failed} failed", outcomes.len() - failed);

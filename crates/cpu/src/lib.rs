@@ -4,7 +4,7 @@
 //! ```text
 //! ModelFiles (GGUF or folder) ─ Config ─┐
 //!                                       ├─ CpuBase ── ready(AdapterWeights) → ReadyAdapter
-//!                    tensors, packed ───┘     └────── backend() → CpuBackend: forward(Step) → logits
+//!                    tensors, packed ───┘     └────── backend() → CpuBackend: forward → logits
 //! ```
 //!
 //! [`CpuBase`] implements [`Base`](multigraft_model::Base), and what it opens implements

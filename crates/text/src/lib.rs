@@ -4,7 +4,7 @@
 //! tokenizer.json folder ── tokenizer::folder ─┐
 //!                                             ├── Tokenizer ── encode ── ids
 //! GGUF metadata ────────── gguf::* ───────────┘      │
-//!                                                    └── Pieces ── Detokenizer ── text as it becomes whole
+//!                                                    └── Pieces ── Detokenizer ── text
 //!
 //! tokenizer.chat_template, chat_template.jinja ── ChatTemplate ── render ── prompt text
 //! ```

@@ -3,9 +3,16 @@
 use super::bf16;
 use super::float::Rows;
 use super::int8;
-use super::panels::Wanted;
 use crate::pool::Pool;
 use crate::shared::SharedRows;
+
+/// The format of activations that a layout needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Float,
+    Bf16,
+    Int8,
+}
 
 /// Buffers of [`Activations`], kept from product to product.
 #[derive(Debug, Default)]

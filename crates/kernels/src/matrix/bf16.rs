@@ -7,7 +7,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::panels::Stretch;
+use super::stretch::Stretch;
 use super::{Prefetch, Target};
 use crate::isa::{Isa, Kernel, LANES};
 

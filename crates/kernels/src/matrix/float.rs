@@ -8,7 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Target;
-use super::panels::Stretch;
+use super::stretch::Stretch;
 use crate::isa::{Isa, Kernel, LANES};
 use crate::scaled::ScaledInt8;
 

@@ -9,7 +9,7 @@
 //! | F32, F16 | float32 ([`float`]) | float32 |
 //! | BF16 | brain floats ([`bf16`]) | float32 |
 //! | eight bits of adapters ([`crate::scaled`]) | float32 | float32 |
-//! | Q4_0 to Q6_K | eight bits, per row and 32 inputs ([`int8`]) | integers in a block, float32 over blocks |
+//! | Q4_0 to Q6_K | eight bits, per row and 32 inputs ([`int8`]) | exact in a block, then float32 |
 //!
 //! With [`Precision::Exact`], activations and sums are float32 throughout. Quantised weights keep
 //! the bits of the file, re-ordered.
@@ -25,6 +25,7 @@ mod pack;
 mod panels;
 mod prefetch;
 mod product;
+mod stretch;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
+use super::activations::Wanted;
 use super::int8::{self, Q4, Q4K, Q4Min, Q5, Q5K, Q5Min, Q6K, Q8};
+use super::stretch::Stretch;
 use super::{Activations, Prefetch, Target, bf16, float};
 use crate::isa::{InstructionSet, LANES, dispatch_on};
 use crate::scaled::ScaledInt8;
@@ -24,14 +26,6 @@ pub(super) enum Panels {
     Q4K(Vec<Q4K>),
     Q5K(Vec<Q5K>),
     Q6K(Vec<Q6K>),
-}
-
-/// The format of activations that a layout needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Float,
-    Bf16,
-    Int8,
 }
 
 /// Runs one of the three bodies with `$blocks` bound to the blocks of the layout.
@@ -109,48 +103,6 @@ impl Panels {
             let panels = Stretch::new(b, int8_blocks(b, inp), panels);
             dispatch_on(set, int8::Product::new(panels, &x.scratch.int8, to, prefetch));
         })
-    }
-}
-
-/// Some neighbouring panels of a matrix.
-#[derive(Clone, Copy)]
-pub(super) struct Stretch<'a, B> {
-    /// All panels of the matrix.
-    blocks: &'a [B],
-    per_panel: usize,
-    first: usize,
-    end: usize,
-}
-
-impl<'a, B> Stretch<'a, B> {
-    fn new(blocks: &'a [B], per_panel: usize, panels: Range<usize>) -> Self {
-        assert!(panels.end * per_panel <= blocks.len(), "panels {panels:?}");
-        Self {
-            blocks,
-            per_panel,
-            first: panels.start,
-            end: panels.end,
-        }
-    }
-
-    /// Number of panels.
-    pub(super) fn len(&self) -> usize {
-        self.end - self.first
-    }
-
-    /// Index and blocks of each panel.
-    #[inline(always)]
-    pub(super) fn iter(self) -> impl Iterator<Item = (usize, &'a [B])> {
-        let blocks = &self.blocks[self.first * self.per_panel..self.end * self.per_panel];
-        (self.first..).zip(blocks.chunks_exact(self.per_panel))
-    }
-
-    /// The panel after panel `index` of the matrix, even if it lies outside this range, because
-    /// this thread or another reads it next. Empty after the last panel.
-    #[inline(always)]
-    pub(super) fn after(&self, index: usize) -> &'a [B] {
-        let start = (index + 1) * self.per_panel;
-        self.blocks.get(start..start + self.per_panel).unwrap_or(&[])
     }
 }
 

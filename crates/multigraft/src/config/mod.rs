@@ -21,5 +21,5 @@ mod values;
 
 pub(crate) use file::ConfigFile;
 pub(crate) use options::{ModelOptions, ModelSettings, ServerOptions, ServerSettings};
-pub(crate) use settings::default_threads;
+pub(crate) use values::default_threads;
 pub(crate) use values::{AdapterDtype, NamedSource, SelfTestMode, Switch};

@@ -15,10 +15,9 @@ use multigraft_server::{ConnectionLimits, Limits};
 use multigraft_sources::AllowedSource;
 
 use super::layers::settings;
-use super::settings::default_threads;
 use super::values::{
     AdapterDtype, BaseAlias, KvDtype, NamedSource, SelfTestMode, Switch, allowed_sources, base_aliases,
-    named_sources,
+    default_threads, named_sources,
 };
 use crate::{device::Device, memory::Bytes};
 

@@ -1,6 +1,6 @@
 //! What the settings say together: checks across several of them, and values that follow from them.
 
-use std::{env, net::SocketAddr, path::Path, thread, time::Duration};
+use std::{env, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Result, anyhow, ensure};
 use multigraft_engine::EngineOptions;
@@ -8,7 +8,7 @@ use multigraft_server::{ConnectionLimits, Limits};
 use reqwest::Url;
 
 use super::options::{ModelOptions, ModelSettings, ServerOptions, ServerSettings};
-use super::values::{NamedSource, Switch};
+use super::values::{NamedSource, Switch, default_threads};
 
 /// More threads than any machine has cores: a typing error.
 const MAX_THREADS: usize = 1024;
@@ -157,11 +157,6 @@ fn traces(given: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Res
         url.set_path(&path);
     }
     Ok(Some(url))
-}
-
-/// One thread for each core that this process may use.
-pub(crate) fn default_threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The adapters in TGI's variable: `id[@revision]` or `name=path`, separated by commas.

@@ -147,6 +147,11 @@ pub(super) fn allowed_sources<'de, D: Deserializer<'de>>(
     sources.collect()
 }
 
+/// One thread for each core that this process may use.
+pub(crate) fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

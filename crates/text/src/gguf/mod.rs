@@ -13,7 +13,7 @@ use multigraft_weights::gguf::Metadata;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
 use crate::{
-    TextError, Tokenizer,
+    TextError,
     tokenizer::{Affixes, DecodeRules, Parts},
 };
 use vocabulary::{TokenType, Vocabulary};
@@ -31,7 +31,7 @@ struct Skeleton {
     strips_after_control: bool,
 }
 
-pub(crate) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
+pub(crate) fn parts(metadata: &Metadata) -> Result<Parts, TextError> {
     let model = required_str(metadata, "tokenizer.ggml.model", "it names the kind of tokenizer")?;
     let build_skeleton = match model {
         "gpt2" => byte_level::skeleton,
@@ -64,7 +64,7 @@ pub(crate) fn build(metadata: &Metadata) -> Result<Tokenizer, TextError> {
         before: bos.filter(|_| add_bos),
         after: eos.filter(|_| add_eos),
     };
-    Tokenizer::assemble(Parts {
+    Ok(Parts {
         inner,
         rules,
         affixes,

@@ -49,7 +49,7 @@ impl Tokenizer {
     /// If the kind of tokenizer or its pre-tokenizer is not supported, or the metadata is
     /// incomplete or contradicts itself.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
-        crate::gguf::build(metadata)
+        Self::assemble(crate::gguf::parts(metadata)?)
     }
 
     pub(crate) fn assemble(parts: Parts) -> Result<Self, TextError> {

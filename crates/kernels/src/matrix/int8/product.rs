@@ -4,8 +4,8 @@ use super::group::Group;
 use super::layout::Block;
 use super::rows::{INPUTS, Rows, TILE, Tile, tile_rows};
 use crate::isa::{Isa, Kernel, LANES, dispatch};
-use crate::matrix::panels::Stretch;
 use crate::matrix::prefetch::LINE;
+use crate::matrix::stretch::Stretch;
 use crate::matrix::{Prefetch, Target};
 
 /// Rows that are multiplied with all panels before the next rows: as many as stay in a core's
