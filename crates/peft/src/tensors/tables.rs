@@ -4,9 +4,9 @@
 //! | in the file | embedding | lm_head |
 //! |---|---|---|
 //! | `modules_to_save` | replaced, if named | replaced, if named, tied or not |
-//! | a copy of the base's weight (`base_layer.weight`) | replaced | replaced (tied: both by either) |
+//! | a copy of the base's weight (`base_layer.weight`) | replaced | replaced (tied: both) |
 //! | a low-rank update | added | added, if it has its own, tied or not |
-//! | DoRA | recomputed with the copy, which it needs | with a copy recomputed, else as linear maps |
+//! | DoRA | recomputed with the copy | with a copy recomputed, else as linear maps |
 //! | trained token rows | replaced | replaced if tied, or if it has its own |
 //!
 //! PEFT saves a copy of the base's weight beside the update of an embedding or lm_head, and loads

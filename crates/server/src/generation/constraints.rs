@@ -1,5 +1,5 @@
-//! Constraints on answers, from the fields of all dialects. Their rows in [`crate::contract::fields`]
-//! refer to `docs/constrained.md`.
+//! Constraints on answers, from the fields of all dialects. Their rows in
+//! [`crate::contract::fields`] refer to `docs/constrained.md`.
 
 use multigraft_grammar::Constraint;
 use serde_json::Value;

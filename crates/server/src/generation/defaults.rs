@@ -34,8 +34,8 @@ impl Defaults {
         self.0.as_ref()?.get(SYSTEM)?.as_str()
     }
 
-    /// The chat template that applies: that of the defaults, else `adapter_template`, which is that of the
-    /// adapter's folder, else the base's.
+    /// The chat template that applies: that of the defaults, else `adapter_template`, which is that
+    /// of the adapter's folder, else the base's.
     pub(crate) fn template(
         &self,
         adapter_template: Option<&Arc<ChatTemplate>>,
@@ -53,8 +53,8 @@ impl Defaults {
         Ok(Some(Arc::new(set)))
     }
 
-    /// Fills in what the fields of `body` leave out. In TGI's `parameters` a temperature of 0 is left
-    /// out: there any temperature asks for sampling.
+    /// Fills in what the fields of `body` leave out. In TGI's `parameters` a temperature of 0 is
+    /// left out: there any temperature asks for sampling.
     pub(crate) fn fill(&self, fields: &mut Fields, body: Body) {
         let Some(set) = &self.0 else { return };
         for field in contract::fields::of(body) {

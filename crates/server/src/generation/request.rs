@@ -36,8 +36,8 @@ pub(crate) struct GenerationRequest {
     pub(crate) stop: Stop,
     /// What an answer must be.
     pub(crate) constrained: Option<Constrained>,
-    /// The most tokens of an answer; `None` is `default_max_tokens`, or fewer where the context ends
-    /// before.
+    /// The most tokens of an answer; `None` is `default_max_tokens`, or fewer where the context
+    /// ends before.
     pub(crate) max_tokens: Option<usize>,
     /// The most tokens of an answer if the request does not say.
     pub(crate) default_max_tokens: usize,
@@ -110,8 +110,8 @@ pub(crate) struct Generation {
 }
 
 impl Chat {
-    /// Renders the text, and says which tools answers may call. `adapter_template` is the template in the
-    /// adapter's folder.
+    /// Renders the text, and says which tools answers may call. `adapter_template` is the template
+    /// in the adapter's folder.
     pub(crate) fn text(
         self,
         state: &Session,
