@@ -27,7 +27,7 @@ def test_an_adapters_life_on_the_command_line(server):
     assert server.get("/v1/adapters/mine")["hash"] == server.get("/v1/adapters/topic")["hash"]
     assert run(server, "verify", "mine")[0] == 0
     status, text = run(server, "verify", "mine")
-    assert status == 1 and "1 requests a minute" in text, text
+    assert status == 1 and "1 requests per minute" in text, text
     assert run(server, "limit", "mine")[0] == 0
     status, text = run(server, "verify", "mine", "topic")
     assert status == 0 and text.count("ok ") == 2, text

@@ -430,7 +430,13 @@ async fn an_adapter_has_no_more_than_its_limits_allow_and_others_do_not_notice()
     }
     let refused = complete(&server, "two").await;
     assert_eq!(refused.json()["error"]["type"], "RateLimitError");
-    assert!(refused.text.contains("2 requests a minute"), "{}", refused.text);
+    assert!(
+        refused
+            .text
+            .contains("Rate limit of adapter `two` reached (2 requests per minute)"),
+        "{}",
+        refused.text
+    );
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait} s");
     assert_eq!(
@@ -450,7 +456,7 @@ async fn an_adapter_has_no_more_than_its_limits_allow_and_others_do_not_notice()
     assert_eq!(server.post("/v1/completions", long).await.status, 200);
     let refused = complete(&server, "two").await;
     assert_eq!(refused.status, 429);
-    assert!(refused.text.contains("5 tokens a minute"), "{}", refused.text);
+    assert!(refused.text.contains("(5 tokens per minute)"), "{}", refused.text);
 
     // What makes no sense is refused, and nothing has changed.
     for (limits, reason) in [
@@ -494,7 +500,13 @@ async fn an_adapter_has_no_more_requests_at_once_than_it_may() {
             (refused.status.as_u16(), refused.header("retry-after")),
             (429, "1")
         );
-        assert!(refused.text.contains("1 at once"), "{}", refused.text);
+        assert!(
+            refused
+                .text
+                .contains("Concurrency limit of adapter `two` reached (concurrent requests: 1)"),
+            "{}",
+            refused.text
+        );
         drop(open);
     };
     let (first, ()) = tokio::join!(first, others);
@@ -519,7 +531,9 @@ async fn a_request_that_waits_for_its_adapter_has_a_place_among_those_at_once() 
             let refused = complete(&server, "new").await;
             assert_eq!(refused.status, 429, "{}", refused.text);
             assert!(
-                refused.text.contains("has 1 requests under way"),
+                refused
+                    .text
+                    .contains("Concurrency limit of adapter `new` reached (concurrent requests: 1)"),
                 "{}",
                 refused.text
             );
