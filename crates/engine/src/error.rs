@@ -80,7 +80,7 @@ pub enum SubmitError {
     /// The prompt does not contain the invocation tokens of an activated LoRA.
     #[error(
         "the prompt does not hold the adapter's invocation tokens {tokens:?}, without which the adapter has no effect; \
-         to be answered by the base, ask for the base"
+         to get the base's answer, request the base model"
     )]
     NotInvoked {
         /// The invocation tokens.

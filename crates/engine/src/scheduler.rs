@@ -85,7 +85,7 @@ impl Scheduler {
     /// least.
     ///
     /// Background sequences compute nothing while there is any other request. They keep their
-    /// blocks until another request needs these, or needs the slot of a running sequence.
+    /// blocks until a foreground request needs the blocks, or `max_running` is reached.
     ///
     /// `copy` copies the first positions of a block to another at once, or returns `false` if the
     /// backend cannot copy.

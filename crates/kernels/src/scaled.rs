@@ -88,7 +88,8 @@ mod tests {
                 let packed = ScaledInt8::new(&weights);
                 let scale = f64::from(packed.scale());
                 let largest = weights.iter().fold(0f32, |largest, w| largest.max(w.abs()));
-                // A brain float up from the least that does, or from the least there is.
+                // The scale is at most one brain float above the smallest one that suffices, or the
+                // smallest subnormal.
                 prop_assert!(scale <= f64::from(largest) / 127.0 * (1.0 + 1.0 / 128.0) + 1e-40);
                 for (lane, w) in weights.into_iter().enumerate() {
                     let off = (f64::from(packed.weight(lane)) - f64::from(w)).abs();

@@ -155,7 +155,8 @@ impl MemoryBudget {
         state.kv_lacks.saturating_sub(free)
     }
 
-    /// Sets what all adapters take together, in bytes: less than before, or taken already.
+    /// Sets the bytes that all adapters hold together. The value must be lower than before, or its
+    /// bytes must have been taken already.
     pub fn set_adapters(&self, bytes: usize) {
         self.lock().adapters = bytes;
     }

@@ -1,7 +1,7 @@
 //! What an adapter changes, as plain numbers: the form between the files of any format and the
 //! weights that a device computes with.
 //!
-//! `adapters` parses files into an [`AdapterWeights`] and checks it against [`crate::Config`];
+//! The crate `peft` parses files into an [`AdapterWeights`] and checks it against [`crate::Config`];
 //! [`Base::ready`](crate::Base::ready) makes a [`ReadyAdapter`](crate::ReadyAdapter) of it.
 
 use std::fmt;

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many times as long as it worked a thread sleeps.
+/// Ratio of sleep time to work time.
 const REST: u32 = 7;
 
 /// Less work than this is not worth a pause.
 const PIECE: Duration = Duration::from_micros(150);
 
-/// The most work that is paid for with sleep: what a thread waited for between two jobs is no work.
+/// Upper bound of the work time that one pause counts, since a thread that waited between two jobs
+/// did not work.
 const MOST: Duration = Duration::from_millis(3);
 
 /// Paces one thread's work. Clones share the time of the last pause, so each thread has its own.

@@ -35,7 +35,7 @@
 //! - Response headers state the adapter that answered, its content hash and its scale.
 //! - A field that would change the answer is applied, or refused by name. No such field is ignored.
 //! - When a client disconnects or a deadline passes, the request's `answers` are dropped, which
-//!   frees its slots in the next engine step.
+//!   frees its KV blocks in the next engine step.
 //!
 //! Lines of batches are requests to the router itself (`background::batches`).
 //!

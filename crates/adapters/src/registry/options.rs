@@ -46,7 +46,8 @@ pub struct RegistryOptions {
     pub on_load: OnLoad,
 }
 
-/// Receives the duration of each load, from its order on, and whether it succeeded.
+/// Receives the duration of each load, measured from when the load was queued, and whether it
+/// succeeded.
 #[derive(Clone)]
 pub struct OnLoad(Arc<dyn Fn(Duration, bool) + Send + Sync>);
 

@@ -36,7 +36,10 @@ pub(super) fn start(registry: &Arc<Inner>) -> std::io::Result<()> {
             let dropped = state.memory.make_room(&pinned);
             drop(state);
             if !dropped.is_empty() {
-                tracing::debug!(adapters = dropped.len(), "dropped for running requests");
+                tracing::debug!(
+                    adapters = dropped.len(),
+                    "evicted idle adapters to free memory for the KV cache"
+                );
                 registry.changed();
             }
         }

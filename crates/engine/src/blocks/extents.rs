@@ -8,7 +8,7 @@ use multigraft_model::{BlockId, Limits, MemoryBudget};
 
 use crate::clock::Clock;
 
-/// The prefix cache leaves this fraction of the budget free: one part of so many.
+/// The prefix cache leaves `1 / SPARE` of the budget free.
 const SPARE: usize = 16;
 
 /// Which blocks have memory.
@@ -28,7 +28,7 @@ pub(super) struct Extents {
 #[derive(Clone, Debug)]
 struct Extent {
     has_memory: bool,
-    /// How many of its blocks tables hold.
+    /// Number of its blocks that a block table holds.
     held: usize,
     /// When a block of it was last released.
     used: Option<Instant>,
@@ -120,8 +120,8 @@ impl Extents {
         }
     }
 
-    /// Extents of which no block is held, nor was since `unused_since`, in least recently used
-    /// order: as many as have `bytes`, without going below the floor.
+    /// Extents whose blocks are all unheld (since `unused_since`, if given), least recently used
+    /// first: at most enough for `bytes`, and never below the floor.
     pub(super) fn idle(&self, bytes: usize, unused_since: Option<Instant>) -> Vec<usize> {
         let with_memory = self.extents.iter().filter(|extent| extent.has_memory).count();
         let floor = self.budget.floor().div_ceil(self.bytes.max(1));

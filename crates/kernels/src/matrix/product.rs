@@ -7,7 +7,7 @@ use super::{Activations, PackedMatrix, Target};
 use crate::pool::Pool;
 use crate::shared::SharedRows;
 
-/// A matrix and the column of the output where panels_of_part outputs begin.
+/// A weight matrix and the output column at which its outputs start.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
     /// `[out, in]`

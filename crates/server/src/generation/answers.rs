@@ -2,7 +2,7 @@
 //!
 //! A request with several choices is several requests to the engine, which share one channel.
 //! Dropping [`Answers`] (the client disconnected, a handler failed) closes the channel; the engine
-//! notices that in its next step and frees the slots.
+//! notices that in its next step and frees the KV blocks.
 
 use std::{mem, ops::ControlFlow, sync::Arc};
 

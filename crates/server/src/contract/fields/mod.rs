@@ -109,7 +109,7 @@ pub(crate) enum Handling {
 /// Values of a rejected field that are accepted, besides null.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Harmless {
-    /// Exactly these, as JSON; of none, any value is an error.
+    /// These JSON values. If the list is empty, every value is an error.
     Values(&'static [&'static str]),
     /// A list of nothing but these texts; of none, the empty list.
     ListOf(&'static [&'static str]),
