@@ -13,8 +13,8 @@
 //!
 //! The server answers with these types, clients (the command line is one) read them, and the
 //! OpenAPI document takes the schemas of answers from them. Request bodies are read field by field
-//! in the server, whose `openapi` room describes them. The order of a type's fields is the order in which
-//! they are written. All times are in seconds since 1970-01-01 00:00 UTC.
+//! in the server, whose `openapi` room describes them. The order of a type's fields is the order in
+//! which they are written. All times are in seconds since 1970-01-01 00:00 UTC.
 //!
 //! This crate depends on no other of multigraft's and holds no server code.
 

@@ -3,10 +3,11 @@
 //!
 //! A share is an adapter (or the base) and a tenant. Its counter grows by one for every prompt
 //! token that is computed and by two for every token that is generated, divided by the share's
-//! weight. Preempted sequences are admitted first. Then comes the request with the lowest `priority`
-//! value of the share with the lowest counter; ties go to the oldest. No capacity is reserved: a lone share gets all of it. The counter of a share that returns after a
-//! time without requests is raised to the lowest counter among active shares, so unused capacity is
-//! not carried over.
+//! weight. Preempted sequences are admitted first. Then comes the request with the lowest
+//! `priority` value of the share with the lowest counter; ties go to the oldest. No capacity is
+//! reserved: a lone share gets all of it. The counter of a share that returns after a time without
+//! requests is raised to the lowest counter among active shares, so unused capacity is not carried
+//! over.
 
 use std::collections::BTreeMap;
 

@@ -198,6 +198,10 @@ impl Worker {
                 .map(|used| self.residents.slot(&mut *self.backend, &used.adapter));
             match slot.transpose() {
                 Ok(slot) => planned.push(Planned::new(chunk, sequence, slot)),
+                Err(error @ BackendError::Lost(_)) => {
+                    self.lost = Some(error.to_string());
+                    return Vec::new();
+                }
                 Err(error) => sequence.fail(&error.to_string()),
             }
         }

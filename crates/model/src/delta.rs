@@ -1,8 +1,9 @@
 //! What an adapter changes, as plain numbers: the form between the files of any format and the
 //! weights that a device computes with.
 //!
-//! The crate `peft` parses files into an [`AdapterWeights`] and checks it against [`crate::Config`];
-//! [`Base::ready`](crate::Base::ready) makes a [`ReadyAdapter`](crate::ReadyAdapter) of it.
+//! The crate `peft` parses files into an [`AdapterWeights`] and checks it against
+//! [`crate::Config`]; [`Base::ready`](crate::Base::ready) makes a
+//! [`ReadyAdapter`](crate::ReadyAdapter) of it.
 
 use std::fmt;
 

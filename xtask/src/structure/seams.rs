@@ -12,6 +12,34 @@ use crate::shell::root;
 
 /// Crates of this workspace, and what they must not depend on outside their tests.
 const APART: &[(&str, &[&str])] = &[
+    (
+        "multigraft-kernels",
+        &["multigraft-weights", "multigraft-model", "tokio", "rusqlite"],
+    ),
+    ("multigraft-weights", &["multigraft-model"]),
+    ("multigraft-text", &["multigraft-model"]),
+    ("multigraft-grammar", &["multigraft-model", "multigraft-engine"]),
+    (
+        "multigraft-database",
+        &["multigraft-access", "multigraft-batches", "multigraft-adapters"],
+    ),
+    (
+        "multigraft-api",
+        &["multigraft-server", "multigraft-engine", "axum"],
+    ),
+    (
+        "multigraft-access",
+        &["multigraft-adapters", "multigraft-engine", "axum"],
+    ),
+    ("multigraft-batches", &["multigraft-engine", "axum"]),
+    (
+        "multigraft-planner",
+        &["multigraft-cpu", "multigraft-server", "axum"],
+    ),
+    (
+        "multigraft-cpu",
+        &["multigraft-engine", "multigraft-adapters", "axum"],
+    ),
     ("multigraft-model", &["multigraft-cpu", "multigraft-engine"]),
     (
         "multigraft-engine",

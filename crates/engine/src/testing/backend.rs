@@ -39,6 +39,8 @@ pub(crate) struct Faults {
     pub(crate) broken: Option<AdapterHash>,
     /// This adapter is for another base.
     pub(crate) refused: Option<AdapterHash>,
+    /// The device is lost when this adapter is admitted.
+    pub(crate) lost_at_admission: Option<AdapterHash>,
     /// The backend cannot copy blocks.
     pub(crate) cannot_copy: bool,
     /// Every step waits for a message of this channel.
@@ -130,6 +132,9 @@ impl Backend for FakeBackend {
         let hash = adapter.hash();
         if self.faults.refused == Some(hash) {
             return Err(BackendError::WrongBase);
+        }
+        if self.faults.lost_at_admission == Some(hash) {
+            return Err(BackendError::Lost("unplugged".to_owned()));
         }
         assert!(!self.slots.contains(&Some(hash)), "an adapter is admitted twice");
         let free = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {

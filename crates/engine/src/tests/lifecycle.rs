@@ -255,6 +255,27 @@ fn a_lost_device_fails_every_live_request_and_stops_the_engine() {
 }
 
 #[test]
+fn a_device_lost_at_the_admission_of_an_adapter_stops_the_engine() {
+    let adapted = Request {
+        adapter: Some(adapter(1)),
+        ..lasting(100)
+    };
+    let faults = Faults {
+        lost_at_admission: adapted.adapter.as_ref().map(|used| used.adapter.hash()),
+        ..Faults::default()
+    };
+    let engine = start(faults, EngineOptions::default());
+    let recording = submit(&engine, adapted);
+    recording.wait();
+    assert_eq!(
+        recording.failure().unwrap(),
+        "the engine stopped: the device was lost: unplugged"
+    );
+    assert_eq!(refusal(&engine), SubmitError::Stopped);
+    assert!(engine.is_stopped());
+}
+
+#[test]
 fn a_failed_step_fails_those_in_it_and_the_rest_goes_on() {
     let faults = Faults {
         error_at: Some(1),

@@ -136,8 +136,13 @@ impl GenerationRequest {
     /// Waits for the adapter, tokenises the prompts, and submits a request to the engine for each
     /// answer.
     pub(crate) async fn begin(&mut self, state: &Session, dialect: Dialect) -> Result<Generation, ApiError> {
-        let is_constrained = self.constrained.is_some();
-        let mut grammar = state.constraints().compile(self.constrained.take()).await?;
+        // A conversation's grammar is compiled once its model is reserved: a tool call depends on
+        // the template, and a request over its limits must not cost a compilation.
+        let mut constrained = self.constrained.take();
+        let mut grammar = None;
+        if !matches!(self.input, Input::Chat(_)) {
+            grammar = state.constraints().compile(constrained.take()).await?;
+        }
         let mut reservation = state.reserve(&self.choice).await?;
         let mut calling = None;
         let mut prompts = match std::mem::replace(&mut self.input, Input::Tokens(Vec::new())) {
@@ -151,11 +156,11 @@ impl GenerationRequest {
                 let (field, add_special) = (chat.field, chat.add_special);
                 let (text, tools) = chat.text(state, reservation.template.as_ref())?;
                 // With a constraint, no part of an answer is a tool call, whatever it looks like.
-                calling = tools.filter(|_| !is_constrained);
+                calling = tools.filter(|_| constrained.is_none());
                 if let Some(calling) = &calling {
-                    let constrained = calling.constrained(state.tokenizer())?;
-                    grammar = state.constraints().compile(Some(constrained)).await?;
+                    constrained = Some(calling.constrained(state.tokenizer())?);
                 }
+                grammar = state.constraints().compile(constrained.take()).await?;
                 vec![encode(state.tokenizer(), field, &text, add_special).await?]
             }
         };

@@ -165,7 +165,7 @@ fn current(view: AdminView<'_>, adapters: &[Listed]) -> Registry {
         "adapters",
         "Adapters by state",
         None,
-        ["resident", "cold", "loading", "failed"].map(|session| (session, in_state(session))),
+        ["resident", "cold", "loading", "failed"].map(|state| (state, in_state(state))),
     );
 
     for (name, help, value) in [

@@ -140,6 +140,7 @@ async fn read(server: &Server, path: &str, bodies: &[Value]) -> BTreeSet<String>
 
 /// Every field of `read` is in one of the pages, and what the `tables` list is read.
 fn agree(read: &BTreeSet<String>, pages: &[&str], tables: &[&str]) {
+    assert!(!read.is_empty(), "no field was read");
     let words: BTreeSet<String> = pages.iter().flat_map(|name| code_words(&page(name))).collect();
     let missing: Vec<&String> = read.iter().filter(|path| !words.contains(last(path))).collect();
     assert!(missing.is_empty(), "{pages:?} do not name {missing:?}");
