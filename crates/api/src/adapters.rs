@@ -118,6 +118,7 @@ pub struct AdapterInfo {
     /// The version of PEFT that saved it.
     pub peft_version: Option<String>,
     /// Smallest and largest rank of its low-rank updates, if it has any.
+    #[schemars(with = "Option<[u64; 2]>")]
     pub ranks: Option<(u64, u64)>,
     /// Names of the modules with low-rank updates, such as `q_proj`.
     pub targets: Vec<String>,
