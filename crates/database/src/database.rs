@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// Any number of processes: commands change the database while a server runs. Each waits up to
-    /// [`SHARED_WAIT`] for the others' changes.
+    /// five seconds for the others' changes.
     Shared,
     /// One process, from opening to closing. Others get [`DatabaseError::InUse`].
     Exclusive,
